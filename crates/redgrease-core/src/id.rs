@@ -1,0 +1,97 @@
+//! Numbers that must not be confused, and the identifiers that users see.
+
+use std::fmt;
+
+macro_rules! numbers {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => { $(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )+ };
+}
+
+numbers! {
+    /// Number of an execution on this shard; from 1 on the wire to a worker it is this number plus one (0: none).
+    ExecutionNo,
+    /// Number of a registration on this shard.
+    RegistrationNo,
+    /// Number of a session on this shard.
+    SessionNo,
+    /// Number of a worker process since the module was loaded.
+    WorkerNo,
+    /// Number that a worker gave to a plan.
+    PlanNo,
+    /// Number of a script that a worker was asked to run.
+    RequestNo,
+}
+
+/// Length of a shard id in an execution's or registration's identifier.
+pub const SHARD_ID_LEN: usize = 40;
+
+/// The id of this shard: forty zeros when it is not part of a cluster (`EXE-ID-01`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardId(String);
+
+impl ShardId {
+    /// The id of a server that is not in cluster mode.
+    #[must_use]
+    pub fn standalone() -> ShardId {
+        ShardId("0".repeat(SHARD_ID_LEN))
+    }
+
+    /// Its forty characters.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The identifier `<shard id>-<counter>`.
+    #[must_use]
+    pub fn identifier(&self, counter: u64) -> String {
+        format!("{}-{counter}", self.0)
+    }
+
+    /// The counter of an identifier of this shard; anything else names nothing here.
+    #[must_use]
+    pub fn counter(&self, identifier: &[u8]) -> Option<u64> {
+        let rest = identifier.strip_prefix(self.0.as_bytes())?.strip_prefix(b"-")?;
+        let text = std::str::from_utf8(rest).ok()?;
+        let canonical = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if canonical { text.parse().ok() } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_is_found_again_by_its_counter() {
+        let shard = ShardId::standalone();
+        assert_eq!(shard.identifier(17), format!("{}-17", "0".repeat(40)));
+        assert_eq!(shard.counter(shard.identifier(17).as_bytes()), Some(17));
+    }
+
+    #[test]
+    fn anything_else_is_no_identifier() {
+        let shard = ShardId::standalone();
+        let zeros = "0".repeat(40);
+        for text in [
+            "",
+            "0-1",
+            &zeros,
+            &format!("{zeros}-"),
+            &format!("{zeros}-+1"),
+            &format!("{zeros}-x"),
+            &format!("1{zeros}-1"),
+        ] {
+            assert_eq!(shard.counter(text.as_bytes()), None, "{text}");
+        }
+    }
+}

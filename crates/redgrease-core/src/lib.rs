@@ -1,0 +1,30 @@
+//! The pure core of redgrease: facts in, decisions out.
+//!
+//! # Layout
+//! - [`codec`]: how a record is written between server, workers and clients;
+//! - [`frame`]: what server and worker say to each other;
+//! - [`plan`]: readers, steps and what may run without a worker;
+//! - [`command`]: the grammar of the `RG.*` commands;
+//! - [`execution`], [`registration`], [`stream`]: state machines;
+//! - [`schedule`]: which execution may be sent to which worker;
+//! - [`pool`]: how many workers are kept, leased and replaced;
+//! - [`render`]: how a result looks to a client;
+//! - [`id`], [`pattern`]: identifiers and the matching of names.
+//!
+//! It must not know Redis, Python, threads, clocks or I/O: time and randomness come in as values.
+
+pub mod codec;
+pub mod command;
+pub mod execution;
+pub mod frame;
+pub mod id;
+pub mod pattern;
+pub mod plan;
+pub mod pool;
+pub mod registration;
+pub mod render;
+pub mod schedule;
+pub mod stream;
+
+/// Version of this package, as spoken in handshakes.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

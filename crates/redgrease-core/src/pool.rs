@@ -1,0 +1,297 @@
+//! How many workers there are, who uses them, and when another one is started.
+//!
+//! A session has a worker to itself while there are fewer than `workers_max`; one ready worker more than is in use
+//! is kept as a spare. A worker whose session registered something stays with it; any other goes back when the
+//! session's last execution ended, and is replaced after `sessions_max` of them. Only when no further worker may be
+//! started do sessions share one, and never sessions of different environments (sets of requirements).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::{SessionNo, WorkerNo};
+
+/// The longest pause between two attempts to start a worker, in milliseconds.
+pub const BACK_OFF_MS_MAX: u64 = 10_000;
+
+const BACK_OFF_MS_MIN: u64 = 100;
+
+/// Bounds of the pool.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Workers at any time.
+    pub workers_max: usize,
+    /// Sessions that one worker serves before it is replaced.
+    pub sessions_max: u64,
+}
+
+/// The answer to a wish for a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lease {
+    /// This one.
+    Granted(WorkerNo),
+    /// None is free: ask again when one is ready, released or gone.
+    Wait,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    ready: bool,
+    retired: bool,
+    environment: Option<String>,
+    sessions: BTreeSet<SessionNo>,
+    served: u64,
+}
+
+/// The state of the pool.
+#[derive(Debug)]
+pub struct Pool {
+    limits: Limits,
+    slots: BTreeMap<WorkerNo, Slot>,
+    next: u64,
+    failures: u32,
+    start_not_before_ms: u64,
+}
+
+impl Pool {
+    /// An empty pool.
+    #[must_use]
+    pub fn new(limits: Limits) -> Pool {
+        Pool { limits, slots: BTreeMap::new(), next: 1, failures: 0, start_not_before_ms: 0 }
+    }
+
+    /// Number of workers, starting ones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is no worker at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Failed starts since the last worker that became ready.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Numbers of the workers to start now, when `waiting` sessions have none; they count as starting from here on.
+    pub fn starts(&mut self, waiting: usize, now_ms: u64) -> Vec<WorkerNo> {
+        if now_ms < self.start_not_before_ms {
+            return Vec::new();
+        }
+        let unused = self.slots.values().filter(|slot| slot.sessions.is_empty() && !slot.retired).count();
+        let wanted = (waiting + 1).saturating_sub(unused);
+        // While starts fail, one attempt at a time is enough to learn whether they still do.
+        let wanted = if self.failures > 0 { wanted.min(1) } else { wanted };
+        let room = self.limits.workers_max.saturating_sub(self.slots.len());
+        let starts: Vec<_> = (0..wanted.min(room) as u64).map(|offset| WorkerNo(self.next + offset)).collect();
+        self.next += starts.len() as u64;
+        for worker in &starts {
+            self.slots.insert(*worker, Slot::default());
+        }
+        starts
+    }
+
+    /// When starting is put off after failures: the time at which to ask [`Pool::starts`] again.
+    #[must_use]
+    pub fn retry_at_ms(&self, now_ms: u64) -> Option<u64> {
+        (self.start_not_before_ms > now_ms).then_some(self.start_not_before_ms)
+    }
+
+    /// A worker finished its handshake.
+    pub fn ready(&mut self, worker: WorkerNo) {
+        if let Some(slot) = self.slots.get_mut(&worker) {
+            slot.ready = true;
+            self.failures = 0;
+            self.start_not_before_ms = 0;
+        }
+    }
+
+    /// A worker is gone; returns its sessions.
+    pub fn gone(&mut self, worker: WorkerNo, now_ms: u64) -> Vec<SessionNo> {
+        let Some(slot) = self.slots.remove(&worker) else { return Vec::new() };
+        if !slot.ready {
+            let pause = BACK_OFF_MS_MIN.saturating_mul(1 << self.failures.min(10)).min(BACK_OFF_MS_MAX);
+            self.failures += 1;
+            self.start_not_before_ms = now_ms + pause;
+        }
+        slot.sessions.into_iter().collect()
+    }
+
+    /// A session wants a worker for an environment (`""`: no requirements).
+    pub fn lease(&mut self, session: SessionNo, environment: &str) -> Lease {
+        let fits = |slot: &Slot| match slot.environment.as_deref() {
+            None | Some("") => true,
+            Some(bound) => bound == environment,
+        };
+        let free = |slot: &&Slot| slot.ready && !slot.retired && slot.sessions.is_empty();
+        // A worker that already has this environment first: its modules are warm.
+        let best = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| free(slot) && fits(slot))
+            .min_by_key(|(_, slot)| (slot.environment.as_deref() != Some(environment), std::cmp::Reverse(slot.served)))
+            .map(|(worker, _)| *worker);
+        let best = best.or_else(|| self.shared(environment));
+        match best.and_then(|worker| Some((worker, self.slots.get_mut(&worker)?))) {
+            None => Lease::Wait,
+            Some((worker, slot)) => {
+                slot.environment = Some(environment.to_owned());
+                slot.sessions.insert(session);
+                slot.served += 1;
+                Lease::Granted(worker)
+            }
+        }
+    }
+
+    /// The least crowded worker to share, when no further one may be started.
+    fn shared(&self, environment: &str) -> Option<WorkerNo> {
+        if self.slots.len() < self.limits.workers_max || self.slots.values().any(|slot| !slot.ready) {
+            return None;
+        }
+        self.slots
+            .iter()
+            .filter(|(_, slot)| !slot.retired && slot.environment.as_deref() == Some(environment))
+            .min_by_key(|(_, slot)| slot.sessions.len())
+            .map(|(worker, _)| *worker)
+    }
+
+    /// An idle worker of another environment that must go so that one for `environment` can be started.
+    #[must_use]
+    pub fn in_the_way(&self) -> Option<WorkerNo> {
+        if self.slots.len() < self.limits.workers_max {
+            return None;
+        }
+        self.slots.iter().find(|(_, slot)| slot.ready && slot.sessions.is_empty()).map(|(worker, _)| *worker)
+    }
+
+    /// A session ended; returns its worker if that should be replaced now.
+    pub fn release(&mut self, session: SessionNo) -> Option<WorkerNo> {
+        let (worker, slot) = self.slots.iter_mut().find(|(_, slot)| slot.sessions.contains(&session))?;
+        slot.sessions.remove(&session);
+        if slot.sessions.is_empty() && slot.served >= self.limits.sessions_max {
+            slot.retired = true;
+            return Some(*worker);
+        }
+        None
+    }
+
+    /// The worker of a session.
+    #[must_use]
+    pub fn worker_of(&self, session: SessionNo) -> Option<WorkerNo> {
+        self.slots.iter().find(|(_, slot)| slot.sessions.contains(&session)).map(|(worker, _)| *worker)
+    }
+
+    /// Workers that more than one session shares.
+    #[must_use]
+    pub fn shared_count(&self) -> usize {
+        self.slots.values().filter(|slot| slot.sessions.len() > 1).count()
+    }
+
+    /// Workers without a session.
+    #[must_use]
+    pub fn spare_count(&self) -> usize {
+        self.slots.values().filter(|slot| slot.ready && slot.sessions.is_empty()).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(workers_max: usize) -> Pool {
+        Pool::new(Limits { workers_max, sessions_max: 3 })
+    }
+
+    fn start(pool: &mut Pool, waiting: usize) -> Vec<WorkerNo> {
+        let started = pool.starts(waiting, 0);
+        for worker in &started {
+            pool.ready(*worker);
+        }
+        started
+    }
+
+    #[test]
+    fn one_spare_is_kept_beside_those_in_use() {
+        let mut pool = pool(8);
+        let first = start(&mut pool, 0);
+        assert_eq!(first.len(), 1);
+        assert!(pool.starts(0, 0).is_empty());
+        assert_eq!(pool.lease(SessionNo(1), ""), Lease::Granted(first[0]));
+        assert_eq!(pool.starts(0, 0).len(), 1);
+    }
+
+    #[test]
+    fn a_released_worker_is_used_again_until_it_has_served_its_share() {
+        let mut pool = pool(8);
+        let worker = start(&mut pool, 0)[0];
+        for session in 1..=3 {
+            assert_eq!(pool.lease(SessionNo(session), ""), Lease::Granted(worker));
+            let retired = pool.release(SessionNo(session));
+            assert_eq!(retired, (session == 3).then_some(worker));
+        }
+        assert_eq!(pool.lease(SessionNo(4), ""), Lease::Wait);
+    }
+
+    #[test]
+    fn environments_never_share_a_worker() {
+        let mut pool = pool(2);
+        start(&mut pool, 1);
+        assert!(matches!(pool.lease(SessionNo(1), "requests"), Lease::Granted(_)));
+        assert!(matches!(pool.lease(SessionNo(2), "numpy"), Lease::Granted(_)));
+        assert_eq!(pool.lease(SessionNo(3), ""), Lease::Wait);
+        assert_eq!(pool.in_the_way(), None);
+        pool.release(SessionNo(1));
+        assert_eq!(pool.lease(SessionNo(3), ""), Lease::Wait);
+        assert!(pool.in_the_way().is_some());
+    }
+
+    #[test]
+    fn sessions_share_only_when_no_further_worker_may_be_started() {
+        let mut pool = pool(2);
+        let workers = start(&mut pool, 1);
+        assert_eq!(workers.len(), 2);
+        let mut used = BTreeSet::new();
+        for session in 1..=2 {
+            let Lease::Granted(worker) = pool.lease(SessionNo(session), "") else { panic!("no worker") };
+            used.insert(worker);
+        }
+        assert_eq!((used.len(), pool.shared_count()), (2, 0));
+        assert!(matches!(pool.lease(SessionNo(3), ""), Lease::Granted(_)));
+        assert_eq!(pool.shared_count(), 1);
+    }
+
+    #[test]
+    fn failing_starts_back_off_up_to_a_limit_and_one_success_ends_it() {
+        let mut pool = pool(4);
+        let mut now = 0;
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            let started = pool.starts(2, now);
+            for worker in started {
+                pool.gone(worker, now);
+            }
+            let retry = pool.retry_at_ms(now).expect("a pause after a failure");
+            assert!(pool.starts(2, retry - 1).is_empty());
+            pauses.push(retry - now);
+            now = retry;
+        }
+        assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1]));
+        assert_eq!(pauses.last(), Some(&BACK_OFF_MS_MAX));
+        let worker = pool.starts(1, now)[0];
+        pool.ready(worker);
+        assert_eq!((pool.failures(), pool.retry_at_ms(now)), (0, None));
+    }
+
+    #[test]
+    fn a_dead_worker_names_its_sessions() {
+        let mut pool = pool(4);
+        let worker = start(&mut pool, 0)[0];
+        pool.lease(SessionNo(7), "");
+        assert_eq!(pool.worker_of(SessionNo(7)), Some(worker));
+        assert_eq!(pool.gone(worker, 0), [SessionNo(7)]);
+        assert_eq!(pool.failures(), 0);
+    }
+}

@@ -1,0 +1,382 @@
+//! Registrations: plans that start an execution whenever something happens.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use thiserror::Error;
+
+use crate::codec::KeyType;
+use crate::execution::Status;
+use crate::id::{ExecutionNo, PlanNo, RegistrationNo, SessionNo};
+use crate::plan::{Mode, PlanSpec, Trigger};
+
+/// What happened to the executions of a registration (`RDR-COMMON-15`): every triggered one ends in exactly one of
+/// success, failure and abort.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Statistics {
+    /// Executions created, or that could not be.
+    pub triggered: u64,
+    /// Ended without error.
+    pub success: u64,
+    /// Ended with at least one error.
+    pub failures: u64,
+    /// Aborted without error.
+    pub aborted: u64,
+    /// Duration of the last one, in milliseconds.
+    pub last_run_ms: u64,
+    /// Sum of all durations, in milliseconds.
+    pub total_run_ms: u64,
+    /// Lag of the last stream batch, in milliseconds.
+    pub last_lag_ms: u64,
+    /// Sum of all lags, in milliseconds.
+    pub total_lag_ms: u64,
+    /// First error of the last one that failed; none after a success.
+    pub last_error: Option<Vec<u8>>,
+}
+
+impl Statistics {
+    /// Counts an end.
+    pub fn ended(&mut self, status: Status, first_error: Option<&[u8]>, run_ms: u64) {
+        match (first_error, status) {
+            (Some(error), _) => {
+                self.failures += 1;
+                self.last_error = Some(error.to_vec());
+            }
+            (None, Status::Aborted) => self.aborted += 1,
+            (None, _) => {
+                self.success += 1;
+                self.last_error = None;
+            }
+        }
+        self.last_run_ms = run_ms;
+        self.total_run_ms += run_ms;
+    }
+
+    /// Counts the lag of a stream batch.
+    pub fn lagged(&mut self, lag_ms: u64) {
+        self.last_lag_ms = lag_ms;
+        self.total_lag_ms += lag_ms;
+    }
+
+    fn mean(&self, total: u64) -> f64 {
+        match self.success + self.failures + self.aborted {
+            0 => 0.0,
+            count => total as f64 / count as f64,
+        }
+    }
+
+    /// Mean duration in milliseconds; 0 before the first end.
+    #[must_use]
+    pub fn mean_run_ms(&self) -> f64 {
+        self.mean(self.total_run_ms)
+    }
+
+    /// Mean lag in milliseconds; 0 before the first end.
+    #[must_use]
+    pub fn mean_lag_ms(&self) -> f64 {
+        self.mean(self.total_lag_ms)
+    }
+}
+
+/// A stored plan.
+#[derive(Debug)]
+pub struct Registration {
+    /// The session it belongs to.
+    pub session: SessionNo,
+    /// Its number in the session's worker.
+    pub plan: PlanNo,
+    /// The plan.
+    pub spec: PlanSpec,
+    /// What starts it.
+    pub trigger: Trigger,
+    /// What happened so far.
+    pub statistics: Statistics,
+    finished: VecDeque<ExecutionNo>,
+}
+
+impl Registration {
+    /// A registration without history.
+    #[must_use]
+    pub fn new(session: SessionNo, plan: PlanNo, spec: PlanSpec, trigger: Trigger) -> Registration {
+        Registration { session, plan, spec, trigger, statistics: Statistics::default(), finished: VecDeque::new() }
+    }
+
+    /// Remembers an execution that ended; returns those that leave the list for it (`EXE-LIST-02`).
+    /// `max` 0: no limit.
+    pub fn keep_finished(&mut self, execution: ExecutionNo, max: usize) -> Vec<ExecutionNo> {
+        self.finished.push_back(execution);
+        let excess = if max == 0 { 0 } else { self.finished.len().saturating_sub(max) };
+        self.finished.drain(..excess).collect()
+    }
+
+    /// The executions that are kept.
+    pub fn finished(&self) -> impl Iterator<Item = ExecutionNo> {
+        self.finished.iter().copied()
+    }
+}
+
+/// Why a registration is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum RegisterError {
+    /// Another session has a command of that name.
+    #[error("trigger already registered")]
+    TriggerTaken,
+    /// The same script registered it before.
+    #[error("trigger already registered in this session")]
+    TriggerTakenInSession,
+}
+
+/// All registrations of this shard, in the order of their numbers.
+#[derive(Debug, Default)]
+pub struct Registrations {
+    next: u64,
+    all: BTreeMap<RegistrationNo, Registration>,
+    commands: HashMap<Vec<u8>, RegistrationNo>,
+    keys: Vec<RegistrationNo>,
+    streams: Vec<RegistrationNo>,
+}
+
+impl Registrations {
+    /// Takes a number: every builder takes one and every registration another (`EXE-ID-02`).
+    pub fn take_number(&mut self) -> RegistrationNo {
+        let number = RegistrationNo(self.next);
+        self.next += 1;
+        number
+    }
+
+    /// Whether `trigger` may be added by a script of which `pending` are already accepted, when the registrations in
+    /// `replaced` go away with it.
+    ///
+    /// # Errors
+    /// [`RegisterError`].
+    pub fn verify<'a>(
+        &self,
+        trigger: &Trigger,
+        pending: impl IntoIterator<Item = &'a Trigger>,
+        replaced: impl Fn(RegistrationNo) -> bool,
+    ) -> Result<(), RegisterError> {
+        let Trigger::Command { name, .. } = trigger else { return Ok(()) };
+        let same = |other: &Trigger| matches!(other, Trigger::Command { name: other, .. } if other == name);
+        if pending.into_iter().any(same) {
+            return Err(RegisterError::TriggerTakenInSession);
+        }
+        match self.commands.get(name) {
+            Some(holder) if !replaced(*holder) => Err(RegisterError::TriggerTaken),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds a verified registration.
+    pub fn add(&mut self, number: RegistrationNo, registration: Registration) {
+        match &registration.trigger {
+            Trigger::Keys { .. } => self.keys.push(number),
+            Trigger::Stream { .. } => self.streams.push(number),
+            Trigger::Command { name, .. } => {
+                self.commands.insert(name.clone(), number);
+            }
+        }
+        self.all.insert(number, registration);
+    }
+
+    /// Takes a registration out.
+    pub fn remove(&mut self, number: RegistrationNo) -> Option<Registration> {
+        let registration = self.all.remove(&number)?;
+        match &registration.trigger {
+            Trigger::Keys { .. } => self.keys.retain(|other| *other != number),
+            Trigger::Stream { .. } => self.streams.retain(|other| *other != number),
+            Trigger::Command { name, .. } => {
+                if self.commands.get(name) == Some(&number) {
+                    self.commands.remove(name);
+                }
+            }
+        }
+        Some(registration)
+    }
+
+    /// The registration with that number.
+    #[must_use]
+    pub fn get(&self, number: RegistrationNo) -> Option<&Registration> {
+        self.all.get(&number)
+    }
+
+    /// The registration with that number.
+    pub fn get_mut(&mut self, number: RegistrationNo) -> Option<&mut Registration> {
+        self.all.get_mut(&number)
+    }
+
+    /// The command registration with that name.
+    #[must_use]
+    pub fn command(&self, name: &[u8]) -> Option<RegistrationNo> {
+        self.commands.get(name).copied()
+    }
+
+    /// All, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (RegistrationNo, &Registration)> {
+        self.all.iter().map(|(number, registration)| (*number, registration))
+    }
+
+    /// Number of registrations.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Whether any registration wants keyspace events.
+    #[must_use]
+    pub fn wants_events(&self) -> bool {
+        !self.keys.is_empty() || !self.streams.is_empty()
+    }
+
+    /// KeysReader registrations that match an event, in the order of registration. `key_type` is asked at most once.
+    pub fn for_event(
+        &self,
+        event: &str,
+        key: &[u8],
+        key_type: impl FnOnce() -> KeyType,
+    ) -> Vec<(RegistrationNo, Mode)> {
+        let mut key_type_of = Some(key_type);
+        let mut known_type = None;
+        let mut matching = Vec::new();
+        for number in &self.keys {
+            let Some(registration) = self.all.get(number) else { continue };
+            let Trigger::Keys { filter, event_types, key_types, .. } = &registration.trigger else { continue };
+            let event_fits =
+                event_types.as_ref().is_none_or(|events| events.iter().any(|name| name.eq_ignore_ascii_case(event)));
+            if !event_fits || !filter.matches(key) {
+                continue;
+            }
+            if let Some(types) = key_types {
+                let found = *known_type.get_or_insert_with(|| key_type_of.take().map_or(KeyType::Unknown, |ask| ask()));
+                if !types.contains(&found) {
+                    continue;
+                }
+            }
+            matching.push((*number, registration.spec.mode));
+        }
+        matching
+    }
+
+    /// StreamReader registrations that watch a key, in the order of registration.
+    pub fn for_stream(&self, key: &[u8]) -> Vec<RegistrationNo> {
+        let watches = |number: &&RegistrationNo| {
+            self.all.get(number).is_some_and(
+                |registration| matches!(&registration.trigger, Trigger::Stream { filter, .. } if filter.matches(key)),
+            )
+        };
+        self.streams.iter().filter(watches).copied().collect()
+    }
+
+    /// Registrations of a session, in the order of their numbers.
+    #[must_use]
+    pub fn of_session(&self, session: SessionNo) -> Vec<RegistrationNo> {
+        self.all.iter().filter(|(_, registration)| registration.session == session).map(|(number, _)| *number).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pattern::KeyFilter;
+
+    fn spec() -> PlanSpec {
+        use crate::codec::Value;
+        let fields = [("reader", "x"), ("mode", "sync"), ("reply", "plain")];
+        let mut pairs: Vec<_> = fields.iter().map(|(name, text)| (Value::text(*name), Value::text(*text))).collect();
+        pairs.push((Value::text("desc"), Value::None));
+        pairs.push((Value::text("steps"), Value::List(vec![])));
+        pairs.push((Value::text("args"), Value::Dict(vec![])));
+        PlanSpec::decode(&Value::Dict(pairs).encode()).unwrap()
+    }
+
+    fn command(name: &str) -> Trigger {
+        Trigger::Command { name: name.into(), in_order: false }
+    }
+
+    fn keys(filter: &str, events: Option<&[&str]>, types: Option<&[KeyType]>) -> Trigger {
+        Trigger::Keys {
+            filter: KeyFilter::new(filter),
+            event_types: events.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+            key_types: types.map(<[KeyType]>::to_vec),
+            read_value: true,
+        }
+    }
+
+    fn add(registrations: &mut Registrations, trigger: Trigger) -> RegistrationNo {
+        let number = registrations.take_number();
+        registrations.add(number, Registration::new(SessionNo(1), PlanNo(1), spec(), trigger));
+        number
+    }
+
+    #[test]
+    fn a_trigger_name_is_taken_once_unless_its_holder_is_replaced() {
+        let mut registrations = Registrations::default();
+        let holder = add(&mut registrations, command("t"));
+        let verify = |pending: &[Trigger], replaced: Option<RegistrationNo>| {
+            registrations.verify(&command("t"), pending, |number| Some(number) == replaced)
+        };
+        assert_eq!(verify(&[], None), Err(RegisterError::TriggerTaken));
+        assert_eq!(verify(&[], Some(holder)), Ok(()));
+        assert_eq!(verify(&[command("t")], Some(holder)), Err(RegisterError::TriggerTakenInSession));
+    }
+
+    #[test]
+    fn removing_an_old_holder_leaves_the_new_one_in_place() {
+        let mut registrations = Registrations::default();
+        let old = add(&mut registrations, command("t"));
+        let new = add(&mut registrations, command("t"));
+        registrations.remove(old);
+        assert_eq!(registrations.command(b"t"), Some(new));
+        registrations.remove(new);
+        assert_eq!(registrations.command(b"t"), None);
+    }
+
+    #[test]
+    fn events_are_filtered_by_key_event_and_type_and_the_type_is_asked_at_most_once() {
+        let mut registrations = Registrations::default();
+        let all = add(&mut registrations, keys("*", None, None));
+        let sets = add(&mut registrations, keys("a*", Some(&["set"]), None));
+        let hashes = add(&mut registrations, keys("a*", None, Some(&[KeyType::Hash])));
+        let strings = add(&mut registrations, keys("a*", None, Some(&[KeyType::String])));
+        let fired = |event: &str, key: &str, kind: KeyType| {
+            let mut asked = 0;
+            let found = registrations.for_event(event, key.as_bytes(), || {
+                asked += 1;
+                kind
+            });
+            assert!(asked <= 1);
+            found.into_iter().map(|(number, _)| number).collect::<Vec<_>>()
+        };
+        assert_eq!(fired("SET", "a1", KeyType::String), [all, sets, strings]);
+        assert_eq!(fired("hset", "a1", KeyType::Hash), [all, hashes]);
+        assert_eq!(fired("set", "b", KeyType::String), [all]);
+    }
+
+    #[test]
+    fn every_end_is_counted_once_and_means_are_never_nan() {
+        let mut statistics = Statistics::default();
+        assert_eq!(statistics.mean_run_ms(), 0.0);
+        statistics.ended(Status::Done, None, 4);
+        statistics.ended(Status::Done, Some(b"boom"), 2);
+        statistics.ended(Status::Aborted, None, 0);
+        statistics.ended(Status::Aborted, Some(b"late"), 0);
+        assert_eq!((statistics.success, statistics.failures, statistics.aborted), (1, 2, 1));
+        assert_eq!(statistics.last_error.as_deref(), Some(b"late".as_slice()));
+        assert_eq!(statistics.mean_run_ms(), 1.5);
+        statistics.ended(Status::Done, None, 0);
+        assert_eq!(statistics.last_error, None);
+    }
+
+    #[test]
+    fn finished_executions_are_kept_up_to_a_number() {
+        let mut registration = Registration::new(SessionNo(1), PlanNo(1), spec(), command("t"));
+        assert!(registration.keep_finished(ExecutionNo(1), 2).is_empty());
+        assert!(registration.keep_finished(ExecutionNo(2), 2).is_empty());
+        assert_eq!(registration.keep_finished(ExecutionNo(3), 2), [ExecutionNo(1)]);
+        assert!(registration.keep_finished(ExecutionNo(4), 0).is_empty());
+    }
+}

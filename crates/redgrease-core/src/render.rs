@@ -1,0 +1,198 @@
+//! How results look to a client.
+
+use crate::codec::{CodecError, Reader, Value};
+
+/// A reply, independent of the protocol version of the client.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// A simple string; must be one line.
+    Simple(String),
+    /// An error; its first word is the code.
+    Error(String),
+    /// A bulk string.
+    Bulk(Vec<u8>),
+    /// An integer.
+    Int(i64),
+    /// A double: a bulk string for clients of RESP2.
+    Double(f64),
+    /// A boolean: an integer for clients of RESP2.
+    Bool(bool),
+    /// Nothing.
+    Null,
+    /// An array.
+    Array(Vec<Reply>),
+    /// Pairs: a flat array for clients of RESP2.
+    Map(Vec<(Reply, Reply)>),
+}
+
+impl Reply {
+    /// A bulk string from text.
+    #[must_use]
+    pub fn bulk(text: impl AsRef<[u8]>) -> Reply {
+        Reply::Bulk(text.as_ref().to_vec())
+    }
+}
+
+/// How records become replies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// As RedisGears 1.x did (`REC-REPLY-02`): what it had no reply for is the text `PY RECORD`.
+    Compat,
+    /// Plain values for a client that knows nothing of us.
+    Plain,
+    /// The encoded value itself, in a bulk, for a client that announced the codec.
+    Tagged,
+}
+
+/// What RedisGears answered in place of a value that has no reply of its own.
+const PY_RECORD: &str = "PY RECORD";
+
+/// Renders encoded records, one reply each.
+///
+/// # Errors
+/// When the bytes are not records.
+pub fn records(bytes: &[u8], style: Style) -> Result<Vec<Reply>, CodecError> {
+    let mut reader = Reader::new(bytes);
+    let mut replies = Vec::new();
+    while !reader.is_empty() {
+        replies.push(match style {
+            Style::Tagged => Reply::Bulk(reader.encoded_value()?.to_vec()),
+            Style::Compat => compat(reader.value()?),
+            Style::Plain => plain(reader.value()?),
+        });
+    }
+    Ok(replies)
+}
+
+fn compat(value: Value) -> Reply {
+    match value {
+        Value::Bool(flag) => Reply::Int(i64::from(flag)),
+        Value::Int(number) => Reply::Int(number),
+        Value::BigInt(digits) => Reply::Bulk(digits.into_bytes()),
+        Value::Float(number) => Reply::Bulk(fixed_point(number).into_bytes()),
+        Value::Str(text) => compat_text(text.into_bytes()),
+        Value::Raw(bytes) => compat_text(bytes),
+        Value::Bytes(bytes) => Reply::Bulk(bytes),
+        Value::Error(text) => compat_text(text),
+        Value::List(items) => Reply::Array(items.into_iter().map(compat).collect()),
+        Value::None
+        | Value::Complex(..)
+        | Value::ByteArray(_)
+        | Value::Pickle(_)
+        | Value::Opaque(_)
+        | Value::Tuple(_)
+        | Value::Set(_)
+        | Value::FrozenSet(_)
+        | Value::Dict(_) => Reply::bulk(PY_RECORD),
+    }
+}
+
+/// C's `%lf`, which RedisGears used.
+fn fixed_point(number: f64) -> String {
+    if number.is_nan() {
+        "nan".to_owned()
+    } else if number.is_infinite() {
+        if number > 0.0 { "inf".to_owned() } else { "-inf".to_owned() }
+    } else {
+        format!("{number:.6}")
+    }
+}
+
+/// Text longer than one character that starts with `+` or `-` chooses the kind of its reply (`REC-REPLY-03`).
+fn compat_text(bytes: Vec<u8>) -> Reply {
+    match bytes.as_slice() {
+        [b'+', rest @ ..] if !rest.is_empty() => Reply::Simple(one_line(rest)),
+        [b'-', rest @ ..] if !rest.is_empty() => Reply::Error(one_line(rest)),
+        _ => Reply::Bulk(bytes),
+    }
+}
+
+/// Text for a place where the protocol ends a line: line breaks and NUL are shown as escapes.
+#[must_use]
+pub fn one_line(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    if !text.contains(['\r', '\n', '\0']) {
+        return text.into_owned();
+    }
+    text.replace('\r', "\\r").replace('\n', "\\n").replace('\0', "\\0")
+}
+
+fn plain(value: Value) -> Reply {
+    match value {
+        Value::None => Reply::Null,
+        Value::Bool(flag) => Reply::Bool(flag),
+        Value::Int(number) => Reply::Int(number),
+        Value::BigInt(digits) => Reply::Bulk(digits.into_bytes()),
+        Value::Float(number) => Reply::Double(number),
+        Value::Complex(re, im) => Reply::bulk(format!("{re}{im:+}j")),
+        Value::Str(text) => Reply::Bulk(text.into_bytes()),
+        Value::Opaque(text) => Reply::Bulk(text.into_bytes()),
+        Value::Bytes(bytes)
+        | Value::ByteArray(bytes)
+        | Value::Raw(bytes)
+        | Value::Pickle(bytes)
+        | Value::Error(bytes) => Reply::Bulk(bytes),
+        Value::List(items) | Value::Tuple(items) | Value::Set(items) | Value::FrozenSet(items) => {
+            Reply::Array(items.into_iter().map(plain).collect())
+        }
+        Value::Dict(pairs) => Reply::Map(pairs.into_iter().map(|(key, value)| (plain(key), plain(value))).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Value {
+        Value::List(vec![
+            Value::Int(1),
+            Value::Float(2.5),
+            Value::text("x"),
+            Value::None,
+            Value::List(vec![Value::Bool(true), Value::Bytes(b"y".to_vec())]),
+            Value::Dict(vec![(Value::text("a"), Value::Int(1))]),
+            Value::text("+fine"),
+            Value::text("-bad thing"),
+            Value::text("+"),
+        ])
+    }
+
+    #[test]
+    fn compat_is_what_redisgears_answered() {
+        let expected = Reply::Array(vec![
+            Reply::Int(1),
+            Reply::bulk("2.500000"),
+            Reply::bulk("x"),
+            Reply::bulk("PY RECORD"),
+            Reply::Array(vec![Reply::Int(1), Reply::bulk("y")]),
+            Reply::bulk("PY RECORD"),
+            Reply::Simple("fine".into()),
+            Reply::Error("bad thing".into()),
+            Reply::bulk("+"),
+        ]);
+        assert_eq!(records(&example().encode(), Style::Compat).unwrap(), [expected]);
+    }
+
+    #[test]
+    fn plain_keeps_every_value_readable() {
+        let Reply::Array(items) = records(&example().encode(), Style::Plain).unwrap().remove(0) else { panic!() };
+        assert_eq!(items[1], Reply::Double(2.5));
+        assert_eq!(items[3], Reply::Null);
+        assert_eq!(items[4], Reply::Array(vec![Reply::Bool(true), Reply::bulk("y")]));
+        assert_eq!(items[5], Reply::Map(vec![(Reply::bulk("a"), Reply::Int(1))]));
+        assert_eq!(items[6], Reply::bulk("+fine"));
+    }
+
+    #[test]
+    fn tagged_hands_out_the_bytes_of_each_record() {
+        let bytes = [example().encode(), Value::None.encode()].concat();
+        let expected = [Reply::Bulk(example().encode()), Reply::Bulk(vec![0])];
+        assert_eq!(records(&bytes, Style::Tagged).unwrap(), expected);
+    }
+
+    #[test]
+    fn text_never_breaks_the_line_of_a_simple_reply() {
+        let value = Value::text("+a\r\nb\0c");
+        assert_eq!(records(&value.encode(), Style::Compat).unwrap(), [Reply::Simple("a\\r\\nb\\0c".into())]);
+    }
+}

@@ -1,0 +1,333 @@
+//! Which execution may be sent to its worker now.
+//!
+//! At most `threads` executions run at once over all workers. A worker with work holds one permit; when its running
+//! executions turn out to be slow while others wait behind them, it is given another if one is free. Several
+//! executions may be on their way to a worker per permit, so that short ones need no round trip each; they count
+//! as running only one at a time.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::id::{ExecutionNo, WorkerNo};
+
+/// Executions that may be on their way per permit.
+const DEPTH: usize = 64;
+
+/// Executions that a worker may be sent in one go while another worker waits for a permit.
+const TURN: usize = 256;
+
+/// A decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Send this execution.
+    Start(ExecutionNo, WorkerNo),
+    /// The worker may run so many at once.
+    Threads(WorkerNo, usize),
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    queue: VecDeque<ExecutionNo>,
+    /// On their way or running; the flag says that it turned out to be slow.
+    sent: HashMap<ExecutionNo, bool>,
+    permits: usize,
+    sent_this_turn: usize,
+}
+
+impl Lane {
+    fn slow(&self) -> usize {
+        self.sent.values().filter(|slow| **slow).count()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.sent.is_empty()
+    }
+}
+
+/// The state of the schedule.
+#[derive(Debug)]
+pub struct Schedule {
+    threads: usize,
+    lanes: HashMap<WorkerNo, Lane>,
+    /// Workers with work and no permit, in the order of arrival.
+    waiting: VecDeque<WorkerNo>,
+    granted: usize,
+    homes: HashMap<ExecutionNo, WorkerNo>,
+}
+
+impl Schedule {
+    /// A schedule for at most `threads` executions at once (at least one).
+    #[must_use]
+    pub fn new(threads: usize) -> Schedule {
+        Schedule {
+            threads: threads.max(1),
+            lanes: HashMap::new(),
+            waiting: VecDeque::new(),
+            granted: 0,
+            homes: HashMap::new(),
+        }
+    }
+
+    /// An execution wants to run in a worker.
+    pub fn enqueue(&mut self, execution: ExecutionNo, worker: WorkerNo, decisions: &mut Vec<Decision>) {
+        let lane = self.lanes.entry(worker).or_default();
+        lane.queue.push_back(execution);
+        self.homes.insert(execution, worker);
+        if lane.permits == 0 && !self.waiting.contains(&worker) {
+            self.waiting.push_back(worker);
+        }
+        self.advance(worker, decisions);
+    }
+
+    /// An execution has been running for a while.
+    pub fn turned_slow(&mut self, execution: ExecutionNo, decisions: &mut Vec<Decision>) {
+        let Some(worker) = self.homes.get(&execution).copied() else { return };
+        if let Some(slow) = self.lanes.get_mut(&worker).and_then(|lane| lane.sent.get_mut(&execution)) {
+            *slow = true;
+        }
+        self.advance(worker, decisions);
+    }
+
+    /// An execution ended, or will not run; returns whether it was still waiting here.
+    pub fn ended(&mut self, execution: ExecutionNo, decisions: &mut Vec<Decision>) -> bool {
+        let Some(worker) = self.homes.remove(&execution) else { return false };
+        let Some(lane) = self.lanes.get_mut(&worker) else { return false };
+        let was_waiting = lane.sent.remove(&execution).is_none();
+        if was_waiting {
+            lane.queue.retain(|other| *other != execution);
+        }
+        self.advance(worker, decisions);
+        was_waiting
+    }
+
+    /// Whether an execution has been sent and not ended.
+    #[must_use]
+    pub fn is_sent(&self, execution: ExecutionNo) -> bool {
+        let lane = self.homes.get(&execution).and_then(|worker| self.lanes.get(worker));
+        lane.is_some_and(|lane| lane.sent.contains_key(&execution))
+    }
+
+    /// A worker is gone; returns what it had, in order: first what was sent, then what waited.
+    pub fn worker_gone(&mut self, worker: WorkerNo, decisions: &mut Vec<Decision>) -> Vec<ExecutionNo> {
+        let Some(lane) = self.lanes.remove(&worker) else { return Vec::new() };
+        self.waiting.retain(|other| *other != worker);
+        self.granted -= lane.permits;
+        let mut lost: Vec<_> = lane.sent.into_keys().collect();
+        lost.sort_unstable();
+        lost.extend(lane.queue);
+        for execution in &lost {
+            self.homes.remove(execution);
+        }
+        self.grant_waiting(decisions);
+        lost
+    }
+
+    fn advance(&mut self, worker: WorkerNo, decisions: &mut Vec<Decision>) {
+        self.release_if_idle(worker, decisions);
+        self.grant_waiting(decisions);
+        self.widen(worker, decisions);
+        self.send(worker, decisions);
+    }
+
+    fn release_if_idle(&mut self, worker: WorkerNo, decisions: &mut Vec<Decision>) {
+        let Some(lane) = self.lanes.get_mut(&worker) else { return };
+        let must_yield = lane.sent.is_empty() && lane.sent_this_turn >= TURN && !self.waiting.is_empty();
+        if !lane.is_idle() && !must_yield {
+            return;
+        }
+        self.granted -= lane.permits;
+        if lane.permits > 1 {
+            decisions.push(Decision::Threads(worker, 1));
+        }
+        lane.permits = 0;
+        lane.sent_this_turn = 0;
+        if lane.is_idle() {
+            self.lanes.remove(&worker);
+            self.waiting.retain(|other| *other != worker);
+        } else if !self.waiting.contains(&worker) {
+            self.waiting.push_back(worker);
+        }
+    }
+
+    fn grant_waiting(&mut self, decisions: &mut Vec<Decision>) {
+        while self.granted < self.threads {
+            let Some(worker) = self.waiting.pop_front() else { break };
+            let Some(lane) = self.lanes.get_mut(&worker) else { continue };
+            lane.permits = 1;
+            lane.sent_this_turn = 0;
+            self.granted += 1;
+            self.send(worker, decisions);
+        }
+    }
+
+    fn widen(&mut self, worker: WorkerNo, decisions: &mut Vec<Decision>) {
+        if self.granted >= self.threads || !self.waiting.is_empty() {
+            return;
+        }
+        let Some(lane) = self.lanes.get_mut(&worker) else { return };
+        let behind = lane.sent.len() + lane.queue.len();
+        if lane.permits > 0 && lane.slow() >= lane.permits && behind > lane.permits {
+            lane.permits += 1;
+            self.granted += 1;
+            decisions.push(Decision::Threads(worker, lane.permits));
+        }
+    }
+
+    fn send(&mut self, worker: WorkerNo, decisions: &mut Vec<Decision>) {
+        let others_wait = !self.waiting.is_empty();
+        let Some(lane) = self.lanes.get_mut(&worker) else { return };
+        while lane.permits > 0 && lane.sent.len() < lane.permits * DEPTH {
+            if others_wait && lane.sent_this_turn >= TURN {
+                break;
+            }
+            let Some(execution) = lane.queue.pop_front() else { break };
+            lane.sent.insert(execution, false);
+            lane.sent_this_turn += 1;
+            decisions.push(Decision::Start(execution, worker));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const A: WorkerNo = WorkerNo(1);
+    const B: WorkerNo = WorkerNo(2);
+
+    fn started(decisions: &[Decision]) -> Vec<u64> {
+        decisions
+            .iter()
+            .filter_map(|decision| match decision {
+                Decision::Start(execution, _) => Some(execution.0),
+                Decision::Threads(..) => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn with_one_thread_a_second_worker_waits_for_the_first() {
+        let mut schedule = Schedule::new(1);
+        let mut out = Vec::new();
+        schedule.enqueue(ExecutionNo(1), A, &mut out);
+        schedule.enqueue(ExecutionNo(2), B, &mut out);
+        assert_eq!(started(&out), [1]);
+        assert!(!schedule.is_sent(ExecutionNo(2)));
+        out.clear();
+        schedule.ended(ExecutionNo(1), &mut out);
+        assert_eq!(out, [Decision::Start(ExecutionNo(2), B)]);
+    }
+
+    #[test]
+    fn a_slow_execution_with_another_behind_it_gets_its_worker_a_second_thread() {
+        let mut schedule = Schedule::new(3);
+        let mut out = Vec::new();
+        schedule.enqueue(ExecutionNo(1), A, &mut out);
+        schedule.enqueue(ExecutionNo(2), A, &mut out);
+        out.clear();
+        schedule.turned_slow(ExecutionNo(1), &mut out);
+        assert_eq!(out, [Decision::Threads(A, 2)]);
+        out.clear();
+        schedule.ended(ExecutionNo(1), &mut out);
+        schedule.ended(ExecutionNo(2), &mut out);
+        assert_eq!(out, [Decision::Threads(A, 1)]);
+    }
+
+    #[test]
+    fn what_waits_can_be_taken_out_and_is_reported_as_waiting() {
+        let mut schedule = Schedule::new(1);
+        let mut out = Vec::new();
+        schedule.enqueue(ExecutionNo(1), A, &mut out);
+        schedule.enqueue(ExecutionNo(2), B, &mut out);
+        assert!(schedule.ended(ExecutionNo(2), &mut out));
+        assert!(!schedule.ended(ExecutionNo(1), &mut out));
+        assert_eq!(started(&out), [1]);
+    }
+
+    #[test]
+    fn a_dead_worker_gives_back_its_permit_and_its_executions() {
+        let mut schedule = Schedule::new(1);
+        let mut out = Vec::new();
+        for number in 0..100 {
+            schedule.enqueue(ExecutionNo(number), A, &mut out);
+        }
+        schedule.enqueue(ExecutionNo(200), B, &mut out);
+        assert_eq!(started(&out).len(), DEPTH);
+        out.clear();
+        let lost = schedule.worker_gone(A, &mut out);
+        assert_eq!(lost, (0..100).map(ExecutionNo).collect::<Vec<_>>());
+        assert_eq!(started(&out), [200]);
+    }
+
+    #[test]
+    fn a_busy_worker_gives_way_to_a_waiting_one() {
+        let mut schedule = Schedule::new(1);
+        let mut out = Vec::new();
+        for number in 0..1000 {
+            schedule.enqueue(ExecutionNo(number), A, &mut out);
+        }
+        schedule.enqueue(ExecutionNo(5000), B, &mut out);
+        let mut ended = 0;
+        while !started(&out).contains(&5000) {
+            let next = out
+                .iter()
+                .find_map(|decision| match decision {
+                    Decision::Start(execution, worker) if schedule.is_sent(*execution) => Some((*execution, *worker)),
+                    _ => None,
+                })
+                .expect("something is running");
+            schedule.ended(next.0, &mut out);
+            ended += 1;
+            assert!(ended < 600, "the waiting worker starves");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn everything_that_was_enqueued_is_started_once_and_permits_never_exceed_the_threads(
+            threads in 1usize..4,
+            steps in prop::collection::vec((0u8..4, 0u64..4, any::<prop::sample::Index>()), 1..200),
+        ) {
+            let mut schedule = Schedule::new(threads);
+            let mut next = 0u64;
+            let mut running: Vec<ExecutionNo> = Vec::new();
+            let mut seen = std::collections::HashSet::new();
+            let mut enqueued = 0usize;
+            let mut apply = |decisions: Vec<Decision>, running: &mut Vec<ExecutionNo>| {
+                for decision in decisions {
+                    if let Decision::Start(execution, _) = decision {
+                        assert!(seen.insert(execution), "{execution} started twice");
+                        running.push(execution);
+                    }
+                }
+            };
+            for (kind, worker, index) in steps {
+                let mut out = Vec::new();
+                match kind {
+                    0 | 1 => {
+                        schedule.enqueue(ExecutionNo(next), WorkerNo(worker), &mut out);
+                        next += 1;
+                        enqueued += 1;
+                    }
+                    2 if !running.is_empty() => {
+                        let execution = running.swap_remove(index.index(running.len()));
+                        schedule.ended(execution, &mut out);
+                    }
+                    3 if !running.is_empty() => {
+                        schedule.turned_slow(running[index.index(running.len())], &mut out);
+                    }
+                    _ => {}
+                }
+                apply(out, &mut running);
+                prop_assert!(schedule.granted <= threads);
+            }
+            while let Some(execution) = running.pop() {
+                let mut out = Vec::new();
+                schedule.ended(execution, &mut out);
+                apply(out, &mut running);
+            }
+            prop_assert_eq!(seen.len(), enqueued);
+            prop_assert_eq!(schedule.granted, 0);
+        }
+    }
+}
