@@ -1,0 +1,152 @@
+"""Fixtures: every test runs on every server that can be had.
+
+``REDGREASE_TEST_SERVERS=valkey-9,redis-8.2`` narrows the list. A server that cannot be had is a skipped test that says
+why, never a missing one. One server per kind (and per xdist worker) is shared by the tests and reset between them;
+`fresh_server` starts further ones for tests that need load arguments, an append-only file, a replica or a kill.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from .database import Database
+from .servers import KINDS, MODULE, Server, ServerKind, UnavailableError
+
+_SELECTION = "REDGREASE_TEST_SERVERS"
+_LOG_TAIL_LINES = 200
+_servers_of_test = pytest.StashKey[list[Server]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes long; part of `make test-all`, not of `make test`")
+
+
+def _selected_kinds() -> list[ServerKind]:
+    names = [name.strip() for name in os.environ.get(_SELECTION, "").split(",") if name.strip()]
+    known = {kind.name: kind for kind in KINDS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise pytest.UsageError(f"{_SELECTION} names {unknown}, known are {list(known)}")
+    return [known[name] for name in names] or list(KINDS)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server_kind" in metafunc.fixturenames:
+        kinds = _selected_kinds()
+        metafunc.parametrize("server_kind", kinds, ids=[k.name for k in kinds], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def server_kind(request: pytest.FixtureRequest) -> ServerKind:
+    """The kind of server of this run of the test."""
+    kind: ServerKind = request.param
+    try:
+        kind.binary()
+    except UnavailableError as reason:
+        pytest.skip(f"{kind.name}: {reason}")
+    if not MODULE.exists():
+        pytest.fail(f"{MODULE} does not exist: run `make build` first", pytrace=False)
+    return kind
+
+
+class SharedServers:
+    """The long-lived servers of this test process, one per kind, started when first needed."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, Server] = {}
+
+    def get(self, kind: ServerKind) -> Server:
+        server = self._running.get(kind.name)
+        if server is None or server.exit_code() is not None:
+            server = Server(kind).start()
+            self._running[kind.name] = server
+        return server
+
+    def discard(self, server: Server) -> None:
+        """Forget a server that a test left in a bad state; the next test gets a new one."""
+        self._running.pop(server.kind.name, None)
+        server.kill_and_clean()
+
+    def stop_all(self) -> None:
+        while self._running:
+            self._running.popitem()[1].stop()
+
+
+@pytest.fixture(scope="session")
+def shared_servers() -> Iterator[SharedServers]:
+    servers = SharedServers()
+    yield servers
+    servers.stop_all()
+
+
+def _remember(request: pytest.FixtureRequest, server: Server) -> None:
+    """Have the log of this server attached to the report if the test fails."""
+    request.node.stash.setdefault(_servers_of_test, []).append(server)
+
+
+@pytest.fixture
+def db(request: pytest.FixtureRequest, shared_servers: SharedServers, server_kind: ServerKind) -> Iterator[Database]:
+    """The shared server of this kind, empty, and afterwards checked: nothing crashed, all could be cleaned up."""
+    server = shared_servers.get(server_kind)
+    server.mark_log()
+    _remember(request, server)
+    pid = server.pid
+    database = Database(server)
+    yield database
+    try:
+        crashed = server.exit_code()
+        assert crashed is None, f"the server ended with {_exit_words(crashed)} during the test"
+        assert server.pid == pid
+        assert database.r.ping()
+        database.reset()
+    except BaseException:
+        shared_servers.discard(server)
+        raise
+    finally:
+        database.close()
+
+
+def _exit_words(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+@pytest.fixture
+def fresh_server(request: pytest.FixtureRequest, server_kind: ServerKind) -> Iterator[Callable[..., Database]]:
+    """A factory of servers for this test alone.
+
+    ``fresh_server(load_args={"MaxExecutions": 3}, conf={"appendonly": "yes"}, python=..., env=...)`` starts one and
+    returns it as a `Database`. All are stopped after the test, and no worker process may survive them.
+    """
+    opened: list[Database] = []
+
+    def start(**options: object) -> Database:
+        server = Server(server_kind, **options)  # type: ignore[arg-type]
+        _remember(request, server)
+        database = Database(server.start())
+        opened.append(database)
+        return database
+
+    yield start
+    problems = []
+    for database in reversed(opened):
+        database.close()
+        try:
+            database.server.stop()
+        except AssertionError as problem:
+            problems.append(problem)
+    if problems:
+        raise problems[0]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.failed:
+        for server in item.stash.get(_servers_of_test, []):
+            log = (server.new_log() or server.log()).splitlines()[-_LOG_TAIL_LINES:]
+            report.sections.append((f"log of {server.kind.name} (pid {server.pid})", "\n".join(log)))

@@ -1,0 +1,127 @@
+"""Nothing accumulates: descriptors, memory and processes after many sessions."""
+
+from __future__ import annotations
+
+import pytest
+
+from .processes import process
+from .waiting import wait_until
+
+#: The bar: after 1,200 sessions memory is within 5 % or 2 MB of what it was after 200, descriptors are the same.
+WARM_UP, TOTAL = 200, 1200
+MEMORY_SHARE, MEMORY_BYTES = 0.05, 2_000_000
+
+SCRIPT = """
+import json
+words = ['w%d' % i for i in range(100)]
+GB().map(lambda r: json.dumps(words)[:10]).count().run('k:*')
+"""
+
+
+class Footprint:
+    """What server and workers use together at this moment."""
+
+    def __init__(self, db) -> None:
+        server = process(db.server.pid)
+        assert server is not None
+        everybody = [server, *db.server.workers()]
+        self.processes = len(everybody)
+        self.descriptors = sum(p.descriptors() for p in everybody)
+        self.rss = sum(p.rss() for p in everybody)
+
+    def __repr__(self) -> str:
+        return f"{self.processes} processes, {self.descriptors} descriptors, {self.rss / 1e6:.1f} MB"
+
+
+def settled(db) -> Footprint:
+    """The footprint when no session is under way any more and a spare worker is warm again."""
+    db.wait_quiet()
+    wait_until(
+        lambda: (Footprint(db).descriptors, Footprint(db).processes, Footprint(db).descriptors),
+        "descriptors do not change from one look to the next",
+        until=lambda seen: seen[0] == seen[2],
+    )
+    return Footprint(db)
+
+
+@pytest.mark.slow
+def test_twelve_hundred_sessions_leave_nothing_behind(fresh_server):
+    db = fresh_server()
+    db.r.mset({f"k:{i}": i for i in range(50)})
+
+    def sessions(count: int) -> None:
+        for number in range(count):
+            assert db.results(SCRIPT) == ["50"]
+            if number % 50 == 0:
+                db.refused("1/0")
+                db.errors("GB('ShardsIDReader').map(lambda _: 1/0).run()")
+
+    sessions(WARM_UP)
+    before = settled(db)
+    sessions(TOTAL - WARM_UP)
+    wait_until(
+        lambda: Footprint(db), "as many descriptors as before", until=lambda f: f.descriptors <= before.descriptors
+    )
+    limit = before.rss + max(before.rss * MEMORY_SHARE, MEMORY_BYTES)
+    wait_until(lambda: Footprint(db), f"memory as before ({before})", until=lambda f: f.rss <= limit, deadline=20)
+
+
+@pytest.mark.slow
+def test_registering_and_unregistering_leaves_nothing_behind(fresh_server):
+    db = fresh_server()
+
+    def rounds(count: int) -> None:
+        for _ in range(count):
+            db.ok("GB('CommandReader').map(lambda x: len(x)).register(trigger='t')")
+            assert db.trigger("t") == ["1"]
+            db.unregister(db.registration().id)
+
+    rounds(30)
+    before = settled(db)
+    rounds(120)
+    wait_until(
+        lambda: Footprint(db), f"descriptors as before ({before})", until=lambda f: f.descriptors <= before.descriptors
+    )
+    limit = before.rss + max(before.rss * MEMORY_SHARE, MEMORY_BYTES)
+    wait_until(lambda: Footprint(db), f"memory as before ({before})", until=lambda f: f.rss <= limit, deadline=20)
+
+
+def test_workers_that_die_leave_no_zombies_and_no_descriptors(fresh_server):
+    db = fresh_server()
+    db.results("GB('ShardsIDReader').run()")
+    for _ in range(3):
+        db.failure("import os\nGB('ShardsIDReader').map(lambda _: os._exit(1)).run()")
+    db.results("GB('ShardsIDReader').run()")
+    before = settled(db)
+    for _ in range(10):
+        db.failure("import os\nGB('ShardsIDReader').map(lambda _: os._exit(1)).run()")
+    db.results("GB('ShardsIDReader').run()")
+    wait_until(
+        lambda: Footprint(db), f"descriptors as before ({before})", until=lambda f: f.descriptors <= before.descriptors
+    )
+    assert _zombies_of(db.server.pid) == []
+
+
+def _zombies_of(server_pid: int) -> list[int]:
+    import os
+    from pathlib import Path
+
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] == "Z" and int(fields[1]) == server_pid:
+            found.append(int(entry))
+    return found
+
+
+def test_connections_that_wait_and_leave_are_not_kept(db):
+    before = process(db.server.pid).descriptors()
+    for _ in range(50):
+        wire = db.wire()
+        wire.send("RG.PYEXECUTE", "import time\nGB('ShardsIDReader').map(lambda _: time.sleep(0.01)).run()")
+        wire.close()
+    db.wait_quiet()
+    wait_until(lambda: process(db.server.pid).descriptors(), "descriptors as before", until=lambda n: n <= before + 2)

@@ -1,0 +1,172 @@
+"""What replicas and the append-only file see of a function's writes."""
+
+from __future__ import annotations
+
+import pytest
+
+from .database import text
+from .waiting import wait_until
+
+#: Changes the key that it was fired for, in the middle of the command that fired it.
+OWN_KEY = """
+GB().foreach(lambda r: execute('set', r['key'], r['value'] + '!')).register('w:*', mode='sync', eventTypes=['set'])
+"""
+
+
+def data(db) -> dict:
+    """All string keys and values."""
+    keys = sorted(db.r.keys())
+    return dict(zip(text(keys), text(db.r.mget(keys)))) if keys else {}
+
+
+@pytest.fixture
+def pair(fresh_server):
+    """A master and a replica that has caught up."""
+    master = fresh_server(conf={"repl-diskless-sync-delay": 0})
+    replica = fresh_server(conf={"replicaof": ("127.0.0.1", master.server.port)})
+    wait_until(
+        lambda: replica.r.info("replication")["master_link_status"],
+        "the replica is connected",
+        until=lambda status: status == "up",
+        deadline=30,
+    )
+    return master, replica
+
+
+def wait_same(master, replica) -> None:
+    assert master.r.wait(1, 5000) == 1
+    wait_until(lambda: data(replica), "the replica has the same data", until=lambda seen: seen == data(master))
+
+
+def test_the_writes_of_functions_reach_the_replica(pair):
+    master, replica = pair
+    master.ok("GB().foreach(lambda r: execute('incr', 'async')).register('w:*', mode='async', readValue=False)")
+    master.ok("GB().foreach(lambda r: execute('incr', 'sync')).register('w:*', mode='sync', readValue=False)")
+    for number in range(20):
+        master.r.set(f"w:{number}", "v")
+    master.wait_value("async", 20)
+    wait_same(master, replica)
+    assert replica.r.mget("async", "sync") == [b"20", b"20"]
+
+
+def test_registrations_do_not_fire_for_writes_that_come_from_the_master(pair):
+    master, replica = pair
+    master.ok("GB().foreach(lambda r: execute('incr', 'n')).register('w:*', mode='sync', readValue=False)")
+    master.r.set("w:1", "v")
+    wait_same(master, replica)
+    assert replica.r.get("n") == b"1"
+
+
+def test_an_atomic_block_reaches_the_replica_whole(pair):
+    master, replica = pair
+    script = """
+def both(_):
+    for i in range(100):
+        with atomic():
+            execute('incr', 'a')
+            execute('incr', 'b')
+GB('ShardsIDReader').map(both).run()
+"""
+    execution = master.start(script)
+    torn = 0
+    while master.status(execution) in ("created", "running"):
+        a, b = replica.r.mget("a", "b")
+        torn += a != b
+    assert torn == 0
+    wait_same(master, replica)
+    assert replica.r.mget("a", "b") == [b"100", b"100"]
+
+
+def test_a_write_to_the_fired_key_is_the_same_on_the_replica_or_refused_with_a_reason(pair):
+    master, replica = pair
+    master.ok(OWN_KEY)
+    master.r.set("w:1", "v")
+    wait_same(master, replica)
+    if master.kind.is_redis_7_0:
+        assert master.r.get("w:1") == b"v"
+        _assert_says_why(master)
+    else:
+        assert master.r.get("w:1") == b"v!"
+        assert master.registration().numSuccess == 1
+
+
+def _assert_says_why(db) -> None:
+    registration = db.registration()
+    assert registration.numFailures == 1
+    assert "7.0" in registration.lastError
+    assert "sync" in registration.lastError
+
+
+def test_a_write_to_the_fired_key_survives_a_restart_from_the_append_only_file(fresh_server):
+    db = fresh_server(conf={"appendonly": "yes", "appendfsync": "always"})
+    db.ok(OWN_KEY)
+    for number in range(5):
+        db.r.set(f"w:{number}", "v")
+    before = data(db)
+    db.server.restart()
+    again = db.client()
+    assert dict(zip(text(sorted(again.keys())), text(again.mget(sorted(again.keys()))))) == before
+    expected = "v" if db.kind.is_redis_7_0 else "v!"
+    assert set(before.values()) == {expected}
+
+
+def test_an_expiry_set_by_a_sync_function_is_the_same_after_a_restart(fresh_server):
+    db = fresh_server(conf={"appendonly": "yes", "appendfsync": "always"})
+    db.ok("GB().foreach(lambda r: execute('expire', r['key'], 3600)).register('*', mode='sync', readValue=False)")
+    db.r.set("Foo", "Bar")
+    ttl = db.r.ttl("Foo")
+    assert (ttl == -1) if db.kind.is_redis_7_0 else (3590 < ttl <= 3600)
+    db.server.restart()
+    again = db.client().ttl("Foo")
+    assert (again == -1) == (ttl == -1)
+
+
+def test_a_sync_function_may_write_other_keys_on_every_server(fresh_server):
+    db = fresh_server(conf={"appendonly": "yes", "appendfsync": "always"})
+    db.ok("GB().foreach(lambda r: execute('rpush', 'log', r['key'])).register('w:*', mode='sync', readValue=False)")
+    for number in range(10):
+        db.r.set(f"w:{number}", "v")
+    expected = [f"w:{n}" for n in range(10)]
+    assert text(db.r.lrange("log", 0, -1)) == expected
+    db.server.restart()
+    assert text(db.client().lrange("log", 0, -1)) == expected
+
+
+def test_a_replica_refuses_to_start_executions(pair):
+    _, replica = pair
+    message = replica.failure("GB('ShardsIDReader').map(lambda _: execute('set', 'k', 'v')).run()")
+    assert "READONLY" in message or "replica" in message.lower()
+    assert replica.r.get("k") is None
+
+
+def test_full_synchronisation_in_the_middle_of_a_run_is_survived(fresh_server):
+    master = fresh_server(conf={"repl-diskless-sync-delay": 0})
+    execution = master.start(
+        """
+import time
+def count(_):
+    end = time.monotonic() + 15
+    while execute('get', 'enough') is None and time.monotonic() < end:
+        execute('incr', 'n')
+GB('ShardsIDReader').map(count).run()
+"""
+    )
+    master.wait_key("n")
+    replica = fresh_server(conf={"replicaof": ("127.0.0.1", master.server.port)})
+    wait_until(lambda: replica.r.get("n"), "the replica follows", deadline=30)
+    master.r.set("enough", 1)
+    master.wait_status(execution, "done")
+    wait_same(master, replica)
+
+
+def test_saving_in_the_background_while_workers_start_and_die_is_survived(db):
+    db.r.mset({f"k:{i}": i for i in range(5000)})
+    for _ in range(5):
+        try:
+            db.r.bgsave()
+        except Exception as error:
+            assert "already in progress" in str(error)
+        db.failure("import os\nGB('ShardsIDReader').map(lambda _: os._exit(1)).run()")
+        assert db.results("GB().count().run('k:*')") == ["5000"]
+    wait_until(lambda: db.r.info("persistence")["rdb_bgsave_in_progress"], "the save is over", until=lambda n: n == 0)
+    assert db.r.info("persistence")["rdb_last_bgsave_status"] == "ok"

@@ -1,0 +1,308 @@
+"""Registered StreamReader functions: batches, durations, trimming, failure policies."""
+
+from __future__ import annotations
+
+import pytest
+
+from .database import text
+from .waiting import wait_until
+
+MODES = ["async", "async_local", "sync"]
+
+
+def add(db, stream: str, *values: object) -> None:
+    pipeline = db.r.pipeline(transaction=False)
+    for value in values:
+        pipeline.xadd(stream, {"n": value})
+    pipeline.execute()
+
+
+def seen(db) -> list[str]:
+    return text(db.r.lrange("seen", 0, -1))  # type: ignore[return-value]
+
+
+def wait_seen(db, count: int) -> list[str]:
+    return wait_until(lambda: seen(db), f"{count} entries were seen", until=lambda entries: len(entries) >= count)
+
+
+NOTE = "GB('StreamReader').foreach(lambda r: execute('rpush', 'seen', r['value']['n']))"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_entry_is_handled_in_order_exactly_once(db, mode):
+    db.ok(f"{NOTE}.register('s', mode='{mode}')")
+    add(db, "s", *range(200))
+    assert wait_seen(db, 200) == [str(n) for n in range(200)]
+    db.wait_quiet()
+    assert len(seen(db)) == 200
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_record_of_an_entry_names_stream_and_id(db, mode):
+    db.ok(
+        "GB('StreamReader').foreach(lambda r: execute('set', 'n', repr(sorted(r.items()))))"
+        f".register('s', mode='{mode}')"
+    )
+    db.r.xadd("s", {"f": "v"}, id="7-1")
+    assert db.wait_key("n") == "[('id', '7-1'), ('key', 's'), ('value', {'f': 'v'})]"
+
+
+def test_entries_of_a_full_batch_are_taken_from_the_stream(db):
+    db.ok(f"{NOTE}.register('s', batch=5)")
+    add(db, "s", *range(4))
+    db.wait_quiet()
+    assert seen(db) == []
+    assert db.r.xlen("s") == 4
+    add(db, "s", 4)
+    wait_seen(db, 5)
+    wait_until(lambda: db.r.xlen("s"), "the stream is trimmed", until=lambda n: n == 0)
+
+
+def test_a_batch_is_one_execution(db):
+    db.ok("GB('StreamReader').count().foreach(lambda n: execute('rpush', 'seen', n)).register('s', batch=3)")
+    add(db, "s", *range(9))
+    wait_until(lambda: sum(map(int, seen(db))), "nine entries were counted", until=lambda n: n == 9)
+    assert all(int(size) >= 3 for size in seen(db))
+
+
+def test_a_smaller_batch_runs_when_its_time_is_over(db):
+    db.ok(f"{NOTE}.register('s', batch=100, duration=50)")
+    add(db, "s", "a", "b")
+    assert wait_seen(db, 2) == ["a", "b"]
+
+
+def test_a_rest_of_a_batch_runs_by_time(db):
+    db.ok(f"{NOTE}.register('s', batch=2, duration=30)")
+    add(db, "s", 1, 2, 3)
+    assert wait_seen(db, 3) == ["1", "2", "3"]
+
+
+def test_unregister_with_a_pending_timer_is_harmless(db):
+    db.ok(f"{NOTE}.register('s', batch=100, duration=200)")
+    add(db, "s", 1)
+    db.unregister(db.registration().id)
+    db.ok("GB('StreamReader').foreach(lambda r: execute('incr', 'n')).register('t', batch=100, duration=400)")
+    add(db, "t", 1)
+    db.wait_value("n", 1)
+    assert seen(db) == []
+
+
+def test_entries_that_were_there_before_the_registration_are_handled(db):
+    add(db, "s:1", 1, 2)
+    add(db, "s:2", 3)
+    add(db, "other", 4)
+    db.ok(f"{NOTE}.register('s:*')")
+    assert sorted(wait_seen(db, 3)) == ["1", "2", "3"]
+    assert db.r.xlen("other") == 1
+
+
+def test_a_prefix_matches_streams_that_come_later(db):
+    db.ok(f"{NOTE}.register('s:*')")
+    for number in range(5):
+        add(db, f"s:{number}", number)
+    assert sorted(wait_seen(db, 5)) == ["0", "1", "2", "3", "4"]
+
+
+def test_with_trimming_the_stream_becomes_empty(db):
+    db.ok(f"{NOTE}.register('s', trimStream=True)")
+    add(db, "s", *range(10))
+    wait_until(lambda: db.r.xlen("s"), "the stream is empty", until=lambda n: n == 0)
+
+
+def test_without_trimming_entries_stay_and_are_not_handled_twice(db):
+    db.ok(f"{NOTE}.register('s', trimStream=False)")
+    add(db, "s", *range(10))
+    wait_seen(db, 10)
+    add(db, "s", "last")
+    wait_seen(db, 11)
+    db.wait_quiet()
+    assert db.r.xlen("s") == 11
+    assert seen(db) == [*(str(n) for n in range(10)), "last"]
+
+
+def test_entries_are_read_through_the_documented_consumer_group(db):
+    db.ok(f"{NOTE}.register('s', trimStream=False)")
+    add(db, "s", 1)
+    wait_seen(db, 1)
+    [group] = wait_until(lambda: db.r.xinfo_groups("s"), "the group exists")
+    assert group["name"] == b"__gears_consumer_group__"
+    wait_until(
+        lambda: db.r.xpending("s", "__gears_consumer_group__")["pending"], "all acknowledged", until=lambda n: n == 0
+    )
+    [consumer] = db.r.xinfo_consumers("s", "__gears_consumer_group__")
+    assert consumer["name"] == b"__gears_client__"
+
+
+def test_the_first_entry_counts_a_pending_run_and_a_batch_run(db):
+    db.ok(f"{NOTE}.register('s')")
+    add(db, "s", 1)
+    wait_until(lambda: db.registration().numSuccess, "both runs succeeded", until=lambda n: n >= 2)
+    registration = db.registration()
+    assert (registration.numTriggered, registration.numSuccess) == (2, 2)
+
+
+def test_policy_continue_goes_on_after_a_failure(db):
+    script = """
+def step(r):
+    if r['value']['n'] == 'bad':
+        raise ValueError('bad entry')
+    execute('rpush', 'seen', r['value']['n'])
+GB('StreamReader').foreach(step).register('s', onFailedPolicy='CONTINUE')
+"""
+    db.ok(script)
+    add(db, "s", "a", "bad")
+    wait_until(lambda: db.registration().numFailures, "the failure is counted", until=lambda n: n == 1)
+    assert "bad entry" in db.registration().lastError
+    add(db, "s", "c")
+    assert wait_seen(db, 2) == ["a", "c"]
+    wait_until(lambda: db.registration().lastError, "a success clears the last error", until=lambda e: e is None)
+    wait_until(lambda: db.r.xlen("s"), "the bad entry is trimmed too", until=lambda n: n == 0)
+
+
+def test_policy_abort_stops_the_registration_and_keeps_the_entries(db):
+    db.ok("GB('StreamReader').foreach(lambda r: 1 / 0).register('s', onFailedPolicy='abort')")
+    add(db, "s", 1)
+    wait_until(lambda: db.registration().status, "the registration is aborted", until=lambda s: s == "ABORTED")
+    triggered = db.registration().numTriggered
+    add(db, "s", 2, 3)
+    db.wait_quiet()
+    assert db.registration().numTriggered == triggered
+    assert db.r.xlen("s") == 3
+    assert db.registration().positions[7][25] == "ABORTED"
+
+
+def test_policy_retry_tries_again_until_it_works(db):
+    script = """
+def step(r):
+    if execute('get', 'mended') is None:
+        execute('incr', 'tries')
+        raise ValueError('not yet')
+    execute('rpush', 'seen', r['value']['n'])
+GB('StreamReader').foreach(step).register('s', onFailedPolicy='retry', onFailedRetryInterval=1)
+"""
+    db.ok(script)
+    add(db, "s", "a", "b")
+    statuses = set()
+
+    def look() -> int:
+        statuses.add(db.registration().status)
+        return int(db.r.get("tries") or 0)
+
+    wait_until(look, "the function was tried twice", until=lambda n: n >= 2)
+    assert "WAITING_FOR_RETRY_ON_FAILURE" in statuses
+    db.r.set("mended", 1)
+    assert sorted(set(wait_seen(db, 2))) == ["a", "b"]
+    wait_until(lambda: db.registration().status, "the status is OK again", until=lambda s: s == "OK")
+
+
+def test_an_unregistered_stream_function_takes_no_further_entry(db):
+    db.ok(f"{NOTE}.register('s')")
+    add(db, "s", 1)
+    wait_seen(db, 1)
+    db.unregister(db.registration().id)
+    add(db, "s", 2)
+    db.wait_quiet()
+    assert seen(db) == ["1"]
+    assert text([v for _, v in db.r.xrange("s")][-1][b"n"]) == "2"
+
+
+def test_unregister_with_many_streams_queued_empties_the_execution_list(db):
+    db.ok(f"{NOTE}.register('s:*')")
+    for number in range(100):
+        add(db, f"s:{number}", number)
+    db.unregister(db.registration().id, "ABORTPENDING")
+    wait_until(db.executions, "the execution list is empty", until=lambda left: not left)
+
+
+def test_a_stream_that_is_deleted_and_made_again_is_served_again(db):
+    db.ok(f"{NOTE}.register('s')")
+    add(db, "s", "before")
+    wait_seen(db, 1)
+    db.wait_quiet()
+    db.r.delete("s")
+    add(db, "s", "after")
+    assert wait_seen(db, 2) == ["before", "after"]
+
+
+def test_max_executions_per_registration_keeps_only_the_latest(fresh_server):
+    db = fresh_server(load_args={"MaxExecutionsPerRegistration": 1})
+    db.ok(f"{NOTE}.register('s')")
+    for number in range(20):
+        add(db, "s", number)
+    wait_seen(db, 20)
+    db.wait_quiet()
+    assert len([e for e in db.executions() if e.registered]) == 1
+
+
+def test_entries_added_in_multi_and_lua_are_handled(db):
+    db.ok(f"{NOTE}.register('s')")
+    with db.r.pipeline(transaction=True) as pipeline:
+        pipeline.xadd("s", {"n": 1}).xadd("s", {"n": 2})
+        pipeline.execute()
+    db.r.eval("redis.call('xadd', KEYS[1], '*', 'n', '3')", 1, "s")
+    assert wait_seen(db, 3) == ["1", "2", "3"]
+
+
+def test_a_sync_function_is_done_when_xadd_answers(db):
+    db.ok(f"{NOTE}.register('s', mode='sync')")
+    for number in range(10):
+        add(db, "s", number)
+        assert len(seen(db)) == number + 1
+
+
+def test_a_sync_keys_function_may_feed_a_sync_stream_function(db):
+    db.ok("GB().foreach(lambda r: execute('xadd', 's', '*', 'n', r['key'])).register('w:*', mode='sync')")
+    db.ok(f"{NOTE}.register('s', mode='sync')")
+    db.r.set("w:1", "v")
+    assert wait_seen(db, 1) == ["w:1"]
+
+
+def test_the_dump_of_a_stream_registration_has_its_fixed_positions(db):
+    db.ok(
+        "GB('StreamReader').register('s*', batch=7, duration=11, onFailedPolicy='Retry', "
+        "onFailedRetryInterval=3, trimStream=False)"
+    )
+    data = db.registration().positions[7]
+    assert len(data) == 26
+    assert data[0::2] == [
+        "mode",
+        "numTriggered",
+        "numSuccess",
+        "numFailures",
+        "numAborted",
+        "lastRunDurationMS",
+        "totalRunDurationMS",
+        "avgRunDurationMS",
+        "lastEstimatedLagMS",
+        "avgEstimatedLagMS",
+        "lastError",
+        "args",
+        "status",
+    ]
+    assert data[25] == "OK"
+    assert db.registration().args == {
+        "batchSize": 7,
+        "durationMS": 11,
+        "stream": "s*",
+        "trimStream": 0,
+        "onFailedPolicy": "retry",
+        "retryInterval": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("argument", "fragment"),
+    [
+        ("batch='many'", "batch argument must be a number"),
+        ("duration='long'", "duration argument must be a number"),
+        ("onFailedPolicy='panic'", "onFailedPolicy must be Continue/Abort/Retry"),
+        ("onFailedPolicy=7", "onFailedPolicy must be a string (Continue/Abort/Retry)"),
+        ("onFailedRetryInterval='soon'", "retryInterval argument must be a number"),
+        ("trimStream=7", "pyTrimmStream argument must be a boolean"),
+        ("mode='sync', onFailedPolicy='retry'", "ExecutionMode sync can only be combined with OnFailedPolicy Continue"),
+        ("mode='sync', onFailedPolicy='abort'", "ExecutionMode sync can only be combined with OnFailedPolicy Continue"),
+    ],
+)
+def test_a_wrong_argument_of_a_stream_registration_is_named(db, argument, fragment):
+    assert fragment in db.refused(f"GB('StreamReader').register('s', {argument})")
+    assert db.registrations() == []

@@ -1,0 +1,42 @@
+"""Waiting for something to become true, with a deadline and a last word.
+
+Tests never sleep for a guessed time: they say what they wait for, how long at most, and on failure they see the last
+value that was looked at.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+#: Seconds between two looks: short enough not to slow a test, long enough not to eat a core.
+POLL_INTERVAL = 0.01
+
+
+class NotInTimeError(AssertionError):
+    """What a test waited for did not happen before its deadline."""
+
+
+def wait_until(
+    look: Callable[[], T],
+    what: str,
+    *,
+    deadline: float = 10.0,
+    until: Callable[[T], object] = bool,
+) -> T:
+    """Call ``look`` until ``until(value)`` is truthy, and return that value.
+
+    ``deadline`` is in seconds. Exceptions of ``look`` are not swallowed, so a dead server ends the wait at once.
+    """
+    started = time.monotonic()
+    while True:
+        value = look()
+        if until(value):
+            return value
+        waited = time.monotonic() - started
+        if waited > deadline:
+            raise NotInTimeError(f"after {waited:.1f} s still not: {what}; last value seen: {value!r}")
+        time.sleep(POLL_INTERVAL)
