@@ -162,6 +162,12 @@ impl Executions {
         }
     }
 
+    /// Takes an execution out of everything, with what it has.
+    pub fn take(&mut self, number: ExecutionNo) -> Option<Execution> {
+        self.listed.remove(&number);
+        self.all.remove(&number)
+    }
+
     /// It ended. Whoever waits for it must read it before [`Executions::settle`].
     pub fn finish(&mut self, number: ExecutionNo, status: Status) {
         debug_assert!(status.is_final());

@@ -1,6 +1,7 @@
 //! Registrations: plans that start an execution whenever something happens.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::Rc;
 
 use thiserror::Error;
 
@@ -84,8 +85,8 @@ pub struct Registration {
     pub session: SessionNo,
     /// Its number in the session's worker.
     pub plan: PlanNo,
-    /// The plan.
-    pub spec: PlanSpec,
+    /// The plan, shared with its executions.
+    pub spec: Rc<PlanSpec>,
     /// What starts it.
     pub trigger: Trigger,
     /// What happened so far.
@@ -97,7 +98,14 @@ impl Registration {
     /// A registration without history.
     #[must_use]
     pub fn new(session: SessionNo, plan: PlanNo, spec: PlanSpec, trigger: Trigger) -> Registration {
-        Registration { session, plan, spec, trigger, statistics: Statistics::default(), finished: VecDeque::new() }
+        Registration {
+            session,
+            plan,
+            spec: Rc::new(spec),
+            trigger,
+            statistics: Statistics::default(),
+            finished: VecDeque::new(),
+        }
     }
 
     /// Remembers an execution that ended; returns those that leave the list for it (`EXE-LIST-02`).
@@ -232,6 +240,15 @@ impl Registrations {
         !self.keys.is_empty() || !self.streams.is_empty()
     }
 
+    /// Whether any registration filters by the type of the key.
+    #[must_use]
+    pub fn wants_types(&self) -> bool {
+        let filters = |number: &RegistrationNo| {
+            matches!(self.all.get(number).map(|found| &found.trigger), Some(Trigger::Keys { key_types: Some(_), .. }))
+        };
+        self.keys.iter().any(filters)
+    }
+
     /// KeysReader registrations that match an event, in the order of registration. `key_type` is asked at most once.
     pub fn for_event(
         &self,
@@ -250,11 +267,8 @@ impl Registrations {
             if !event_fits || !filter.matches(key) {
                 continue;
             }
-            if let Some(types) = key_types {
-                let found = *known_type.get_or_insert_with(|| key_type_of.take().map_or(KeyType::Unknown, |ask| ask()));
-                if !types.contains(&found) {
-                    continue;
-                }
+            if key_types.as_ref().is_some_and(|types| !types.contains(&key_type)) {
+                continue;
             }
             matching.push((*number, registration.spec.mode));
         }
@@ -336,19 +350,14 @@ mod tests {
     }
 
     #[test]
-    fn events_are_filtered_by_key_event_and_type_and_the_type_is_asked_at_most_once() {
+    fn events_are_filtered_by_key_event_and_type() {
         let mut registrations = Registrations::default();
         let all = add(&mut registrations, keys("*", None, None));
         let sets = add(&mut registrations, keys("a*", Some(&["set"]), None));
         let hashes = add(&mut registrations, keys("a*", None, Some(&[KeyType::Hash])));
         let strings = add(&mut registrations, keys("a*", None, Some(&[KeyType::String])));
         let fired = |event: &str, key: &str, kind: KeyType| {
-            let mut asked = 0;
-            let found = registrations.for_event(event, key.as_bytes(), || {
-                asked += 1;
-                kind
-            });
-            assert!(asked <= 1);
+            let found = registrations.for_event(event, key.as_bytes(), kind);
             found.into_iter().map(|(number, _)| number).collect::<Vec<_>>()
         };
         assert_eq!(fired("SET", "a1", KeyType::String), [all, sets, strings]);

@@ -106,19 +106,29 @@ impl Schedule {
         lane.is_some_and(|lane| lane.sent.contains_key(&execution))
     }
 
-    /// A worker is gone; returns what it had, in order: first what was sent, then what waited.
-    pub fn worker_gone(&mut self, worker: WorkerNo, decisions: &mut Vec<Decision>) -> Vec<ExecutionNo> {
-        let Some(lane) = self.lanes.remove(&worker) else { return Vec::new() };
+    /// Whether a worker has no more on its way than it may run at once, so that what was sent last runs now.
+    #[must_use]
+    pub fn runs_at_once(&self, worker: WorkerNo) -> bool {
+        self.lanes.get(&worker).is_some_and(|lane| lane.sent.len() <= lane.permits)
+    }
+
+    /// A worker is gone; returns what was sent to it and what waited for it, each in order.
+    pub fn worker_gone(
+        &mut self,
+        worker: WorkerNo,
+        decisions: &mut Vec<Decision>,
+    ) -> (Vec<ExecutionNo>, Vec<ExecutionNo>) {
+        let Some(lane) = self.lanes.remove(&worker) else { return (Vec::new(), Vec::new()) };
         self.waiting.retain(|other| *other != worker);
         self.granted -= lane.permits;
-        let mut lost: Vec<_> = lane.sent.into_keys().collect();
-        lost.sort_unstable();
-        lost.extend(lane.queue);
-        for execution in &lost {
+        let mut sent: Vec<_> = lane.sent.into_keys().collect();
+        sent.sort_unstable();
+        let queued: Vec<_> = lane.queue.into();
+        for execution in sent.iter().chain(&queued) {
             self.homes.remove(execution);
         }
         self.grant_waiting(decisions);
-        lost
+        (sent, queued)
     }
 
     fn advance(&mut self, worker: WorkerNo, decisions: &mut Vec<Decision>) {
@@ -254,8 +264,9 @@ mod tests {
         schedule.enqueue(ExecutionNo(200), B, &mut out);
         assert_eq!(started(&out).len(), DEPTH);
         out.clear();
-        let lost = schedule.worker_gone(A, &mut out);
-        assert_eq!(lost, (0..100).map(ExecutionNo).collect::<Vec<_>>());
+        let (sent, queued) = schedule.worker_gone(A, &mut out);
+        assert_eq!(sent, (0..DEPTH as u64).map(ExecutionNo).collect::<Vec<_>>());
+        assert_eq!(queued, (DEPTH as u64..100).map(ExecutionNo).collect::<Vec<_>>());
         assert_eq!(started(&out), [200]);
     }
 

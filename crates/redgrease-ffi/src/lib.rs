@@ -1,1 +1,36 @@
-//! Placeholder while the room is being built.
+//! The fence: safe types over the module API of Redis and Valkey.
+//!
+//! # Layout
+//! - [`load`]: the entry point, and [`Server`], the witness of being on the server's main thread;
+//! - [`command`]: commands and their arguments; [`client`]: replies and blocked clients;
+//! - [`call`]: running commands in the server; [`keyspace`]: scans, key types, notifications;
+//! - [`event_loop`]: descriptors and timers in the server's own loop; [`server_event`]: what the server announces;
+//! - [`info`]: sections of `INFO`.
+//!
+//! It knows no other room of ours. Rules kept here: no panic leaves a callback, no text of ours is ever a format
+//! string, a blocked client is unblocked exactly once, nothing but the main thread touches the server (values of
+//! this room are not `Send`), functions that some server lacks are tested for and never assumed.
+
+mod api;
+pub mod call;
+pub mod client;
+pub mod command;
+pub mod event_loop;
+pub mod info;
+pub mod keyspace;
+pub mod load;
+pub mod server_event;
+
+pub use call::{CallOptions, CallReply};
+pub use client::{BlockedClient, Replier};
+pub use command::{Command, Invocation};
+pub use load::{ContextFlags, LogLevel, Server};
+
+/// The server's allocator: what the module allocates is counted in the server's memory.
+#[doc(hidden)]
+pub use redis_module::alloc::RedisAlloc;
+
+#[doc(hidden)]
+pub mod raw_types {
+    pub use redis_module::raw::{RedisModuleCtx, RedisModuleString};
+}

@@ -1,0 +1,80 @@
+//! Access to the server's function table, and what every callback needs.
+
+use std::ffi::CString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use redis_module::raw;
+
+/// A function of the module API that all supported servers have.
+macro_rules! api {
+    ($name:ident) => {{
+        // SAFETY: the table is filled once by `RedisModule_OnLoad` before any of our code runs and never written again.
+        #[allow(unused_unsafe)]
+        let function = unsafe { ::redis_module::raw::$name };
+        function.expect(concat!(stringify!($name), " exists since Redis 7.0"))
+    }};
+}
+
+/// A function of the module API that some supported servers lack.
+macro_rules! api_if_present {
+    ($name:ident) => {{
+        // SAFETY: as for `api!`.
+        #[allow(unused_unsafe)]
+        let function = unsafe { ::redis_module::raw::$name };
+        function
+    }};
+}
+
+pub(crate) use {api, api_if_present};
+
+/// Text for a place that ends at the first NUL.
+pub(crate) fn c_text(text: &str) -> CString {
+    CString::new(text.replace('\0', "\\0")).expect("NULs were replaced")
+}
+
+/// Runs the body of a callback; a panic is our bug: it is logged and `fallback` returned, and never unwinds into C.
+pub(crate) fn guarded<T>(what: &str, fallback: T, body: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "unknown".to_owned());
+        crate::load::log(crate::LogLevel::Warning, &format!("INTERNAL panic in {what}: {text}"));
+        fallback
+    })
+}
+
+/// The bytes of a string of the server.
+///
+/// # Safety
+/// `string` is a valid string of the server that is neither changed nor freed during `'a`.
+pub(crate) unsafe fn string_bytes<'a>(string: *const raw::RedisModuleString) -> &'a [u8] {
+    let mut len = 0;
+    // SAFETY: the caller vouches for the string; the length is written by the callee.
+    let ptr = unsafe { api!(RedisModule_StringPtrLen)(string, &raw mut len) };
+    if ptr.is_null() || len == 0 {
+        return &[];
+    }
+    // SAFETY: the server says that `len` bytes stand at `ptr`; they live as long as the string.
+    unsafe { std::slice::from_raw_parts(ptr.cast(), len) }
+}
+
+/// A string of the server that we own.
+pub(crate) struct OwnedString(pub(crate) *mut raw::RedisModuleString);
+
+impl OwnedString {
+    pub(crate) fn new(bytes: &[u8]) -> OwnedString {
+        // SAFETY: a null context is allowed since 6.0: the string is ours to free. `bytes` is copied.
+        let string =
+            unsafe { api!(RedisModule_CreateString)(std::ptr::null_mut(), bytes.as_ptr().cast(), bytes.len()) };
+        OwnedString(string)
+    }
+}
+
+impl Drop for OwnedString {
+    fn drop(&mut self) {
+        // SAFETY: created by `new` without a context and freed once, here.
+        unsafe { api!(RedisModule_FreeString)(std::ptr::null_mut(), self.0) };
+    }
+}

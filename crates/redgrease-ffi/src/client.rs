@@ -1,0 +1,172 @@
+//! Replies, and clients that wait for them.
+
+use std::ffi::{c_int, c_void};
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use redis_module::raw;
+
+use crate::api::{api, api_if_present, c_text, guarded};
+
+/// Writes a reply to one client.
+#[derive(Clone, Copy)]
+pub struct Replier<'a> {
+    context: *mut raw::RedisModuleCtx,
+    lifetime: PhantomData<&'a ()>,
+}
+
+// SAFETY for all methods below: the context is that of a running command or reply callback, valid during `'a`, on the
+// main thread; buffers are copied by the server during the call.
+impl<'a> Replier<'a> {
+    pub(crate) fn new(context: *mut raw::RedisModuleCtx) -> Replier<'a> {
+        Replier { context, lifetime: PhantomData }
+    }
+
+    /// A simple string; must be one line.
+    pub fn simple(&self, text: &str) {
+        let text = c_text(text);
+        // SAFETY: see above.
+        unsafe { api!(RedisModule_ReplyWithSimpleString)(self.context, text.as_ptr()) };
+    }
+
+    /// An error; its text begins with its code and must be one line.
+    pub fn error(&self, text: &str) {
+        let text = c_text(text);
+        // SAFETY: see above.
+        unsafe { api!(RedisModule_ReplyWithError)(self.context, text.as_ptr()) };
+    }
+
+    /// The server's own error for a wrong number of arguments.
+    pub fn wrong_arity(&self) {
+        // SAFETY: see above.
+        unsafe { api!(RedisModule_WrongArity)(self.context) };
+    }
+
+    /// A bulk string.
+    pub fn bulk(&self, bytes: &[u8]) {
+        // SAFETY: see above.
+        unsafe { api!(RedisModule_ReplyWithStringBuffer)(self.context, bytes.as_ptr().cast(), bytes.len()) };
+    }
+
+    /// An integer.
+    pub fn int(&self, number: i64) {
+        // SAFETY: see above.
+        unsafe { api!(RedisModule_ReplyWithLongLong)(self.context, number) };
+    }
+
+    /// A double, as the client's protocol writes one.
+    pub fn double(&self, number: f64) {
+        // SAFETY: see above.
+        unsafe { api!(RedisModule_ReplyWithDouble)(self.context, number) };
+    }
+
+    /// A boolean: an integer in RESP2.
+    pub fn bool(&self, flag: bool) {
+        // SAFETY: see above.
+        unsafe { api!(RedisModule_ReplyWithBool)(self.context, c_int::from(flag)) };
+    }
+
+    /// Nothing.
+    pub fn null(&self) {
+        // SAFETY: see above.
+        unsafe { api!(RedisModule_ReplyWithNull)(self.context) };
+    }
+
+    /// The head of an array; so many replies follow.
+    pub fn array(&self, len: usize) {
+        // SAFETY: see above.
+        unsafe { api!(RedisModule_ReplyWithArray)(self.context, len as _) };
+    }
+
+    /// The head of a map; so many pairs of replies follow (a flat array in RESP2).
+    pub fn map(&self, len: usize) {
+        // SAFETY: see above.
+        unsafe { api!(RedisModule_ReplyWithMap)(self.context, len as _) };
+    }
+}
+
+/// What a blocked client is answered with.
+type Answer = Box<dyn FnOnce(&Replier<'_>)>;
+
+/// A client that waits. It is answered exactly once: by [`BlockedClient::answer`], or with an error when the
+/// handle is dropped.
+pub struct BlockedClient {
+    handle: Option<NonNull<raw::RedisModuleBlockedClient>>,
+    measuring: bool,
+}
+
+impl BlockedClient {
+    pub(crate) fn block(context: *mut raw::RedisModuleCtx) -> BlockedClient {
+        // SAFETY: the context is that of a running command. No timeout is asked for, so its callback may be absent. The
+        // private data of every unblock is a boxed `Option<Answer>`, freed by `free_answer`.
+        let handle =
+            unsafe { api!(RedisModule_BlockClient)(context, Some(reply_callback), None, Some(free_answer), 0) };
+        BlockedClient { handle: NonNull::new(handle), measuring: false }
+    }
+
+    /// The time from here to [`BlockedClient::measure_end`] counts as the command's (slow log, statistics).
+    pub fn measure_start(&mut self) {
+        if let (Some(handle), Some(start), false) =
+            (self.handle, api_if_present!(RedisModule_BlockedClientMeasureTimeStart), self.measuring)
+        {
+            // SAFETY: a blocked client that was not unblocked yet.
+            unsafe { start(handle.as_ptr()) };
+            self.measuring = true;
+        }
+    }
+
+    /// Ends what [`BlockedClient::measure_start`] began.
+    pub fn measure_end(&mut self) {
+        if let (Some(handle), Some(end), true) =
+            (self.handle, api_if_present!(RedisModule_BlockedClientMeasureTimeEnd), self.measuring)
+        {
+            // SAFETY: a blocked client that was not unblocked yet.
+            unsafe { end(handle.as_ptr()) };
+            self.measuring = false;
+        }
+    }
+
+    /// Answers and lets the client go. If it is gone already the answer is thrown away.
+    pub fn answer(mut self, answer: impl FnOnce(&Replier<'_>) + 'static) {
+        self.unblock(Box::new(answer));
+    }
+
+    fn unblock(&mut self, answer: Answer) {
+        self.measure_end();
+        let Some(handle) = self.handle.take() else { return };
+        let data = Box::into_raw(Box::new(Some(answer))).cast::<c_void>();
+        // SAFETY: the handle is valid until this call, which happens once because it was taken; also for clients that
+        // disconnected or whose block was refused the server wants it. The data is freed by `free_answer`.
+        unsafe { api!(RedisModule_UnblockClient)(handle.as_ptr(), data) };
+    }
+}
+
+impl Drop for BlockedClient {
+    fn drop(&mut self) {
+        if self.handle.is_some() {
+            self.unblock(Box::new(|reply| reply.error("INTERNAL the request was dropped without an answer")));
+        }
+    }
+}
+
+unsafe extern "C" fn reply_callback(
+    context: *mut raw::RedisModuleCtx,
+    _argv: *mut *mut raw::RedisModuleString,
+    _argc: c_int,
+) -> c_int {
+    // SAFETY: inside a reply callback, so the private data is what `unblock` gave: a boxed `Option<Answer>` that
+    // `free_answer` frees after us.
+    let data = unsafe { api!(RedisModule_GetBlockedClientPrivateData)(context) }.cast::<Option<Answer>>();
+    // SAFETY: as above; nobody else refers to it now.
+    if let Some(answer) = NonNull::new(data).and_then(|mut data| unsafe { data.as_mut() }.take()) {
+        guarded("an answer", (), || answer(&Replier::new(context)));
+    }
+    raw::REDISMODULE_OK as c_int
+}
+
+unsafe extern "C" fn free_answer(_context: *mut raw::RedisModuleCtx, data: *mut c_void) {
+    if !data.is_null() {
+        // SAFETY: made by `Box::into_raw` in `unblock`; the server calls this once per unblock.
+        drop(unsafe { Box::from_raw(data.cast::<Option<Answer>>()) });
+    }
+}

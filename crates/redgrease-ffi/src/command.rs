@@ -1,0 +1,141 @@
+//! Commands of the module.
+
+use std::ffi::{CStr, c_int};
+use std::marker::PhantomData;
+
+use redis_module::raw;
+
+use crate::api::{api, api_if_present, guarded, string_bytes};
+use crate::client::{BlockedClient, Replier};
+use crate::load::{ContextFlags, Loader};
+
+/// A command: its facts and what it does.
+pub trait Command {
+    /// Its name.
+    const NAME: &'static CStr;
+    /// Flags, as `RM_CreateCommand` reads them.
+    const FLAGS: &'static CStr;
+    /// First key, last key and step; zeros when it has none.
+    const KEYS: (i32, i32, i32) = (0, 0, 0);
+    /// Arguments including the name: at least.
+    const ARGS_MIN: usize = 1;
+    /// Arguments including the name: at most.
+    const ARGS_MAX: usize = usize::MAX;
+
+    /// Answers one invocation: replies once, or blocks the client.
+    fn run(invocation: &Invocation<'_>);
+}
+
+/// One invocation of a command.
+pub struct Invocation<'a> {
+    context: *mut raw::RedisModuleCtx,
+    /// Name and arguments.
+    pub args: Vec<&'a [u8]>,
+    lifetime: PhantomData<&'a ()>,
+}
+
+impl Invocation<'_> {
+    /// To answer it.
+    #[must_use]
+    pub fn reply(&self) -> Replier<'_> {
+        Replier::new(self.context)
+    }
+
+    /// What the server is doing for this client.
+    #[must_use]
+    pub fn flags(&self) -> ContextFlags {
+        ContextFlags::of(self.context)
+    }
+
+    /// Name of the user that the client is logged in as.
+    #[must_use]
+    pub fn user(&self) -> Option<String> {
+        let get = api_if_present!(RedisModule_GetCurrentUserName)?;
+        // SAFETY: the context is that of a running command; the string that comes back is ours.
+        let name = unsafe { get(self.context) };
+        if name.is_null() {
+            return None;
+        }
+        // SAFETY: a valid string, copied before it is freed.
+        let text = String::from_utf8_lossy(unsafe { string_bytes(name) }).into_owned();
+        // SAFETY: ours, made without automatic memory, freed once.
+        unsafe { api!(RedisModule_FreeString)(self.context, name) };
+        Some(text)
+    }
+
+    /// Holds the client until the handle is used. Where a client cannot be blocked the server has already answered
+    /// with its own error, and what the handle is given later is thrown away.
+    #[must_use]
+    pub fn block(&self) -> BlockedClient {
+        BlockedClient::block(self.context)
+    }
+}
+
+impl Loader<'_> {
+    /// Registers a command; the category `gears` is added where the server lets modules have one.
+    ///
+    /// # Errors
+    /// The server refuses its name or flags.
+    pub fn command<C: Command>(&self) -> Result<(), String> {
+        let (first, last, step) = C::KEYS;
+        // SAFETY: the context is that of the load; all strings are static.
+        let created = unsafe {
+            api!(RedisModule_CreateCommand)(
+                self.raw_context(),
+                C::NAME.as_ptr(),
+                Some(trampoline::<C>),
+                C::FLAGS.as_ptr(),
+                first,
+                last,
+                step,
+            )
+        };
+        if created != raw::REDISMODULE_OK as c_int {
+            return Err(format!("the server refuses command {} with flags '{}'", name::<C>(), flags::<C>()));
+        }
+        let set = api_if_present!(RedisModule_SetCommandACLCategories);
+        let get = api_if_present!(RedisModule_GetCommand);
+        if let (Some(set), Some(get)) = (set, get) {
+            // SAFETY: the command was registered above by this module; the name is static.
+            let command = unsafe { get(self.raw_context(), C::NAME.as_ptr()) };
+            if !command.is_null() {
+                // SAFETY: a valid command of ours, during the load, as the API asks.
+                unsafe { set(command, c"gears".as_ptr()) };
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the ACL category `@gears`; returns whether this server lets modules have one.
+    pub fn acl_category(&self) -> bool {
+        let Some(add) = api_if_present!(RedisModule_AddACLCategory) else { return false };
+        // SAFETY: during the load, with a static name.
+        unsafe { add(self.raw_context(), c"gears".as_ptr()) == raw::REDISMODULE_OK as c_int }
+    }
+}
+
+fn name<C: Command>() -> String {
+    C::NAME.to_string_lossy().into_owned()
+}
+
+fn flags<C: Command>() -> String {
+    C::FLAGS.to_string_lossy().into_owned()
+}
+
+unsafe extern "C" fn trampoline<C: Command>(
+    context: *mut raw::RedisModuleCtx,
+    argv: *mut *mut raw::RedisModuleString,
+    argc: c_int,
+) -> c_int {
+    // SAFETY: the server gives `argc` strings that live during the command.
+    let args: Vec<&[u8]> = (0..argc as usize).map(|index| unsafe { string_bytes(*argv.add(index)) }).collect();
+    let invocation = Invocation { context, args, lifetime: PhantomData };
+    guarded(&name::<C>(), (), || {
+        if invocation.args.len() < C::ARGS_MIN || invocation.args.len() > C::ARGS_MAX {
+            invocation.reply().wrong_arity();
+        } else {
+            C::run(&invocation);
+        }
+    });
+    raw::REDISMODULE_OK as c_int
+}

@@ -1,0 +1,90 @@
+//! Descriptors and timers in the server's own event loop.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{c_int, c_void};
+use std::os::fd::RawFd;
+use std::rc::Rc;
+
+use redis_module::raw;
+
+use crate::api::{api, guarded};
+use crate::load::Server;
+
+/// What a descriptor is ready for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Reading, or its other end is gone.
+    Readable,
+    /// Writing.
+    Writable,
+}
+
+impl Readiness {
+    fn mask(self) -> c_int {
+        match self {
+            Readiness::Readable => raw::REDISMODULE_EVENTLOOP_READABLE as c_int,
+            Readiness::Writable => raw::REDISMODULE_EVENTLOOP_WRITABLE as c_int,
+        }
+    }
+}
+
+type Handler = Rc<dyn Fn()>;
+
+thread_local! {
+    static HANDLERS: RefCell<HashMap<(RawFd, c_int), Handler>> = RefCell::new(HashMap::new());
+}
+
+impl Server {
+    /// Calls `handler` in every turn of the loop in which the descriptor is ready, until [`Server::unwatch`].
+    /// The descriptor must stay open until then.
+    ///
+    /// # Errors
+    /// The loop has no room for the descriptor (the server's `maxclients` bounds it).
+    pub fn watch(&self, fd: RawFd, readiness: Readiness, handler: impl Fn() + 'static) -> Result<(), String> {
+        let mask = readiness.mask();
+        HANDLERS.with_borrow_mut(|handlers| handlers.insert((fd, mask), Rc::new(handler)));
+        // SAFETY: the callback takes everything from our table and nothing from the user data.
+        let added = unsafe { api!(RedisModule_EventLoopAdd)(fd, mask, Some(ready), std::ptr::null_mut()) };
+        if added == raw::REDISMODULE_OK as c_int {
+            return Ok(());
+        }
+        HANDLERS.with_borrow_mut(|handlers| handlers.remove(&(fd, mask)));
+        Err(format!("the server's event loop takes no further descriptor ({fd}): raise maxclients"))
+    }
+
+    /// Ends [`Server::watch`].
+    pub fn unwatch(&self, fd: RawFd, readiness: Readiness) {
+        let mask = readiness.mask();
+        if HANDLERS.with_borrow_mut(|handlers| handlers.remove(&(fd, mask))).is_some() {
+            // SAFETY: added by `watch` and not removed since.
+            unsafe { api!(RedisModule_EventLoopDel)(fd, mask) };
+        }
+    }
+
+    /// Calls `job` once after so many milliseconds. What it runs in the server is one unit of replication.
+    pub fn after_ms(&self, ms: u64, job: impl FnOnce() + 'static) {
+        let data = Box::into_raw(Box::new(Box::new(job) as Box<dyn FnOnce()>)).cast::<c_void>();
+        let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+        // SAFETY: the callback frees the data; timers are never stopped.
+        unsafe { api!(RedisModule_CreateTimer)(self.raw_context(), ms, Some(timer), data) };
+    }
+}
+
+unsafe extern "C" fn ready(fd: RawFd, _data: *mut c_void, mask: c_int) {
+    for readiness in [Readiness::Readable, Readiness::Writable] {
+        if mask & readiness.mask() == 0 {
+            continue;
+        }
+        let handler = HANDLERS.with_borrow(|handlers| handlers.get(&(fd, readiness.mask())).cloned());
+        if let Some(handler) = handler {
+            guarded("an event handler", (), || handler());
+        }
+    }
+}
+
+unsafe extern "C" fn timer(_context: *mut raw::RedisModuleCtx, data: *mut c_void) {
+    // SAFETY: made by `Box::into_raw` in `after_ms`; a timer fires once.
+    let job = unsafe { Box::from_raw(data.cast::<Box<dyn FnOnce()>>()) };
+    guarded("a timer", (), job);
+}

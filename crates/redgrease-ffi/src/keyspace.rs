@@ -1,0 +1,208 @@
+//! Scans, types of keys, and notifications of their changes.
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr::NonNull;
+
+use redis_module::raw;
+
+use crate::api::{OwnedString, api, api_if_present, guarded, string_bytes};
+use crate::load::Server;
+
+/// Type of a key's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    /// No such key.
+    Empty,
+    /// A string.
+    String,
+    /// A list.
+    List,
+    /// A hash.
+    Hash,
+    /// A set.
+    Set,
+    /// A sorted set.
+    ZSet,
+    /// A value of a module's type.
+    Module,
+    /// A stream.
+    Stream,
+    /// Something newer than this code.
+    Unknown,
+}
+
+fn kind_of(key: *mut raw::RedisModuleKey) -> KeyKind {
+    // SAFETY: null (an absent key) or a key that is open.
+    match unsafe { api!(RedisModule_KeyType)(key) } as isize {
+        raw::REDISMODULE_KEYTYPE_EMPTY => KeyKind::Empty,
+        raw::REDISMODULE_KEYTYPE_STRING => KeyKind::String,
+        raw::REDISMODULE_KEYTYPE_LIST => KeyKind::List,
+        raw::REDISMODULE_KEYTYPE_HASH => KeyKind::Hash,
+        raw::REDISMODULE_KEYTYPE_SET => KeyKind::Set,
+        raw::REDISMODULE_KEYTYPE_ZSET => KeyKind::ZSet,
+        raw::REDISMODULE_KEYTYPE_MODULE => KeyKind::Module,
+        raw::REDISMODULE_KEYTYPE_STREAM => KeyKind::Stream,
+        _ => KeyKind::Unknown,
+    }
+}
+
+/// A position in a scan of database 0.
+pub struct ScanCursor(NonNull<raw::RedisModuleScanCursor>);
+
+impl ScanCursor {
+    /// The start of a scan.
+    #[must_use]
+    pub fn new() -> ScanCursor {
+        // SAFETY: takes nothing; freed by `Drop`.
+        ScanCursor(NonNull::new(unsafe { api!(RedisModule_ScanCursorCreate)() }).expect("the server allocates or ends"))
+    }
+}
+
+impl Default for ScanCursor {
+    fn default() -> ScanCursor {
+        ScanCursor::new()
+    }
+}
+
+impl Drop for ScanCursor {
+    fn drop(&mut self) {
+        // SAFETY: ours, freed once.
+        unsafe { api!(RedisModule_ScanCursorDestroy)(self.0.as_ptr()) };
+    }
+}
+
+/// What a scan gives for each key: name, type if the server has the value at hand, and length of the value as
+/// `RM_ValueLength` counts it.
+type Visit<'a> = &'a mut dyn FnMut(&[u8], Option<KeyKind>, usize);
+
+impl Server {
+    /// Visits a few keys; returns whether there are more. `visit` must not call the server.
+    pub fn scan_step(&self, cursor: &ScanCursor, mut visit: Visit<'_>) -> bool {
+        let data = (&raw mut visit).cast::<c_void>();
+        // SAFETY: the callback reads `data` as `&mut Visit` during this call only.
+        unsafe { api!(RedisModule_Scan)(self.raw_context(), cursor.0.as_ptr(), Some(scanned), data) != 0 }
+    }
+
+    /// Type of a key, and length of its value, without side effects where the server can do that.
+    #[must_use]
+    pub fn key_kind(&self, key: &[u8]) -> (KeyKind, usize) {
+        let mut mode = raw::REDISMODULE_READ as c_int;
+        if let Some(all) = api_if_present!(RedisModule_GetOpenKeyModesAll) {
+            let quiet = raw::REDISMODULE_OPEN_KEY_NOEFFECTS
+                | raw::REDISMODULE_OPEN_KEY_NOTOUCH
+                | raw::REDISMODULE_OPEN_KEY_NONOTIFY
+                | raw::REDISMODULE_OPEN_KEY_NOSTATS
+                | raw::REDISMODULE_OPEN_KEY_NOEXPIRE;
+            // SAFETY: takes nothing.
+            mode |= quiet as c_int & unsafe { all() };
+        }
+        let name = OwnedString::new(key);
+        // SAFETY: context and name are valid; closed below.
+        let open = unsafe { api!(RedisModule_OpenKey)(self.raw_context(), name.0, mode) }.cast::<raw::RedisModuleKey>();
+        let kind = kind_of(open);
+        if open.is_null() {
+            return (kind, 0);
+        }
+        // SAFETY: an open key; closed once.
+        unsafe {
+            let len = api!(RedisModule_ValueLength)(open);
+            api!(RedisModule_CloseKey)(open);
+            (kind, len)
+        }
+    }
+
+    /// Calls `handler` for every change of a key in this server (and misses), from now on. May be called once.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub fn subscribe_keyspace(&self, handler: fn(event: &str, key: &[u8])) -> Result<(), String> {
+        NOTIFY.set(Some(handler));
+        let types = raw::REDISMODULE_NOTIFY_ALL | raw::REDISMODULE_NOTIFY_KEY_MISS | raw::REDISMODULE_NOTIFY_MODULE;
+        // SAFETY: a valid context of this module and a static callback.
+        let subscribed =
+            unsafe { api!(RedisModule_SubscribeToKeyspaceEvents)(self.raw_context(), types, Some(notified)) };
+        if subscribed == raw::REDISMODULE_OK as c_int {
+            Ok(())
+        } else {
+            Err("the server refuses keyspace events".into())
+        }
+    }
+
+    /// Inside a notification: calls `job` when the command that is running has been logged, so that what it writes
+    /// is replicated behind it. Gives the job back where the server cannot do that (Redis 7.0).
+    ///
+    /// # Errors
+    /// The job itself.
+    pub fn after_notification<J: FnOnce() + 'static>(&self, job: J) -> Result<(), J> {
+        let Some(add) = api_if_present!(RedisModule_AddPostNotificationJob) else { return Err(job) };
+        let data = Box::into_raw(Box::new(Some(job)));
+        // SAFETY: both callbacks read the data as `Option<J>`; the server calls the second one after the first.
+        let added =
+            unsafe { add(self.raw_context(), Some(post_job::<J>), data.cast::<c_void>(), Some(free_post_job::<J>)) };
+        if added == raw::REDISMODULE_OK as c_int {
+            return Ok(());
+        }
+        // SAFETY: refused, so the data is still ours.
+        match *unsafe { Box::from_raw(data) } {
+            Some(job) => Err(job),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether [`Server::after_notification`] works here.
+    #[must_use]
+    pub fn has_after_notification(&self) -> bool {
+        api_if_present!(RedisModule_AddPostNotificationJob).is_some()
+    }
+}
+
+thread_local! {
+    static NOTIFY: Cell<Option<fn(&str, &[u8])>> = const { Cell::new(None) };
+}
+
+unsafe extern "C" fn scanned(
+    _context: *mut raw::RedisModuleCtx,
+    name: *mut raw::RedisModuleString,
+    key: *mut raw::RedisModuleKey,
+    data: *mut c_void,
+) {
+    guarded("a scan", (), || {
+        // SAFETY: the data is the `&mut Visit` of the `scan_step` that is running; the name lives during the callback.
+        let (visit, name) = unsafe { (&mut *data.cast::<Visit<'_>>(), string_bytes(name)) };
+        if key.is_null() {
+            visit(name, None, 0);
+        } else {
+            // SAFETY: the server opened the key for us and closes it after the callback.
+            visit(name, Some(kind_of(key)), unsafe { api!(RedisModule_ValueLength)(key) });
+        }
+    });
+}
+
+unsafe extern "C" fn notified(
+    _context: *mut raw::RedisModuleCtx,
+    _types: c_int,
+    event: *const c_char,
+    key: *mut raw::RedisModuleString,
+) -> c_int {
+    guarded("a notification", (), || {
+        // SAFETY: both live during the callback.
+        let (event, key) = unsafe { (CStr::from_ptr(event), string_bytes(key)) };
+        if let Some(handler) = NOTIFY.get() {
+            handler(&event.to_string_lossy(), key);
+        }
+    });
+    raw::REDISMODULE_OK as c_int
+}
+
+unsafe extern "C" fn post_job<J: FnOnce() + 'static>(_context: *mut raw::RedisModuleCtx, data: *mut c_void) {
+    // SAFETY: made by `after_notification` and freed by `free_post_job` later.
+    if let Some(job) = unsafe { &mut *data.cast::<Option<J>>() }.take() {
+        guarded("a job after a notification", (), job);
+    }
+}
+
+unsafe extern "C" fn free_post_job<J: FnOnce() + 'static>(data: *mut c_void) {
+    // SAFETY: made by `Box::into_raw` in `after_notification`, freed once.
+    drop(unsafe { Box::from_raw(data.cast::<Option<J>>()) });
+}

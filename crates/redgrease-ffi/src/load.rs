@@ -1,0 +1,255 @@
+//! The entry point of the module, and the server as seen from its main thread.
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_int};
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use redis_module::raw;
+
+use crate::api::{OwnedString, api, api_if_present, c_text, guarded, string_bytes};
+
+thread_local! {
+    /// The detached context of the main thread; null elsewhere, and before the module is loaded.
+    static CONTEXT: Cell<*mut raw::RedisModuleCtx> = const { Cell::new(std::ptr::null_mut()) };
+}
+
+/// How important a line of the server's log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// `debug`
+    Debug,
+    /// `verbose`
+    Verbose,
+    /// `notice`
+    Notice,
+    /// `warning`
+    Warning,
+}
+
+impl LogLevel {
+    fn c_name(self) -> &'static CStr {
+        match self {
+            LogLevel::Debug => c"debug",
+            LogLevel::Verbose => c"verbose",
+            LogLevel::Notice => c"notice",
+            LogLevel::Warning => c"warning",
+        }
+    }
+}
+
+/// Lines are cut to this many bytes: the server's own buffer holds one kilobyte.
+const LOG_LINE_BYTES: usize = 900;
+
+/// Writes to the server's log; from any thread. Line breaks become several lines, other control characters escapes.
+pub fn log(level: LogLevel, text: &str) {
+    let context = CONTEXT.get();
+    for line in text.split('\n') {
+        let mut line: String = line
+            .chars()
+            .flat_map(|c| if c.is_control() && c != '\t' { c.escape_default().collect() } else { vec![c] })
+            .collect();
+        while !line.is_empty() {
+            let mut cut = line.len().min(LOG_LINE_BYTES);
+            while !line.is_char_boundary(cut) {
+                cut -= 1;
+            }
+            let rest = line.split_off(cut);
+            let part = c_text(&line);
+            // SAFETY: the context is null or the detached one of this thread; the format takes exactly one C string.
+            unsafe { api!(RedisModule_Log)(context, level.c_name().as_ptr(), c"%s".as_ptr(), part.as_ptr()) };
+            line = rest;
+        }
+    }
+}
+
+/// What the server is doing: the flags of a context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContextFlags(u32);
+
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident = $bit:ident),+ $(,)?) => {
+        impl ContextFlags { $(
+            $(#[$doc])*
+            #[must_use]
+            pub fn $name(self) -> bool { self.0 & raw::$bit != 0 }
+        )+ }
+    };
+}
+flags! {
+    /// A Lua script or function is running, possibly suspended.
+    lua = REDISMODULE_CTX_FLAGS_LUA,
+    /// Inside a transaction.
+    multi = REDISMODULE_CTX_FLAGS_MULTI,
+    /// The caller cannot be blocked.
+    deny_blocking = REDISMODULE_CTX_FLAGS_DENY_BLOCKING,
+    /// Data is being loaded.
+    loading = REDISMODULE_CTX_FLAGS_LOADING,
+    /// This server is a replica.
+    replica = REDISMODULE_CTX_FLAGS_SLAVE,
+    /// It is a replica that refuses writes of clients.
+    read_only = REDISMODULE_CTX_FLAGS_READONLY,
+    /// The command came from the master.
+    replicated = REDISMODULE_CTX_FLAGS_REPLICATED,
+    /// Cluster mode.
+    cluster = REDISMODULE_CTX_FLAGS_CLUSTER,
+    /// This process is a child of the server.
+    child = REDISMODULE_CTX_FLAGS_IS_CHILD,
+}
+
+impl ContextFlags {
+    pub(crate) fn of(context: *mut raw::RedisModuleCtx) -> ContextFlags {
+        // SAFETY: null or a valid context, as the API allows.
+        ContextFlags(unsafe { api!(RedisModule_GetContextFlags)(context) } as u32)
+    }
+}
+
+/// The server, seen from its main thread: whoever has one may use the module API.
+///
+/// It stands on a detached thread-safe context, which has no client: commands called through it run in database 0,
+/// and as whom is said per call.
+#[derive(Clone, Copy)]
+pub struct Server {
+    pub(crate) context: NonNull<raw::RedisModuleCtx>,
+    main_thread_only: PhantomData<*const ()>,
+}
+
+impl Server {
+    /// The server, if this is its main thread and the module is loaded.
+    #[must_use]
+    pub fn on_main_thread() -> Option<Server> {
+        NonNull::new(CONTEXT.get()).map(|context| Server { context, main_thread_only: PhantomData })
+    }
+
+    /// Writes to the server's log.
+    pub fn log(&self, level: LogLevel, text: &str) {
+        log(level, text);
+    }
+
+    /// What the server is doing.
+    #[must_use]
+    pub fn flags(&self) -> ContextFlags {
+        ContextFlags::of(self.context.as_ptr())
+    }
+
+    /// Whether anything that is replicated now would break a pause or a failover: the server stops itself by an
+    /// assertion then.
+    #[must_use]
+    pub fn must_not_replicate(&self) -> bool {
+        // SAFETY: takes nothing, reads state of the main thread, where we are.
+        unsafe { api!(RedisModule_AvoidReplicaTraffic)() != 0 }
+    }
+
+    /// Version such as `0x070015`, one byte each for major, minor and patch; 0 where the server does not tell.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        // SAFETY: takes nothing.
+        api_if_present!(RedisModule_GetServerVersion).map_or(0, |version| unsafe { version() } as u32)
+    }
+
+    pub(crate) fn raw_context(&self) -> *mut raw::RedisModuleCtx {
+        self.context.as_ptr()
+    }
+
+    /// The name of a user that exists, or why it cannot be had: [`crate::call`] uses it per call.
+    pub(crate) fn user(&self, name: &str) -> Option<ModuleUser> {
+        let get = api_if_present!(RedisModule_GetModuleUserFromUserName)?;
+        let name = OwnedString::new(name.as_bytes());
+        // SAFETY: the string lives during the call; the user that comes back is ours to free.
+        NonNull::new(unsafe { get(name.0) }).map(ModuleUser)
+    }
+}
+
+/// A user of the server, valid for one call.
+pub(crate) struct ModuleUser(pub(crate) NonNull<raw::RedisModuleUser>);
+
+impl Drop for ModuleUser {
+    fn drop(&mut self) {
+        // SAFETY: made by `RedisModule_GetModuleUserFromUserName` and freed once, here; no context refers to it any more.
+        unsafe { api!(RedisModule_FreeModuleUser)(self.0.as_ptr()) };
+    }
+}
+
+/// What the module's start is given: registers commands and reads load arguments.
+pub struct Loader<'a> {
+    context: *mut raw::RedisModuleCtx,
+    /// Arguments behind the module's path.
+    pub args: Vec<&'a [u8]>,
+    /// The server.
+    pub server: Server,
+}
+
+impl Loader<'_> {
+    /// The context of the load, for registrations that need it.
+    pub(crate) fn raw_context(&self) -> *mut raw::RedisModuleCtx {
+        self.context
+    }
+}
+
+/// Called by [`export_module!`](crate::export_module).
+///
+/// # Safety
+/// Only by the server, as `RedisModule_OnLoad`, with its own arguments.
+#[doc(hidden)]
+pub unsafe fn on_load(
+    context: *mut raw::RedisModuleCtx,
+    argv: *mut *mut raw::RedisModuleString,
+    argc: c_int,
+    name: &CStr,
+    version: c_int,
+    start: fn(&Loader<'_>) -> Result<(), String>,
+) -> c_int {
+    // SAFETY: the context is the server's; this fills the function table, before which nothing may be allocated.
+    let init =
+        unsafe { raw::Export_RedisModule_Init(context, name.as_ptr(), version, raw::REDISMODULE_APIVER_1 as c_int) };
+    if init != raw::REDISMODULE_OK as c_int {
+        return raw::REDISMODULE_ERR as c_int;
+    }
+    let refused = raw::REDISMODULE_ERR as c_int;
+    guarded("the module's start", refused, || {
+        if api_if_present!(RedisModule_EventLoopAdd).is_none() {
+            log(LogLevel::Warning, "rg: this server has no event loop API: Redis 7.0 or any Valkey is needed");
+            return refused;
+        }
+        // SAFETY: the load context is valid here; the detached one lives as long as the module.
+        let detached = unsafe { api!(RedisModule_GetDetachedThreadSafeContext)(context) };
+        CONTEXT.set(detached);
+        let Some(server) = Server::on_main_thread() else { return refused };
+        // SAFETY: `argv` holds `argc` strings of the server that live during the load.
+        let args = (0..argc as usize).map(|index| unsafe { string_bytes(*argv.add(index)) }).collect();
+        match start(&Loader { context, args, server }) {
+            Ok(()) => raw::REDISMODULE_OK as c_int,
+            Err(reason) => {
+                log(LogLevel::Warning, &format!("rg: not loaded: {reason}"));
+                refused
+            }
+        }
+    })
+}
+
+/// Makes a cdylib a module of the server: `export_module!(c"name", version, start)`.
+///
+/// `start` is `fn(&Loader) -> Result<(), String>`; an error refuses the load and is logged.
+#[macro_export]
+macro_rules! export_module {
+    ($name:expr, $version:expr, $start:path) => {
+        #[cfg(not(test))]
+        #[global_allocator]
+        static ALLOCATOR: $crate::RedisAlloc = $crate::RedisAlloc;
+
+        /// Called by the server when it loads the module.
+        ///
+        /// # Safety
+        /// Only by the server.
+        #[unsafe(no_mangle)]
+        #[allow(non_snake_case)]
+        pub unsafe extern "C" fn RedisModule_OnLoad(
+            context: *mut $crate::raw_types::RedisModuleCtx,
+            argv: *mut *mut $crate::raw_types::RedisModuleString,
+            argc: ::std::ffi::c_int,
+        ) -> ::std::ffi::c_int {
+            // SAFETY: the caller is the server, with its own arguments.
+            unsafe { $crate::load::on_load(context, argv, argc, $name, $version, $start) }
+        }
+    };
+}

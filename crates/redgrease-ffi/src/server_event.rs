@@ -1,0 +1,68 @@
+//! What the server announces.
+
+use std::cell::Cell;
+use std::ffi::c_void;
+
+use redis_module::raw;
+
+use crate::api::{api, guarded};
+use crate::load::Loader;
+
+/// An announcement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerEvent {
+    /// The event loop is about to wait: the last moment to write what has been collected.
+    BeforeSleep,
+    /// Data begins to be loaded, or has been, or failed to be.
+    Loading,
+    /// The server became a master or a replica.
+    RoleChanged,
+    /// The server is about to end.
+    Shutdown,
+}
+
+const KINDS: [(u64, u64, ServerEvent); 4] = [
+    (raw::REDISMODULE_EVENT_EVENTLOOP, 1, ServerEvent::BeforeSleep),
+    (raw::REDISMODULE_EVENT_LOADING, 1, ServerEvent::Loading),
+    (raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED, 1, ServerEvent::RoleChanged),
+    (raw::REDISMODULE_EVENT_SHUTDOWN, 1, ServerEvent::Shutdown),
+];
+
+thread_local! {
+    static HANDLER: Cell<Option<fn(ServerEvent)>> = const { Cell::new(None) };
+}
+
+impl Loader<'_> {
+    /// Calls `handler` for every [`ServerEvent`]; may be called once.
+    ///
+    /// # Errors
+    /// The server does not know one of the events.
+    pub fn subscribe(&self, handler: fn(ServerEvent)) -> Result<(), String> {
+        HANDLER.set(Some(handler));
+        for (id, dataver, event) in KINDS {
+            let kind = raw::RedisModuleEvent { id, dataver };
+            // SAFETY: the load context and a static callback.
+            let subscribed =
+                unsafe { api!(RedisModule_SubscribeToServerEvent)(self.raw_context(), kind, Some(happened)) };
+            if subscribed != raw::REDISMODULE_OK as i32 {
+                return Err(format!("the server does not announce {event:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+unsafe extern "C" fn happened(
+    _context: *mut raw::RedisModuleCtx,
+    event: raw::RedisModuleEvent,
+    subevent: u64,
+    _data: *mut c_void,
+) {
+    let Some((_, _, kind)) = KINDS.iter().find(|(id, _, _)| *id == event.id) else { return };
+    if *kind == ServerEvent::BeforeSleep && subevent != raw::REDISMODULE_SUBEVENT_EVENTLOOP_BEFORE_SLEEP {
+        return;
+    }
+    if let Some(handler) = HANDLER.get() {
+        guarded("a server event", (), || handler(*kind));
+    }
+}

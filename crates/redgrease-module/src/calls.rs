@@ -1,0 +1,299 @@
+//! What user code asks of the server: commands, actions, atomic blocks.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use redgrease_core::codec::Writer;
+use redgrease_core::frame::{Call, ToWorker};
+use redgrease_core::id::{ExecutionNo, PlanNo, SessionNo, WorkerNo};
+use redgrease_core::plan::PlanSpec;
+use redgrease_ffi::call::{CallError, ReplyKind, ReplyView};
+use redgrease_ffi::{CallOptions, CallReply};
+
+use crate::engine::{Engine, UserName};
+use crate::supervisor::Chain;
+use crate::worker::Worker;
+
+/// Calls that may wait while clients are paused.
+const DEFERRED_MAX: usize = 10_000;
+
+/// The longest time that a call waits while clients are paused, in milliseconds.
+const DEFERRED_MS_MAX: u64 = 60_000;
+
+/// The longest reply of a command that is handed to a function, in bytes.
+const REPLY_BYTES_MAX: usize = 400 << 20;
+
+/// The internal command that makes an atomic block one unit of replication.
+pub const ATOMIC_COMMAND: &[u8] = b"rg.inneratomic";
+
+/// A call that has to wait until the server may write again.
+pub struct Deferred {
+    worker: WorkerNo,
+    call: u64,
+    caller: Chain,
+    op: Waiting,
+    deadline_ms: u64,
+}
+
+enum Waiting {
+    Execute(Vec<Vec<u8>>),
+    Atomic,
+}
+
+/// An atomic block that is about to be served, or is being served.
+pub struct Atomic {
+    worker: Rc<Worker>,
+    call: u64,
+    caller: Chain,
+    left: Rc<Cell<bool>>,
+}
+
+impl Engine {
+    /// Serves one call of a worker.
+    pub fn call(&self, worker: &Rc<Worker>, call: u64, exec: Option<ExecutionNo>, session: SessionNo, op: Call<'_>) {
+        let caller = Chain { exec, session };
+        let result = match op {
+            Call::Execute { argv } => {
+                if self.must_defer(caller) {
+                    let argv = argv.iter().map(|arg| arg.to_vec()).collect();
+                    return self.defer(worker, call, caller, Waiting::Execute(argv));
+                }
+                self.execute(caller, &argv)
+            }
+            Call::AtomicEnter => {
+                if self.must_defer(caller) {
+                    return self.defer(worker, call, caller, Waiting::Atomic);
+                }
+                return self.enter_atomic(worker, call, caller);
+            }
+            Call::AtomicExit => {
+                if let Some(atomic) = &*self.atomic.borrow()
+                    && atomic.caller == caller
+                {
+                    atomic.left.set(true);
+                }
+                Ok(vec![0])
+            }
+            Call::Run { plan, spec } => self.run_action(worker, caller, PlanNo(plan), spec).map(|id| text(&id)),
+            Call::Register { plan, spec, blob } => {
+                self.register_action(worker, caller, PlanNo(plan), spec, blob).map(|id| text(&id))
+            }
+            Call::ConfigGet { key } => Ok(self.config_value(key)),
+            // The server is alone: slot 0, whose shortest text this is.
+            Call::HashTag => Ok(text("06S")),
+        };
+        self.answer(worker, call, result);
+    }
+
+    fn answer(&self, worker: &Worker, call: u64, result: Result<Vec<u8>, String>) {
+        let result = match &result {
+            Ok(value) => Ok(value.as_slice()),
+            Err(text) => Err(text.as_str()),
+        };
+        self.send(worker, &ToWorker::Reply { call, result });
+    }
+
+    fn config_value(&self, key: &[u8]) -> Vec<u8> {
+        let mut writer = Writer::new();
+        match self.config.extra.get(key) {
+            Some(value) => writer.raw(value),
+            None => writer.none(),
+        }
+        writer.into_bytes()
+    }
+
+    /// Whom a caller acts as.
+    fn user_of(&self, caller: Chain) -> Option<UserName> {
+        let of_execution = caller.exec.and_then(|exec| Some(Rc::clone(&self.live.borrow().get(&exec)?.user)));
+        of_execution.or_else(|| Some(Rc::clone(&self.sessions.borrow().get(&caller.session)?.user)))
+    }
+
+    /// Whether the server may not replicate now and the caller can wait. A caller for whom the main thread waits cannot.
+    fn must_defer(&self, caller: Chain) -> bool {
+        let served = self.sync_chain.borrow().contains(&caller);
+        !served && (self.server.must_not_replicate() || !self.deferred.borrow().is_empty())
+    }
+
+    fn defer(&self, worker: &Worker, call: u64, caller: Chain, op: Waiting) {
+        if self.deferred.borrow().len() >= DEFERRED_MAX {
+            let text = format!("PAUSED clients are paused, and {DEFERRED_MAX} calls of functions wait already");
+            return self.answer(worker, call, Err(text));
+        }
+        let deadline_ms = self.now_ms() + DEFERRED_MS_MAX;
+        self.deferred.borrow_mut().push_back(Deferred { worker: worker.number, call, caller, op, deadline_ms });
+    }
+
+    /// Serves calls that waited, if they may be served now; gives up those that waited too long.
+    pub fn retry_deferred(&self) {
+        loop {
+            let paused = self.server.must_not_replicate();
+            let now = self.now_ms();
+            let next = {
+                let mut deferred = self.deferred.borrow_mut();
+                match deferred.front() {
+                    Some(first) if !paused || first.deadline_ms <= now => deferred.pop_front(),
+                    _ => None,
+                }
+            };
+            let Some(Deferred { worker, call, caller, op, .. }) = next else { return };
+            let Some(worker) = self.worker(worker) else { continue };
+            if paused {
+                let text = format!("PAUSED clients are paused for longer than {DEFERRED_MS_MAX} ms: try again later");
+                self.answer(&worker, call, Err(text));
+                continue;
+            }
+            match op {
+                Waiting::Execute(argv) => {
+                    let argv: Vec<&[u8]> = argv.iter().map(Vec::as_slice).collect();
+                    let result = self.execute(caller, &argv);
+                    self.answer(&worker, call, result);
+                }
+                Waiting::Atomic => self.enter_atomic(&worker, call, caller),
+            }
+        }
+    }
+
+    /// Runs a command as the caller's user; the reply comes encoded.
+    fn execute(&self, caller: Chain, argv: &[&[u8]]) -> Result<Vec<u8>, String> {
+        if argv.is_empty() {
+            return Err("ERR execute needs a command".into());
+        }
+        let user = self.user_of(caller).ok_or("NOPERM the caller is unknown")?;
+        if let Some(key) = self.guarded_key(caller) {
+            let writes = self.server.written_keys(argv).unwrap_or_default();
+            if writes.iter().any(|position| argv.get(*position) == Some(&key.as_slice())) {
+                return Err(format!(
+                    "SYNCWRITE a sync function may not write the key '{}' that it was fired for on this server: the \
+                     write would reach replicas and the append-only file before the command that fired it (servers \
+                     from 7.2 on have a way around); register with mode='async_local'",
+                    String::from_utf8_lossy(&key)
+                ));
+            }
+        }
+        let paused = self.server.must_not_replicate();
+        let flags = self.server.flags();
+        let options = CallOptions {
+            user: Some(&user),
+            replicate: true,
+            deny_oom: true,
+            deny_write: paused || (flags.replica() && flags.read_only()),
+        };
+        let reply = self.server.call(argv, options).map_err(|error| match error {
+            CallError::BadName => "ERR the command's name holds a NUL".to_owned(),
+            CallError::NoUser(user) => {
+                format!("NOPERM the user '{user}' on whose behalf the function runs does not exist any more")
+            }
+            CallError::Refused => "ERR Failed executing command".to_owned(),
+        })?;
+        let view = reply.view();
+        if view.kind() == ReplyKind::Error {
+            let text = String::from_utf8_lossy(view.bytes()).into_owned();
+            if paused && text.to_ascii_lowercase().contains("write") {
+                return Err(format!("PAUSED clients are paused, and a sync function cannot wait: {text}"));
+            }
+            return Err(text);
+        }
+        encode(&reply)
+    }
+
+    /// The key that a caller may not write: see [`Live::guarded_key`](crate::runs::Live).
+    fn guarded_key(&self, caller: Chain) -> Option<Vec<u8>> {
+        caller.exec.and_then(|exec| self.live.borrow().get(&exec)?.guarded_key.clone())
+    }
+
+    /// Serves an atomic block: a command of ours runs it, so that its effects are one unit of replication.
+    fn enter_atomic(&self, worker: &Rc<Worker>, call: u64, caller: Chain) {
+        if self.atomic.borrow().is_some() {
+            return self.answer(worker, call, Err("Already inside an atomic block".into()));
+        }
+        if self.sync_chain.borrow().contains(&caller) {
+            // The main thread serves this caller and nobody else already.
+            let left = Rc::new(Cell::new(false));
+            *self.atomic.borrow_mut() =
+                Some(Atomic { worker: Rc::clone(worker), call, caller, left: Rc::clone(&left) });
+            self.answer(worker, call, Ok(vec![0]));
+            let _ = self.wait_for(worker, &[caller], || left.get() || !self.is_live(caller), self.config.sync_time_max);
+            *self.atomic.borrow_mut() = None;
+            return;
+        }
+        let left = Rc::new(Cell::new(false));
+        *self.atomic.borrow_mut() = Some(Atomic { worker: Rc::clone(worker), call, caller, left });
+        let options = CallOptions { replicate: true, ..CallOptions::default() };
+        let refused = match self.server.call(&[ATOMIC_COMMAND], options) {
+            Ok(reply) if reply.view().kind() == ReplyKind::Error => {
+                Some(String::from_utf8_lossy(reply.view().bytes()).into_owned())
+            }
+            Ok(_) => None,
+            Err(_) => Some("ERR the atomic block could not be entered".to_owned()),
+        };
+        *self.atomic.borrow_mut() = None;
+        if let Some(text) = refused {
+            self.answer(worker, call, Err(text));
+        }
+        self.revive_backlog(worker);
+    }
+
+    /// The body of [`ATOMIC_COMMAND`]: returns whether there was a block to serve.
+    pub fn serve_atomic(&self) -> bool {
+        let Some((worker, call, caller, left)) = self
+            .atomic
+            .borrow()
+            .as_ref()
+            .map(|atomic| (Rc::clone(&atomic.worker), atomic.call, atomic.caller, Rc::clone(&atomic.left)))
+        else {
+            return false;
+        };
+        self.sync_chain.borrow_mut().push(caller);
+        self.answer(&worker, call, Ok(vec![0]));
+        let until = || left.get() || !self.is_live(caller);
+        // An error has been told to everybody concerned by the end of the worker.
+        let _ = self.wait_for(&worker, &[caller], until, self.config.sync_time_max);
+        self.sync_chain.borrow_mut().pop();
+        true
+    }
+
+    /// Whether the caller's code is still running, as far as we know.
+    fn is_live(&self, caller: Chain) -> bool {
+        match caller.exec {
+            Some(exec) => self.live.borrow().contains_key(&exec),
+            None => self.sessions.borrow().contains_key(&caller.session),
+        }
+    }
+
+    /// Reads a plan that a worker sent.
+    pub fn plan(&self, spec: &[u8]) -> Result<PlanSpec, String> {
+        PlanSpec::decode(spec).map_err(|error| error.to_string())
+    }
+}
+
+fn text(text: &str) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.str(text);
+    writer.into_bytes()
+}
+
+/// The encoded form of a reply.
+pub fn encode(reply: &CallReply) -> Result<Vec<u8>, String> {
+    let len = reply.wire_len();
+    if len > REPLY_BYTES_MAX {
+        return Err(format!("ERR the command's reply of {len} bytes is longer than {REPLY_BYTES_MAX}: ask for less"));
+    }
+    let mut writer = Writer::new();
+    encode_view(&mut writer, reply.view(), 0);
+    Ok(writer.into_bytes())
+}
+
+fn encode_view(writer: &mut Writer, view: ReplyView<'_>, depth: usize) {
+    match view.kind() {
+        ReplyKind::String => writer.raw(view.bytes()),
+        ReplyKind::Error => writer.error(view.bytes()),
+        ReplyKind::Int => writer.int(view.int()),
+        ReplyKind::Array(len) if depth < redgrease_core::codec::DEPTH_MAX => {
+            writer.list(len);
+            for element in view.elements() {
+                encode_view(writer, element, depth + 1);
+            }
+        }
+        ReplyKind::Array(_) | ReplyKind::Null | ReplyKind::Other => writer.none(),
+    }
+}

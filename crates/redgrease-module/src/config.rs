@@ -1,0 +1,125 @@
+//! Load arguments: `Key value` pairs behind the module's path.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What the module was loaded with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The workers' interpreter, if it was named.
+    pub python: Option<PathBuf>,
+    /// Executions that users can look at; 0: no limit.
+    pub executions_max: usize,
+    /// Finished executions kept per registration; 0: no limit.
+    pub executions_per_registration_max: usize,
+    /// Executions that run at once.
+    pub execution_threads: usize,
+    /// Worker processes at any time.
+    pub workers_max: usize,
+    /// Sessions that one worker serves before it is replaced.
+    pub worker_sessions_max: u64,
+    /// Time between an abort and the end of the worker that does not heed it.
+    pub abort_grace: Duration,
+    /// Longest time that the server waits for a sync execution or an atomic block.
+    pub sync_time_max: Duration,
+    /// Longest value that becomes a record, in bytes.
+    pub record_bytes_max: usize,
+    /// Longest time between the start of a worker and its handshake.
+    pub worker_start_max: Duration,
+    /// Longest installation of requirements.
+    pub install_time_max: Duration,
+    /// Where requirements are installed; below the server's working directory unless it is absolute.
+    pub requirements_dir: PathBuf,
+    /// Error texts carry tracebacks.
+    pub traceback: bool,
+    /// Keys that we do not know: for `configGet`.
+    pub extra: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Config {
+            python: None,
+            executions_max: 1000,
+            executions_per_registration_max: 100,
+            execution_threads: cores.max(3),
+            workers_max: 16.max(2 * cores),
+            worker_sessions_max: 1000,
+            abort_grace: Duration::from_millis(1000),
+            sync_time_max: Duration::from_millis(5000),
+            record_bytes_max: 64 << 20,
+            worker_start_max: Duration::from_secs(30),
+            install_time_max: Duration::from_secs(300),
+            requirements_dir: PathBuf::from("redgrease-requirements"),
+            traceback: true,
+            extra: BTreeMap::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads load arguments.
+    ///
+    /// # Errors
+    /// A known key with a value outside its range, or a key without value; the text names it.
+    pub fn parse(args: &[&[u8]]) -> Result<Config, String> {
+        let mut config = Config::default();
+        for pair in args.chunks(2) {
+            let key = String::from_utf8_lossy(pair[0]);
+            let Some(value) = pair.get(1) else { return Err(format!("load argument '{key}' has no value")) };
+            config.set(&key, value)?;
+        }
+        Ok(config)
+    }
+
+    fn set(&mut self, key: &str, value: &[u8]) -> Result<(), String> {
+        let text = || String::from_utf8_lossy(value).into_owned();
+        let number = |min: u64, max: u64| -> Result<u64, String> {
+            let parsed = std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
+            parsed
+                .filter(|number| (min..=max).contains(number))
+                .ok_or_else(|| format!("load argument '{key}' wants a number from {min} to {max}, got '{}'", text()))
+        };
+        const MS_MAX: u64 = 86_400_000;
+        match key.to_ascii_lowercase().as_str() {
+            "python" => self.python = Some(PathBuf::from(text())),
+            "maxexecutions" => self.executions_max = number(0, 1 << 32)? as usize,
+            "maxexecutionsperregistration" => self.executions_per_registration_max = number(0, 1 << 32)? as usize,
+            "executionthreads" => self.execution_threads = number(1, 1024)? as usize,
+            "maxworkers" => self.workers_max = number(1, 1024)? as usize,
+            "workersessions" => self.worker_sessions_max = number(1, 1 << 32)?,
+            "abortgrace" => self.abort_grace = Duration::from_millis(number(1, MS_MAX)?),
+            "syncmaxtime" => self.sync_time_max = Duration::from_millis(number(1, MS_MAX)?),
+            "maxrecordbytes" => self.record_bytes_max = number(1, 256 << 20)? as usize,
+            "workerstartmax" => self.worker_start_max = Duration::from_millis(number(100, MS_MAX)?),
+            "installmax" => self.install_time_max = Duration::from_millis(number(100, MS_MAX)?),
+            "requirementsdir" => self.requirements_dir = PathBuf::from(text()),
+            "pythonattempttraceback" => self.traceback = number(0, 1)? == 1,
+            _ => {
+                self.extra.insert(key.as_bytes().to_vec(), value.to_vec());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_keys_are_read_in_any_case_and_unknown_ones_are_kept() {
+        let config = Config::parse(&[b"maxexecutions", b"3", b"Mine", b"x"]).unwrap();
+        assert_eq!(config.executions_max, 3);
+        assert_eq!(config.extra.get(b"Mine".as_slice()), Some(&b"x".to_vec()));
+    }
+
+    #[test]
+    fn a_bad_value_names_key_range_and_value() {
+        let error = Config::parse(&[b"ExecutionThreads", b"none"]).unwrap_err();
+        assert_eq!(error, "load argument 'ExecutionThreads' wants a number from 1 to 1024, got 'none'");
+        assert_eq!(Config::parse(&[b"Python"]).unwrap_err(), "load argument 'Python' has no value");
+    }
+}

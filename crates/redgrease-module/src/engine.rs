@@ -1,0 +1,211 @@
+//! The engine's state on the server's main thread.
+//!
+//! Everything here is reached from callbacks of the server, one at a time but *re-entrantly*: a command that a function
+//! runs may fire a notification that starts a sync function that runs a command. So each part of the state has a
+//! cell of its own, borrows are short, and no borrow is held while the server is called.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Instant;
+
+use redgrease_core::execution::Executions;
+use redgrease_core::id::{ExecutionNo, RegistrationNo, SessionNo, ShardId, WorkerNo};
+use redgrease_core::pool::{Limits, Pool};
+use redgrease_core::registration::Registrations;
+use redgrease_core::schedule::Schedule;
+use redgrease_ffi::Server;
+
+use crate::config::Config;
+use crate::pump::Pump;
+use crate::requirements::Installer;
+use crate::runs::Live;
+use crate::sessions::Session;
+use crate::spawner::Spawner;
+use crate::streams::Streams;
+use crate::supervisor::Chain;
+use crate::worker::Worker;
+
+/// Who a function acts as.
+pub type UserName = Rc<str>;
+
+/// The engine of one shard.
+pub struct Engine {
+    /// The server.
+    pub server: Server,
+    /// What the module was loaded with.
+    pub config: Config,
+    /// This shard's id.
+    pub shard: ShardId,
+    /// The workers' interpreter, or why there is none.
+    pub python: Result<PathBuf, String>,
+    start: Instant,
+
+    /// Leases of workers.
+    pub pool: RefCell<Pool>,
+    /// The processes.
+    pub workers: RefCell<BTreeMap<WorkerNo, Rc<Worker>>>,
+    /// The thread that starts them.
+    pub spawner: Spawner,
+    /// Workers with something to be written before the loop sleeps.
+    pub unflushed: RefCell<Vec<WorkerNo>>,
+    /// Why the last worker could not be started.
+    pub start_error: RefCell<Option<String>>,
+    /// Peak memory of workers that are gone, in bytes.
+    pub past_peak_bytes: Cell<u64>,
+    /// Workers replaced after an unwanted end.
+    pub worker_deaths: Cell<u64>,
+
+    /// Sessions by number.
+    pub sessions: RefCell<HashMap<SessionNo, Session>>,
+    /// Sessions that wait for a worker.
+    pub waiting: RefCell<VecDeque<SessionNo>>,
+    next_session: Cell<u64>,
+    /// Installs requirements.
+    pub installer: Installer,
+
+    /// All executions.
+    pub executions: RefCell<Executions>,
+    /// What is needed to run those that have not ended.
+    pub live: RefCell<HashMap<ExecutionNo, Live>>,
+    /// Which of them may run.
+    pub schedule: RefCell<Schedule>,
+    /// Code that the main thread is waiting for, outermost first.
+    pub sync_chain: RefCell<Vec<Chain>>,
+    /// The atomic block that the main thread is serving.
+    pub atomic: RefCell<Option<crate::calls::Atomic>>,
+    /// Calls that may not be served now.
+    pub deferred: RefCell<VecDeque<crate::calls::Deferred>>,
+
+    /// All registrations.
+    pub registrations: RefCell<Registrations>,
+    /// Stream registrations at work.
+    pub streams: RefCell<HashMap<RegistrationNo, Streams>>,
+    /// The server calls us for keyspace events.
+    pub subscribed: Cell<bool>,
+    /// Keyspace events of our own reads are not events.
+    pub muted: Cell<u32>,
+    /// A notification is being handled: the command that caused it has not been logged yet.
+    pub in_notification: Cell<bool>,
+    /// Executions that notifications asked for, to be started when the command that caused them has ended.
+    pub fired: RefCell<VecDeque<ExecutionNo>>,
+    /// Sync executions that could not run inside their notification.
+    pub sync_later: RefCell<VecDeque<Box<dyn FnOnce()>>>,
+    /// A sync function runs: what it writes fires nothing of its own kind.
+    pub in_sync_keys: Cell<bool>,
+    /// The same for stream registrations.
+    pub in_sync_streams: Cell<bool>,
+
+    /// Executions whose reader has more to read.
+    pub readers: RefCell<VecDeque<ExecutionNo>>,
+    /// Work that the loop should come back for.
+    pub pump: Pump,
+    /// Warnings that were given once.
+    pub warned: RefCell<HashSet<&'static str>>,
+}
+
+thread_local! {
+    static ENGINE: OnceCell<Rc<Engine>> = const { OnceCell::new() };
+}
+
+/// The engine, on the main thread of a server that loaded the module.
+pub fn engine() -> Option<Rc<Engine>> {
+    ENGINE.with(|engine| engine.get().cloned())
+}
+
+impl Engine {
+    /// Builds the engine; [`Engine::install`] makes it the one that callbacks find.
+    pub fn new(server: Server, config: Config) -> Result<Engine, String> {
+        let python = crate::python::find(config.python.as_deref());
+        let limits = Limits { workers_max: config.workers_max, sessions_max: config.worker_sessions_max };
+        Ok(Engine {
+            server,
+            shard: ShardId::standalone(),
+            python,
+            start: Instant::now(),
+            pool: RefCell::new(Pool::new(limits)),
+            workers: RefCell::default(),
+            spawner: Spawner::start()?,
+            unflushed: RefCell::default(),
+            start_error: RefCell::default(),
+            past_peak_bytes: Cell::default(),
+            worker_deaths: Cell::default(),
+            sessions: RefCell::default(),
+            waiting: RefCell::default(),
+            next_session: Cell::new(1),
+            installer: Installer::start()?,
+            executions: RefCell::new(Executions::new(config.executions_max)),
+            live: RefCell::default(),
+            schedule: RefCell::new(Schedule::new(config.execution_threads)),
+            sync_chain: RefCell::default(),
+            atomic: RefCell::default(),
+            deferred: RefCell::default(),
+            registrations: RefCell::default(),
+            streams: RefCell::default(),
+            subscribed: Cell::new(false),
+            muted: Cell::new(0),
+            in_notification: Cell::new(false),
+            fired: RefCell::default(),
+            sync_later: RefCell::default(),
+            in_sync_keys: Cell::new(false),
+            in_sync_streams: Cell::new(false),
+            readers: RefCell::default(),
+            pump: Pump::new()?,
+            warned: RefCell::default(),
+            config,
+        })
+    }
+
+    /// Makes this engine the one that callbacks find.
+    pub fn install(self) -> Rc<Engine> {
+        ENGINE.with(|cell| Rc::clone(cell.get_or_init(|| Rc::new(self))))
+    }
+
+    /// Milliseconds since the module was loaded.
+    pub fn now_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// A new session number.
+    pub fn new_session_number(&self) -> SessionNo {
+        let number = self.next_session.get();
+        self.next_session.set(number + 1);
+        SessionNo(number)
+    }
+
+    /// The worker with that number.
+    pub fn worker(&self, number: WorkerNo) -> Option<Rc<Worker>> {
+        self.workers.borrow().get(&number).cloned()
+    }
+
+    /// Whether background work may touch the data now: no script is running and nothing is being loaded.
+    pub fn may_work(&self) -> bool {
+        let flags = self.server.flags();
+        !flags.lua() && !flags.loading()
+    }
+
+    /// Runs `body` while keyspace events of our own reads are ignored.
+    pub fn muted<T>(&self, body: impl FnOnce() -> T) -> T {
+        self.muted.set(self.muted.get() + 1);
+        let value = body();
+        self.muted.set(self.muted.get() - 1);
+        value
+    }
+
+    /// Called before the server's loop sleeps: hands out what was collected in this turn.
+    pub fn before_sleep(&self) {
+        if !self.deferred.borrow().is_empty() && self.may_work() {
+            self.retry_deferred();
+        }
+        if self.may_work() {
+            self.start_fired();
+        }
+        self.flush_workers();
+    }
+
+    /// Starts an execution once the command that is running has ended.
+    pub fn fire(&self, execution: ExecutionNo) {
+        self.fired.borrow_mut().push_back(execution);
+    }
+}

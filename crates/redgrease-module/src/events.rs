@@ -1,0 +1,157 @@
+//! What starts executions of registrations: keyspace events and triggers.
+
+use redgrease_core::codec::{KeyType, Writer};
+use redgrease_core::plan::{Mode, Trigger};
+use redgrease_core::render::Style;
+use redgrease_ffi::{Invocation, LogLevel};
+
+use redgrease_core::id::{ExecutionNo, RegistrationNo};
+
+use crate::engine::{Engine, UserName, engine};
+use crate::readers::key_type;
+use crate::reply;
+use crate::runs::Input;
+
+/// Executions that events may have waiting to be started.
+const FIRED_MAX: usize = 1_000_000;
+
+/// Called by the server for every change of a key.
+pub fn key_changed(event: &str, key: &[u8]) {
+    if let Some(engine) = engine() {
+        let before = engine.in_notification.replace(true);
+        engine.key_changed(event, key);
+        engine.in_notification.set(before);
+    }
+}
+
+impl Engine {
+    fn key_changed(&self, event: &str, key: &[u8]) {
+        if self.muted.get() > 0 && event == "keymiss" {
+            return;
+        }
+        let flags = self.server.flags();
+        if flags.loading() || flags.replica() || !self.registrations.borrow().wants_events() {
+            return;
+        }
+        if !self.in_sync_keys.get() {
+            // Asking for a type may itself fire (a key that has expired): no borrow may be held meanwhile.
+            let typed = self.registrations.borrow().wants_types();
+            let kind = if typed { key_type(self.muted(|| self.server.key_kind(key)).0) } else { KeyType::Unknown };
+            let matching = self.registrations.borrow().for_event(event, key, kind);
+            for (registration, mode) in matching {
+                self.key_event(registration, mode, event, key);
+            }
+        }
+        if event == "xadd" && !self.in_sync_streams.get() {
+            self.stream_entry(key);
+        }
+    }
+
+    fn key_event(&self, registration: RegistrationNo, mode: Mode, event: &str, key: &[u8]) {
+        let read_value = match self.registrations.borrow().get(registration).map(|registration| &registration.trigger) {
+            Some(Trigger::Keys { read_value, .. }) => *read_value,
+            _ => return,
+        };
+        if self.fired.borrow().len() >= FIRED_MAX {
+            self.warn_once("events are dropped: more than a million wait to be started");
+            return;
+        }
+        let input = Input::Event { key: key.to_vec(), event: event.as_bytes().to_vec(), read_value };
+        let Some(execution) = self.new_triggered(registration, input, None, None) else { return };
+        if mode == Mode::Sync { self.run_event_sync(execution, key) } else { self.fire(execution) }
+    }
+
+    /// Runs a sync execution of an event: behind the command that fired it where the server can do that, and otherwise
+    /// inside it, where writing the same key is refused because replicas would see it too early.
+    fn run_event_sync(&self, execution: ExecutionNo, key: &[u8]) {
+        let job = move || {
+            if let Some(engine) = engine() {
+                engine.run_sync_event(execution);
+            }
+        };
+        if let Err(job) = self.server.after_notification(job) {
+            self.guard_key(execution, key);
+            job();
+        }
+    }
+
+    fn run_sync_event(&self, execution: ExecutionNo) {
+        let before = self.in_sync_keys.replace(true);
+        self.run_sync(execution, true);
+        self.in_sync_keys.set(before);
+    }
+
+    fn warn_once(&self, text: &'static str) {
+        if self.warned.borrow_mut().insert(text) {
+            self.server.log(LogLevel::Warning, &format!("rg: {text}"));
+        }
+    }
+
+    /// `RG.TRIGGER`: `args` are the name and the function's arguments.
+    pub fn trigger(&self, invocation: &Invocation<'_>, args: &[&[u8]], tagged: bool) {
+        let client = invocation.reply();
+        let Some(registration) = self.registrations.borrow().command(args[0]) else {
+            return client.error("ERR subcommand not found");
+        };
+        let (mode, session) = match self.registrations.borrow().get(registration) {
+            Some(registration) => (registration.spec.mode, registration.session),
+            None => return client.error("ERR subcommand not found"),
+        };
+        let flags = invocation.flags();
+        if flags.replica() && flags.read_only() {
+            return client.error("READONLY functions are not run on a read-only replica: ask its master");
+        }
+        let must_answer_now = flags.multi() || flags.lua() || flags.deny_blocking();
+        if mode != Mode::Sync && (must_answer_now || flags.loading()) {
+            return client.error(
+                "ERR can not run a non-sync execution inside a MULTI/LUA (blocking is not allowed) or on loading.",
+            );
+        }
+        if let Some(reason) = self.why_down(session) {
+            if let Some(registration) = self.registrations.borrow_mut().get_mut(registration) {
+                registration.statistics.triggered += 1;
+                registration.statistics.aborted += 1;
+            }
+            return client.error(&redgrease_core::render::one_line(reason.as_bytes()));
+        }
+        let mut writer = Writer::new();
+        writer.list(args.len());
+        for arg in args {
+            writer.raw(arg);
+        }
+        let input = Input::Records { count: 1, bytes: writer.into_bytes() };
+        let user: Option<UserName> = invocation.user().map(Into::into);
+        let style = tagged.then_some(Style::Tagged);
+        let Some(execution) = self.new_triggered(registration, input, style, user) else {
+            return client.error("ERR Could not trigger execution, the registration is gone");
+        };
+        self.drop_at_end(execution);
+        if mode == Mode::Sync {
+            let outcome = std::rc::Rc::new(std::cell::RefCell::new(None));
+            let place = std::rc::Rc::clone(&outcome);
+            self.on_end(execution, move |_, outcome| *place.borrow_mut() = Some(outcome));
+            self.run_sync(execution, must_answer_now);
+            return match &*outcome.borrow() {
+                Some(outcome) => reply::triggered(&client, outcome),
+                None => client.error("INTERNAL the sync execution did not end"),
+            };
+        }
+        let mut blocked = invocation.block();
+        blocked.measure_start();
+        self.on_end(execution, move |_, outcome| {
+            blocked.answer(move |client| reply::triggered(client, &outcome));
+        });
+        self.begin(execution);
+    }
+
+    /// Why functions of a session cannot be run now, if they cannot.
+    fn why_down(&self, session: redgrease_core::id::SessionNo) -> Option<String> {
+        let sessions = self.sessions.borrow();
+        let session = sessions.get(&session)?;
+        if let Some(reason) = &session.broken {
+            return Some(reason.clone());
+        }
+        (!session.is_up())
+            .then(|| format!("WORKERDOWN the worker of session '{}' is being replaced: try again", session.name))
+    }
+}

@@ -1,0 +1,16 @@
+//! Memory of processes, as the kernel counts it.
+
+/// Resident memory of a process and the most that it ever was, in bytes; zeros when it is gone.
+pub fn resident_and_peak_bytes(pid: u32) -> (u64, u64) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
+    };
+    (field("VmRSS:").unwrap_or(0) << 10, field("VmHWM:").unwrap_or(0) << 10)
+}
+
+/// The most memory that a process ever had, in bytes.
+pub fn peak_bytes(pid: u32) -> u64 {
+    resident_and_peak_bytes(pid).1
+}

@@ -1,0 +1,433 @@
+//! Reading keys and streams, a slice at a time.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use redgrease_core::codec::{KeyType, Writer};
+use redgrease_core::id::ExecutionNo;
+use redgrease_core::pattern::glob;
+use redgrease_ffi::CallOptions;
+use redgrease_ffi::call::{ReplyKind, ReplyView};
+use redgrease_ffi::keyspace::{KeyKind, ScanCursor};
+
+use crate::engine::{Engine, engine};
+use crate::pump::SLICE;
+use crate::runs::Input;
+use crate::worker::Worker;
+
+/// Encoded bytes that a worker may have before it, per execution.
+const WINDOW_BYTES: u64 = 1 << 20;
+
+/// Bytes that may wait in a worker's socket buffer of ours before readers pause.
+const UNSENT_BYTES: usize = 4 << 20;
+
+/// Keys whose values are asked for with one command.
+const KEYS_PER_READ: usize = 64;
+
+/// Bytes of values that are asked for with one command (or one value).
+const BYTES_PER_READ: usize = 256 << 10;
+
+/// Entries of a stream that are asked for with one command.
+const ENTRIES_PER_READ: &[u8] = b"100";
+
+/// What is read in slices.
+pub enum Reader {
+    /// Keys that match.
+    Scan(Scan),
+    /// Entries of a stream.
+    Range(StreamRange),
+}
+
+/// A key that a scan found: its name, its type if it is known, and the length of its value.
+type Found = (Vec<u8>, Option<KeyKind>, usize);
+
+/// A scan over all keys.
+pub struct Scan {
+    pattern: Vec<u8>,
+    no_scan: bool,
+    read_value: bool,
+    cursor: Option<ScanCursor>,
+    found: VecDeque<Found>,
+    more: bool,
+    count: u64,
+}
+
+impl Scan {
+    /// A scan that has not begun.
+    pub fn new(pattern: Vec<u8>, no_scan: bool, read_value: bool) -> Scan {
+        Scan { pattern, no_scan, read_value, cursor: None, found: VecDeque::new(), more: true, count: 0 }
+    }
+
+    /// Whether all keys match.
+    pub fn is_everything(&self) -> bool {
+        !self.no_scan && self.pattern == b"*"
+    }
+}
+
+/// A position in a stream.
+pub struct StreamRange {
+    key: Vec<u8>,
+    after: Vec<u8>,
+}
+
+impl StreamRange {
+    /// All entries behind an id.
+    pub fn new(key: Vec<u8>, after: Vec<u8>) -> StreamRange {
+        StreamRange { key, after }
+    }
+}
+
+/// What one slice brought.
+struct Slice {
+    count: u64,
+    ended: bool,
+}
+
+impl Engine {
+    /// Reads for an execution from now on.
+    pub fn add_reader(&self, number: ExecutionNo) {
+        self.readers.borrow_mut().push_back(number);
+        self.wake_readers();
+    }
+
+    /// Readers may have room again.
+    pub fn wake_readers(&self) {
+        if !self.readers.borrow().is_empty() {
+            self.pump.run(&self.server, || {
+                if let Some(engine) = engine() {
+                    engine.read_slices();
+                }
+            });
+        }
+    }
+
+    /// One turn: a slice of time for all readers together.
+    fn read_slices(&self) {
+        if !self.may_work() {
+            return;
+        }
+        let deadline = Instant::now() + SLICE;
+        let mut blocked = 0;
+        loop {
+            let next = {
+                let mut readers = self.readers.borrow_mut();
+                if blocked >= readers.len() {
+                    drop(readers);
+                    return self.pump.stop(&self.server);
+                }
+                readers.pop_front()
+            };
+            let Some(number) = next else { return };
+            if !self.has_room(number) {
+                blocked += 1;
+                self.readers.borrow_mut().push_back(number);
+                continue;
+            }
+            blocked = 0;
+            if !self.read_some(number, deadline) {
+                self.readers.borrow_mut().push_back(number);
+            }
+            if Instant::now() >= deadline {
+                return;
+            }
+        }
+    }
+
+    fn has_room(&self, number: ExecutionNo) -> bool {
+        let live = self.live.borrow();
+        // One that is gone has room: reading it finds that out.
+        let Some(live) = live.get(&number) else { return true };
+        let unsent = live.worker.and_then(|worker| self.worker(worker)).map_or(0, |worker| worker.unsent());
+        live.unconsumed < WINDOW_BYTES && unsent < UNSENT_BYTES
+    }
+
+    /// Reads a slice for one execution; returns whether its reader has ended.
+    fn read_some(&self, number: ExecutionNo, deadline: Instant) -> bool {
+        let taken =
+            self.live.borrow_mut().get_mut(&number).map(|live| std::mem::replace(&mut live.input, Input::Worker));
+        let Some(Input::Reader(mut reader)) = taken else { return true };
+        let native = self.is_native(number);
+        let mut writer = Writer::new();
+        let result = match &mut reader {
+            Reader::Scan(scan) if native => Ok(self.count_some(scan, deadline)),
+            Reader::Scan(scan) => self.scan_some(scan, &mut writer, deadline),
+            Reader::Range(range) => self.range_some(range, &mut writer),
+        };
+        let counted = if let Reader::Scan(scan) = &reader { scan.count } else { 0 };
+        if let Some(live) = self.live.borrow_mut().get_mut(&number) {
+            live.input = Input::Reader(reader);
+        }
+        let slice = result.unwrap_or_else(|reason| {
+            // An error record: the reader ends, what it read before goes on.
+            if let Some(execution) = self.executions.borrow_mut().get_mut(number) {
+                execution.errors.push(reason.into_bytes());
+            }
+            Slice { count: 0, ended: true }
+        });
+        if native {
+            if slice.ended {
+                self.finish_native(number, counted);
+            }
+        } else {
+            let bytes = if slice.count == 0 { &[] } else { writer.as_bytes() };
+            if slice.ended || slice.count > 0 {
+                self.feed(number, slice.ended, slice.count, bytes);
+            }
+        }
+        slice.ended
+    }
+
+    /// A worker needs no further records.
+    pub fn stop_reader(&self, worker: &Worker, number: ExecutionNo) {
+        let mine = self.live.borrow().get(&number).is_some_and(|live| live.worker == Some(worker.number));
+        if mine && self.stop_reading(number) {
+            self.feed(number, true, 0, &[]);
+        }
+    }
+
+    /// Takes an execution's reader away; returns whether it was still reading.
+    pub fn stop_reading(&self, number: ExecutionNo) -> bool {
+        let mut readers = self.readers.borrow_mut();
+        let before = readers.len();
+        readers.retain(|other| *other != number);
+        readers.len() < before
+    }
+
+    /// Number of keys of the database.
+    pub fn database_size(&self) -> u64 {
+        let reply = self.server.call(&[b"dbsize"], CallOptions::default());
+        reply.map_or(0, |reply| u64::try_from(reply.view().int()).unwrap_or(0))
+    }
+
+    fn count_some(&self, scan: &mut Scan, deadline: Instant) -> Slice {
+        if scan.no_scan {
+            scan.count = 1;
+            return Slice { count: 0, ended: true };
+        }
+        let cursor = scan.cursor.get_or_insert_default();
+        let all = scan.pattern == b"*";
+        loop {
+            for _ in 0..KEYS_PER_READ {
+                scan.more = self.server.scan_step(cursor, &mut |key, _, _| {
+                    scan.count += u64::from(all || glob(&scan.pattern, key));
+                });
+                if !scan.more {
+                    return Slice { count: 0, ended: true };
+                }
+            }
+            if Instant::now() >= deadline {
+                return Slice { count: 0, ended: false };
+            }
+        }
+    }
+
+    fn scan_some(&self, scan: &mut Scan, writer: &mut Writer, deadline: Instant) -> Result<Slice, String> {
+        if scan.no_scan {
+            self.write_key_record(writer, &scan.pattern, None, scan.read_value)?;
+            return Ok(Slice { count: 1, ended: true });
+        }
+        let mut count = 0;
+        loop {
+            if scan.found.is_empty() {
+                if !scan.more {
+                    return Ok(Slice { count, ended: true });
+                }
+                let cursor = scan.cursor.get_or_insert_default();
+                let all = scan.pattern == b"*";
+                while scan.more && scan.found.len() < KEYS_PER_READ {
+                    scan.more = self.server.scan_step(cursor, &mut |key, kind, len| {
+                        if all || glob(&scan.pattern, key) {
+                            scan.found.push_back((key.to_vec(), kind, len));
+                        }
+                    });
+                    if scan.found.is_empty() && Instant::now() >= deadline {
+                        return Ok(Slice { count, ended: false });
+                    }
+                }
+            }
+            count += self.read_found(scan, writer)?;
+            if Instant::now() >= deadline || writer.len() >= BYTES_PER_READ {
+                return Ok(Slice { count, ended: false });
+            }
+        }
+    }
+
+    /// Writes records of some of the keys that were found: strings in one go, or one key of another type.
+    fn read_found(&self, scan: &mut Scan, writer: &mut Writer) -> Result<u64, String> {
+        if !scan.read_value {
+            let count = scan.found.len() as u64;
+            for (key, ..) in scan.found.drain(..) {
+                writer.key_only_record(&key, None);
+            }
+            return Ok(count);
+        }
+        let mut strings: Vec<Vec<u8>> = Vec::new();
+        let mut bytes = 0;
+        while let Some((key, Some(KeyKind::String), len)) = scan.found.front() {
+            if !strings.is_empty() && bytes + len > BYTES_PER_READ {
+                break;
+            }
+            self.check_len(key, *len)?;
+            bytes += len;
+            strings.extend(scan.found.pop_front().map(|(key, ..)| key));
+        }
+        if !strings.is_empty() {
+            return self.write_strings(writer, &strings);
+        }
+        let Some((key, kind, len)) = scan.found.pop_front() else { return Ok(0) };
+        let (kind, len) = kind.map_or_else(|| self.key_kind(&key), |kind| (kind, len));
+        if kind == KeyKind::Empty {
+            return Ok(0);
+        }
+        self.write_record(writer, &key, None, kind, len)?;
+        Ok(1)
+    }
+
+    fn key_kind(&self, key: &[u8]) -> (KeyKind, usize) {
+        self.muted(|| self.server.key_kind(key))
+    }
+
+    fn write_strings(&self, writer: &mut Writer, keys: &[Vec<u8>]) -> Result<u64, String> {
+        let mut argv: Vec<&[u8]> = vec![b"mget"];
+        argv.extend(keys.iter().map(Vec::as_slice));
+        let reply = self.read(&argv)?;
+        let mut count = 0;
+        for (key, value) in keys.iter().zip(reply.view().elements()) {
+            // A key that expired between the scan and here is no key.
+            if value.kind() == ReplyKind::String {
+                writer.key_record(key, None, KeyType::String);
+                writer.raw(value.bytes());
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Runs a reading command of the engine's own.
+    pub fn read(&self, argv: &[&[u8]]) -> Result<redgrease_ffi::CallReply, String> {
+        let reply = self.muted(|| self.server.call(argv, CallOptions::default()));
+        let reply = reply.map_err(|_| "ERR the server did not run a command of the reader".to_owned())?;
+        if reply.view().kind() == ReplyKind::Error {
+            return Err(String::from_utf8_lossy(reply.view().bytes()).into_owned());
+        }
+        Ok(reply)
+    }
+
+    fn check_len(&self, key: &[u8], len: usize) -> Result<(), String> {
+        let max = self.config.record_bytes_max;
+        if len <= max {
+            return Ok(());
+        }
+        Err(format!(
+            "RECORDTOOBIG the value of key '{}' has {len} bytes, more than MaxRecordBytes ({max}): raise it, or use \
+             readValue=False and read parts with execute()",
+            String::from_utf8_lossy(key)
+        ))
+    }
+
+    /// Writes the record of one key as it is now.
+    pub fn write_key_record(
+        &self,
+        writer: &mut Writer,
+        key: &[u8],
+        event: Option<&[u8]>,
+        read_value: bool,
+    ) -> Result<(), String> {
+        if !read_value {
+            writer.key_only_record(key, event);
+            return Ok(());
+        }
+        let (kind, len) = self.key_kind(key);
+        self.write_record(writer, key, event, kind, len)
+    }
+
+    fn write_record(
+        &self,
+        writer: &mut Writer,
+        key: &[u8],
+        event: Option<&[u8]>,
+        kind: KeyKind,
+        len: usize,
+    ) -> Result<(), String> {
+        let key_type = key_type(kind);
+        let command: &[&[u8]] = match kind {
+            KeyKind::String => {
+                self.check_len(key, len)?;
+                &[b"get", key]
+            }
+            KeyKind::Hash => &[b"hgetall", key],
+            KeyKind::List => &[b"lrange", key, b"0", b"-1"],
+            _ => {
+                writer.key_record(key, event, key_type);
+                writer.none();
+                return Ok(());
+            }
+        };
+        let reply = self.read(command)?;
+        self.check_len(key, reply.wire_len())?;
+        writer.key_record(key, event, key_type);
+        let view = reply.view();
+        match (kind, view.kind()) {
+            (KeyKind::String, ReplyKind::String) => writer.raw(view.bytes()),
+            (KeyKind::List, ReplyKind::Array(items)) => {
+                writer.list(items);
+                for item in view.elements() {
+                    writer.raw(item.bytes());
+                }
+            }
+            (KeyKind::Hash, ReplyKind::Array(items)) => {
+                writer.dict(items / 2);
+                write_pairs(writer, view);
+            }
+            _ => writer.none(),
+        }
+        Ok(())
+    }
+
+    fn range_some(&self, range: &mut StreamRange, writer: &mut Writer) -> Result<Slice, String> {
+        let reply = self.read(&[b"xread", b"count", ENTRIES_PER_READ, b"streams", &range.key, &range.after])?;
+        let entries = reply.view().element(0).and_then(|stream| stream.element(1));
+        let Some(entries) = entries else { return Ok(Slice { count: 0, ended: true }) };
+        let mut count = 0;
+        for entry in entries.elements() {
+            if let Some(id) = write_entry(writer, &range.key, entry) {
+                range.after = id;
+                count += 1;
+            }
+        }
+        Ok(Slice { count, ended: count == 0 })
+    }
+}
+
+/// Writes the fields and values of a flat array, two by two.
+fn write_pairs(writer: &mut Writer, flat: ReplyView<'_>) {
+    let pairs = if let ReplyKind::Array(len) = flat.kind() { len / 2 } else { 0 };
+    for item in flat.elements().take(2 * pairs) {
+        writer.raw(item.bytes());
+    }
+}
+
+/// Writes the record of a stream entry (`[id, [field, value, ...]]`) and returns its id; an entry that was deleted has
+/// no fields and is no record.
+pub fn write_entry(writer: &mut Writer, stream: &[u8], entry: ReplyView<'_>) -> Option<Vec<u8>> {
+    let (id, fields) = (entry.element(0)?, entry.element(1)?);
+    let ReplyKind::Array(len) = fields.kind() else { return None };
+    writer.stream_record(stream, id.bytes(), len / 2);
+    write_pairs(writer, fields);
+    Some(id.bytes().to_vec())
+}
+
+/// The name that records and filters have for a type.
+pub fn key_type(kind: KeyKind) -> KeyType {
+    match kind {
+        KeyKind::Empty => KeyType::Empty,
+        KeyKind::String => KeyType::String,
+        KeyKind::List => KeyType::List,
+        KeyKind::Hash => KeyType::Hash,
+        KeyKind::Set => KeyType::Set,
+        KeyKind::ZSet => KeyType::ZSet,
+        KeyKind::Module => KeyType::Module,
+        KeyKind::Stream => KeyType::Stream,
+        KeyKind::Unknown => KeyType::Unknown,
+    }
+}

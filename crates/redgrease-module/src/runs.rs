@@ -1,0 +1,638 @@
+//! Executions: from their creation over their worker to their end.
+
+use std::rc::Rc;
+
+use redgrease_core::codec::Writer;
+use redgrease_core::execution::Status;
+use redgrease_core::frame::{Records, StartFlags, ToWorker};
+use redgrease_core::id::{ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
+use redgrease_core::plan::{NativePlan, PlanSpec, RunReader, Trigger};
+use redgrease_core::render::Style;
+use redgrease_core::schedule::Decision;
+
+use crate::engine::{Engine, UserName, engine};
+use crate::readers::{Reader, Scan, StreamRange};
+use crate::streams::StreamRun;
+use crate::supervisor::Chain;
+use crate::worker::Worker;
+
+/// Executions that one session may have waiting for its worker to come back.
+const HELD_MAX: usize = 100_000;
+
+/// The deepest nesting of sync executions.
+const SYNC_DEPTH_MAX: usize = 16;
+
+/// How an execution ended, for those who wait for it.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Done or aborted.
+    pub status: Status,
+    /// Encoded results.
+    pub results: Vec<u8>,
+    /// Error texts.
+    pub errors: Vec<Vec<u8>>,
+    /// How results are rendered.
+    pub style: Style,
+}
+
+type EndFn = Box<dyn FnOnce(&Engine, Outcome)>;
+
+/// Where an execution's records come from.
+pub enum Input {
+    /// The worker makes them.
+    Worker,
+    /// They are here, encoded.
+    Records {
+        /// Their number.
+        count: u64,
+        /// Their encoded form.
+        bytes: Vec<u8>,
+    },
+    /// One key, read when the execution starts.
+    Event {
+        /// The key.
+        key: Vec<u8>,
+        /// Name of the event.
+        event: Vec<u8>,
+        /// Whether type and value are read.
+        read_value: bool,
+    },
+    /// Read in slices.
+    Reader(Reader),
+    /// Entries of a stream, read when the execution starts.
+    Stream(StreamRun),
+}
+
+/// What is needed to run an execution that has not ended.
+pub struct Live {
+    /// Its session.
+    pub session: SessionNo,
+    /// Whom its code acts as.
+    pub user: UserName,
+    /// The plan's number in the session's worker.
+    pub plan: PlanNo,
+    /// The plan.
+    pub spec: Rc<PlanSpec>,
+    /// Executions of the same lane run one after the other; 0: none.
+    pub lane: u64,
+    /// A key that its code may not write (see `SYNCWRITE`).
+    pub guarded_key: Option<Vec<u8>>,
+    /// Bytes of records that its worker has not worked off.
+    pub unconsumed: u64,
+    /// Where it runs.
+    pub worker: Option<WorkerNo>,
+    /// Its records.
+    pub input: Input,
+    native: Option<NativePlan>,
+    flags: StartFlags,
+    step: Option<u64>,
+    started_ms: Option<u64>,
+    drop_at_end: bool,
+    ends: Vec<EndFn>,
+    stream_run: Option<StreamRun>,
+}
+
+impl Engine {
+    /// An execution that was run at once by a script or function.
+    pub fn new_run(
+        &self,
+        session: SessionNo,
+        plan: PlanNo,
+        spec: PlanSpec,
+        reader: RunReader,
+        user: UserName,
+        style: Style,
+    ) -> ExecutionNo {
+        let native = spec.native();
+        let (input, native) = match reader {
+            RunReader::Worker => (Input::Worker, None),
+            RunReader::Keys { pattern, no_scan, read_value } => {
+                (Input::Reader(Reader::Scan(Scan::new(pattern, no_scan, read_value && native.is_none()))), native)
+            }
+            RunReader::Stream { key, from_id } => {
+                (Input::Reader(Reader::Range(StreamRange::new(key, from_id))), native)
+            }
+        };
+        let number = self.executions.borrow_mut().create(None, style);
+        self.add_live(number, Live { native, ..self.live_of(session, user, plan, Rc::new(spec), style, input) });
+        number
+    }
+
+    /// An execution of a registration; `None` when the registration or its session is gone.
+    pub fn new_triggered(
+        &self,
+        registration: RegistrationNo,
+        input: Input,
+        style: Option<Style>,
+        user: Option<UserName>,
+    ) -> Option<ExecutionNo> {
+        let (session, plan, spec, in_order) = {
+            let mut registrations = self.registrations.borrow_mut();
+            let found = registrations.get_mut(registration)?;
+            found.statistics.triggered += 1;
+            let in_order = !matches!(found.trigger, Trigger::Command { in_order: false, .. });
+            (found.session, found.plan, Rc::clone(&found.spec), in_order)
+        };
+        let user = user.or_else(|| Some(Rc::clone(&self.sessions.borrow().get(&session)?.user)))?;
+        let style = style.unwrap_or(spec.style);
+        let number = self.executions.borrow_mut().create(Some(registration), style);
+        let lane = if in_order { registration.0 + 1 } else { 0 };
+        self.add_live(number, Live { lane, ..self.live_of(session, user, plan, spec, style, input) });
+        Some(number)
+    }
+
+    fn live_of(
+        &self,
+        session: SessionNo,
+        user: UserName,
+        plan: PlanNo,
+        spec: Rc<PlanSpec>,
+        style: Style,
+        input: Input,
+    ) -> Live {
+        let mut flags = StartFlags::default();
+        if self.config.traceback {
+            flags = flags.with(StartFlags::TRACEBACK);
+        }
+        if style == Style::Tagged {
+            flags = flags.with(StartFlags::TAGGED);
+        }
+        Live {
+            session,
+            user,
+            plan,
+            spec,
+            lane: 0,
+            guarded_key: None,
+            unconsumed: 0,
+            worker: None,
+            input,
+            native: None,
+            flags,
+            step: None,
+            started_ms: None,
+            drop_at_end: false,
+            ends: Vec::new(),
+            stream_run: None,
+        }
+    }
+
+    fn add_live(&self, number: ExecutionNo, live: Live) {
+        self.session_use(live.session, 1);
+        self.live.borrow_mut().insert(number, live);
+    }
+
+    /// Has `end` called when the execution ends.
+    pub fn on_end(&self, number: ExecutionNo, end: impl FnOnce(&Engine, Outcome) + 'static) {
+        if let Some(live) = self.live.borrow_mut().get_mut(&number) {
+            live.ends.push(Box::new(end));
+        }
+    }
+
+    /// Nobody looks at the execution after its end.
+    pub fn drop_at_end(&self, number: ExecutionNo) {
+        if let Some(live) = self.live.borrow_mut().get_mut(&number) {
+            live.drop_at_end = true;
+        }
+    }
+
+    /// Forbids the code of an execution to write a key.
+    pub fn guard_key(&self, number: ExecutionNo, key: &[u8]) {
+        if let Some(live) = self.live.borrow_mut().get_mut(&number) {
+            live.guarded_key = Some(key.to_vec());
+        }
+    }
+
+    /// Starts an execution as soon as may be.
+    pub fn begin(&self, number: ExecutionNo) {
+        let native = self.live.borrow().get(&number).is_some_and(|live| live.native.is_some());
+        if native { self.begin_native(number) } else { self.enqueue(number) }
+    }
+
+    fn begin_native(&self, number: ExecutionNo) {
+        self.executions.borrow_mut().start(number);
+        let now = self.now_ms();
+        let size_asked = {
+            let mut live = self.live.borrow_mut();
+            let Some(live) = live.get_mut(&number) else { return };
+            live.started_ms = Some(now);
+            matches!(&live.input, Input::Reader(Reader::Scan(scan)) if scan.is_everything())
+        };
+        if size_asked {
+            let size = self.database_size();
+            self.finish_native(number, size);
+        } else {
+            self.add_reader(number);
+        }
+    }
+
+    /// Ends a native count.
+    pub fn finish_native(&self, number: ExecutionNo, count: u64) {
+        let native = self.live.borrow().get(&number).and_then(|live| live.native);
+        if let Some(execution) = self.executions.borrow_mut().get_mut(number)
+            && let Some(native) = native
+            && count > 0
+        {
+            execution.add_result(|writer| match native.as_text {
+                true => writer.str(&count.to_string()),
+                false => writer.int(count as i64),
+            });
+        }
+        self.finish(number, Status::Done);
+    }
+
+    /// Whether the server itself does all that the plan asks for.
+    pub fn is_native(&self, number: ExecutionNo) -> bool {
+        self.live.borrow().get(&number).is_some_and(|live| live.native.is_some())
+    }
+
+    /// Queues an execution for its session's worker.
+    pub fn enqueue(&self, number: ExecutionNo) {
+        let Some(session_number) = self.live.borrow().get(&number).map(|live| live.session) else { return };
+        let worker = {
+            let mut sessions = self.sessions.borrow_mut();
+            let Some(session) = sessions.get_mut(&session_number) else {
+                drop(sessions);
+                return self.end_with_error(number, "NOSESSION the session has ended");
+            };
+            match (session.worker, &session.broken) {
+                (_, Some(reason)) => Err(reason.clone()),
+                (Some(worker), None) if session.is_up() => Ok(worker),
+                _ if session.held.len() < HELD_MAX => {
+                    session.held.push(number);
+                    return;
+                }
+                _ => Err(format!("WORKERDOWN more than {HELD_MAX} executions wait for the session's worker")),
+            }
+        };
+        match worker {
+            Ok(worker) => self.schedule(|schedule, decisions| schedule.enqueue(number, worker, decisions)),
+            Err(reason) => self.end_with_error(number, &reason),
+        }
+    }
+
+    fn schedule<T>(&self, change: impl FnOnce(&mut redgrease_core::schedule::Schedule, &mut Vec<Decision>) -> T) -> T {
+        let mut decisions = Vec::new();
+        let value = change(&mut self.schedule.borrow_mut(), &mut decisions);
+        for decision in decisions {
+            match decision {
+                Decision::Start(number, worker) => self.start(number, worker),
+                Decision::Threads(worker, threads) => {
+                    if let Some(worker) = self.worker(worker) {
+                        self.send(&worker, &ToWorker::Threads { threads: threads as u64 });
+                    }
+                }
+            }
+        }
+        value
+    }
+
+    /// Sends an execution to its worker.
+    fn start(&self, number: ExecutionNo, worker_number: WorkerNo) {
+        let Some(worker) = self.worker(worker_number) else { return };
+        let now = self.now_ms();
+        if self.schedule.borrow().runs_at_once(worker_number) {
+            self.executions.borrow_mut().start(number);
+        }
+        let input = {
+            let mut live = self.live.borrow_mut();
+            let Some(live) = live.get_mut(&number) else { return };
+            live.worker = Some(worker_number);
+            live.started_ms = Some(now);
+            match &mut live.input {
+                // Stays where it is: slices are read from there.
+                Input::Reader(_) => None,
+                input => Some(std::mem::replace(input, Input::Worker)),
+            }
+        };
+        match self.first_records(number, input) {
+            Ok(Some((last, count, bytes))) => {
+                self.send_start(&worker, number, last, StartFlags::default(), Records { count, bytes: &bytes });
+                if !last {
+                    self.add_reader(number);
+                }
+            }
+            Ok(None) => self.finish(number, Status::Done),
+            Err(reason) => self.end_with_error(number, &reason),
+        }
+    }
+
+    /// The records that an execution starts with, and whether they are all; `None` when it has nothing to do.
+    fn first_records(&self, number: ExecutionNo, input: Option<Input>) -> Result<Option<(bool, u64, Vec<u8>)>, String> {
+        match input {
+            None => Ok(Some((false, 0, Vec::new()))),
+            Some(Input::Worker | Input::Reader(_)) => Ok(Some((true, 0, Vec::new()))),
+            Some(Input::Records { count, bytes }) => Ok(Some((true, count, bytes))),
+            Some(Input::Event { key, event, read_value }) => {
+                let mut writer = Writer::new();
+                self.write_key_record(&mut writer, &key, Some(&event), read_value)?;
+                Ok(Some((true, 1, writer.into_bytes())))
+            }
+            Some(Input::Stream(mut run)) => {
+                let records = self.read_stream_run(&mut run);
+                if let Some(live) = self.live.borrow_mut().get_mut(&number) {
+                    live.stream_run = Some(run);
+                }
+                let (count, bytes) = records?;
+                Ok((count > 0).then_some((true, count, bytes)))
+            }
+        }
+    }
+
+    fn send_start(&self, worker: &Worker, number: ExecutionNo, last: bool, more: StartFlags, records: Records<'_>) {
+        let mut live = self.live.borrow_mut();
+        let Some(live) = live.get_mut(&number) else { return };
+        live.unconsumed += records.bytes.len() as u64;
+        let flags = live.flags.with(more).with(if last { StartFlags::LAST } else { StartFlags::default() });
+        let frame =
+            ToWorker::Start { exec: number.0 + 1, plan: live.plan.0, lane: live.lane, flags, first_step: 0, records };
+        self.send(worker, &frame);
+    }
+
+    /// Sends records that a reader read; `last`: there are no more.
+    pub fn feed(&self, number: ExecutionNo, last: bool, count: u64, bytes: &[u8]) {
+        let worker = {
+            let mut live = self.live.borrow_mut();
+            let Some(live) = live.get_mut(&number) else { return };
+            live.unconsumed += bytes.len() as u64;
+            live.worker
+        };
+        if let Some(worker) = worker.and_then(|worker| self.worker(worker)) {
+            self.send(&worker, &ToWorker::Feed { exec: number.0 + 1, last, records: Records { count, bytes } });
+        }
+    }
+
+    /// Runs an execution now, while everything else waits; it has ended when this returns.
+    pub fn run_sync(&self, number: ExecutionNo, no_async: bool) {
+        let Some(session) = self.live.borrow().get(&number).map(|live| live.session) else { return };
+        let place = {
+            let sessions = self.sessions.borrow();
+            sessions.get(&session).and_then(|session| if session.is_up() { session.worker } else { None })
+        };
+        let Some(worker) = place.and_then(|worker| self.worker(worker)) else {
+            return self.end_with_error(number, "WORKERDOWN the session's worker is being replaced: try again");
+        };
+        if self.sync_chain.borrow().len() >= SYNC_DEPTH_MAX {
+            return self
+                .end_with_error(number, &format!("SYNCDEPTH sync executions are nested deeper than {SYNC_DEPTH_MAX}"));
+        }
+        let now = self.now_ms();
+        let input = {
+            let mut live = self.live.borrow_mut();
+            let Some(live) = live.get_mut(&number) else { return };
+            live.worker = Some(worker.number);
+            live.started_ms = Some(now);
+            live.lane = 0;
+            std::mem::replace(&mut live.input, Input::Worker)
+        };
+        self.executions.borrow_mut().start(number);
+        let (count, bytes) = match self.first_records(number, Some(input)) {
+            Ok(Some((_, count, bytes))) => (count, bytes),
+            Ok(None) => return self.finish(number, Status::Done),
+            Err(reason) => return self.end_with_error(number, &reason),
+        };
+        let more = if no_async { StartFlags::SYNC.with(StartFlags::NO_ASYNC) } else { StartFlags::SYNC };
+        self.send_start(&worker, number, true, more, Records { count, bytes: &bytes });
+        let me = Chain { exec: Some(number), session };
+        self.sync_chain.borrow_mut().push(me);
+        // An error ends the execution through the end of its worker.
+        let _ = self.wait_for(&worker, &[me], || !self.live.borrow().contains_key(&number), self.config.sync_time_max);
+        self.sync_chain.borrow_mut().pop();
+        self.revive_backlog(&worker);
+    }
+
+    fn runs_in(&self, number: ExecutionNo, worker: &Worker) -> bool {
+        self.live.borrow().get(&number).is_some_and(|live| live.worker == Some(worker.number))
+    }
+
+    /// An execution has been running for a while, or has reached another step.
+    pub fn progress(&self, worker: &Worker, number: ExecutionNo, step: u64) {
+        if !self.runs_in(number, worker) {
+            return;
+        }
+        self.executions.borrow_mut().start(number);
+        if let Some(live) = self.live.borrow_mut().get_mut(&number) {
+            live.step = Some(step);
+        }
+        self.schedule(|schedule, decisions| schedule.turned_slow(number, decisions));
+    }
+
+    /// Results so far.
+    pub fn output(&self, worker: &Worker, number: ExecutionNo, records: &Records<'_>) {
+        if self.runs_in(number, worker)
+            && let Some(execution) = self.executions.borrow_mut().get_mut(number)
+        {
+            execution.add_results(records);
+        }
+    }
+
+    /// A worker says that an execution ended.
+    pub fn done(&self, worker: &Worker, number: ExecutionNo, aborted: bool, records: &Records<'_>, errors: &[&[u8]]) {
+        if !self.runs_in(number, worker) {
+            return;
+        }
+        self.output(worker, number, records);
+        if let Some(execution) = self.executions.borrow_mut().get_mut(number) {
+            execution.errors.extend(errors.iter().map(|error| error.to_vec()));
+        }
+        let session = self.live.borrow().get(&number).map(|live| live.session);
+        if let Some(session) = session
+            && let Some(session) = self.sessions.borrow_mut().get_mut(&session)
+        {
+            session.deaths = 0;
+        }
+        self.finish(number, if aborted { Status::Aborted } else { Status::Done });
+    }
+
+    /// Input was worked off.
+    pub fn consumed(&self, worker: &Worker, number: ExecutionNo, bytes: u64) {
+        if !self.runs_in(number, worker) {
+            return;
+        }
+        if let Some(live) = self.live.borrow_mut().get_mut(&number) {
+            live.unconsumed = live.unconsumed.saturating_sub(bytes);
+        }
+        self.wake_readers();
+    }
+
+    /// Ends an execution with an error of ours.
+    pub fn end_with_error(&self, number: ExecutionNo, reason: &str) {
+        if let Some(execution) = self.executions.borrow_mut().get_mut(number) {
+            execution.errors.push(reason.as_bytes().to_vec());
+        }
+        self.finish(number, Status::Done);
+    }
+
+    /// Forgets an execution that never began.
+    pub fn discard(&self, number: ExecutionNo) {
+        self.drop_at_end(number);
+        self.finish(number, Status::Aborted);
+    }
+
+    /// The end of an execution: tells all who wait, counts it, frees its place.
+    pub fn finish(&self, number: ExecutionNo, status: Status) {
+        let Some(live) = self.live.borrow_mut().remove(&number) else { return };
+        let run_ms = live.started_ms.map_or(0, |start| self.now_ms().saturating_sub(start));
+        let (outcome, registration) = {
+            let mut executions = self.executions.borrow_mut();
+            executions.finish(number, status);
+            if live.drop_at_end {
+                match executions.take(number) {
+                    None => return,
+                    Some(execution) => (
+                        Outcome {
+                            status,
+                            results: execution.results,
+                            errors: execution.errors,
+                            style: execution.style,
+                        },
+                        execution.registration,
+                    ),
+                }
+            } else {
+                match executions.get(number) {
+                    None => return,
+                    Some(execution) => (
+                        Outcome {
+                            status,
+                            results: if live.ends.is_empty() { Vec::new() } else { execution.results.clone() },
+                            errors: execution.errors.clone(),
+                            style: execution.style,
+                        },
+                        execution.registration,
+                    ),
+                }
+            }
+        };
+        self.executions.borrow_mut().settle(number);
+        if let Some(registration) = registration {
+            self.count_end(registration, number, &outcome, run_ms, live.drop_at_end);
+        }
+        if let Some(run) = live.stream_run {
+            self.stream_run_ended(run, &outcome);
+        }
+        let mut ends = live.ends;
+        let last = ends.pop();
+        for end in ends {
+            end(self, outcome.clone());
+        }
+        if let Some(end) = last {
+            end(self, outcome);
+        }
+        self.schedule(|schedule, decisions| schedule.ended(number, decisions));
+        self.session_use(live.session, -1);
+    }
+
+    fn count_end(
+        &self,
+        registration: RegistrationNo,
+        number: ExecutionNo,
+        outcome: &Outcome,
+        run_ms: u64,
+        dropped: bool,
+    ) {
+        let out = {
+            let mut registrations = self.registrations.borrow_mut();
+            let Some(registration) = registrations.get_mut(registration) else { return };
+            registration.statistics.ended(outcome.status, outcome.errors.first().map(Vec::as_slice), run_ms);
+            if dropped {
+                return;
+            }
+            registration.keep_finished(number, self.config.executions_per_registration_max)
+        };
+        for old in out {
+            let _ = self.executions.borrow_mut().drop_finished(old);
+        }
+    }
+
+    /// Whether an execution of that plan has not ended.
+    pub fn plan_in_use(&self, plan: PlanNo) -> bool {
+        self.live.borrow().values().any(|live| live.plan == plan)
+    }
+
+    /// Aborts executions of a registration that have not been sent to a worker.
+    pub fn abort_pending(&self, registration: RegistrationNo) {
+        let pending: Vec<ExecutionNo> = {
+            let (live, executions) = (self.live.borrow(), self.executions.borrow());
+            let mine = |number: &ExecutionNo| {
+                executions.get(*number).is_some_and(|execution| execution.registration == Some(registration))
+            };
+            live.iter()
+                .filter(|(number, live)| live.worker.is_none() && mine(number))
+                .map(|(number, _)| *number)
+                .collect()
+        };
+        for number in pending {
+            self.finish(number, Status::Aborted);
+        }
+    }
+
+    /// Aborts an execution: at once if its code does not run, else by an exception, else with its worker.
+    pub fn abort(&self, number: ExecutionNo) {
+        let Some(worker) = self.live.borrow().get(&number).map(|live| live.worker) else { return };
+        let Some(worker) = worker.and_then(|worker| self.worker(worker)) else {
+            self.readers.borrow_mut().retain(|other| *other != number);
+            if let Some(session) = self.live.borrow().get(&number).map(|live| live.session)
+                && let Some(session) = self.sessions.borrow_mut().get_mut(&session)
+            {
+                session.held.retain(|other| *other != number);
+            }
+            return self.finish(number, Status::Aborted);
+        };
+        self.stop_reading(number);
+        self.send(&worker, &ToWorker::Abort { exec: number.0 + 1 });
+        let grace = self.config.abort_grace.as_millis() as u64;
+        self.server.after_ms(grace, move || {
+            let Some(engine) = engine() else { return };
+            let worker = engine.live.borrow().get(&number).and_then(|live| live.worker);
+            if let Some(worker) = worker.and_then(|worker| engine.worker(worker)) {
+                let reason = format!("was killed: an aborted execution did not end within AbortGrace ({grace} ms)");
+                engine.end_worker(&worker, Some(&reason));
+            }
+        });
+    }
+
+    /// What a worker had when it ended: what was sent ends with an error, the rest waits for the next worker.
+    pub fn lost_worker(&self, worker: WorkerNo, head: &str, sessions: &[SessionNo]) {
+        let (mut sent, queued) = self.schedule(|schedule, decisions| schedule.worker_gone(worker, decisions));
+        let in_worker = |live: &Live| live.worker == Some(worker);
+        let unscheduled: Vec<_> =
+            self.live.borrow().iter().filter(|(_, live)| in_worker(live)).map(|(number, _)| *number).collect();
+        sent.extend(unscheduled);
+        sent.sort_unstable();
+        sent.dedup();
+        for number in sent {
+            let place = self.place(number);
+            if let Some(live) = self.live.borrow_mut().get_mut(&number)
+                && let Some(run) = &mut live.stream_run
+            {
+                run.worker_died = true;
+            }
+            let id = self.shard.identifier(number.0);
+            self.end_with_error(number, &format!("WORKERDIED {head} in {place} of execution {id}"));
+        }
+        self.sessions_lost(sessions, head);
+        for number in queued {
+            self.enqueue(number);
+        }
+    }
+
+    /// The step that an execution was in, as far as it is known.
+    fn place(&self, number: ExecutionNo) -> String {
+        let live = self.live.borrow();
+        let Some(live) = live.get(&number) else { return "an unknown step".into() };
+        if let Some(step) = live.step
+            && let Some(name) = live.spec.step_name(step)
+        {
+            return format!("step {} '{name}'", step + 1);
+        }
+        match live.spec.steps.as_slice() {
+            [] => "its reader".into(),
+            [only] => format!("step 1 '{}'", only.kind.name()),
+            steps => {
+                let names: Vec<_> = steps.iter().map(|step| format!("'{}'", step.kind.name())).collect();
+                format!("one of the steps {}", names.join(", "))
+            }
+        }
+    }
+}

@@ -1,0 +1,536 @@
+//! Workers from birth to death: starting, handshake, frames, output, replacement.
+
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use redgrease_core::VERSION;
+use redgrease_core::codec::CODEC_VERSION;
+use redgrease_core::frame::{FromWorker, LogLevel as FrameLogLevel, PROTOCOL_VERSION, ToWorker};
+use redgrease_core::id::{ExecutionNo, SessionNo, WorkerNo};
+use redgrease_core::pool::Lease;
+use redgrease_ffi::LogLevel;
+use redgrease_ffi::event_loop::Readiness;
+
+use crate::engine::{Engine, engine};
+use crate::spawner::Spawned;
+use crate::worker::{Frames, Incoming, Worker};
+
+/// Code that may call the server: an execution, or (without one) a script or callback of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chain {
+    /// The execution.
+    pub exec: Option<ExecutionNo>,
+    /// The session.
+    pub session: SessionNo,
+}
+
+/// Bytes that may wait for one worker before it is taken for dead.
+const UNSENT_BYTES_MAX: usize = 1 << 30;
+
+impl Engine {
+    /// Watches the spawner and starts the first spare.
+    pub fn start_supervision(&self) -> Result<(), String> {
+        self.server.watch(self.spawner.wake_fd().as_raw_fd(), Readiness::Readable, || {
+            if let Some(engine) = engine() {
+                engine.workers_born();
+            }
+        })?;
+        self.start_workers();
+        Ok(())
+    }
+
+    /// Starts as many workers as the pool wants.
+    pub fn start_workers(&self) {
+        let Ok(python) = &self.python else { return };
+        let now = self.now_ms();
+        let waiting = self.waiting.borrow().len();
+        let starts = self.pool.borrow_mut().starts(waiting, now);
+        for number in starts {
+            if let Err(reason) = self.spawner.request(number, python.clone()) {
+                self.start_failed(number, &reason);
+            }
+        }
+        let retry = self.pool.borrow().retry_at_ms(now);
+        if let Some(at) = retry.filter(|_| waiting > 0) {
+            self.server.after_ms(at - now, || {
+                if let Some(engine) = engine() {
+                    engine.start_workers();
+                }
+            });
+        }
+    }
+
+    fn workers_born(&self) {
+        for (number, born) in self.spawner.answers() {
+            match born {
+                Ok(spawned) => self.adopt(number, spawned),
+                Err(reason) => self.start_failed(number, &reason),
+            }
+        }
+    }
+
+    fn start_failed(&self, number: WorkerNo, reason: &str) {
+        let failures = {
+            let mut pool = self.pool.borrow_mut();
+            pool.gone(number, self.now_ms());
+            pool.failures()
+        };
+        let text = format!("WORKERSTART worker {number} could not be started: {reason}");
+        if failures <= 3 {
+            self.server.log(LogLevel::Warning, &format!("rg: {text}"));
+        }
+        *self.start_error.borrow_mut() = Some(text);
+        self.fail_waiting_after(failures);
+        self.start_workers();
+    }
+
+    /// After several failed starts in a row there is no use in waiting: those who wait are told why.
+    fn fail_waiting_after(&self, failures: u32) {
+        const FAILED_STARTS_MAX: u32 = 3;
+        if failures < FAILED_STARTS_MAX {
+            return;
+        }
+        let reason = self.start_error.borrow().clone().unwrap_or_default();
+        let waiting: Vec<SessionNo> = self.waiting.borrow_mut().drain(..).collect();
+        for session in waiting {
+            self.session_without_worker(session, &reason);
+        }
+    }
+
+    fn adopt(&self, number: WorkerNo, spawned: Spawned) {
+        let worker = Rc::new(Worker::new(number, spawned));
+        self.workers.borrow_mut().insert(number, Rc::clone(&worker));
+        let watched = self.watch_worker(&worker);
+        if let Err(reason) = watched {
+            self.end_worker(&worker, Some(&reason));
+            return;
+        }
+        self.send(
+            &worker,
+            &ToWorker::Hello {
+                protocol: PROTOCOL_VERSION,
+                version: VERSION,
+                worker: number.0,
+                threads: 1,
+                record_bytes_max: self.config.record_bytes_max as u64,
+            },
+        );
+        self.server.after_ms(self.config.worker_start_max.as_millis() as u64, move || {
+            if let Some(engine) = engine()
+                && let Some(worker) = engine.worker(number).filter(|worker| !worker.ready.get())
+            {
+                engine.end_worker(&worker, Some("did not finish its handshake within WorkerStartMax"));
+            }
+        });
+    }
+
+    fn watch_worker(&self, worker: &Rc<Worker>) -> Result<(), String> {
+        let number = worker.number;
+        self.server.watch(worker.socket_fd(), Readiness::Readable, move || {
+            if let Some(engine) = engine() {
+                engine.socket_ready(number);
+            }
+        })?;
+        if let Some(fd) = worker.pid_fd() {
+            self.server.watch(fd, Readiness::Readable, move || {
+                if let Some(engine) = engine() {
+                    engine.process_ended(number);
+                }
+            })?;
+        }
+        for (stream, fd) in worker.output_fds().into_iter().enumerate() {
+            self.server.watch(fd, Readiness::Readable, move || {
+                if let Some(engine) = engine() {
+                    engine.output_ready(number, stream);
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn socket_ready(&self, number: WorkerNo) {
+        // Commands of functions must not land in the middle of a script, nor of a load: leave everything where it is.
+        if !self.may_work() {
+            return;
+        }
+        let Some(worker) = self.worker(number) else { return };
+        self.drain_backlog(&worker);
+        match worker.read() {
+            Incoming::Nothing => {}
+            Incoming::Frames(frames) => self.handle_frames(&worker, frames),
+            Incoming::Closed => self.end_worker(&worker, None),
+            Incoming::Broken(reason) => self.end_worker(&worker, Some(&broken(&reason))),
+        }
+    }
+
+    fn process_ended(&self, number: WorkerNo) {
+        if !self.may_work() {
+            return;
+        }
+        let Some(worker) = self.worker(number) else { return };
+        // What it said before its end still counts.
+        while let Incoming::Frames(frames) = worker.read() {
+            self.handle_frames(&worker, frames);
+        }
+        self.end_worker(&worker, None);
+    }
+
+    /// Frames that had to wait while the main thread waited for something else.
+    pub fn drain_backlog(&self, worker: &Rc<Worker>) {
+        let backlog = std::mem::take(&mut *worker.backlog.borrow_mut());
+        for body in backlog {
+            if worker.closed.get() {
+                return;
+            }
+            self.handle_body(worker, &body);
+        }
+    }
+
+    fn handle_frames(&self, worker: &Rc<Worker>, mut frames: Frames) {
+        while let Some(body) = frames.next_body() {
+            if worker.closed.get() {
+                return;
+            }
+            self.handle_body(worker, body);
+        }
+    }
+
+    /// Acts on one frame.
+    pub fn handle_body(&self, worker: &Rc<Worker>, body: &[u8]) {
+        match FromWorker::parse(body) {
+            Ok(frame) => {
+                if let Err(reason) = self.handle(worker, frame) {
+                    self.end_worker(worker, Some(&broken(&reason)));
+                }
+            }
+            Err(error) => self.end_worker(worker, Some(&broken(&error.to_string()))),
+        }
+    }
+
+    fn handle(&self, worker: &Rc<Worker>, frame: FromWorker<'_>) -> Result<(), String> {
+        let early = !worker.ready.get() && !matches!(frame, FromWorker::Ready { .. } | FromWorker::Log { .. });
+        if early {
+            return Err("it spoke before its handshake".into());
+        }
+        match frame {
+            FromWorker::Ready { protocol, codec, python, package, .. } => {
+                if (protocol, codec) != (PROTOCOL_VERSION, CODEC_VERSION) {
+                    return Err(format!(
+                        "the package {package} of its interpreter speaks protocol {protocol} and codec {codec}, the \
+                         module {VERSION} speaks {PROTOCOL_VERSION} and {CODEC_VERSION}: install the package that \
+                         came with the module"
+                    ));
+                }
+                worker.ready.set(true);
+                let text = format!(
+                    "rg: worker {} is ready (pid {}, Python {python}, package {package})",
+                    worker.number, worker.pid
+                );
+                self.server.log(LogLevel::Verbose, &text);
+                self.pool.borrow_mut().ready(worker.number);
+                *self.start_error.borrow_mut() = None;
+                self.serve_waiting();
+            }
+            FromWorker::ScriptDone { request, error, blob } => {
+                self.script_done(worker, SessionNo(request), error, blob);
+            }
+            FromWorker::Call { call, exec, session, op } => {
+                self.call(worker, call, execution(exec), SessionNo(session), op);
+            }
+            FromWorker::Progress { exec, step } => {
+                if let Some(exec) = execution(exec) {
+                    self.progress(worker, exec, step);
+                }
+            }
+            FromWorker::Output { exec, records } => {
+                if let Some(exec) = execution(exec) {
+                    self.output(worker, exec, &records);
+                }
+            }
+            FromWorker::Done { exec, aborted, records, errors, .. } => {
+                if let Some(exec) = execution(exec) {
+                    self.done(worker, exec, aborted, &records, &errors);
+                }
+            }
+            FromWorker::Consumed { exec, bytes } => {
+                if let Some(exec) = execution(exec) {
+                    self.consumed(worker, exec, bytes);
+                }
+            }
+            FromWorker::Stop { exec } => {
+                if let Some(exec) = execution(exec) {
+                    self.stop_reader(worker, exec);
+                }
+            }
+            FromWorker::Log { session, level, message } => {
+                let level = match level {
+                    FrameLogLevel::Debug => LogLevel::Debug,
+                    FrameLogLevel::Verbose => LogLevel::Verbose,
+                    FrameLogLevel::Notice => LogLevel::Notice,
+                    FrameLogLevel::Warning => LogLevel::Warning,
+                };
+                let text = String::from_utf8_lossy(message);
+                if session == 0 {
+                    self.server.log(level, &format!("rg: worker {}: {text}", worker.number));
+                } else {
+                    self.server.log(level, &format!("GEARS: {text}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn output_ready(&self, number: WorkerNo, stream: usize) {
+        let Some(worker) = self.worker(number) else { return };
+        let (lines, open) = worker.output_lines(stream);
+        self.log_output(&worker, stream, &lines);
+        if !open {
+            self.server.unwatch(worker.output_fds()[stream], Readiness::Readable);
+        }
+    }
+
+    fn log_output(&self, worker: &Worker, stream: usize, lines: &[String]) {
+        let (name, level) = [("stdout", LogLevel::Notice), ("stderr", LogLevel::Warning)][stream];
+        let session = worker.session_name.borrow();
+        for line in lines {
+            self.server.log(level, &format!("rg: worker {} session '{session}' {name}: {line}", worker.number));
+        }
+    }
+
+    /// Sends a frame; it is written at the latest before the loop sleeps.
+    pub fn send(&self, worker: &Worker, frame: &ToWorker<'_>) {
+        if worker.send(frame) {
+            self.unflushed.borrow_mut().push(worker.number);
+        }
+        if worker.unsent() > UNSENT_BYTES_MAX {
+            worker.kill(Some(&format!("was killed: it left more than {UNSENT_BYTES_MAX} bytes unread")));
+        }
+    }
+
+    /// Writes what was collected for the workers.
+    pub fn flush_workers(&self) {
+        loop {
+            let Some(number) = self.unflushed.borrow_mut().pop() else { return };
+            let Some(worker) = self.worker(number) else { continue };
+            if worker.flush() {
+                self.flush_when_writable(&worker);
+            }
+        }
+    }
+
+    fn flush_when_writable(&self, worker: &Worker) {
+        let (number, fd) = (worker.number, worker.socket_fd());
+        let watched = self.server.watch(fd, Readiness::Writable, move || {
+            let Some(engine) = engine() else { return };
+            let done = engine.worker(number).is_none_or(|worker| !worker.flush());
+            if done {
+                engine.server.unwatch(fd, Readiness::Writable);
+            }
+        });
+        if let Err(reason) = watched {
+            worker.kill(Some(&format!("was killed: {reason}")));
+        }
+    }
+
+    /// Gives workers to sessions that wait, and starts more if they are needed.
+    pub fn serve_waiting(&self) {
+        loop {
+            let Some(session) = self.waiting.borrow().front().copied() else { break };
+            let environment = self.sessions.borrow().get(&session).map(|session| session.environment.clone());
+            let Some(environment) = environment else {
+                self.waiting.borrow_mut().pop_front();
+                continue;
+            };
+            let lease = self.pool.borrow_mut().lease(session, &environment);
+            match lease {
+                Lease::Granted(number) => {
+                    self.waiting.borrow_mut().pop_front();
+                    self.session_got_worker(session, number);
+                }
+                Lease::Wait => {
+                    self.make_room();
+                    break;
+                }
+            }
+        }
+        self.start_workers();
+    }
+
+    /// Ends an idle worker of another environment when it stands in the way of one that is wanted.
+    fn make_room(&self) {
+        let in_the_way = self.pool.borrow().in_the_way();
+        if let Some(worker) = in_the_way.and_then(|number| self.worker(number)) {
+            self.dismiss(&worker);
+        }
+    }
+
+    /// Ends a worker that is not needed any more.
+    pub fn dismiss(&self, worker: &Rc<Worker>) {
+        self.send(worker, &ToWorker::Shutdown);
+        worker.flush();
+        self.bury(worker);
+    }
+
+    /// A worker's end, wanted (`reason`) or not: its executions end with errors, its sessions move.
+    pub fn end_worker(&self, worker: &Rc<Worker>, reason: Option<&str>) {
+        if worker.closed.get() {
+            return;
+        }
+        worker.kill_if_alive(reason);
+        let fate = worker.fate();
+        for stream in 0..2 {
+            loop {
+                let (lines, open) = worker.output_lines(stream);
+                self.log_output(worker, stream, &lines);
+                if !open || lines.is_empty() {
+                    break;
+                }
+            }
+        }
+        let started = worker.ready.get();
+        let sessions = self.bury(worker);
+        let head = format!("worker {} (pid {}) {fate}", worker.number, worker.pid);
+        self.worker_deaths.set(self.worker_deaths.get() + 1);
+        if started {
+            self.server.log(LogLevel::Warning, &format!("rg: WORKERDIED {head}"));
+        } else {
+            let text = format!(
+                "WORKERSTART {head} before its handshake; is the package redgrease installed for {}?",
+                self.python_name()
+            );
+            let failures = self.pool.borrow().failures();
+            if failures <= 3 {
+                self.server.log(LogLevel::Warning, &format!("rg: {text}"));
+            }
+            *self.start_error.borrow_mut() = Some(text);
+            self.fail_waiting_after(failures);
+        }
+        self.lost_worker(worker.number, &head, &sessions);
+        self.serve_waiting();
+    }
+
+    /// The interpreter, for messages.
+    pub fn python_name(&self) -> String {
+        self.python.as_ref().map_or_else(Clone::clone, |path| path.display().to_string())
+    }
+
+    /// Takes a worker out of all tables; returns its sessions.
+    fn bury(&self, worker: &Rc<Worker>) -> Vec<SessionNo> {
+        worker.closed.set(true);
+        self.past_peak_bytes.set(self.past_peak_bytes.get() + crate::memory::peak_bytes(worker.pid));
+        self.server.unwatch(worker.socket_fd(), Readiness::Readable);
+        self.server.unwatch(worker.socket_fd(), Readiness::Writable);
+        if let Some(fd) = worker.pid_fd() {
+            self.server.unwatch(fd, Readiness::Readable);
+        }
+        for fd in worker.output_fds() {
+            self.server.unwatch(fd, Readiness::Readable);
+        }
+        self.workers.borrow_mut().remove(&worker.number);
+        self.pool.borrow_mut().gone(worker.number, self.now_ms())
+    }
+
+    /// Ends all workers: the server is about to end.
+    pub fn shut_down(&self) {
+        let workers: Vec<_> = self.workers.borrow().values().cloned().collect();
+        for worker in workers {
+            worker.kill(None);
+        }
+    }
+
+    /// Waits for one execution of a worker while serving only what belongs to `chain`; everything else is kept for later.
+    ///
+    /// # Errors
+    /// The worker ended, or `SyncMaxTime` passed (then it has been ended).
+    pub fn wait_for(
+        &self,
+        worker: &Rc<Worker>,
+        chain: &[Chain],
+        until: impl Fn() -> bool,
+        limit: Duration,
+    ) -> Result<(), String> {
+        let deadline = std::time::Instant::now() + limit;
+        loop {
+            worker.flush();
+            if until() {
+                return Ok(());
+            }
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                let reason =
+                    format!("was killed: the server waited longer than SyncMaxTime ({} ms)", limit.as_millis());
+                self.end_worker(worker, Some(&reason));
+                return Err(format!("WORKERDIED worker {} (pid {}) {reason}", worker.number, worker.pid));
+            }
+            if !worker.wait(left) {
+                continue;
+            }
+            match worker.read() {
+                Incoming::Nothing => {
+                    if worker.has_ended() {
+                        self.end_worker(worker, None);
+                    }
+                }
+                Incoming::Frames(mut frames) => {
+                    while let Some(body) = frames.next_body() {
+                        if concerns(body, chain) && !worker.closed.get() {
+                            self.handle_body(worker, body);
+                        } else {
+                            worker.backlog.borrow_mut().push(body.to_vec());
+                        }
+                    }
+                }
+                Incoming::Closed => self.end_worker(worker, None),
+                Incoming::Broken(reason) => self.end_worker(worker, Some(&broken(&reason))),
+            }
+            if worker.closed.get() && !until() {
+                return Err(format!("WORKERDIED worker {} (pid {}) {}", worker.number, worker.pid, worker.fate()));
+            }
+        }
+    }
+
+    /// After a wait: what was kept is handled in the next turn of the loop.
+    pub fn revive_backlog(&self, worker: &Worker) {
+        if worker.backlog.borrow().is_empty() {
+            return;
+        }
+        let number = worker.number;
+        self.server.after_ms(0, move || {
+            if let Some(engine) = engine()
+                && let Some(worker) = engine.worker(number)
+            {
+                engine.drain_backlog(&worker);
+            }
+        });
+    }
+}
+
+fn execution(number: u64) -> Option<ExecutionNo> {
+    number.checked_sub(1).map(ExecutionNo)
+}
+
+fn broken(reason: &str) -> String {
+    format!("was killed: it broke the protocol: {reason}")
+}
+
+/// Whether a frame belongs to code that is being waited for; log lines always may pass.
+fn concerns(body: &[u8], chain: &[Chain]) -> bool {
+    let number = match FromWorker::parse(body) {
+        Ok(FromWorker::Log { .. }) | Err(_) => return true,
+        Ok(FromWorker::Call { exec: 0, session, .. } | FromWorker::ScriptDone { request: session, .. }) => {
+            return chain.contains(&Chain { exec: None, session: SessionNo(session) });
+        }
+        Ok(
+            FromWorker::Call { exec, .. }
+            | FromWorker::Progress { exec, .. }
+            | FromWorker::Output { exec, .. }
+            | FromWorker::Done { exec, .. }
+            | FromWorker::Consumed { exec, .. }
+            | FromWorker::Stop { exec },
+        ) => exec,
+        Ok(FromWorker::Ready { .. }) => return false,
+    };
+    let number = execution(number);
+    number.is_some() && chain.iter().any(|member| member.exec == number)
+}

@@ -1,0 +1,360 @@
+//! One worker process: its socket, its output, its end.
+//!
+//! Nothing here decides anything: bytes go out, frames and lines come in, and the process is ended on request.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+use redgrease_core::frame::{FRAME_BYTES_MAX, ToWorker, split};
+use redgrease_core::id::WorkerNo;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::spawner::Spawned;
+
+/// Bytes read from a worker in one turn of the server's loop.
+const READ_BYTES_PER_TURN: usize = 1 << 20;
+
+/// Bytes asked for with one read.
+const CHUNK_BYTES: usize = 64 << 10;
+
+thread_local! {
+    static CHUNK: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK_BYTES]);
+}
+
+/// Bytes of a worker's output that go to the log per second; the rest is counted and dropped.
+const LOG_BYTES_PER_S: usize = 64 << 10;
+
+/// A line of output is cut to this many bytes.
+const LINE_BYTES_MAX: usize = 8 << 10;
+
+/// Whole frames, cut out of what was read.
+pub struct Frames {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Frames {
+    /// The body of the next frame.
+    pub fn next_body(&mut self) -> Option<&[u8]> {
+        // What stands here was checked by `Worker::read`.
+        let (body, taken) = split(&self.bytes[self.at..]).ok()??;
+        let start = self.at + (taken - body.len());
+        self.at += taken;
+        Some(&self.bytes[start..self.at])
+    }
+}
+
+/// What reading brought.
+pub enum Incoming {
+    /// So far nothing whole.
+    Nothing,
+    /// Frames.
+    Frames(Frames),
+    /// The other end is closed.
+    Closed,
+    /// What came is not our protocol.
+    Broken(String),
+}
+
+#[derive(Default)]
+struct Lines {
+    partial: Vec<u8>,
+    window_start: Option<Instant>,
+    spent: usize,
+    dropped: usize,
+}
+
+/// A worker process.
+pub struct Worker {
+    /// Its number.
+    pub number: WorkerNo,
+    /// Its process id.
+    pub pid: u32,
+    /// It finished its handshake.
+    pub ready: Cell<bool>,
+    /// Nothing is read from it or sent to it any more.
+    pub closed: Cell<bool>,
+    /// Frames of others that came while the main thread waited for one execution.
+    pub backlog: RefCell<Vec<Vec<u8>>>,
+    /// What it said last about the script that it runs: for its log lines.
+    pub session_name: RefCell<String>,
+    child: RefCell<Child>,
+    socket: OwnedFd,
+    pidfd: Option<OwnedFd>,
+    output: [OwnedFd; 2],
+    lines: [RefCell<Lines>; 2],
+    out: RefCell<Vec<u8>>,
+    incoming: RefCell<Vec<u8>>,
+    /// Why we ended it, if we did.
+    verdict: RefCell<Option<String>>,
+}
+
+impl Worker {
+    /// Takes a new process over.
+    pub fn new(number: WorkerNo, spawned: Spawned) -> Worker {
+        Worker {
+            number,
+            pid: spawned.child.id(),
+            ready: Cell::new(false),
+            closed: Cell::new(false),
+            backlog: RefCell::default(),
+            session_name: RefCell::default(),
+            child: RefCell::new(spawned.child),
+            socket: spawned.socket,
+            pidfd: spawned.pidfd,
+            output: spawned.output,
+            lines: Default::default(),
+            out: RefCell::default(),
+            incoming: RefCell::default(),
+            verdict: RefCell::default(),
+        }
+    }
+
+    /// Descriptor of its socket.
+    pub fn socket_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    /// Descriptor that is readable once the process has ended.
+    pub fn pid_fd(&self) -> Option<RawFd> {
+        self.pidfd.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Descriptors of its standard output and error.
+    pub fn output_fds(&self) -> [RawFd; 2] {
+        [self.output[0].as_raw_fd(), self.output[1].as_raw_fd()]
+    }
+
+    /// Puts a frame into the outgoing buffer; returns whether the buffer was empty before.
+    pub fn send(&self, frame: &ToWorker<'_>) -> bool {
+        let mut out = self.out.borrow_mut();
+        let first = out.is_empty();
+        if !self.closed.get() {
+            frame.write(&mut out);
+        }
+        first
+    }
+
+    /// Bytes that wait to be written.
+    pub fn unsent(&self) -> usize {
+        self.out.borrow().len()
+    }
+
+    /// Writes what the socket takes; returns whether something is left. A closed socket shows when reading.
+    pub fn flush(&self) -> bool {
+        let mut out = self.out.borrow_mut();
+        let mut written = 0;
+        while written < out.len() {
+            match rustix::net::send(&self.socket, &out[written..], rustix::net::SendFlags::NOSIGNAL) {
+                Ok(0) => break,
+                Ok(count) => written += count,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => break,
+                Err(_) => {
+                    out.clear();
+                    return false;
+                }
+            }
+        }
+        out.drain(..written);
+        if out.is_empty() && out.capacity() > 1 << 20 {
+            *out = Vec::new();
+        }
+        !out.is_empty()
+    }
+
+    /// Reads what is there, up to a bound, and cuts whole frames out of it.
+    pub fn read(&self) -> Incoming {
+        let mut buffer = self.incoming.borrow_mut();
+        let mut total = 0;
+        let mut closed = false;
+        while total < READ_BYTES_PER_TURN {
+            let result = CHUNK.with_borrow_mut(|chunk| {
+                let count = rustix::io::read(&self.socket, &mut chunk[..])?;
+                buffer.extend_from_slice(&chunk[..count]);
+                Ok(count)
+            });
+            match result {
+                Ok(CHUNK_BYTES) => total += CHUNK_BYTES,
+                Ok(0) => closed = true,
+                Ok(_) | Err(rustix::io::Errno::AGAIN) => break,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => closed = true,
+            }
+            if closed {
+                break;
+            }
+        }
+        let mut whole = 0;
+        loop {
+            match split(&buffer[whole..]) {
+                Ok(Some((_, taken))) => whole += taken,
+                Ok(None) => break,
+                Err(error) => return Incoming::Broken(error.to_string()),
+            }
+        }
+        debug_assert!(buffer.len() - whole <= FRAME_BYTES_MAX + 4);
+        if whole == 0 {
+            return if closed { Incoming::Closed } else { Incoming::Nothing };
+        }
+        let rest = buffer.split_off(whole);
+        let bytes = std::mem::replace(&mut *buffer, rest);
+        // When the end came with frames before it, the next read says so again.
+        Incoming::Frames(Frames { bytes, at: 0 })
+    }
+
+    /// Waits until its socket or its process has news; `false` when the time is over.
+    pub fn wait(&self, time: Duration) -> bool {
+        let time = rustix::time::Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
+        let wanted = if self.unsent() > 0 { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        let mut fds = vec![PollFd::new(&self.socket, wanted)];
+        if let Some(pidfd) = &self.pidfd {
+            fds.push(PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN));
+        }
+        matches!(poll(&mut fds, Some(&time)), Ok(count) if count > 0)
+    }
+
+    /// The lines that it wrote to standard output (0) or error (1) since the last call.
+    pub fn output_lines(&self, stream: usize) -> (Vec<String>, bool) {
+        let mut state = self.lines[stream].borrow_mut();
+        let mut chunk = [0; 16 << 10];
+        let mut lines = Vec::new();
+        let count = match rustix::io::read(&self.output[stream], &mut chunk) {
+            Ok(count) => count,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return (lines, true),
+            Err(_) => 0,
+        };
+        let ended = count == 0;
+        let now = Instant::now();
+        if state.window_start.is_none_or(|start| now.duration_since(start) >= Duration::from_secs(1)) {
+            if state.dropped > 0 {
+                lines.push(format!(
+                    "({} bytes of output dropped: more than {LOG_BYTES_PER_S} in a second)",
+                    state.dropped
+                ));
+            }
+            (state.window_start, state.spent, state.dropped) = (Some(now), 0, 0);
+        }
+        let mut take = |state: &mut Lines, line: &[u8]| {
+            if state.spent + line.len() > LOG_BYTES_PER_S {
+                state.dropped += line.len();
+            } else {
+                state.spent += line.len();
+                lines.push(String::from_utf8_lossy(line).into_owned());
+            }
+        };
+        for part in chunk[..count].split_inclusive(|byte| *byte == b'\n') {
+            state.partial.extend_from_slice(part);
+            if part.ends_with(b"\n") || state.partial.len() >= LINE_BYTES_MAX {
+                let mut line = std::mem::take(&mut state.partial);
+                if line.last() == Some(&b'\n') {
+                    line.pop();
+                }
+                take(&mut state, &line);
+            }
+        }
+        if ended && !state.partial.is_empty() {
+            let line = std::mem::take(&mut state.partial);
+            take(&mut state, &line);
+        }
+        (lines, !ended)
+    }
+
+    /// Ends the process and everything that it started; the reason is told by [`Worker::fate`].
+    pub fn kill(&self, reason: Option<&str>) {
+        if let Some(reason) = reason {
+            self.verdict.borrow_mut().get_or_insert_with(|| reason.to_owned());
+        }
+        if let Some(group) = Pid::from_raw(self.pid as i32) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = self.child.borrow_mut().kill();
+    }
+
+    /// Whether the process has ended.
+    pub fn has_ended(&self) -> bool {
+        match self.child.borrow_mut().try_wait() {
+            Ok(status) => status.is_some(),
+            Err(_) => true,
+        }
+    }
+
+    /// Ends the process unless it has ended by itself, so that its own signal or status is what is told.
+    pub fn kill_if_alive(&self, reason: Option<&str>) {
+        if self.has_ended() {
+            self.kill(None);
+        } else if reason.is_some() {
+            self.kill(reason);
+        } else {
+            // Its socket is closed: usually the process is just ending.
+            if self.ends_within(Duration::from_millis(50)) {
+                self.kill(None);
+            } else {
+                self.kill(Some("was killed: it closed its connection to the server"));
+            }
+        }
+    }
+
+    fn ends_within(&self, time: Duration) -> bool {
+        if let Some(pidfd) = &self.pidfd {
+            let time = rustix::time::Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) };
+            let _ = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&time));
+        }
+        self.has_ended()
+    }
+
+    /// Waits a moment for the process to end and says why it did: the verdict first, else signal or status.
+    pub fn fate(&self) -> String {
+        let deadline = Instant::now() + Duration::from_millis(20);
+        let status = loop {
+            match self.child.borrow_mut().try_wait() {
+                Ok(Some(status)) => break Some(status),
+                // The server's own wait for its children may have been faster.
+                Err(_) => break None,
+                Ok(None) if Instant::now() >= deadline => break None,
+                Ok(None) => {
+                    let Some(pidfd) = &self.pidfd else { break None };
+                    let time = rustix::time::Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+                    let _ = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&time));
+                }
+            }
+        };
+        match (&*self.verdict.borrow(), status) {
+            (Some(verdict), _) => verdict.clone(),
+            (None, Some(status)) => describe(status),
+            (None, None) => "ended".to_owned(),
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.kill(None);
+        let _ = self.child.borrow_mut().try_wait();
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => format!("was killed by signal {signal}{}", signal_name(signal)),
+        (None, Some(code)) => format!("exited with status {code}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        4 => " (SIGILL)",
+        6 => " (SIGABRT)",
+        7 => " (SIGBUS)",
+        8 => " (SIGFPE)",
+        9 => " (SIGKILL)",
+        11 => " (SIGSEGV)",
+        15 => " (SIGTERM)",
+        _ => "",
+    }
+}
