@@ -249,15 +249,8 @@ impl Registrations {
         self.keys.iter().any(filters)
     }
 
-    /// KeysReader registrations that match an event, in the order of registration. `key_type` is asked at most once.
-    pub fn for_event(
-        &self,
-        event: &str,
-        key: &[u8],
-        key_type: impl FnOnce() -> KeyType,
-    ) -> Vec<(RegistrationNo, Mode)> {
-        let mut key_type_of = Some(key_type);
-        let mut known_type = None;
+    /// KeysReader registrations that match an event, in the order of registration.
+    pub fn for_event(&self, event: &str, key: &[u8], key_type: KeyType) -> Vec<(RegistrationNo, Mode)> {
         let mut matching = Vec::new();
         for number in &self.keys {
             let Some(registration) = self.all.get(number) else { continue };
