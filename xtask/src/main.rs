@@ -1,1 +1,68 @@
-fn main() {}
+//! Chores of this repository, as ordinary programs instead of shell scripts.
+//!
+//! `cargo run -p xtask -- check-arrows` holds the walls of ARCHITECTURE.md: which crate may depend on which, where
+//! `unsafe` may be written, and what the core may not reach.
+
+mod arrows;
+mod purity;
+mod unsafety;
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["check-arrows"] => match check_arrows() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("check-arrows: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+        _ => {
+            eprintln!("usage: cargo run -p xtask -- check-arrows");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs all three checks and reports everything that is broken, not only the first thing.
+fn check_arrows() -> Result<()> {
+    let metadata = cargo_metadata()?;
+    let packages = arrows::packages(&metadata)?;
+    let root = Path::new(metadata["workspace_root"].as_str().context("cargo metadata without a workspace_root")?);
+
+    let mut broken = arrows::check(&packages);
+    broken.extend(unsafety::check(&read(&root.join("Cargo.toml"))?, &manifests(&packages)?)?);
+    for package in packages.iter().filter(|package| package.name == purity::ROOM) {
+        broken.extend(purity::check_directory(&package.directory().join("src"))?);
+    }
+    if !broken.is_empty() {
+        bail!("{} broken:\n  {}", broken.len(), broken.join("\n  "));
+    }
+    println!("check-arrows: {} crates, all arrows as in ARCHITECTURE.md", packages.len());
+    Ok(())
+}
+
+fn cargo_metadata() -> Result<serde_json::Value> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .output()
+        .context("cargo metadata could not be run")?;
+    if !output.status.success() {
+        bail!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    serde_json::from_slice(&output.stdout).context("cargo metadata did not print JSON")
+}
+
+fn manifests(packages: &[arrows::Package]) -> Result<Vec<(String, String)>> {
+    packages.iter().map(|package| Ok((package.name.clone(), read(&package.manifest)?))).collect()
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}

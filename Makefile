@@ -1,0 +1,100 @@
+# Thin lines over ordinary tools. `make help` lists them. What must be there: cargo, a C compiler, Python 3.11 or newer.
+#
+# Contract: `make build` leaves the server module at target/release/libredgrease.so, and an environment .venv with the
+# package and the `redgrease` command in it.
+
+PYTHON ?= python3
+CARGO_FLAGS ?=
+PYTEST_FLAGS ?= -n 2
+
+VENV := .venv
+PY := $(VENV)/bin/python
+CARGO := $(PY) tools/with_libclang.py cargo
+# One interpreter for PyO3 everywhere, so that no line below rebuilds what another built.
+export PYO3_PYTHON := $(CURDIR)/$(VENV)/bin/python
+
+EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/redgrease-py crates/redgrease-core -name '*.rs' -o -name Cargo.toml)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench lint fix pins clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+tools:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.88 or newer, see https://rustup.rs" >&2; exit 1; }
+	@command -v gcc >/dev/null || { echo "gcc is missing. Debian, as root: apt-get install gcc libc6-dev" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or newer. Debian, as root: apt-get install python3 python3-venv" >&2; exit 1; }
+
+$(VENV)/.made: tools/make_venv.py | tools
+	$(PYTHON) tools/make_venv.py $(VENV)
+	@touch $@
+
+$(VENV)/.requirements: tools/requirements-dev.txt $(VENV)/.made
+	$(PY) -m pip install --quiet --disable-pip-version-check -r $<
+	@! $(PY) tools/with_libclang.py --needed || $(PY) -m pip install --quiet --disable-pip-version-check libclang==18.1.1
+	@touch $@
+
+# The package itself, editable: Python sources are used where they lie, the extension is built by maturin.
+$(VENV)/.package: $(EXTENSION_SOURCES) $(VENV)/.requirements
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+build: tools $(VENV)/.package ## Build the server module, the command and the Python package
+	@$(CARGO) build --release $(CARGO_FLAGS) -p redgrease-module -p redgrease-cli
+	@cmp -s target/release/redgrease $(VENV)/bin/redgrease || install -m 755 target/release/redgrease $(VENV)/bin/redgrease
+
+quickstart: build ## Start a server and run the examples of the README in it
+	@$(PY) examples/quickstart.py
+
+test: test-rust test-python test-e2e ## Run the tests (slow ones left out)
+
+test-rust: tools $(VENV)/.requirements
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		$(CARGO) nextest run $(CARGO_FLAGS) --workspace --exclude redgrease-py && $(CARGO) test $(CARGO_FLAGS) --doc --workspace --exclude redgrease-py; \
+	else $(CARGO) test $(CARGO_FLAGS) --workspace --exclude redgrease-py; fi
+
+test-python: build
+	$(PY) -m pytest $(PYTEST_FLAGS) -m "not slow" tests/python
+
+test-e2e: build
+	$(PY) -m pytest $(PYTEST_FLAGS) -m "not slow" tests/e2e
+
+test-all: test-rust build test-wheel ## Run all tests: also the slow ones, and the wheel in an empty environment
+	$(PY) -m pytest $(PYTEST_FLAGS)
+
+wheel: build ## Build a wheel with command, module and extension into dist/
+	@mkdir -p dist
+	$(PY) -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist .
+
+test-wheel: wheel
+	$(PY) tools/try_wheel.py dist
+
+bench: build ## Measure against the yardsticks and print ratios
+	@$(PY) benches/bench.py
+
+lint: tools $(VENV)/.requirements ## Check formatting, warnings, docs, types and the arrows between crates
+	cargo fmt --all --check
+	$(CARGO) clippy $(CARGO_FLAGS) --quiet --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc $(CARGO_FLAGS) --quiet --workspace --no-deps
+	cargo run --quiet $(CARGO_FLAGS) -p xtask -- check-arrows
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+fix: tools $(VENV)/.requirements ## Format all sources
+	cargo fmt --all
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+pins: $(VENV)/.requirements ## Write tools/requirements-dev.txt anew, with today's newest versions
+	$(PY) -m pip install --quiet --disable-pip-version-check uv
+	{ echo '# Exact versions of the development environment (Python 3.11 and newer); `make pins` writes this file.'; \
+	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --group dev pyproject.toml; \
+	} > tools/requirements-dev.new
+	mv tools/requirements-dev.new tools/requirements-dev.txt
+
+clean: ## Remove everything that was built
+	cargo clean
+	rm -rf $(VENV) dist redgrease.data python/redgrease/_native*.so .pytest_cache .mypy_cache .ruff_cache
