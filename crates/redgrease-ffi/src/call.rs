@@ -188,8 +188,8 @@ impl<'a> ReplyView<'a> {
             raw::REDISMODULE_REPLY_STRING => ReplyKind::String,
             raw::REDISMODULE_REPLY_ERROR => ReplyKind::Error,
             raw::REDISMODULE_REPLY_INTEGER => ReplyKind::Int,
-            // SAFETY: an array.
             raw::REDISMODULE_REPLY_ARRAY => {
+                // SAFETY: a valid reply, which is an array.
                 ReplyKind::Array(unsafe { api!(RedisModule_CallReplyLength)(self.reply.as_ptr()) })
             }
             raw::REDISMODULE_REPLY_NULL => ReplyKind::Null,

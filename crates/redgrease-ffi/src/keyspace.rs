@@ -116,7 +116,7 @@ impl Server {
     ///
     /// # Errors
     /// The server refuses.
-    pub fn subscribe_keyspace(&self, handler: fn(event: &str, key: &[u8])) -> Result<(), String> {
+    pub fn subscribe_keyspace(&self, handler: KeyHandler) -> Result<(), String> {
         NOTIFY.set(Some(handler));
         let types = raw::REDISMODULE_NOTIFY_ALL | raw::REDISMODULE_NOTIFY_KEY_MISS | raw::REDISMODULE_NOTIFY_MODULE;
         // SAFETY: a valid context of this module and a static callback.
@@ -157,8 +157,11 @@ impl Server {
     }
 }
 
+/// Called with the event's name and the key.
+type KeyHandler = fn(event: &str, key: &[u8]);
+
 thread_local! {
-    static NOTIFY: Cell<Option<fn(&str, &[u8])>> = const { Cell::new(None) };
+    static NOTIFY: Cell<Option<KeyHandler>> = const { Cell::new(None) };
 }
 
 unsafe extern "C" fn scanned(

@@ -172,12 +172,14 @@ impl Engine {
         }
         let paused = self.server.must_not_replicate();
         let flags = self.server.flags();
-        let options = CallOptions {
-            user: Some(&user),
-            replicate: true,
-            deny_oom: true,
-            deny_write: paused || (flags.replica() && flags.read_only()),
+        let refusal = match () {
+            () if paused => Some("PAUSED clients are paused, and a sync function cannot wait".to_owned()),
+            () if flags.replica() && flags.read_only() => {
+                Some("READONLY You can't write against a read only replica.".to_owned())
+            }
+            () => self.write_refusal(),
         };
+        let options = CallOptions { user: Some(&user), replicate: true, deny_oom: true, deny_write: refusal.is_some() };
         let reply = self.server.call(argv, options).map_err(|error| match error {
             CallError::BadName => "ERR the command's name holds a NUL".to_owned(),
             CallError::NoUser(user) => {
@@ -188,10 +190,11 @@ impl Engine {
         let view = reply.view();
         if view.kind() == ReplyKind::Error {
             let text = String::from_utf8_lossy(view.bytes()).into_owned();
-            if paused && text.to_ascii_lowercase().contains("write") {
-                return Err(format!("PAUSED clients are paused, and a sync function cannot wait: {text}"));
-            }
-            return Err(text);
+            return Err(match refusal {
+                // The server's own text for the flag that denies writes.
+                Some(refusal) if text.contains("write is not allowed") => refusal,
+                _ => text,
+            });
         }
         encode(&reply)
     }

@@ -78,6 +78,9 @@ pub struct Engine {
     /// Calls that may not be served now.
     pub deferred: RefCell<VecDeque<crate::calls::Deferred>>,
 
+    /// Whether clients may write, as last asked.
+    pub health: RefCell<crate::health::Health>,
+
     /// All registrations.
     pub registrations: RefCell<Registrations>,
     /// Stream registrations at work.
@@ -141,6 +144,7 @@ impl Engine {
             sync_chain: RefCell::default(),
             atomic: RefCell::default(),
             deferred: RefCell::default(),
+            health: RefCell::default(),
             registrations: RefCell::default(),
             streams: RefCell::default(),
             subscribed: Cell::new(false),

@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`engine`]: the state, and what is looked up in it; [`config`], [`python`]: load arguments, the interpreter;
 //! - [`commands`], [`dump`], [`reply`]: the `RG.*` commands and their answers;
-//! - [`sessions`], [`runs`], [`calls`]: scripts, executions, what functions ask of the server;
+//! - [`sessions`], [`runs`], [`calls`], [`health`]: scripts, executions, what functions ask of the server;
 //! - [`events`], [`streams`], [`readers`], [`pump`]: where records come from;
 //! - [`supervisor`], [`worker`], [`spawner`], [`requirements`], [`memory`]: processes.
 //!
@@ -15,6 +15,7 @@ mod config;
 mod dump;
 mod engine;
 mod events;
+mod health;
 mod memory;
 mod pump;
 mod python;

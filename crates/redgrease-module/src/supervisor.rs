@@ -293,6 +293,11 @@ impl Engine {
     fn log_output(&self, worker: &Worker, stream: usize, lines: &[String]) {
         let (name, level) = [("stdout", LogLevel::Notice), ("stderr", LogLevel::Warning)][stream];
         let session = worker.session_name.borrow();
+        if stream == 1
+            && let Some(last) = lines.iter().rfind(|line| !line.trim().is_empty())
+        {
+            last.clone_into(&mut worker.last_words.borrow_mut());
+        }
         for line in lines {
             self.server.log(level, &format!("rg: worker {} session '{session}' {name}: {line}", worker.number));
         }
@@ -395,9 +400,10 @@ impl Engine {
         if started {
             self.server.log(LogLevel::Warning, &format!("rg: WORKERDIED {head}"));
         } else {
+            let python = self.python_name();
+            let words = worker.last_words.borrow();
             let text = format!(
-                "WORKERSTART {head} before its handshake; is the package redgrease installed for {}?",
-                self.python_name()
+                "WORKERSTART {head} before its handshake; is the package redgrease installed for {python}? Its last words: {words}"
             );
             let failures = self.pool.borrow().failures();
             if failures <= 3 {

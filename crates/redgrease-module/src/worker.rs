@@ -89,6 +89,8 @@ pub struct Worker {
     lines: [RefCell<Lines>; 2],
     out: RefCell<Vec<u8>>,
     incoming: RefCell<Vec<u8>>,
+    /// The last line that it wrote to standard error.
+    pub last_words: RefCell<String>,
     /// Why we ended it, if we did.
     verdict: RefCell<Option<String>>,
 }
@@ -110,6 +112,7 @@ impl Worker {
             lines: Default::default(),
             out: RefCell::default(),
             incoming: RefCell::default(),
+            last_words: RefCell::default(),
             verdict: RefCell::default(),
         }
     }
@@ -334,7 +337,16 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.kill(None);
-        let _ = self.child.borrow_mut().try_wait();
+        if !self.ends_within(Duration::from_millis(2)) {
+            // Killed, but not gone yet: somebody has to take its status, and the main thread must not wait for it.
+            let pid = self.pid;
+            let reap = move || {
+                if let Some(pid) = Pid::from_raw(pid as i32) {
+                    let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+                }
+            };
+            let _ = std::thread::Builder::new().name("rg-reaper".into()).spawn(reap);
+        }
     }
 }
 
