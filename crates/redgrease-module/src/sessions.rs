@@ -453,10 +453,11 @@ impl Engine {
 
     fn add_registration(&self, number: RegistrationNo, registration: Registration) {
         self.registrations.borrow_mut().add(number, registration);
-        if self.registrations.borrow().wants_events() && !self.subscribed.replace(true) {
-            if let Err(reason) = self.server.subscribe_keyspace(crate::events::key_changed) {
-                self.server.log(LogLevel::Warning, &format!("rg: {reason}"));
-            }
+        if self.registrations.borrow().wants_events()
+            && !self.subscribed.replace(true)
+            && let Err(reason) = self.server.subscribe_keyspace(crate::events::key_changed)
+        {
+            self.server.log(LogLevel::Warning, &format!("rg: {reason}"));
         }
     }
 
