@@ -1,1 +1,31 @@
-//! Placeholder while the room is being built.
+//! `redgrease._native`: the Python extension.
+//!
+//! # Layout
+//! - [`codec`]: Python objects to and from the record codec (`loads`, `dumps`), for clients too;
+//! - [`transport`]: the socket of a worker;
+//! - [`worker`], [`seat`]: its threads: who reads, who runs, who is interrupted;
+//! - [`plan`], [`run`]: what a plan is lowered to, and one execution of it;
+//! - [`api`]: what Python code calls.
+//!
+//! Public names come from Python modules, never from here. It needs no unsafe code.
+
+mod api;
+mod codec;
+mod plan;
+mod run;
+mod seat;
+mod transport;
+mod worker;
+
+use pyo3::prelude::*;
+
+/// The extension module.
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("CODEC_VERSION", redgrease_core::codec::CODEC_VERSION)?;
+    module.add("PROTOCOL_VERSION", redgrease_core::frame::PROTOCOL_VERSION)?;
+    module.add("VERSION", redgrease_core::VERSION)?;
+    module.add_function(wrap_pyfunction!(codec::loads, module)?)?;
+    module.add_function(wrap_pyfunction!(codec::dumps, module)?)?;
+    api::add_to(module)
+}

@@ -1,0 +1,407 @@
+//! What the worker's Python code and users' functions call: commands, atomic blocks, the log, plans.
+//!
+//! These are native functions so that they leave no frame in a user's traceback. The Python package gives them their
+//! documented names (module `redisgears` in a worker); the names here are nobody's interface.
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+
+use pyo3::exceptions::{PyBaseException, PyException, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
+use redgrease_core::codec::Reader;
+use redgrease_core::frame::{Call, FromWorker, LogLevel};
+
+use crate::codec::{Decoder, bytes_of_text};
+use crate::plan::Plan;
+use crate::transport::{Transport, lock};
+use crate::worker::{CallError, Context, Hooks, Worker, in_atomic, kill_self, set_in_atomic};
+
+static GEARS_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static FLAT_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static FORCE_STOPPED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+/// Sessions that live in this worker. When there is just one, a thread that users made belongs to it.
+static SESSIONS: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+
+fn class<'py>(
+    py: Python<'py>,
+    cell: &'static PyOnceLock<Py<PyType>>,
+    name: &'static std::ffi::CStr,
+    doc: &'static std::ffi::CStr,
+    base: &Bound<'py, PyType>,
+) -> PyResult<Bound<'py, PyType>> {
+    let made = cell.get_or_try_init(py, || PyErr::new_type(py, name, Some(doc), Some(base), None))?;
+    Ok(made.bind(py).clone())
+}
+
+fn gears_error_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    let doc = c"A command failed, or the gears interface was misused.";
+    class(py, &GEARS_ERROR, c"gears.error", doc, &py.get_type::<PyException>())
+}
+
+fn flat_error_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    let doc = c"An error whose text reaches the client as it is.";
+    class(py, &FLAT_ERROR, c"gears.flat_error", doc, &py.get_type::<PyException>())
+}
+
+fn force_stopped_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    // Not an `Exception`: code that goes on after any failure should still end when it is told to.
+    let doc = c"The execution is being aborted.";
+    class(py, &FORCE_STOPPED, c"gears.forcestopped", doc, &py.get_type::<PyBaseException>())
+}
+
+/// The exception `gears.error` with a text.
+pub fn gears_error(py: Python<'_>, text: impl Into<String>) -> PyErr {
+    gears_error_class(py).map_or_else(|error| error, |class| PyErr::from_type(class, (text.into(),)))
+}
+
+/// The class of the exception that ends an aborted execution.
+pub fn force_stopped(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    Ok(force_stopped_class(py)?.into_any().unbind())
+}
+
+fn worker(py: Python<'_>) -> PyResult<&'static Arc<Worker>> {
+    Worker::get().ok_or_else(|| gears_error(py, "this is only possible inside the server: run it in a gear function"))
+}
+
+fn context(py: Python<'_>) -> PyResult<Context> {
+    let context = Context::current();
+    if context.session != 0 {
+        return Ok(context);
+    }
+    let sessions = lock(&SESSIONS);
+    match (sessions.first(), sessions.len()) {
+        (Some(only), 1) => Ok(Context { exec: 0, session: *only }),
+        _ => {
+            drop(sessions);
+            Err(gears_error(
+                py,
+                "this thread belongs to no session: call setGearsSession(session) in it first, with getGearsSession() of the function that starts it",
+            ))
+        }
+    }
+}
+
+/// Asks the server; the answer is an encoded value.
+fn ask(py: Python<'_>, op: Call<'_>) -> PyResult<Vec<u8>> {
+    let worker = worker(py)?;
+    let call = worker.begin_call(context(py)?, op);
+    match py.detach(|| worker.finish_call(call)) {
+        Ok(value) => Ok(value),
+        Err(CallError::Text(text)) => Err(gears_error(py, text)),
+        Err(CallError::Aborted) => Err(PyErr::from_type(force_stopped_class(py)?, ("Execution was aborted",))),
+    }
+}
+
+fn ask_for_value<'py>(py: Python<'py>, op: Call<'_>) -> PyResult<Bound<'py, PyAny>> {
+    let value = ask(py, op)?;
+    Decoder { allow_pickle: false }.value(py, &mut Reader::new(&value))
+}
+
+/// Bytes of one argument of a command.
+fn argument<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    if let Ok(bytes) = value.cast::<PyBytes>() {
+        return Ok(bytes.clone());
+    }
+    if let Ok(text) = value.cast::<PyString>() {
+        return bytes_of_text(text);
+    }
+    if let Ok(array) = value.cast::<PyByteArray>() {
+        return Ok(PyBytes::new(value.py(), &array.to_vec()));
+    }
+    bytes_of_text(&value.str()?)
+}
+
+/// Runs a command in the server.
+#[pyfunction]
+#[pyo3(signature = (*args), text_signature = "(command, *args)")]
+fn execute<'py>(py: Python<'py>, args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+    if args.is_empty() {
+        return Ok(PyList::empty(py).into_any());
+    }
+    if !args.get_item(0)?.is_instance_of::<PyString>() {
+        return Err(gears_error(py, "the given command must be a string"));
+    }
+    let args = args.iter().map(|arg| argument(&arg)).collect::<PyResult<Vec<_>>>()?;
+    ask_for_value(py, Call::Execute { argv: args.iter().map(|arg| arg.as_bytes()).collect() })
+}
+
+/// Keeps all other clients out while it is entered.
+#[pyclass(frozen, module = "redisgears", name = "PyAtomic")]
+struct Atomic;
+
+#[pymethods]
+impl Atomic {
+    #[new]
+    fn new() -> Atomic {
+        Atomic
+    }
+
+    fn __enter__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
+        let py = slf.py();
+        if in_atomic() {
+            return Err(gears_error(py, "Already inside an atomic block"));
+        }
+        ask(py, Call::AtomicEnter)?;
+        set_in_atomic(true);
+        Ok(slf)
+    }
+
+    #[pyo3(signature = (*_args))]
+    fn __exit__(slf: Bound<'_, Self>, _args: &Bound<'_, PyTuple>) -> PyResult<bool> {
+        let py = slf.py();
+        if !in_atomic() {
+            return Err(gears_error(py, "Not inside an atomic block"));
+        }
+        set_in_atomic(false);
+        ask(py, Call::AtomicExit)?;
+        Ok(false)
+    }
+}
+
+/// Whether the calling thread is inside an atomic block.
+#[pyfunction]
+fn is_in_atomic_block() -> bool {
+    in_atomic()
+}
+
+fn level_of(name: &str) -> Option<LogLevel> {
+    [LogLevel::Debug, LogLevel::Verbose, LogLevel::Notice, LogLevel::Warning]
+        .into_iter()
+        .find(|level| level.name() == name)
+}
+
+/// Writes a line to the server's log.
+#[pyfunction]
+#[pyo3(signature = (*args, **options), text_signature = "(message, level='notice')")]
+fn log(py: Python<'_>, args: &Bound<'_, PyTuple>, options: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+    let option = |name: &str| options.and_then(|options| options.get_item(name).ok().flatten());
+    let mut message = args.get_item(0).ok().or_else(|| option("message"));
+    let mut level = args.get_item(1).ok().or_else(|| option("level"));
+    // The old form was log(level, message).
+    if let (Some(first), Some(second)) = (&message, &level)
+        && first.extract::<String>().is_ok_and(|text| level_of(&text).is_some())
+        && second.extract::<String>().is_ok_and(|text| level_of(&text).is_none())
+        && args.len() == 2
+    {
+        std::mem::swap(&mut message, &mut level);
+    }
+    let message = message.ok_or_else(|| gears_error(py, "log function must get a log message as input"))?;
+    let message = message.cast_into::<PyString>().map_err(|_| gears_error(py, "Log message must be a string"))?;
+    let level = match level {
+        None => LogLevel::Notice,
+        Some(level) => {
+            let name = level
+                .extract::<String>()
+                .map_err(|_| gears_error(py, "Log level must be a sting (debug/verbose/notice/warning)"))?;
+            level_of(&name.to_lowercase()).ok_or_else(|| {
+                gears_error(py, "Log level should be one of the following : debug,verbose,notice,warning")
+            })?
+        }
+    };
+    let worker = worker(py)?;
+    let Context { session, .. } = context(py).unwrap_or(Context { exec: 0, session: 0 });
+    worker.append(&FromWorker::Log { session, level, message: bytes_of_text(&message)?.as_bytes() });
+    if Context::current().session == 0 {
+        // Nothing else will make a thread of the user's write.
+        py.detach(|| worker.flush());
+    }
+    Ok(())
+}
+
+/// Value of a configuration key of the server, or `None`.
+#[pyfunction]
+#[pyo3(signature = (*args), text_signature = "(key)")]
+fn config_get<'py>(py: Python<'py>, args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+    if args.len() != 1 {
+        return Err(gears_error(py, "get_config function must get a single key input"));
+    }
+    let key =
+        args.get_item(0)?.cast_into::<PyString>().map_err(|_| gears_error(py, "get_config key must be a string"))?;
+    ask_for_value(py, Call::ConfigGet { key: bytes_of_text(&key)?.as_bytes() })
+}
+
+/// A short text that hashes to a slot of this shard.
+#[pyfunction]
+fn hashtag(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    ask_for_value(py, Call::HashTag)
+}
+
+/// Raises an error whose text reaches the client as it is.
+#[pyfunction]
+fn flat_error(py: Python<'_>, message: &Bound<'_, PyAny>) -> PyResult<()> {
+    Err(PyErr::from_type(flat_error_class(py)?, (message.clone().unbind(),)))
+}
+
+/// Number of the session that the calling thread belongs to.
+#[pyfunction]
+fn current_session(py: Python<'_>) -> PyResult<u64> {
+    Ok(context(py)?.session)
+}
+
+/// Number of the execution that the calling thread runs; 0 when none.
+#[pyfunction]
+fn current_execution() -> u64 {
+    Context::current().exec
+}
+
+/// Binds the calling thread to a session; 0: to none.
+#[pyfunction]
+fn set_session(session: u64) {
+    Context { session, ..Context::current() }.enter();
+}
+
+/// A session begins to live in this worker.
+#[pyfunction]
+fn add_session(session: u64) {
+    lock(&SESSIONS).insert(session);
+}
+
+/// A session has left this worker.
+#[pyfunction]
+fn remove_session(session: u64) {
+    lock(&SESSIONS).remove(&session);
+}
+
+/// Makes a plan known under a number.
+#[pyfunction]
+fn add_plan(
+    py: Python<'_>,
+    number: u64,
+    session: u64,
+    source: Option<Py<PyAny>>,
+    steps: &Bound<'_, PyList>,
+) -> PyResult<()> {
+    let plan = Plan::lower(session, source, steps)?;
+    if worker(py)?.add_plan(number, plan) {
+        Ok(())
+    } else {
+        Err(PyValueError::new_err(format!("plan number {number} is in use already")))
+    }
+}
+
+/// Forgets plans.
+#[pyfunction]
+fn remove_plans(py: Python<'_>, numbers: Vec<u64>) -> PyResult<()> {
+    worker(py)?.remove_plans(&numbers);
+    Ok(())
+}
+
+/// Starts an execution of a plan; its id.
+#[pyfunction]
+fn run_plan<'py>(py: Python<'py>, number: u64, spec: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    ask_for_value(py, Call::Run { plan: number, spec })
+}
+
+/// Registers a plan; the registration's id.
+#[pyfunction]
+fn register_plan<'py>(py: Python<'py>, number: u64, spec: &[u8], blob: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    ask_for_value(py, Call::Register { plan: number, spec, blob })
+}
+
+/// Serves the server at the other end of the socket `fd` until it ends the worker.
+#[pyfunction]
+fn serve(
+    py: Python<'_>,
+    fd: i32,
+    sessions: Py<PyAny>,
+    describe: Py<PyAny>,
+    python: String,
+    package: String,
+) -> PyResult<()> {
+    // A panic is our bug. The server is told by the death of the process, and starts another worker.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        kill_self();
+    }));
+    let transport = Transport::new(own(py, fd)?);
+    let worker = Worker::install(transport, Hooks { sessions, describe, python, package })
+        .ok_or_else(|| PyRuntimeError::new_err("this process serves already"))?;
+    worker.serve(py)
+}
+
+/// Makes the number of an open socket an owned descriptor: it is sent through a socket pair, because what
+/// is received is ours by construction. The original is closed.
+fn own(py: Python<'_>, fd: i32) -> PyResult<OwnedFd> {
+    use std::os::fd::{AsRawFd, IntoRawFd};
+
+    let (ours, theirs) = UnixStream::pair()?;
+    let sockets = py.import("_socket")?;
+    let socket = sockets.getattr("socket")?;
+    let options = PyDict::new(py);
+    options.set_item("fileno", theirs.as_raw_fd())?;
+    let sender = socket.call((), Some(&options))?;
+    // The Python object closes it.
+    let _ = theirs.into_raw_fd();
+    let rights = (sockets.getattr("SOL_SOCKET")?, sockets.getattr("SCM_RIGHTS")?, PyBytes::new(py, &fd.to_ne_bytes()));
+    sender.call_method1("sendmsg", (PyList::new(py, [PyBytes::new(py, b"x")])?, PyList::new(py, [rights])?))?;
+    sender.call_method0("close")?;
+
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = rustix::net::RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    rustix::net::recvmsg(
+        &ours,
+        &mut [std::io::IoSliceMut::new(&mut byte)],
+        &mut control,
+        rustix::net::RecvFlags::CMSG_CLOEXEC,
+    )
+    .map_err(std::io::Error::from)?;
+    let received = control.drain().find_map(|message| match message {
+        rustix::net::RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    let owned = received.ok_or_else(|| PyOSError::new_err("the socket did not arrive"))?;
+    let flags = rustix::fs::fcntl_getfl(&owned).map_err(std::io::Error::from)?;
+    rustix::fs::fcntl_setfl(&owned, flags - rustix::fs::OFlags::NONBLOCK).map_err(std::io::Error::from)?;
+    py.import("os")?.call_method1("close", (fd,))?;
+    Ok(owned)
+}
+
+/// Ties the life of this process to that of the server, and leaves no core dumps behind.
+#[pyfunction]
+fn bind_to_parent() -> PyResult<()> {
+    use rustix::process::{Resource, Rlimit, getppid, setrlimit};
+
+    let parent = getppid();
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(std::io::Error::from)?;
+    if getppid() != parent {
+        kill_self();
+    }
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(std::io::Error::from)?;
+    Ok(())
+}
+
+/// Adds everything of this file to the module.
+pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    module.add("GearsError", gears_error_class(py)?)?;
+    module.add("GearsFlatError", flat_error_class(py)?)?;
+    module.add("GearsForceStopped", force_stopped_class(py)?)?;
+    module.add_class::<Atomic>()?;
+    module.add_function(wrap_pyfunction!(execute, module)?)?;
+    module.add_function(wrap_pyfunction!(is_in_atomic_block, module)?)?;
+    module.add_function(wrap_pyfunction!(log, module)?)?;
+    module.add_function(wrap_pyfunction!(config_get, module)?)?;
+    module.add_function(wrap_pyfunction!(hashtag, module)?)?;
+    module.add_function(wrap_pyfunction!(flat_error, module)?)?;
+    module.add_function(wrap_pyfunction!(current_session, module)?)?;
+    module.add_function(wrap_pyfunction!(current_execution, module)?)?;
+    module.add_function(wrap_pyfunction!(set_session, module)?)?;
+    module.add_function(wrap_pyfunction!(add_session, module)?)?;
+    module.add_function(wrap_pyfunction!(remove_session, module)?)?;
+    module.add_function(wrap_pyfunction!(add_plan, module)?)?;
+    module.add_function(wrap_pyfunction!(remove_plans, module)?)?;
+    module.add_function(wrap_pyfunction!(run_plan, module)?)?;
+    module.add_function(wrap_pyfunction!(register_plan, module)?)?;
+    module.add_function(wrap_pyfunction!(serve, module)?)?;
+    module.add_function(wrap_pyfunction!(bind_to_parent, module)?)?;
+    Ok(())
+}

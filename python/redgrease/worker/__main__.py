@@ -1,0 +1,50 @@
+"""Start of a worker process: ``python -m redgrease.worker --fd N``."""
+
+import os
+import sys
+
+
+def main(argv):
+    """Prepare the process, then serve until the server ends it."""
+    if len(argv) != 2 or argv[0] != "--fd" or not argv[1].isdigit():
+        sys.stderr.write("usage: python -m redgrease.worker --fd N (started by the server's module, not by hand)\n")
+        return 2
+    # `-m` puts the current directory first: a file there must not stand in for a module that we load later.
+    if sys.path and sys.path[0] in ("", os.getcwd()):
+        del sys.path[0]
+
+    from redgrease import _native
+
+    _native.bind_to_parent()
+    _ignore_terminal()
+
+    from redgrease.worker import runtime, sessions
+    from redgrease.worker.errors import describe
+
+    runtime.install(sys.modules["__main__"])
+    # A thread that computes gives way twice in a millisecond, so that a short function beside it need not wait long.
+    sys.setswitchinterval(0.0005)
+    version = "%d.%d.%d" % sys.version_info[:3]
+    _native.serve(int(argv[1]), sessions.Sessions(), describe, version, _native.VERSION)
+    return 0
+
+
+def _ignore_terminal():
+    """Leave input and Ctrl-C to the server; write lines as they come."""
+    import _signal
+    import faulthandler
+
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+    faulthandler.enable()
+    null = os.open(os.devnull, os.O_RDONLY)
+    if null != 0:
+        os.dup2(null, 0)
+        os.close(null)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+
+
+if __name__ == "__main__":
+    # No destructors and no exit handlers: threads may still run users' code.
+    os._exit(main(sys.argv[1:]))

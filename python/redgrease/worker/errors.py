@@ -1,0 +1,52 @@
+"""How an exception looks to whoever called: one line, without our own frames (ERR-01 to ERR-03)."""
+
+import os
+
+from redgrease import _native
+
+_OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def describe(error, with_traceback=True):
+    """Return the text of ``error``: the ``str()`` of the list of its formatted traceback.
+
+    Without a traceback, or when it cannot be formatted: ``Error type: <class 'X'>, Value: <message>``. A flat error is
+    just its message.
+    """
+    if isinstance(error, _native.GearsFlatError):
+        return str(error)
+    if isinstance(error, _native.GearsForceStopped) and not error.args:
+        # It was injected as a class, without a text.
+        error.args = ("Execution was aborted",)
+    if with_traceback and (error.__traceback__ is not None or isinstance(error, SyntaxError)):
+        try:
+            return str(_lines(error))
+        except Exception:  # noqa: BLE001 (a `__str__` of the user's may do anything)
+            pass
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001
+        message = "<no text>"
+    return f"Error type: {type(error)}, Value: {message}"
+
+
+def _lines(error):
+    import traceback
+
+    described = traceback.TracebackException(type(error), error, error.__traceback__)
+    _cut(described)
+    return list(described.format())
+
+
+def _cut(described):
+    """Take our frames out of a traceback and of those that caused it."""
+    seen = set()
+    left = [described]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(_OWN)]
+        left += (one.__cause__, one.__context__)
+        left += getattr(one, "exceptions", None) or ()

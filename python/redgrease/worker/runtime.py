@@ -1,0 +1,187 @@
+"""The names that scripts find without an import, and the module ``redisgears`` (PY-NAMES).
+
+``install`` puts them into ``sys.modules`` and ``__main__``; ``namespace`` makes the globals of a script.
+"""
+
+import builtins
+import copy
+import io
+import sys
+
+from redgrease import _native
+from redgrease.worker.builder import GearsBuilder
+
+execute = _native.execute
+atomic = _native.PyAtomic
+hashtag = _native.hashtag
+log = _native.log
+flat_error = _native.flat_error
+configGet = _native.config_get
+isInAtomicBlock = _native.is_in_atomic_block
+
+#: Names that cost an import: a script gets those that its source mentions.
+_COSTLY = {
+    "asyncio": ("asyncio", None),
+    "cProfile": ("cProfile", None),
+    "pstats": ("pstats", None),
+    "Future": ("asyncio", "Future"),
+    "Thread": ("threading", "Thread"),
+    "dumps": ("cloudpickle", "dumps"),
+    "loads": ("cloudpickle", "loads"),
+}
+
+
+def gearsConfigGet(key, default=None):
+    """Return the value of a configuration key, or ``default`` if it is not set."""
+    value = configGet(key)
+    return value if value is not None else default
+
+
+def isAsyncAllow():
+    """Return whether the running step may go on asynchronously: not in this version."""
+    return False
+
+
+def getGearsSession():
+    """Return the session that this thread belongs to, for ``setGearsSession`` in another thread; None: to none."""
+    from redgrease.worker import sessions
+
+    return sessions.current()
+
+
+def setGearsSession(*args):
+    """Bind this thread to a session of ``getGearsSession()``; None unbinds it."""
+    from redgrease.worker import sessions
+
+    if len(args) != 1:
+        raise _native.GearsError("Wrong number of args given to setGearsSession")
+    if args[0] is not None and not isinstance(args[0], sessions.Session):
+        raise _native.GearsError("Given object is not of type GearsSession")
+    _native.set_session(args[0].number if args[0] is not None else 0)
+
+
+def registerGearsThread():
+    """Let a thread run gears functions; it needs no preparation here."""
+
+
+class GearsSession:
+    """Context manager: inside, this thread belongs to the session that was given."""
+
+    def __init__(self, session):
+        self._session = session
+        self._before = None
+
+    def __enter__(self):
+        self._before = getGearsSession()
+        setGearsSession(self._session)
+        return self
+
+    def __exit__(self, *_exception):
+        setGearsSession(self._before)
+
+
+def _unsupported(name):
+    def unsupported(*_args, **_kwargs):
+        raise _native.GearsError(f"{name} is not supported yet")
+
+    unsupported.__name__ = unsupported.__qualname__ = name
+    unsupported.__doc__ = f"{name} is not supported yet: raises ``GearsError``."
+    return unsupported
+
+
+for _name in (
+    "call_next", "get_command", "override_reply", "registerTE", "gearsFuture", "gearsCtx", "createFuture",
+    "setFutureResults", "setFutureException", "runCoroutine", "profilerCreate", "profileStart", "profileStop",
+    "profileGetInfo",
+):  # fmt: skip
+    globals()[_name] = _unsupported(_name)
+
+
+def _deprecated(name, function, instead):
+    def deprecated(*args, **kwargs):
+        log(f"{name} is deprecated, use {instead} instead", level="warning")
+        return function(*args, **kwargs)
+
+    deprecated.__name__ = deprecated.__qualname__ = name
+    deprecated.__doc__ = f"Deprecated name of ``{instead}``."
+    return deprecated
+
+
+Log = _deprecated("Log", log, "log")
+ConfigGet = _deprecated("ConfigGet", configGet, "configGet")
+GearsConfigGet = _deprecated("GearsConfigGet", gearsConfigGet, "gearsConfigGet")
+GB = GearsBuilder
+
+_SCRIPT_NAMES = (
+    "GearsBuilder", "GB", "execute", "atomic", "call_next", "get_command", "override_reply", "hashtag", "log", "configGet",
+    "gearsConfigGet", "registerTE", "flat_error", "isAsyncAllow", "isInAtomicBlock", "gearsFuture", "gearsCtx",
+    "setGearsSession", "getGearsSession", "registerGearsThread", "GearsSession", "createFuture", "setFutureResults",
+    "setFutureException", "runCoroutine", "profilerCreate", "profileStart", "profileStop", "profileGetInfo",
+    "Log", "ConfigGet", "GearsConfigGet", "copy", "io",
+)  # fmt: skip
+
+#: Names in the module ``redisgears`` and what they are here.
+_MODULE_NAMES = {
+    "executeCommand": "execute",
+    "atomicCtx": "atomic",
+    "PyAtomic": "atomic",
+    "callNext": "call_next",
+    "getCommand": "get_command",
+    "overrideReply": "override_reply",
+    "getMyHashTag": "hashtag",
+    "log": "log",
+    "config_get": "configGet",
+    "registerTimeEvent": "registerTE",
+    "flatError": "flat_error",
+    "isAsyncAllow": "isAsyncAllow",
+    "isInAtomicBlock": "isInAtomicBlock",
+    "gearsCtx": "gearsCtx",
+    "gearsFutureCtx": "gearsFuture",
+    "setGearsSession": "setGearsSession",
+    "getGearsSession": "getGearsSession",
+    "registerGearsThread": "registerGearsThread",
+}
+
+
+def _module(name, doc, names):
+    module = type(sys)(name, doc)
+    module.__dict__.update(names)
+    sys.modules[name] = module
+    return module
+
+
+def install(main):
+    """Make the modules, and put the names into the module ``main``."""
+    exceptions = {name: getattr(_native, name) for name in ("GearsError", "GearsFlatError", "GearsForceStopped")}
+    own = globals()
+    names = {name: own[name] for name in _SCRIPT_NAMES}
+    module = _module(
+        "redisgears",
+        "What gear functions may ask of the server that they run beside.",
+        {**names, **{name: own[here] for name, here in _MODULE_NAMES.items()}, **exceptions},
+    )
+    # The exceptions are known by these names in tracebacks and pickles.
+    _module(
+        "gears",
+        "The exceptions of gear functions.",
+        {"error": _native.GearsError, "flat_error": _native.GearsFlatError, "forcestopped": _native.GearsForceStopped},
+    )
+    names.update(redisgears=module, rg=module)
+    _names.update(names)
+    main.__dict__.update(names)
+
+
+#: Filled by ``install``.
+_names = {}
+
+
+def namespace(source):
+    """Return the globals in which the script ``source`` (bytes) runs."""
+    globals_ = {"__name__": "not_main", "__builtins__": builtins, "__doc__": None, **_names}
+    for name, (module, attribute) in _COSTLY.items():
+        if name.encode() in source:
+            import importlib
+
+            loaded = importlib.import_module(module)
+            globals_[name] = getattr(loaded, attribute) if attribute else loaded
+    return globals_

@@ -1,0 +1,175 @@
+"""What the server asks of a session: run a script, rebuild it, forget it.
+
+A session is what one script created: a namespace that all its functions share, and the plans that they registered. The methods
+of ``Sessions`` are called from native code, on any thread, with the session already bound to that thread.
+"""
+
+import sys
+from _thread import get_ident
+
+from redgrease import _native
+from redgrease.worker import runtime
+from redgrease.worker.errors import describe
+
+#: Sessions of this worker, by their number.
+_sessions = {}
+
+
+class Session:
+    """One session, opaque to scripts."""
+
+    __slots__ = ("number", "name", "namespace", "registered", "script_thread", "script_plans")
+
+    def __init__(self, number, name, namespace):
+        self.number = number
+        self.name = name
+        self.namespace = namespace
+        #: Functions to call when a plan has become a registration, by its number (None: nothing to call).
+        self.registered = {}
+        #: While a script runs: its thread, and the plans that it registered so far.
+        self.script_thread = None
+        self.script_plans = []
+
+    def __repr__(self):
+        return f"<GearsSession {self.name}>"
+
+    def runs_script_here(self):
+        """Whether the calling thread is running this session's script."""
+        return self.script_thread == get_ident()
+
+
+def current():
+    """Return the session that the calling thread belongs to, or None."""
+    try:
+        return _sessions.get(_native.current_session())
+    except _native.GearsError:
+        return None
+
+
+class Sessions:
+    """The methods that native code calls."""
+
+    def script(self, number, name, source, paths, traceback):
+        """Run ``source``; return the text of its error (or None) and the pickle of what it registered."""
+        session = None
+        try:
+            _use(paths)
+            session = self._open(number, name, source)
+            session.script_thread = get_ident()
+            code = compile(source, "<string>", "exec", dont_inherit=True)
+            exec(code, session.namespace)
+            return None, _pickle(session)
+        except BaseException as error:  # noqa: BLE001 (a script may raise anything, SystemExit included)
+            return describe(error, traceback), b""
+        finally:
+            if session is not None:
+                session.script_thread = None
+                session.script_plans = []
+
+    def restore(self, number, name, blobs, paths):
+        """Rebuild a session from pickles, under the numbers that its plans had."""
+        try:
+            _use(paths)
+            session = self._open(number, name, b"")
+            from redgrease.worker import pickling
+
+            for blob in blobs:
+                try:
+                    plans = pickling.loads(blob, session.namespace)
+                except Exception as error:  # noqa: BLE001 (loading runs users' code)
+                    return f"Error occured when deserialized a python callback, error={_text(error)}", b""
+                for plan, steps, on_registered in plans:
+                    _native.add_plan(plan, number, None, steps)
+                    session.registered[plan] = on_registered
+            return None, b""
+        except BaseException as error:  # noqa: BLE001
+            return describe(error, True), b""
+
+    def registered(self, plan):
+        """Call the ``onRegistered`` of a plan; what it raises is logged only."""
+        session = current()
+        callback = session.registered.get(plan) if session is not None else None
+        if callback is None:
+            return
+        try:
+            made = callback()
+            if hasattr(made, "close") and hasattr(made, "send"):
+                made.close()
+                _native.log("onRegistered returned a coroutine: async functions are not supported there", "warning")
+        except BaseException as error:  # noqa: BLE001
+            _native.log("onRegistered failed: " + describe(error, True), "warning")
+
+    def forget_plans(self, plans):
+        """Forget what is known of plans here (their steps are native)."""
+        for session in list(_sessions.values()):
+            for plan in plans:
+                session.registered.pop(plan, None)
+
+    def forget_session(self, number):
+        """Forget a session: its plans and the names of its script."""
+        _native.remove_session(number)
+        session = _sessions.pop(number, None)
+        if session is not None:
+            _native.remove_plans(list(session.registered))
+            # Functions hold the namespace and the namespace holds the functions: take the ring apart here.
+            session.namespace.clear()
+            session.registered.clear()
+
+    def exit(self):
+        """End the process; called on a thread of its own while others may run."""
+        import os
+
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except Exception:  # noqa: BLE001 (nobody is left to be told)
+                pass
+        os._exit(0)
+
+    @staticmethod
+    def _open(number, name, source):
+        session = _sessions.get(number)
+        if session is None:
+            session = _sessions[number] = Session(number, name, runtime.namespace(source))
+            _native.add_session(number)
+        return session
+
+
+def _pickle(session):
+    if not session.script_plans:
+        return b""
+    from redgrease.worker import pickling
+
+    return pickling.dumps(session.script_plans, session.namespace)
+
+
+def _text(error):
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001
+        return type(error).__name__
+
+
+def _use(paths):
+    """Put directories of requirements on the path of imports.
+
+    They come before site-packages, so that users get the versions they asked for, and after the standard library.
+    What the worker itself needs is imported first: no requirement can take its place.
+    """
+    new = [path for path in paths if path not in sys.path]
+    if not new:
+        return
+    import importlib
+
+    for name in ("cloudpickle", "redgrease", "redis"):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            # Without `redis`, `redgrease.cmd` says so itself when it is used.
+            continue
+    at = next(
+        (index for index, path in enumerate(sys.path) if path.rstrip("/").endswith(("site-packages", "dist-packages"))),
+        len(sys.path),
+    )
+    sys.path[at:at] = new
+    importlib.invalidate_caches()

@@ -1,0 +1,9 @@
+import pytest
+
+from .server import Server
+
+
+@pytest.fixture
+def server():
+    with Server() as one:
+        yield one

@@ -1,0 +1,182 @@
+"""The frames between server and worker, written a second time and for tests only.
+
+A second implementation on purpose: a mistake in the Rust one would otherwise test itself. Values are encoded by the extension.
+"""
+
+import struct
+
+LAST, SYNC, PROFILE, TRACEBACK, TAGGED = 1, 2, 4, 8, 16
+
+
+def varint(value):
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def blob(data):
+    data = data.encode() if isinstance(data, str) else bytes(data)
+    return varint(len(data)) + data
+
+
+def listed(items, write):
+    return varint(len(items)) + b"".join(map(write, items))
+
+
+def framed(body):
+    return struct.pack("<I", len(body)) + body
+
+
+def records(values):
+    """Records of one frame: (number, bytes)."""
+    return varint(len(values)) + blob(b"".join(values))
+
+
+def hello(protocol=1, threads=1, record_bytes_max=64 << 20):
+    return framed(b"\x01" + varint(protocol) + blob("test") + varint(1) + varint(threads) + varint(record_bytes_max))
+
+
+def script(request, session, source, name="s", paths=(), traceback=True):
+    body = b"\x02" + varint(request) + varint(session) + blob(name) + blob(source) + listed(paths, blob)
+    return framed(body + bytes([traceback]))
+
+
+def restore(request, session, blobs, name="s", paths=()):
+    return framed(
+        b"\x03" + varint(request) + varint(session) + blob(name) + listed(blobs, blob) + listed(paths, blob)
+    )
+
+
+def registered(plan):
+    return framed(b"\x04" + varint(plan))
+
+
+def start(exec_, plan, values=(), flags=LAST | TRACEBACK, lane=0, first_step=0):
+    return framed(
+        b"\x05" + varint(exec_) + varint(plan) + varint(lane) + bytes([flags]) + varint(first_step) + records(values)
+    )
+
+
+def feed(exec_, values, last):
+    return framed(b"\x06" + varint(exec_) + bytes([last]) + records(values))
+
+
+def abort(exec_):
+    return framed(b"\x07" + varint(exec_))
+
+
+def reply(call, value=None, error=None):
+    return framed(b"\x08" + varint(call) + (b"\x01" + value if error is None else b"\x00" + blob(error)))
+
+
+def forget_plans(plans):
+    return framed(b"\x09" + listed(plans, varint))
+
+
+def forget_session(session):
+    return framed(b"\x0a" + varint(session))
+
+
+def threads(count):
+    return framed(b"\x0b" + varint(count))
+
+
+def shutdown():
+    return framed(b"\x0c")
+
+
+def key_record(key, value, event=None, kind=1):
+    """A record of the KeysReader: ``value`` is encoded."""
+    optional = varint(0) if event is None else varint(len(event) + 1) + event
+    return b"\x10" + blob(key) + optional + bytes([kind]) + value
+
+
+def raw(data):
+    """A string of the database, encoded."""
+    return b"\x0f" + blob(data)
+
+
+class Body:
+    """Reads the fields of a frame."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def byte(self):
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def varint(self):
+        value = shift = 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+
+    def blob(self):
+        length = self.varint()
+        self.at += length
+        return self.data[self.at - length : self.at]
+
+    def optional(self):
+        length = self.varint()
+        if length == 0:
+            return None
+        self.at += length - 1
+        return self.data[self.at - length + 1 : self.at]
+
+    def list(self, read):
+        return [read() for _ in range(self.varint())]
+
+    def records(self):
+        return self.varint(), self.blob()
+
+
+def parse(data):
+    """A worker's frame as a dictionary."""
+    body = Body(data)
+    kind = body.byte()
+    if kind == 65:
+        frame = {
+            "kind": "ready", "protocol": body.varint(), "codec": body.varint(), "pid": body.varint(),
+            "python": body.blob().decode(), "package": body.blob().decode(),
+        }  # fmt: skip
+    elif kind == 66:
+        request, error = body.varint(), body.optional()
+        frame = {"kind": "script_done", "request": request, "error": error and error.decode(), "blob": body.blob()}
+    elif kind == 67:
+        frame = {"kind": "call", "call": body.varint(), "exec": body.varint(), "session": body.varint()}
+        op = body.byte()
+        frame["op"] = {1: "execute", 2: "run", 3: "register", 4: "enter", 5: "exit", 6: "config", 7: "hashtag"}[op]
+        if op == 1:
+            frame["argv"] = body.list(body.blob)
+        elif op == 2:
+            frame.update(plan=body.varint(), spec=body.blob())
+        elif op == 3:
+            frame.update(plan=body.varint(), spec=body.blob(), blob=body.blob())
+        elif op == 6:
+            frame["key"] = body.blob()
+    elif kind == 68:
+        frame = {"kind": "progress", "exec": body.varint(), "step": body.varint()}
+    elif kind == 69:
+        frame = {"kind": "output", "exec": body.varint(), "records": body.records()}
+    elif kind == 70:
+        frame = {
+            "kind": "done", "exec": body.varint(), "aborted": bool(body.byte()), "records": body.records(),
+            "errors": body.list(body.blob), "micros": body.list(body.varint),
+        }  # fmt: skip
+    elif kind == 71:
+        frame = {"kind": "consumed", "exec": body.varint(), "bytes": body.varint()}
+    elif kind == 72:
+        frame = {"kind": "stop", "exec": body.varint()}
+    elif kind == 73:
+        frame = {"kind": "log", "session": body.varint(), "level": body.byte(), "message": body.blob()}
+    else:
+        raise AssertionError(f"unknown frame {kind}")
+    assert body.at == len(data), f"trailing bytes in {frame}"
+    return frame
