@@ -1,0 +1,181 @@
+"""Gear functions for Redis and Valkey: run your Python where your data lives.
+
+Importing this package is cheap and needs nothing but the standard library: every name is loaded when it is first
+used. The same package is the client (it builds functions and sends them) and the runtime (it runs them beside the
+data); which of the two it is, is decided when a name is used, by the presence of the module ``redisgears`` that
+only the server's workers have.
+
+>>> import redgrease
+>>> redgrease.KeysReader("user:*").count()
+KeysReader('user:*').count()
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from typing import TYPE_CHECKING, Any
+
+__version__ = "1.0.0.dev0"
+__author__ = "The redgrease developers"
+__contact__ = "the project's issue tracker"
+__copyright__ = "Copyright the redgrease developers"
+__licence__ = "MIT OR Apache-2.0"
+
+if TYPE_CHECKING:
+    from . import utils as utils
+    from .client import Gears as Gears
+    from .client import Redis as Redis
+    from .client import RedisCluster as RedisCluster
+    from .client import RedisGears as RedisGears
+    from .client import RedisMods as RedisMods
+    from .func import command as command
+    from .func import trigger as trigger
+    from .gears import ClosedGearFunction as ClosedGearFunction
+    from .gears import GearFunction as GearFunction
+    from .gears import OpenGearFunction as OpenGearFunction
+    from .reader import CommandReader as CommandReader
+    from .reader import GearReader as GearReader
+    from .reader import KeysOnlyReader as KeysOnlyReader
+    from .reader import KeysReader as KeysReader
+    from .reader import PythonReader as PythonReader
+    from .reader import ShardsIDReader as ShardsIDReader
+    from .reader import StreamReader as StreamReader
+    from .requirements import Requirement as Requirement
+    from .requirements import Version as Version
+    from .requirements import read_requirements as read_requirements
+    from .requirements import resolve_requirements as resolve_requirements
+    from .runtime import GB as GB
+    from .runtime import GEARS_RUNTIME as GEARS_RUNTIME
+    from .runtime import GearsBuilder as GearsBuilder
+    from .runtime import atomic as atomic
+    from .runtime import configGet as configGet
+    from .runtime import execute as execute
+    from .runtime import gearsConfigGet as gearsConfigGet
+    from .runtime import gearsFuture as gearsFuture
+    from .runtime import hashtag as hashtag
+    from .runtime import hashtag3 as hashtag3
+    from .runtime import log as log
+    from .runtime_client import cmd as cmd
+    from .sugar import FailurePolicy as FailurePolicy
+    from .sugar import KeyType as KeyType
+    from .sugar import LogLevel as LogLevel
+    from .sugar import ReaderType as ReaderType
+    from .sugar import TriggerMode as TriggerMode
+
+#: Where each exported name lives. Names that need third-party packages are in `_OPTIONAL`.
+_BARE = {
+    "command": "func",
+    "trigger": "func",
+    "GearFunction": "gears",
+    "OpenGearFunction": "gears",
+    "ClosedGearFunction": "gears",
+    "GearReader": "reader",
+    "KeysReader": "reader",
+    "KeysOnlyReader": "reader",
+    "StreamReader": "reader",
+    "PythonReader": "reader",
+    "ShardsIDReader": "reader",
+    "CommandReader": "reader",
+    "GearsBuilder": "runtime",
+    "GB": "runtime",
+    "atomic": "runtime",
+    "execute": "runtime",
+    "hashtag": "runtime",
+    "hashtag3": "runtime",
+    "log": "runtime",
+    "configGet": "runtime",
+    "gearsConfigGet": "runtime",
+    "gearsFuture": "runtime",
+    "GEARS_RUNTIME": "runtime",
+    "ReaderType": "sugar",
+    "TriggerMode": "sugar",
+    "KeyType": "sugar",
+    "FailurePolicy": "sugar",
+    "LogLevel": "sugar",
+    "utils": "",
+}
+_OPTIONAL = {
+    "Gears": ("client", ("redis", "cloudpickle", "packaging")),
+    "Redis": ("client", ("redis", "cloudpickle", "packaging")),
+    "RedisCluster": ("client", ("redis", "cloudpickle", "packaging")),
+    "RedisMods": ("client", ("redis", "cloudpickle", "packaging")),
+    "RedisGears": ("client", ("redis", "cloudpickle", "packaging")),
+    "cmd": ("runtime_client", ("redis", "cloudpickle", "packaging")),
+    "Requirement": ("requirements", ("packaging",)),
+    "Version": ("requirements", ("packaging",)),
+    "read_requirements": ("requirements", ("packaging",)),
+    "resolve_requirements": ("requirements", ("packaging",)),
+}
+_SUBMODULES = frozenset(
+    (
+        "client",
+        "codec",
+        "config",
+        "data",
+        "engine",
+        "exceptions",
+        "func",
+        "gearialization",
+        "gears",
+        "link",
+        "operations",
+        "reader",
+        "requirements",
+        "runtime",
+        "runtime_client",
+        "sources",
+        "sugar",
+        "typing",
+        "utils",
+        "worker",
+    )
+)
+#: Names that inside the server are the server's own objects: in `redisgears` under these names.
+_NATIVE = {
+    "GearsBuilder": "GearsBuilder",
+    "GB": "GearsBuilder",
+    "atomic": "atomicCtx",
+    "execute": "executeCommand",
+    "hashtag": "getMyHashTag",
+    "gearsFuture": "gearsFutureCtx",
+}
+
+
+def _exported() -> list[str]:
+    """Names that resolve here and now: all those whose third-party packages are installed."""
+    have: dict[str, bool] = {}
+    for package in ("redis", "cloudpickle", "packaging"):
+        have[package] = package in sys.modules or importlib.util.find_spec(package) is not None
+    optional = [name for name, (_, needs) in _OPTIONAL.items() if all(have[need] for need in needs)]
+    return [*_BARE, *optional]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__all__":
+        return _exported()
+    if name in _NATIVE and "redisgears" in sys.modules:
+        native = getattr(sys.modules["redisgears"], _NATIVE[name], None)
+        if native is not None:
+            return native
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _BARE:
+        return getattr(importlib.import_module(f"{__name__}.{_BARE[name]}"), name)
+    if name in _OPTIONAL:
+        module, needs = _OPTIONAL[name]
+        try:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        except ModuleNotFoundError as missing:
+            if missing.name is None or missing.name.partition(".")[0] not in needs:
+                raise
+            raise ModuleNotFoundError(
+                f"redgrease.{name} needs the package {missing.name!r}, which is not installed here",
+                name=missing.name,
+            ) from missing
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_exported(), *_SUBMODULES})

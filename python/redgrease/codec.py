@@ -1,0 +1,66 @@
+"""Values between client and server, exactly as they are: a thin door to the compiled extension.
+
+Without the extension everything works with plain replies: text and numbers as the server's protocol has them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+__all__ = ["VERSION", "available", "dumps", "loads"]
+
+VERSION = 1
+"""Version of the format that is asked for."""
+
+_native: ModuleType | None = None
+_looked = False
+
+
+def _extension() -> ModuleType | None:
+    global _native, _looked
+    if not _looked:
+        try:
+            _native = importlib.import_module("redgrease._native")
+        except ModuleNotFoundError as missing:
+            if missing.name != "redgrease._native":
+                raise
+        _looked = True
+    return _native
+
+
+def available() -> bool:
+    """Whether the compiled extension is installed."""
+    return _extension() is not None
+
+
+def _needed() -> Any:
+    extension = _extension()
+    if extension is None:
+        raise ModuleNotFoundError(
+            "redgrease._native, the compiled part of redgrease, is not installed: build it, or install a wheel for "
+            "this platform",
+            name="redgrease._native",
+        )
+    return extension
+
+
+def loads(data: bytes, allow_pickle: bool = False) -> Any:
+    """The value that was encoded.
+
+    Args:
+        data: bytes made by `dumps` or by the server.
+        allow_pickle: whether parts that only pickle could carry are unpickled, which can run code; otherwise they
+            are refused.
+
+    Raises:
+        ValueError: the bytes are no value, or contain a pickle that is not allowed.
+    """
+    return _needed().loads(data, allow_pickle)
+
+
+def dumps(value: Any) -> bytes:
+    """A value as bytes. What the format does not know is pickled (cloudpickle), and marked so."""
+    data: bytes = _needed().dumps(value)
+    return data

@@ -1,0 +1,127 @@
+# ruff: noqa: D105, D107 - magic methods; names as servers know them
+"""Options of the engine, as attributes and as a dict.
+
+>>> gears.config.MaxExecutions = 500            # doctest: +SKIP
+>>> gears.config.get("MaxExecutions")           # doctest: +SKIP
+{'MaxExecutions': 500}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Callable, Generic, TypeVar, overload
+
+from redis.exceptions import ResponseError
+
+from .link import Link
+from .utils import CaseInsensitiveDict, bool_ok, safe_bool, safe_str, to_redis_type, transform
+
+T = TypeVar("T")
+
+__all__ = ["Config"]
+
+
+class _Option(Generic[T]):
+    """An option of the engine as an attribute of `Config`."""
+
+    def __init__(self, kind: Callable[[Any], T], settable: bool, doc: str) -> None:
+        self.kind, self.settable, self.__doc__ = kind, settable, doc
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, config: None, owner: type) -> _Option[T]: ...
+    @overload
+    def __get__(self, config: Config, owner: type) -> T: ...
+    def __get__(self, config: Config | None, owner: type) -> Any:
+        return self if config is None else config.get_single(self.name)
+
+    def __set__(self, config: Config, value: T) -> None:
+        if not self.settable:
+            raise AttributeError(f"option {self.name} cannot be changed while the server runs")
+        config.set({self.name: value})
+
+
+class Config:
+    """Options of the engine. On a cluster they are read from any shard, and set on all.
+
+    Args:
+        redis: a client of redis-py, or a `redgrease.link.Link`.
+    """
+
+    _link: Link
+    redis: Any
+
+    MaxExecutions = _Option(int, True, "How many finished executions are kept.")
+    MaxExecutionsPerRegistration = _Option(int, True, "How many finished executions of a registration are kept.")
+    ProfileExecutions = _Option(safe_bool, True, "Whether the steps of executions are timed.")
+    PythonAttemptTraceback = _Option(safe_bool, True, "Whether errors carry a traceback.")
+    DownloadDeps = _Option(safe_bool, False, "Whether dependencies are downloaded.")
+    DependenciesUrl = _Option(safe_str, False, "Where dependencies are downloaded from.")
+    DependenciesSha256 = _Option(safe_str, False, "What downloaded dependencies are checked against.")
+    PythonInstallationDir = _Option(safe_str, False, "Where the interpreter is.")
+    CreateVenv = _Option(safe_bool, False, "Whether there is a virtual environment per server.")
+    ExecutionThreads = _Option(int, False, "How many executions run at once.")
+    ExecutionMaxIdleTime = _Option(int, True, "Milliseconds without progress after which an execution is aborted.")
+    PythonInstallReqMaxIdleTime = _Option(int, True, "The same while requirements are installed.")
+    SendMsgRetries = _Option(int, True, "How often a message to a shard is sent again; 0: without limit.")
+
+    def __init__(self, redis: Any) -> None:
+        link = redis if isinstance(redis, Link) else Link(redis)
+        object.__setattr__(self, "_link", link)
+        object.__setattr__(self, "redis", link.redis)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not isinstance(getattr(type(self), name, None), _Option):
+            raise AttributeError(f"there is no option {name!r}; options of your own are set with set()")
+        object.__setattr__(self, name, value)
+
+    def get(self, *names: str | bytes) -> dict[str, Any]:
+        """Values of options by name; without names, of all that are known here.
+
+        The value of a name that the server does not know is a `redis.exceptions.ResponseError` (not raised). Names
+        are case-sensitive.
+        """
+        asked: tuple[str | bytes, ...] = names or tuple(_KINDS_BY_NAME)
+        reply = self._link.ask("RG.CONFIGGET", *asked)
+        found = {}
+        for name, value in zip(map(safe_str, asked), reply):
+            found[name] = value if isinstance(value, Exception) else transform(value, _KINDS.get(name))
+        return found
+
+    def get_single(self, name: str | bytes) -> Any:
+        """Value of one option.
+
+        Raises:
+            KeyError: the server does not know it.
+        """
+        if not isinstance(name, (str, bytes)):
+            raise KeyError(name)
+        value = self.get(name)[safe_str(name)]
+        if isinstance(value, Exception):
+            raise KeyError(safe_str(name)) from value
+        return value
+
+    def set(self, config_dict: Mapping[Any, Any] | None = None, **options: Any) -> bool:
+        """Set options, and tell whether all were accepted. Names that the engine does not know are kept for users.
+
+        Raises:
+            redis.exceptions.DataError: a name is no text.
+        """
+        flat: list[Any] = []
+        for name, value in {**(config_dict or {}), **options}.items():
+            flat += (name, to_redis_type(value))
+        if not flat:
+            return True
+        replies = self._link.ask_all("RG.CONFIGSET", *flat)
+        return all(
+            not isinstance(each, ResponseError) and bool_ok(each) for reply in replies.values() for each in reply
+        )
+
+    def __repr__(self) -> str:
+        return f"<Config of {self.redis!r}>"
+
+
+_KINDS_BY_NAME = {name: option.kind for name, option in vars(Config).items() if isinstance(option, _Option)}
+_KINDS = CaseInsensitiveDict(_KINDS_BY_NAME)

@@ -1,0 +1,249 @@
+"""How functions travel: as a short script with the function inside.
+
+The function is described by plain data, the names and arguments of its operations, and pickled by cloudpickle
+(protocol 4). Functions and classes of the main script, and of modules that are not installed as packages, travel as
+they are, with what they refer to; installed modules travel by name and must be importable on the server. Code
+travels only between interpreters of the same version (3.11 and 3.11), and this is checked before it is loaded.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import inspect
+import os
+import site
+import sys
+import sysconfig
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from . import __version__
+from .gears import ClosedGearFunction, GearFunction, OpenGearFunction, Recipe, Register, describe, rebuild, replay
+
+__all__ = [
+    "FORMAT",
+    "deserialize_gear_function",
+    "get_function_string",
+    "run_serialized",
+    "serialize_gear_function",
+]
+
+FORMAT = 1
+"""Version of the layout inside the pickle."""
+PICKLE_PROTOCOL = 4
+"""Protocol of all pickles that are sent."""
+
+#: Marks of code in a pickle made by cloudpickle.
+_CODE_MARKS = (b"_make_function", b"_make_skeleton_class", b"CodeType")
+_by_value_lock = threading.Lock()
+
+
+def serialize_gear_function(function: GearFunction[Any]) -> bytes:
+    """A gear function as bytes.
+
+    Raises:
+        TypeError: a callback refers to something that cannot travel, such as an open connection.
+    """
+    import cloudpickle  # type: ignore[import-untyped]
+
+    steps = describe(function)
+    content = {"format": FORMAT, "steps": steps, "requirements": sorted(function.requirements)}
+    with _by_value_lock, _modules_by_value(steps):
+        try:
+            data: bytes = cloudpickle.dumps(content, protocol=PICKLE_PROTOCOL)
+        except Exception as error:
+            raise TypeError(
+                f"{function!r} cannot be sent to the server: {error}. Functions may use what they import, and plain "
+                "data; open files, locks and connections stay here (use redgrease.cmd inside functions)"
+            ) from error
+    return data
+
+
+def deserialize_gear_function(data: bytes, python_version: tuple[Any, ...] | None = None) -> GearFunction[Any]:
+    """The gear function that `serialize_gear_function` wrote.
+
+    Args:
+        data: the bytes.
+        python_version: version of the interpreter that wrote them.
+
+    Raises:
+        SystemError: they hold code of another Python version.
+        ValueError: they were written by a version of redgrease with another layout.
+    """
+    import pickle
+
+    if python_version is not None and tuple(python_version[:2]) != sys.version_info[:2] and _holds_code(data):
+        raise SystemError(
+            f"PYTHONVERSION this function was sent from Python {_dotted(python_version)}, and the server's worker is "
+            f"Python {_dotted(sys.version_info)}: use the same version on both sides, or send the function as text"
+        )
+    try:
+        content = pickle.loads(data)
+    except ModuleNotFoundError as missing:
+        raise ModuleNotFoundError(
+            f"{missing}: the function needs this module on the server; name its package in requirements=[...]",
+            name=missing.name,
+        ) from missing
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError("the function was sent by a version of redgrease that this one does not understand")
+    return rebuild(content["steps"], content.get("requirements"))
+
+
+def get_function_string(function: Any) -> tuple[str, dict[str, Any]]:
+    """What is sent to the server for a function, and what is known about it.
+
+    Args:
+        function: a gear function or builder, the path of a script, or the text of one.
+
+    Returns:
+        The script, and for objects a dict with ``requirements`` and, for commands, ``trigger``.
+
+    Raises:
+        TypeError: it is `None`, or cannot travel.
+        FileNotFoundError: a path of a script that does not exist.
+    """
+    function = closed_function(function)
+    if isinstance(function, GearFunction):
+        context: dict[str, Any] = {"requirements": set(function.requirements)}
+        trigger = trigger_name(function)
+        if trigger is not None:
+            context["trigger"] = trigger
+        return _script(function), context
+    if function is None:
+        raise TypeError("None is not a gear function: give a function object, a path, or the text of a script")
+    if isinstance(function, os.PathLike) or _is_path(str(function)):
+        with open(function, encoding="utf-8") as script:
+            return script.read(), {}
+    return str(function), {}
+
+
+def closed_function(function: Any) -> Any:
+    """`function`, or if it is an open one, that function closed by ``run()``; anything else unchanged."""
+    from .runtime import GearsBuilder
+
+    if isinstance(function, GearsBuilder):
+        function = function.closed or function.gearfunction
+    if isinstance(function, OpenGearFunction):
+        if not function.supports_batch_mode:
+            raise TypeError(f"Batch mode (run) is not supported for '{function.reader}'")
+        from .gears import Run
+
+        return ClosedGearFunction(Run(None, False, True), function)
+    return function
+
+
+def trigger_name(function: GearFunction[Any]) -> str | None:
+    """Name of the command that a function registers, or `None`."""
+    action = function.operation
+    name = action.kwargs.get("trigger") if isinstance(action, Register) else None
+    return name if function.reader == "CommandReader" and isinstance(name, str) else None
+
+
+def run_serialized(data: str, python: tuple[Any, ...], package: str, builder: Any) -> Any:
+    """What the script of a sent function calls on the server.
+
+    Args:
+        data: the function, in base64.
+        python: version of the interpreter that sent it.
+        package: version of redgrease that sent it.
+        builder: the server's ``GearsBuilder``.
+    """
+    try:
+        function = deserialize_gear_function(base64.b64decode(data), python)
+    except ValueError as error:
+        raise ValueError(f"{error} (client: redgrease {package}, server: redgrease {__version__})") from error
+    return replay(function, builder)
+
+
+def _script(function: GearFunction[Any]) -> str:
+    data = base64.b64encode(serialize_gear_function(function)).decode("ascii")
+    version = tuple(sys.version_info[:3])
+    return (
+        f"# redgrease function, format {FORMAT}, python {_dotted(version)}, package {__version__}\n"
+        "import redgrease.gearialization\n"
+        f"redgrease.gearialization.run_serialized({data!r}, {version!r}, {__version__!r}, GearsBuilder)\n"
+    )
+
+
+def _dotted(version: Any) -> str:
+    return ".".join(str(part) for part in tuple(version)[:3])
+
+
+def _holds_code(data: bytes) -> bool:
+    return any(mark in data for mark in _CODE_MARKS)
+
+
+def _is_path(text: str) -> bool:
+    if "\n" in text or "\0" in text or not text.strip():
+        return False
+    if os.path.exists(text):
+        return True
+    if text.endswith(".py") and not any(sign in text for sign in "()=;'\" "):
+        raise FileNotFoundError(f"there is no script {text!r}")
+    return False
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Modules of callbacks
+# --------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _modules_by_value(steps: Any) -> Iterator[None]:
+    """Let functions of the callbacks' own modules travel as code, where the server cannot import those modules."""
+    import cloudpickle
+
+    names = {name for callback in _callbacks(steps) for name in _module_of(callback)}
+    ours = []
+    try:
+        for name in sorted(names):
+            module = sys.modules.get(name)
+            if module is None or name == "__main__" or name in cloudpickle.list_registry_pickle_by_value():
+                continue
+            if not _is_installed(module):
+                cloudpickle.register_pickle_by_value(module)
+                ours.append(module)
+        yield
+    finally:
+        for module in ours:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _callbacks(steps: Any) -> Iterator[Any]:
+    for _, fields in steps:
+        for value in fields.values():
+            if isinstance(value, Recipe):
+                yield from vars(value).values()
+            elif callable(value):
+                yield value
+
+
+def _module_of(callback: Any) -> Iterator[str]:
+    while isinstance(callback, functools.partial):
+        callback = callback.func
+    callback = inspect.unwrap(callback) if callable(callback) else callback
+    for owner in (callback, type(callback)):
+        name = getattr(owner, "__module__", None)
+        if isinstance(name, str):
+            yield name
+
+
+@functools.lru_cache(maxsize=1)
+def _installed_places() -> tuple[str, ...]:
+    places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    with contextlib.suppress(AttributeError):  # some virtual environments have a `site` without these
+        places.update(site.getsitepackages())
+        places.add(site.getusersitepackages())
+    return tuple(os.path.join(os.path.realpath(place), "") for place in places if place)
+
+
+def _is_installed(module: Any) -> bool:
+    """Whether a module belongs to the interpreter, to an installed package, or to redgrease itself."""
+    name = module.__name__
+    if name.partition(".")[0] == __package__:
+        return True
+    file = getattr(module, "__file__", None)
+    return file is None or os.path.realpath(file).startswith(_installed_places())

@@ -1,0 +1,610 @@
+# ruff: noqa: D105, D107, N803 - magic methods; names as users of the original know them
+"""Operations, and the functions that are built of them. Needs no other package, no server and no connection.
+
+A gear function is a chain: a reader makes records, operations change them, an action (`run` or `register`) closes
+the chain. Functions are immutable: each operation gives a new function, and the old one can be used again.
+
+>>> from redgrease import KeysReader
+>>> ages = KeysReader("person:*").values(type="hash").map(lambda person: int(person["age"]))
+>>> oldest, average = ages.aggregate(0, max), ages.avg()
+>>> oldest.run()
+KeysReader('person:*').filter(Matching(type='hash')).map(value_of).map(<lambda>).aggregate(0, max).run()
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar
+
+from .operations import (
+    OPERATIONS,
+    REGISTER_OPTIONS,
+    Accumulate,
+    Aggregate,
+    AggregateBy,
+    Avg,
+    BatchGroupBy,
+    Collect,
+    Count,
+    CountBy,
+    Distinct,
+    Filter,
+    FlatMap,
+    ForEach,
+    GroupBy,
+    Limit,
+    LocalGroupBy,
+    Map,
+    Operation,
+    Reader,
+    Recipe,
+    Register,
+    Repartition,
+    Run,
+    Sort,
+    aggregation,
+    check_options,
+)
+from .sources import readable
+
+if TYPE_CHECKING:
+    from .typing import (
+        Accumulator,
+        BatchReducer,
+        Expander,
+        Extractor,
+        Filterer,
+        Mapper,
+        Processor,
+        Reducer,
+        Registrator,
+    )
+
+T = TypeVar("T")
+_Out = TypeVar("_Out", covariant=True)
+_New = TypeVar("_New")
+
+__all__ = [
+    "Accumulate",
+    "Aggregate",
+    "AggregateBy",
+    "Avg",
+    "BatchGroupBy",
+    "ClosedGearFunction",
+    "Collect",
+    "Count",
+    "CountBy",
+    "Distinct",
+    "Filter",
+    "FlatMap",
+    "ForEach",
+    "GearFunction",
+    "GroupBy",
+    "Limit",
+    "LocalGroupBy",
+    "Map",
+    "OpenGearFunction",
+    "Operation",
+    "Reader",
+    "Recipe",
+    "Register",
+    "Repartition",
+    "Run",
+    "Sort",
+    "describe",
+    "rebuild",
+    "replay",
+]
+
+# --------------------------------------------------------------------------------------------------------------
+# Functions
+# --------------------------------------------------------------------------------------------------------------
+
+_BATCH_READERS = frozenset(("KeysReader", "KeysOnlyReader", "StreamReader", "PythonReader", "ShardsIDReader"))
+_EVENT_READERS = frozenset(("KeysReader", "StreamReader", "CommandReader"))
+
+
+def _texts(requirements: Iterable[Any] | None) -> frozenset[str]:
+    if requirements is None:
+        return frozenset()
+    if isinstance(requirements, str):
+        return frozenset((requirements,))
+    return frozenset(str(requirement) for requirement in requirements)
+
+
+class GearFunction(Generic[_Out]):
+    """A chain of operations. Users get one from a reader, a builder or a decorator.
+
+    Functions never change, so they can share what feeds them.
+    """
+
+    def __init__(
+        self,
+        operation: Operation,
+        input_function: GearFunction[Any] | None = None,
+        requirements: Iterable[Any] | None = None,
+    ) -> None:
+        inherited = input_function.requirements if input_function is not None else frozenset()
+        object.__setattr__(self, "_parts", (operation, input_function, inherited | _texts(requirements)))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a gear function does not change: {name!r} cannot be set")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a gear function does not change: {name!r} cannot be deleted")
+
+    _parts: tuple[Operation, GearFunction[Any] | None, frozenset[str]]
+
+    @property
+    def operation(self) -> Operation:
+        """The last operation."""
+        return self._parts[0]
+
+    @property
+    def input_function(self) -> GearFunction[Any] | None:
+        """What feeds the last operation; `None` for a reader."""
+        return self._parts[1]
+
+    @property
+    def requirements(self) -> frozenset[str]:
+        """Packages that this function and all that feeds it need."""
+        return self._parts[2]
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """All operations, from the reader on."""
+        found: list[Operation] = []
+        function: GearFunction[Any] | None = self
+        while function is not None:
+            found.append(function.operation)
+            function = function.input_function
+        return tuple(reversed(found))
+
+    @property
+    def reader(self) -> str | None:
+        """Name of the reader at the start of the chain."""
+        first = self.operations[0]
+        return first.reader if isinstance(first, Reader) else None
+
+    @property
+    def supports_batch_mode(self) -> bool:
+        """Whether the function can be closed with ``run``."""
+        return self.reader in _BATCH_READERS
+
+    @property
+    def supports_event_mode(self) -> bool:
+        """Whether the function can be closed with ``register``."""
+        return self.reader in _EVENT_READERS
+
+    def __reduce__(self) -> Any:
+        return rebuild, (describe(self), sorted(self.requirements))
+
+    def __repr__(self) -> str:
+        return ".".join(map(repr, self.operations))
+
+
+class ClosedGearFunction(GearFunction[_Out]):
+    """A function with its action; it can be executed, but not be extended."""
+
+    def on(
+        self,
+        gears_server: Any,
+        unblocking: bool = False,
+        requirements: Iterable[Any] | None = None,
+        replace: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Execute this function on a server.
+
+        Args:
+            gears_server: a `redgrease.RedisGears`, a `redgrease.Gears`, or any redis-py client.
+            unblocking: come back at once with the execution's id.
+            requirements: packages that are needed beyond those of the function.
+            replace: what to do when a command of that name is registered already: `None` raises, `False` keeps the
+                old one, `True` puts this one in its place.
+            kwargs: ``enforce_redgrease``, as in `redgrease.Gears.pyexecute`.
+
+        Returns:
+            The results of a run, `True` for a registration, a callable for a command.
+
+        Raises:
+            redgrease.exceptions.DuplicateTriggerError: the command exists, and `replace` is `None`.
+            redis.exceptions.ResponseError: the server refused the function.
+        """
+        from .engine import execute_function
+
+        return execute_function(self, gears_server, unblocking, requirements, replace, **kwargs)
+
+
+class OpenGearFunction(GearFunction[_Out]):
+    """A function that can be extended with operations and closed with `run` or `register`.
+
+    Callbacks may be functions, lambdas, coroutine functions, classes, built-ins and bound methods. All operations
+    take ``requirements``: packages that their callbacks need, such as ``["requests>=2"]``.
+    """
+
+    def _add(self, operation: Operation, requirements: Iterable[Any] | None = None) -> OpenGearFunction[Any]:
+        return OpenGearFunction(operation, self, requirements)
+
+    def _close(self, action: Run | Register, requirements: Iterable[Any] | None = None) -> ClosedGearFunction[Any]:
+        return ClosedGearFunction(action, self, requirements)
+
+    # -- one record at a time ----------------------------------------------------------------------------------
+
+    def map(self, op: Mapper[_Out, _New], requirements: Iterable[Any] | None = None) -> OpenGearFunction[_New]:
+        """One record of each record.
+
+        Args:
+            op: ``(record) -> record``. A value that cannot be called stands for itself, `None` for the identity.
+            requirements: packages that `op` needs.
+        """
+        return self._add(Map(op), requirements)
+
+    def flatmap(
+        self, op: Expander[_Out, _New] | None = None, requirements: Iterable[Any] | None = None
+    ) -> OpenGearFunction[_New]:
+        """A list of records of each record.
+
+        The elements of a list come out **last one first**. Anything but a list stays one record.
+
+        Args:
+            op: ``(record) -> list``; default: the record itself is the list.
+            requirements: packages that `op` needs.
+        """
+        return self._add(FlatMap(op), requirements)
+
+    def foreach(self, op: Processor[_Out], requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
+        """An effect for each record; the record itself goes on.
+
+        Args:
+            op: ``(record) -> None``.
+            requirements: packages that `op` needs.
+        """
+        return self._add(ForEach(op), requirements)
+
+    def filter(
+        self, op: Filterer[_Out] | None = None, requirements: Iterable[Any] | None = None
+    ) -> OpenGearFunction[_Out]:
+        """Only records that meet a condition.
+
+        Args:
+            op: ``(record) -> bool``; default: the record itself is true.
+            requirements: packages that `op` needs.
+        """
+        return self._add(Filter(op), requirements)
+
+    def limit(self, length: int, start: int = 0, requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
+        """At most `length` records **of each shard**, from number `start` on; after `collect`, of all shards."""
+        return self._add(Limit(length, start), requirements)
+
+    # -- per shard ---------------------------------------------------------------------------------------------
+
+    def accumulate(
+        self, op: Accumulator[_Out, _New] | None = None, requirements: Iterable[Any] | None = None
+    ) -> OpenGearFunction[_New]:
+        """One record of all records of a shard.
+
+        Args:
+            op: ``(acc, record) -> acc``; `acc` is `None` at first. Default: a list of the records.
+            requirements: packages that `op` needs.
+        """
+        return self._add(Accumulate(op), requirements)
+
+    def localgroupby(
+        self,
+        extractor: Extractor[_Out, Any] | None = None,
+        reducer: Reducer[str, _Out, Any] | None = None,
+        requirements: Iterable[Any] | None = None,
+    ) -> OpenGearFunction[dict[str, Any]]:
+        """One record ``{"key": key, "value": acc}`` for each key of a shard.
+
+        Args:
+            extractor: ``(record) -> key``, which becomes text; default: the text of the record.
+            reducer: ``(key, acc, record) -> acc``; `acc` is `None` at first. Default: a list of the records.
+            requirements: packages that the callbacks need.
+        """
+        return self._add(LocalGroupBy(extractor, reducer), requirements)
+
+    # -- over all shards ---------------------------------------------------------------------------------------
+
+    def collect(self, requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
+        """All records on the shard where the execution began."""
+        return self._add(Collect(), requirements)
+
+    def repartition(
+        self, extractor: Extractor[_Out, Any] | None = None, requirements: Iterable[Any] | None = None
+    ) -> OpenGearFunction[_Out]:
+        """Each record on the shard that owns the slot of a key.
+
+        Args:
+            extractor: ``(record) -> key``, which becomes text; default: the text of the record.
+            requirements: packages that `extractor` needs.
+        """
+        return self._add(Repartition(extractor), requirements)
+
+    def aggregate(
+        self,
+        zero: Any = None,
+        seqOp: Accumulator[_Out, _New] | None = None,
+        combOp: Callable[[Any, Any], Any] | None = None,
+        requirements: Iterable[Any] | None = None,
+    ) -> OpenGearFunction[_New]:
+        """One record of all records; none when there were none.
+
+        Args:
+            zero: what to start from, copied for each shard; also whenever what was built up so far is false.
+                Default: ``[]``.
+            seqOp: ``(acc, record) -> acc``, on each shard. Default: appends to a list, adds to a number.
+            combOp: ``(acc, shard_acc) -> acc``, over the shards. Default: joins lists, adds numbers when `seqOp` was
+                not given, and else is `seqOp`, which is right when records and what is built up are of one kind.
+            requirements: packages that the callbacks need.
+
+        Raises:
+            ValueError: there is no default for a `zero` of this type.
+        """
+        aggregation([] if zero is None else zero, seqOp, combOp)
+        return self._add(Aggregate(zero, seqOp, combOp), requirements)
+
+    def aggregateby(
+        self,
+        extractor: Extractor[_Out, Any] | None = None,
+        zero: Any = None,
+        seqOp: Reducer[str, _Out, Any] | None = None,
+        combOp: Callable[[Any, Any, Any], Any] | None = None,
+        requirements: Iterable[Any] | None = None,
+    ) -> OpenGearFunction[dict[str, Any]]:
+        """One record ``{"key": key, "value": acc}`` for each key.
+
+        Args:
+            extractor: ``(record) -> key``, which becomes text; default: the text of the record.
+            zero: what to start from, as in `aggregate`.
+            seqOp: ``(key, acc, record) -> acc``, on each shard. Default: appends to a list, adds to a number.
+            combOp: ``(key, acc, shard_acc) -> acc``, over the shards; defaults as in `aggregate`.
+            requirements: packages that the callbacks need.
+
+        Raises:
+            ValueError: there is no default for a `zero` of this type.
+        """
+        aggregation([] if zero is None else zero, seqOp, combOp)
+        return self._add(AggregateBy(extractor, zero, seqOp, combOp), requirements)
+
+    def groupby(
+        self,
+        extractor: Extractor[_Out, Any] | None = None,
+        reducer: Reducer[str, _Out, Any] | None = None,
+        requirements: Iterable[Any] | None = None,
+    ) -> OpenGearFunction[dict[str, Any]]:
+        """One record ``{"key": key, "value": acc}`` for each key; arguments as in `localgroupby`."""
+        return self._add(GroupBy(extractor, reducer), requirements)
+
+    def batchgroupby(
+        self,
+        extractor: Extractor[_Out, Any] | None = None,
+        reducer: BatchReducer[str, Any] | None = None,
+        requirements: Iterable[Any] | None = None,
+    ) -> OpenGearFunction[dict[str, Any]]:
+        """One record ``{"key": key, "value": value}`` for each key; all records of a key are held in memory.
+
+        Args:
+            extractor: ``(record) -> key``, which becomes text; default: the text of the record.
+            reducer: ``(key, records) -> value``; default: the number of records.
+            requirements: packages that the callbacks need.
+        """
+        return self._add(BatchGroupBy(extractor, reducer), requirements)
+
+    def sort(self, reverse: bool = True, requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
+        """All records in order: **ascending** by default, descending with ``reverse=False``.
+
+        The name of the argument is that of the original, where it meant the order before the last step turned it
+        around.
+        """
+        return self._add(Sort(reverse), requirements)
+
+    def distinct(self, requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
+        """Each different record once. Records must be hashable."""
+        return self._add(Distinct(), requirements)
+
+    def count(self, requirements: Iterable[Any] | None = None) -> OpenGearFunction[int]:
+        """The number of records."""
+        return self._add(Count(), requirements)
+
+    def countby(
+        self, extractor: Extractor[_Out, Any] | None = None, requirements: Iterable[Any] | None = None
+    ) -> OpenGearFunction[dict[str, Any]]:
+        """One record ``{"key": key, "value": number}`` for each key.
+
+        Args:
+            extractor: ``(record) -> key``, which becomes text; default: the text of the record.
+            requirements: packages that `extractor` needs.
+        """
+        return self._add(CountBy(extractor), requirements)
+
+    def avg(
+        self, extractor: Extractor[_Out, float] | None = None, requirements: Iterable[Any] | None = None
+    ) -> OpenGearFunction[float]:
+        """The arithmetic mean; no record when there were none.
+
+        Args:
+            extractor: ``(record) -> number``; default: ``float(record)``.
+            requirements: packages that `extractor` needs.
+        """
+        return self._add(Avg(extractor), requirements)
+
+    # -- actions -----------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        arg: Any = None,
+        convertToStr: bool = False,
+        collect: bool = True,
+        requirements: Iterable[Any] | None = None,
+        on: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Close the function to be run once.
+
+        Args:
+            arg: what the reader reads in place of its default: a key pattern, a stream's name, or the generator
+                function of a PythonReader.
+            convertToStr: `True` brings results back as their text; otherwise they come as the Python values they are.
+            collect: `False` brings back only the results of the shard that was asked.
+            requirements: packages that the callbacks need.
+            on: a client: execute there at once.
+            kwargs: options of the reader: ``noScan``, ``readValue``, ``count``, ``fromId``, ``patternGenerator``.
+
+        Returns:
+            A `ClosedGearFunction`; with `on`, the `redgrease.data.ExecutionResult`. Inside the server the function
+            runs at once, and what the server's own ``run`` returns is returned.
+
+        Raises:
+            TypeError: the reader has no batch mode, or does not know an option.
+        """
+        if not self.supports_batch_mode:
+            raise TypeError(f"Batch mode (run) is not supported for '{self.reader}'")
+        if self.reader == "PythonReader" and not callable(arg):
+            raise TypeError(f"run of a PythonReader needs a generator function, got {arg!r}")
+        closed = self._close(Run(arg, convertToStr, collect, **kwargs), requirements)
+        return _act(closed, on, requirements)
+
+    def register(
+        self,
+        prefix: str = "*",
+        convertToStr: bool = False,
+        collect: bool = True,
+        mode: str | None = None,
+        onRegistered: Registrator | None = None,
+        eventTypes: Iterable[str] | None = None,
+        keyTypes: Iterable[str] | None = None,
+        readValue: bool | None = None,
+        batch: int | None = None,
+        duration: int | None = None,
+        onFailedPolicy: str | None = None,
+        onFailedRetryInterval: int | None = None,
+        trimStream: bool | None = None,
+        trigger: str | None = None,
+        requirements: Iterable[Any] | None = None,
+        on: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Close the function to be run whenever something happens. Arguments left at `None` are the server's choice.
+
+        Args:
+            prefix: name of a key or stream, or the beginning of names followed by ``*``. No other pattern.
+            convertToStr: `True` answers a command with the text of results.
+            collect: whether results of all shards are brought together.
+            mode: `redgrease.TriggerMode`: ``"async"`` (default; on a cluster a command runs on **every** shard),
+                ``"async_local"`` or ``"sync"``.
+            onRegistered: called once on every shard when the function is registered.
+            eventTypes: KeysReader: names of events, such as ``["hset", "expired"]``.
+            keyTypes: KeysReader: types of keys, see `redgrease.KeyType`.
+            readValue: KeysReader: whether values are read.
+            batch: StreamReader: number of messages that start a run.
+            duration: StreamReader: milliseconds after which fewer messages do, too.
+            onFailedPolicy: StreamReader: see `redgrease.FailurePolicy`.
+            onFailedRetryInterval: StreamReader: seconds between tries.
+            trimStream: StreamReader: whether processed messages are removed.
+            trigger: CommandReader: name of the command.
+            requirements: packages that the callbacks need.
+            on: a client: register there at once.
+            kwargs: ``replace`` (see `ClosedGearFunction.on`), ``inorder``, ``hook``, ``keyprefix``, ``commands``.
+
+        Returns:
+            A `ClosedGearFunction`; with `on`, `True`, or for a command a callable that triggers it. Inside the
+            server the function is registered at once.
+
+        Raises:
+            TypeError: the reader has no event mode, or does not know an option, or a command has no name.
+        """
+        if not self.supports_event_mode:
+            raise TypeError(f"Event mode (register) is not supported for '{self.reader}'")
+        replace = kwargs.pop("replace", None)
+        check_options("register", kwargs, (*REGISTER_OPTIONS, "replace"))
+        if self.reader == "CommandReader" and trigger is None and kwargs.get("hook") is None:
+            raise TypeError("register of a CommandReader needs a name: trigger='name' (or hook='command')")
+        given = {
+            "eventTypes": _names(eventTypes),
+            "keyTypes": _names(keyTypes),
+            "readValue": readValue,
+            "batch": batch,
+            "duration": duration,
+            "onFailedPolicy": onFailedPolicy,
+            "onFailedRetryInterval": onFailedRetryInterval,
+            "trimStream": trimStream,
+            "trigger": trigger,
+            **kwargs,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        closed = self._close(Register(prefix, convertToStr, collect, mode, onRegistered, **given), requirements)
+        return _act(closed, on, requirements, replace)
+
+
+def _names(names: Iterable[str] | None) -> list[str] | None:
+    if names is None:
+        return None
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _act(closed: ClosedGearFunction[Any], on: Any, requirements: Any, replace: bool | None = None) -> Any:
+    """Do with a function that was just closed what this process can do with it."""
+    server = sys.modules.get("redisgears")
+    if server is not None:
+        ignored = {"on": on, "requirements": requirements, "replace": replace}
+        names = [name for name, value in ignored.items() if value]
+        if names:
+            warnings.warn(f"inside the server {', '.join(names)} has no effect", stacklevel=3)
+        return replay(closed, server.GearsBuilder)
+    return closed.on(on, replace=replace) if on else closed
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Functions as plain data, and on the server's builder
+# --------------------------------------------------------------------------------------------------------------
+
+
+def describe(function: GearFunction[Any]) -> list[tuple[str, dict[str, Any]]]:
+    """A function as names and arguments of its operations, from the reader on."""
+    described = []
+    for operation in function.operations:
+        fields = {field.name: getattr(operation, field.name) for field in dataclasses.fields(operation)}
+        fields.update(fields.pop("kwargs", {}))
+        described.append((type(operation).__name__, fields))
+    return described
+
+
+def rebuild(
+    description: Iterable[tuple[str, Mapping[str, Any]]], requirements: Iterable[str] | None = None
+) -> GearFunction[Any]:
+    """The function that `describe` described.
+
+    Raises:
+        ValueError: an operation or argument is not known to this version.
+    """
+    function: GearFunction[Any] | None = None
+    for name, fields in description:
+        try:
+            operation = OPERATIONS[name](**fields)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"operation {name!r} with arguments {sorted(fields)} is not known to this version of redgrease: "
+                "use the same version on client and server"
+            ) from error
+        kind = ClosedGearFunction if isinstance(operation, (Run, Register)) else OpenGearFunction
+        function = kind(operation, function, requirements if function is None else None)
+    if function is None:
+        raise ValueError("a gear function has at least a reader")
+    return function
+
+
+def replay(function: GearFunction[Any], builder: Any) -> Any:
+    """Apply all operations to a class with the server's builder methods, and return what the last one returns."""
+    operations = list(function.operations)
+    first, last = operations[0], operations[-1]
+    if isinstance(first, Reader) and isinstance(last, Run):
+        operations[0], operations[-1] = readable(first, last)
+    result = builder
+    for operation in operations:
+        result = operation.add_to(result)
+    return result

@@ -1,0 +1,536 @@
+# ruff: noqa: D105,D107,N803,N815 - magic methods; names as users of the original know them
+"""Operations: the steps that gear functions are made of, as inert data with names and arguments.
+
+Each knows how it is applied to a builder with the server's methods; none needs a server or another package.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+import inspect
+import operator
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from . import utils
+
+__all__ = [
+    "OPERATIONS",
+    "Accumulate",
+    "Aggregate",
+    "AggregateBy",
+    "Avg",
+    "BatchGroupBy",
+    "Collect",
+    "Count",
+    "CountBy",
+    "Distinct",
+    "Filter",
+    "FlatMap",
+    "ForEach",
+    "GroupBy",
+    "Limit",
+    "LocalGroupBy",
+    "Map",
+    "Operation",
+    "Reader",
+    "Recipe",
+    "Register",
+    "Repartition",
+    "Run",
+    "Sort",
+]
+
+# --------------------------------------------------------------------------------------------------------------
+# Callbacks
+# --------------------------------------------------------------------------------------------------------------
+
+
+class Recipe:
+    """A callback that is described by plain data and built where it runs, so that it travels without code."""
+
+    def build(self) -> Callable[..., Any]:
+        """The plain function."""
+        return self._function()
+
+    def _function(self) -> Callable[..., Any]:
+        raise NotImplementedError
+
+
+def _plain(op: Any, arity: int) -> Callable[..., Any]:
+    """A plain function of `arity` arguments for a callback of any kind; servers take nothing else."""
+    if isinstance(op, Recipe):
+        return op.build()
+    if isinstance(op, types.FunctionType) or not callable(op) or inspect.iscoroutinefunction(op):
+        return utils.passfun(op)
+    if inspect.iscoroutinefunction(getattr(op, "__call__", None)):  # noqa: B004 - the method is what is asked for
+        return utils.passfun(op)
+    if arity == 1:
+        return lambda record: op(record)
+    if arity == 2:
+        return lambda first, second: op(first, second)
+    return lambda first, second, third: op(first, second, third)
+
+
+def _name_of(value: Any) -> str:
+    """How a callback or another argument is shown."""
+    if isinstance(value, type) or (callable(value) and not isinstance(value, Recipe)):
+        return str(getattr(value, "__name__", None) or repr(value))
+    return repr(value)
+
+
+def _append(acc: Any, record: Any) -> Any:
+    """Collect records in a list."""
+    acc = [] if acc is None else acc
+    acc.append(record)
+    return acc
+
+
+def _append_by_key(_key: Any, acc: Any, record: Any) -> Any:
+    return _append(acc, record)
+
+
+def _concatenate(acc: Any, other: Any) -> Any:
+    """Join what two shards collected."""
+    return (acc or []) + (other or [])
+
+
+def _concatenate_by_key(_key: Any, acc: Any, other: Any) -> Any:
+    return _concatenate(acc, other)
+
+
+def _length_by_key(_key: Any, records: Any) -> int:
+    return len(records)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Operations
+# --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One step of a gear function: its name and arguments, inert."""
+
+    def add_to(self, function: Any) -> Any:
+        """Apply this operation to a builder, and return what the builder returns."""
+        return self._apply(function)
+
+    def _apply(self, function: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} cannot be applied to a builder")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__.lower()}({', '.join(self._shown())})"
+
+    def _shown(self) -> Iterator[str]:
+        skipped = False
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            default = field.default
+            if value is default or (value == default and type(value) is type(default)):
+                skipped = True
+            else:
+                yield f"{field.name}={_name_of(value)}" if skipped else _name_of(value)
+
+
+@dataclass(frozen=True, repr=False)
+class Reader(Operation):
+    """Makes the first records.
+
+    Args:
+        reader: name of the reader.
+        defaultArg: what it reads when ``run`` is not told otherwise.
+        desc: text shown in the list of registrations.
+    """
+
+    reader: str = "KeysReader"
+    defaultArg: Any = "*"
+    desc: str | None = None
+
+    def _apply(self, function: Any) -> Any:
+        return function(self.reader, self.defaultArg, self.desc)
+
+    def __repr__(self) -> str:
+        shown = [] if self.defaultArg in ("*", None) else [repr(self.defaultArg)]
+        shown += [] if self.desc is None else [f"desc={self.desc!r}"]
+        return f"{self.reader}({', '.join(shown)})"
+
+
+@dataclass(frozen=True, repr=False)
+class Map(Operation):
+    """One record of each record: ``op(record) -> record``."""
+
+    op: Any
+
+    def _apply(self, function: Any) -> Any:
+        return function.map(_plain(self.op, 1))
+
+
+@dataclass(frozen=True, repr=False)
+class FlatMap(Operation):
+    """A list of records of each record: ``op(record) -> list``."""
+
+    op: Any = None
+
+    def _apply(self, function: Any) -> Any:
+        return function.flatmap(_plain(self.op, 1))
+
+
+@dataclass(frozen=True, repr=False)
+class ForEach(Operation):
+    """An effect for each record: ``op(record)``; the record goes on."""
+
+    op: Any
+
+    def _apply(self, function: Any) -> Any:
+        return function.foreach(_plain(self.op, 1))
+
+
+@dataclass(frozen=True, repr=False)
+class Filter(Operation):
+    """Keeps records for which ``op(record)`` is true."""
+
+    op: Any = None
+
+    def _apply(self, function: Any) -> Any:
+        return function.filter(_plain(self.op, 1))
+
+
+@dataclass(frozen=True, repr=False)
+class Accumulate(Operation):
+    """One record of all records of a shard: ``op(acc, record) -> acc``."""
+
+    op: Any = None
+
+    def _apply(self, function: Any) -> Any:
+        return function.accumulate(_append if self.op is None else _plain(self.op, 2))
+
+
+@dataclass(frozen=True, repr=False)
+class LocalGroupBy(Operation):
+    """One record for each key of a shard: ``reducer(key, acc, record) -> acc``."""
+
+    extractor: Any = None
+    reducer: Any = None
+
+    def _apply(self, function: Any) -> Any:
+        return function.localgroupby(_extractor(self.extractor), _reducer(self.reducer))
+
+
+@dataclass(frozen=True, repr=False)
+class Limit(Operation):
+    """At most `length` records of each shard, from number `start` on."""
+
+    length: int
+    start: int = 0
+
+    def _apply(self, function: Any) -> Any:
+        return function.limit(self.length, self.start)
+
+
+@dataclass(frozen=True, repr=False)
+class Collect(Operation):
+    """Brings all records to the shard where the execution began."""
+
+    def _apply(self, function: Any) -> Any:
+        return function.collect()
+
+
+@dataclass(frozen=True, repr=False)
+class Repartition(Operation):
+    """Brings each record to the shard that owns the slot of ``extractor(record)``."""
+
+    extractor: Any = None
+
+    def _apply(self, function: Any) -> Any:
+        return function.repartition(_extractor(self.extractor))
+
+
+@dataclass(frozen=True, repr=False)
+class Aggregate(Operation):
+    """One record of all records: ``seqOp(acc, record)`` on each shard, ``combOp(acc, shard_acc)`` over shards."""
+
+    zero: Any = None
+    seqOp: Any = None
+    combOp: Any = None
+
+    def _apply(self, function: Any) -> Any:
+        zero = [] if self.zero is None else self.zero
+        seq, comb = aggregation(zero, self.seqOp, self.combOp)
+        return function.aggregate(copy.deepcopy(zero), _plain(seq, 2), _plain(comb, 2))
+
+
+@dataclass(frozen=True, repr=False)
+class AggregateBy(Operation):
+    """One record per key: ``seqOp(key, acc, record)`` on each shard, ``combOp(key, acc, shard_acc)`` over shards."""
+
+    extractor: Any = None
+    zero: Any = None
+    seqOp: Any = None
+    combOp: Any = None
+
+    def _apply(self, function: Any) -> Any:
+        zero = [] if self.zero is None else self.zero
+        seq, comb = aggregation(zero, self.seqOp, self.combOp)
+        if self.seqOp is None:
+            seq = _BY_KEY[seq]
+        if self.combOp is None:
+            comb = _BY_KEY.get(comb, comb)
+        return function.aggregateby(_extractor(self.extractor), copy.deepcopy(zero), _plain(seq, 3), _plain(comb, 3))
+
+
+@dataclass(frozen=True, repr=False)
+class GroupBy(Operation):
+    """One record for each key: ``reducer(key, acc, record) -> acc``."""
+
+    extractor: Any = None
+    reducer: Any = None
+
+    def _apply(self, function: Any) -> Any:
+        return function.groupby(_extractor(self.extractor), _reducer(self.reducer))
+
+
+@dataclass(frozen=True, repr=False)
+class BatchGroupBy(Operation):
+    """One record for each key: ``reducer(key, records) -> record``."""
+
+    extractor: Any = None
+    reducer: Any = None
+
+    def _apply(self, function: Any) -> Any:
+        reducer = _length_by_key if self.reducer is None else _plain(self.reducer, 2)
+        return function.batchgroupby(_extractor(self.extractor), reducer)
+
+
+@dataclass(frozen=True, repr=False)
+class Sort(Operation):
+    """All records in order (ascending by default; see `OpenGearFunction.sort`)."""
+
+    reverse: bool = True
+
+    def _apply(self, function: Any) -> Any:
+        return function.sort(self.reverse)
+
+
+@dataclass(frozen=True, repr=False)
+class Distinct(Operation):
+    """Each different record once."""
+
+    def _apply(self, function: Any) -> Any:
+        return function.distinct()
+
+
+@dataclass(frozen=True, repr=False)
+class Count(Operation):
+    """The number of records."""
+
+    def _apply(self, function: Any) -> Any:
+        return function.count()
+
+
+@dataclass(frozen=True, repr=False)
+class CountBy(Operation):
+    """The number of records for each key."""
+
+    extractor: Any = None
+
+    def _apply(self, function: Any) -> Any:
+        return function.countby() if self.extractor is None else function.countby(_plain(self.extractor, 1))
+
+
+@dataclass(frozen=True, repr=False)
+class Avg(Operation):
+    """The arithmetic mean of ``extractor(record)``."""
+
+    extractor: Any = None
+
+    def _apply(self, function: Any) -> Any:
+        return function.avg() if self.extractor is None else function.avg(_plain(self.extractor, 1))
+
+
+def _extractor(extractor: Any) -> Callable[..., Any]:
+    """What records are grouped by: their text, if nothing else is said; it is the same on every shard."""
+    return utils.safe_str if extractor is None else _plain(extractor, 1)
+
+
+def _reducer(reducer: Any) -> Callable[..., Any]:
+    return _append_by_key if reducer is None else _plain(reducer, 3)
+
+
+def _add_by_key(_key: Any, acc: Any, record: Any) -> Any:
+    return acc + record
+
+
+#: The default steps of `Aggregate` as steps of `AggregateBy`, which are told the key.
+_BY_KEY: dict[Any, Any] = {_append: _append_by_key, _concatenate: _concatenate_by_key, operator.add: _add_by_key}
+
+
+def aggregation(zero: Any, seq: Any, comb: Any) -> tuple[Any, Any]:
+    """Both steps of an aggregation; what is not given follows from the other or from the type of `zero`."""
+    is_list = isinstance(zero, list)
+    if seq is None:
+        if is_list:
+            seq = _append
+        elif isinstance(zero, (int, float, complex)):
+            seq = operator.add
+        else:
+            raise ValueError(
+                f"aggregating into a {type(zero).__name__} needs a seqOp: only numbers (added) and lists "
+                "(appended to) have one of their own"
+            )
+        if comb is None:
+            comb = _concatenate if is_list else operator.add
+    elif comb is None:
+        comb = _concatenate if is_list else seq
+    return seq, comb
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Actions
+# --------------------------------------------------------------------------------------------------------------
+
+#: Keywords of the server's `run` and `register` beyond those that the methods here name themselves.
+RUN_OPTIONS = ("noScan", "readValue", "count", "fromId", "patternGenerator", "mode")
+REGISTER_OPTIONS = ("inorder", "hook", "keyprefix", "commands", "regex")
+
+
+@dataclass(frozen=True, repr=False, init=False)
+class Run(Operation):
+    """Closes a function that is to run once, now.
+
+    Args:
+        arg: what the reader reads, in place of its default.
+        convertToStr: whether results come back as their text.
+        collect: whether the results of all shards come back, or only those of the shard that was asked.
+        kwargs: further keywords of the server's ``run``: noScan, readValue, count, fromId, patternGenerator, mode.
+    """
+
+    arg: Any
+    convertToStr: bool
+    collect: bool
+    kwargs: Mapping[str, Any]
+
+    def __init__(self, arg: Any = None, convertToStr: bool = True, collect: bool = True, **kwargs: Any) -> None:
+        check_options("run", kwargs, RUN_OPTIONS)
+        _set(self, arg=arg, convertToStr=convertToStr, collect=collect, kwargs=kwargs)
+
+    def _apply(self, function: Any) -> Any:
+        positional = () if self.arg is None else (self.arg,)
+        return function.run(
+            *positional, convertToStr=self.convertToStr, collect=self.collect, reply="plain", **self.kwargs
+        )
+
+    def __repr__(self) -> str:
+        shown = [] if self.arg is None else [_name_of(self.arg)]
+        shown += ["convertToStr=True"] if self.convertToStr else []
+        shown += [] if self.collect else ["collect=False"]
+        return f"run({', '.join(shown + _keywords(self.kwargs))})"
+
+
+@dataclass(frozen=True, repr=False, init=False)
+class Register(Operation):
+    """Closes a function that is to run whenever something happens.
+
+    Args:
+        prefix: name of a key or stream, or the beginning of names followed by ``*``.
+        convertToStr: whether results come back as their text.
+        collect: whether the results of all shards come back, or only those of the shard that was asked.
+        mode: see `redgrease.TriggerMode`.
+        onRegistered: called once on every shard when the function is registered.
+        kwargs: further keywords of the server's ``register``.
+    """
+
+    prefix: str
+    convertToStr: bool
+    collect: bool
+    mode: str | None
+    onRegistered: Any
+    kwargs: Mapping[str, Any]
+
+    def __init__(
+        self,
+        prefix: str = "*",
+        convertToStr: bool = True,
+        collect: bool = True,
+        mode: str | None = "async",
+        onRegistered: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        _set(
+            self,
+            prefix=prefix,
+            convertToStr=convertToStr,
+            collect=collect,
+            mode=mode,
+            onRegistered=onRegistered,
+            kwargs=kwargs,
+        )
+
+    def _apply(self, function: Any) -> Any:
+        given = dict(self.kwargs)
+        if self.mode is not None:
+            given["mode"] = self.mode
+        if self.onRegistered is not None:
+            given["onRegistered"] = utils.passfun(self.onRegistered)
+        if "trigger" not in given and "hook" not in given:
+            given["prefix"] = self.prefix
+        return function.register(convertToStr=self.convertToStr, collect=self.collect, reply="plain", **given)
+
+    def __repr__(self) -> str:
+        shown = [] if self.prefix == "*" else [repr(self.prefix)]
+        shown += ["convertToStr=True"] if self.convertToStr else []
+        shown += [] if self.collect else ["collect=False"]
+        shown += [] if self.mode is None else [f"mode={self.mode!r}"]
+        shown += [] if self.onRegistered is None else [f"onRegistered={_name_of(self.onRegistered)}"]
+        return f"register({', '.join(shown + _keywords(self.kwargs))})"
+
+
+def _set(item: Operation, **values: Any) -> None:
+    for name, value in values.items():
+        object.__setattr__(item, name, value)
+
+
+def _keywords(kwargs: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={_name_of(value)}" for name, value in kwargs.items()]
+
+
+def check_options(method: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse keywords that are not known, and name the nearest one that is."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{method}() got an unexpected keyword argument {name!r}{hint}")
+
+
+#: All operations by name: what a description of a function may hold.
+OPERATIONS: dict[str, type[Operation]] = {
+    kind.__name__: kind
+    for kind in (
+        Reader,
+        Map,
+        FlatMap,
+        ForEach,
+        Filter,
+        Accumulate,
+        LocalGroupBy,
+        Limit,
+        Collect,
+        Repartition,
+        Aggregate,
+        AggregateBy,
+        GroupBy,
+        BatchGroupBy,
+        Sort,
+        Distinct,
+        Count,
+        CountBy,
+        Avg,
+        Run,
+        Register,
+    )
+}

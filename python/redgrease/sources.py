@@ -1,0 +1,78 @@
+"""Records for readers that promise more than the server's own: generator functions that run on the server."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any, Callable
+
+from . import utils
+from .operations import Reader, Run
+
+__all__ = ["readable"]
+
+
+def readable(reader: Reader, run: Run) -> tuple[Reader, Run]:
+    """Reader and run as the server takes them, where it takes less than we promise."""
+    if reader.reader == "PythonReader" and callable(run.arg) and not inspect.isgeneratorfunction(run.arg):
+        return reader, _with_arg(run, _generating(run.arg))
+    if reader.reader == "StreamReader":
+        name = reader.defaultArg if run.arg is None else run.arg
+        if isinstance(name, str) and any(sign in name for sign in "*?["):
+            from_id = run.kwargs.get("fromId", "0-0")
+            kept = {key: value for key, value in run.kwargs.items() if key != "fromId"}
+            streams = Reader("PythonReader", "*", reader.desc)
+            return streams, Run(_messages(name, from_id), run.convertToStr, run.collect, **kept)
+    return reader, run
+
+
+def _with_arg(run: Run, arg: Any) -> Run:
+    """`run` with another argument."""
+    return Run(arg, run.convertToStr, run.collect, **run.kwargs)
+
+
+def _generating(function: Callable[[], Any]) -> Callable[[], Iterator[Any]]:
+    """A generator function for one that returns something that can be iterated, or a single record."""
+
+    def generate() -> Iterator[Any]:
+        yield from utils.iterate(function())
+
+    return generate
+
+
+def _messages(name: str, from_id: str, batch: int = 1000) -> Callable[[], Iterator[dict[str, Any]]]:
+    """A generator function over the messages of all streams of the local shard whose names match a pattern."""
+
+    def messages() -> Iterator[dict[str, Any]]:
+        from .runtime import execute
+
+        for key in _stream_names(name):
+            after = from_id
+            while True:
+                entries = execute("XRANGE", key, f"({after}", "+", "COUNT", batch)
+                for entry_id, fields in entries:
+                    each = iter(fields)
+                    yield {"key": key, "id": entry_id, "value": dict(zip(each, each))}
+                if len(entries) < batch:
+                    break
+                after = entries[-1][0]
+
+    return messages
+
+
+def _stream_names(pattern: str) -> Iterator[Any]:
+    """Names of local streams: the one that is really called like the pattern, or all that match it."""
+    from .runtime import execute
+
+    if execute("TYPE", pattern) == "stream":
+        yield pattern
+        return
+    cursor, seen = "0", set()
+    while True:
+        cursor, names = execute("SCAN", cursor, "MATCH", pattern, "COUNT", 1000, "TYPE", "stream")
+        for name in names:
+            if name not in seen:
+                seen.add(name)
+                yield name
+        if cursor in ("0", 0):
+            return
