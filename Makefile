@@ -38,7 +38,7 @@ $(VENV)/.requirements: tools/requirements-dev.txt $(VENV)/.made
 
 # The package itself, editable: Python sources are used where they lie, the extension is built by maturin.
 $(VENV)/.package: $(EXTENSION_SOURCES) $(VENV)/.requirements
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
 build: tools $(VENV)/.package ## Build the server module, the command and the Python package
@@ -56,7 +56,7 @@ test-rust: tools $(VENV)/.requirements
 	else $(CARGO) test $(CARGO_FLAGS) --workspace --exclude redgrease-py; fi
 
 test-python: build
-	$(PY) -m pytest $(PYTEST_FLAGS) -m "not slow" tests/python
+	$(PY) -m pytest $(PYTEST_FLAGS) -m "not slow" tests --ignore tests/e2e
 
 test-e2e: build
 	$(PY) -m pytest $(PYTEST_FLAGS) -m "not slow" tests/e2e
@@ -66,7 +66,7 @@ test-all: test-rust build test-wheel ## Run all tests: also the slow ones, and t
 
 wheel: build ## Build a wheel with command, module and extension into dist/
 	@mkdir -p dist
-	$(PY) -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist .
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist .
 
 test-wheel: wheel
 	$(PY) tools/try_wheel.py dist

@@ -20,7 +20,7 @@ import maturin
 from maturin import build_editable, get_requires_for_build_editable, prepare_metadata_for_build_wheel
 
 sys.path.insert(0, str(Path(__file__).parent))
-import with_libclang  # noqa: E402
+import with_libclang
 
 __all__ = [
     "build_editable",
