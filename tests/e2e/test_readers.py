@@ -6,7 +6,6 @@ from ast import literal_eval
 
 import pytest
 
-
 #: A step that adds up numbers.
 SUM = ".aggregate(0, lambda a, x: a + x, lambda a, x: a + x)"
 

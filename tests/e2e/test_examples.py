@@ -1,0 +1,251 @@
+"""The example programs, with other input than their own, so that what they show must come from the server."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+from collections import Counter
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from .servers import ROOT
+
+redgrease = pytest.importorskip("redgrease")
+
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _examples_can_be_imported():
+    sys.path.insert(0, str(EXAMPLES))
+    yield
+    sys.path.remove(str(EXAMPLES))
+
+
+def example(name: str):
+    return import_module(name)
+
+
+@pytest.fixture
+def r(db):
+    client = redgrease.RedisGears(host="127.0.0.1", port=db.server.port)
+    yield client
+    client.close()
+
+
+def assert_same(comparison):
+    assert comparison.same, f"vanilla: {comparison.vanilla!r}\nRedGrease: {comparison.redgrease!r}"
+    return comparison.vanilla
+
+
+def test_basics(r, capsys):
+    found = example("basics").main(r, {"A-fighter": 5, "B-fighter": -7, "C-fighter": 40, "D-fighter": 1})
+    assert found["nothing"] is True
+    assert found["registrations"] == []
+    assert found["count"] == found["object count"] == len(found["records"]) == 6
+    assert found["sum"] == 39
+    assert "Sum of '-fighter'-keys values: 39" in capsys.readouterr().out
+
+
+def test_word_count(r):
+    assert assert_same(example("word_count").main(r, ["a b a", "", "b a c"])) == {"a": 3, "b": 2, "c": 1}
+
+
+def test_word_count_of_one_word(r):
+    assert assert_same(example("word_count").main(r, ["alone"])) == {"alone": 1}
+
+
+def test_delete_by_prefix(r):
+    names = ["tmp:1", "tmp:2", "tmp:3", "tmpx", "keep"]
+    found = assert_same(example("delete_by_prefix").main(r, names, "tmp:"))
+    assert found == {"deleted": 3, "left": ["keep", "tmpx"]}
+
+
+def test_delete_by_prefix_when_there_is_nothing(r):
+    assert assert_same(example("delete_by_prefix").main(r, ["keep"], "tmp:")) == {"deleted": 0, "left": ["keep"]}
+
+
+def test_stream_processing(r):
+    messages = [{"a": "1", "b": "2"}, {"c": "3"}, {"d": "ö"}]
+    found = assert_same(example("stream_processing").main(r, messages))
+    assert found == {"hashes": messages, "left in the stream": 0}
+
+
+def test_automatic_expiry(r):
+    assert assert_same(example("automatic_expiry").main(r, {"k": "v", "l": "w"}, 77)) == {"k": "77 s", "l": "77 s"}
+
+
+def test_keyspace_notification_processing(r, db):
+    assert assert_same(example("keyspace_notification").main(r, ["soon", "later"], 20)) == ["later", "soon"]
+    assert "GEARS: Key 'soon' expired at " in db.wait_log("Key 'soon' expired at")
+
+
+def test_reliable_keyspace_notification(r):
+    changes = [("person:x", {"n": "1"}), ("cat:y", {"n": "2"}), ("person:x", {"n": "3"})]
+    found = assert_same(example("reliable_keyspace_notification").main(r, changes))
+    assert found == ["person:x {'n': '1'}", "person:x {'n': '3'}"]
+
+
+def test_monte_carlo_pi(r):
+    dice = random.Random(7)
+    hits = sum(dice.random() ** 2 + dice.random() ** 2 < 1 for _ in range(5000))
+    assert assert_same(example("monte_carlo_pi").main(r, 5000, 7)) == pytest.approx(4 * hits / 5000)
+
+
+def test_dataset_with_other_rows(r):
+    rows = [
+        {"date": "2020/01/01", "precipitation": "0.0", "temp_max": "25", "weather": "sun"},
+        {"date": "2020/01/02", "precipitation": "1.0", "temp_max": "30", "weather": "rain"},
+        {"date": "2020/02/01", "precipitation": "0.0", "temp_max": "21", "weather": "sun"},
+        {"date": "2020/03/01", "precipitation": "0.0", "temp_max": "5", "weather": "sun"},
+    ]
+    answer = example("dataset").main(r, rows, warm=20)
+    assert answer.rows == 4
+    assert [(m.name, m.days, m.pleasant) for m in answer.months] == [
+        ("February", 1, 1),
+        ("January", 2, 1),
+        ("March", 1, 0),
+    ]
+    assert (answer.hottest, answer.hottest_date) == (25.0, "2020/01/01")
+
+
+def test_dataset_with_a_part_of_the_real_rows(r):
+    rows = example("dataset").seattle_weather()
+    assert len(rows) > 1000
+    part = rows[::3]
+    answer = example("dataset").main(r, part, warm=18)
+    pleasant = Counter(
+        row["date"][5:7] for row in part if float(row["precipitation"]) == 0 and float(row["temp_max"]) >= 18
+    )
+    assert answer.rows == len(part)
+    assert sorted(m.pleasant for m in answer.months) == sorted(pleasant.get(f"{n:02}", 0) for n in range(1, 13))
+
+
+# -- the caching command
+
+
+@pytest.fixture
+def source():
+    with example("image_server").ImageServer(delay=0.02) as server:
+        yield server
+
+
+@pytest.fixture
+def cache_get(r):
+    return example("cache_get_command").cache_get.on(r, replace=False)
+
+
+def test_the_cache_gives_what_the_source_has_and_downloads_once(r, source, tmp_path, db):
+    outcome = example("cache_get_command").main(r, source.urls(3), tmp_path)
+    picture = example("image_server").picture
+    assert [file.read_bytes() for file in outcome.files] == [picture(n) for n in range(3)]
+    assert dict(source.downloads) == {f"/image-{n}.png": 1 for n in range(3)}
+    url = source.url(1)
+    for line in (
+        f"GEARS: Cache request #1 for resource '{url}'",
+        f"GEARS: Cache miss #1 - Downloading resource '{url}'.",
+        f"GEARS: Cache update #1 - Request status for resource '{url}': 200",
+        f"GEARS: Cache request #2 for resource '{url}'",
+    ):
+        db.wait_log(line)
+
+
+def test_any_client_can_use_the_cache(cache_get, source, db):
+    [content] = db.wire()("RG.TRIGGER", "cache_get", source.url(5))
+    assert content == example("image_server").picture(5)
+
+
+def test_requests_that_come_together_cause_one_download(cache_get, source, db):
+    url, contents = source.url(9), []
+
+    def fetch():
+        with db.server.client() as client:
+            contents.append(client.execute_command("RG.TRIGGER", "cache_get", url))
+
+    threads = [threading.Thread(target=fetch) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert contents == [[example("image_server").picture(9)]] * 8
+    assert source.downloads["/image-9.png"] == 1
+
+
+def test_what_the_source_does_not_have_is_empty_and_is_not_kept(cache_get, source, r):
+    url = source.url(1).replace("image-1", "nothing")
+    assert cache_get(url).value == b""
+    assert not r.exists(url)
+
+
+def test_a_source_that_cannot_be_reached_is_empty(cache_get, r):
+    assert cache_get("http://127.0.0.1:1/x.png", 60, 2).value == b""
+
+
+def test_the_expiry_is_set_and_renewed(cache_get, source, r):
+    url = source.url(2)
+    cache_get(url, 50)
+    assert 40 <= r.ttl(url) <= 50
+    cache_get(url, 500)
+    assert 490 <= r.ttl(url) <= 500
+
+
+# -- as programs
+
+
+PROGRAMS = [
+    "basics",
+    "word_count",
+    "delete_by_prefix",
+    "stream_processing",
+    "automatic_expiry",
+    "keyspace_notification",
+    "reliable_keyspace_notification",
+    "monte_carlo_pi",
+    "dataset",
+]
+
+
+def run_program(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_each_example_runs_as_a_program_and_leaves_nothing(db, name):
+    done = run_program(name, "--host", "127.0.0.1", "--port", db.server.port)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert db.r.dbsize() == 0
+    assert db.registrations() == []
+
+
+def test_the_caching_example_runs_as_a_program(db, source, tmp_path):
+    done = run_program("cache_get_command", "--port", db.server.port, "--directory", tmp_path, *source.urls(2))
+    assert done.returncode == 0, done.stderr
+    assert "times faster!" in done.stdout
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["image-0.png", "image-1.png"]
+
+
+def test_an_example_leaves_a_database_alone_that_is_not_empty(db):
+    db.r.set("precious", "data")
+    done = run_program("word_count", "--port", db.server.port)
+    assert done.returncode != 0
+    assert "redgrease serve" in done.stderr
+    assert db.r.get("precious") == b"data"
+
+
+def test_every_example_is_tested():
+    helpers = {"common", "image_server", "quickstart"}
+    assert {path.stem for path in Path(EXAMPLES).glob("*.py")} == {*PROGRAMS, "cache_get_command", *helpers}
+
+
+def test_the_quickstart_passes_all_its_checks():
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "quickstart.py")], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 failed" in done.stdout
