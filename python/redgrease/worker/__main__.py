@@ -16,6 +16,8 @@ def main(argv):
     from redgrease import _native
 
     _native.bind_to_parent()
+    # The socket may come as standard input: keep it under a number of its own, which no child inherits.
+    socket = os.dup(int(argv[1]))
     _ignore_terminal()
 
     from redgrease.worker import runtime, sessions
@@ -25,7 +27,7 @@ def main(argv):
     # A thread that computes gives way twice in a millisecond, so that a short function beside it need not wait long.
     sys.setswitchinterval(0.0005)
     version = "%d.%d.%d" % sys.version_info[:3]
-    _native.serve(int(argv[1]), sessions.Sessions(), describe, version, _native.VERSION)
+    _native.serve(socket, sessions.Sessions(), describe, version, _native.VERSION)
     return 0
 
 
