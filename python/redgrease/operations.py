@@ -9,9 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
-import inspect
 import operator
-import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -61,19 +59,11 @@ class Recipe:
         raise NotImplementedError
 
 
-def _plain(op: Any, arity: int) -> Callable[..., Any]:
-    """A plain function of `arity` arguments for a callback of any kind; servers take nothing else."""
+def _plain(op: Any) -> Callable[..., Any]:
+    """What the server's builder gets for a callback: anything that can be called is taken as it is."""
     if isinstance(op, Recipe):
         return op.build()
-    if isinstance(op, types.FunctionType) or not callable(op) or inspect.iscoroutinefunction(op):
-        return utils.passfun(op)
-    if inspect.iscoroutinefunction(getattr(op, "__call__", None)):  # noqa: B004 - the method is what is asked for
-        return utils.passfun(op)
-    if arity == 1:
-        return lambda record: op(record)
-    if arity == 2:
-        return lambda first, second: op(first, second)
-    return lambda first, second, third: op(first, second, third)
+    return op if callable(op) else utils.passfun(op)
 
 
 def _name_of(value: Any) -> str:
@@ -167,7 +157,7 @@ class Map(Operation):
     op: Any
 
     def _apply(self, function: Any) -> Any:
-        return function.map(_plain(self.op, 1))
+        return function.map(_plain(self.op))
 
 
 @dataclass(frozen=True, repr=False)
@@ -177,7 +167,7 @@ class FlatMap(Operation):
     op: Any = None
 
     def _apply(self, function: Any) -> Any:
-        return function.flatmap(_plain(self.op, 1))
+        return function.flatmap(_plain(self.op))
 
 
 @dataclass(frozen=True, repr=False)
@@ -187,7 +177,7 @@ class ForEach(Operation):
     op: Any
 
     def _apply(self, function: Any) -> Any:
-        return function.foreach(_plain(self.op, 1))
+        return function.foreach(_plain(self.op))
 
 
 @dataclass(frozen=True, repr=False)
@@ -197,7 +187,7 @@ class Filter(Operation):
     op: Any = None
 
     def _apply(self, function: Any) -> Any:
-        return function.filter(_plain(self.op, 1))
+        return function.filter(_plain(self.op))
 
 
 @dataclass(frozen=True, repr=False)
@@ -207,7 +197,7 @@ class Accumulate(Operation):
     op: Any = None
 
     def _apply(self, function: Any) -> Any:
-        return function.accumulate(_append if self.op is None else _plain(self.op, 2))
+        return function.accumulate(_append if self.op is None else _plain(self.op))
 
 
 @dataclass(frozen=True, repr=False)
@@ -261,7 +251,7 @@ class Aggregate(Operation):
     def _apply(self, function: Any) -> Any:
         zero = [] if self.zero is None else self.zero
         seq, comb = aggregation(zero, self.seqOp, self.combOp)
-        return function.aggregate(copy.deepcopy(zero), _plain(seq, 2), _plain(comb, 2))
+        return function.aggregate(copy.deepcopy(zero), _plain(seq), _plain(comb))
 
 
 @dataclass(frozen=True, repr=False)
@@ -280,7 +270,7 @@ class AggregateBy(Operation):
             seq = _BY_KEY[seq]
         if self.combOp is None:
             comb = _BY_KEY.get(comb, comb)
-        return function.aggregateby(_extractor(self.extractor), copy.deepcopy(zero), _plain(seq, 3), _plain(comb, 3))
+        return function.aggregateby(_extractor(self.extractor), copy.deepcopy(zero), _plain(seq), _plain(comb))
 
 
 @dataclass(frozen=True, repr=False)
@@ -302,7 +292,7 @@ class BatchGroupBy(Operation):
     reducer: Any = None
 
     def _apply(self, function: Any) -> Any:
-        reducer = _length_by_key if self.reducer is None else _plain(self.reducer, 2)
+        reducer = _length_by_key if self.reducer is None else _plain(self.reducer)
         return function.batchgroupby(_extractor(self.extractor), reducer)
 
 
@@ -339,7 +329,7 @@ class CountBy(Operation):
     extractor: Any = None
 
     def _apply(self, function: Any) -> Any:
-        return function.countby() if self.extractor is None else function.countby(_plain(self.extractor, 1))
+        return function.countby() if self.extractor is None else function.countby(_plain(self.extractor))
 
 
 @dataclass(frozen=True, repr=False)
@@ -349,16 +339,16 @@ class Avg(Operation):
     extractor: Any = None
 
     def _apply(self, function: Any) -> Any:
-        return function.avg() if self.extractor is None else function.avg(_plain(self.extractor, 1))
+        return function.avg() if self.extractor is None else function.avg(_plain(self.extractor))
 
 
 def _extractor(extractor: Any) -> Callable[..., Any]:
     """What records are grouped by: their text, if nothing else is said; it is the same on every shard."""
-    return utils.safe_str if extractor is None else _plain(extractor, 1)
+    return utils.safe_str if extractor is None else _plain(extractor)
 
 
 def _reducer(reducer: Any) -> Callable[..., Any]:
-    return _append_by_key if reducer is None else _plain(reducer, 3)
+    return _append_by_key if reducer is None else _plain(reducer)
 
 
 def _add_by_key(_key: Any, acc: Any, record: Any) -> Any:
