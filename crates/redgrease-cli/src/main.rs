@@ -1,0 +1,67 @@
+//! The command `redgrease`: a local server with the module in it, and calls to any server.
+//!
+//! Data goes to stdout, talk to stderr; the exit code is 0, 1 (it failed) or 2 (it was asked wrongly). One file per
+//! subcommand; `places` finds what a server needs, `launch` starts it, `records` remembers it.
+
+mod args;
+mod call;
+mod detach;
+mod launch;
+mod logs;
+mod places;
+mod process;
+mod records;
+mod reply;
+mod serve;
+mod shutdown;
+mod stop;
+mod tail;
+mod wire;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::args::{Args, Subcommand};
+
+/// The command line was wrong; ends with exit code 2.
+#[derive(Debug)]
+struct Misuse(String);
+
+impl std::fmt::Display for Misuse {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Misuse {}
+
+fn main() -> ExitCode {
+    if let Some(failure) = detach::run_if_asked() {
+        eprintln!("redgrease: {failure:#}");
+        return ExitCode::FAILURE;
+    }
+    match run(Args::parse()) {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("redgrease: {error:#}");
+            if error.is::<Misuse>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn run(args: Args) -> Result<ExitCode> {
+    match args.subcommand {
+        Subcommand::Serve(args) => serve::run(args),
+        Subcommand::Stop(args) => stop::run(&args),
+        Subcommand::Logs(args) => logs::run(&args),
+        Subcommand::Call(args) => call::run(&args),
+    }
+}
+
+/// The reader of our stdout went away (`| head`): nothing is wrong with us.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
