@@ -143,6 +143,8 @@ impl Run {
     pub fn feed(&mut self, ctx: Ctx<'_, '_>, count: u64, bytes: &[u8]) {
         let mut reader = Reader::new(bytes);
         let decoder = Decoder { allow_pickle: true };
+        // Records that are only counted need not become objects.
+        let is_counted = matches!(self.plan.ops.get(self.first), Some((Op::Count, _)));
         for _ in 0..count {
             if self.input_closed {
                 return;
@@ -152,6 +154,10 @@ impl Run {
                 // Stepping over what was just read cannot fail.
                 let _ = reader.skip();
                 self.error_text(ctx, text);
+                continue;
+            }
+            if is_counted && reader.skip().is_ok() {
+                self.count_one(self.first);
                 continue;
             }
             match decoder.value(ctx.py, &mut reader) {
@@ -410,16 +416,7 @@ impl Run {
                 Ok(Some(record))
             }
             Op::Limit { offset, length } => {
-                let seen = match &mut self.slots[op] {
-                    Slot::Count(seen) => {
-                        *seen += 1;
-                        *seen
-                    }
-                    slot => {
-                        *slot = Slot::Count(1);
-                        1
-                    }
-                };
+                let seen = self.count_one(op);
                 if seen >= offset.saturating_add(*length) {
                     self.close_before(op + 1);
                 }
@@ -433,10 +430,7 @@ impl Run {
                 Ok(Some(record.str()?.into_any()))
             }
             Op::Count => {
-                match &mut self.slots[op] {
-                    Slot::Count(count) => *count += 1,
-                    slot => *slot = Slot::Count(1),
-                }
+                self.count_one(op);
                 Ok(None)
             }
             Op::CountByKey { extractor } => {
@@ -530,6 +524,12 @@ impl Run {
             (_, Slot::Records(records)) => self.wait(records.bind(py), op + 1),
         }
         Ok(())
+    }
+
+    fn count_one(&mut self, op: usize) -> u64 {
+        let seen = if let Slot::Count(seen) = self.slots[op] { seen + 1 } else { 1 };
+        self.slots[op] = Slot::Count(seen);
+        seen
     }
 
     fn wait(&mut self, items: &Bound<'_, PyList>, op: usize) {

@@ -38,6 +38,9 @@ const QUIET_TICKS: u32 = 20;
 const PROGRESS_AFTER: Duration = Duration::from_millis(4);
 /// Shortest time between two progress frames of an execution.
 const PROGRESS_EVERY: Duration = Duration::from_millis(50);
+/// Where answers take longer than this, a queued execution is begun while another one waits for its answer: waking a
+/// thread and passing Python's lock to it costs about 15 us, an answer of an idle server about 20.
+const SLOW_ANSWER: Duration = Duration::from_micros(45);
 /// Threads that a worker may come to have: nested sync executions above it wait.
 const SEATS_MAX: usize = 256;
 /// Stack of a thread: deep Python recursion and deep pickles need as much as in the main thread.
@@ -161,6 +164,7 @@ struct Exec {
 #[derive(Debug)]
 struct Waiter {
     thread: Thread,
+    since: Instant,
     exec: u64,
     interruptible: bool,
     result: Option<Result<Vec<u8>, CallError>>,
@@ -193,6 +197,8 @@ struct State {
     lanes: HashMap<u64, VecDeque<u64>>,
     calls: HashMap<u64, Waiter>,
     calls_made: u64,
+    /// How long answers took of late (a moving average).
+    answer_nanos: u64,
     /// Whether a thread holds the role of the reader, and how often it was taken.
     reader: bool,
     reads: u64,
@@ -615,8 +621,8 @@ impl Worker {
         let mut state = lock(&self.state);
         state.calls_made += 1;
         let call = state.calls_made;
-        let waiter = Waiter { thread: std::thread::current(), exec: context.exec, interruptible, result: None };
-        state.calls.insert(call, waiter);
+        let (thread, since) = (std::thread::current(), Instant::now());
+        state.calls.insert(call, Waiter { thread, since, exec: context.exec, interruptible, result: None });
         drop(state);
         self.append(&FromWorker::Call { call, exec: context.exec, session: context.session, op });
         call
@@ -630,6 +636,10 @@ impl Worker {
             let mut state = lock(&self.state);
             if state.calls.get(&call).is_none_or(|waiter| waiter.result.is_some()) {
                 let answered = state.calls.remove(&call);
+                if let Some(waiter) = &answered {
+                    let nanos = waiter.since.elapsed().as_nanos() as u64;
+                    state.answer_nanos = (7 * state.answer_nanos + nanos) / 8;
+                }
                 if !state.reader {
                     state.hand_over(&mut todo);
                 }
@@ -637,14 +647,20 @@ impl Worker {
                 self.do_all(todo);
                 return answered.and_then(|waiter| waiter.result).unwrap_or(Err(CallError::Aborted));
             }
+            if !is_sent && state.answer_nanos > SLOW_ANSWER.as_nanos() as u64 {
+                state.use_the_wait(&mut todo);
+            }
             if !state.reader {
                 state.take_reader();
                 drop(state);
+                self.do_all(todo);
+                is_sent = true;
                 self.read(false);
                 lock(&self.state).reader = false;
                 continue;
             }
             drop(state);
+            self.do_all(todo);
             if is_sent {
                 std::thread::park();
             } else {
@@ -823,6 +839,9 @@ impl State {
     }
 
     fn start(&mut self, id: u64, mut exec: Exec) {
+        if self.execs.contains_key(&id) {
+            fatal_text(&format!("the server started execution {id} twice"));
+        }
         if exec.lane != 0 {
             let lane = self.lanes.entry(exec.lane).or_default();
             lane.push_back(id);
@@ -1009,6 +1028,17 @@ impl State {
             if let Some(exec) = self.sync.pop_front() {
                 self.wake_one(Some(What::Exec(exec)), todo);
             }
+        }
+    }
+
+    /// Begins a queued execution beside one that is about to wait for an answer.
+    fn use_the_wait(&mut self, todo: &mut Todo) {
+        if !self.queue.is_empty()
+            && self.counted < self.threads
+            && self.has_seat()
+            && let Some(what) = self.pick(true)
+        {
+            self.wake_one(Some(what), todo);
         }
     }
 
