@@ -1,0 +1,115 @@
+"""Trigger rows: the rate of a custom command as a share of what ECHO reaches over the same connections."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import load
+from judge import Bars, Measured, Spread
+from rounds import Run, WrongResultError, in_turn, words
+from server import Server, run_script
+
+ECHO, GET = "echo", "one execute('get')"
+
+
+@dataclass(frozen=True)
+class TriggerRow:
+    work: str
+    mode: str
+    connections: int
+    bars: Bars
+
+
+ROWS: dict[str, TriggerRow] = {
+    "trigger-echo-1": TriggerRow(ECHO, "async", 1, Bars(final=0.45)),
+    "trigger-echo-50": TriggerRow(ECHO, "async", 50, Bars(final=0.50)),
+    "trigger-get-1": TriggerRow(GET, "async", 1, Bars(final=0.40)),
+    "trigger-get-50": TriggerRow(GET, "async", 50, Bars(final=0.45)),
+    "trigger-sync-1": TriggerRow(ECHO, "sync", 1, Bars(final=0.55)),
+    "trigger-sync-50": TriggerRow(ECHO, "sync", 50, Bars(final=0.45)),
+}
+
+
+def measure(run: Run, chosen: list[str]) -> Iterator[Measured]:
+    """Measures the chosen rows, each on a server of its own."""
+    load.generator()
+    for name in chosen:
+        with Server(run.server) as server:
+            yield _measure_row(run, name, server)
+
+
+def _register(server: Server, row: TriggerRow, rng: random.Random) -> tuple[list[str], list[str], bytes]:
+    """Registers the function: our command, the floor's command, and the reply that is right."""
+    trigger, payload, key, value, record = words(rng, 5)
+    payload += payload[: rng.randrange(8)]
+    server.redis.set(key, value)
+    expression, argument, right = f"{record}[1]", payload, payload
+    if row.work == GET:
+        expression, argument, right = f"execute('get', {record}[1])", key, value
+    run_script(
+        server.redis,
+        f"GB('CommandReader').map(lambda {record}: {expression}).register(trigger={trigger!r}, mode={row.mode!r})",
+    )
+    floor = ["GET", key] if row.work == GET else ["ECHO", payload]
+    return ["RG.TRIGGER", trigger, argument], floor, right.encode()
+
+
+def _counters(server: Server) -> dict[bytes, int]:
+    (registration,) = server.command("RG.DUMPREGISTRATIONS")
+    fields: dict[bytes, Any] = dict(zip(registration[::2], registration[1::2]))
+    data = fields[b"RegistrationData"]
+    numbers = dict(zip(data[::2], data[1::2]))
+    return {name: int(numbers[name]) for name in (b"numTriggered", b"numSuccess", b"numFailures", b"numAborted")}
+
+
+def _measure_row(run: Run, name: str, server: Server) -> Measured:
+    row, rng = ROWS[name], run.rng(name)
+    ours, floor, right = _register(server, row, rng)
+    echo = ["ECHO", ours[2]]
+    reply = server.command(*ours)
+    if reply != [right]:
+        raise WrongResultError(f"the trigger answered {reply!r}, not {[right]!r}")
+    seconds = 1.0 if run.scale == 1 else 0.3
+    echo_requests, our_requests, floor_requests = (
+        load.requests_for(seconds, server.port, row.connections, *command) for command in (echo, ours, floor)
+    )
+    before = _counters(server)
+    rates: dict[str, list[float]] = {"echo": [], "ours": [], "floor": []}
+    p99 = []
+    for number in run.rounds(name):
+        by_echo, by_ours, by_floor = in_turn(
+            number,
+            lambda: load.drive(server.port, row.connections, echo_requests, *echo),
+            lambda: load.drive(server.port, row.connections, our_requests, *ours),
+            lambda: load.drive(server.port, row.connections, floor_requests, *floor),
+        )
+        for who, seen in (("echo", by_echo), ("ours", by_ours), ("floor", by_floor)):
+            rates[who].append(seen.per_second)
+        p99.append(by_ours.p99_ms)
+    _check_counters(before, _counters(server), our_requests * run.pairs)
+    notes = [f"p99 {Spread.of(p99).median:.2g} ms"]
+    if row.work == GET:
+        of_get = Spread.of([mine / theirs for mine, theirs in zip(rates["ours"], rates["floor"])])
+        notes.append(f"of GET's rate {of_get.median:.2f}")
+    return Measured(
+        row=name,
+        question=f"RG.TRIGGER {row.work}, {row.mode}, connections: {row.connections}",
+        ratios=[mine / theirs for mine, theirs in zip(rates["ours"], rates["echo"])],
+        yardstick=rates["echo"],
+        ours=rates["ours"],
+        yardstick_name="ECHO",
+        unit="/s",
+        bars=row.bars,
+        notes=notes,
+        extra={"floor": floor[0], "floor_rates": rates["floor"], "p99_ms": p99},
+    )
+
+
+def _check_counters(before: dict[bytes, int], after: dict[bytes, int], requests: int) -> None:
+    """The generator only counts replies; the registration's own counters tell whether they were good ones."""
+    done = {name: after[name] - before[name] for name in after}
+    if done[b"numSuccess"] < requests or done[b"numFailures"] or done[b"numAborted"]:
+        raise WrongResultError(f"of {requests} triggers the registration counted {done}")
