@@ -48,7 +48,7 @@ class RedisGearsModule:
         return gears
 
     def __reduce__(self) -> Any:
-        raise TypeError("a connection stays where it is: inside gear functions use redgrease.cmd in its place")
+        raise TypeError("a connection stays where it is: inside functions redgrease.cmd is in its place")
 
 
 class RedisModules(RedisGearsModule):

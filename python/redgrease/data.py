@@ -59,10 +59,13 @@ class ExecID:
     Attributes:
         shard_id: id of the shard where it began; forty zeros when the server is no cluster.
         sequence: its number there.
+        is_plain: whether its results are asked for as plain replies, which come as `bytes`: so for scripts that are
+            text. It is no part of the id.
     """
 
     shard_id: str = _NO_SHARD
     sequence: int = 0
+    is_plain: bool = dataclasses.field(default=False, compare=False)
 
     @classmethod
     def parse(cls, value: Any) -> ExecID:
@@ -174,8 +177,9 @@ class ExecutionResult:
     """The results of an execution, which can be used as if they were the value itself.
 
     Comparison, arithmetic, indexing, attributes, ``isinstance``, ``str``, ``int``, ``bytes``, ``hash`` and pickling
-    act on `value`. A single result is not in a list: `value` is the result itself; ``len``, iteration, ``[0]`` and
-    ``==`` also take a number or other scalar as a list of one. `records` is always the list. A C function that
+    act on `value`. A single result is not in a list: `value` is the result itself, which also equals
+    a list of it alone; ``len``, iteration and ``[0]`` take a number or other scalar as a list of one. `records` is
+    always the list. A C function that
     needs a real `list` or `bytes` needs `value`.
 
     Args:
@@ -256,7 +260,7 @@ class ExecutionResult:
 
     def __eq__(self, other: object) -> bool:
         other = unwrap(other)
-        if self._is_scalar and isinstance(other, list):
+        if isinstance(other, list) and self.value is not None and not isinstance(self.value, list):
             return bool(other == [self.value])
         return bool(self.value == other)
 

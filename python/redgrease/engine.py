@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import fnmatch
 import inspect
 from collections.abc import Callable, Iterable
@@ -86,7 +87,8 @@ class Gears:
         Returns:
             An `ExecutionResult`: of the results; of `True` when the script ran nothing or registered something; of
             an `ExecID` when `unblocking`; of a callable when a command was registered. What fails *in* a step is in
-            ``errors``. Records of text scripts come as `bytes`, those of function objects as the values they are.
+            ``errors``. Records of function objects, and of text scripts that use this package, come as the values
+            they are; those of other text scripts as `bytes`.
 
         Raises:
             redgrease.exceptions.DuplicateTriggerError: a command of that name exists.
@@ -102,17 +104,13 @@ class Gears:
 
         trigger = context.get("trigger")
         is_object = isinstance(function, GearFunction)
-        reply, decode = self._tagged(
-            self._link.send,
-            "RG.PYEXECUTE",
-            script,
-            *options,
-            trigger=trigger,
-            tagged=is_object or "redgrease" in script,
-        )
+        tagged = is_object or "redgrease" in script
+        reply, decode = self._tagged(self._link.send, "RG.PYEXECUTE", script, *options, trigger=trigger, tagged=tagged)
         if isinstance(reply, list) and reply and all(isinstance(each, ResponseError) for each in reply):
             raise script_error(reply[0], trigger) from reply[0]
         result = parse_execute_response(reply, decode)
+        if not tagged and isinstance(result.value, ExecID):
+            result = ExecutionResult(dataclasses.replace(result.value, is_plain=True))
         if is_object:
             if trigger is not None and result.value:
                 return self._trigger_proxy(trigger, _applied(function))
@@ -129,13 +127,15 @@ class Gears:
             redis.exceptions.ResponseError: it is unknown, or still running.
         """
         exec_id = _exec_id(id)
-        reply, decode = self._tagged(self._owner_asker(exec_id), "RG.GETRESULTS", bytes(exec_id))
+        ask = self._owner_asker(exec_id)
+        reply, decode = self._tagged(ask, "RG.GETRESULTS", bytes(exec_id), tagged=not exec_id.is_plain)
         return parse_execute_response(reply, decode)
 
     def getresultsblocking(self, id: Any) -> Any:
         """Results of an execution, when it has finished. Arguments and errors as in `getresults`."""
         exec_id = _exec_id(id)
-        reply, decode = self._tagged(self._owner_sender(exec_id), "RG.GETRESULTSBLOCKING", bytes(exec_id))
+        send = self._owner_sender(exec_id)
+        reply, decode = self._tagged(send, "RG.GETRESULTSBLOCKING", bytes(exec_id), tagged=not exec_id.is_plain)
         return parse_execute_response(reply, decode)
 
     def trigger(self, trigger_name: str, *args: Any) -> Any:

@@ -56,8 +56,8 @@ def serialize_gear_function(function: GearFunction[Any]) -> bytes:
             data: bytes = cloudpickle.dumps(content, protocol=PICKLE_PROTOCOL)
         except Exception as error:
             raise TypeError(
-                f"{function!r} cannot be sent to the server: {error}. Functions may use what they import, and plain "
-                "data; open files, locks and connections stay here (use redgrease.cmd inside functions)"
+                f"{function!r} cannot be sent to the server: {error}. what a function refers to travels with it, so it "
+                "must not refer to open files, locks or connections"
             ) from error
     return data
 

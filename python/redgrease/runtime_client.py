@@ -7,7 +7,8 @@
 ...     return redgrease.cmd.incr("visits")
 
 What comes back is what redis-py makes of it: numbers, booleans, dicts, sets, lists. Text comes as `str`, and what is
-not UTF-8 as `bytes`; ``bytes(cmd.get(key))`` works for both. Arguments may be anything: `bytes` are sent as they are,
+not UTF-8 as `bytes`; for a reply that is one text, ``bytes()`` gives the bytes that are stored, so that
+``bytes(cmd.get(key))`` works for both. Arguments may be anything: `bytes` are sent as they are,
 everything else as its text. Commands act on the local shard, as the user who ran or registered the function, and
 never block. Error replies raise redis-py's exceptions, which are the server's own (``redisgears.GearsError``) as well.
 """
@@ -41,11 +42,7 @@ class Text(str):
 
 
 def _reply(value: Any) -> Any:
-    if type(value) is str:
-        return Text(value)
-    if isinstance(value, list):
-        return [_reply(each) for each in value]
-    return bytes(value) if isinstance(value, bytearray) else value
+    return Text(value) if type(value) is str else value
 
 
 def _argument(value: Any) -> str | bytes:
@@ -59,7 +56,7 @@ def _both(redis_error: type[Exception], native: type[Exception]) -> type[Excepti
     pair = (redis_error, native)
     if pair not in _BOTH:
         try:
-            _BOTH[pair] = type(redis_error.__name__, pair, {})
+            _BOTH[pair] = type(redis_error.__name__, pair, {"__module__": redis_error.__module__})
         except TypeError:  # their layouts do not go together
             _BOTH[pair] = redis_error
     return _BOTH[pair]

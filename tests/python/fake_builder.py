@@ -1,15 +1,17 @@
+# ruff: noqa: N803 - the server's own names
 """A builder with the methods of the server's own, that notes what it is told and can carry it out on a list."""
 
 from __future__ import annotations
 
 import copy
 import inspect
+from typing import ClassVar
 
 
 class FakeBuilder:
     """Notes calls. Its methods take what the server's take: positions only, where the server says so."""
 
-    made: list[FakeBuilder] = []
+    made: ClassVar[list[FakeBuilder]] = []
 
     def __init__(self, reader="KeysReader", defaultArg="*", desc=None):
         self.reader, self.default, self.desc = reader, defaultArg, desc

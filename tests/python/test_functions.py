@@ -99,7 +99,7 @@ def test_functions_travel_as_plain_data():
 
 
 def test_unknown_operations_name_the_versions_as_the_reason():
-    with pytest.raises(ValueError, match="'Teleport'.*same version"):
+    with pytest.raises(ValueError, match=r"'Teleport'.*same version"):
         gears.rebuild([("Reader", {}), ("Teleport", {"op": 1})])
 
 
@@ -137,9 +137,7 @@ def test_register_passes_only_what_was_given(replayed):
         "register",
         {"prefix": "*", "convertToStr": False, "collect": True, "reply": "plain"},
     )
-    builder = replayed(
-        KeysReader().register("a*", mode="sync", eventTypes="hset", keyTypes=("hash",), readValue=False)
-    )
+    builder = replayed(KeysReader().register("a*", mode="sync", eventTypes="hset", keyTypes=("hash",), readValue=False))
     action = builder.action[1]
     assert action["eventTypes"] == ["hset"]
     assert action["keyTypes"] == ["hash"]

@@ -18,7 +18,16 @@ def test_as_is_gives_the_very_object(value):
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(b"", ""), (b"Lyngon", "Lyngon"), ("x", "x"), (None, None), (42, 42), (3.14, 3.14), (..., ...), (b"\xff", "\ufffd")],
+    [
+        (b"", ""),
+        (b"Lyngon", "Lyngon"),
+        ("x", "x"),
+        (None, None),
+        (42, 42),
+        (3.14, 3.14),
+        (..., ...),
+        (b"\xff", "\ufffd"),
+    ],
 )
 def test_str_if_bytes(value, expected):
     assert utils.str_if_bytes(value) == expected

@@ -1,0 +1,507 @@
+"""The client without a server: what is sent, and what replies and errors become."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from types import SimpleNamespace
+
+import pytest
+import redgrease
+import redis
+from redgrease import codec
+from redgrease.client import Gears, Redis, RedisCluster, RedisGears
+from redgrease.data import ExecID, ExecutionInfo, ExecutionResult, ExecutionStatus, Registration
+from redgrease.exceptions import DuplicateTriggerError, ScriptError
+from redgrease.utils import Record
+from redis.exceptions import ResponseError
+
+Z = "0" * 40
+PREFIX = ("RG.WITHCODEC", 1)
+
+
+@pytest.fixture(autouse=True)
+def extension(monkeypatch):
+    """Stands for the compiled extension; refuses what it must refuse."""
+
+    def loads(data, allow_pickle):
+        assert data.startswith(b"tagged:")
+        assert allow_pickle
+        return pickle.loads(data[7:])
+
+    monkeypatch.setattr(codec, "_native", SimpleNamespace(loads=loads, dumps=tagged))
+    monkeypatch.setattr(codec, "_looked", True)
+
+
+def tagged(value):
+    return b"tagged:" + pickle.dumps(value)
+
+
+class Server:
+    """Answers commands with what it was told to, and notes them."""
+
+    def __init__(self, *replies):
+        self.replies = list(replies)
+        self.sent = []
+
+    def execute_command(self, *args, **options):
+        assert options == {"NEVER_DECODE": True}
+        self.sent.append(args)
+        reply = self.replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+def on(*replies):
+    server = Server(*replies)
+    return Gears(server), server.sent
+
+
+def command_entry(sequence, name):
+    data = [b"mode", b"async", b"args", [b"trigger", name]]
+    return [b"id", f"{Z}-{sequence}".encode(), b"reader", b"CommandReader", b"RegistrationData", data]
+
+
+def entry(reader, desc=None, mode=b"async", **args):
+    flat = [item for name, value in args.items() for item in (name.encode(), value)]
+    data = [b"mode", mode, b"args", flat]
+    return [b"id", f"{Z}-1".encode(), b"reader", reader, b"desc", desc, b"RegistrationData", data]
+
+
+# -- pyexecute
+
+
+def test_text_is_sent_as_it_is_and_records_stay_bytes():
+    gears, sent = on([[b"1", b"NUM"], []])
+    assert gears.pyexecute("GB().run()") == [b"1", b"NUM"]
+    assert sent == [("RG.PYEXECUTE", "GB().run()")]
+
+
+def test_nothing_is_a_legal_script():
+    gears, sent = on(b"OK")
+    assert gears.pyexecute() == True  # noqa: E712 - the value, not its truth
+    assert sent == [("RG.PYEXECUTE", "")]
+
+
+def test_options_come_in_order():
+    gears, sent = on(f"{Z}-3".encode())
+    result = gears.pyexecute("GB().run()", unblocking=True, requirements=["b", "a>=1", "b"])
+    assert result.value == ExecID(sequence=3)
+    assert sent == [("RG.PYEXECUTE", "GB().run()", "UNBLOCKING", "REQUIREMENTS", "a>=1", "b")]
+
+
+def test_objects_are_sent_as_a_script_and_come_back_as_values():
+    gears, sent = on([[tagged(Record("x"))], []])
+    assert gears.pyexecute(redgrease.KeysReader(requirements=["numpy"]).records()) == Record("x")
+    (command,) = sent
+    assert command[:3] == (*PREFIX, "RG.PYEXECUTE")
+    assert "run_serialized(" in command[3]
+    assert command[4:] == ("REQUIREMENTS", "numpy")
+
+
+def test_this_package_is_asked_for_only_when_told_to():
+    gears, sent = on(b"OK", b"OK")
+    gears.pyexecute(redgrease.KeysReader())
+    gears.pyexecute(redgrease.KeysReader(), enforce_redgrease="1.0")
+    assert len(sent[0]) == 4
+    assert sent[1][4:] == ("REQUIREMENTS", "redgrease[runtime]==1.0")
+
+
+def test_text_that_uses_the_package_gives_values_too():
+    gears, sent = on([[tagged({"a": 1})], []])
+    assert gears.pyexecute("import redgrease\nredgrease.KeysReader().run()") == {"a": 1}
+    assert sent[0][:2] == PREFIX
+
+
+def test_without_the_extension_replies_are_plain(monkeypatch):
+    monkeypatch.setattr(codec, "_native", None)
+    gears, sent = on([[7], []])
+    assert gears.pyexecute(redgrease.KeysReader().count()) == 7
+    assert sent[0][0] == "RG.PYEXECUTE"
+    with pytest.raises(ModuleNotFoundError, match="compiled part of redgrease"):
+        codec.loads(b"")
+
+
+def test_a_count_of_nothing_is_0():
+    gears, _ = on([[], []], [[], [b"error"]], [[], []])
+    assert gears.pyexecute(redgrease.KeysReader().count()).value == 0
+    assert gears.pyexecute(redgrease.KeysReader().count()).value == []
+    assert gears.pyexecute(redgrease.KeysReader().avg()).value == []
+
+
+def test_scripts_can_be_files(tmp_path, monkeypatch):
+    script = tmp_path / "script.py"
+    script.write_text("GB().run()", encoding="utf-8")
+    gears, sent = on(b"OK", b"OK", b"OK")
+    gears.pyexecute(script)
+    gears.pyexecute(str(script))
+    monkeypatch.chdir(tmp_path)
+    gears.pyexecute("script.py")
+    assert sent == [("RG.PYEXECUTE", "GB().run()")] * 3
+    with pytest.raises(FileNotFoundError):
+        gears.pyexecute("no_such_script.py")
+    with pytest.raises(IsADirectoryError):
+        gears.pyexecute(str(tmp_path))
+    with pytest.raises(TypeError):
+        gears.pyexecute(None)
+
+
+def test_an_open_command_function_is_refused():
+    gears, sent = on()
+    with pytest.raises(TypeError, match="Batch mode"):
+        gears.pyexecute(redgrease.CommandReader())
+    assert not sent
+
+
+def test_script_errors_keep_text_and_traceback():
+    lines = ["Traceback (most recent call last):\n", '  File "<string>", line 1, in <module>\n', "NameError: q\n"]
+    gears, _ = on(ResponseError(str(lines)), ResponseError("ERR no list ["), redis.exceptions.OutOfMemoryError("full"))
+    with pytest.raises(ScriptError) as caught:
+        gears.pyexecute("q")
+    error = caught.value
+    assert isinstance(error, ResponseError)
+    assert (error.raw, error.traceback, error.type, error.message) == (str(lines), lines, "NameError", "q")
+    assert str(error) == "".join(lines).rstrip()
+    with pytest.raises(ScriptError, match=r"^ERR no list \[$"):
+        gears.pyexecute("q")
+    with pytest.raises(redis.exceptions.OutOfMemoryError):
+        gears.pyexecute("q")
+
+
+def test_errors_of_shards_are_raised():
+    gears, _ = on([ResponseError("-ERR shard-a: trigger already registered")])
+    with pytest.raises(DuplicateTriggerError):
+        gears.pyexecute("GB('CommandReader').register(trigger='x')")
+
+
+# -- commands
+
+DUPLICATE = ResponseError("['Traceback (most recent call last):\\n', 'gears.error: trigger already registered\\n']")
+
+
+def test_a_registered_command_can_be_called():
+    gears, sent = on(b"OK", [tagged(7)])
+
+    @redgrease.command(on=gears)
+    def add(a, b=2):
+        """Add."""
+
+    assert add(5) == 7
+    assert sent[1] == (*PREFIX, "RG.TRIGGER", "add", 5)
+    assert (add.__name__, add.__doc__) == ("add", "Add.")
+    assert list(inspect.signature(add).parameters) == ["a", "b"]
+    assert isinstance(add, ExecutionResult)
+
+
+def test_arguments_are_checked_here_and_travel_by_position():
+    gears, sent = on(b"OK", [], [])
+
+    @redgrease.command(on=gears)
+    def add(a, b=2, *, c=3):
+        pass
+
+    with pytest.raises(TypeError, match="missing a required argument"):
+        add()
+    with pytest.raises(TypeError, match="only positions travel"):
+        add(1, c=4)
+    add(b=1, a=5)
+    assert sent[1][4:] == (5, 1)
+    add(ExecutionResult(1))
+    assert sent[2][4:] == (1,)
+
+
+def test_duplicates_raise_by_default_with_a_name():
+    gears, _ = on(DUPLICATE)
+    with pytest.raises(DuplicateTriggerError, match=r"'twice'.*replace=True") as caught:
+        redgrease.command("twice", on=gears)(len)
+    assert caught.value.trigger == "twice"
+
+
+def test_replace_false_keeps_the_old_command():
+    gears, sent = on(DUPLICATE, [tagged(1)])
+    command = redgrease.command("twice", on=gears, replace=False)(len)
+    assert command("x") == 1
+    assert len(sent) == 2
+
+
+def test_replace_true_removes_only_the_command_of_that_name():
+    listed = [command_entry(1, b"other"), command_entry(2, b"twice"), entry(b"KeysReader", regex=b"*")]
+    gears, sent = on(DUPLICATE, listed, b"OK", b"OK")
+    redgrease.command("twice", on=gears, replace=True)(len)
+    assert sent[1:3] == [("RG.DUMPREGISTRATIONS",), ("RG.UNREGISTER", f"{Z}-2".encode())]
+    assert sent[3] == sent[0]
+
+
+def test_replace_true_never_removes_another_command():
+    gears, sent = on(DUPLICATE, [command_entry(1, b"other")], DUPLICATE)
+    with pytest.raises(DuplicateTriggerError):
+        redgrease.command("twice", on=gears, replace=True)(len)
+    assert not any("RG.UNREGISTER" in command for command in sent)
+
+
+def test_a_failed_command_raises_its_traceback():
+    gears, _ = on(ResponseError("['Traceback', 'ValueError: no\\n']"))
+    with pytest.raises(ScriptError, match="ValueError: no"):
+        gears.trigger("x")
+
+
+def test_a_proxy_travels_without_its_connection():
+    gears, _ = on(b"OK")
+
+    @redgrease.command(on=gears)
+    def visit(user):
+        pass
+
+    again = pickle.loads(pickle.dumps(visit.value))
+    assert (again.trigger, again._gears) == ("visit", None)
+
+
+# -- executions and registrations
+
+
+def test_ids_are_taken_in_every_form():
+    forms = [f"{Z}-7", f"{Z}-7".encode(), ExecID(sequence=7), ExecutionResult(ExecID(sequence=7))]
+    forms += [ExecutionInfo(ExecID(sequence=7), ExecutionStatus.done, False)]
+    gears, sent = on(*[b"OK"] * len(forms), b"OK")
+    assert all(gears.dropexecution(form) is True for form in forms)
+    assert set(sent) == {("RG.DROPEXECUTION", f"{Z}-7".encode())}
+    assert gears.unregister(Registration(ExecID(sequence=8), "KeysReader")) is True
+    assert sent[-1] == ("RG.UNREGISTER", f"{Z}-8".encode())
+    with pytest.raises(ValueError, match="not an execution id"):
+        gears.abortexecution("seven")
+
+
+def test_results_of_text_scripts_are_bytes_later_too():
+    gears, sent = on(f"{Z}-1".encode(), [[b"3"], []], f"{Z}-2".encode(), [[tagged(3)], []])
+    assert gears.getresultsblocking(gears.pyexecute("GB().run()", unblocking=True)) == b"3"
+    assert gears.getresults(redgrease.KeysReader().run().on(gears, unblocking=True)) == 3
+    assert sent[1][0] == "RG.GETRESULTSBLOCKING"
+    assert sent[3] == (*PREFIX, "RG.GETRESULTS", f"{Z}-2".encode())
+
+
+def test_executions_are_filtered_by_state_and_origin():
+    def line(sequence, status, registered):
+        return [b"executionId", f"{Z}-{sequence}".encode(), b"status", status, b"registered", registered]
+
+    lines = [line(1, b"done", 0), line(2, b"running", 1), line(3, b"done", 1)]
+
+    def found(**filters):
+        return [info.executionId.sequence for info in on(lines)[0].dumpexecutions(**filters)]
+
+    assert found() == [1, 2, 3]
+    assert found(status="done") == found(status=ExecutionStatus.done) == found(status=b"done") == [1, 3]
+    assert found(registered=True) == [2, 3]
+    assert found(registered=False) == [1]
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({}, 5),
+        ({"reader": "KeysReader"}, 2),
+        ({"mode": "sync"}, 1),
+        ({"desc": "my*"}, 1),
+        ({"desc": "*"}, 1),
+        ({"key": "person:1"}, 1),
+        ({"key": "exact"}, 1),
+        ({"key": "other"}, 0),
+        ({"stream": "s:1"}, 1),
+        ({"stream": "t"}, 0),
+        ({"trigger": "one"}, 1),
+        ({"trigger": "three"}, 0),
+        ({"reader": "CommandReader", "trigger": "two"}, 1),
+    ],
+)
+def test_registrations_are_filtered_by_what_matches(filters, expected):
+    listed = [
+        entry(b"KeysReader", desc=b"my keys", regex=b"person:*"),
+        entry(b"KeysReader", mode=b"sync", regex=b"exact"),
+        entry(b"StreamReader", stream=b"s:*"),
+        entry(b"CommandReader", trigger=b"one"),
+        entry(b"CommandReader", trigger=b"two"),
+    ]
+    assert len(on(listed)[0].dumpregistrations(**filters)) == expected
+
+
+def test_getexecution_passes_the_locality():
+    gears, sent = on([], [])
+    gears.getexecution(ExecID(sequence=1), "shard")
+    gears.getexecution(ExecID(sequence=1))
+    assert sent == [("RG.GETEXECUTION", f"{Z}-1".encode(), "SHARD"), ("RG.GETEXECUTION", f"{Z}-1".encode())]
+
+
+# -- the engine
+
+
+def test_versions():
+    gears, sent = on([[b"(3, 11, 7, 'final', 0)"], []], [[b"name", b"rg", b"ver", 10213], [b"name", b"x", b"ver", 1]])
+    assert gears.python_version() == gears.python_version() == (3, 11, 7, "final", 0)
+    assert gears.gears_version() == gears.gears_version() == (1, 2, 13)
+    assert len(sent) == 2
+    assert on([])[0].gears_version() is None
+
+
+def test_small_commands():
+    assert on(b"no cluster mode")[0].infocluster() is None
+    assert on(b"OK")[0].refreshcluster() is True
+    assert on([b"TotalAllocated", 1, b"PeakAllocated", 2, b"CurrAllocated", 3])[0].pystats().PeakAllocated == 2
+    reqs = [[b"Name", b"Foo_Bar==1", b"IsInstalled", b"yes"], [b"Name", b"baz", b"IsInstalled", b"no"]]
+    assert [info.Name for info in on(reqs)[0].pydumpreqs(name="foo-bar")] == ["Foo_Bar==1"]
+    assert [info.Name for info in on(reqs)[0].pydumpreqs(is_installed=False)] == ["baz"]
+
+
+def test_config():
+    gears, sent = on([b"500"], [b"OK"], [ResponseError("Unsupported config parameter")], [b"1", b"x"])
+    assert gears.config.MaxExecutions == 500
+    gears.config.ProfileExecutions = True
+    assert sent == [("RG.CONFIGGET", "MaxExecutions"), ("RG.CONFIGSET", "ProfileExecutions", 1)]
+    with pytest.raises(KeyError, match="Nope"):
+        gears.config.get_single("Nope")
+    assert gears.config.get("CreateVenv", b"mine") == {"CreateVenv": True, "mine": b"x"}
+    with pytest.raises(AttributeError, match="cannot be changed"):
+        gears.config.ExecutionThreads = 5
+    with pytest.raises(AttributeError, match="no option 'Unknown'"):
+        gears.config.Unknown = 5
+    with pytest.raises(AttributeError):
+        gears.config.Unknown  # noqa: B018
+    with pytest.raises(KeyError):
+        gears.config.get_single(None)
+    assert gears.config.set() is True
+
+
+def test_config_set_tells_whether_all_were_accepted():
+    saved = b"OK - value was saved in extra config dictionary"
+    assert on([b"OK", saved])[0].config.set({"MaxExecutions": 5}, mine=None) is True
+    assert on([b"OK", ResponseError("(error) not modifiable")])[0].config.set(a=1, b=2) is False
+    gears, sent = on([*[b"1"] * 13])
+    assert len(gears.config.get()) == len(sent[0]) - 1 == 13
+
+
+# -- clients
+
+
+class Connection:
+    """A connection that breaks before the answer."""
+
+    def __init__(self):
+        self.sent = []
+
+    def send_command(self, *args):
+        self.sent.append(args)
+
+    def read_response(self, disable_decoding):
+        assert disable_decoding
+        raise redis.exceptions.TimeoutError("no answer")
+
+
+def test_what_starts_something_is_sent_once():
+    connection, released = Connection(), []
+    pool = SimpleNamespace(get_connection=lambda: connection, release=released.append)
+    gears = Gears(SimpleNamespace(connection_pool=pool, connection=None))
+    for start in (lambda: gears.pyexecute("x"), lambda: gears.trigger("x"), lambda: gears.getresultsblocking(ExecID())):
+        connection.sent.clear()
+        with pytest.raises(redis.exceptions.TimeoutError):
+            start()
+        assert len(connection.sent) == 1
+    assert len(released) == 3
+
+
+def test_the_factory_gives_a_server_client_that_complains_late():
+    client = RedisGears(host="127.0.0.1", port=1)
+    assert type(client) is Redis
+    assert isinstance(client, RedisGears)
+    assert issubclass(RedisCluster, RedisGears)
+    assert not isinstance(redis.Redis(), RedisGears)
+    assert client.connection_pool.connection_kwargs["port"] == 1
+    assert repr(client) == "<Redis 127.0.0.1:1, db 0>"
+    assert client.gears is client.gears
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, {"host": "localhost", "port": 6379}),
+        ({"port": "7000"}, {"host": "localhost", "port": 7000}),
+        ({"startup_nodes": [{"host": "10.0.0.1", "port": "7001"}]}, {"host": "10.0.0.1", "port": 7001}),
+        ({"db": 3}, {"db": 3, "port": 6379}),
+        ({"charset": "latin-1", "errors": "replace"}, {"encoding": "latin-1", "encoding_errors": "replace"}),
+        ({"unix_socket_path": "/run/x.sock"}, {"path": "/run/x.sock"}),
+        ({"init_slot_cache": True, "password": None}, {"password": None}),
+        ({"socket_timeout": 3}, {"socket_timeout": 3}),
+        ({"decode_responses": True}, {"decode_responses": True, "socket_timeout": None}),
+    ],
+)
+def test_the_factory_passes_arguments_on(monkeypatch, arguments, expected):
+    monkeypatch.setattr("redgrease.client._is_cluster", lambda options: False)
+    options = RedisGears(**arguments).connection_pool.connection_kwargs
+    assert {name: options[name] for name in expected} == expected
+
+
+def test_the_factory_asks_once_and_gives_a_cluster_client(monkeypatch):
+    asked, made = [], []
+    monkeypatch.setattr("redgrease.client._is_cluster", lambda options: not asked.append(options))
+    monkeypatch.setattr(RedisCluster, "__init__", lambda self, **options: made.append(options))
+    monkeypatch.setattr(RedisCluster, "__del__", lambda self: None, raising=False)
+    assert type(RedisGears(port=30001, db=0, password="p")) is RedisCluster
+    assert made == [{"host": "localhost", "port": 30001, "password": "p"}]
+    assert len(asked) == 1
+
+
+def test_replies_are_waited_for_as_long_as_they_take():
+    assert Redis().connection_pool.connection_kwargs["socket_timeout"] is None
+    assert Redis(socket_timeout=2).connection_pool.connection_kwargs["socket_timeout"] == 2
+    assert Redis("localhost", 6379, 0, None, 4).connection_pool.connection_kwargs["socket_timeout"] == 4
+
+
+def test_a_connection_says_why_it_does_not_travel():
+    with pytest.raises(TypeError, match=r"redgrease\.cmd"):
+        pickle.dumps(Redis())
+
+
+# -- cluster
+
+
+class Node:
+    def __init__(self, number):
+        self.name, self.server = f"127.0.0.1:3000{number}", Server()
+        self.id = f"node{number}"
+
+
+class Cluster:
+    """Stands for redis-py's cluster client."""
+
+    def __init__(self):
+        self.nodes = [Node(1), Node(2), Node(3)]
+
+    def get_primaries(self):
+        return self.nodes
+
+    def get_redis_connection(self, node):
+        return node.server
+
+
+def test_on_a_cluster_commands_go_where_they_mean_something():
+    cluster = Cluster()
+    gears = Gears(cluster)
+    for node in cluster.nodes:
+        node.server.replies = [node.id.encode()]
+    owner = cluster.nodes[1].server
+    owner.replies.append([[b"1"], []])
+    gears.getresults(ExecID("node2", 5, is_plain=True))
+    assert owner.sent[-1] == ("RG.GETRESULTS", b"node2-5")
+
+    for node in cluster.nodes:
+        node.server.sent.clear()
+        node.server.replies = [[b"OK"]]
+    assert gears.config.set(MaxExecutions=1) is True
+    assert all(node.server.sent == [("RG.CONFIGSET", "MaxExecutions", 1)] for node in cluster.nodes)
+
+    for node in cluster.nodes:
+        node.server.replies = [[b"TotalAllocated", 1]]
+    assert list(gears.pystats()) == [node.name for node in cluster.nodes]
+
+    for node in cluster.nodes:
+        node.server.replies = [b"OK"]
+    cluster.nodes[2].server.replies = [b"no"]
+    assert gears.refreshcluster() is False
