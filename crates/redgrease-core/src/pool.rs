@@ -39,6 +39,7 @@ struct Slot {
     environment: Option<String>,
     sessions: BTreeSet<SessionNo>,
     served: u64,
+    idle_since_ms: u64,
 }
 
 /// The state of the pool.
@@ -167,15 +168,36 @@ impl Pool {
         self.slots.iter().find(|(_, slot)| slot.ready && slot.sessions.is_empty()).map(|(worker, _)| *worker)
     }
 
+    /// A worker that nobody needs: idle for `idle_ms`, while another one is kept as a spare.
+    #[must_use]
+    pub fn superfluous(&self, now_ms: u64, idle_ms: u64) -> Option<WorkerNo> {
+        if self.spare_count() <= 1 {
+            return None;
+        }
+        let idle = |slot: &Slot| slot.ready && slot.sessions.is_empty() && slot.idle_since_ms + idle_ms <= now_ms;
+        self.slots
+            .iter()
+            .filter(|(_, slot)| idle(slot))
+            .min_by_key(|(_, slot)| slot.idle_since_ms)
+            .map(|(worker, _)| *worker)
+    }
+
     /// A session ended; returns its worker if that should be replaced now.
-    pub fn release(&mut self, session: SessionNo) -> Option<WorkerNo> {
+    pub fn release(&mut self, session: SessionNo, now_ms: u64) -> Option<WorkerNo> {
         let (worker, slot) = self.slots.iter_mut().find(|(_, slot)| slot.sessions.contains(&session))?;
         slot.sessions.remove(&session);
+        slot.idle_since_ms = now_ms;
         if slot.sessions.is_empty() && slot.served >= self.limits.sessions_max {
             slot.retired = true;
             return Some(*worker);
         }
         None
+    }
+
+    /// Whether no session uses a worker.
+    #[must_use]
+    pub fn is_unused(&self, worker: WorkerNo) -> bool {
+        self.slots.get(&worker).is_some_and(|slot| slot.sessions.is_empty())
     }
 
     /// The worker of a session.
@@ -229,7 +251,7 @@ mod tests {
         let worker = start(&mut pool, 0)[0];
         for session in 1..=3 {
             assert_eq!(pool.lease(SessionNo(session), ""), Lease::Granted(worker));
-            let retired = pool.release(SessionNo(session));
+            let retired = pool.release(SessionNo(session), 0);
             assert_eq!(retired, (session == 3).then_some(worker));
         }
         assert_eq!(pool.lease(SessionNo(4), ""), Lease::Wait);
@@ -243,7 +265,7 @@ mod tests {
         assert!(matches!(pool.lease(SessionNo(2), "numpy"), Lease::Granted(_)));
         assert_eq!(pool.lease(SessionNo(3), ""), Lease::Wait);
         assert_eq!(pool.in_the_way(), None);
-        pool.release(SessionNo(1));
+        pool.release(SessionNo(1), 0);
         assert_eq!(pool.lease(SessionNo(3), ""), Lease::Wait);
         assert!(pool.in_the_way().is_some());
     }
@@ -283,6 +305,19 @@ mod tests {
         let worker = pool.starts(1, now)[0];
         pool.ready(worker);
         assert_eq!((pool.failures(), pool.retry_at_ms(now)), (0, None));
+    }
+
+    #[test]
+    fn idle_workers_go_after_a_while_but_one() {
+        let mut pool = pool(8);
+        start(&mut pool, 3);
+        assert_eq!((pool.len(), pool.superfluous(99, 100)), (4, None));
+        let mut dismissed = 0;
+        while let Some(worker) = pool.superfluous(100, 100) {
+            pool.gone(worker, 100);
+            dismissed += 1;
+        }
+        assert_eq!((dismissed, pool.spare_count()), (3, 1));
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Simulation {
         left.retain(|other| *other != execution);
         if left.is_empty() {
             self.sessions.remove(&session);
-            if let Some(retired) = self.pool.release(session) {
+            if let Some(retired) = self.pool.release(session, self.now_ms) {
                 self.kill(retired);
             }
         }

@@ -92,9 +92,10 @@ impl Server {
         allowed == raw::REDISMODULE_OK as c_int
     }
 
-    /// Positions in `argv` of the keys that the command would change; `None` when the server cannot tell.
+    /// Positions in `argv` of the command's keys, and whether it would change them where the server tells (Redis 7.0 tells
+    /// it for few commands); `None` when the server cannot tell the keys.
     #[must_use]
-    pub fn written_keys(&self, argv: &[&[u8]]) -> Option<Vec<usize>> {
+    pub fn command_keys(&self, argv: &[&[u8]]) -> Option<Vec<(usize, Option<bool>)>> {
         const WRITES: u32 = raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_OW | raw::REDISMODULE_CMD_KEY_RM;
         let get = api_if_present!(RedisModule_GetCommandKeysWithFlags)?;
         let owned: Vec<OwnedString> = argv.iter().map(|arg| OwnedString::new(arg)).collect();
@@ -107,13 +108,11 @@ impl Server {
         if keys.is_null() {
             return None;
         }
-        let mut written = Vec::new();
+        let mut found = Vec::new();
         for index in 0..count as usize {
             // SAFETY: both arrays hold `count` numbers.
             let (position, flag) = unsafe { (*keys.add(index), if flags.is_null() { 0 } else { *flags.add(index) }) };
-            if flag as u32 & WRITES != 0 {
-                written.push(position as usize);
-            }
+            found.push((position as usize, (flag != 0).then_some(flag as u32 & WRITES != 0)));
         }
         // SAFETY: both were allocated by the server for us and are freed once.
         unsafe {
@@ -122,7 +121,7 @@ impl Server {
                 api!(RedisModule_Free)(flags.cast());
             }
         }
-        Some(written)
+        Some(found)
     }
 }
 

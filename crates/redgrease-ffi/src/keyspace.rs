@@ -112,21 +112,27 @@ impl Server {
         }
     }
 
-    /// Calls `handler` for every change of a key in this server (and misses), from now on. May be called once.
+    /// Calls `keys` for every change of a key in this server (and misses), and `streams` for every change of a stream, from
+    /// now on. They are two subscribers: what one of them changes is told to the other one, but not to itself.
+    /// May be called once.
     ///
     /// # Errors
     /// The server refuses.
-    pub fn subscribe_keyspace(&self, handler: KeyHandler) -> Result<(), String> {
-        NOTIFY.set(Some(handler));
-        let types = raw::REDISMODULE_NOTIFY_ALL | raw::REDISMODULE_NOTIFY_KEY_MISS | raw::REDISMODULE_NOTIFY_MODULE;
-        // SAFETY: a valid context of this module and a static callback.
-        let subscribed =
-            unsafe { api!(RedisModule_SubscribeToKeyspaceEvents)(self.raw_context(), types, Some(notified)) };
-        if subscribed == raw::REDISMODULE_OK as c_int {
-            Ok(())
-        } else {
-            Err("the server refuses keyspace events".into())
+    pub fn subscribe_keyspace(&self, keys: KeyHandler, streams: KeyHandler) -> Result<(), String> {
+        NOTIFY_KEYS.set(Some(keys));
+        NOTIFY_STREAMS.set(Some(streams));
+        let all = raw::REDISMODULE_NOTIFY_ALL | raw::REDISMODULE_NOTIFY_KEY_MISS | raw::REDISMODULE_NOTIFY_MODULE;
+        let callbacks: [(c_int, raw::RedisModuleNotificationFunc); 2] =
+            [(all, Some(notified_keys)), (raw::REDISMODULE_NOTIFY_STREAM, Some(notified_streams))];
+        for (types, callback) in callbacks {
+            // SAFETY: a valid context of this module and a static callback.
+            let subscribed =
+                unsafe { api!(RedisModule_SubscribeToKeyspaceEvents)(self.raw_context(), types, callback) };
+            if subscribed != raw::REDISMODULE_OK as c_int {
+                return Err("the server refuses keyspace events".into());
+            }
         }
+        Ok(())
     }
 
     /// Inside a notification: calls `job` when the command that is running has been logged, so that what it writes
@@ -161,7 +167,8 @@ impl Server {
 type KeyHandler = fn(event: &str, key: &[u8]);
 
 thread_local! {
-    static NOTIFY: Cell<Option<KeyHandler>> = const { Cell::new(None) };
+    static NOTIFY_KEYS: Cell<Option<KeyHandler>> = const { Cell::new(None) };
+    static NOTIFY_STREAMS: Cell<Option<KeyHandler>> = const { Cell::new(None) };
 }
 
 unsafe extern "C" fn scanned(
@@ -182,16 +189,33 @@ unsafe extern "C" fn scanned(
     });
 }
 
-unsafe extern "C" fn notified(
+unsafe extern "C" fn notified_keys(
     _context: *mut raw::RedisModuleCtx,
     _types: c_int,
     event: *const c_char,
     key: *mut raw::RedisModuleString,
 ) -> c_int {
+    // SAFETY: both live during the callback.
+    unsafe { notified(NOTIFY_KEYS.get(), event, key) }
+}
+
+unsafe extern "C" fn notified_streams(
+    _context: *mut raw::RedisModuleCtx,
+    _types: c_int,
+    event: *const c_char,
+    key: *mut raw::RedisModuleString,
+) -> c_int {
+    // SAFETY: both live during the callback.
+    unsafe { notified(NOTIFY_STREAMS.get(), event, key) }
+}
+
+/// # Safety
+/// `event` is a C string and `key` a string of the server; both live during the call.
+unsafe fn notified(handler: Option<KeyHandler>, event: *const c_char, key: *mut raw::RedisModuleString) -> c_int {
     guarded("a notification", (), || {
-        // SAFETY: both live during the callback.
+        // SAFETY: the caller vouches for both.
         let (event, key) = unsafe { (CStr::from_ptr(event), string_bytes(key)) };
-        if let Some(handler) = NOTIFY.get() {
+        if let Some(handler) = handler {
             handler(&event.to_string_lossy(), key);
         }
     });

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use redgrease_core::codec::Writer;
+use redgrease_core::command::acts_on_connection;
 use redgrease_core::frame::{Call, ToWorker};
 use redgrease_core::id::{ExecutionNo, PlanNo, SessionNo, WorkerNo};
 use redgrease_core::plan::PlanSpec;
@@ -25,6 +26,16 @@ const REPLY_BYTES_MAX: usize = 400 << 20;
 
 /// The internal command that makes an atomic block one unit of replication.
 pub const ATOMIC_COMMAND: &[u8] = b"rg.inneratomic";
+
+/// Commands whose facts are remembered: more than any server has.
+const FACTS_MAX: usize = 4096;
+
+/// What the server says of a command.
+#[derive(Debug, Clone, Copy)]
+pub struct CommandFacts {
+    reads: bool,
+    writes: bool,
+}
 
 /// A call that has to wait until the server may write again.
 pub struct Deferred {
@@ -54,7 +65,7 @@ impl Engine {
         let caller = Chain { exec, session };
         let result = match op {
             Call::Execute { argv } => {
-                if self.must_defer(caller) {
+                if self.must_defer(caller) && !self.only_reads(&argv) {
                     let argv = argv.iter().map(|arg| arg.to_vec()).collect();
                     return self.defer(worker, call, caller, Waiting::Execute(argv));
                 }
@@ -159,16 +170,19 @@ impl Engine {
             return Err("ERR execute needs a command".into());
         }
         let user = self.user_of(caller).ok_or("NOPERM the caller is unknown")?;
-        if let Some(key) = self.guarded_key(caller) {
-            let writes = self.server.written_keys(argv).unwrap_or_default();
-            if writes.iter().any(|position| argv.get(*position) == Some(&key.as_slice())) {
-                return Err(format!(
-                    "SYNCWRITE a sync function may not write the key '{}' that it was fired for on this server: the \
-                     write would reach replicas and the append-only file before the command that fired it (servers \
-                     from 7.2 on have a way around); register with mode='async_local'",
-                    String::from_utf8_lossy(&key)
-                ));
-            }
+        if acts_on_connection(argv[0]) {
+            let name = String::from_utf8_lossy(argv[0]);
+            return Err(format!("ERR '{name}' acts on a connection, and a function has none of its own"));
+        }
+        if let Some(key) = self.guarded_key(caller)
+            && self.writes_key(argv, &key)
+        {
+            return Err(format!(
+                "SYNCWRITE on Redis 7.0 a sync function may not write the key '{}' that it was fired for: the write \
+                 would reach replicas and the append-only file before the command that fired it (newer servers have \
+                 a way around); register with mode='async_local'",
+                String::from_utf8_lossy(&key)
+            ));
         }
         let paused = self.server.must_not_replicate();
         let flags = self.server.flags();
@@ -179,7 +193,8 @@ impl Engine {
             }
             () => self.write_refusal(),
         };
-        let options = CallOptions { user: Some(&user), replicate: true, deny_oom: true, deny_write: refusal.is_some() };
+        let options =
+            CallOptions { user: Some(&user), replicate: !paused, deny_oom: true, deny_write: refusal.is_some() };
         let reply = self.server.call(argv, options).map_err(|error| match error {
             CallError::BadName => "ERR the command's name holds a NUL".to_owned(),
             CallError::NoUser(user) => {
@@ -190,6 +205,10 @@ impl Engine {
         let view = reply.view();
         if view.kind() == ReplyKind::Error {
             let text = String::from_utf8_lossy(view.bytes()).into_owned();
+            // Redis 7.0 words this without the code that clients get.
+            if let Some(reason) = text.strip_prefix("ERR acl verification failed, ") {
+                return Err(format!("NOPERM the user '{user}' {reason}"));
+            }
             return Err(match refusal {
                 // The server's own text for the flag that denies writes.
                 Some(refusal) if text.contains("write is not allowed") => refusal,
@@ -197,6 +216,51 @@ impl Engine {
             });
         }
         encode(&reply)
+    }
+
+    /// Whether a command changes a key.
+    fn writes_key(&self, argv: &[&[u8]], key: &[u8]) -> bool {
+        let keys = self.server.command_keys(argv).unwrap_or_default();
+        let writes = || self.command_facts(argv).writes;
+        keys.iter().any(|(position, changes)| argv.get(*position) == Some(&key) && changes.unwrap_or_else(writes))
+    }
+
+    /// Whether a command can change nothing, so that it may run while clients are paused.
+    fn only_reads(&self, argv: &[&[u8]]) -> bool {
+        self.command_facts(argv).reads
+    }
+
+    /// What the server says of a command, asked once per name.
+    fn command_facts(&self, argv: &[&[u8]]) -> CommandFacts {
+        let name = argv.first().map(|name| name.to_ascii_lowercase()).unwrap_or_default();
+        let mut facts = self.facts_of(&name);
+        if !facts.reads
+            && !facts.writes
+            && let Some(word) = argv.get(1)
+        {
+            // A container: its subcommands have the facts.
+            facts = self.facts_of(&[&name, b"|".as_slice(), &word.to_ascii_lowercase()].concat());
+        }
+        facts
+    }
+
+    fn facts_of(&self, name: &[u8]) -> CommandFacts {
+        if let Some(facts) = self.command_facts.borrow().get(name) {
+            return *facts;
+        }
+        let reply = self.server.call(&[b"command", b"info", name], CallOptions::default()).ok();
+        let flags: Vec<Vec<u8>> = reply
+            .as_ref()
+            .and_then(|reply| reply.view().element(0)?.element(2))
+            .map(|flags| flags.elements().map(|flag| flag.bytes().to_vec()).collect())
+            .unwrap_or_default();
+        let has = |wanted: &[u8]| flags.iter().any(|flag| flag == wanted);
+        let facts = CommandFacts { reads: has(b"readonly"), writes: has(b"write") };
+        let mut known = self.command_facts.borrow_mut();
+        if known.len() < FACTS_MAX {
+            known.insert(name.to_vec(), facts);
+        }
+        facts
     }
 
     /// The key that a caller may not write: see [`Live::guarded_key`](crate::runs::Live).

@@ -19,6 +19,8 @@ pub struct Config {
     pub workers_max: usize,
     /// Sessions that one worker serves before it is replaced.
     pub worker_sessions_max: u64,
+    /// A worker that has more memory than this after a session is replaced, in bytes.
+    pub worker_idle_bytes_max: u64,
     /// Time between an abort and the end of the worker that does not heed it.
     pub abort_grace: Duration,
     /// Longest time that the server waits for a sync execution or an atomic block.
@@ -47,6 +49,7 @@ impl Default for Config {
             execution_threads: cores.max(3),
             workers_max: 16.max(2 * cores),
             worker_sessions_max: 1000,
+            worker_idle_bytes_max: 128 << 20,
             abort_grace: Duration::from_millis(1000),
             sync_time_max: Duration::from_millis(5000),
             record_bytes_max: 64 << 20,
@@ -90,6 +93,7 @@ impl Config {
             "executionthreads" => self.execution_threads = number(1, 1024)? as usize,
             "maxworkers" => self.workers_max = number(1, 1024)? as usize,
             "workersessions" => self.worker_sessions_max = number(1, 1 << 32)?,
+            "workeridlebytesmax" => self.worker_idle_bytes_max = number(1 << 20, 1 << 40)?,
             "abortgrace" => self.abort_grace = Duration::from_millis(number(1, MS_MAX)?),
             "syncmaxtime" => self.sync_time_max = Duration::from_millis(number(1, MS_MAX)?),
             "maxrecordbytes" => self.record_bytes_max = number(1, 256 << 20)? as usize,

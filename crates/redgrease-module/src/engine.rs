@@ -50,6 +50,8 @@ pub struct Engine {
     pub spawner: Spawner,
     /// Workers with something to be written before the loop sleeps.
     pub unflushed: RefCell<Vec<WorkerNo>>,
+    /// A look at idle workers is planned.
+    pub trimming: Cell<bool>,
     /// Why the last worker could not be started.
     pub start_error: RefCell<Option<String>>,
     /// Peak memory of workers that are gone, in bytes.
@@ -78,6 +80,8 @@ pub struct Engine {
     /// Calls that may not be served now.
     pub deferred: RefCell<VecDeque<crate::calls::Deferred>>,
 
+    /// What the server says of commands.
+    pub command_facts: RefCell<HashMap<Vec<u8>, crate::calls::CommandFacts>>,
     /// Whether clients may write, as last asked.
     pub health: RefCell<crate::health::Health>,
 
@@ -93,11 +97,11 @@ pub struct Engine {
     pub in_notification: Cell<bool>,
     /// Executions that notifications asked for, to be started when the command that caused them has ended.
     pub fired: RefCell<VecDeque<ExecutionNo>>,
-    /// Sync executions that could not run inside their notification.
-    pub sync_later: RefCell<VecDeque<Box<dyn FnOnce()>>>,
+    /// Sync stream executions that wait for their turn.
+    pub sync_streams: RefCell<VecDeque<ExecutionNo>>,
     /// A sync function runs: what it writes fires nothing of its own kind.
     pub in_sync_keys: Cell<bool>,
-    /// The same for stream registrations.
+    /// A sync stream function runs: the same for stream registrations.
     pub in_sync_streams: Cell<bool>,
 
     /// Executions whose reader has more to read.
@@ -131,6 +135,7 @@ impl Engine {
             workers: RefCell::default(),
             spawner: Spawner::start()?,
             unflushed: RefCell::default(),
+            trimming: Cell::new(false),
             start_error: RefCell::default(),
             past_peak_bytes: Cell::default(),
             worker_deaths: Cell::default(),
@@ -144,6 +149,7 @@ impl Engine {
             sync_chain: RefCell::default(),
             atomic: RefCell::default(),
             deferred: RefCell::default(),
+            command_facts: RefCell::default(),
             health: RefCell::default(),
             registrations: RefCell::default(),
             streams: RefCell::default(),
@@ -151,7 +157,7 @@ impl Engine {
             muted: Cell::new(0),
             in_notification: Cell::new(false),
             fired: RefCell::default(),
-            sync_later: RefCell::default(),
+            sync_streams: RefCell::default(),
             in_sync_keys: Cell::new(false),
             in_sync_streams: Cell::new(false),
             readers: RefCell::default(),

@@ -7,7 +7,7 @@ use redgrease_ffi::{Invocation, LogLevel};
 
 use redgrease_core::id::{ExecutionNo, RegistrationNo};
 
-use crate::engine::{Engine, UserName, engine};
+use crate::engine::{Engine, engine};
 use crate::readers::key_type;
 use crate::reply;
 use crate::runs::Input;
@@ -17,33 +17,46 @@ const FIRED_MAX: usize = 1_000_000;
 
 /// Called by the server for every change of a key.
 pub fn key_changed(event: &str, key: &[u8]) {
+    notified(|engine| engine.key_changed(event, key));
+}
+
+/// Called by the server for every change of a stream.
+pub fn stream_changed(event: &str, key: &[u8]) {
+    if event == "xadd" {
+        notified(|engine| {
+            if engine.hears_events() && !engine.in_sync_streams.get() {
+                engine.stream_entry(key);
+            }
+        });
+    }
+}
+
+fn notified(tell: impl FnOnce(&Engine)) {
     if let Some(engine) = engine() {
         let before = engine.in_notification.replace(true);
-        engine.key_changed(event, key);
+        tell(&engine);
         engine.in_notification.set(before);
     }
 }
 
 impl Engine {
-    fn key_changed(&self, event: &str, key: &[u8]) {
-        if self.muted.get() > 0 && event == "keymiss" {
-            return;
-        }
+    /// Whether events start anything here: on a master, with data that is there.
+    fn hears_events(&self) -> bool {
         let flags = self.server.flags();
-        if flags.loading() || flags.replica() || !self.registrations.borrow().wants_events() {
+        !flags.loading() && !flags.replica() && self.registrations.borrow().wants_events()
+    }
+
+    fn key_changed(&self, event: &str, key: &[u8]) {
+        let own_miss = self.muted.get() > 0 && event == "keymiss";
+        if own_miss || self.in_sync_keys.get() || !self.hears_events() {
             return;
         }
-        if !self.in_sync_keys.get() {
-            // Asking for a type may itself fire (a key that has expired): no borrow may be held meanwhile.
-            let typed = self.registrations.borrow().wants_types();
-            let kind = if typed { key_type(self.muted(|| self.server.key_kind(key)).0) } else { KeyType::Unknown };
-            let matching = self.registrations.borrow().for_event(event, key, kind);
-            for (registration, mode) in matching {
-                self.key_event(registration, mode, event, key);
-            }
-        }
-        if event == "xadd" && !self.in_sync_streams.get() {
-            self.stream_entry(key);
+        // Asking for a type may itself fire (a key that has expired): no borrow may be held meanwhile.
+        let typed = self.registrations.borrow().wants_types();
+        let kind = if typed { key_type(self.muted(|| self.server.key_kind(key)).0) } else { KeyType::Unknown };
+        let matching = self.registrations.borrow().for_event(event, key, kind);
+        for (registration, mode) in matching {
+            self.key_event(registration, mode, event, key);
         }
     }
 
@@ -57,7 +70,7 @@ impl Engine {
             return;
         }
         let input = Input::Event { key: key.to_vec(), event: event.as_bytes().to_vec(), read_value };
-        let Some(execution) = self.new_triggered(registration, input, None, None) else { return };
+        let Some(execution) = self.new_triggered(registration, input, None) else { return };
         if mode == Mode::Sync { self.run_event_sync(execution, key) } else { self.fire(execution) }
     }
 
@@ -114,15 +127,20 @@ impl Engine {
             }
             return client.error(&redgrease_core::render::one_line(reason.as_bytes()));
         }
+        let len: usize = args.iter().map(|arg| arg.len()).sum();
+        if len > self.config.record_bytes_max {
+            let max = self.config.record_bytes_max;
+            return client
+                .error(&format!("RECORDTOOBIG the arguments have {len} bytes, more than MaxRecordBytes ({max})"));
+        }
         let mut writer = Writer::new();
         writer.list(args.len());
         for arg in args {
             writer.raw(arg);
         }
         let input = Input::Records { count: 1, bytes: writer.into_bytes() };
-        let user: Option<UserName> = invocation.user().map(Into::into);
         let style = tagged.then_some(Style::Tagged);
-        let Some(execution) = self.new_triggered(registration, input, style, user) else {
+        let Some(execution) = self.new_triggered(registration, input, style) else {
             return client.error("ERR Could not trigger execution, the registration is gone");
         };
         self.drop_at_end(execution);

@@ -384,13 +384,36 @@ impl Engine {
         Ok(())
     }
 
+    /// Writes the record of a stream entry (`[id, [field, value, ...]]`) and returns its id; an entry that was deleted has
+    /// no fields and is no record.
+    pub fn write_entry(
+        &self,
+        writer: &mut Writer,
+        stream: &[u8],
+        entry: ReplyView<'_>,
+    ) -> Result<Option<Vec<u8>>, String> {
+        let (Some(id), Some(fields)) = (entry.element(0), entry.element(1)) else { return Ok(None) };
+        let ReplyKind::Array(len) = fields.kind() else { return Ok(None) };
+        let (bytes, max) =
+            (fields.elements().map(|field| field.bytes().len()).sum::<usize>(), self.config.record_bytes_max);
+        if bytes > max {
+            let (id, stream) = (String::from_utf8_lossy(id.bytes()), String::from_utf8_lossy(stream));
+            return Err(format!(
+                "RECORDTOOBIG entry {id} of stream '{stream}' has {bytes} bytes, more than MaxRecordBytes ({max}): raise it"
+            ));
+        }
+        writer.stream_record(stream, id.bytes(), len / 2);
+        write_pairs(writer, fields);
+        Ok(Some(id.bytes().to_vec()))
+    }
+
     fn range_some(&self, range: &mut StreamRange, writer: &mut Writer) -> Result<Slice, String> {
         let reply = self.read(&[b"xread", b"count", ENTRIES_PER_READ, b"streams", &range.key, &range.after])?;
         let entries = reply.view().element(0).and_then(|stream| stream.element(1));
         let Some(entries) = entries else { return Ok(Slice { count: 0, ended: true }) };
         let mut count = 0;
         for entry in entries.elements() {
-            if let Some(id) = write_entry(writer, &range.key, entry) {
+            if let Some(id) = self.write_entry(writer, &range.key, entry)? {
                 range.after = id;
                 count += 1;
             }
@@ -405,16 +428,6 @@ fn write_pairs(writer: &mut Writer, flat: ReplyView<'_>) {
     for item in flat.elements().take(2 * pairs) {
         writer.raw(item.bytes());
     }
-}
-
-/// Writes the record of a stream entry (`[id, [field, value, ...]]`) and returns its id; an entry that was deleted has
-/// no fields and is no record.
-pub fn write_entry(writer: &mut Writer, stream: &[u8], entry: ReplyView<'_>) -> Option<Vec<u8>> {
-    let (id, fields) = (entry.element(0)?, entry.element(1)?);
-    let ReplyKind::Array(len) = fields.kind() else { return None };
-    writer.stream_record(stream, id.bytes(), len / 2);
-    write_pairs(writer, fields);
-    Some(id.bytes().to_vec())
 }
 
 /// The name that records and filters have for a type.

@@ -124,7 +124,6 @@ impl Engine {
         registration: RegistrationNo,
         input: Input,
         style: Option<Style>,
-        user: Option<UserName>,
     ) -> Option<ExecutionNo> {
         let (session, plan, spec, in_order) = {
             let mut registrations = self.registrations.borrow_mut();
@@ -133,7 +132,7 @@ impl Engine {
             let in_order = !matches!(found.trigger, Trigger::Command { in_order: false, .. });
             (found.session, found.plan, Rc::clone(&found.spec), in_order)
         };
-        let user = user.or_else(|| Some(Rc::clone(&self.sessions.borrow().get(&session)?.user)))?;
+        let user = Rc::clone(&self.sessions.borrow().get(&session)?.user);
         let style = style.unwrap_or(spec.style);
         let number = self.executions.borrow_mut().create(Some(registration), style);
         let lane = if in_order { registration.0 + 1 } else { 0 };

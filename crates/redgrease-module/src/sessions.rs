@@ -21,6 +21,9 @@ const WAITING_MAX: usize = 10_000;
 /// The longest time that a script waits for a worker, in milliseconds.
 const WAITING_MS_MAX: u64 = 60_000;
 
+/// Time that more than one idle worker is kept, in milliseconds.
+const IDLE_MS: u64 = 3000;
+
 /// Deaths of a session's worker in a row after which it is not rebuilt any more.
 const DEATHS_MAX: u32 = 5;
 
@@ -455,7 +458,8 @@ impl Engine {
         self.registrations.borrow_mut().add(number, registration);
         if self.registrations.borrow().wants_events()
             && !self.subscribed.replace(true)
-            && let Err(reason) = self.server.subscribe_keyspace(crate::events::key_changed)
+            && let Err(reason) =
+                self.server.subscribe_keyspace(crate::events::key_changed, crate::events::stream_changed)
         {
             self.server.log(LogLevel::Warning, &format!("rg: {reason}"));
         }
@@ -515,13 +519,33 @@ impl Engine {
         self.waiting.borrow_mut().retain(|other| *other != number);
         let Some(worker) = session.worker.and_then(|worker| self.worker(worker)) else { return };
         self.send(&worker, &ToWorker::ForgetSession { session: number.0 });
-        let retired = self.pool.borrow_mut().release(number);
-        if retired.is_some() {
+        let retired = self.pool.borrow_mut().release(number, self.now_ms()).is_some();
+        let unused = self.pool.borrow().is_unused(worker.number);
+        let grown = unused && crate::memory::resident_and_peak_bytes(worker.pid).0 > self.config.worker_idle_bytes_max;
+        if retired || grown {
             self.dismiss(&worker);
         }
-        if !self.waiting.borrow().is_empty() || retired.is_some() {
+        if !self.waiting.borrow().is_empty() || retired || grown {
             self.serve_waiting();
         }
+        self.trim_later();
+    }
+
+    /// Looks a while later whether there are more idle workers than are needed.
+    fn trim_later(&self) {
+        if self.pool.borrow().spare_count() <= 1 || self.trimming.replace(true) {
+            return;
+        }
+        self.server.after_ms(IDLE_MS, || {
+            let Some(engine) = engine() else { return };
+            engine.trimming.set(false);
+            loop {
+                let superfluous = engine.pool.borrow().superfluous(engine.now_ms(), IDLE_MS);
+                let Some(worker) = superfluous.and_then(|number| engine.worker(number)) else { break };
+                engine.dismiss(&worker);
+            }
+            engine.trim_later();
+        });
     }
 
     /// The sessions of a worker that is gone: scripts fail, sessions with registrations are rebuilt elsewhere.

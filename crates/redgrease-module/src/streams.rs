@@ -11,7 +11,6 @@ use redgrease_ffi::keyspace::KeyKind;
 use redgrease_ffi::{CallOptions, CallReply, LogLevel};
 
 use crate::engine::{Engine, engine};
-use crate::readers::write_entry;
 use crate::runs::{Input, Outcome};
 
 /// Names that RedisGears gave its group and consumer: data files hold them (`RDR-STREAM-13`).
@@ -148,7 +147,7 @@ impl Engine {
             None => {}
             Some(Action::Run { stream, kind, epoch }) => {
                 let run = StreamRun { registration: number, stream, kind, epoch, ids: Vec::new(), worker_died: false };
-                let Some(execution) = self.new_triggered(number, Input::Stream(run), None, None) else { return };
+                let Some(execution) = self.new_triggered(number, Input::Stream(run), None) else { return };
                 let sync = self
                     .registrations
                     .borrow()
@@ -182,25 +181,32 @@ impl Engine {
     }
 
     /// Runs a sync stream execution: behind the command that fired it where the server can do that, so that replicas see
-    /// its effects after the entry itself, and otherwise before the replies of this turn are written.
+    /// its effects after the entry itself, and otherwise before the replies of this turn are written. What a run
+    /// starts in its turn waits for its end.
     fn run_stream_sync(&self, execution: ExecutionNo) {
-        let job = move || {
+        self.sync_streams.borrow_mut().push_back(execution);
+        let run = || {
             if let Some(engine) = engine() {
-                engine.run_sync_guarded(execution);
+                engine.run_sync_streams();
             }
         };
         if !self.in_notification.get() {
-            return job();
-        }
-        if let Err(job) = self.server.after_notification(job) {
-            self.sync_later.borrow_mut().push_back(Box::new(job));
+            run();
+        } else if self.server.after_notification(run).is_err() {
+            // Redis 7.0: `before_sleep` does it.
         }
     }
 
-    fn run_sync_guarded(&self, execution: ExecutionNo) {
-        let before = self.in_sync_streams.replace(true);
-        self.run_sync(execution, true);
-        self.in_sync_streams.set(before);
+    /// Runs sync stream executions that wait, one after the other.
+    pub fn run_sync_streams(&self) {
+        if self.in_sync_streams.replace(true) {
+            return;
+        }
+        loop {
+            let Some(execution) = self.sync_streams.borrow_mut().pop_front() else { break };
+            self.run_sync(execution, true);
+        }
+        self.in_sync_streams.set(false);
     }
 
     /// Reads the entries of a run: their number and encoded records.
@@ -231,8 +237,8 @@ impl Engine {
         for entry in entries.iter().flat_map(|entries| entries.elements()) {
             let id = entry.element(0).map(|id| id.bytes().to_vec()).unwrap_or_default();
             // Deleted while it waited: nothing to run, but to acknowledge.
-            count += u64::from(write_entry(&mut writer, &run.stream, entry).is_some());
             run.ids.push(id);
+            count += u64::from(self.write_entry(&mut writer, &run.stream, entry)?.is_some());
         }
         Ok((count, writer.into_bytes()))
     }
@@ -348,11 +354,10 @@ impl Engine {
         }
     }
 
-    /// Starts executions and jobs that notifications asked for.
+    /// Starts executions that notifications asked for.
     pub fn start_fired(&self) {
-        loop {
-            let Some(job) = self.sync_later.borrow_mut().pop_front() else { break };
-            job();
+        if !self.sync_streams.borrow().is_empty() {
+            self.run_sync_streams();
         }
         let fired: VecDeque<ExecutionNo> = std::mem::take(&mut *self.fired.borrow_mut());
         for execution in fired {
