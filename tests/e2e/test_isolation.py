@@ -231,6 +231,14 @@ GB('ShardsIDReader').map(flood).run()
     )
 
 
+def test_an_unfinished_line_of_one_script_does_not_swallow_the_next_script_s_output(db):
+    for word in ("unfinished", "next"):
+        db.results(f"import os\nGB('ShardsIDReader').foreach(lambda _: os.write(1, b'{word} line')).run()")
+    db.wait_log("unfinished line")
+    db.wait_log("next line")
+    assert not any("unfinished line" in ln and "next line" in ln for ln in db.server.new_log().splitlines())
+
+
 def test_strange_bytes_in_the_output_are_harmless(db):
     script = """
 import os

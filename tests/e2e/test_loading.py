@@ -99,10 +99,8 @@ def test_commands_that_run_programs_are_for_administrators(db):
     assert "readonly" not in flags
 
 
-def test_a_trigger_may_replicate_and_is_not_a_read_only_command(db):
-    flags = _command_flags(db, "rg.trigger")
-    assert "may_replicate" in flags
-    assert "readonly" not in flags
+def test_a_trigger_is_no_read_only_command(db):
+    assert "readonly" not in _command_flags(db, "rg.trigger")
 
 
 def _command_flags(db, name: str) -> set[str]:

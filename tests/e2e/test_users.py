@@ -80,6 +80,28 @@ def test_after_its_user_is_deleted_a_function_may_do_nothing_more(db, alice, mod
     assert db.r.ping()
 
 
+def test_a_function_that_runs_when_its_user_is_deleted_may_do_nothing_more(db, alice, tmp_path):
+    gate = tmp_path / "open"
+    script = f"""
+import os, time
+def step(_):
+    execute('set', 'hers:started', 1)
+    end = time.monotonic() + 20
+    while not os.path.exists({str(gate)!r}) and time.monotonic() < end:
+        time.sleep(0.002)
+    return execute('get', 'hers:1')
+GB('ShardsIDReader').map(step).run()
+"""
+    execution = alice.execute_command("RG.PYEXECUTE", script, "UNBLOCKING").decode()
+    db.wait_key("hers:started")
+    db.r.execute_command("ACL", "DELUSER", "alice")
+    gate.touch()
+    db.wait_status(execution, "done")
+    results, errors = db.r.execute_command("RG.GETRESULTS", execution)
+    assert results == []
+    assert b"NOPERM" in errors[0] and b"alice" in errors[0]
+
+
 def test_after_its_user_is_deleted_an_event_function_may_do_nothing_more(db, alice):
     run(alice, "GB().foreach(lambda r: execute('incr', 'hers:n')).register('w:*', mode='sync')")
     db.r.set("w:1", "v")
