@@ -1,5 +1,6 @@
 """Plays the server for one real worker process, over a socket pair."""
 
+import contextlib
 import os
 import queue
 import signal
@@ -65,7 +66,7 @@ class Server:
     # ---- frames ----
 
     def send(self, data):
-        with self._sending:
+        with self._sending, contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.socket.sendall(data)
 
     def _receive(self):
@@ -89,6 +90,7 @@ class Server:
                 frame["at"] = time.monotonic()
                 if frame["kind"] == "call":
                     self._answer(frame)
+                    continue
                 with self._changed:
                     self.frames.append(frame)
                     self._changed.notify_all()
@@ -134,7 +136,7 @@ class Server:
                         return self.frames.pop(index)
                 left = deadline - time.monotonic()
                 if left <= 0 or self.process.poll() is not None and not self._changed.wait(0.2):
-                    seen = [(frame["kind"], frame.get("exec")) for frame in self.frames]
+                    seen = [(frame["kind"], frame.get("exec")) for frame in self.frames][-20:]
                     raise AssertionError(
                         f"no {kind} {fields} came within {timeout} s; worker: {self.process.poll()}; seen: {seen}"
                         + self._stderr()

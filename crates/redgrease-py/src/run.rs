@@ -550,7 +550,8 @@ impl Run {
         let count_elements = COUNT_ELEMENTS
             .get_or_try_init(py, || py.import("_collections")?.getattr("_count_elements").map(Bound::unbind))?;
         let keys = self.keys(py, op);
-        count_elements.bind(py).call1((keys, words))?;
+        // Last one first, as they would have come one by one: keys keep the order in which they appeared.
+        count_elements.bind(py).call1((keys, words.call_method0(intern!(py, "__reversed__"))?))?;
         Ok(true)
     }
 
