@@ -137,6 +137,8 @@ pub enum ToWorker<'a> {
     Abort {
         /// Number of the execution.
         exec: u64,
+        /// Also when it has begun; otherwise such an execution goes on.
+        begun: bool,
     },
     /// Answer to a [`FromWorker::Call`].
     Reply {
@@ -477,9 +479,10 @@ impl<'a> ToWorker<'a> {
                 w.byte(u8::from(*last));
                 write_records(w, records);
             }
-            ToWorker::Abort { exec } => {
+            ToWorker::Abort { exec, begun } => {
                 w.byte(kind::ABORT);
                 w.varint(*exec);
+                w.byte(u8::from(*begun));
             }
             ToWorker::Reply { call, result } => {
                 w.byte(kind::REPLY);
@@ -550,7 +553,7 @@ impl<'a> ToWorker<'a> {
                 records: read_records(r)?,
             },
             kind::FEED => ToWorker::Feed { exec: r.varint()?, last: read_bool(r)?, records: read_records(r)? },
-            kind::ABORT => ToWorker::Abort { exec: r.varint()? },
+            kind::ABORT => ToWorker::Abort { exec: r.varint()?, begun: read_bool(r)? },
             kind::REPLY => {
                 let call = r.varint()?;
                 let result = if read_bool(r)? { Ok(r.encoded_value()?) } else { Err(r.text()?) };
@@ -739,7 +742,7 @@ mod tests {
             ToWorker::Registered { plan: 4 },
             ToWorker::Start { exec: 9, plan: 4, lane: 0, flags: StartFlags::LAST, first_step: 1, records },
             ToWorker::Feed { exec: 9, last: true, records },
-            ToWorker::Abort { exec: 9 },
+            ToWorker::Abort { exec: 9, begun: true },
             ToWorker::Reply { call: 5, result: Ok(&[9, 1, 0]) },
             ToWorker::Reply { call: 5, result: Err("ERR unknown") },
             ToWorker::ForgetPlans { plans: vec![1, 2] },

@@ -42,6 +42,25 @@ pub enum Style {
     Plain,
     /// The encoded value itself, in a bulk, for a client that announced the codec.
     Tagged,
+    /// The same for results of scripts that were written for RedisGears: text as bytes, as such clients got it.
+    TaggedCompat,
+}
+
+impl Style {
+    /// The style for a client that announced the codec.
+    #[must_use]
+    pub fn tagged(self) -> Style {
+        match self {
+            Style::Compat | Style::TaggedCompat => Style::TaggedCompat,
+            Style::Plain | Style::Tagged => Style::Tagged,
+        }
+    }
+
+    /// Whether results are wanted with everything that the codec can carry.
+    #[must_use]
+    pub fn is_tagged(self) -> bool {
+        matches!(self, Style::Tagged | Style::TaggedCompat)
+    }
 }
 
 /// What RedisGears answered in place of a value that has no reply of its own.
@@ -57,6 +76,7 @@ pub fn records(bytes: &[u8], style: Style) -> Result<Vec<Reply>, CodecError> {
     while !reader.is_empty() {
         replies.push(match style {
             Style::Tagged => Reply::Bulk(reader.encoded_value()?.to_vec()),
+            Style::TaggedCompat => Reply::Bulk(as_bytes(reader.value()?).encode()),
             Style::Compat => compat(reader.value()?),
             Style::Plain => plain(reader.value()?),
         });
@@ -115,6 +135,16 @@ pub fn one_line(bytes: &[u8]) -> String {
         return text.into_owned();
     }
     text.replace('\r', "\\r").replace('\n', "\\n").replace('\0', "\\0")
+}
+
+/// Text becomes bytes; also in lists, which are all that such clients get nested.
+fn as_bytes(value: Value) -> Value {
+    match value {
+        Value::Str(text) => Value::Bytes(text.into_bytes()),
+        Value::Raw(bytes) => Value::Bytes(bytes),
+        Value::List(items) => Value::List(items.into_iter().map(as_bytes).collect()),
+        other => other,
+    }
 }
 
 fn plain(value: Value) -> Reply {
@@ -188,6 +218,13 @@ mod tests {
         let bytes = [example().encode(), Value::None.encode()].concat();
         let expected = [Reply::Bulk(example().encode()), Reply::Bulk(vec![0])];
         assert_eq!(records(&bytes, Style::Tagged).unwrap(), expected);
+    }
+
+    #[test]
+    fn scripts_written_for_redisgears_keep_giving_bytes_to_a_client_with_the_codec() {
+        let value = Value::List(vec![Value::text("a"), Value::Int(1), Value::Raw(b"k".to_vec())]);
+        let expected = Value::List(vec![Value::Bytes(b"a".to_vec()), Value::Int(1), Value::Bytes(b"k".to_vec())]);
+        assert_eq!(records(&value.encode(), Style::Compat.tagged()).unwrap(), [Reply::Bulk(expected.encode())]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use redgrease_core::codec::CODEC_VERSION;
 use redgrease_core::command::PyExecute;
 use redgrease_core::id::{ExecutionNo, RegistrationNo};
-use redgrease_core::render::{Reply, Style};
+use redgrease_core::render::Reply;
 use redgrease_ffi::load::Loader;
 use redgrease_ffi::{Command, Invocation};
 
@@ -119,7 +119,7 @@ fn outcome_of(engine: &Engine, number: ExecutionNo, tagged: bool) -> Option<Outc
         status: execution.status(),
         results: execution.results.clone(),
         errors: execution.errors.clone(),
-        style: if tagged { Style::Tagged } else { execution.style },
+        style: if tagged { execution.style.tagged() } else { execution.style },
     })
 }
 
@@ -145,7 +145,7 @@ fn get_results_blocking(engine: &Engine, invocation: &Invocation<'_>, args: &[&[
     let blocked = invocation.block();
     engine.on_end(number, move |_, mut outcome| {
         if tagged {
-            outcome.style = Style::Tagged;
+            outcome.style = outcome.style.tagged();
         }
         blocked.answer(move |client| reply::outcome(client, &outcome));
     });

@@ -2,7 +2,6 @@
 
 use redgrease_core::codec::{KeyType, Writer};
 use redgrease_core::plan::{Mode, Trigger};
-use redgrease_core::render::Style;
 use redgrease_ffi::{Invocation, LogLevel};
 
 use redgrease_core::id::{ExecutionNo, RegistrationNo};
@@ -70,7 +69,7 @@ impl Engine {
             return;
         }
         let input = Input::Event { key: key.to_vec(), event: event.as_bytes().to_vec(), read_value };
-        let Some(execution) = self.new_triggered(registration, input, None) else { return };
+        let Some(execution) = self.new_triggered(registration, input, false) else { return };
         if mode == Mode::Sync { self.run_event_sync(execution, key) } else { self.fire(execution) }
     }
 
@@ -139,8 +138,7 @@ impl Engine {
             writer.raw(arg);
         }
         let input = Input::Records { count: 1, bytes: writer.into_bytes() };
-        let style = tagged.then_some(Style::Tagged);
-        let Some(execution) = self.new_triggered(registration, input, style) else {
+        let Some(execution) = self.new_triggered(registration, input, tagged) else {
             return client.error("ERR Could not trigger execution, the registration is gone");
         };
         self.drop_at_end(execution);

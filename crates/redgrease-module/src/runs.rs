@@ -119,12 +119,7 @@ impl Engine {
     }
 
     /// An execution of a registration; `None` when the registration or its session is gone.
-    pub fn new_triggered(
-        &self,
-        registration: RegistrationNo,
-        input: Input,
-        style: Option<Style>,
-    ) -> Option<ExecutionNo> {
+    pub fn new_triggered(&self, registration: RegistrationNo, input: Input, tagged: bool) -> Option<ExecutionNo> {
         let (session, plan, spec, in_order) = {
             let mut registrations = self.registrations.borrow_mut();
             let found = registrations.get_mut(registration)?;
@@ -133,7 +128,7 @@ impl Engine {
             (found.session, found.plan, Rc::clone(&found.spec), in_order)
         };
         let user = Rc::clone(&self.sessions.borrow().get(&session)?.user);
-        let style = style.unwrap_or(spec.style);
+        let style = if tagged { spec.style.tagged() } else { spec.style };
         let number = self.executions.borrow_mut().create(Some(registration), style);
         let lane = if in_order { registration.0 + 1 } else { 0 };
         self.add_live(number, Live { lane, ..self.live_of(session, user, plan, spec, style, input) });
@@ -153,7 +148,7 @@ impl Engine {
         if self.config.traceback {
             flags = flags.with(StartFlags::TRACEBACK);
         }
-        if style == Style::Tagged {
+        if style.is_tagged() {
             flags = flags.with(StartFlags::TAGGED);
         }
         Live {
@@ -532,7 +527,11 @@ impl Engine {
     ) {
         let out = {
             let mut registrations = self.registrations.borrow_mut();
-            let Some(registration) = registrations.get_mut(registration) else { return };
+            let Some(registration) = registrations.get_mut(registration) else {
+                // Unregistered meanwhile: its executions leave the list with it.
+                let _ = self.executions.borrow_mut().drop_finished(number);
+                return;
+            };
             registration.statistics.ended(outcome.status, outcome.errors.first().map(Vec::as_slice), run_ms);
             if dropped {
                 return;
@@ -549,20 +548,22 @@ impl Engine {
         self.live.borrow().values().any(|live| live.plan == plan)
     }
 
-    /// Aborts executions of a registration that have not been sent to a worker.
+    /// Aborts executions of a registration that have not begun.
     pub fn abort_pending(&self, registration: RegistrationNo) {
-        let pending: Vec<ExecutionNo> = {
+        let mine: Vec<(ExecutionNo, Option<WorkerNo>)> = {
             let (live, executions) = (self.live.borrow(), self.executions.borrow());
-            let mine = |number: &ExecutionNo| {
-                executions.get(*number).is_some_and(|execution| execution.registration == Some(registration))
-            };
+            let of = |number: &ExecutionNo| executions.get(*number).and_then(|execution| execution.registration);
             live.iter()
-                .filter(|(number, live)| live.worker.is_none() && mine(number))
-                .map(|(number, _)| *number)
+                .filter(|(number, _)| of(number) == Some(registration))
+                .map(|(number, live)| (*number, live.worker))
                 .collect()
         };
-        for number in pending {
-            self.finish(number, Status::Aborted);
+        for (number, worker) in mine {
+            match worker.and_then(|worker| self.worker(worker)) {
+                // It is not known here whether it has begun: the worker decides.
+                Some(worker) => self.send(&worker, &ToWorker::Abort { exec: number.0 + 1, begun: false }),
+                None => self.finish(number, Status::Aborted),
+            }
         }
     }
 
@@ -579,7 +580,7 @@ impl Engine {
             return self.finish(number, Status::Aborted);
         };
         self.stop_reading(number);
-        self.send(&worker, &ToWorker::Abort { exec: number.0 + 1 });
+        self.send(&worker, &ToWorker::Abort { exec: number.0 + 1, begun: true });
         let grace = self.config.abort_grace.as_millis() as u64;
         self.server.after_ms(grace, move || {
             let Some(engine) = engine() else { return };

@@ -7,7 +7,6 @@ use redgrease_core::frame::ToWorker;
 use redgrease_core::id::{ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
 use redgrease_core::plan::Mode;
 use redgrease_core::registration::Registration;
-use redgrease_core::render::Style;
 use redgrease_ffi::{BlockedClient, Invocation, LogLevel};
 
 use crate::engine::{Engine, UserName, engine};
@@ -386,7 +385,7 @@ impl Engine {
             if session.script.as_ref().is_some_and(|script| script.run.is_some()) && caller.exec.is_none() {
                 return Err("Can not run more then 1 executions in a single script".into());
             }
-            (Rc::clone(&session.user), if tagged { Style::Tagged } else { spec.style })
+            (Rc::clone(&session.user), if tagged { spec.style.tagged() } else { spec.style })
         };
         let user = caller.exec.and_then(|exec| Some(Rc::clone(&self.live.borrow().get(&exec)?.user))).unwrap_or(user);
         self.registrations.borrow_mut().take_number();

@@ -147,7 +147,7 @@ impl Engine {
             None => {}
             Some(Action::Run { stream, kind, epoch }) => {
                 let run = StreamRun { registration: number, stream, kind, epoch, ids: Vec::new(), worker_died: false };
-                let Some(execution) = self.new_triggered(number, Input::Stream(run), None) else { return };
+                let Some(execution) = self.new_triggered(number, Input::Stream(run), false) else { return };
                 let sync = self
                     .registrations
                     .borrow()

@@ -568,8 +568,8 @@ impl Worker {
                 );
             }
             ToWorker::Feed { exec, last, records } => state.feed(exec, last, Batch::of(records)),
-            ToWorker::Abort { exec } => {
-                if state.abort(exec, todo) {
+            ToWorker::Abort { exec, begun } => {
+                if state.abort(exec, begun, todo) {
                     self.append(&FromWorker::Done {
                         exec,
                         aborted: true,
@@ -877,8 +877,12 @@ impl State {
     }
 
     /// Asks an execution to end; whether it had not begun and is gone.
-    fn abort(&mut self, id: u64, todo: &mut Todo) -> bool {
+    fn abort(&mut self, id: u64, begun: bool, todo: &mut Todo) -> bool {
         let Some(exec) = self.execs.get_mut(&id) else { return false };
+        let has_begun = exec.begun || matches!(exec.phase, Phase::Running(_) | Phase::Waiting);
+        if has_begun && !begun {
+            return false;
+        }
         exec.abort = true;
         match exec.phase.clone() {
             Phase::Running(seat) => {

@@ -6,7 +6,7 @@ Started by the module as ``python -m redgrease.worker --fd N``, where ``N`` is i
 - ``sessions``: what the server asks: run a script, rebuild a session, forget it;
 - ``runtime``: the names that scripts find (module ``redisgears``, ``execute``, ``log``, ...);
 - ``builder``: ``GearsBuilder``, and the check of every argument;
-- ``pickling``, ``errors``: loaded when the first plan is registered and the first error is described.
+- ``pickling``, ``errors``: plans as bytes, and texts of errors.
 
 Threads, transport and the execution of plans are native (``redgrease._native``). Everything here is imported by every
 worker, so it imports little, and late.

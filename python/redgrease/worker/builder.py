@@ -7,6 +7,7 @@ the server a description of the plan (reader, arguments, names of the steps).
 import os
 
 from redgrease import _native
+from redgrease.worker import pickling
 
 _READERS = ("KeysReader", "KeysOnlyReader", "StreamReader", "PythonReader", "ShardsIDReader", "CommandReader")
 _KEY_TYPES = ("string", "hash", "list", "set", "zset", "stream", "module", "empty")
@@ -15,6 +16,13 @@ _POLICIES = ("continue", "abort", "retry")
 #: Plans are numbered so that no two workers give the same number: a session may move from one to another.
 _base = int.from_bytes(os.urandom(6), "little") >> 6 << 20
 _made = 0
+
+
+
+
+def current_session():
+    """Return the session that the calling thread belongs to, or None; the sessions put themselves in this place."""
+    return None
 
 
 def _next_number():
@@ -180,8 +188,6 @@ class GearsBuilder:
         ``prefix`` says which keys (``*`` at its end: all that begin so; otherwise the very key). Further options
         depend on the reader.
         """
-        from redgrease.worker import pickling, sessions
-
         if "regex" in options:
             _native.log("regex is deprecated, use prefix instead", "warning")
             prefix = options.pop("regex")
@@ -191,7 +197,7 @@ class GearsBuilder:
         if on_registered is not None and not callable(on_registered):
             raise _error("OnRegistered argument must be a function")
         args = self._register_arguments(prefix, mode, options)
-        session = sessions.current()
+        session = current_session()
         if session is None:
             raise _error("this thread belongs to no session: bind it with setGearsSession")
         number = _next_number()

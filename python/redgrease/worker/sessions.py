@@ -8,7 +8,7 @@ import sys
 from _thread import get_ident
 
 from redgrease import _native
-from redgrease.worker import runtime
+from redgrease.worker import builder, pickling, runtime
 from redgrease.worker.errors import describe
 
 #: Sessions of this worker, by their number.
@@ -46,6 +46,9 @@ def current():
         return None
 
 
+builder.current_session = current
+
+
 class Sessions:
     """The methods that native code calls."""
 
@@ -71,8 +74,6 @@ class Sessions:
         try:
             _use(paths)
             session = self._open(number, name, b"")
-            from redgrease.worker import pickling
-
             for blob in blobs:
                 try:
                     plans = pickling.loads(blob, session.namespace)
@@ -128,18 +129,17 @@ class Sessions:
 
     @staticmethod
     def _open(number, name, source):
-        session = _sessions.get(number)
-        if session is None:
-            session = _sessions[number] = Session(number, name, runtime.namespace(source))
-            _native.add_session(number)
+        before = _sessions.get(number)
+        session = _sessions[number] = Session(number, name, runtime.namespace(source))
+        if before is not None:
+            session.registered.update(before.registered)
+        _native.add_session(number)
         return session
 
 
 def _pickle(session):
     if not session.script_plans:
         return b""
-    from redgrease.worker import pickling
-
     return pickling.dumps(session.script_plans, session.namespace)
 
 
