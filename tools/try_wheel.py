@@ -3,6 +3,7 @@
 python tools/try_wheel.py dist
 """
 
+import socket
 import subprocess
 import sys
 import tempfile
@@ -43,12 +44,15 @@ def main(folder):
 def serve_and_call(redgrease, scratch):
     """Start the embedded server with the module from the wheel, run one function in it, stop it."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": scratch}
-    said = say(redgrease, "serve", "--background", "--port", "0", cwd=scratch, env=environment, stdout=subprocess.PIPE)
-    print(said.stdout, end="")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = ("--port", str(probe.getsockname()[1]))
+    say(redgrease, "serve", "--background", *port, cwd=scratch, env=environment)
     try:
-        say(redgrease, "call", "SET", "answer", "42", cwd=scratch, env=environment)
+        say(redgrease, "call", *port, "SET", "answer", "42", cwd=scratch, env=environment)
         script = "GB('KeysReader').map(lambda r: r['value']).run()"
-        reply = say(redgrease, "call", "RG.PYEXECUTE", script, cwd=scratch, env=environment, stdout=subprocess.PIPE)
+        call = (redgrease, "call", *port, "RG.PYEXECUTE", script)
+        reply = say(*call, cwd=scratch, env=environment, stdout=subprocess.PIPE)
         print(reply.stdout, end="")
         if "42" not in reply.stdout:
             sys.exit("the function did not see the value")

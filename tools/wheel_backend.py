@@ -33,7 +33,7 @@ __all__ = [
 
 ROOT = Path(__file__).resolve().parent.parent
 # maturin puts what lies in this folder into the wheel's .data directory; it exists only while a wheel is built.
-STAGE = ROOT / "redgrease.data"
+STAGE = ROOT / "redgrease._native.data"
 
 
 def get_requires_for_build_wheel(config_settings=None):
@@ -49,6 +49,7 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     try:
         stage(release / "redgrease", "scripts")
         stage(release / f"libredgrease.{suffix}", "platlib/redgrease/lib")
+        os.environ.setdefault("MATURIN_PEP517_ARGS", "--strip")
         return maturin.build_wheel(wheel_directory, config_settings, metadata_directory)
     finally:
         shutil.rmtree(STAGE, ignore_errors=True)
