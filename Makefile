@@ -17,7 +17,7 @@ EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/re
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench lint fix pins clean
+.PHONY: help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench lint lint-rust lint-python fix pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,11 +74,15 @@ test-wheel: wheel
 bench: build ## Measure against the yardsticks and print ratios
 	@$(PY) benches/bench.py
 
-lint: tools $(VENV)/.requirements ## Check formatting, warnings, docs, types and the arrows between crates
+lint: lint-rust lint-python ## Check formatting, warnings, docs, types and the arrows between crates
+
+lint-rust: tools $(VENV)/.requirements
 	cargo fmt --all --check
 	$(CARGO) clippy $(CARGO_FLAGS) --quiet --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc $(CARGO_FLAGS) --quiet --workspace --no-deps
 	cargo run --quiet $(CARGO_FLAGS) -p xtask -- check-arrows
+
+lint-python: $(VENV)/.requirements
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy

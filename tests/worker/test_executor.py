@@ -210,7 +210,8 @@ def test_a_python_reader_yields_records_or_is_one(server):
     results, errors = server.run("def f():\n  yield 1\n  raise ValueError('over')\nGB('PythonReader').run(f)")
     assert results == ["1"] and "over" in errors[0]
     source = """
-ended = []
+import builtins
+builtins.ended = []
 def f():
     try:
         while True:

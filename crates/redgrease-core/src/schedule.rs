@@ -106,12 +106,6 @@ impl Schedule {
         lane.is_some_and(|lane| lane.sent.contains_key(&execution))
     }
 
-    /// Whether a worker has no more on its way than it may run at once, so that what was sent last runs now.
-    #[must_use]
-    pub fn runs_at_once(&self, worker: WorkerNo) -> bool {
-        self.lanes.get(&worker).is_some_and(|lane| lane.sent.len() <= lane.permits)
-    }
-
     /// A worker is gone; returns what was sent to it and what waited for it, each in order.
     pub fn worker_gone(
         &mut self,

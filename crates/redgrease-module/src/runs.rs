@@ -285,9 +285,6 @@ impl Engine {
     fn start(&self, number: ExecutionNo, worker_number: WorkerNo) {
         let Some(worker) = self.worker(worker_number) else { return };
         let now = self.now_ms();
-        if self.schedule.borrow().runs_at_once(worker_number) {
-            self.executions.borrow_mut().start(number);
-        }
         let input = {
             let mut live = self.live.borrow_mut();
             let Some(live) = live.get_mut(&number) else { return };
