@@ -195,7 +195,14 @@ impl Engine {
         };
         let options =
             CallOptions { user: Some(&user), replicate: !paused, deny_oom: true, deny_write: refusal.is_some() };
-        let reply = self.server.call(argv, options).map_err(|error| match error {
+        // Sync functions that this command fires run when it has ended, so that their effects are logged behind its own.
+        self.call_jobs.borrow_mut().push(Vec::new());
+        let reply = self.server.call(argv, options);
+        let jobs = self.call_jobs.borrow_mut().pop().unwrap_or_default();
+        for job in jobs {
+            job();
+        }
+        let reply = reply.map_err(|error| match error {
             CallError::BadName => "ERR the command's name holds a NUL".to_owned(),
             CallError::NoUser(user) => {
                 format!("NOPERM the user '{user}' on whose behalf the function runs does not exist any more")

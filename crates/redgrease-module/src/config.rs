@@ -25,6 +25,8 @@ pub struct Config {
     pub abort_grace: Duration,
     /// Longest time that the server waits for a sync execution or an atomic block.
     pub sync_time_max: Duration,
+    /// Longest time that a script's top level may run.
+    pub script_time_max: Duration,
     /// Longest value that becomes a record, in bytes.
     pub record_bytes_max: usize,
     /// Longest time between the start of a worker and its handshake.
@@ -52,6 +54,7 @@ impl Default for Config {
             worker_idle_bytes_max: 128 << 20,
             abort_grace: Duration::from_millis(1000),
             sync_time_max: Duration::from_millis(5000),
+            script_time_max: Duration::from_secs(60),
             record_bytes_max: 64 << 20,
             worker_start_max: Duration::from_secs(30),
             install_time_max: Duration::from_secs(300),
@@ -96,6 +99,7 @@ impl Config {
             "workeridlebytesmax" => self.worker_idle_bytes_max = number(1 << 20, 1 << 40)?,
             "abortgrace" => self.abort_grace = Duration::from_millis(number(1, MS_MAX)?),
             "syncmaxtime" => self.sync_time_max = Duration::from_millis(number(1, MS_MAX)?),
+            "scriptmaxtime" => self.script_time_max = Duration::from_millis(number(1, MS_MAX)?),
             "maxrecordbytes" => self.record_bytes_max = number(1, 256 << 20)? as usize,
             "workerstartmax" => self.worker_start_max = Duration::from_millis(number(100, MS_MAX)?),
             "installmax" => self.install_time_max = Duration::from_millis(number(100, MS_MAX)?),

@@ -80,6 +80,8 @@ pub struct Engine {
     /// Calls that may not be served now.
     pub deferred: RefCell<VecDeque<crate::calls::Deferred>>,
 
+    /// Per command that a function is running, innermost last: what runs when it has ended.
+    pub call_jobs: RefCell<Vec<Vec<Box<dyn FnOnce()>>>>,
     /// What the server says of commands.
     pub command_facts: RefCell<HashMap<Vec<u8>, crate::calls::CommandFacts>>,
     /// Whether clients may write, as last asked.
@@ -149,6 +151,7 @@ impl Engine {
             sync_chain: RefCell::default(),
             atomic: RefCell::default(),
             deferred: RefCell::default(),
+            call_jobs: RefCell::default(),
             command_facts: RefCell::default(),
             health: RefCell::default(),
             registrations: RefCell::default(),
@@ -212,6 +215,20 @@ impl Engine {
             self.start_fired();
         }
         self.flush_workers();
+    }
+
+    /// Inside a notification: runs `job` when the command that caused it has ended, if that can be arranged.
+    ///
+    /// # Errors
+    /// The job itself, where the server can only do it before the command is logged (Redis 7.0).
+    pub fn after_command<J: FnOnce() + 'static>(&self, job: J) -> Result<(), J> {
+        match self.call_jobs.borrow_mut().last_mut() {
+            Some(jobs) => {
+                jobs.push(Box::new(job));
+                Ok(())
+            }
+            None => self.server.after_notification(job),
+        }
     }
 
     /// Starts an execution once the command that is running has ended.

@@ -81,7 +81,7 @@ impl Engine {
                 engine.run_sync_event(execution);
             }
         };
-        if let Err(job) = self.server.after_notification(job) {
+        if let Err(job) = self.after_command(job) {
             self.guard_key(execution, key);
             job();
         }

@@ -248,6 +248,7 @@ impl Engine {
         *worker.session_name.borrow_mut() = session.name.clone();
         let paths = session.paths.iter().map(String::as_str).collect();
         if let Some(script) = &session.script {
+            self.limit_script(number);
             self.send(
                 &worker,
                 &ToWorker::Script {
@@ -267,6 +268,22 @@ impl Engine {
                 &ToWorker::Restore { request: number.0, session: number.0, name: &session.name, blobs, paths },
             );
         }
+    }
+
+    /// A script that runs too long is ended with its worker: nothing else could end it.
+    fn limit_script(&self, number: SessionNo) {
+        let limit = self.config.script_time_max.as_millis() as u64;
+        self.server.after_ms(limit, move || {
+            let Some(engine) = engine() else { return };
+            let worker = match engine.sessions.borrow().get(&number) {
+                Some(session) if session.script.is_some() => session.worker,
+                _ => None,
+            };
+            if let Some(worker) = worker.and_then(|worker| engine.worker(worker)) {
+                let reason = format!("was killed: a script ran longer than ScriptMaxTime ({limit} ms)");
+                engine.end_worker(&worker, Some(&reason));
+            }
+        });
     }
 
     /// A script, or the rebuilding of a session, ended in its worker.

@@ -192,7 +192,7 @@ impl Engine {
         };
         if !self.in_notification.get() {
             run();
-        } else if self.server.after_notification(run).is_err() {
+        } else if self.after_command(run).is_err() {
             // Redis 7.0: `before_sleep` does it.
         }
     }

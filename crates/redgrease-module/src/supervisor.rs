@@ -25,6 +25,9 @@ pub struct Chain {
     pub session: SessionNo,
 }
 
+/// Time that a line of output may stay unfinished before it is logged as it is, in milliseconds.
+const LINE_MS_MAX: u64 = 200;
+
 /// Bytes that may wait for one worker before it is taken for dead.
 const UNSENT_BYTES_MAX: usize = 1 << 30;
 
@@ -287,6 +290,17 @@ impl Engine {
         self.log_output(&worker, stream, &lines);
         if !open {
             self.server.unwatch(worker.output_fds()[stream], Readiness::Readable);
+        }
+        // A line without end is not kept for ever: the next one may belong to another session.
+        if worker.has_unfinished_line(stream) {
+            self.server.after_ms(LINE_MS_MAX, move || {
+                if let Some(engine) = engine()
+                    && let Some(worker) = engine.worker(number)
+                    && let Some(line) = worker.take_unfinished_line(stream, Duration::from_millis(LINE_MS_MAX))
+                {
+                    engine.log_output(&worker, stream, &[line]);
+                }
+            });
         }
     }
 

@@ -63,6 +63,7 @@ pub enum Incoming {
 #[derive(Default)]
 struct Lines {
     partial: Vec<u8>,
+    last_read: Option<Instant>,
     window_start: Option<Instant>,
     spent: usize,
     dropped: usize,
@@ -233,6 +234,7 @@ impl Worker {
         };
         let ended = count == 0;
         let now = Instant::now();
+        state.last_read = Some(now);
         if state.window_start.is_none_or(|start| now.duration_since(start) >= Duration::from_secs(1)) {
             if state.dropped > 0 {
                 lines.push(format!(
@@ -265,6 +267,19 @@ impl Worker {
             take(&mut state, &line);
         }
         (lines, !ended)
+    }
+
+    /// Whether the last line of an output has no end yet.
+    pub fn has_unfinished_line(&self, stream: usize) -> bool {
+        !self.lines[stream].borrow().partial.is_empty()
+    }
+
+    /// The line without end, if nothing has been added to it for so long.
+    pub fn take_unfinished_line(&self, stream: usize, silence: Duration) -> Option<String> {
+        let mut state = self.lines[stream].borrow_mut();
+        let silent = state.last_read.is_none_or(|last| last.elapsed() >= silence);
+        let line = if silent { std::mem::take(&mut state.partial) } else { Vec::new() };
+        (!line.is_empty()).then(|| String::from_utf8_lossy(&line).into_owned())
     }
 
     /// Ends the process and everything that it started; the reason is told by [`Worker::fate`].

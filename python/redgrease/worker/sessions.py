@@ -68,6 +68,7 @@ class Sessions:
             if session is not None:
                 session.script_thread = None
                 session.script_plans = []
+            _flush_output()
 
     def restore(self, number, name, blobs, paths):
         """Rebuild a session from pickles, under the numbers that its plans had."""
@@ -115,16 +116,13 @@ class Sessions:
             # Functions hold the namespace and the namespace holds the functions: take the ring apart here.
             session.namespace.clear()
             session.registered.clear()
+        _flush_output()
 
     def exit(self):
         """End the process; called on a thread of its own while others may run."""
         import os
 
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except Exception:  # noqa: BLE001 (nobody is left to be told)
-                pass
+        _flush_output()
         os._exit(0)
 
     @staticmethod
@@ -135,6 +133,15 @@ class Sessions:
             session.registered.update(before.registered)
         _native.add_session(number)
         return session
+
+
+def _flush_output():
+    """Hand out lines without end: what comes next may belong to another session."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: BLE001 (users may have put anything in their place)
+            pass
 
 
 def _pickle(session):
