@@ -291,17 +291,22 @@ impl Engine {
         if !open {
             self.server.unwatch(worker.output_fds()[stream], Readiness::Readable);
         }
-        // A line without end is not kept for ever: the next one may belong to another session.
-        if worker.has_unfinished_line(stream) {
-            self.server.after_ms(LINE_MS_MAX, move || {
-                if let Some(engine) = engine()
-                    && let Some(worker) = engine.worker(number)
-                    && let Some(line) = worker.take_unfinished_line(stream, Duration::from_millis(LINE_MS_MAX))
-                {
-                    engine.log_output(&worker, stream, &[line]);
-                }
-            });
+        self.finish_line_later(number, stream);
+    }
+
+    /// A line without end is not kept for ever: the next one may belong to another session.
+    fn finish_line_later(&self, number: WorkerNo, stream: usize) {
+        if !self.worker(number).is_some_and(|worker| worker.has_unfinished_line(stream)) {
+            return;
         }
+        self.server.after_ms(LINE_MS_MAX, move || {
+            let Some(engine) = engine() else { return };
+            let Some(worker) = engine.worker(number) else { return };
+            match worker.take_unfinished_line(stream, Duration::from_millis(LINE_MS_MAX)) {
+                Some(line) => engine.log_output(&worker, stream, &[line]),
+                None => engine.finish_line_later(number, stream),
+            }
+        });
     }
 
     fn log_output(&self, worker: &Worker, stream: usize, lines: &[String]) {
