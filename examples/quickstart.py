@@ -95,10 +95,11 @@ class Server:
         """Wait until the server answers; what it said about how to connect."""
         end = time.monotonic() + START_SECONDS
         while self._process.poll() is None and time.monotonic() < end:
+            said = self._output.read_text().strip()
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as probe:
                 probe.sendall(b"PING\r\n")
-                if probe.recv(16).startswith(b"+PONG"):
-                    return self._output.read_text().strip()
+                if said and probe.recv(16).startswith(b"+PONG"):
+                    return said
             time.sleep(0.01)
         output = self._output.read_text().strip()
         raise RuntimeError(f"`redgrease serve` did not start a server: {output or 'it said nothing'}")
@@ -241,7 +242,7 @@ def main() -> int:
     report = Report()
     report.heading("A server of our own")
     with our_server() as server:
-        print(textwrap.indent(server.wait_ready() or f"listening on port {server.port}", "  "))
+        print(textwrap.indent(server.wait_ready(), "  "))
         r = redgrease.RedisGears(host="localhost", port=server.port)
         report.check("it answers, and is empty", bool(r.ping()) and r.dbsize() == 0)
         show_basics(r, report)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+from pathlib import Path
 
 from .processes import process
 from .waiting import wait_until
@@ -44,7 +45,6 @@ def settled(db) -> Footprint:
     return Footprint(db)
 
 
-@pytest.mark.slow
 def test_twelve_hundred_sessions_leave_nothing_behind(fresh_server):
     db = fresh_server()
     db.r.mset({f"k:{i}": i for i in range(50)})
@@ -66,7 +66,6 @@ def test_twelve_hundred_sessions_leave_nothing_behind(fresh_server):
     wait_until(lambda: Footprint(db), f"memory as before ({before})", until=lambda f: f.rss <= limit, deadline=20)
 
 
-@pytest.mark.slow
 def test_registering_and_unregistering_leaves_nothing_behind(fresh_server):
     db = fresh_server()
 
@@ -103,9 +102,6 @@ def test_workers_that_die_leave_no_zombies_and_no_descriptors(fresh_server):
 
 
 def _zombies_of(server_pid: int) -> list[int]:
-    import os
-    from pathlib import Path
-
     found = []
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
