@@ -534,6 +534,7 @@ impl Engine {
         let Some(session) = self.sessions.borrow_mut().remove(&number) else { return };
         self.waiting.borrow_mut().retain(|other| *other != number);
         let Some(worker) = session.worker.and_then(|worker| self.worker(worker)) else { return };
+        self.finish_output(&worker);
         self.send(&worker, &ToWorker::ForgetSession { session: number.0 });
         let retired = self.pool.borrow_mut().release(number, self.now_ms()).is_some();
         let unused = self.pool.borrow().is_unused(worker.number);

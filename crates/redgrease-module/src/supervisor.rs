@@ -294,6 +294,15 @@ impl Engine {
         self.finish_line_later(number, stream);
     }
 
+    /// Logs all that a worker has written so far: its next session must not be taken for this one.
+    pub fn finish_output(&self, worker: &Worker) {
+        for stream in 0..2 {
+            let (mut lines, _) = worker.output_lines(stream);
+            lines.extend(worker.take_unfinished_line(stream, Duration::ZERO));
+            self.log_output(worker, stream, &lines);
+        }
+    }
+
     /// A line without end is not kept for ever: the next one may belong to another session.
     fn finish_line_later(&self, number: WorkerNo, stream: usize) {
         if !self.worker(number).is_some_and(|worker| worker.has_unfinished_line(stream)) {
