@@ -64,8 +64,8 @@ def feed(exec_, values, last):
     return framed(b"\x06" + varint(exec_) + bytes([last]) + records(values))
 
 
-def abort(exec_):
-    return framed(b"\x07" + varint(exec_))
+def abort(exec_, begun=True):
+    return framed(b"\x07" + varint(exec_) + bytes([begun]))
 
 
 def reply(call, value=None, error=None):

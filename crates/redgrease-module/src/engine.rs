@@ -30,6 +30,9 @@ use crate::worker::Worker;
 /// Who a function acts as.
 pub type UserName = Rc<str>;
 
+/// Something to be done once.
+type Job = Box<dyn FnOnce()>;
+
 /// The engine of one shard.
 pub struct Engine {
     /// The server.
@@ -81,7 +84,7 @@ pub struct Engine {
     pub deferred: RefCell<VecDeque<crate::calls::Deferred>>,
 
     /// Per command that a function is running, innermost last: what runs when it has ended.
-    pub call_jobs: RefCell<Vec<Vec<Box<dyn FnOnce()>>>>,
+    pub call_jobs: RefCell<Vec<Vec<Job>>>,
     /// What the server says of commands.
     pub command_facts: RefCell<HashMap<Vec<u8>, crate::calls::CommandFacts>>,
     /// Whether clients may write, as last asked.

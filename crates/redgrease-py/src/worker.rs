@@ -805,7 +805,7 @@ impl Worker {
             Job::ForgetSession { session } => (None, sessions.call_method1("forget_session", (session,))),
         };
         let result = result.and_then(|done| match request {
-            Some(_) => done.extract::<(Option<String>, Vec<u8>)>().map_err(PyErr::from),
+            Some(_) => done.extract::<(Option<String>, Vec<u8>)>(),
             None => Ok((None, Vec::new())),
         });
         let (error, blob) = result.unwrap_or_else(|error| (Some(lossy(self.describe(py, error, true))), Vec::new()));

@@ -17,7 +17,10 @@ def main(argv):
 
     _native.bind_to_parent()
     # The socket may come as standard input: keep it under a number of its own, which no child inherits.
-    socket = os.dup(int(argv[1]))
+    given = int(argv[1])
+    socket = os.dup(given)
+    if given > 2:
+        os.close(given)
     _ignore_terminal()
 
     from redgrease.worker import runtime, sessions
