@@ -146,6 +146,9 @@ impl Run {
         // Records that are only counted need not become objects.
         let is_counted = matches!(self.plan.ops.get(self.first), Some((Op::Count, _)));
         for _ in 0..count {
+            if ctx.seat.is_aborted() {
+                return self.abort(ctx);
+            }
             if self.input_closed {
                 return;
             }
@@ -163,9 +166,6 @@ impl Run {
             match decoder.value(ctx.py, &mut reader) {
                 Ok(record) => self.push(ctx, self.first, record),
                 Err(error) => return self.fail(ctx, error),
-            }
-            if ctx.seat.is_aborted() {
-                return self.abort(ctx);
             }
         }
     }

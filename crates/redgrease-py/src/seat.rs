@@ -32,6 +32,8 @@ pub struct Seat {
     order: Mutex<Option<Order>>,
     /// Identity of the thread for Python; 0 until it has met the interpreter.
     ident: AtomicU64,
+    /// Execution that was given to the thread; 0: none. Changed under the lock of the worker's state.
+    given: AtomicU64,
     /// Execution whose code may be interrupted; 0: none. Changed only while holding Python's lock.
     exec: AtomicU64,
     /// Step that runs.
@@ -53,6 +55,7 @@ impl Seat {
             thread: Mutex::new(None),
             order: Mutex::new(None),
             ident: AtomicU64::new(0),
+            given: AtomicU64::new(0),
             exec: AtomicU64::new(0),
             step: AtomicU32::new(0),
             abort: AtomicBool::new(false),
@@ -93,9 +96,14 @@ impl Seat {
         }
     }
 
-    /// Code of `exec` begins: it may be interrupted from now on.
-    pub fn arm(&self, _py: Python<'_>, exec: u64, abort: bool) {
+    /// An execution is given to the thread, or taken back (0). From here on it may be asked to end.
+    pub fn give(&self, exec: u64, abort: bool) {
         self.abort.store(abort, Relaxed);
+        self.given.store(exec, Relaxed);
+    }
+
+    /// Code of `exec` begins: it may be interrupted from now on.
+    pub fn arm(&self, _py: Python<'_>, exec: u64) {
         self.step.store(0, Relaxed);
         self.exec.store(exec, Relaxed);
     }
@@ -139,9 +147,12 @@ impl Seat {
                     Ok(api.getattr("PyThreadState_SetAsyncExc")?.unbind())
                 });
                 let (Ok(set), Ok(exception)) = (set, exception(py)) else { return true };
+                if self.given.load(Relaxed) != exec {
+                    return true;
+                }
                 // From here to the call the lock stays ours, so the thread cannot have gone on to other code.
                 if self.exec.load(Relaxed) != exec {
-                    return true;
+                    return false;
                 }
                 self.set_async_exc(py, set, exception.bind(py)).is_err()
             });

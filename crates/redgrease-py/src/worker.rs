@@ -120,7 +120,6 @@ pub struct Turn {
     run: Option<Box<Run>>,
     input: VecDeque<Batch>,
     last: bool,
-    abort: bool,
 }
 
 /// What a thread is given to run.
@@ -674,7 +673,7 @@ impl Worker {
 
     fn run_turn(self: &Arc<Worker>, py: Python<'_>, seat: &Arc<Seat>, mut turn: Turn) {
         let exec = turn.exec;
-        seat.arm(py, exec, turn.abort);
+        seat.arm(py, exec);
         let ctx = Ctx { py, worker: self, seat };
         let mut run = match turn.run.take() {
             Some(run) => run,
@@ -953,7 +952,10 @@ impl State {
     fn begin(&mut self, seat: &Arc<Seat>, what: What, todo: &mut Todo) -> Task {
         self.takes += 1;
         let (task, exec, counted) = match what {
-            What::Job(job) => (Task::Job(job), 0, false),
+            What::Job(job) => {
+                seat.give(0, false);
+                (Task::Job(job), 0, false)
+            }
             What::Exec(id) => {
                 let exec = self.execs.get_mut(&id).expect("what is queued is known");
                 exec.phase = Phase::Running(seat.clone());
@@ -966,8 +968,8 @@ impl State {
                     run: exec.run.take(),
                     input: std::mem::take(&mut exec.input),
                     last: exec.last,
-                    abort: exec.abort,
                 };
+                seat.give(id, exec.abort);
                 let counted = !turn.flags.has(StartFlags::SYNC);
                 (Task::Turn(turn), id, counted)
             }
@@ -985,6 +987,7 @@ impl State {
     fn finish(&mut self, seat: &Arc<Seat>) {
         if let Some(at) = self.running.iter().position(|running| Arc::ptr_eq(&running.seat, seat)) {
             let running = self.running.swap_remove(at);
+            seat.give(0, false);
             self.counted -= usize::from(running.counted);
         }
     }

@@ -1,0 +1,134 @@
+"""Registrations as bytes: a fresh worker goes on where another one died."""
+
+import pytest
+
+from . import frames
+from .server import Server
+
+SOURCE = """
+import collections
+count = collections.Counter()
+factor = 10
+def bump(name):
+    count[name] += 1
+    return count
+class Point:
+    def __init__(self, x): self.x = x * factor
+GB('CommandReader').map(lambda r: sum(bump('a').values())).register(trigger='a', convertToStr=False)
+GB('CommandReader').map(lambda r: sum(bump('b').values())).register(trigger='b', convertToStr=False)
+GB('CommandReader').map(lambda r: Point(execute('len', r[1])).x).register(trigger='c', convertToStr=False, onRegistered=lambda: bump('registered'))
+"""
+
+
+def plans_of(server):
+    return {server.specs[plan]["args"].get("trigger"): plan for plan in server.specs}
+
+
+def test_plans_are_rebuilt_with_their_numbers_and_what_they_share():
+    commands = {"len": len}
+    with Server(commands=commands) as first:
+        done = first.script(SOURCE, session=7)
+        assert done["error"] is None and done["blob"]
+        plans = plans_of(first)
+        assert all(call["blob"] == b"" for call in first.calls if call["op"] == "register")
+        assert first.done(first.start(plans["a"], [["a"]]))[0] == [1]
+    with Server(commands=commands) as second:
+        own = second.plan("GB().run()", session=1)
+        assert own not in plans.values()
+        second.send(frames.restore(5, 7, [done["blob"]]))
+        assert second.wait_for("script_done", request=5)["error"] is None
+        for number, name in enumerate("abab", 1):
+            # The script's globals were pickled when it ended; both functions count in the same one.
+            assert second.done(second.start(plans[name], [[name]]))[:2] == ([number], [])
+        assert second.done(second.start(plans["c"], [["c", "abc"]]))[:2] == ([30], [])
+        second.send(frames.registered(plans["c"]))
+        second.send(frames.registered(plans["a"]))
+        assert second.script("")["error"] is None
+        assert second.done(second.start(plans["a"], [["a"]]))[0] == [6]
+        later = second.plan("GB().run()", session=1)
+        assert later not in plans.values()
+
+
+def test_a_restored_session_may_be_stored_again():
+    with Server() as first:
+        blob = first.script(SOURCE, session=7)["blob"]
+        plans = plans_of(first)
+    # Functions read from a pickle find `execute` and their namespace, and register further plans.
+    more = """
+def again(r):
+    GB('CommandReader').map(lambda r: factor).register(trigger='again', convertToStr=False)
+    return 'done'
+factor = 11
+GB('CommandReader').map(again).register(trigger='more')
+"""
+    with Server() as second:
+        blob = second.script(more, session=8)["blob"]
+        plans = plans_of(second)
+        exec_ = second.start(plans["more"], [["more"]])
+        assert second.done(exec_)[:2] == (["done"], [])
+        (call,) = (call for call in second.calls if call["op"] == "register" and call["blob"])
+        again = call["plan"]
+    with Server() as third:
+        third.send(frames.restore(1, 8, [blob, call["blob"]]))
+        assert third.wait_for("script_done", request=1)["error"] is None
+        assert third.done(third.start(again, [["again"]]))[:2] == ([11], [])
+        assert third.done(third.start(plans["more"], [["more"]]))[:2] == (["done"], [])
+
+
+def test_a_callback_that_cannot_be_pickled_is_named(server):
+    source = "import threading\nlock = threading.Lock()\ndef guilty(x):\n  with lock: return x\nGB().map(len).map(guilty).register('x')"
+    error = server.script(source)["error"]
+    assert "Error occured when serialized a python callback, callback=guilty error=cannot pickle" in error
+    assert not any(call["op"] == "register" for call in server.calls)
+    # It became so only later: the script fails, although register() went through.
+    source = "import threading\nlock = None\ndef guilty(x):\n  return lock\nGB().map(guilty).register('x')\nlock = threading.Lock()"
+    assert "callback=guilty error=cannot pickle" in server.script(source)["error"]
+
+
+def test_a_broken_pickle_is_an_error(server):
+    server.send(frames.restore(1, 7, [b"garbage"]))
+    assert "Error occured when deserialized a python callback, error=" in server.wait_for("script_done", request=1)["error"]
+
+
+def test_the_same_numbers_twice_are_an_error():
+    with Server() as server:
+        blob = server.script(SOURCE, session=7)["blob"]
+        server.send(frames.restore(1, 8, [blob]))
+        assert "in use already" in server.wait_for("script_done", request=1)["error"]
+
+
+@pytest.mark.parametrize(
+    ("function", "logged"),
+    [
+        ("lambda: 1 / 0", b"ZeroDivisionError"),
+        ("flat_error_function", b"a flat one"),
+        ("coroutine_function", b"async functions are not supported"),
+    ],
+)
+def test_what_on_registered_raises_is_logged(server, function, logged):
+    source = f"""
+def flat_error_function(): flat_error('a flat one')
+async def coroutine_function(): pass
+GB().register('x', onRegistered={function})
+"""
+    server.send(frames.registered(server.plan(source)))
+    frame = server.wait_for("log")
+    assert logged in frame["message"] and frame["level"] == 3 and frame["session"] == 1
+
+
+def test_registering_fails_when_the_server_refuses(server):
+    server.commands.clear()
+    plan = server.plan("GB('CommandReader').register(trigger='t')")
+    assert plan
+    server.plans.clear()
+    original = server._answer
+
+    def refuse(frame):
+        server.calls.append(frame)
+        server.send(frames.reply(frame["call"], error="trigger already registered"))
+
+    server._answer = refuse
+    assert "gears.error: trigger already registered" in server.script("GB('CommandReader').register(trigger='t')")["error"]
+    done = server.script("try:\n  GB('CommandReader').register(trigger='t')\nexcept Exception: pass")
+    assert done["error"] is None and done["blob"] == b""
+    server._answer = original
