@@ -29,6 +29,8 @@ pub struct Config {
     pub script_time_max: Duration,
     /// Longest value that becomes a record, in bytes.
     pub record_bytes_max: usize,
+    /// Longest results of one execution, encoded, in bytes.
+    pub result_bytes_max: usize,
     /// Longest time between the start of a worker and its handshake.
     pub worker_start_max: Duration,
     /// Longest installation of requirements.
@@ -56,6 +58,7 @@ impl Default for Config {
             sync_time_max: Duration::from_millis(5000),
             script_time_max: Duration::from_secs(60),
             record_bytes_max: 64 << 20,
+            result_bytes_max: 512 << 20,
             worker_start_max: Duration::from_secs(30),
             install_time_max: Duration::from_secs(300),
             requirements_dir: PathBuf::from("redgrease-requirements"),
@@ -101,6 +104,7 @@ impl Config {
             "syncmaxtime" => self.sync_time_max = Duration::from_millis(number(1, MS_MAX)?),
             "scriptmaxtime" => self.script_time_max = Duration::from_millis(number(1, MS_MAX)?),
             "maxrecordbytes" => self.record_bytes_max = number(1, 256 << 20)? as usize,
+            "resultbytesmax" => self.result_bytes_max = number(1, 1 << 40)? as usize,
             "workerstartmax" => self.worker_start_max = Duration::from_millis(number(100, MS_MAX)?),
             "installmax" => self.install_time_max = Duration::from_millis(number(100, MS_MAX)?),
             "requirementsdir" => self.requirements_dir = PathBuf::from(text()),

@@ -410,10 +410,30 @@ impl Engine {
 
     /// Results so far.
     pub fn output(&self, worker: &Worker, number: ExecutionNo, records: &Records<'_>) {
-        if self.runs_in(number, worker)
-            && let Some(execution) = self.executions.borrow_mut().get_mut(number)
-        {
-            execution.add_results(records);
+        if !self.runs_in(number, worker) {
+            return;
+        }
+        let max = self.config.result_bytes_max;
+        let too_many = {
+            let mut executions = self.executions.borrow_mut();
+            let Some(execution) = executions.get_mut(number) else { return };
+            let too_many = execution.results.len() + records.bytes.len() > max;
+            if !too_many {
+                execution.add_results(records);
+            } else if execution.errors.is_empty() {
+                let text = format!(
+                    "RESULTTOOBIG the results are longer than ResultBytesMax ({max} bytes): raise it, or aggregate, or \
+                     write them to keys"
+                );
+                execution.errors.push(text.into_bytes());
+            } else {
+                // It was told to end already.
+                return;
+            }
+            too_many
+        };
+        if too_many {
+            self.abort(number);
         }
     }
 

@@ -20,6 +20,12 @@ const WAITING_MAX: usize = 10_000;
 /// The longest time that a script waits for a worker, in milliseconds.
 const WAITING_MS_MAX: u64 = 60_000;
 
+/// Registrations of one session.
+const REGISTRATIONS_MAX: usize = 10_000;
+
+/// Executions of one session that have not ended.
+const LIVE_MAX: usize = 100_000;
+
 /// Time that more than one idle worker is kept, in milliseconds.
 const IDLE_MS: u64 = 3000;
 
@@ -399,6 +405,9 @@ impl Engine {
                 return Err("NOSESSION the session lives in another worker".into());
             }
             let tagged = session.script.as_ref().is_some_and(|script| script.tagged);
+            if session.live >= LIVE_MAX {
+                return Err(format!("TOOMANY more than {LIVE_MAX} executions of the session have not ended"));
+            }
             if session.script.as_ref().is_some_and(|script| script.run.is_some()) && caller.exec.is_none() {
                 return Err("Can not run more then 1 executions in a single script".into());
             }
@@ -441,6 +450,10 @@ impl Engine {
         {
             let registrations = self.registrations.borrow();
             let script = session.script.as_ref();
+            let count = script.map_or(session.blobs.len(), |script| script.pending.len());
+            if count >= REGISTRATIONS_MAX {
+                return Err(format!("TOOMANY a session has at most {REGISTRATIONS_MAX} registrations"));
+            }
             let pending = script
                 .into_iter()
                 .flat_map(|script| script.pending.iter().map(|(_, registration)| &registration.trigger));

@@ -273,6 +273,13 @@ impl Engine {
                     FrameLogLevel::Notice => LogLevel::Notice,
                     FrameLogLevel::Warning => LogLevel::Warning,
                 };
+                let (admitted, note) = worker.admits_log(message.len());
+                if let Some(note) = note {
+                    self.server.log(LogLevel::Warning, &format!("rg: worker {}: log(): {note}", worker.number));
+                }
+                if !admitted {
+                    return Ok(());
+                }
                 let text = String::from_utf8_lossy(message);
                 if session == 0 {
                     self.server.log(level, &format!("rg: worker {}: {text}", worker.number));

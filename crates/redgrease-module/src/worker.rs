@@ -28,6 +28,9 @@ thread_local! {
 /// Bytes of a worker's output that go to the log per second; the rest is counted and dropped.
 const LOG_BYTES_PER_S: usize = 64 << 10;
 
+/// Bytes that functions of one worker may log per second with `log()`.
+const FUNCTION_LOG_BYTES_PER_S: usize = 1 << 20;
+
 /// A line of output is cut to this many bytes.
 const LINE_BYTES_MAX: usize = 8 << 10;
 
@@ -60,13 +63,42 @@ pub enum Incoming {
     Broken(String),
 }
 
+/// So many bytes of text per second; the rest is counted and dropped.
+#[derive(Default)]
+struct Rate {
+    window_start: Option<Instant>,
+    spent: usize,
+    dropped: usize,
+}
+
+impl Rate {
+    /// Begins a new second if it is time; returns how many bytes were dropped in the last one.
+    fn turn(&mut self) -> usize {
+        let over = self.window_start.is_none_or(|start| start.elapsed() >= Duration::from_secs(1));
+        if !over {
+            return 0;
+        }
+        let dropped = self.dropped;
+        *self = Rate { window_start: Some(Instant::now()), spent: 0, dropped: 0 };
+        dropped
+    }
+
+    fn admits(&mut self, bytes: usize, limit: usize) -> bool {
+        let admitted = self.spent + bytes <= limit;
+        if admitted {
+            self.spent += bytes;
+        } else {
+            self.dropped += bytes;
+        }
+        admitted
+    }
+}
+
 #[derive(Default)]
 struct Lines {
     partial: Vec<u8>,
     last_read: Option<Instant>,
-    window_start: Option<Instant>,
-    spent: usize,
-    dropped: usize,
+    rate: Rate,
 }
 
 /// A worker process.
@@ -88,6 +120,7 @@ pub struct Worker {
     pidfd: Option<OwnedFd>,
     output: [OwnedFd; 2],
     lines: [RefCell<Lines>; 2],
+    log_rate: RefCell<Rate>,
     out: RefCell<Vec<u8>>,
     incoming: RefCell<Vec<u8>>,
     /// The last line that it wrote to standard error.
@@ -111,6 +144,7 @@ impl Worker {
             pidfd: spawned.pidfd,
             output: spawned.output,
             lines: Default::default(),
+            log_rate: RefCell::default(),
             out: RefCell::default(),
             incoming: RefCell::default(),
             last_words: RefCell::default(),
@@ -233,22 +267,10 @@ impl Worker {
             Err(_) => 0,
         };
         let ended = count == 0;
-        let now = Instant::now();
-        state.last_read = Some(now);
-        if state.window_start.is_none_or(|start| now.duration_since(start) >= Duration::from_secs(1)) {
-            if state.dropped > 0 {
-                lines.push(format!(
-                    "({} bytes of output dropped: more than {LOG_BYTES_PER_S} in a second)",
-                    state.dropped
-                ));
-            }
-            (state.window_start, state.spent, state.dropped) = (Some(now), 0, 0);
-        }
+        state.last_read = Some(Instant::now());
+        lines.extend(dropped_note(state.rate.turn(), LOG_BYTES_PER_S));
         let mut take = |state: &mut Lines, line: &[u8]| {
-            if state.spent + line.len() > LOG_BYTES_PER_S {
-                state.dropped += line.len();
-            } else {
-                state.spent += line.len();
+            if state.rate.admits(line.len(), LOG_BYTES_PER_S) {
                 lines.push(String::from_utf8_lossy(line).into_owned());
             }
         };
@@ -267,6 +289,13 @@ impl Worker {
             take(&mut state, &line);
         }
         (lines, !ended)
+    }
+
+    /// Whether another line that a function logs may go to the server's log, and what to say of those that could not.
+    pub fn admits_log(&self, bytes: usize) -> (bool, Option<String>) {
+        let mut rate = self.log_rate.borrow_mut();
+        let note = dropped_note(rate.turn(), FUNCTION_LOG_BYTES_PER_S);
+        (rate.admits(bytes, FUNCTION_LOG_BYTES_PER_S), note)
     }
 
     /// Whether the last line of an output has no end yet.
@@ -363,6 +392,10 @@ impl Drop for Worker {
             let _ = std::thread::Builder::new().name("rg-reaper".into()).spawn(reap);
         }
     }
+}
+
+fn dropped_note(dropped: usize, limit: usize) -> Option<String> {
+    (dropped > 0).then(|| format!("({dropped} bytes were dropped: more than {limit} in a second)"))
 }
 
 fn describe(status: ExitStatus) -> String {
