@@ -148,5 +148,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.failed:
         for server in item.stash.get(_servers_of_test, []):
-            log = (server.new_log() or server.log()).splitlines()[-_LOG_TAIL_LINES:]
-            report.sections.append((f"log of {server.kind.name} (pid {server.pid})", "\n".join(log)))
+            log = _interesting(server.new_log() or server.log())
+            report.sections.append((f"log of {server.kind.name} (pid {server.pid})", log))
+
+
+def _interesting(log: str) -> str:
+    """The end of a log, and the beginning of a crash report if there is one."""
+    lines = log.splitlines()
+    crash = next((number for number, line in enumerate(lines) if "BUG REPORT START" in line), None)
+    begin = [] if crash is None else [*lines[max(0, crash - 20) : crash + 80], "..."]
+    return "\n".join([*begin, *lines[-_LOG_TAIL_LINES:]])
