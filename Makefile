@@ -101,4 +101,4 @@ pins: $(VENV)/.requirements ## Write tools/requirements-dev.txt anew, with today
 
 clean: ## Remove everything that was built
 	cargo clean
-	rm -rf $(VENV) dist redgrease._native.data python/redgrease/_native*.so .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) dist redgrease._native.data python/redgrease/_native*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
