@@ -1,8 +1,10 @@
 """Measures one worker without a server: ``python -m tests.worker.bench``.
 
-The question of each row stands in its name. The bare socket is a process that only reads and writes the same bytes, measured in the same
-run: what a trigger costs above it is ours.
+The question of each row stands in its name. The bare socket is a process that only reads and writes the same bytes,
+measured in the same run: what a trigger costs above it is ours.
 """
+
+# ruff: noqa: E501 (scripts and tables read better in one line)
 
 import os
 import select
@@ -210,11 +212,17 @@ def main():
     show("trigger with one execute", timed(round_trips(peer, one, 70, answer)), 2000)
     starts = b"".join(frames.start(exec_, number, [_native.dumps(["t", "a"])]) for exec_ in range(1, 51))
     for pause in (0, 50e-6, 150e-6):
-        show(f"50 triggers with one execute, a turn of {pause * 1e6:.0f} us", timed(turns(peer, starts, answer, pause), 21), 50)
+        show(
+            f"50 triggers with one execute, a turn of {pause * 1e6:.0f} us",
+            timed(turns(peer, starts, answer, pause), 21),
+            50,
+        )
     peer.close()
 
     peer = worker()
-    number = plan(peer, "GB('CommandReader').foreach(lambda r: [execute('get', r[1]) for _ in range(2000)]).register(trigger='t')")
+    number = plan(
+        peer, "GB('CommandReader').foreach(lambda r: [execute('get', r[1]) for _ in range(2000)]).register(trigger='t')"
+    )
     one = frames.start(1, number, [_native.dumps(["t", "a"])])
 
     def chatty():

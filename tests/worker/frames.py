@@ -1,6 +1,7 @@
 """The frames between server and worker, written a second time and for tests only.
 
-A second implementation on purpose: a mistake in the Rust one would otherwise test itself. Values are encoded by the extension.
+A second implementation on purpose: a mistake in the Rust one would otherwise test itself. Values are encoded by the
+extension.
 """
 
 import struct
@@ -45,9 +46,7 @@ def script(request, session, source, name="s", paths=(), traceback=True):
 
 
 def restore(request, session, blobs, name="s", paths=()):
-    return framed(
-        b"\x03" + varint(request) + varint(session) + blob(name) + listed(blobs, blob) + listed(paths, blob)
-    )
+    return framed(b"\x03" + varint(request) + varint(session) + blob(name) + listed(blobs, blob) + listed(paths, blob))
 
 
 def registered(plan):

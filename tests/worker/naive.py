@@ -1,7 +1,7 @@
 """Random plans, and a naive interpreter of them: each step is a generator that pulls from the one before.
 
-Loaded in a worker, by the script of ``test_executor``. It shares nothing with the executor that it judges: records are pulled through
-Python generators, one step at a time, exactly as the specification words it.
+Loaded in a worker, by the script of ``test_executor``. It shares nothing with the executor that it judges: records are
+pulled through Python generators, one step at a time, exactly as the specification words it.
 """
 
 import copy

@@ -21,7 +21,7 @@ WAIT = 10.0
 class Server:
     """A worker process and the other end of its socket.
 
-    ``commands`` maps a command's name (lower case) to a function of its arguments (bytes); what it raises is an error reply.
+    ``commands`` maps a command's name (lower case) to a function of its arguments (bytes); what it raises is the reply.
     """
 
     def __init__(self, threads=1, commands=None, env=None, cwd=None, **hello):
@@ -135,7 +135,7 @@ class Server:
                     if frame["kind"] == kind and all(frame[name] == value for name, value in fields.items()):
                         return self.frames.pop(index)
                 left = deadline - time.monotonic()
-                if left <= 0 or self.process.poll() is not None and not self._changed.wait(0.2):
+                if left <= 0 or (self.process.poll() is not None and not self._changed.wait(0.2)):
                     seen = [(frame["kind"], frame.get("exec")) for frame in self.frames][-20:]
                     raise AssertionError(
                         f"no {kind} {fields} came within {timeout} s; worker: {self.process.poll()}; seen: {seen}"

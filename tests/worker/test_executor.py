@@ -230,7 +230,10 @@ def test_keys_only_reader_scans():
         return ["0" if cursor == b"5" else "5", ["x" + cursor.decode(), b"\xff"]]
 
     with Server(commands={"scan": scan, "exists": lambda key: int(key == b"x")}) as server:
-        assert server.run("GB('KeysOnlyReader').run('x*', convertToStr=False, count=7)") == (["x0", b"\xff", "x5", b"\xff"], [])
+        assert server.run("GB('KeysOnlyReader').run('x*', convertToStr=False, count=7)") == (
+            ["x0", b"\xff", "x5", b"\xff"],
+            [],
+        )
         assert server.run("GB('KeysOnlyReader').run('x', noScan=True)") == (["x"], [])
         assert server.run("GB('KeysOnlyReader').run('y', noScan=True)") == ([], [])
         assert server.run("GB('KeysOnlyReader').run(patternGenerator=lambda: ('x', True))") == (["x"], [])

@@ -1,5 +1,7 @@
 """Registrations as bytes: a fresh worker goes on where another one died."""
 
+# ruff: noqa: E501 (scripts and tables read better in one line)
+
 import pytest
 
 from . import frames
@@ -87,7 +89,10 @@ def test_a_callback_that_cannot_be_pickled_is_named(server):
 
 def test_a_broken_pickle_is_an_error(server):
     server.send(frames.restore(1, 7, [b"garbage"]))
-    assert "Error occured when deserialized a python callback, error=" in server.wait_for("script_done", request=1)["error"]
+    assert (
+        "Error occured when deserialized a python callback, error="
+        in server.wait_for("script_done", request=1)["error"]
+    )
 
 
 def test_the_same_numbers_twice_are_an_error():
@@ -128,7 +133,9 @@ def test_registering_fails_when_the_server_refuses(server):
         server.send(frames.reply(frame["call"], error="trigger already registered"))
 
     server._answer = refuse
-    assert "gears.error: trigger already registered" in server.script("GB('CommandReader').register(trigger='t')")["error"]
+    assert (
+        "gears.error: trigger already registered" in server.script("GB('CommandReader').register(trigger='t')")["error"]
+    )
     done = server.script("try:\n  GB('CommandReader').register(trigger='t')\nexcept Exception: pass")
     assert done["error"] is None and done["blob"] == b""
     server._answer = original

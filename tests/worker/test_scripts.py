@@ -1,8 +1,11 @@
 """Scripts: their namespace, their errors, and every argument of the builder."""
 
+# ruff: noqa: E501 (scripts and tables read better in one line)
+
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -63,13 +66,48 @@ def test_an_error_is_a_list_of_lines_with_the_users_frames(shared):
 
 
 def test_the_namespace_of_a_script(shared):
-    names = """
-GearsBuilder GB execute atomic call_next get_command override_reply hashtag log configGet gearsConfigGet registerTE
-flat_error isAsyncAllow isInAtomicBlock gearsFuture gearsCtx setGearsSession getGearsSession registerGearsThread GearsSession
-createFuture setFutureResults setFutureException runCoroutine Log ConfigGet GearsConfigGet redisgears rg copy cProfile
-pstats io asyncio Future Thread
-""".split()
-    source = "[" + ", ".join(names) + "]\nassert __name__ == 'not_main'\nassert rg is redisgears\nimport redisgears as r\n"
+    names = [
+        "GearsBuilder",
+        "GB",
+        "execute",
+        "atomic",
+        "call_next",
+        "get_command",
+        "override_reply",
+        "hashtag",
+        "log",
+        "configGet",
+        "gearsConfigGet",
+        "registerTE",
+        "flat_error",
+        "isAsyncAllow",
+        "isInAtomicBlock",
+        "gearsFuture",
+        "gearsCtx",
+        "setGearsSession",
+        "getGearsSession",
+        "registerGearsThread",
+        "GearsSession",
+        "createFuture",
+        "setFutureResults",
+        "setFutureException",
+        "runCoroutine",
+        "Log",
+        "ConfigGet",
+        "GearsConfigGet",
+        "redisgears",
+        "rg",
+        "copy",
+        "cProfile",
+        "pstats",
+        "io",
+        "asyncio",
+        "Future",
+        "Thread",
+    ]
+    source = (
+        "[" + ", ".join(names) + "]\nassert __name__ == 'not_main'\nassert rg is redisgears\nimport redisgears as r\n"
+    )
     source += "r.executeCommand, r.atomicCtx, r.getMyHashTag, r.log, r.config_get, r.flatError, r.isInAtomicBlock\n"
     source += "r.GearsError, r.GearsFlatError, r.GearsForceStopped, r.GearsBuilder\n"
     source += "from __main__ import GB, execute, log, hashtag, atomic, configGet, gearsConfigGet\n"
@@ -107,7 +145,9 @@ assert execute() == []
         assert server.script(source)["error"] is None
         assert seen == [(b"a", b"b\0", b"c", b"1", b"2.5", b"None", "ä".encode(), b"\xff")]
         assert "the given command must be a string" in fails(server, "execute(b'get', 'x')")
-        caught = "import redisgears\ntry:\n  execute('nope')\nexcept redisgears.GearsError as e:\n  raise ValueError(str(e))"
+        caught = (
+            "import redisgears\ntry:\n  execute('nope')\nexcept redisgears.GearsError as e:\n  raise ValueError(str(e))"
+        )
         assert "ValueError: ERR unknown command 'nope'" in fails(server, caught)
 
 
@@ -179,10 +219,17 @@ assert got == ['PONG'], got
     server.wait_for("log", session=1)
     assert server.script("other = 1", session=2)["error"] is None
     # With two sessions in one worker it must say which one it is of.
-    assert "setGearsSession" in server.script(source.replace("append(execute", "append(execute").replace(
-        "thread.join(5)", "thread.join(5)\nimport threading").replace(
-        "    got.append(execute('ping'))", "    try: execute('ping')\n    except Exception as e: got.append(str(e))"
-    ))["error"]
+    assert (
+        "setGearsSession"
+        in server.script(
+            source.replace("append(execute", "append(execute")
+            .replace("thread.join(5)", "thread.join(5)\nimport threading")
+            .replace(
+                "    got.append(execute('ping'))",
+                "    try: execute('ping')\n    except Exception as e: got.append(str(e))",
+            )
+        )["error"]
+    )
     bound = source.replace("def work():\n", "session = getGearsSession()\ndef work():\n    setGearsSession(session)\n")
     assert server.script(bound)["error"] is None
 
@@ -261,7 +308,9 @@ def spec_of(server, source):
 
 
 def test_what_the_server_is_told_of_a_run(shared):
-    spec = spec_of(shared, "GB(desc='d').map(len).limit(3, 1).countby().run('a*', mode='async_local', noScan=True, reply='plain')")
+    spec = spec_of(
+        shared, "GB(desc='d').map(len).limit(3, 1).countby().run('a*', mode='async_local', noScan=True, reply='plain')"
+    )
     assert spec == {
         "reader": "KeysReader", "desc": "d", "mode": "async_local", "reply": "plain", "collect": True, "onRegistered": False,
         "args": {"pattern": "a*", "noScan": True, "readValue": True},
@@ -275,9 +324,18 @@ def test_what_the_server_is_told_of_a_run(shared):
 
 
 def test_what_the_server_is_told_of_a_registration(shared):
-    spec = spec_of(shared, "GB().register('p*', mode='sync', eventTypes=('set', 'del'), keyTypes=['Hash'], commands=[], onRegistered=print)")
+    spec = spec_of(
+        shared,
+        "GB().register('p*', mode='sync', eventTypes=('set', 'del'), keyTypes=['Hash'], commands=[], onRegistered=print)",
+    )
     assert (spec["mode"], spec["onRegistered"]) == ("sync", True)
-    assert spec["args"] == {"prefix": "p*", "eventTypes": ["set", "del"], "keyTypes": ["hash"], "readValue": True, "commands": None}
+    assert spec["args"] == {
+        "prefix": "p*",
+        "eventTypes": ["set", "del"],
+        "keyTypes": ["hash"],
+        "readValue": True,
+        "commands": None,
+    }
     assert spec_of(shared, "GB().register(regex='old')")["args"]["prefix"] == "old"
     assert spec_of(shared, "GB('StreamReader').register('s', batch=5, onFailedPolicy='Retry', onFailedRetryInterval=2)")["args"] == {
         "prefix": "s", "batch": 5, "duration": 0, "onFailedPolicy": "retry", "onFailedRetryInterval": 2, "trimStream": True,
@@ -363,7 +421,7 @@ def test_the_end_of_the_server_is_the_end_of_the_worker(server):
 
 
 def test_it_dies_with_the_process_that_started_it(tmp_path):
-    code = f"""
+    code = """
 import socket, subprocess, sys, os, time
 a, b = socket.socketpair()
 os.set_inheritable(a.fileno(), True)  # so that the worker's end stays open
@@ -377,11 +435,17 @@ os._exit(0)
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, cwd=root)
     pid = int(done.stdout)
-    for _ in range(100):
-        if not os.path.exists(f"/proc/{pid}") or "Z" in open(f"/proc/{pid}/stat").read().rsplit(")")[1][:3]:
-            return
-        import time
+    until = time.monotonic() + 5
+    while is_alive(pid):
+        if time.monotonic() > until:
+            os.kill(pid, 9)
+            raise AssertionError("the worker outlived its parent")
+        time.sleep(0.02)
 
-        time.sleep(0.05)
-    os.kill(pid, 9)
-    raise AssertionError("the worker outlived its parent")
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -3,6 +3,8 @@
 Times are bounds with much room, never sleeps to make things happen: what must overlap waits for each other.
 """
 
+# ruff: noqa: E501 (scripts and tables read better in one line)
+
 import os
 import threading
 import time
@@ -272,7 +274,9 @@ def test_the_next_of_a_lane_begins_after_an_abort(server):
 
 
 def test_a_long_step_is_named(server):
-    source = "import time\nGB().map(lambda x: x).foreach(lambda x: time.sleep(0.1)).map(lambda x: time.sleep(0.1)).run()"
+    source = (
+        "import time\nGB().map(lambda x: x).foreach(lambda x: time.sleep(0.1)).map(lambda x: time.sleep(0.1)).run()"
+    )
     exec_ = server.start(server.plan(source), [1])
     assert [server.wait_for("progress", exec=exec_)["step"] for _ in range(2)] == [1, 2]
     server.done(exec_)
@@ -310,7 +314,9 @@ def _writes(pid):
 
 
 def test_an_unknown_plan_is_an_error_and_not_the_end(server):
-    assert server.done(server.start(99, [1]))[1] == ["Error type: <class 'gears.error'>, Value: plan 99 is unknown in this worker: its session has ended"]
+    assert server.done(server.start(99, [1]))[1] == [
+        "Error type: <class 'gears.error'>, Value: plan 99 is unknown in this worker: its session has ended"
+    ]
     plan = server.plan("GB().run()")
     server.send(frames.forget_plans([plan]))
     assert server.script("")["error"] is None
@@ -337,9 +343,15 @@ def test_many_of_all_kinds_at_once():
     """Sync and async, chatty and computing, fed and aborted, with threads of the users' beside: each ends as it should."""
     seconds = float(os.environ.get("REDGREASE_TEST_SECONDS", "3"))
     with Server(threads=3) as server:
-        chatty = server.plan("GB('CommandReader').map(lambda r: [execute('get', str(i)) for i in range(20)][-1]).register(trigger='a')", session=1)
+        chatty = server.plan(
+            "GB('CommandReader').map(lambda r: [execute('get', str(i)) for i in range(20)][-1]).register(trigger='a')",
+            session=1,
+        )
         busy = server.plan("GB('CommandReader').map(lambda r: sum(range(20000))).register(trigger='b')", session=2)
-        bulk = server.plan("GB().map(lambda x: len(execute('get', str(x)))).aggregate(0, lambda a, x: a + x, lambda a, x: a + x).run()", session=3)
+        bulk = server.plan(
+            "GB().map(lambda x: len(execute('get', str(x)))).aggregate(0, lambda a, x: a + x, lambda a, x: a + x).run()",
+            session=3,
+        )
         spin = server.plan(SPIN + "GB().map(spin).run()", session=4)
         users = """
 import threading

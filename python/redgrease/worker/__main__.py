@@ -1,5 +1,6 @@
 """Start of a worker process: ``python -m redgrease.worker --fd N``."""
 
+import io
 import os
 import sys
 
@@ -29,14 +30,14 @@ def main(argv):
     runtime.install(sys.modules["__main__"])
     # A thread that computes gives way twice in a millisecond, so that a short function beside it need not wait long.
     sys.setswitchinterval(0.0005)
-    version = "%d.%d.%d" % sys.version_info[:3]
+    version = ".".join(map(str, sys.version_info[:3]))
     _native.serve(socket, sessions.Sessions(), describe, version, _native.VERSION)
     return 0
 
 
 def _ignore_terminal():
     """Leave input and Ctrl-C to the server; write lines as they come."""
-    import _signal
+    import _signal  # type: ignore[import-not-found]
     import faulthandler
 
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
@@ -46,7 +47,7 @@ def _ignore_terminal():
         os.dup2(null, 0)
         os.close(null)
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
 
 

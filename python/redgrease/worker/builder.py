@@ -1,7 +1,7 @@
 """``GearsBuilder``: a reader, the operations after it, and the action that ends it.
 
-Every argument is checked here, with the texts that clients know. What leaves is plain: steps for the native executor, and for
-the server a description of the plan (reader, arguments, names of the steps).
+Every argument is checked here, with the texts that clients know. What leaves is plain: steps for the native executor,
+and for the server a description of the plan (reader, arguments, names of the steps).
 """
 
 import os
@@ -16,8 +16,6 @@ _POLICIES = ("continue", "abort", "retry")
 #: Plans are numbered so that no two workers give the same number: a session may move from one to another.
 _base = int.from_bytes(os.urandom(6), "little") >> 6 << 20
 _made = 0
-
-
 
 
 def current_session():
@@ -121,7 +119,7 @@ class GearsBuilder:
     # ---- derived operations ---------------------------------------------------------------------------------------
 
     def aggregate(self, zero, seqOp, combOp):
-        """Reduce all records: ``seqOp(acc, record)`` on each shard, then ``combOp(acc, partial)``; both begin with ``zero``."""
+        """Reduce all records: ``seqOp(acc, record)`` on each shard, then ``combOp(acc, partial)``, from ``zero``."""
         _check("aggregate", seqOp, combOp)
         self._steps.append(("aggregate", zero, seqOp, combOp))
         return self
@@ -157,7 +155,7 @@ class GearsBuilder:
         return self
 
     def sort(self, reverse=True):
-        """Sort all records, in ascending order by default: ``reverse`` is the order of sorting, which is emitted backwards."""
+        """Sort all records, ascending by default: ``reverse`` is the order of sorting, and it is emitted backwards."""
         self._steps.append(("sort", bool(reverse)))
         return self
 
@@ -320,7 +318,7 @@ def _step(step):
 def _str(callback):
     try:
         return str(callback)
-    except Exception:  # noqa: BLE001 (it is only shown)
+    except Exception:
         return _name(callback)
 
 

@@ -21,11 +21,11 @@ def describe(error, with_traceback=True):
     if with_traceback and (error.__traceback__ is not None or isinstance(error, SyntaxError)):
         try:
             return str(_lines(error))
-        except Exception:  # noqa: BLE001 (a `__str__` of the user's may do anything)
+        except Exception:
             pass
     try:
         message = str(error)
-    except Exception:  # noqa: BLE001
+    except Exception:
         message = "<no text>"
     return f"Error type: {type(error)}, Value: {message}"
 

@@ -1,20 +1,20 @@
 """Plans as bytes: functions by value, bound to the one namespace of their session.
 
-All plans of a script go into one pickle, so that what they share stays shared. The namespace itself is not pickled; a
-function that refers to it brings the names that it uses, and finds itself in the namespace of the session that reads it.
+All plans of a script go into one pickle, so that what they share stays shared. The namespace itself is not pickled: a
+function that refers to it brings the names that it uses, and finds itself in the namespace of whoever reads it.
 """
 
 import io
 import pickle
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 
 from redgrease import _native
 
 _NAMESPACE = "namespace"
 
 
-class _Pickler(cloudpickle.CloudPickler):
+class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     def __init__(self, file, namespace):
         super().__init__(file, protocol=4)
         self._namespace = namespace
@@ -66,6 +66,6 @@ def _culprit(plans, namespace):
         for part in (*(arg for step in steps for arg in step[1:]), on_registered):
             try:
                 _pickled(part, namespace)
-            except Exception as error:  # noqa: BLE001 (pickling runs users' code)
+            except Exception as error:
                 return getattr(part, "__name__", type(part).__name__), error
     return None

@@ -113,11 +113,11 @@ GearsConfigGet = _deprecated("GearsConfigGet", gearsConfigGet, "gearsConfigGet")
 GB = GearsBuilder
 
 _SCRIPT_NAMES = (
-    "GearsBuilder", "GB", "execute", "atomic", "call_next", "get_command", "override_reply", "hashtag", "log", "configGet",
-    "gearsConfigGet", "registerTE", "flat_error", "isAsyncAllow", "isInAtomicBlock", "gearsFuture", "gearsCtx",
-    "setGearsSession", "getGearsSession", "registerGearsThread", "GearsSession", "createFuture", "setFutureResults",
-    "setFutureException", "runCoroutine", "profilerCreate", "profileStart", "profileStop", "profileGetInfo",
-    "Log", "ConfigGet", "GearsConfigGet", "copy", "io",
+    "GearsBuilder", "GB", "execute", "atomic", "call_next", "get_command", "override_reply", "hashtag", "log",
+    "configGet", "gearsConfigGet", "registerTE", "flat_error", "isAsyncAllow", "isInAtomicBlock",
+    "gearsFuture", "gearsCtx", "setGearsSession", "getGearsSession", "registerGearsThread", "GearsSession",
+    "createFuture", "setFutureResults", "setFutureException", "runCoroutine", "profilerCreate",
+    "profileStart", "profileStop", "profileGetInfo", "Log", "ConfigGet", "GearsConfigGet",
 )  # fmt: skip
 
 #: Names in the module ``redisgears`` and what they are here.
@@ -166,13 +166,13 @@ def install(main):
         "The exceptions of gear functions.",
         {"error": _native.GearsError, "flat_error": _native.GearsFlatError, "forcestopped": _native.GearsForceStopped},
     )
-    names.update(redisgears=module, rg=module)
+    names.update(redisgears=module, rg=module, copy=copy, io=io)
     _names.update(names)
     main.__dict__.update(names)
 
 
 #: Filled by ``install``.
-_names = {}
+_names: dict[str, object] = {}
 
 
 def namespace(source):

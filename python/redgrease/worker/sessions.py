@@ -1,9 +1,10 @@
 """What the server asks of a session: run a script, rebuild it, forget it.
 
-A session is what one script created: a namespace that all its functions share, and the plans that they registered. The methods
-of ``Sessions`` are called from native code, on any thread, with the session already bound to that thread.
+A session is what one script created: a namespace that all its functions share, and the plans that they registered. The
+methods of ``Sessions`` are called from native code, on any thread, with the session already bound to that thread.
 """
 
+import contextlib
 import sys
 from _thread import get_ident
 
@@ -12,13 +13,13 @@ from redgrease.worker import builder, pickling, runtime
 from redgrease.worker.errors import describe
 
 #: Sessions of this worker, by their number.
-_sessions = {}
+_sessions: "dict[int, Session]" = {}
 
 
 class Session:
     """One session, opaque to scripts."""
 
-    __slots__ = ("number", "name", "namespace", "registered", "script_thread", "script_plans")
+    __slots__ = ("name", "namespace", "number", "registered", "script_plans", "script_thread")
 
     def __init__(self, number, name, namespace):
         self.number = number
@@ -62,7 +63,7 @@ class Sessions:
             code = compile(source, "<string>", "exec", dont_inherit=True)
             exec(code, session.namespace)
             return None, _pickle(session)
-        except BaseException as error:  # noqa: BLE001 (a script may raise anything, SystemExit included)
+        except BaseException as error:
             return describe(error, traceback), b""
         finally:
             if session is not None:
@@ -78,13 +79,13 @@ class Sessions:
             for blob in blobs:
                 try:
                     plans = pickling.loads(blob, session.namespace)
-                except Exception as error:  # noqa: BLE001 (loading runs users' code)
+                except Exception as error:
                     return f"Error occured when deserialized a python callback, error={_text(error)}", b""
                 for plan, steps, on_registered in plans:
                     _native.add_plan(plan, number, None, steps)
                     session.registered[plan] = on_registered
             return None, b""
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             return describe(error, True), b""
 
     def registered(self, plan):
@@ -98,7 +99,7 @@ class Sessions:
             if hasattr(made, "close") and hasattr(made, "send"):
                 made.close()
                 _native.log("onRegistered returned a coroutine: async functions are not supported there", "warning")
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             _native.log("onRegistered failed: " + describe(error, True), "warning")
 
     def forget_plans(self, plans):
@@ -138,10 +139,9 @@ class Sessions:
 def _flush_output():
     """Hand out lines without end: what comes next may belong to another session."""
     for stream in (sys.stdout, sys.stderr):
-        try:
+        # Users may have put anything in their place.
+        with contextlib.suppress(Exception):
             stream.flush()
-        except Exception:  # noqa: BLE001 (users may have put anything in their place)
-            pass
 
 
 def _pickle(session):
@@ -153,7 +153,7 @@ def _pickle(session):
 def _text(error):
     try:
         return str(error)
-    except Exception:  # noqa: BLE001
+    except Exception:
         return type(error).__name__
 
 
