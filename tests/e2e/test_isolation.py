@@ -229,6 +229,8 @@ GB('ShardsIDReader').map(flood).run()
         "the server's memory is as before",
         until=lambda grown: grown < 20_000_000,
     )
+    db.results("GB('ShardsIDReader').foreach(lambda _: print('a line of the next script')).run()")
+    db.wait_log("a line of the next script")
 
 
 def test_an_unfinished_line_of_one_script_does_not_swallow_the_next_script_s_output(db):
@@ -436,6 +438,7 @@ GB('CommandReader').map(lambda x: len(x)).register(trigger='t')
 def _kill_worker_of(db, trigger: str) -> None:
     pid = int(db.trigger(trigger)[0])
     os.kill(pid, signal.SIGKILL)
+    db.wait_log(f"(pid {pid}) was killed by signal 9")  # what is sent before the server noticed may fail
 
 
 PID = "import os\nGB('CommandReader').map(lambda _: os.getpid()).register(trigger='pid')\n"
