@@ -2,6 +2,16 @@
 
 The question of each row stands in its name. The bare socket is a process that only reads and writes the same bytes,
 measured in the same run: what a trigger costs above it is ours.
+
+Learned on two virtual cores with CPython 3.11, otherwise idle (the numbers of a busy host are two to three times as high):
+
+- a trigger costs no more than the bare socket (30-40 us; a thread that reads, runs and writes by itself has nothing to
+  hand over), and 1.7 us in a burst of 50, because all results of a burst leave in one write;
+- sequential ``execute`` is the socket's round trip again (25-30 us). Where answers are slow, 50 triggers that each wait 150 us
+  take 220 us each one by one, 80 us each with three threads, 44 with eight: so the next one begins while one waits;
+- 200,000 records of nine words: 0.30 us per record for ``map`` and ``aggregate``, of which 0.2 are the making of the
+  record's dictionary; 1.1 us for the word count, nearly all of it ``str.split`` and one C pass that counts;
+- a worker is ready 18 ms after its start, and takes 15 MB, of which the interpreter has 9.
 """
 
 # ruff: noqa: E501 (scripts and tables read better in one line)

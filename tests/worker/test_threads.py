@@ -219,14 +219,12 @@ def test_code_that_catches_everything_for_a_while_is_interrupted_again(server):
 caught = []
 def f(x):
     while len(caught) < 5:
-        try:
-            inside = True
-            while inside: pass
+        try: spin(x)
         except BaseException: caught.append(1)
     return 'survived'
 GB().map(f).run()
 """
-    exec_ = server.start(server.plan(source), [1, 2])
+    exec_ = server.start(server.plan(SPIN + source), [1, 2])
     server.wait_for("progress", exec=exec_)
     server.send(frames.abort(exec_))
     results, errors, done = server.done(exec_)
