@@ -5,7 +5,7 @@
 //! cell of its own, borrows are short, and no borrow is held while the server is called.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
@@ -32,6 +32,17 @@ pub type UserName = Rc<str>;
 
 /// Something to be done once.
 type Job = Box<dyn FnOnce()>;
+
+/// What the events of a turn of the server's loop made due.
+#[derive(Default)]
+pub struct Due {
+    /// Workers that sent something.
+    pub readable: BTreeSet<WorkerNo>,
+    /// Workers whose process has ended.
+    pub ended: BTreeSet<WorkerNo>,
+    /// Readers have something to read.
+    pub slice: bool,
+}
 
 /// The engine of one shard.
 pub struct Engine {
@@ -111,6 +122,8 @@ pub struct Engine {
 
     /// Executions whose reader has more to read.
     pub readers: RefCell<VecDeque<ExecutionNo>>,
+    /// What the next [`Engine::before_sleep`] does.
+    pub due: RefCell<Due>,
     /// Work that the loop should come back for.
     pub pump: Pump,
     /// Warnings that were given once.
@@ -167,6 +180,7 @@ impl Engine {
             in_sync_keys: Cell::new(false),
             in_sync_streams: Cell::new(false),
             readers: RefCell::default(),
+            due: RefCell::default(),
             pump: Pump::new()?,
             warned: RefCell::default(),
             config,
@@ -209,13 +223,25 @@ impl Engine {
         value
     }
 
-    /// Called before the server's loop sleeps: hands out what was collected in this turn.
+    /// Called before the server's loop sleeps: does what this turn's events made due, and hands out what was collected.
+    ///
+    /// Event handlers only take note, because Redis 7.0 propagates what a module's call writes (or lets expire) at the
+    /// end of a callback that has a context, and event handlers have none: it would stop itself by an assertion when
+    /// its clock ticks in between.
     pub fn before_sleep(&self) {
-        if !self.deferred.borrow().is_empty() && self.may_work() {
-            self.retry_deferred();
-        }
+        let due = std::mem::take(&mut *self.due.borrow_mut());
+        // Commands of functions must not land in the middle of a script, nor of a load: everything stays where it is, and
+        // its descriptors go on being ready.
         if self.may_work() {
+            if !self.deferred.borrow().is_empty() {
+                self.retry_deferred();
+            }
+            due.readable.into_iter().for_each(|worker| self.socket_ready(worker));
+            due.ended.into_iter().for_each(|worker| self.process_ended(worker));
             self.start_fired();
+            if due.slice {
+                self.read_slices();
+            }
         }
         self.flush_workers();
     }

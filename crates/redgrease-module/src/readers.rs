@@ -95,17 +95,14 @@ impl Engine {
         if !self.readers.borrow().is_empty() {
             self.pump.run(&self.server, || {
                 if let Some(engine) = engine() {
-                    engine.read_slices();
+                    engine.due.borrow_mut().slice = true;
                 }
             });
         }
     }
 
     /// One turn: a slice of time for all readers together.
-    fn read_slices(&self) {
-        if !self.may_work() {
-            return;
-        }
+    pub fn read_slices(&self) {
         let deadline = Instant::now() + SLICE;
         let mut blocked = 0;
         loop {

@@ -132,13 +132,13 @@ impl Engine {
         let number = worker.number;
         self.server.watch(worker.socket_fd(), Readiness::Readable, move || {
             if let Some(engine) = engine() {
-                engine.socket_ready(number);
+                engine.due.borrow_mut().readable.insert(number);
             }
         })?;
         if let Some(fd) = worker.pid_fd() {
             self.server.watch(fd, Readiness::Readable, move || {
                 if let Some(engine) = engine() {
-                    engine.process_ended(number);
+                    engine.due.borrow_mut().ended.insert(number);
                 }
             })?;
         }
@@ -152,11 +152,8 @@ impl Engine {
         Ok(())
     }
 
-    fn socket_ready(&self, number: WorkerNo) {
-        // Commands of functions must not land in the middle of a script, nor of a load: leave everything where it is.
-        if !self.may_work() {
-            return;
-        }
+    /// Reads what a worker sent and acts on it.
+    pub fn socket_ready(&self, number: WorkerNo) {
         let Some(worker) = self.worker(number) else { return };
         self.drain_backlog(&worker);
         match worker.read() {
@@ -167,10 +164,8 @@ impl Engine {
         }
     }
 
-    fn process_ended(&self, number: WorkerNo) {
-        if !self.may_work() {
-            return;
-        }
+    /// A worker's process has ended.
+    pub fn process_ended(&self, number: WorkerNo) {
         let Some(worker) = self.worker(number) else { return };
         // What it said before its end still counts.
         while let Incoming::Frames(frames) = worker.read() {
