@@ -35,6 +35,11 @@ thread_local! {
     static HANDLERS: RefCell<HashMap<(RawFd, c_int), Handler>> = RefCell::new(HashMap::new());
 }
 
+thread_local! {
+    /// Timers that have not fired: address of their data, and their id.
+    static TIMERS: RefCell<HashMap<usize, raw::RedisModuleTimerID>> = RefCell::new(HashMap::new());
+}
+
 impl Server {
     /// Calls `handler` in every turn of the loop in which the descriptor is ready, until [`Server::unwatch`].
     /// The descriptor must stay open until then.
@@ -66,8 +71,21 @@ impl Server {
     pub fn after_ms(&self, ms: u64, job: impl FnOnce() + 'static) {
         let data = Box::into_raw(Box::new(Box::new(job) as Box<dyn FnOnce()>)).cast::<c_void>();
         let ms = i64::try_from(ms).unwrap_or(i64::MAX);
-        // SAFETY: the callback frees the data; timers are never stopped.
-        unsafe { api!(RedisModule_CreateTimer)(self.raw_context(), ms, Some(timer), data) };
+        // SAFETY: the callback, or `stop_timers`, frees the data.
+        let id = unsafe { api!(RedisModule_CreateTimer)(self.raw_context(), ms, Some(timer), data) };
+        TIMERS.with_borrow_mut(|timers| timers.insert(data as usize, id));
+    }
+
+    /// Forgets all jobs of [`Server::after_ms`] that wait: the server is about to end.
+    pub fn stop_timers(&self) {
+        let timers = TIMERS.with_borrow_mut(std::mem::take);
+        for (data, id) in timers {
+            // SAFETY: the timer has not fired, or it would have left the table; its data is freed once, here.
+            unsafe {
+                api!(RedisModule_StopTimer)(self.raw_context(), id, std::ptr::null_mut());
+                drop(Box::from_raw(data as *mut Box<dyn FnOnce()>));
+            }
+        }
     }
 }
 
@@ -84,6 +102,7 @@ unsafe extern "C" fn ready(fd: RawFd, _data: *mut c_void, mask: c_int) {
 }
 
 unsafe extern "C" fn timer(_context: *mut raw::RedisModuleCtx, data: *mut c_void) {
+    TIMERS.with_borrow_mut(|timers| timers.remove(&(data as usize)));
     // SAFETY: made by `Box::into_raw` in `after_ms`; a timer fires once.
     let job = unsafe { Box::from_raw(data.cast::<Box<dyn FnOnce()>>()) };
     guarded("a timer", (), job);

@@ -63,6 +63,9 @@ impl Engine {
     /// Serves one call of a worker.
     pub fn call(&self, worker: &Rc<Worker>, call: u64, exec: Option<ExecutionNo>, session: SessionNo, op: Call<'_>) {
         let caller = Chain { exec, session };
+        if let Some(exec) = exec {
+            self.executions.borrow_mut().start(exec);
+        }
         let result = match op {
             Call::Execute { argv } => {
                 if self.must_defer(caller) && !self.only_reads(&argv) {

@@ -301,6 +301,7 @@ impl Engine {
         for stream in 0..2 {
             let (mut lines, _) = worker.output_lines(stream);
             lines.extend(worker.take_unfinished_line(stream, Duration::ZERO));
+            lines.extend(worker.renew_rate(stream));
             self.log_output(worker, stream, &lines);
         }
     }
@@ -473,6 +474,7 @@ impl Engine {
         for worker in workers {
             worker.kill(None);
         }
+        self.server.stop_timers();
     }
 
     /// Waits for one execution of a worker while serving only what belongs to `chain`; everything else is kept for later.

@@ -291,6 +291,12 @@ impl Worker {
         (lines, !ended)
     }
 
+    /// Begins a new second for an output (another session must not pay for this one); says what was dropped.
+    pub fn renew_rate(&self, stream: usize) -> Option<String> {
+        let rate = std::mem::take(&mut self.lines[stream].borrow_mut().rate);
+        dropped_note(rate.dropped, LOG_BYTES_PER_S)
+    }
+
     /// Whether another line that a function logs may go to the server's log, and what to say of those that could not.
     pub fn admits_log(&self, bytes: usize) -> (bool, Option<String>) {
         let mut rate = self.log_rate.borrow_mut();
