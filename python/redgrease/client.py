@@ -1,4 +1,3 @@
-# ruff: noqa: D105,D107 - magic methods
 """Clients: redis-py's own, with the commands of the engine under ``.gears``.
 
 >>> import redgrease

@@ -1,4 +1,3 @@
-# ruff: noqa: D105, D107 - magic methods; names as servers know them
 """Options of the engine, as attributes and as a dict.
 
 >>> gears.config.MaxExecutions = 500            # doctest: +SKIP

@@ -1,4 +1,4 @@
-# ruff: noqa: D105, D107, N802, N815, RUF009 - magic methods; names as servers send them; fields made by a function
+# ruff: noqa: N802, N815, RUF009 - magic methods; names as servers send them; fields made by a function
 """What a server answers, as Python objects.
 
 >>> result = ExecutionResult([1, 2, 3], errors=[])

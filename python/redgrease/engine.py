@@ -1,4 +1,3 @@
-# ruff: noqa: D105,D107 - magic methods
 """Commands of the engine, over any client of redis-py."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: D105,D107 - magic methods
 """Errors that a server answers with. All are `redis.exceptions.ResponseError`, so one `except` catches them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# ruff: noqa: D105, D107, N803 - magic methods; names as users of the original know them
+# ruff: noqa: N803 - magic methods; names as users of the original know them
 """Operations, and the functions that are built of them. Needs no other package, no server and no connection.
 
 A gear function is a chain: a reader makes records, operations change them, an action (`run` or `register`) closes

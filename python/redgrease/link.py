@@ -1,4 +1,3 @@
-# ruff: noqa: D107 - the class says it
 """The way to a server: which node is asked, and how often.
 
 Commands of the engine are sent through any redis-py client, without changing it. Replies come undecoded, whatever

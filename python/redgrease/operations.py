@@ -1,4 +1,4 @@
-# ruff: noqa: D105,D107,N803,N815 - magic methods; names as users of the original know them
+# ruff: noqa: N803, N815 - magic methods; names as users of the original know them
 """Operations: the steps that gear functions are made of, as inert data with names and arguments.
 
 Each knows how it is applied to a builder with the server's methods; none needs a server or another package.

@@ -1,4 +1,4 @@
-# ruff: noqa: D107, N803 - magic methods; names as users of the original know them
+# ruff: noqa: N803 - magic methods; names as users of the original know them
 """Readers: what a gear function begins with.
 
 >>> from redgrease import CommandReader, KeysReader, StreamReader

@@ -1,4 +1,4 @@
-# ruff: noqa: D105,D107,N801,N802,N803 - magic methods; names as users of the original know them
+# ruff: noqa: N801, N802, N803 - magic methods; names as users of the original know them
 """What functions can use beside the data: commands, log, atomic blocks, configuration, futures, the builder.
 
 The names here are the same on both sides. Inside the server each goes to its native counterpart when it is used; on

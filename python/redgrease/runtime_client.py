@@ -1,4 +1,3 @@
-# ruff: noqa: D105 - magic methods
 """`cmd`: the commands of the local shard, inside functions, with the methods of redis-py.
 
 >>> import redgrease

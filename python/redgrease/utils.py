@@ -1,4 +1,3 @@
-# ruff: noqa: D105,D107 - magic methods
 """Parsers, records and small function helpers, for gear functions and for clients. Needs no other package.
 
 >>> from redgrease.utils import compose, record, safe_bool

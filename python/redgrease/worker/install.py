@@ -1,4 +1,4 @@
-"""Make requirements available in a directory of their own: ``python -m redgrease.worker.install --target DIR -- REQ...``.
+"""Make requirements available in a directory of their own: ``-m redgrease.worker.install --target DIR -- REQ...``.
 
 Prints ``importable`` when this interpreter has everything already, ``installed`` when the directory holds it (now, or
 from an earlier call); anything else is an error, whose text stands on standard error.
@@ -36,7 +36,9 @@ def is_importable(requirement: Requirement) -> bool:
     for extra in requirement.extras:
         for text in distribution.requires or []:
             needed = Requirement(text)
-            wanted = needed.marker and needed.marker.evaluate({"extra": extra}) and not needed.marker.evaluate({"extra": ""})
+            wanted = (
+                needed.marker and needed.marker.evaluate({"extra": extra}) and not needed.marker.evaluate({"extra": ""})
+            )
             if wanted and not is_importable(needed):
                 return False
     return True
