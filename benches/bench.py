@@ -19,6 +19,7 @@ from typing import Any
 import batch
 import calm
 import events
+import machine
 import overhead
 import triggers
 from judge import PAIRS_MIN, Measured, Spread
@@ -93,14 +94,16 @@ def _measure(run: Run, chosen: dict[str, list[str]]) -> tuple[list[Measured], di
     for group, rows in chosen.items():
         left = list(rows)
         while left:
-            started = time.monotonic()
+            started, before = time.monotonic(), machine.times()
             try:
                 for one in GROUPS[group][1](run, left):
+                    after = machine.times()
+                    one.others = machine.others_share(before, after)
                     measured.append(one)
                     seconds = time.monotonic() - started
                     run.progress.line(f"{one.row}: {_ratio(one)} {one.verdict()} ({seconds:.0f} s)")
                     left = left[1:]
-                    started = time.monotonic()
+                    started, before = time.monotonic(), after
             except MissingError as error:
                 failures |= dict.fromkeys(left, str(error))
                 break
@@ -193,6 +196,7 @@ def _print_table(measured: list[Measured], facts: dict[str, Any]) -> None:
         yardstick, ours = Spread.of(one.yardstick), Spread.of(one.ours)
         sign = "<= " if one.bars.less_is_better else ""
         first, final = (sign + _number(bar) if bar is not None else "-" for bar in (one.bars.first, one.bars.final))
+        others = [] if one.others is None else [f"others used {one.others:.0%}"]
         verdict = one.verdict() if facts["is_bar_server"] else f"({one.verdict()})"
         lines.append(
             [
@@ -204,7 +208,7 @@ def _print_table(measured: list[Measured], facts: dict[str, Any]) -> None:
                 verdict,
                 f"{one.yardstick_name} {_number(yardstick.median)} {one.unit} ({yardstick.relative:.0%})",
                 f"{_number(ours.median)} {one.unit} ({ours.relative:.0%})",
-                "; ".join(one.notes),
+                "; ".join(one.notes + others),
             ]
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]

@@ -139,6 +139,8 @@ def _pings(run: Run, name: str, server: Server, gear: Callable[[], int], client:
     verdict = "bar reached" if caused <= PAUSE_MAX_MS else "missed"
     if caused <= PAUSE_MAX_MS < worst:
         verdict += f" (longest {worst:.1f} ms, the rest waited for a core)"
+    if caused > PAUSE_MAX_MS and (at_rest := max(idle.worst_caused)) > PAUSE_MAX_MS:
+        verdict = f"too noisy (a pause of {at_rest:.0f} ms without any run)"
     return Measured(
         row=name,
         question=ROWS[name],

@@ -9,6 +9,7 @@ from typing import Any
 
 PAIRS_MIN = 9
 NOISE_MAX = 0.30
+OTHERS_MAX = 0.10
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Measured:
     ratio_unit: str = ""
     is_noise_judged: bool = True
     extra: dict[str, Any] = field(default_factory=dict)
+    #: Share of the machine that others used meanwhile, where that is known.
+    others: float | None = None
 
     @property
     def ratio(self) -> Spread:
@@ -78,6 +81,8 @@ class Measured:
             return f"{self._compare()}, not judged (n < {PAIRS_MIN})"
         if self.is_noise_judged and self.noise > NOISE_MAX:
             return f"too noisy ({self.noise:.0%})"
+        if self.others is not None and self.others > OTHERS_MAX:
+            return f"too noisy (others used {self.others:.0%} of the machine)"
         return self._compare()
 
     def _compare(self) -> str:

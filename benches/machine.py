@@ -1,0 +1,54 @@
+"""How busy others kept the machine: their share of its time during a row, from the kernel's accounts (Linux)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of all cores since the start of the machine: all, not idle, and those of our processes."""
+
+    all: float
+    busy: float
+    own: float
+
+
+def times() -> Times | None:
+    """The accounts as they are now; None where the system keeps none."""
+    try:
+        cores = [int(number) for number in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except OSError:
+        return None
+    idle = cores[3] + cores[4]
+    return Times(sum(cores) / TICKS, (sum(cores) - idle) / TICKS, _own_seconds())
+
+
+def others_share(before: Times | None, after: Times | None) -> float | None:
+    """Part of the cores' time that neither idled nor went to us; counts the hypervisor's other guests too."""
+    if before is None or after is None or after.all <= before.all:
+        return None
+    foreign = (after.busy - before.busy) - (after.own - before.own)
+    return max(0.0, foreign / (after.all - before.all))
+
+
+def _own_seconds() -> float:
+    """This process and all below it; what has ended is in the account of the parent that waited for it."""
+    spent: dict[int, int] = {}
+    parents: dict[int, int] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                fields = Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue  # ended meanwhile
+            parents[int(entry)] = int(fields[1])
+            spent[int(entry)] = sum(int(number) for number in fields[11:15])
+    own = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in own} - own:
+        own |= more
+    return sum(spent.get(pid, 0) for pid in own) / TICKS
