@@ -1,8 +1,7 @@
-//! Scans, types of keys, and notifications of their changes.
+//! Types of keys, and notifications of their changes.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::ptr::NonNull;
 
 use redis_module::raw;
 
@@ -47,43 +46,7 @@ fn kind_of(key: *mut raw::RedisModuleKey) -> KeyKind {
     }
 }
 
-/// A position in a scan of database 0.
-pub struct ScanCursor(NonNull<raw::RedisModuleScanCursor>);
-
-impl ScanCursor {
-    /// The start of a scan.
-    #[must_use]
-    pub fn new() -> ScanCursor {
-        // SAFETY: takes nothing; freed by `Drop`.
-        ScanCursor(NonNull::new(unsafe { api!(RedisModule_ScanCursorCreate)() }).expect("the server allocates or ends"))
-    }
-}
-
-impl Default for ScanCursor {
-    fn default() -> ScanCursor {
-        ScanCursor::new()
-    }
-}
-
-impl Drop for ScanCursor {
-    fn drop(&mut self) {
-        // SAFETY: ours, freed once.
-        unsafe { api!(RedisModule_ScanCursorDestroy)(self.0.as_ptr()) };
-    }
-}
-
-/// What a scan gives for each key: name, type if the server has the value at hand, and length of the value as
-/// `RM_ValueLength` counts it.
-type Visit<'a> = &'a mut dyn FnMut(&[u8], Option<KeyKind>, usize);
-
 impl Server {
-    /// Visits a few keys; returns whether there are more. `visit` must not call the server.
-    pub fn scan_step(&self, cursor: &ScanCursor, mut visit: Visit<'_>) -> bool {
-        let data = (&raw mut visit).cast::<c_void>();
-        // SAFETY: the callback reads `data` as `&mut Visit` during this call only.
-        unsafe { api!(RedisModule_Scan)(self.raw_context(), cursor.0.as_ptr(), Some(scanned), data) != 0 }
-    }
-
     /// Type of a key, and length of its value, without side effects where the server can do that.
     #[must_use]
     pub fn key_kind(&self, key: &[u8]) -> (KeyKind, usize) {
@@ -169,24 +132,6 @@ type KeyHandler = fn(event: &str, key: &[u8]);
 thread_local! {
     static NOTIFY_KEYS: Cell<Option<KeyHandler>> = const { Cell::new(None) };
     static NOTIFY_STREAMS: Cell<Option<KeyHandler>> = const { Cell::new(None) };
-}
-
-unsafe extern "C" fn scanned(
-    _context: *mut raw::RedisModuleCtx,
-    name: *mut raw::RedisModuleString,
-    key: *mut raw::RedisModuleKey,
-    data: *mut c_void,
-) {
-    guarded("a scan", (), || {
-        // SAFETY: the data is the `&mut Visit` of the `scan_step` that is running; the name lives during the callback.
-        let (visit, name) = unsafe { (&mut *data.cast::<Visit<'_>>(), string_bytes(name)) };
-        if key.is_null() {
-            visit(name, None, 0);
-        } else {
-            // SAFETY: the server opened the key for us and closes it after the callback.
-            visit(name, Some(kind_of(key)), unsafe { api!(RedisModule_ValueLength)(key) });
-        }
-    });
 }
 
 unsafe extern "C" fn notified_keys(

@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`load`]: the entry point, and [`Server`], the witness of being on the server's main thread;
 //! - [`command`]: commands and their arguments; [`client`]: replies and blocked clients;
-//! - [`call`]: running commands in the server; [`keyspace`]: scans, key types, notifications;
+//! - [`call`]: running commands in the server; [`keyspace`]: key types, notifications;
 //! - [`event_loop`]: descriptors and timers in the server's own loop; [`server_event`]: what the server announces;
 //! - [`info`]: sections of `INFO`.
 //!

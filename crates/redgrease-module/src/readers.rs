@@ -5,10 +5,9 @@ use std::time::Instant;
 
 use redgrease_core::codec::{KeyType, Writer};
 use redgrease_core::id::ExecutionNo;
-use redgrease_core::pattern::glob;
 use redgrease_ffi::CallOptions;
 use redgrease_ffi::call::{ReplyKind, ReplyView};
-use redgrease_ffi::keyspace::{KeyKind, ScanCursor};
+use redgrease_ffi::keyspace::KeyKind;
 
 use crate::engine::{Engine, engine};
 use crate::pump::SLICE;
@@ -20,6 +19,9 @@ const WINDOW_BYTES: u64 = 1 << 20;
 
 /// Bytes that may wait in a worker's socket buffer of ours before readers pause.
 const UNSENT_BYTES: usize = 4 << 20;
+
+/// Keys that one step of a scan looks at: some tens of microseconds.
+const KEYS_PER_STEP: &[u8] = b"256";
 
 /// Keys whose values are asked for with one command.
 const KEYS_PER_READ: usize = 64;
@@ -38,16 +40,14 @@ pub enum Reader {
     Range(StreamRange),
 }
 
-/// A key that a scan found: its name, its type if it is known, and the length of its value.
-type Found = (Vec<u8>, Option<KeyKind>, usize);
-
-/// A scan over all keys.
+/// A scan over all keys, by the server's `SCAN`: it looks at names alone until they match, where `RM_Scan` copies each
+/// name and touches each value (measured over 220,000 keys: 55 against 135 ms).
 pub struct Scan {
     pattern: Vec<u8>,
     no_scan: bool,
     read_value: bool,
-    cursor: Option<ScanCursor>,
-    found: VecDeque<Found>,
+    cursor: Vec<u8>,
+    found: VecDeque<Vec<u8>>,
     more: bool,
     count: u64,
 }
@@ -55,7 +55,7 @@ pub struct Scan {
 impl Scan {
     /// A scan that has not begun.
     pub fn new(pattern: Vec<u8>, no_scan: bool, read_value: bool) -> Scan {
-        Scan { pattern, no_scan, read_value, cursor: None, found: VecDeque::new(), more: true, count: 0 }
+        Scan { pattern, no_scan, read_value, cursor: b"0".to_vec(), found: VecDeque::new(), more: true, count: 0 }
     }
 
     /// Whether all keys match.
@@ -146,7 +146,7 @@ impl Engine {
         let native = self.is_native(number);
         let mut writer = Writer::new();
         let result = match &mut reader {
-            Reader::Scan(scan) if native => Ok(self.count_some(scan, deadline)),
+            Reader::Scan(scan) if native => self.count_some(scan, deadline),
             Reader::Scan(scan) => self.scan_some(scan, &mut writer, deadline),
             Reader::Range(range) => self.range_some(range, &mut writer),
         };
@@ -196,26 +196,33 @@ impl Engine {
         reply.map_or(0, |reply| u64::try_from(reply.view().int()).unwrap_or(0))
     }
 
-    fn count_some(&self, scan: &mut Scan, deadline: Instant) -> Slice {
+    /// Goes on with a scan by a few keys; `found` is told each name that matches.
+    fn scan_step(&self, scan: &mut Scan, mut found: impl FnMut(&mut Scan, &[u8])) -> Result<(), String> {
+        let mut argv: Vec<&[u8]> = vec![b"scan", &scan.cursor, b"count", KEYS_PER_STEP];
+        if scan.pattern != b"*" {
+            argv.extend([b"match".as_slice(), &scan.pattern]);
+        }
+        let reply = self.read(&argv)?;
+        let (Some(next), Some(names)) = (reply.view().element(0), reply.view().element(1)) else {
+            return Err("INTERNAL the server's SCAN answered something unknown".into());
+        };
+        scan.cursor = next.bytes().to_vec();
+        scan.more = scan.cursor != b"0";
+        for name in names.elements() {
+            found(scan, name.bytes());
+        }
+        Ok(())
+    }
+
+    fn count_some(&self, scan: &mut Scan, deadline: Instant) -> Result<Slice, String> {
         if scan.no_scan {
             scan.count = 1;
-            return Slice { count: 0, ended: true };
+            return Ok(Slice { count: 0, ended: true });
         }
-        let cursor = scan.cursor.get_or_insert_default();
-        let all = scan.pattern == b"*";
-        loop {
-            for _ in 0..KEYS_PER_READ {
-                scan.more = self.server.scan_step(cursor, &mut |key, _, _| {
-                    scan.count += u64::from(all || glob(&scan.pattern, key));
-                });
-                if !scan.more {
-                    return Slice { count: 0, ended: true };
-                }
-            }
-            if Instant::now() >= deadline {
-                return Slice { count: 0, ended: false };
-            }
+        while scan.more && Instant::now() < deadline {
+            self.scan_step(scan, |scan, _| scan.count += 1)?;
         }
+        Ok(Slice { count: 0, ended: !scan.more })
     }
 
     fn scan_some(&self, scan: &mut Scan, writer: &mut Writer, deadline: Instant) -> Result<Slice, String> {
@@ -229,55 +236,55 @@ impl Engine {
                 if !scan.more {
                     return Ok(Slice { count, ended: true });
                 }
-                let cursor = scan.cursor.get_or_insert_default();
-                let all = scan.pattern == b"*";
-                while scan.more && scan.found.len() < KEYS_PER_READ {
-                    scan.more = self.server.scan_step(cursor, &mut |key, kind, len| {
-                        if all || glob(&scan.pattern, key) {
-                            scan.found.push_back((key.to_vec(), kind, len));
-                        }
-                    });
-                    if scan.found.is_empty() && Instant::now() >= deadline {
-                        return Ok(Slice { count, ended: false });
-                    }
+                self.scan_step(scan, |scan, name| scan.found.push_back(name.to_vec()))?;
+            } else {
+                match self.read_found(scan, writer) {
+                    Ok(read) => count += read,
+                    // What was read before the error goes out first; the error comes again with the next slice.
+                    Err(_) if count > 0 => return Ok(Slice { count, ended: false }),
+                    Err(reason) => return Err(reason),
                 }
             }
-            count += self.read_found(scan, writer)?;
             if Instant::now() >= deadline || writer.len() >= BYTES_PER_READ {
                 return Ok(Slice { count, ended: false });
             }
         }
     }
 
-    /// Writes records of some of the keys that were found: strings in one go, or one key of another type.
+    /// Writes records of some of the keys that were found: strings in one go, or one key of another type. A key that is
+    /// an error stays where it is.
     fn read_found(&self, scan: &mut Scan, writer: &mut Writer) -> Result<u64, String> {
         if !scan.read_value {
             let count = scan.found.len() as u64;
-            for (key, ..) in scan.found.drain(..) {
+            for key in scan.found.drain(..) {
                 writer.key_only_record(&key, None);
             }
             return Ok(count);
         }
         let mut strings: Vec<Vec<u8>> = Vec::new();
         let mut bytes = 0;
-        while let Some((key, Some(KeyKind::String), len)) = scan.found.front() {
-            if !strings.is_empty() && bytes + len > BYTES_PER_READ {
-                break;
+        while let Some(key) = scan.found.front()
+            && strings.len() < KEYS_PER_READ
+        {
+            let (kind, len) = self.key_kind(key);
+            match kind {
+                KeyKind::Empty => {}
+                KeyKind::String if strings.is_empty() || bytes + len <= BYTES_PER_READ => {
+                    self.check_len(key, len)?;
+                    bytes += len;
+                    strings.extend(scan.found.pop_front());
+                    continue;
+                }
+                _ if !strings.is_empty() => break,
+                _ => {
+                    self.write_record(writer, key, None, kind, len)?;
+                    scan.found.pop_front();
+                    return Ok(1);
+                }
             }
-            self.check_len(key, *len)?;
-            bytes += len;
-            strings.extend(scan.found.pop_front().map(|(key, ..)| key));
+            scan.found.pop_front();
         }
-        if !strings.is_empty() {
-            return self.write_strings(writer, &strings);
-        }
-        let Some((key, kind, len)) = scan.found.pop_front() else { return Ok(0) };
-        let (kind, len) = kind.map_or_else(|| self.key_kind(&key), |kind| (kind, len));
-        if kind == KeyKind::Empty {
-            return Ok(0);
-        }
-        self.write_record(writer, &key, None, kind, len)?;
-        Ok(1)
+        if strings.is_empty() { Ok(0) } else { self.write_strings(writer, &strings) }
     }
 
     fn key_kind(&self, key: &[u8]) -> (KeyKind, usize) {
