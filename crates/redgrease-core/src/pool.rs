@@ -82,8 +82,11 @@ impl Pool {
         if now_ms < self.start_not_before_ms {
             return Vec::new();
         }
-        let unused = self.slots.values().filter(|slot| slot.sessions.is_empty() && !slot.retired).count();
-        let wanted = (waiting + 1).saturating_sub(unused);
+        // An idle worker that is bound to an environment serves nobody who is still waiting: he would have it.
+        let fresh = |slot: &&Slot| {
+            slot.sessions.is_empty() && !slot.retired && slot.environment.as_deref().unwrap_or("").is_empty()
+        };
+        let wanted = (waiting + 1).saturating_sub(self.slots.values().filter(fresh).count());
         // While starts fail, one attempt at a time is enough to learn whether they still do.
         let wanted = if self.failures > 0 { wanted.min(1) } else { wanted };
         let room = self.limits.workers_max.saturating_sub(self.slots.len());
@@ -318,6 +321,19 @@ mod tests {
             dismissed += 1;
         }
         assert_eq!((dismissed, pool.spare_count()), (3, 1));
+    }
+
+    #[test]
+    fn idle_workers_of_another_environment_do_not_keep_a_session_waiting() {
+        let mut pool = pool(8);
+        start(&mut pool, 1);
+        for session in 1..=2 {
+            pool.lease(SessionNo(session), "numpy");
+            pool.release(SessionNo(session), 0);
+        }
+        pool.lease(SessionNo(3), "requests");
+        assert_eq!(pool.lease(SessionNo(4), "pandas"), Lease::Wait);
+        assert!(!pool.starts(1, 0).is_empty());
     }
 
     #[test]

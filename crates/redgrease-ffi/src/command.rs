@@ -63,11 +63,13 @@ impl Invocation<'_> {
         Some(text)
     }
 
-    /// Holds the client until the handle is used. Where a client cannot be blocked the server has already answered
-    /// with its own error, and what the handle is given later is thrown away.
+    /// Holds the client until the handle is used; `None` where it cannot be held (in a transaction, in a script, or when
+    /// the command was called by a module: the server would end itself).
     #[must_use]
-    pub fn block(&self) -> BlockedClient {
-        BlockedClient::block(self.context)
+    pub fn block(&self) -> Option<BlockedClient> {
+        let flags = self.flags();
+        let held = flags.multi() || flags.lua() || flags.deny_blocking();
+        (!held).then(|| BlockedClient::block(self.context))
     }
 }
 

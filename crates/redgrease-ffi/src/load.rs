@@ -251,5 +251,13 @@ macro_rules! export_module {
             // SAFETY: the caller is the server, with its own arguments.
             unsafe { $crate::load::on_load(context, argv, argc, $name, $version, $start) }
         }
+
+        /// Called by the server before it unloads the module: refused, because the module's threads and the server's
+        /// event loop refer to its code.
+        #[unsafe(no_mangle)]
+        #[allow(non_snake_case)]
+        pub extern "C" fn RedisModule_OnUnload(_context: *mut $crate::raw_types::RedisModuleCtx) -> ::std::ffi::c_int {
+            1
+        }
     };
 }

@@ -12,6 +12,7 @@ use redgrease_ffi::call::{CallError, ReplyKind, ReplyView};
 use redgrease_ffi::{CallOptions, CallReply};
 
 use crate::engine::{Engine, UserName};
+use crate::sessions::Session;
 use crate::supervisor::Chain;
 use crate::worker::Worker;
 
@@ -29,6 +30,9 @@ pub const ATOMIC_COMMAND: &[u8] = b"rg.inneratomic";
 
 /// Commands whose facts are remembered: more than any server has.
 const FACTS_MAX: usize = 4096;
+
+/// Length of the names that are remembered: more than any command has.
+const NAME_BYTES_MAX: usize = 64;
 
 /// What the server says of a command.
 #[derive(Debug, Clone, Copy)]
@@ -57,12 +61,16 @@ pub struct Atomic {
     call: u64,
     caller: Chain,
     left: Rc<Cell<bool>>,
+    entered: Cell<bool>,
 }
 
 impl Engine {
     /// Serves one call of a worker.
     pub fn call(&self, worker: &Rc<Worker>, call: u64, exec: Option<ExecutionNo>, session: SessionNo, op: Call<'_>) {
         let caller = Chain { exec, session };
+        if !self.runs_code(worker, caller) {
+            return self.answer(worker, call, Err("NOPERM the caller does not run in this worker".into()));
+        }
         if let Some(exec) = exec {
             self.executions.borrow_mut().start(exec);
         }
@@ -116,6 +124,18 @@ impl Engine {
         writer.into_bytes()
     }
 
+    /// Whether a caller is what it says: an execution or session that lives in that worker.
+    fn runs_code(&self, worker: &Worker, caller: Chain) -> bool {
+        let session = match caller.exec {
+            None => caller.session,
+            Some(exec) => match self.live.borrow().get(&exec) {
+                Some(live) if live.worker == Some(worker.number) && live.session == caller.session => live.session,
+                _ => return false,
+            },
+        };
+        self.sessions.borrow().get(&session).is_some_and(|session| session.worker == Some(worker.number))
+    }
+
     /// Whom a caller acts as.
     fn user_of(&self, caller: Chain) -> Option<UserName> {
         let of_execution = caller.exec.and_then(|exec| Some(Rc::clone(&self.live.borrow().get(&exec)?.user)));
@@ -151,6 +171,10 @@ impl Engine {
             };
             let Some(Deferred { worker, call, caller, op, .. }) = next else { return };
             let Some(worker) = self.worker(worker) else { continue };
+            if !self.runs_code(&worker, caller) {
+                self.answer(&worker, call, Err("NOPERM the caller has ended".into()));
+                continue;
+            }
             if paused {
                 let text = format!("PAUSED clients are paused for longer than {DEFERRED_MS_MAX} ms: try again later");
                 self.answer(&worker, call, Err(text));
@@ -188,9 +212,12 @@ impl Engine {
             ));
         }
         let paused = self.server.must_not_replicate();
+        // What is not known to read only may replicate (a script, say), which would end the server.
+        if paused && !self.only_reads(argv) {
+            return Err("PAUSED clients are paused, and a sync function cannot wait".into());
+        }
         let flags = self.server.flags();
         let refusal = match () {
-            () if paused => Some("PAUSED clients are paused, and a sync function cannot wait".to_owned()),
             () if flags.replica() && flags.read_only() => {
                 Some("READONLY You can't write against a read only replica.".to_owned())
             }
@@ -267,7 +294,7 @@ impl Engine {
         let has = |wanted: &[u8]| flags.iter().any(|flag| flag == wanted);
         let facts = CommandFacts { reads: has(b"readonly"), writes: has(b"write") };
         let mut known = self.command_facts.borrow_mut();
-        if known.len() < FACTS_MAX {
+        if known.len() < FACTS_MAX && name.len() <= NAME_BYTES_MAX {
             known.insert(name.to_vec(), facts);
         }
         facts
@@ -280,21 +307,15 @@ impl Engine {
 
     /// Serves an atomic block: a command of ours runs it, so that its effects are one unit of replication.
     fn enter_atomic(&self, worker: &Rc<Worker>, call: u64, caller: Chain) {
+        if self.sync_chain.borrow().contains(&caller) {
+            // The main thread serves this caller and nobody else already: nothing is to be done.
+            return self.answer(worker, call, Ok(vec![0]));
+        }
         if self.atomic.borrow().is_some() {
             return self.answer(worker, call, Err("Already inside an atomic block".into()));
         }
-        if self.sync_chain.borrow().contains(&caller) {
-            // The main thread serves this caller and nobody else already.
-            let left = Rc::new(Cell::new(false));
-            *self.atomic.borrow_mut() =
-                Some(Atomic { worker: Rc::clone(worker), call, caller, left: Rc::clone(&left) });
-            self.answer(worker, call, Ok(vec![0]));
-            let _ = self.wait_for(worker, &[caller], || left.get() || !self.is_live(caller), self.config.sync_time_max);
-            *self.atomic.borrow_mut() = None;
-            return;
-        }
-        let left = Rc::new(Cell::new(false));
-        *self.atomic.borrow_mut() = Some(Atomic { worker: Rc::clone(worker), call, caller, left });
+        let (left, entered) = (Rc::new(Cell::new(false)), Cell::new(false));
+        *self.atomic.borrow_mut() = Some(Atomic { worker: Rc::clone(worker), call, caller, left, entered });
         let options = CallOptions { replicate: true, ..CallOptions::default() };
         let refused = match self.server.call(&[ATOMIC_COMMAND], options) {
             Ok(reply) if reply.view().kind() == ReplyKind::Error => {
@@ -316,6 +337,7 @@ impl Engine {
             .atomic
             .borrow()
             .as_ref()
+            .filter(|atomic| !atomic.entered.replace(true))
             .map(|atomic| (Rc::clone(&atomic.worker), atomic.call, atomic.caller, Rc::clone(&atomic.left)))
         else {
             return false;
@@ -333,7 +355,7 @@ impl Engine {
     fn is_live(&self, caller: Chain) -> bool {
         match caller.exec {
             Some(exec) => self.live.borrow().contains_key(&exec),
-            None => self.sessions.borrow().contains_key(&caller.session),
+            None => self.sessions.borrow().get(&caller.session).is_some_and(Session::runs_script),
         }
     }
 

@@ -90,9 +90,6 @@ fn py_execute(engine: &Engine, invocation: &Invocation<'_>, args: &[&[u8]], tagg
     if flags.multi() || flags.lua() || flags.deny_blocking() {
         return client.error("Can not run gears inside a multi exec, lua, or when blocking is not allowed");
     }
-    if args.len() < 2 {
-        return client.wrong_arity();
-    }
     if flags.replica() && flags.read_only() {
         return client.error("READONLY scripts are not run on a read-only replica: ask its master");
     }
@@ -142,7 +139,7 @@ fn get_results_blocking(engine: &Engine, invocation: &Invocation<'_>, args: &[&[
     if let Some(outcome) = outcome_of(engine, number, tagged) {
         return reply::outcome(&client, &outcome);
     }
-    let blocked = invocation.block();
+    let Some(blocked) = invocation.block() else { return refuse_to_wait(invocation) };
     engine.on_end(number, move |_, mut outcome| {
         if tagged {
             outcome.style = outcome.style.tagged();
@@ -189,9 +186,19 @@ fn abort_execution(engine: &Engine, invocation: &Invocation<'_>, args: &[&[u8]],
     if outcome_of(engine, number, false).is_some() {
         return client.simple("OK");
     }
-    let blocked = invocation.block();
+    let Some(blocked) = invocation.block() else { return refuse_to_wait(invocation) };
     engine.on_end(number, move |_, _| blocked.answer(|client| client.simple("OK")));
     engine.abort(number);
+}
+
+/// Answers a command that would have to wait where its caller cannot, with the server's own words (`CMD-COMMON-08`).
+fn refuse_to_wait(invocation: &Invocation<'_>) {
+    let flags = invocation.flags();
+    invocation.reply().error(match () {
+        () if flags.multi() => "ERR Blocking module command called from transaction",
+        () if flags.lua() => "ERR Blocking module command called from Lua script",
+        () => "ERR the command has to wait, and blocking is not allowed here",
+    });
 }
 
 fn dump_registrations(engine: &Engine, invocation: &Invocation<'_>, _args: &[&[u8]], _tagged: bool) {

@@ -89,6 +89,8 @@ pub struct Engine {
     pub schedule: RefCell<Schedule>,
     /// Code that the main thread is waiting for, outermost first.
     pub sync_chain: RefCell<Vec<Chain>>,
+    /// When the outermost wait of the main thread ends.
+    pub wait_deadline: Cell<Option<Instant>>,
     /// The atomic block that the main thread is serving.
     pub atomic: RefCell<Option<crate::calls::Atomic>>,
     /// Calls that may not be served now.
@@ -165,6 +167,7 @@ impl Engine {
             live: RefCell::default(),
             schedule: RefCell::new(Schedule::new(config.execution_threads)),
             sync_chain: RefCell::default(),
+            wait_deadline: Cell::new(None),
             atomic: RefCell::default(),
             deferred: RefCell::default(),
             call_jobs: RefCell::default(),

@@ -11,8 +11,8 @@ use crate::readers::key_type;
 use crate::reply;
 use crate::runs::Input;
 
-/// Executions that events may have waiting to be started.
-const FIRED_MAX: usize = 1_000_000;
+/// Executions that may wait or run before further events are dropped.
+const LIVE_MAX: usize = 100_000;
 
 /// Called by the server for every change of a key.
 pub fn key_changed(event: &str, key: &[u8]) {
@@ -64,8 +64,12 @@ impl Engine {
             Some(Trigger::Keys { read_value, .. }) => *read_value,
             _ => return,
         };
-        if self.fired.borrow().len() >= FIRED_MAX {
-            self.warn_once("events are dropped: more than a million wait to be started");
+        if self.live.borrow().len() >= LIVE_MAX {
+            self.warn_once("events are dropped (counted as aborted): 100,000 executions have not ended");
+            if let Some(registration) = self.registrations.borrow_mut().get_mut(registration) {
+                registration.statistics.triggered += 1;
+                registration.statistics.aborted += 1;
+            }
             return;
         }
         let input = Input::Event { key: key.to_vec(), event: event.as_bytes().to_vec(), read_value };
@@ -152,7 +156,10 @@ impl Engine {
                 None => client.error("INTERNAL the sync execution did not end"),
             };
         }
-        let mut blocked = invocation.block();
+        let Some(mut blocked) = invocation.block() else {
+            self.discard(execution);
+            return client.error("ERR the caller can not be blocked");
+        };
         blocked.measure_start();
         self.on_end(execution, move |_, outcome| {
             blocked.answer(move |client| reply::triggered(client, &outcome));

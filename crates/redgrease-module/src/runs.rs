@@ -321,6 +321,11 @@ impl Engine {
             }
             Some(Input::Stream(mut run)) => {
                 let records = self.read_stream_run(&mut run);
+                if let Some(reason) = run.refused.take()
+                    && let Some(execution) = self.executions.borrow_mut().get_mut(number)
+                {
+                    execution.errors.push(reason.into_bytes());
+                }
                 if let Some(live) = self.live.borrow_mut().get_mut(&number) {
                     live.stream_run = Some(run);
                 }

@@ -11,6 +11,7 @@ use redgrease_ffi::{BlockedClient, Invocation, LogLevel};
 
 use crate::engine::{Engine, UserName, engine};
 use crate::reply;
+use crate::runs::Outcome;
 use crate::supervisor::Chain;
 use crate::worker::Worker;
 
@@ -25,6 +26,9 @@ const REGISTRATIONS_MAX: usize = 10_000;
 
 /// Executions of one session that have not ended.
 const LIVE_MAX: usize = 100_000;
+
+/// Pause before a session with registrations asks for a worker again, in milliseconds.
+const AGAIN_MS: u64 = 1000;
 
 /// Time that more than one idle worker is kept, in milliseconds.
 const IDLE_MS: u64 = 3000;
@@ -75,6 +79,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// Whether its script is still running.
+    pub fn runs_script(&self) -> bool {
+        self.script.is_some()
+    }
+
     /// Whether its functions can be run now.
     pub fn is_up(&self) -> bool {
         self.worker.is_some() && !self.restoring
@@ -88,6 +97,9 @@ impl Engine {
         if let Err(reason) = self.accept_script(command) {
             return client.error(&reason);
         }
+        let Some(blocked) = invocation.block() else {
+            return client.error("Can not run gears inside a multi exec, lua, or when blocking is not allowed");
+        };
         let number = self.new_session_number();
         let name = command.id.map_or_else(|| random_id(number), str::to_owned);
         let replaces = command.replace_with.map(|old| String::from_utf8_lossy(old).into_owned());
@@ -110,7 +122,7 @@ impl Engine {
             broken: None,
             script: Some(Script {
                 source: command.script.to_vec(),
-                client: invocation.block(),
+                client: blocked,
                 unblocking: command.unblocking,
                 tagged,
                 run: None,
@@ -208,9 +220,6 @@ impl Engine {
         let script = {
             let mut sessions = self.sessions.borrow_mut();
             let Some(session) = sessions.get_mut(&number) else { return };
-            if session.registered {
-                session.broken = Some(reason.to_owned());
-            }
             session.script.take()
         };
         match script {
@@ -218,16 +227,35 @@ impl Engine {
                 self.fail_script(script, reason);
                 self.sessions.borrow_mut().remove(&number);
             }
-            None => self.release_held(number),
+            None => {
+                // Registrations stay: the session goes on waiting, what waited with it does not.
+                self.release_held(number, Some(reason));
+                self.want_worker_again(number);
+            }
         }
     }
 
+    /// A session with registrations asks for a worker again after a while, for ever: its registrations are not lost.
+    fn want_worker_again(&self, number: SessionNo) {
+        self.server.after_ms(AGAIN_MS, move || {
+            let Some(engine) = engine() else { return };
+            let wants = engine
+                .sessions
+                .borrow()
+                .get(&number)
+                .is_some_and(|session| session.registered && session.worker.is_none() && session.broken.is_none());
+            if wants && !engine.waiting.borrow().contains(&number) {
+                engine.want_worker(number);
+            }
+        });
+    }
+
     /// Executions that waited for a worker: sent on, or ended with an error if there will be none.
-    fn release_held(&self, number: SessionNo) {
+    fn release_held(&self, number: SessionNo, reason: Option<&str>) {
         let (held, broken) = {
             let mut sessions = self.sessions.borrow_mut();
             let Some(session) = sessions.get_mut(&number) else { return };
-            (std::mem::take(&mut session.held), session.broken.clone())
+            (std::mem::take(&mut session.held), reason.map(str::to_owned).or_else(|| session.broken.clone()))
         };
         for execution in held {
             match &broken {
@@ -253,8 +281,8 @@ impl Engine {
         session.worker = Some(worker_number);
         *worker.session_name.borrow_mut() = session.name.clone();
         let paths = session.paths.iter().map(String::as_str).collect();
+        self.limit_script(number);
         if let Some(script) = &session.script {
-            self.limit_script(number);
             self.send(
                 &worker,
                 &ToWorker::Script {
@@ -282,7 +310,7 @@ impl Engine {
         self.server.after_ms(limit, move || {
             let Some(engine) = engine() else { return };
             let worker = match engine.sessions.borrow().get(&number) {
-                Some(session) if session.script.is_some() => session.worker,
+                Some(session) if session.script.is_some() || session.restoring => session.worker,
                 _ => None,
             };
             if let Some(worker) = worker.and_then(|worker| engine.worker(worker)) {
@@ -304,8 +332,10 @@ impl Engine {
                 session.restoring = false;
                 session.broken = error.map(|error| format!("BROKEN the session could not be rebuilt: {error}"));
                 None
-            } else {
+            } else if session.script.is_some() {
                 session.script.take()
+            } else {
+                return;
             }
         };
         let Some(mut script) = script else { return self.rebuilt(worker, number) };
@@ -320,7 +350,10 @@ impl Engine {
                     script.client.answer(|client| client.simple("OK"));
                     self.end_session_if_unused(number);
                 }
-                Some(execution) => self.begin_run(execution, script),
+                Some(execution) => {
+                    self.begin_run(execution, script);
+                    self.end_session_if_unused(number);
+                }
             }
             return;
         }
@@ -343,7 +376,7 @@ impl Engine {
             self.announce(worker, &registrations);
             self.streams_revived(&registrations);
         }
-        self.release_held(number);
+        self.release_held(number, None);
     }
 
     fn announce(&self, worker: &Worker, registrations: &[RegistrationNo]) {
@@ -355,6 +388,19 @@ impl Engine {
     }
 
     fn begin_run(&self, execution: ExecutionNo, script: Script) {
+        if !self.live.borrow().contains_key(&execution) {
+            // Aborted while the script was still running.
+            let outcome = self.executions.borrow_mut().take(execution).map(|execution| Outcome {
+                status: execution.status(),
+                style: execution.style,
+                results: execution.results,
+                errors: execution.errors,
+            });
+            return script.client.answer(move |client| match &outcome {
+                Some(outcome) => reply::outcome(client, outcome),
+                None => client.error("ERR the execution was aborted"),
+            });
+        }
         if script.unblocking {
             let id = self.shard.identifier(execution.0);
             script.client.answer(move |client| client.bulk(id.as_bytes()));
@@ -574,6 +620,7 @@ impl Engine {
                 let Some(worker) = superfluous.and_then(|number| engine.worker(number)) else { break };
                 engine.dismiss(&worker);
             }
+            engine.serve_waiting();
             engine.trim_later();
         });
     }
@@ -602,12 +649,16 @@ impl Engine {
                         "WORKERDOWN the session's worker died {DEATHS_MAX} times without finishing an execution, last: {head}"
                     ));
                 }
+                if !session.registered {
+                    // What was not sent to the worker has nowhere to go.
+                    session.broken = Some(format!("WORKERDIED {head} before the execution began"));
+                }
                 session.registered && session.broken.is_none()
             };
             if rebuild {
                 self.want_worker(*number);
             } else {
-                self.release_held(*number);
+                self.release_held(*number, None);
                 self.end_session_if_unused(*number);
             }
         }

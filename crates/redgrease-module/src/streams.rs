@@ -20,6 +20,9 @@ const CONSUMER: &[u8] = b"__gears_client__";
 /// Keys that one step of the search for streams looks at.
 const SEARCH_STEP: &[u8] = b"500";
 
+/// Time that one go at sync stream executions takes before others have their turn.
+const SYNC_SLICE: std::time::Duration = std::time::Duration::from_millis(5);
+
 /// Pause before an acknowledgement is tried again while clients are paused, in milliseconds.
 const ACK_RETRY_MS: u64 = 20;
 
@@ -39,6 +42,8 @@ pub struct StreamRun {
     kind: RunKind,
     epoch: u64,
     ids: Vec<Vec<u8>>,
+    /// Why an entry of it could not become a record.
+    pub refused: Option<String>,
     /// It ended because its worker did: its entries are still to be processed.
     pub worker_died: bool,
 }
@@ -145,8 +150,24 @@ impl Engine {
     fn stream_act(&self, number: RegistrationNo, action: Option<Action>) {
         match action {
             None => {}
+            Some(run @ Action::Run { .. }) if self.server.must_not_replicate() => {
+                // Reading through a group is a write: it waits until clients are not paused any more.
+                self.server.after_ms(ACK_RETRY_MS, move || {
+                    if let Some(engine) = engine() {
+                        engine.stream_act(number, Some(run));
+                    }
+                });
+            }
             Some(Action::Run { stream, kind, epoch }) => {
-                let run = StreamRun { registration: number, stream, kind, epoch, ids: Vec::new(), worker_died: false };
+                let run = StreamRun {
+                    registration: number,
+                    stream,
+                    kind,
+                    epoch,
+                    ids: Vec::new(),
+                    refused: None,
+                    worker_died: false,
+                };
                 let Some(execution) = self.new_triggered(number, Input::Stream(run), false) else { return };
                 let sync = self
                     .registrations
@@ -202,9 +223,19 @@ impl Engine {
         if self.in_sync_streams.replace(true) {
             return;
         }
+        let deadline = std::time::Instant::now() + SYNC_SLICE;
         loop {
             let Some(execution) = self.sync_streams.borrow_mut().pop_front() else { break };
             self.run_sync(execution, true);
+            // What an entry caused is done at once; a backlog leaves others their turn.
+            if std::time::Instant::now() >= deadline {
+                self.server.after_ms(0, || {
+                    if let Some(engine) = engine() {
+                        engine.run_sync_streams();
+                    }
+                });
+                break;
+            }
         }
         self.in_sync_streams.set(false);
     }
@@ -234,11 +265,21 @@ impl Engine {
         let mut writer = Writer::new();
         let mut count = 0;
         let entries = reply.view().element(0).and_then(|stream| stream.element(1));
+        let mut refused = None;
         for entry in entries.iter().flat_map(|entries| entries.elements()) {
-            let id = entry.element(0).map(|id| id.bytes().to_vec()).unwrap_or_default();
-            // Deleted while it waited: nothing to run, but to acknowledge.
-            run.ids.push(id);
-            count += u64::from(self.write_entry(&mut writer, &run.stream, entry)?.is_some());
+            run.ids.push(entry.element(0).map(|id| id.bytes().to_vec()).unwrap_or_default());
+            match self.write_entry(&mut writer, &run.stream, entry) {
+                // Deleted while it waited: nothing to run, but to acknowledge.
+                Ok(written) => count += u64::from(written.is_some()),
+                Err(reason) => refused = refused.or(Some(reason)),
+            }
+        }
+        // Entries that cannot become records are errors of the run; the others are processed.
+        if let Some(reason) = refused {
+            if count == 0 {
+                return Err(reason);
+            }
+            run.refused = Some(reason);
         }
         Ok((count, writer.into_bytes()))
     }

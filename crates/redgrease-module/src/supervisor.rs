@@ -167,8 +167,10 @@ impl Engine {
     /// A worker's process has ended.
     pub fn process_ended(&self, number: WorkerNo) {
         let Some(worker) = self.worker(number) else { return };
-        // What it said before its end still counts.
-        while let Incoming::Frames(frames) = worker.read() {
+        // What it said before its end still counts: that is at most what a socket's buffer holds, whatever a child
+        // that has its socket goes on writing.
+        self.drain_backlog(&worker);
+        if let Incoming::Frames(frames) = worker.read() {
             self.handle_frames(&worker, frames);
         }
         self.end_worker(&worker, None);
@@ -176,11 +178,10 @@ impl Engine {
 
     /// Frames that had to wait while the main thread waited for something else.
     pub fn drain_backlog(&self, worker: &Rc<Worker>) {
-        let backlog = std::mem::take(&mut *worker.backlog.borrow_mut());
-        for body in backlog {
-            if worker.closed.get() {
-                return;
-            }
+        // One by one: what a frame makes us wait for may put others behind those that are here.
+        while !worker.closed.get()
+            && let Some(body) = worker.take_kept(|_| true)
+        {
             self.handle_body(worker, &body);
         }
     }
@@ -268,7 +269,7 @@ impl Engine {
                     FrameLogLevel::Notice => LogLevel::Notice,
                     FrameLogLevel::Warning => LogLevel::Warning,
                 };
-                let (admitted, note) = worker.admits_log(message.len());
+                let (admitted, note) = worker.admits_log(message);
                 if let Some(note) = note {
                     self.server.log(LogLevel::Warning, &format!("rg: worker {}: log(): {note}", worker.number));
                 }
@@ -369,26 +370,22 @@ impl Engine {
         }
     }
 
-    /// Gives workers to sessions that wait, and starts more if they are needed.
+    /// Gives workers to sessions that wait, in the order of their arrival as far as environments allow, and starts more if
+    /// they are needed.
     pub fn serve_waiting(&self) {
-        loop {
-            let Some(session) = self.waiting.borrow().front().copied() else { break };
+        let waiting: Vec<SessionNo> = self.waiting.borrow().iter().copied().collect();
+        for session in waiting {
             let environment = self.sessions.borrow().get(&session).map(|session| session.environment.clone());
-            let Some(environment) = environment else {
-                self.waiting.borrow_mut().pop_front();
-                continue;
-            };
-            let lease = self.pool.borrow_mut().lease(session, &environment);
-            match lease {
-                Lease::Granted(number) => {
-                    self.waiting.borrow_mut().pop_front();
-                    self.session_got_worker(session, number);
-                }
-                Lease::Wait => {
-                    self.make_room();
-                    break;
-                }
+            let lease = environment.map(|environment| self.pool.borrow_mut().lease(session, &environment));
+            if lease != Some(Lease::Wait) {
+                self.waiting.borrow_mut().retain(|other| *other != session);
             }
+            if let Some(Lease::Granted(number)) = lease {
+                self.session_got_worker(session, number);
+            }
+        }
+        if !self.waiting.borrow().is_empty() {
+            self.make_room();
         }
         self.start_workers();
     }
@@ -488,8 +485,31 @@ impl Engine {
         until: impl Fn() -> bool,
         limit: Duration,
     ) -> Result<(), String> {
-        let deadline = std::time::Instant::now() + limit;
+        let mut deadline = std::time::Instant::now() + limit;
+        // Waits inside waits share the time of the outermost one.
+        let outer = self.wait_deadline.get();
+        deadline = outer.map_or(deadline, |outer| outer.min(deadline));
+        self.wait_deadline.set(Some(deadline));
+        let result = self.wait_until(worker, chain, until, deadline, limit);
+        self.wait_deadline.set(outer);
+        result
+    }
+
+    fn wait_until(
+        &self,
+        worker: &Rc<Worker>,
+        chain: &[Chain],
+        until: impl Fn() -> bool,
+        deadline: std::time::Instant,
+        limit: Duration,
+    ) -> Result<(), String> {
         loop {
+            // An inner wait may have kept what this one waits for.
+            while !worker.closed.get()
+                && let Some(body) = worker.take_kept(|body| concerns(body, chain))
+            {
+                self.handle_body(worker, &body);
+            }
             worker.flush();
             if until() {
                 return Ok(());
@@ -514,8 +534,8 @@ impl Engine {
                     while let Some(body) = frames.next_body() {
                         if concerns(body, chain) && !worker.closed.get() {
                             self.handle_body(worker, body);
-                        } else {
-                            worker.backlog.borrow_mut().push(body.to_vec());
+                        } else if !worker.keep_for_later(body) {
+                            self.end_worker(worker, Some("was killed: it flooded the server while that waited for it"));
                         }
                     }
                 }
@@ -530,7 +550,7 @@ impl Engine {
 
     /// After a wait: what was kept is handled in the next turn of the loop.
     pub fn revive_backlog(&self, worker: &Worker) {
-        if worker.backlog.borrow().is_empty() {
+        if !worker.has_kept() {
             return;
         }
         let number = worker.number;

@@ -3,6 +3,7 @@
 //! Nothing here decides anything: bytes go out, frames and lines come in, and the process is ended on request.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
@@ -27,6 +28,13 @@ thread_local! {
 
 /// Bytes of a worker's output that go to the log per second; the rest is counted and dropped.
 const LOG_BYTES_PER_S: usize = 64 << 10;
+
+/// Bytes of frames that are kept while the main thread waits, and their number.
+const BACKLOG_BYTES_MAX: usize = 64 << 20;
+const BACKLOG_FRAMES_MAX: usize = 10_000;
+
+/// What one line costs besides its bytes.
+const LINE_COST_BYTES: usize = 100;
 
 /// Bytes that functions of one worker may log per second with `log()`.
 const FUNCTION_LOG_BYTES_PER_S: usize = 1 << 20;
@@ -112,7 +120,7 @@ pub struct Worker {
     /// Nothing is read from it or sent to it any more.
     pub closed: Cell<bool>,
     /// Frames of others that came while the main thread waited for one execution.
-    pub backlog: RefCell<Vec<Vec<u8>>>,
+    backlog: RefCell<VecDeque<Vec<u8>>>,
     /// What it said last about the script that it runs: for its log lines.
     pub session_name: RefCell<String>,
     child: RefCell<Child>,
@@ -150,6 +158,29 @@ impl Worker {
             last_words: RefCell::default(),
             verdict: RefCell::default(),
         }
+    }
+
+    /// Keeps a frame that cannot be handled now; `false` when too much is kept already.
+    pub fn keep_for_later(&self, body: &[u8]) -> bool {
+        let mut backlog = self.backlog.borrow_mut();
+        let fits = backlog.iter().map(Vec::len).sum::<usize>() + body.len() <= BACKLOG_BYTES_MAX
+            && backlog.len() < BACKLOG_FRAMES_MAX;
+        if fits {
+            backlog.push_back(body.to_vec());
+        }
+        fits
+    }
+
+    /// The first of the frames that were kept and are wanted.
+    pub fn take_kept(&self, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+        let mut backlog = self.backlog.borrow_mut();
+        let position = backlog.iter().position(|body| wanted(body))?;
+        backlog.remove(position)
+    }
+
+    /// Whether frames were kept.
+    pub fn has_kept(&self) -> bool {
+        !self.backlog.borrow().is_empty()
     }
 
     /// Descriptor of its socket.
@@ -270,7 +301,7 @@ impl Worker {
         state.last_read = Some(Instant::now());
         lines.extend(dropped_note(state.rate.turn(), LOG_BYTES_PER_S));
         let mut take = |state: &mut Lines, line: &[u8]| {
-            if state.rate.admits(line.len(), LOG_BYTES_PER_S) {
+            if state.rate.admits(line.len() + LINE_COST_BYTES, LOG_BYTES_PER_S) {
                 lines.push(String::from_utf8_lossy(line).into_owned());
             }
         };
@@ -298,7 +329,9 @@ impl Worker {
     }
 
     /// Whether another line that a function logs may go to the server's log, and what to say of those that could not.
-    pub fn admits_log(&self, bytes: usize) -> (bool, Option<String>) {
+    pub fn admits_log(&self, message: &[u8]) -> (bool, Option<String>) {
+        let lines = 1 + message.iter().filter(|byte| **byte == b'\n').count();
+        let bytes = message.len() + lines * LINE_COST_BYTES;
         let mut rate = self.log_rate.borrow_mut();
         let note = dropped_note(rate.turn(), FUNCTION_LOG_BYTES_PER_S);
         (rate.admits(bytes, FUNCTION_LOG_BYTES_PER_S), note)

@@ -1,5 +1,6 @@
 """Start of a worker process: ``python -m redgrease.worker --fd N``."""
 
+import contextlib
 import io
 import os
 import sys
@@ -20,8 +21,7 @@ def main(argv):
     # The socket may come as standard input: keep it under a number of its own, which no child inherits.
     given = int(argv[1])
     socket = os.dup(given)
-    if given > 2:
-        os.close(given)
+    _close_others(socket)
     _ignore_terminal()
 
     from redgrease.worker import runtime, sessions
@@ -33,6 +33,14 @@ def main(argv):
     version = ".".join(map(str, sys.version_info[:3]))
     _native.serve(socket, sessions.Sessions(), describe, version, _native.VERSION)
     return 0
+
+
+def _close_others(socket):
+    """Close what was inherited by chance: the server opens its log, line by line, without close-on-exec."""
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        if int(name) > 2 and int(name) != socket:
+            with contextlib.suppress(OSError):  # the listing's own descriptor is closed already
+                os.close(int(name))
 
 
 def _ignore_terminal():
