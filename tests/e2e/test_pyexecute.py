@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import zipfile
+from pathlib import Path
+
 import pytest
+import redis
 
 from .database import text
 from .resp import Err, Simple
+from .waiting import wait_until
 
 STANDALONE_SHARD = "0" * 40
 
@@ -192,6 +199,49 @@ def test_a_requirement_never_reaches_a_shell(db, requirement):
     db.refused("GB('ShardsIDReader').run()", "REQUIREMENTS", requirement)
     assert not (db.server.directory / "pwned").exists()
     assert db.r.ping()
+
+
+def wheel(directory: Path, version: str) -> str:
+    """Make a wheel of a package that holds its version; return the requirement that names it."""
+    path = directory / f"tinything-{version}-py3-none-any.whl"
+    info = f"tinything-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tinything.py", f"VERSION = {version!r}\n")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tinything\nVersion: {version}\n")
+        facts = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        archive.writestr(f"{info}/WHEEL", facts)
+        archive.writestr(f"{info}/RECORD", "")
+    return f"tinything @ {path.as_uri()}"
+
+
+def test_two_sets_of_requirements_hold_two_versions_of_a_package(db, tmp_path):
+    register = "import tinything\nGB('CommandReader').map(lambda _: tinything.VERSION).register(trigger='%s')"
+    for name, version in (("one", "1.0"), ("two", "2.0")):
+        assert db.execute(register % name, "REQUIREMENTS", wheel(tmp_path, version)) == b"OK"
+    assert (db.trigger("one"), db.trigger("two")) == (["1.0"], ["2.0"])
+    assert "No module named 'tinything'" in db.failure("import tinything")
+    run = "import tinything\nGB('ShardsIDReader').map(lambda _: tinything.VERSION).run()"
+    assert text(db.execute(run, "REQUIREMENTS", wheel(tmp_path, "1.0"))) == [["1.0"], []]
+
+
+def test_a_session_with_requirements_is_rebuilt_with_them(db, tmp_path):
+    script = """
+import os, tinything
+GB('CommandReader').map(lambda _: tinything.VERSION).register(trigger='t')
+GB('CommandReader').map(lambda _: os.getpid()).register(trigger='pid')
+"""
+    db.execute(script, "REQUIREMENTS", wheel(tmp_path, "3.0"))
+    pid = int(db.trigger("pid")[0])
+    os.kill(pid, signal.SIGKILL)
+
+    def answer() -> object:
+        try:
+            return db.trigger("t")
+        except redis.ResponseError as error:
+            assert str(error).startswith(("WORKERDOWN", "WORKERDIED"))
+            return None
+
+    assert wait_until(answer, "the session is back") == ["3.0"]
 
 
 def test_infocluster_answers_no_cluster_mode(db):

@@ -110,11 +110,6 @@ impl Executions {
         Executions { next: 0, all: BTreeMap::new(), listed: BTreeSet::new(), max }
     }
 
-    /// Changes the limit; it acts when the next execution is created.
-    pub fn set_max(&mut self, max: usize) {
-        self.max = max;
-    }
-
     /// Takes a number for an operation that is not listed (`EXE-ID-03`).
     pub fn skip_number(&mut self) {
         self.next += 1;

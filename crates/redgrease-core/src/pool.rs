@@ -203,12 +203,6 @@ impl Pool {
         self.slots.get(&worker).is_some_and(|slot| slot.sessions.is_empty())
     }
 
-    /// The worker of a session.
-    #[must_use]
-    pub fn worker_of(&self, session: SessionNo) -> Option<WorkerNo> {
-        self.slots.iter().find(|(_, slot)| slot.sessions.contains(&session)).map(|(worker, _)| *worker)
-    }
-
     /// Workers that more than one session shares.
     #[must_use]
     pub fn shared_count(&self) -> usize {
@@ -341,7 +335,6 @@ mod tests {
         let mut pool = pool(4);
         let worker = start(&mut pool, 0)[0];
         pool.lease(SessionNo(7), "");
-        assert_eq!(pool.worker_of(SessionNo(7)), Some(worker));
         assert_eq!(pool.gone(worker, 0), [SessionNo(7)]);
         assert_eq!(pool.failures(), 0);
     }

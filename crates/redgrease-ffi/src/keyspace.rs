@@ -118,12 +118,6 @@ impl Server {
             None => Ok(()),
         }
     }
-
-    /// Whether [`Server::after_notification`] works here.
-    #[must_use]
-    pub fn has_after_notification(&self) -> bool {
-        api_if_present!(RedisModule_AddPostNotificationJob).is_some()
-    }
 }
 
 /// Called with the event's name and the key.
