@@ -105,3 +105,30 @@ def test_a_worker_inherits_nothing_even_while_the_server_writes_its_log(db):
             ".__len__() < 12).run()\nlog('x' * 500)"
         )
         assert db.results(script) == ["True"]
+
+
+def test_of_two_scripts_that_take_the_same_name_at_once_one_fails(db, tmp_path):
+    gate = tmp_path / "open"
+    script = (
+        "import os, time\n"
+        "GB('CommandReader').map(lambda x: 1).register(trigger='t')\n"
+        "execute('incr', 'asked')\n"
+        f"while not os.path.exists({str(gate)!r}): time.sleep(0.005)\n"
+    )
+    answers: list[object] = []
+
+    def run() -> None:
+        try:
+            answers.append(db.client().execute_command("RG.PYEXECUTE", script))
+        except redis.ResponseError as error:
+            answers.append(str(error))
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    db.wait_value("asked", 2)
+    gate.touch()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(map(str, answers)) == ["b'OK'", "trigger already registered"]
+    assert len(db.registrations()) == 1

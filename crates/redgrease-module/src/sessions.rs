@@ -357,6 +357,11 @@ impl Engine {
             }
             return;
         }
+        if let Err(reason) = self.verify_again(&script) {
+            script.run = run;
+            self.fail_script(script, &reason);
+            return self.end_session(number);
+        }
         self.register_all(worker, number, script, blob);
         if let Some(execution) = run {
             self.begin(execution);
@@ -413,6 +418,17 @@ impl Engine {
             });
         }
         self.begin(execution);
+    }
+
+    /// Another script may have taken a name since this one asked.
+    fn verify_again(&self, script: &Script) -> Result<(), String> {
+        let registrations = self.registrations.borrow();
+        let replaced = |number| {
+            script.replaces.is_some() && registrations.get(number).map(|found| found.session) == script.replaces
+        };
+        script.pending.iter().try_for_each(|(_, registration)| {
+            registrations.verify(&registration.trigger, [], replaced).map_err(|error| error.to_string())
+        })
     }
 
     /// The registration operation (`EXE-REGOP-01`): the old session goes and the new one comes in one step.
