@@ -5,10 +5,11 @@
 //! - [`commands`], [`dump`], [`reply`]: the `RG.*` commands and their answers;
 //! - [`sessions`], [`runs`], [`calls`], [`health`]: scripts, executions, what functions ask of the server;
 //! - [`events`], [`streams`], [`readers`], [`pump`]: where records come from;
-//! - [`supervisor`], [`worker`], [`spawner`], [`requirements`], [`memory`]: processes.
+//! - [`supervisor`], [`worker`], [`spawner`], [`requirements`], [`memory`]: processes; [`background`]: threads.
 //!
 //! No logic that a test would need a server for belongs here if it can live in `redgrease-core`.
 
+mod background;
 mod calls;
 mod commands;
 mod config;

@@ -4,18 +4,16 @@
 //! What the workers' interpreter can import already is not installed again.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
 use redgrease_core::id::SessionNo;
 use redgrease_ffi::LogLevel;
 use redgrease_ffi::event_loop::Readiness;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::background::Background;
 use crate::engine::{Engine, engine};
 
 /// Installations that may be waiting.
@@ -34,46 +32,21 @@ struct Job {
 type Answer = (SessionNo, Result<Vec<String>, String>);
 
 /// The thread that installs, one set at a time.
-pub struct Installer {
-    jobs: SyncSender<Job>,
-    answers: Receiver<Answer>,
-    wake: Arc<OwnedFd>,
-}
+pub struct Installer(Background<Job, Answer>);
 
 impl Installer {
     /// Starts the thread.
     pub fn start() -> Result<Installer, String> {
-        let wake = Arc::new(
-            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| format!("eventfd: {error}"))?,
-        );
-        let (jobs, todo) = sync_channel::<Job>(JOBS_MAX);
-        let (done, answers): (Sender<Answer>, _) = channel();
-        let bell = Arc::clone(&wake);
-        let body = move || {
-            while let Ok(job) = todo.recv() {
-                if done.send((job.session, install(&job))).is_err() {
-                    return;
-                }
-                // Cannot fail but by an overflow of 2^64 rings.
-                let _ = rustix::io::write(&bell, &1u64.to_ne_bytes());
-            }
-        };
-        std::thread::Builder::new()
-            .name("rg-installer".into())
-            .spawn(body)
-            .map_err(|error| format!("the thread that installs requirements: {error}"))?;
-        Ok(Installer { jobs, answers, wake })
+        Background::start("rg-installer", JOBS_MAX, |job: Job| (job.session, install(&job))).map(Installer)
     }
 }
 
 impl Engine {
     /// Has the loop look for finished installations.
     pub fn watch_installer(&self) -> Result<(), String> {
-        self.server.watch(self.installer.wake.as_raw_fd(), Readiness::Readable, || {
+        self.server.watch(self.installer.0.bell_fd(), Readiness::Readable, || {
             let Some(engine) = engine() else { return };
-            let mut ring = [0; 8];
-            let _ = rustix::io::read(&*engine.installer.wake, &mut ring);
-            while let Ok((session, result)) = engine.installer.answers.try_recv() {
+            for (session, result) in engine.installer.0.answers() {
                 if let Err(reason) = &result {
                     engine.server.log(LogLevel::Warning, &format!("rg: {reason}"));
                 }
@@ -94,7 +67,7 @@ impl Engine {
             force,
             time_max: self.config.install_time_max,
         };
-        if self.installer.jobs.try_send(job).is_err() {
+        if !self.installer.0.submit(job) {
             let reason = format!("Could not satisfy requirements: more than {JOBS_MAX} installations are waiting");
             self.installed(session, Err(reason));
         }

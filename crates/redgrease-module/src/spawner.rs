@@ -3,15 +3,14 @@
 //! The thread matters: workers ask the kernel to be killed when their parent *thread* ends. Spawning is done away from
 //! the main thread because it takes milliseconds on a bad day.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 
 use redgrease_core::id::WorkerNo;
-use rustix::event::{EventfdFlags, eventfd};
+
+use crate::background::Background;
 
 /// A worker process as it was born.
 pub struct Spawned {
@@ -25,12 +24,11 @@ pub struct Spawned {
     pub pidfd: Option<OwnedFd>,
 }
 
-/// The thread, and how to talk with it.
-pub struct Spawner {
-    requests: SyncSender<(WorkerNo, PathBuf)>,
-    answers: Receiver<(WorkerNo, Result<Spawned, String>)>,
-    wake: Arc<OwnedFd>,
-}
+/// The thread that starts workers.
+pub struct Spawner(Background<(WorkerNo, PathBuf), Answer>);
+
+/// A worker that has been started, or not.
+type Answer = (WorkerNo, Result<Spawned, String>);
 
 /// Starts that may be waiting; the pool asks for fewer.
 const REQUESTS_MAX: usize = 2048;
@@ -56,51 +54,23 @@ const ENVIRONMENT: [&str; 14] = [
 impl Spawner {
     /// Starts the thread.
     pub fn start() -> Result<Spawner, String> {
-        let wake = Arc::new(
-            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| format!("eventfd: {error}"))?,
-        );
-        let (requests, todo) = sync_channel::<(WorkerNo, PathBuf)>(REQUESTS_MAX);
-        let (done, answers): (Sender<_>, _) = channel();
-        let bell = Arc::clone(&wake);
-        let body = move || {
-            while let Ok((worker, python)) = todo.recv() {
-                if done.send((worker, spawn(&python))).is_err() {
-                    return;
-                }
-                // Cannot fail but by an overflow of 2^64 rings; the main thread then has enough to do anyway.
-                let _ = rustix::io::write(&bell, &1u64.to_ne_bytes());
-            }
-        };
-        std::thread::Builder::new()
-            .name("rg-spawner".into())
-            .spawn(body)
-            .map_err(|error| format!("the thread that starts workers: {error}"))?;
-        Ok(Spawner { requests, answers, wake })
+        Background::start("rg-spawner", REQUESTS_MAX, |(worker, python)| (worker, spawn(&python))).map(Spawner)
     }
 
     /// Asks for a worker.
     pub fn request(&self, worker: WorkerNo, python: PathBuf) -> Result<(), String> {
-        self.requests
-            .try_send((worker, python))
-            .map_err(|_| format!("more than {REQUESTS_MAX} workers are being started"))
+        let accepted = self.0.submit((worker, python));
+        if accepted { Ok(()) } else { Err(format!("more than {REQUESTS_MAX} workers are being started")) }
     }
 
     /// Readable when there are answers.
-    pub fn wake_fd(&self) -> &OwnedFd {
-        &self.wake
+    pub fn bell_fd(&self) -> RawFd {
+        self.0.bell_fd()
     }
 
     /// The workers that have been started, or not, since the last call.
-    pub fn answers(&self) -> Vec<(WorkerNo, Result<Spawned, String>)> {
-        let mut ring = [0; 8];
-        let _ = rustix::io::read(&*self.wake, &mut ring);
-        let mut answers = Vec::new();
-        loop {
-            match self.answers.try_recv() {
-                Ok(answer) => answers.push(answer),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return answers,
-            }
-        }
+    pub fn answers(&self) -> Vec<Answer> {
+        self.0.answers()
     }
 }
 

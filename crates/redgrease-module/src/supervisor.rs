@@ -1,6 +1,5 @@
 //! Workers from birth to death: starting, handshake, frames, output, replacement.
 
-use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,7 +33,7 @@ const UNSENT_BYTES_MAX: usize = 1 << 30;
 impl Engine {
     /// Watches the spawner and starts the first spare.
     pub fn start_supervision(&self) -> Result<(), String> {
-        self.server.watch(self.spawner.wake_fd().as_raw_fd(), Readiness::Readable, || {
+        self.server.watch(self.spawner.bell_fd(), Readiness::Readable, || {
             if let Some(engine) = engine() {
                 engine.workers_born();
             }
