@@ -1,0 +1,352 @@
+"""One resource of the web, within limits: of time, of size, of where it may come from. Knows no server of ours.
+
+The standard library's client does it: it is there wherever a worker is, so nothing has to be installed on the server,
+and its connections can be ended from outside, which is what makes a deadline hard. A timeout of a socket is not one:
+it begins anew with every byte of a source that drips.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import functools
+import http.client
+import io
+import socket
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import __version__
+
+__all__ = ["Download", "Entry", "Refused", "check_url", "shown"]
+
+URL_BYTES_MAX = 8192
+"""Longest URL."""
+REDIRECTS_MAX = 5
+"""How many redirects are followed."""
+HEADER_BYTES_MAX = 64 << 10
+"""Most that the headers of an answer may hold together."""
+FAILURE_BODY_MAX = 64 << 10
+"""Longest body that is kept of an answer that is no success."""
+
+_PIECE = 64 << 10
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_SHOWN_MAX = 120
+#: Headers that are about the connection, or about one client of the source.
+_NOT_KEPT = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-connection",
+        "set-cookie",
+        "set-cookie2",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+OWN_HEADERS = "redgrease-"
+"""Headers with this beginning are written by the cache, and by nobody else."""
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a fault
+    """Something cannot be had, or may not be asked for.
+
+    Args:
+        kind: one word for programs.
+        text: a sentence for people.
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(f"{kind} {text}")
+        self.kind = kind
+        self.text = text
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a resource: an answer of its source, or why there is none."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    #: Kind of the failure, and a sentence about it; empty when the source gave the resource.
+    error: str = ""
+
+
+def shown(url: Any) -> str:
+    """A URL for a message: quoted, and cut when it is long."""
+    text = repr(url)
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}... ({len(url)} long)"
+
+
+def check_url(url: Any, hosts: Sequence[str] = ()) -> str:
+    """Give `url` back if it may be asked for.
+
+    Args:
+        url: anything that a client may send.
+        hosts: glob patterns for the names of hosts; none: any host.
+
+    Raises:
+        Refused: it is no address of the web, or its host is none of `hosts`.
+
+    >>> check_url("file:///etc/passwd")
+    Traceback (most recent call last):
+    redgrease.recipes._download.Refused: url 'file:///etc/passwd' begins with neither http:// nor https://
+    """
+    if not isinstance(url, str):
+        raise Refused("url", f"{shown(url)} is not text")
+    if len(url) > URL_BYTES_MAX:
+        raise Refused("url", f"{shown(url)} is longer than {URL_BYTES_MAX} bytes")
+    for position, sign in enumerate(url):
+        if not "!" <= sign <= "~" or sign == "\\":
+            raise Refused("url", f"{shown(url)} has {sign!r} at position {position}: percent-encode it")
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise Refused("url", f"{shown(url)} cannot be read: {error}") from None
+    if parts.scheme not in ("http", "https"):
+        raise Refused("url", f"{shown(url)} begins with neither http:// nor https://")
+    if not host or port == 0:
+        raise Refused("url", f"{shown(url)} names no {'host' if not host else 'port'} that can be asked")
+    if "@" in parts.netloc:
+        raise Refused("url", "a user and a password may not stand in a URL: it would be seen in keys and logs")
+    if hosts and not any(fnmatch.fnmatchcase(host, pattern.lower()) for pattern in hosts):
+        raise Refused("host", f"{host!r} is none of the hosts that may be asked: {', '.join(hosts)}")
+    return url
+
+
+class Download:
+    """A download in a thread of its own, which whoever began it can end.
+
+    Args:
+        url: what to get; it has been checked.
+        max_bytes: longest body.
+        hosts: as in `check_url`, for redirects.
+        seconds: time for all of it, from the name of the host to the last byte. Whoever began it holds it to that
+            with `cancel`: a look-up of a name, for example, can only be given up, not be ended.
+
+    Attributes:
+        done: set when `entry` is there.
+        entry: what came of it.
+    """
+
+    #: How many are under way in this process, those that were given up included.
+    alive = 0
+    _counting = threading.Lock()
+
+    def __init__(self, url: str, max_bytes: int, hosts: Sequence[str], seconds: float) -> None:
+        self.url = url
+        self.max_bytes = max_bytes
+        self.hosts = hosts
+        self.seconds = seconds
+        self.done = threading.Event()
+        self.entry = Entry(error="broken the download did not end")
+        self._end = 0.0
+        self._guard = threading.Lock()
+        self._cancelled = False
+        self._line: socket.socket | None = None
+
+    def start(self) -> Download:
+        """Begin."""
+        self._end = time.monotonic() + self.seconds
+        with Download._counting:
+            Download.alive += 1
+        try:
+            threading.Thread(target=self._run, name="cache_get download", daemon=True).start()
+        except BaseException:
+            with Download._counting:
+                Download.alive -= 1
+            raise
+        return self
+
+    def cancel(self) -> None:
+        """End it, whatever it is at. What it brings is not to be used any more."""
+        with self._guard:
+            self._cancelled = True
+            line, self._line = self._line, None
+        if line is not None:
+            with line, contextlib.suppress(OSError):  # it may have ended already
+                line.shutdown(socket.SHUT_RDWR)
+
+    # -- in the thread -----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self.entry = self._entry()
+        finally:
+            self.cancel()
+            with Download._counting:
+                Download.alive -= 1
+            self.done.set()
+
+    def _entry(self) -> Entry:
+        try:
+            return self._get()
+        except Refused as refused:
+            return Entry(error=str(refused))
+        except Exception as error:
+            return Entry(error=f"{_kind(error)} {shown(self.url)}: {_reason(error)}")
+
+    def _get(self) -> Entry:
+        opener = self._opener()
+        url = self.url
+        for _ in range(REDIRECTS_MAX + 1):
+            request = urllib.request.Request(url.partition("#")[0], headers={"Accept": "*/*"})
+            with opener.open(request, timeout=self._left()) as response:
+                target = response.headers.get("location") if response.status in _REDIRECTS else None
+                if target is None:
+                    return self._answer(response)
+            # A header is Latin-1 for the standard library, and UTF-8 for those who write URLs unencoded.
+            quoted = urllib.parse.quote(target.encode("latin-1", "replace"), safe="!#$%&'()*+,/:;=?@[]~")
+            try:
+                url = check_url(urllib.parse.urljoin(url, quoted), self.hosts)
+            except (Refused, ValueError) as error:
+                raise Refused("redirect", f"{shown(self.url)} leads where nobody may go: {error}") from None
+        raise Refused("redirect", f"{shown(self.url)} leads to more than {REDIRECTS_MAX} redirects")
+
+    def _answer(self, response: Any) -> Entry:
+        status = int(response.status)
+        headers: dict[str, str] = {}
+        for name, value in response.headers.items():
+            name = name.lower()
+            if name not in _NOT_KEPT and not name.startswith(OWN_HEADERS):
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if sum(map(len, (*headers, *headers.values()))) > HEADER_BYTES_MAX:
+            raise Refused("too_large", f"{shown(self.url)}: the headers are longer than {HEADER_BYTES_MAX} bytes")
+        if 200 <= status < 300:
+            return Entry(status, headers, self._body(response, self.max_bytes))
+        try:
+            body = self._body(response, min(self.max_bytes, FAILURE_BODY_MAX))
+        except Exception:  # the status is what counts
+            body = b""
+            headers.pop("content-length", None)
+        return Entry(status, headers, body, f"status {status} for {shown(self.url)}")
+
+    def _body(self, response: Any, limit: int) -> bytes:
+        said = response.length
+        if said is not None and said > limit:
+            raise Refused("too_large", f"{shown(self.url)} has {said} bytes, and the limit is {limit}")
+        body = bytearray()
+        while piece := response.read(_PIECE):
+            body += piece
+            if len(body) > limit:
+                raise Refused("too_large", f"{shown(self.url)} has more than {limit} bytes, which is the limit")
+        self._left()
+        if said is not None and len(body) != said:
+            raise Refused("broken", f"{shown(self.url)} ended after {len(body)} of {said} bytes")
+        return bytes(body)
+
+    def _left(self) -> float:
+        """Seconds that are left."""
+        left = self._end - time.monotonic()
+        if self._cancelled or left <= 0:
+            raise TimeoutError(f"it took longer than {self.seconds:g} s")
+        return left
+
+    def _connect(self, address: Any, timeout: Any = None, source: Any = None) -> socket.socket:
+        """Connect as `socket.create_connection` does, and keep a hand on the line, before TLS begins on it."""
+        line = socket.create_connection(address, self._left(), source)
+        with self._guard:
+            if not self._cancelled:
+                if self._line is not None:
+                    self._line.close()
+                self._line = line.dup()
+                return line
+        line.close()
+        raise TimeoutError(f"it took longer than {self.seconds:g} s")
+
+    def _opener(self) -> urllib.request.OpenerDirector:
+        """The standard library's client, without anything but HTTP, and with the proxies of the environment."""
+        connect = self._connect
+
+        class Plain(http.client.HTTPConnection):
+            response_class = _Answer
+
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **kwargs)
+                self._create_connection = connect
+
+        class Encrypted(http.client.HTTPSConnection):
+            response_class = _Answer
+
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, context=_trust(), **kwargs)
+                self._create_connection = connect
+
+        class Handler(urllib.request.AbstractHTTPHandler):
+            def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+                return self.do_open(Plain, request)
+
+            def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+                return self.do_open(Encrypted, request)
+
+            http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
+
+        opener = urllib.request.OpenerDirector()
+        opener.addheaders = [("User-Agent", f"redgrease/{__version__}")]
+        opener.add_handler(urllib.request.ProxyHandler())
+        opener.add_handler(Handler())
+        return opener
+
+
+class _Lines(io.BufferedReader):
+    """Remembers the last line that was read."""
+
+    last = b""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        self.last = super().readline(-1 if size is None else size)
+        return self.last
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer whose headers must have an end: the standard library takes a line that breaks off for the last one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fp = _Lines(self.fp.detach())
+
+    def begin(self) -> None:
+        lines = self.fp
+        super().begin()
+        if isinstance(lines, _Lines) and lines.last not in (b"\r\n", b"\n"):
+            raise http.client.HTTPException("the headers broke off")
+
+
+@functools.lru_cache(maxsize=1)
+def _trust() -> ssl.SSLContext:
+    """Who is trusted: the authorities of the host, or of the file that ``SSL_CERT_FILE`` names."""
+    return ssl.create_default_context()
+
+
+def _cause(error: BaseException) -> BaseException:
+    reason = error.reason if isinstance(error, urllib.error.URLError) else None
+    return reason if isinstance(reason, BaseException) else error
+
+
+def _kind(error: BaseException) -> str:
+    cause = _cause(error)
+    if isinstance(cause, TimeoutError):
+        return "timeout"
+    if isinstance(cause, ssl.SSLError):
+        return "tls"
+    if isinstance(cause, socket.gaierror) or isinstance(error, urllib.error.URLError):
+        return "unreachable"
+    return "broken"
+
+
+def _reason(error: BaseException) -> str:
+    cause = _cause(error)
+    text = " ".join(str(cause).split())[:300]
+    return text or type(cause).__name__

@@ -1,0 +1,374 @@
+"""A cache for the web as a command of the server: ``RG.TRIGGER cache_get URL`` gives the resource behind a URL.
+
+The first request for a resource downloads it and keeps it in the database; later ones are served from there, and
+requests that come meanwhile wait for that one download. The cache is beside the data, and all clients share it, in
+any language.
+
+>>> import redgrease
+>>> from redgrease.recipes import cache_get
+>>> r = redgrease.RedisGears()                               # doctest: +SKIP
+>>> get = cache_get.on(r, expiry=600)                        # doctest: +SKIP
+>>> logo = get("http://example.org/logo.png")                # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, overload
+
+from redis.exceptions import MovedError, ResponseError, TryAgainError
+
+from .. import utils
+from ..engine import Gears, gears_of
+from ..exceptions import DuplicateTriggerError, ScriptError
+from ..reader import CommandReader
+from ._caching import CODE, STATISTICS, Settings, key_of, serve
+from ._download import OWN_HEADERS
+
+if TYPE_CHECKING:
+    from ..data import Registration
+
+__all__ = ["CacheGet", "CacheGetError", "Response", "key_of", "on"]
+
+_R = TypeVar("_R")
+#: How often a request follows a resource to another shard.
+_MOVES_MAX = 5
+#: Seconds between two tries while a slot is moved or a worker replaced: the least, and the most.
+_PAUSE = (0.02, 0.1)
+_DESCRIPTION = "redgrease.recipes.cache_get "
+
+
+class CacheGetError(ResponseError):
+    """The cache refused a request; with ``strict`` also: the resource cannot be had.
+
+    Attributes:
+        kind: one word: ``url``, ``host``, ``argument`` or ``busy`` for requests that are refused; ``status``,
+            ``timeout``, ``unreachable``, ``tls``, ``redirect``, ``too_large`` or ``broken`` for resources.
+        text: a sentence.
+    """
+
+    def __init__(self, kind: str, text: str = "") -> None:
+        super().__init__(f"{kind}: {text}")
+        self.kind = kind
+        self.text = text
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.kind, self.text)
+
+
+class Response(NamedTuple):
+    """What the source answered, when the command was registered with ``full=True``."""
+
+    status: int
+    """Status of HTTP; 0 when the source gave no answer that can be used."""
+    headers: dict[str, str]
+    """Headers by their names in lower case; those that begin with ``redgrease-`` are the cache's own."""
+    body: bytes
+    """The content, as it came."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether this is the resource."""
+        return not self.error
+
+    @property
+    def outcome(self) -> str:
+        """``"hit"``: it was there. ``"created"``: this request downloaded it. ``"waited"``: another one did."""
+        return self.headers.get(f"{OWN_HEADERS}cache", "")
+
+    @property
+    def error(self) -> str:
+        """Why the resource cannot be had, its kind first (see `CacheGetError`); ``""`` when this is the resource."""
+        return self.headers.get(f"{OWN_HEADERS}error", "")
+
+
+class CacheGet(Generic[_R]):
+    """The registered command; calling it gives a resource. `on` makes it.
+
+    On a cluster each request goes to the shard that owns the key of its URL.
+
+    Attributes:
+        trigger: name of the command.
+        settings: what it was registered with.
+    """
+
+    def __init__(self, server: Any, trigger: str, settings: Settings) -> None:
+        self._redis = _client(server)
+        self.trigger = trigger
+        self.settings = settings
+
+    def __call__(self, url: str, expiry: float | None = None, timeout: float | None = None) -> _R:
+        """The resource behind `url`.
+
+        Args:
+            url: address of the resource, with ``http://`` or ``https://``.
+            expiry: seconds that the resource is kept, if this request makes that it is downloaded (with ``sliding``:
+                from this request on, in any case). Default: that of the registration.
+            timeout: seconds that this request may take. Default: that of the registration.
+
+        Returns:
+            The body as `bytes`, which are empty when the resource cannot be had; with ``full`` a `Response`.
+
+        Raises:
+            CacheGetError: the cache refused the request; with ``strict`` also: the resource cannot be had.
+            redis.exceptions.ResponseError: the command is not registered (any more), or its worker died.
+        """
+        arguments = ("" if each is None else each for each in (expiry, timeout))
+        result: _R = self._result(self._ask(self.key_of(url), timeout, url, *arguments))
+        return result
+
+    def key_of(self, url: str) -> str:
+        """Name of the key, a hash, that holds the resource."""
+        return key_of(utils.safe_str(url), self.settings.prefix)
+
+    def forget(self, url: str) -> bool:
+        """Remove a resource from the cache; whether it was there."""
+        return bool(self._redis.unlink(self.key_of(url)))
+
+    def stats(self) -> dict[str, int]:
+        """How requests were answered since the worker (on a cluster: each worker) began.
+
+        ``hit``, ``created`` and ``waited`` (see `Response.outcome`) add up to all requests; ``failed`` are those of
+        them that did not get the resource. ``under_way`` are the downloads at this moment.
+        """
+        total: dict[str, int] = {}
+        for gears in _shards(self._redis):
+            for name, count in utils.to_kwargs(gears.trigger(self.trigger, STATISTICS).records[0]).items():
+                total[name] = total.get(name, 0) + int(count)
+        return total
+
+    def unregister(self) -> None:
+        """Remove the command. What is cached stays until it expires."""
+        for gears in _shards(self._redis):
+            for registration in _registrations(gears, self.trigger):
+                gears.unregister(registration.id)
+
+    def __repr__(self) -> str:
+        return f"<cache {self.trigger!r} on {self._redis!r}>"
+
+    def _ask(self, key: str, timeout: float | None, *arguments: Any) -> Any:
+        end = time.monotonic() + (self.settings.timeout if timeout is None else timeout)
+        moves = 0
+        while True:
+            try:
+                return _owner(self._redis, key).trigger(self.trigger, *arguments).records[0]
+            except MovedError:  # what the client knows of the cluster is old
+                moves += 1
+                if moves > _MOVES_MAX or not _is_cluster(self._redis):
+                    raise
+            except TryAgainError:  # the slot is between two shards
+                if time.monotonic() > end:
+                    raise
+                time.sleep(random.uniform(*_PAUSE))
+            except ScriptError as error:
+                code, _, rest = error.raw.partition(" ")
+                if code == CODE:
+                    kind, _, text = rest.partition(" ")
+                    raise CacheGetError(kind, text) from None
+                # The worker has died; there is a new one in a moment, and nothing has begun.
+                if code != "WORKERDOWN" or not rest.endswith("try again") or time.monotonic() > end:
+                    raise
+                time.sleep(random.uniform(*_PAUSE))
+                continue
+            if _is_cluster(self._redis):
+                self._redis.nodes_manager.initialize()
+
+    def _result(self, record: Any) -> Any:
+        if not self.settings.full:
+            return utils.to_bytes(record)
+        status, headers, body = record
+        texts = {utils.safe_str(name): utils.safe_str(value) for name, value in utils.to_kwargs(headers).items()}
+        return Response(int(status), texts, utils.to_bytes(body))
+
+
+@overload
+def on(
+    server: Any,
+    *,
+    full: Literal[True],
+    trigger: str = ...,
+    expiry: float = ...,
+    timeout: float = ...,
+    max_bytes: int = ...,
+    negative_expiry: float = ...,
+    sliding: bool = ...,
+    strict: bool = ...,
+    hosts: str | Iterable[str] = ...,
+    prefix: str = ...,
+    lease: float = ...,
+    max_downloads: int = ...,
+    replace: bool | None = ...,
+) -> CacheGet[Response]: ...
+
+
+@overload
+def on(
+    server: Any,
+    *,
+    full: Literal[False] = ...,
+    trigger: str = ...,
+    expiry: float = ...,
+    timeout: float = ...,
+    max_bytes: int = ...,
+    negative_expiry: float = ...,
+    sliding: bool = ...,
+    strict: bool = ...,
+    hosts: str | Iterable[str] = ...,
+    prefix: str = ...,
+    lease: float = ...,
+    max_downloads: int = ...,
+    replace: bool | None = ...,
+) -> CacheGet[bytes]: ...
+
+
+def on(
+    server: Any,
+    *,
+    trigger: str = "cache_get",
+    expiry: float = Settings.expiry,
+    timeout: float = Settings.timeout,
+    max_bytes: int = Settings.max_bytes,
+    negative_expiry: float = Settings.negative_expiry,
+    sliding: bool = Settings.sliding,
+    full: bool = Settings.full,
+    strict: bool = Settings.strict,
+    hosts: str | Iterable[str] = Settings.hosts,
+    prefix: str = Settings.prefix,
+    lease: float = Settings.lease,
+    max_downloads: int = Settings.max_downloads,
+    replace: bool | None = None,
+) -> CacheGet[Any]:
+    """Register the command on a server, or on all primaries of a cluster. Doing it again changes nothing.
+
+    Args:
+        server: a `redgrease.RedisGears`, a `redgrease.Gears`, or any redis-py client, also one for a cluster.
+        trigger: name of the command.
+        expiry: seconds that a resource is kept.
+        timeout: seconds that a request may take. A download gets this long, also when its client is less patient.
+        max_bytes: longest resource; a longer one is not downloaded to its end.
+        negative_expiry: seconds that a failure (no answer, or a status that is no success) is kept; 0: not at all.
+        sliding: whether each request lets the expiry begin anew. Otherwise a resource is downloaded again when it is
+            that old, however often it is asked for.
+        full: answer ``(status, headers, body)`` in place of the body.
+        strict: answer an error in place of an empty body when the resource cannot be had.
+        hosts: names of hosts that may be asked, as glob patterns; none: any host that the server can reach, those of
+            its own network included.
+        prefix: beginning of the names of keys. Registrations with the same one share what they keep.
+        lease: seconds after which a download counts as given up when nobody renews its lease: how long the resource
+            is blocked when a worker is killed in the middle.
+        max_downloads: how many downloads a worker does at once; further ones are refused.
+        replace: what to do when a command of that name is registered with other options: `None` raises, `False`
+            keeps the old one, `True` puts this one in its place.
+
+    Returns:
+        A callable that gives resources.
+
+    Raises:
+        ValueError: an option is out of its range, or a command of that name exists that is no cache or has other
+            options.
+        redis.exceptions.ResponseError: the server does not let this client register anything.
+    """
+    settings = Settings(
+        expiry=expiry,
+        timeout=timeout,
+        max_bytes=max_bytes,
+        negative_expiry=negative_expiry,
+        sliding=sliding,
+        full=full,
+        strict=strict,
+        hosts=(hosts,) if isinstance(hosts, str) else tuple(hosts),
+        prefix=prefix,
+        lease=lease,
+        max_downloads=max_downloads,
+    )
+    redis = _client(server)
+    for gears in _shards(redis):
+        settings = _register(gears, trigger, settings, replace)
+    return CacheGet(redis, trigger, settings)
+
+
+def _register(gears: Gears, trigger: str, settings: Settings, replace: bool | None) -> Settings:
+    """Register on one shard; the settings of what is registered there now."""
+    options = settings.dumps()
+    function = (
+        CommandReader(desc=_DESCRIPTION + options)
+        .apply(functools.partial(serve, options))
+        .register(trigger=trigger, mode="async_local")
+    )
+    if replace:
+        function.on(gears, replace=True)
+        return settings
+    there = _registrations(gears, trigger)
+    if not there:
+        try:
+            function.on(gears)
+            return settings
+        except DuplicateTriggerError:  # somebody else was quicker
+            there = _registrations(gears, trigger)
+    known = _described(there[0]) if there else None
+    if known is None:
+        raise ValueError(
+            f"a command {trigger!r} exists, and it is no cache; use replace=True to put this one in its place, or "
+            "give another trigger"
+        )
+    if replace is None and known != settings:
+        raise ValueError(
+            f"a cache {trigger!r} exists with other options ({_differences(known, settings)}); use replace=True to "
+            "put this one in its place, or replace=False to keep the old one"
+        )
+    return known
+
+
+def _registrations(gears: Gears, trigger: str) -> list[Registration]:
+    return gears.dumpregistrations(reader="CommandReader", trigger=trigger)
+
+
+def _described(registration: Registration) -> Settings | None:
+    """The settings of a registration; `None` when it is none of ours."""
+    text = utils.safe_str(registration.desc)
+    if not text.startswith(_DESCRIPTION):
+        return None
+    try:
+        return Settings.loads(text[len(_DESCRIPTION) :])
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def _differences(known: Settings, wanted: Settings) -> str:
+    there, here = asdict(known), asdict(wanted)
+    return ", ".join(
+        f"{name} is {there[name]!r} there, not {here[name]!r}" for name in there if there[name] != here[name]
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Servers and clusters
+# --------------------------------------------------------------------------------------------------------------
+
+
+def _client(server: Any) -> Any:
+    """The redis-py client of whatever can be given as a server."""
+    return gears_of(server)._redis
+
+
+def _is_cluster(redis: Any) -> bool:
+    return hasattr(redis, "get_primaries")
+
+
+def _shards(redis: Any) -> list[Gears]:
+    """All primaries of a cluster, or the one server."""
+    if not _is_cluster(redis):
+        return [gears_of(redis)]
+    return [Gears(redis.get_redis_connection(node)) for node in redis.get_primaries()]
+
+
+def _owner(redis: Any, key: str) -> Gears:
+    """The server that has a key."""
+    if not _is_cluster(redis):
+        gears: Gears = gears_of(redis)
+        return gears
+    return Gears(redis.get_redis_connection(redis.get_node_from_key(key)))
