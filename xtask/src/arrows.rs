@@ -15,11 +15,17 @@ struct Room {
 }
 
 const ROOMS: &[Room] = &[
-    Room { name: "redgrease-core", rooms: &[], outside: Some(&["thiserror"]), tests_may_use: &["proptest"] },
+    Room { name: "redgrease-core", rooms: &[], outside: Some(&["serde", "thiserror"]), tests_may_use: &["proptest"] },
     Room { name: "redgrease-ffi", rooms: &[], outside: None, tests_may_use: &[] },
     Room { name: "redgrease-module", rooms: &["redgrease-core", "redgrease-ffi"], outside: None, tests_may_use: &[] },
-    Room { name: "redgrease-py", rooms: &["redgrease-core"], outside: None, tests_may_use: &[] },
-    Room { name: "redgrease-cli", rooms: &["redgrease-core"], outside: None, tests_may_use: &[] },
+    Room { name: "redgrease-filecache", rooms: &["redgrease-core"], outside: None, tests_may_use: &[] },
+    Room { name: "redgrease-py", rooms: &["redgrease-core", "redgrease-filecache"], outside: None, tests_may_use: &[] },
+    Room {
+        name: "redgrease-cli",
+        rooms: &["redgrease-core", "redgrease-filecache"],
+        outside: None,
+        tests_may_use: &[],
+    },
     Room { name: "xtask", rooms: &[], outside: None, tests_may_use: &[] },
 ];
 
@@ -133,8 +139,8 @@ mod tests {
         assert_eq!(
             house(&[("libc", false), ("proptest", false)], &[], &[]),
             [
-                "redgrease-core depends on libc; it may use thiserror",
-                "redgrease-core depends on proptest; it may use thiserror"
+                "redgrease-core depends on libc; it may use serde, thiserror",
+                "redgrease-core depends on proptest; it may use serde, thiserror"
             ]
         );
     }
@@ -151,7 +157,7 @@ mod tests {
     fn nobody_depends_on_the_module() {
         assert_eq!(
             house(&[], &[], &[("redgrease-module", false)]),
-            ["redgrease-cli depends on redgrease-module; it may use redgrease-core"]
+            ["redgrease-cli depends on redgrease-module; it may use redgrease-core, redgrease-filecache"]
         );
     }
 

@@ -9,10 +9,12 @@
 //! - [`schedule`]: which execution may be sent to which worker;
 //! - [`pool`]: how many workers are kept, leased and replaced;
 //! - [`render`]: how a result looks to a client;
+//! - [`cache`]: the rules of the file cache;
 //! - [`id`], [`pattern`]: identifiers and the matching of names.
 //!
 //! It must not know Redis, Python, threads, clocks or I/O: time and randomness come in as values.
 
+pub mod cache;
 pub mod codec;
 pub mod command;
 pub mod execution;

@@ -1,0 +1,844 @@
+//! The state machine behind the operations of [`protocol`](super::protocol).
+//!
+//! Two implementations of one set of rules exist, on purpose: the scripts that run inside a server, and this one. This one
+//! is what the simulation checks, what the scripts are compared with (random operations, equal answers), and the index of
+//! caches without a server.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::protocol::{
+    Answer, Audit, Bounds, Choice, Doomed, GRACE, Held, HeldKind, Info, MAX_PLACES, Mode, Op, PLACE, Reply, Request,
+    SLICE, Session, Token, WINDOW,
+};
+use super::{Digest, Entry, Key, Micros};
+
+/// All that is known about one cache.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Index {
+    head: Option<Head>,
+    entries: BTreeMap<Key, Entry>,
+    /// When an entry was last used; pinned ones are not in it.
+    used: BTreeMap<Key, Micros>,
+    order: BTreeSet<(Micros, Key)>,
+    ending: BTreeSet<(Micros, Key)>,
+    writers: BTreeMap<Key, Writer>,
+    places: BTreeMap<Key, Vec<Place>>,
+    pins: BTreeMap<Key, Vec<Pin>>,
+    sessions: BTreeMap<u64, Life>,
+    /// By fence: files that are no longer content and not known to be unlinked.
+    garbage: BTreeMap<u64, Garbage>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Head {
+    cache: u64,
+    instance: u64,
+    builder: Option<u64>,
+    bounds: Bounds,
+    bytes: u64,
+    reserved: u64,
+    garbage: u64,
+    fence: u64,
+    evicted: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Writer {
+    token: Token,
+    fence: u64,
+    reserved: u64,
+    since: Micros,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Place {
+    token: Token,
+    until: Micros,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Pin {
+    token: Token,
+    fence: u64,
+    since: Micros,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Life {
+    until: Micros,
+    owner: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Garbage {
+    at: Micros,
+    key: Key,
+    entry: Entry,
+}
+
+/// Why somebody is not answered with what it asked for.
+type Refusal = Reply;
+
+impl Index {
+    /// Answers one operation at the time `now`.
+    pub fn apply(&mut self, now: Micros, request: &Request) -> Answer {
+        let mut step = Step { index: self, now, doomed: Vec::new() };
+        let reply = step.gate(request).unwrap_or_else(|| step.run(request));
+        Answer { reply, doomed: step.doomed }
+    }
+
+    /// Whether an operation changes nothing, so that nobody else needs to hear of it.
+    pub fn is_silent(op: &Op) -> bool {
+        matches!(op, Op::Open { .. } | Op::Peek { .. } | Op::Alive { .. } | Op::Info | Op::Audit { mend: false })
+    }
+
+    /// Up to `count` entries behind `after`, and when they were last used.
+    pub fn page(&self, after: Option<&Key>, count: usize) -> Vec<(Key, Entry, Option<Micros>)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        let page = self.entries.range::<Key, _>((from, Unbounded)).take(count);
+        page.map(|(key, entry)| (key.clone(), entry.clone(), self.used.get(key).copied())).collect()
+    }
+
+    /// All leases, those of dead sessions included.
+    pub fn held(&self) -> Vec<Held> {
+        let writers = self.writers.iter().map(|(key, writer)| Held {
+            key: key.clone(),
+            token: writer.token,
+            fence: writer.fence,
+            since: writer.since,
+            kind: HeldKind::Writer,
+        });
+        let readers = self.pins.iter().flat_map(|(key, pins)| {
+            pins.iter().map(|pin| Held {
+                key: key.clone(),
+                token: pin.token,
+                fence: pin.fence,
+                since: pin.since,
+                kind: HeldKind::Reader,
+            })
+        });
+        let waiting = self.places.iter().flat_map(|(key, places)| {
+            places.iter().map(|place| Held {
+                key: key.clone(),
+                token: place.token,
+                fence: 0,
+                since: 0,
+                kind: HeldKind::Waiting,
+            })
+        });
+        writers.chain(readers).chain(waiting).collect()
+    }
+
+    /// Sessions with the time until which they live and who they are.
+    pub fn sessions(&self) -> impl Iterator<Item = (u64, Micros, &str)> {
+        self.sessions.iter().map(|(id, life)| (*id, life.until, life.owner.as_str()))
+    }
+
+    /// The entry of a key, whatever its time.
+    pub fn entry(&self, key: &[u8]) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+}
+
+/// One operation under way.
+struct Step<'a> {
+    index: &'a mut Index,
+    now: Micros,
+    doomed: Vec<Doomed>,
+}
+
+impl Step<'_> {
+    /// Who may not pass, whatever the operation.
+    fn gate(&self, request: &Request) -> Option<Refusal> {
+        if let Op::Rebuild { wipe, .. } = &request.op {
+            return match &self.index.head {
+                Some(head) if head.cache != request.cache && !wipe => Some(Reply::Foreign { cache: head.cache }),
+                _ => None,
+            };
+        }
+        let Some(head) = &self.index.head else { return Some(Reply::Lost) };
+        if head.cache != request.cache {
+            return Some(Reply::Foreign { cache: head.cache });
+        }
+        match request.op {
+            Op::Restore { .. } | Op::Finish { .. } | Op::Renew { .. } | Op::Close { .. } => None,
+            _ => head.builder.map(|_| Reply::Rebuilding),
+        }
+    }
+
+    fn run(&mut self, request: &Request) -> Reply {
+        match &request.op {
+            Op::Open { instance } => {
+                if self.head().instance == *instance {
+                    Reply::Done
+                } else {
+                    Reply::Changed
+                }
+            }
+            Op::Lookup { key, pin } => self.lookup(key, pin.as_ref()),
+            Op::Peek { key } => self.peek(key),
+            Op::Acquire { key, token, session, mode, reserve, wait, hit, releases } => {
+                self.release_all(releases);
+                let wish = Wish { token: *token, session, mode: *mode, reserve: *reserve, wait: *wait, hit: *hit };
+                self.acquire(key, &wish).unwrap_or_else(|refusal| refusal)
+            }
+            Op::Reserve { key, token, bytes } => self.reserve(key, *token, *bytes).unwrap_or_else(|refusal| refusal),
+            Op::Commit { key, token, mode, entry, unlinked, pin } => {
+                self.forget(unlinked);
+                let reply = self.commit(key, *token, *mode, entry).unwrap_or_else(|refusal| refusal);
+                if *pin && matches!(reply, Reply::Committed(_)) {
+                    self.add_pin(key, *token, entry.fence);
+                }
+                reply
+            }
+            Op::Abort { key, token } => {
+                self.leave(key, *token);
+                match self.index.writers.get(key) {
+                    Some(writer) if writer.token == *token => {
+                        self.drop_writer(key);
+                        Reply::Done
+                    }
+                    _ => Reply::Missing,
+                }
+            }
+            Op::Release { leases } => {
+                self.release_all(leases);
+                Reply::Done
+            }
+            Op::Remove { key, fence, .. } => match self.index.entries.get(key) {
+                Some(entry) if fence.is_none_or(|fence| fence == entry.fence) => {
+                    self.claim(key);
+                    Reply::Done
+                }
+                _ => Reply::Missing,
+            },
+            Op::Touch { key, ttl } => self.touch(key, *ttl),
+            Op::Pin { key, pinned } => self.pin(key, *pinned),
+            Op::Renew { session, unlinked } => {
+                self.forget(unlinked);
+                self.ensure(&Session { new: false, ..session.clone() }).err().unwrap_or(Reply::Done)
+            }
+            Op::Close { session } => {
+                self.index.sessions.remove(session);
+                Reply::Done
+            }
+            Op::Evict { choice } => self.evict(*choice),
+            Op::Sweep => self.sweep(),
+            Op::Judge { files } => {
+                Reply::Flags(files.iter().map(|(key, fence, digest)| self.is_garbage(key, *fence, *digest)).collect())
+            }
+            Op::Alive { sessions } => Reply::Flags(sessions.iter().map(|session| self.is_alive(*session)).collect()),
+            Op::Break { key } => {
+                self.index.places.remove(key);
+                if self.index.writers.contains_key(key) {
+                    self.drop_writer(key);
+                    Reply::Done
+                } else {
+                    Reply::Missing
+                }
+            }
+            Op::Configure { bounds } => {
+                self.head_mut().bounds = *bounds;
+                Reply::Done
+            }
+            Op::Info => Reply::Info(Box::new(self.info())),
+            Op::Audit { mend } => Reply::Audited(self.audit(*mend)),
+            Op::Rebuild { session, instance, bounds, wipe } => {
+                self.rebuild(request.cache, session, *instance, *bounds, *wipe).unwrap_or_else(|refusal| refusal)
+            }
+            Op::Restore { session, entries } => self.restore(*session, entries),
+            Op::Finish { session, instance } => {
+                if self.head().builder != Some(*session) {
+                    return Reply::LeaseLost;
+                }
+                let head = self.head_mut();
+                head.builder = None;
+                head.instance = *instance;
+                Reply::Done
+            }
+        }
+    }
+
+    fn head(&self) -> &Head {
+        self.index.head.as_ref().expect("the gate lets nobody pass without")
+    }
+
+    fn head_mut(&mut self) -> &mut Head {
+        self.index.head.as_mut().expect("the gate lets nobody pass without")
+    }
+
+    fn is_alive(&self, session: u64) -> bool {
+        self.index.sessions.get(&session).is_some_and(|life| life.until > self.now)
+    }
+
+    /// The session is heard of. One that was silent for too long does not come back.
+    fn ensure(&mut self, session: &Session) -> Result<(), Refusal> {
+        let until = self.now + session.lease;
+        match self.index.sessions.get_mut(&session.id) {
+            Some(life) if life.until > self.now => life.until = until,
+            None if session.new => {
+                self.index.sessions.insert(session.id, Life { until, owner: session.owner.clone() });
+            }
+            _ => return Err(Reply::SessionLost),
+        }
+        Ok(())
+    }
+
+    fn is_over(&self, key: &Key, entry: &Entry) -> bool {
+        let idle = self.head().bounds.max_idle;
+        entry.is_expired(self.now) || (idle > 0 && self.index.used.get(key).is_some_and(|used| used + idle <= self.now))
+    }
+
+    /// The content of a key, after taking it away if its time is over.
+    fn current(&mut self, key: &Key) -> Option<Entry> {
+        let entry = self.index.entries.get(key)?;
+        if self.is_over(key, entry) {
+            self.claim(key);
+            self.head_mut().evicted += 1;
+            return None;
+        }
+        Some(entry.clone())
+    }
+
+    fn use_now(&mut self, key: &Key) {
+        if let Some(used) = self.index.used.get_mut(key) {
+            self.index.order.remove(&(*used, key.clone()));
+            *used = self.now;
+            self.index.order.insert((self.now, key.clone()));
+        }
+    }
+
+    /// Takes an entry out of the index; its file is garbage from now on.
+    fn claim(&mut self, key: &Key) {
+        let Some(entry) = self.index.entries.remove(key) else { return };
+        if let Some(used) = self.index.used.remove(key) {
+            self.index.order.remove(&(used, key.clone()));
+        }
+        self.index.ending.remove(&(entry.expires, key.clone()));
+        let head = self.head_mut();
+        head.bytes -= entry.size;
+        head.garbage += entry.size;
+        if !self.has_reader(key, Some(entry.fence)) {
+            self.doomed.push(Doomed { key: key.clone(), entry: entry.clone() });
+        }
+        self.index.garbage.insert(entry.fence, Garbage { at: self.now, key: key.clone(), entry });
+    }
+
+    fn has_reader(&self, key: &Key, fence: Option<u64>) -> bool {
+        self.index.pins.get(key).is_some_and(|pins| {
+            pins.iter().any(|pin| fence.is_none_or(|fence| fence == pin.fence) && self.is_alive(pin.token.session))
+        })
+    }
+
+    fn forget(&mut self, unlinked: &[u64]) {
+        for fence in unlinked {
+            if let Some(garbage) = self.index.garbage.remove(fence) {
+                self.head_mut().garbage -= garbage.entry.size;
+            }
+        }
+    }
+
+    fn lookup(&mut self, key: &Key, pin: Option<&(Token, Session)>) -> Reply {
+        let Some(entry) = self.current(key) else { return self.absent(key) };
+        if let Some((token, session)) = pin {
+            match self.ensure(session) {
+                Ok(()) => self.add_pin(key, *token, entry.fence),
+                Err(refusal) => return refusal,
+            }
+        }
+        self.use_now(key);
+        Reply::Hit(entry)
+    }
+
+    fn absent(&self, key: &Key) -> Reply {
+        match self.index.writers.get(key) {
+            Some(writer) if self.is_alive(writer.token.session) => Reply::Busy { session: Some(writer.token.session) },
+            _ => Reply::Missing,
+        }
+    }
+
+    fn peek(&self, key: &Key) -> Reply {
+        match self.index.entries.get(key) {
+            Some(entry) if !self.is_over(key, entry) => Reply::Hit(entry.clone()),
+            _ => self.absent(key),
+        }
+    }
+
+    fn add_pin(&mut self, key: &Key, token: Token, fence: u64) {
+        let since = self.now;
+        let pins = self.index.pins.entry(key.clone()).or_default();
+        if pins.iter().all(|pin| pin.token != token) {
+            pins.push(Pin { token, fence, since });
+        }
+    }
+
+    fn acquire(&mut self, key: &Key, wish: &Wish<'_>) -> Result<Reply, Refusal> {
+        let present = self.current(key);
+        if let Some(entry) = &present
+            && (wish.hit || wish.mode == Mode::Create)
+        {
+            self.leave(key, wish.token);
+            if !wish.hit {
+                return Err(Reply::Exists);
+            }
+            self.ensure(wish.session)?;
+            self.add_pin(key, wish.token, entry.fence);
+            self.use_now(key);
+            return Ok(Reply::Hit(entry.clone()));
+        }
+        self.refuse_giants(wish.reserve)?;
+        self.ensure(wish.session)?;
+        match self.index.writers.get(key) {
+            Some(writer) if writer.token == wish.token => return Ok(Reply::Granted { fence: writer.fence }),
+            Some(writer) if self.is_alive(writer.token.session) => {
+                let session = Some(writer.token.session);
+                self.keep_place(key, wish);
+                return Err(Reply::Busy { session });
+            }
+            Some(_) => self.drop_writer(key),
+            None => {}
+        }
+        self.prune_places(key);
+        let first = self.index.places.get(key).and_then(|places| places.first());
+        if first.is_some_and(|place| place.token != wish.token) {
+            self.keep_place(key, wish);
+            return Err(Reply::Busy { session: None });
+        }
+        self.make_room(wish.reserve, u64::from(present.is_none()), None)?;
+        self.leave(key, wish.token);
+        let (now, head) = (self.now, self.head_mut());
+        head.fence = now.max(head.fence + 1);
+        head.reserved += wish.reserve;
+        let fence = head.fence;
+        self.index.writers.insert(key.clone(), Writer { token: wish.token, fence, reserved: wish.reserve, since: now });
+        Ok(Reply::Granted { fence })
+    }
+
+    fn refuse_giants(&self, bytes: u64) -> Result<(), Refusal> {
+        let limit = self.head().bounds.largest_entry();
+        if limit > 0 && bytes > limit { Err(Reply::TooLarge { limit }) } else { Ok(()) }
+    }
+
+    fn keep_place(&mut self, key: &Key, wish: &Wish<'_>) {
+        if !wish.wait {
+            return;
+        }
+        let until = self.now + PLACE;
+        let places = self.index.places.entry(key.clone()).or_default();
+        let is_full = places.len() >= MAX_PLACES;
+        match places.iter_mut().find(|place| place.token == wish.token) {
+            Some(place) => place.until = until,
+            None if !is_full => places.push(Place { token: wish.token, until }),
+            None => {}
+        }
+    }
+
+    fn prune_places(&mut self, key: &Key) {
+        let now = self.now;
+        self.change_places(key, |place| place.until > now);
+    }
+
+    fn leave(&mut self, key: &Key, token: Token) {
+        self.change_places(key, |place| place.token != token);
+    }
+
+    fn change_places(&mut self, key: &Key, keep: impl Fn(&Place) -> bool) {
+        if let Some(places) = self.index.places.get_mut(key) {
+            places.retain(keep);
+            if places.is_empty() {
+                self.index.places.remove(key);
+            }
+        }
+    }
+
+    fn drop_writer(&mut self, key: &Key) {
+        if let Some(writer) = self.index.writers.remove(key) {
+            self.head_mut().reserved -= writer.reserved;
+        }
+    }
+
+    /// Takes the oldest entries out until so much more fits.
+    fn make_room(&mut self, bytes: u64, entries: u64, keep: Option<&Key>) -> Result<(), Refusal> {
+        if self.fits(bytes, entries) {
+            return Ok(());
+        }
+        let goal = self.goal(bytes, entries);
+        let oldest: Vec<Key> = self.index.order.iter().take(WINDOW).map(|(_, key)| key.clone()).collect();
+        let mut claimed = 0;
+        for key in oldest {
+            if claimed == SLICE || self.is_within(goal, bytes, entries) {
+                break;
+            }
+            if keep != Some(&key) && !self.has_reader(&key, None) {
+                self.claim(&key);
+                self.head_mut().evicted += 1;
+                claimed += 1;
+            }
+        }
+        if !self.fits(bytes, entries) {
+            self.drop_dead_writers();
+        }
+        if self.fits(bytes, entries) {
+            return Ok(());
+        }
+        Err(Reply::Full { limit: self.head().bounds.max_bytes })
+    }
+
+    fn fits(&self, bytes: u64, entries: u64) -> bool {
+        let bounds = self.head().bounds;
+        self.is_within((bounds.max_bytes, bounds.max_entries), bytes, entries)
+    }
+
+    fn is_within(&self, (max_bytes, max_entries): (u64, u64), bytes: u64, entries: u64) -> bool {
+        let head = self.head();
+        let count = (self.index.entries.len() + self.index.writers.len()) as u64;
+        (head.bounds.max_bytes == 0 || head.bytes + head.reserved + bytes <= max_bytes)
+            && (head.bounds.max_entries == 0 || count + entries <= max_entries)
+    }
+
+    /// How far to go: below the low marks, unless what comes in is itself above them.
+    fn goal(&self, bytes: u64, entries: u64) -> (u64, u64) {
+        let head = self.head();
+        let low = |bound: u64| bound / 1000 * head.bounds.low_mark + bound % 1000 * head.bounds.low_mark / 1000;
+        let goal = |bound: u64, coming: u64| if coming <= low(bound) { low(bound) } else { bound };
+        (
+            goal(head.bounds.max_bytes, head.reserved + bytes),
+            goal(head.bounds.max_entries, self.index.writers.len() as u64 + entries),
+        )
+    }
+
+    fn drop_dead_writers(&mut self) -> bool {
+        let dead: Vec<Key> = self
+            .index
+            .writers
+            .iter()
+            .filter(|(_, writer)| !self.is_alive(writer.token.session))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in &dead {
+            self.drop_writer(key);
+        }
+        !dead.is_empty()
+    }
+
+    fn reserve(&mut self, key: &Key, token: Token, bytes: u64) -> Result<Reply, Refusal> {
+        let reserved = match self.index.writers.get(key) {
+            Some(writer) if writer.token == token => writer.reserved,
+            _ => return Err(Reply::LeaseLost),
+        };
+        self.refuse_giants(bytes)?;
+        if bytes > reserved {
+            self.make_room(bytes - reserved, 0, None)?;
+            // Making room may have found the session dead.
+            let writer = self.index.writers.get_mut(key).ok_or(Reply::LeaseLost)?;
+            writer.reserved = bytes;
+            self.head_mut().reserved += bytes - reserved;
+        }
+        Ok(Reply::Done)
+    }
+
+    fn commit(&mut self, key: &Key, token: Token, mode: Mode, made: &Entry) -> Result<Reply, Refusal> {
+        if let Some(entry) = self.index.entries.get(key)
+            && entry.fence == made.fence
+        {
+            return Ok(Reply::Committed(entry.clone()));
+        }
+        match self.index.writers.get(key) {
+            Some(writer) if writer.token == token && writer.fence == made.fence => {}
+            _ => return Err(Reply::LeaseLost),
+        }
+        self.drop_writer(key);
+        self.refuse_giants(made.size)?;
+        if self.current(key).is_some() {
+            if mode == Mode::Create {
+                return Err(Reply::Exists);
+            }
+            self.claim(key);
+        }
+        let expires = self.end(made.ttl);
+        let entry = Entry { created: self.now, expires, pinned: false, ..made.clone() };
+        self.insert(key, entry.clone(), self.now);
+        // What is committed stays, also where nothing else can go.
+        let _ = self.make_room(0, 0, Some(key));
+        Ok(Reply::Committed(entry))
+    }
+
+    /// When something made now ends.
+    fn end(&self, ttl: Micros) -> Micros {
+        match (ttl, self.head().bounds.max_age) {
+            (0, 0) => 0,
+            (0, life) | (life, 0) => self.now + life,
+            (ttl, age) => self.now + ttl.min(age),
+        }
+    }
+
+    fn insert(&mut self, key: &Key, entry: Entry, used: Micros) {
+        self.head_mut().bytes += entry.size;
+        if entry.expires != 0 {
+            self.index.ending.insert((entry.expires, key.clone()));
+        }
+        self.index.used.insert(key.clone(), used);
+        self.index.order.insert((used, key.clone()));
+        self.index.entries.insert(key.clone(), entry);
+    }
+
+    fn release_all(&mut self, leases: &[(Key, Token)]) {
+        for (key, token) in leases {
+            self.release(key, *token);
+        }
+    }
+
+    fn release(&mut self, key: &Key, token: Token) {
+        self.leave(key, token);
+        if self.index.writers.get(key).is_some_and(|writer| writer.token == token) {
+            self.drop_writer(key);
+        }
+        let Some(pins) = self.index.pins.get_mut(key) else { return };
+        let Some(at) = pins.iter().position(|pin| pin.token == token) else { return };
+        let fence = pins.remove(at).fence;
+        if pins.is_empty() {
+            self.index.pins.remove(key);
+        }
+        if let Some(garbage) = self.index.garbage.get(&fence)
+            && !self.has_reader(key, Some(fence))
+        {
+            self.doomed.push(Doomed { key: key.clone(), entry: garbage.entry.clone() });
+        }
+    }
+
+    fn touch(&mut self, key: &Key, ttl: Option<Micros>) -> Reply {
+        if self.current(key).is_none() {
+            return Reply::Missing;
+        }
+        self.use_now(key);
+        if let Some(ttl) = ttl {
+            let expires = self.end(ttl);
+            let entry = self.index.entries.get_mut(key).expect("looked up above");
+            self.index.ending.remove(&(entry.expires, key.clone()));
+            entry.expires = expires;
+            if expires != 0 {
+                self.index.ending.insert((expires, key.clone()));
+            }
+        }
+        Reply::Done
+    }
+
+    fn pin(&mut self, key: &Key, pinned: bool) -> Reply {
+        if self.current(key).is_none() {
+            return Reply::Missing;
+        }
+        let entry = self.index.entries.get_mut(key).expect("looked up above");
+        if entry.pinned != pinned {
+            entry.pinned = pinned;
+            if pinned {
+                if let Some(used) = self.index.used.remove(key) {
+                    self.index.order.remove(&(used, key.clone()));
+                }
+            } else {
+                self.index.used.insert(key.clone(), self.now);
+                self.index.order.insert((self.now, key.clone()));
+            }
+        }
+        Reply::Done
+    }
+
+    fn evict(&mut self, choice: Choice) -> Reply {
+        let candidates: Vec<(Micros, Key)> = match choice {
+            Choice::Everything => self.index.entries.keys().take(SLICE).map(|key| (0, key.clone())).collect(),
+            _ => self.index.order.iter().take(WINDOW).cloned().collect(),
+        };
+        let mut claimed = 0;
+        for (used, key) in candidates {
+            let enough = match choice {
+                Choice::ToBytes(bytes) => self.head().bytes <= bytes,
+                Choice::UsedBefore(time) => used >= time,
+                Choice::Everything => false,
+            };
+            if enough || claimed == SLICE {
+                break;
+            }
+            if choice == Choice::Everything || !self.has_reader(&key, None) {
+                self.claim(&key);
+                self.head_mut().evicted += 1;
+                claimed += 1;
+            }
+        }
+        if claimed == SLICE { Reply::More } else { Reply::Done }
+    }
+
+    fn sweep(&mut self) -> Reply {
+        let now = self.now;
+        let mut more = false;
+        self.index.sessions.retain(|_, life| life.until > now);
+        self.drop_dead_writers();
+        for key in self.index.places.keys().cloned().collect::<Vec<_>>() {
+            self.prune_places(&key);
+        }
+        let sessions = &self.index.sessions;
+        self.index.pins.retain(|_, pins| {
+            pins.retain(|pin| sessions.contains_key(&pin.token.session));
+            !pins.is_empty()
+        });
+        let mut over: Vec<Key> = self
+            .index
+            .ending
+            .iter()
+            .take_while(|(end, _)| *end <= now)
+            .take(SLICE)
+            .map(|(_, key)| key.clone())
+            .collect();
+        more |= over.len() == SLICE;
+        let idle = self.head().bounds.max_idle;
+        if idle > 0 {
+            let unused = self.index.order.iter().take_while(|(used, _)| used + idle <= now).take(SLICE);
+            let unused: Vec<Key> = unused.map(|(_, key)| key.clone()).collect();
+            more |= unused.len() == SLICE;
+            over.extend(unused);
+        }
+        for key in over {
+            if self.index.entries.contains_key(&key) {
+                self.claim(&key);
+                self.head_mut().evicted += 1;
+            }
+        }
+        let before = self.doomed.len();
+        let _ = self.make_room(0, 0, None);
+        more |= self.doomed.len() - before == SLICE;
+        let left: Vec<u64> = self
+            .index
+            .garbage
+            .iter()
+            .filter(|(fence, garbage)| garbage.at + GRACE <= now && !self.has_reader(&garbage.key, Some(**fence)))
+            .take(SLICE)
+            .map(|(fence, _)| *fence)
+            .collect();
+        more |= left.len() == SLICE;
+        for fence in left {
+            let garbage = self.index.garbage.get_mut(&fence).expect("listed above");
+            garbage.at = now;
+            self.doomed.push(Doomed { key: garbage.key.clone(), entry: garbage.entry.clone() });
+        }
+        if more { Reply::More } else { Reply::Done }
+    }
+
+    fn is_garbage(&mut self, key: &Key, fence: u64, digest: Digest) -> bool {
+        let current = self.index.entries.get(key).is_some_and(|entry| entry.fence == fence && entry.digest == digest);
+        if current || self.index.garbage.contains_key(&fence) {
+            return false;
+        }
+        match self.index.writers.get(key) {
+            Some(writer) if writer.fence == fence => {
+                if self.is_alive(writer.token.session) {
+                    return false;
+                }
+                self.drop_writer(key);
+                true
+            }
+            _ => true,
+        }
+    }
+
+    fn info(&self) -> Info {
+        let (head, index) = (self.head(), &self.index);
+        Info {
+            bounds: head.bounds,
+            now: self.now,
+            entries: index.entries.len() as u64,
+            bytes: head.bytes,
+            reserved: head.reserved,
+            garbage: head.garbage,
+            sessions: index.sessions.len() as u64,
+            writers: index.writers.len() as u64,
+            readers: index.pins.len() as u64,
+            evicted: head.evicted,
+            fence: head.fence,
+        }
+    }
+
+    fn audit(&mut self, mend: bool) -> Audit {
+        let bytes = self.index.entries.values().map(|entry| entry.size).sum();
+        let reserved = self.index.writers.values().map(|writer| writer.reserved).sum();
+        let garbage = self.index.garbage.values().map(|garbage| garbage.entry.size).sum();
+        let unpinned = self.index.entries.iter().filter(|(_, entry)| !entry.pinned).map(|(key, _)| key);
+        let strays = unpinned.clone().filter(|key| !self.index.used.contains_key(*key)).count()
+            + self.index.order.iter().filter(|(_, key)| !self.index.entries.contains_key(key)).count();
+        let dead_leases = self.index.writers.values().filter(|writer| !self.is_alive(writer.token.session)).count()
+            + self.index.pins.values().flatten().filter(|pin| !self.is_alive(pin.token.session)).count();
+        let head = self.head_mut();
+        let audit = Audit {
+            bytes: (head.bytes, bytes),
+            reserved: (head.reserved, reserved),
+            garbage: (head.garbage, garbage),
+            strays: strays as u64,
+            dead_leases: dead_leases as u64,
+        };
+        if mend {
+            (head.bytes, head.reserved, head.garbage) = (bytes, reserved, garbage);
+        }
+        audit
+    }
+
+    fn rebuild(
+        &mut self,
+        cache: u64,
+        session: &Session,
+        instance: u64,
+        bounds: Bounds,
+        wipe: bool,
+    ) -> Result<Reply, Refusal> {
+        if wipe {
+            *self.index = Index::default();
+        }
+        let builder = match &self.index.head {
+            Some(head) if head.builder.is_none() && head.instance == instance => return Ok(Reply::Done),
+            Some(head) => head.builder,
+            None => None,
+        };
+        if builder.is_some_and(|builder| builder != session.id && self.is_alive(builder)) {
+            return Err(Reply::Rebuilding);
+        }
+        self.ensure(session)?;
+        let head = self.index.head.get_or_insert(Head {
+            cache,
+            instance: 0,
+            builder: None,
+            bounds,
+            bytes: 0,
+            reserved: 0,
+            garbage: 0,
+            fence: self.now,
+            evicted: 0,
+        });
+        head.builder = Some(session.id);
+        Ok(Reply::Granted { fence: head.fence })
+    }
+
+    fn restore(&mut self, session: u64, entries: &[(Key, Entry, Micros)]) -> Reply {
+        if self.head().builder != Some(session) {
+            return Reply::LeaseLost;
+        }
+        for (key, entry, used) in entries {
+            let head = self.head_mut();
+            head.fence = head.fence.max(entry.fence);
+            let newer = self.index.entries.get(key).is_none_or(|present| present.fence < entry.fence);
+            if newer && !self.index.garbage.contains_key(&entry.fence) && !entry.is_expired(self.now) {
+                self.claim(key);
+                self.insert(key, entry.clone(), (*used).min(self.now));
+            }
+        }
+        Reply::Done
+    }
+}
+
+/// What somebody who wants to write asks for.
+struct Wish<'a> {
+    token: Token,
+    session: &'a Session,
+    mode: Mode,
+    reserve: u64,
+    wait: bool,
+    hit: bool,
+}

@@ -1,0 +1,221 @@
+//! The names of files: safe for any key, and enough to make a lost index anew.
+//!
+//! `<shard>/<stem>~<fence>~<digest>[~t<ttl>][~m]`, numbers in lower-case hexadecimal. The stem is the key with everything
+//! but letters, digits, `_`, `-` and inner `.` written as `%XX`; of a key that would make it longer than [`STEM_BYTES`] it
+//! is `=` and the beginning. `~m` says that a *sidecar*, the name with [`SIDECAR`] behind it, holds the key and what the
+//! user said about the content. Two generations never share a name, because they never share a fence: neither on file
+//! systems that fold case nor for keys with the same beginning.
+
+use super::{Digest, Entry, Key, MAX_KEY_BYTES, Micros};
+
+/// Longest stem in bytes; a name then has at most 235, below the 255 that file systems take.
+pub const STEM_BYTES: usize = 160;
+
+/// What the name of a sidecar ends in.
+pub const SIDECAR: &str = ".meta";
+
+/// Number of shards, directories that the files are spread over.
+pub const SHARDS: u16 = 256;
+
+/// What a file's name says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The key; `None` when only the sidecar has it.
+    pub key: Option<Key>,
+    /// The fence of the lease that made it.
+    pub fence: u64,
+    /// Hash of the content.
+    pub digest: Digest,
+    /// How long it was to live; 0: for ever.
+    pub ttl: Micros,
+    /// Whether there is a sidecar.
+    pub sidecar: bool,
+}
+
+/// The shard of a key, as its directory is called: FNV-1a of the key, folded to 8 bits.
+pub fn shard(key: &[u8]) -> String {
+    let hash = key.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    shard_at(((hash >> 24) ^ (hash >> 16) ^ (hash >> 8) ^ hash) as u8 as u16)
+}
+
+/// The directory of the shard with this number, below [`SHARDS`].
+pub fn shard_at(number: u16) -> String {
+    format!("{number:02x}")
+}
+
+/// The stem of all names of a key, and whether the key can be read back from it.
+pub fn stem(key: &[u8]) -> (String, bool) {
+    let mut stem = String::with_capacity(key.len() + 8);
+    for (at, &byte) in key.iter().enumerate() {
+        let plain = byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') || (byte == b'.' && at > 0);
+        if plain {
+            stem.push(char::from(byte));
+        } else {
+            stem.push('%');
+            stem.push(char::from(HEX[usize::from(byte >> 4)]).to_ascii_uppercase());
+            stem.push(char::from(HEX[usize::from(byte & 15)]).to_ascii_uppercase());
+        }
+        if stem.len() > STEM_BYTES {
+            stem.insert(0, '=');
+            stem.truncate(STEM_BYTES);
+            return (stem, false);
+        }
+    }
+    (stem, true)
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// Whether the file of this entry has a sidecar.
+pub fn has_sidecar(key: &[u8], entry: &Entry) -> bool {
+    !entry.metadata.is_empty() || !stem(key).1
+}
+
+/// The name of an entry's file, its shard's directory included.
+pub fn file_name(key: &[u8], entry: &Entry) -> String {
+    let (stem, readable) = stem(key);
+    let mut name = format!("{}/{stem}~{:016x}~", shard(key), entry.fence);
+    for byte in entry.digest {
+        name.push(char::from(HEX[usize::from(byte >> 4)]));
+        name.push(char::from(HEX[usize::from(byte & 15)]));
+    }
+    if entry.ttl != 0 {
+        name.push_str(&format!("~t{:x}", entry.ttl));
+    }
+    if !entry.metadata.is_empty() || !readable {
+        name.push_str("~m");
+    }
+    name
+}
+
+/// Reads a name without its directory; `None`: we did not make it.
+pub fn parse(name: &str) -> Option<Named> {
+    let mut parts = name.split('~');
+    let key = unescape(parts.next()?)?;
+    let fence = parse_hex(parts.next().filter(|part| part.len() == 16)?)?;
+    let digest = parts.next().filter(|part| part.len() == 32)?;
+    let [high, low] = [parse_hex(digest.get(..16)?)?, parse_hex(digest.get(16..)?)?];
+    let mut named = Named { key, fence, digest: [0; 16], ttl: 0, sidecar: false };
+    named.digest[..8].copy_from_slice(&high.to_be_bytes());
+    named.digest[8..].copy_from_slice(&low.to_be_bytes());
+    for part in parts {
+        match part.strip_prefix('t') {
+            Some(ttl) if named.ttl == 0 && !named.sidecar => named.ttl = parse_hex(ttl).filter(|ttl| *ttl > 0)?,
+            None if part == "m" && !named.sidecar => named.sidecar = true,
+            _ => return None,
+        }
+    }
+    (named.sidecar || named.key.is_some()).then_some(named)
+}
+
+/// Lower-case digits only, so that every name has one spelling.
+fn parse_hex(text: &str) -> Option<u64> {
+    let canonical = text.bytes().all(|byte| HEX.contains(&byte));
+    if canonical { u64::from_str_radix(text, 16).ok() } else { None }
+}
+
+/// The key behind a stem: `None` when it is none, `Some(None)` when it is only the beginning of one.
+fn unescape(stem: &str) -> Option<Option<Key>> {
+    if stem.starts_with('=') {
+        return (stem.len() == STEM_BYTES).then_some(None);
+    }
+    let mut key = Vec::with_capacity(stem.len());
+    let mut bytes = stem.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_lowercase());
+            key.push((digit(bytes.next()?)? * 16 + digit(bytes.next()?)?) as u8);
+        } else {
+            key.push(byte);
+        }
+    }
+    // One spelling for every key, and none that is too long.
+    (!key.is_empty() && key.len() <= MAX_KEY_BYTES && self::stem(&key) == (stem.to_owned(), true)).then_some(Some(key))
+}
+
+/// The name of the temporary file of a writer.
+pub fn temporary(token: super::protocol::Token) -> String {
+    format!("{:016x}-{:016x}", token.session, token.number)
+}
+
+/// The session whose temporary file this is; `None`: we did not make it.
+pub fn session_of_temporary(name: &str) -> Option<u64> {
+    let (session, number) = name.strip_suffix(SIDECAR).unwrap_or(name).split_once('-')?;
+    (session.len() == 16 && number.len() == 16 && parse_hex(number).is_some()).then(|| parse_hex(session))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entry(fence: u64, digest: Digest, ttl: Micros, metadata: Vec<u8>) -> Entry {
+        Entry { fence, size: 1, created: 2, expires: 3, ttl, pinned: false, digest, metadata }
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_says_what_was_put_into_it(
+            key in proptest::collection::vec(any::<u8>(), 1..300), fence: u64, digest: Digest, ttl: u64,
+            metadata in proptest::collection::vec(any::<u8>(), 0..2),
+        ) {
+            let path = file_name(&key, &entry(fence, digest, ttl, metadata.clone()));
+            let (directory, name) = path.split_once('/').unwrap();
+            prop_assert_eq!(directory, shard(&key));
+            prop_assert!(name.len() + SIDECAR.len() <= 255 && !name.contains('/') && !name.starts_with('.'));
+            prop_assert!(name.bytes().all(|byte| byte.is_ascii_graphic()));
+            let named = parse(name).unwrap();
+            let readable = stem(&key).1;
+            prop_assert_eq!(&named.key, &readable.then_some(key));
+            prop_assert_eq!((named.fence, named.digest, named.ttl), (fence, digest, ttl));
+            prop_assert_eq!(named.sidecar, !metadata.is_empty() || !readable);
+        }
+
+        #[test]
+        fn whatever_lies_in_the_directory_is_read_without_panic(name: String) {
+            let _ = parse(&name);
+            let _ = session_of_temporary(&name);
+        }
+
+        #[test]
+        fn a_name_that_is_read_is_the_one_we_would_write(name in "[a%=A0~.]{0,6}~[0-9a-f]{16}~[0-9a-f]{32}(~t[0-9a-f]{1,3})?(~m)?") {
+            if let Some(Named { key: Some(key), fence, digest, ttl, sidecar }) = parse(&name) {
+                let metadata = if sidecar { vec![1] } else { vec![] };
+                let path = file_name(&key, &entry(fence, digest, ttl, metadata));
+                // `t0` and `t01` are refused or written the same; long spellings of a number never pass.
+                prop_assert_eq!(path.split_once('/').unwrap().1.len() <= name.len(), true);
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_keys_stay_inside() {
+        for (key, expected) in [
+            (&b".."[..], "%2E."),
+            (b".hidden", "%2Ehidden"),
+            (b"a/../b", "a%2F..%2Fb"),
+            (b"nul\0", "nul%00"),
+            (b"new\nline", "new%0Aline"),
+            ("Ā".as_bytes(), "%C4%80"),
+            (b"a~b%=", "a%7Eb%25%3D"),
+            (b"CON", "CON"),
+        ] {
+            assert_eq!(stem(key), (expected.to_owned(), true));
+        }
+        let (long, readable) = stem(&[b'/'; 4096]);
+        assert!(long.len() == STEM_BYTES && long.starts_with("=%2F") && !readable);
+    }
+
+    #[test]
+    fn names_of_others_are_not_ours() {
+        for name in ["", "a", "a~1~2", ".nfs0001", "a~0000000000000001~short", "a~000000000000000G~0", "~~", "=x~1~2~m"]
+        {
+            assert_eq!(parse(name), None, "{name}");
+        }
+        assert_eq!(session_of_temporary("0000000000000001-0000000000000002"), Some(1));
+        assert_eq!(session_of_temporary("0000000000000001-0000000000000002.meta"), Some(1));
+        for name in ["", "1-2", "000000000000000x-0000000000000002"] {
+            assert_eq!(session_of_temporary(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,551 @@
+//! The face for tasks: as [`crate::FileCache`], on tokio.
+//!
+//! A future that is dropped before it is done gives back what it held: leases, places in queues, temporary files.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use event_listener::EventListener;
+use redgrease_core::cache::name::SHARDS;
+use redgrease_core::cache::protocol::{Answer, Mode, Op, Request};
+use redgrease_core::cache::{Entry, Key};
+
+use crate::cache::{BUFFER, CHORE_DELAY, CHORE_RETRY, Cursor, Handle, SHARDS_PER_ROUND};
+use crate::disk::Directory;
+use crate::edge::{Disk, Edge, Leases, Outage, Page};
+use crate::engine::{self, Doing, Draft, Engine, Hold, Opened, check_key};
+use crate::error::{BoxError, Cause, Error, Result};
+use crate::opening::{self, Prepared};
+use crate::options::{Options, Put};
+use crate::report::{Evict, Evicted, Info, Lock, Maintained, Outcome, Stat, Stats};
+use crate::store::journal::Journal;
+use crate::store::redis::{Asynchronous, Server};
+use crate::wake::Wake;
+
+/// A cache of files, for tasks. See [`crate::FileCache`]; it has to be opened and used on a tokio runtime.
+#[derive(Clone)]
+pub struct FileCache {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Engine<World>,
+    prepared: Prepared,
+    options: Options,
+    shard: AtomicU16,
+}
+
+/// The real world, for tasks.
+struct World {
+    directory: Arc<Directory>,
+    index: Index,
+    began: Instant,
+    wake: Option<Wake>,
+}
+
+enum Index {
+    Server(Box<Asynchronous>),
+    File(Arc<Journal>, u64),
+}
+
+/// Runs something that blocks where that disturbs nobody.
+async fn aside<R: Send + 'static>(job: impl FnOnce() -> R + Send + 'static) -> R {
+    match tokio::task::spawn_blocking(job).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is being shut down: this task will not be polled again either.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+impl Edge for World {
+    type Disk = Directory;
+
+    async fn ask(&self, request: Request) -> Result<Answer, Outage> {
+        match &self.index {
+            Index::Server(server) => server.ask(&request).await,
+            Index::File(journal, _) => {
+                let journal = Arc::clone(journal);
+                aside(move || journal.ask(&request)).await
+            }
+        }
+    }
+
+    async fn page(&self, cursor: Option<Vec<u8>>, count: usize) -> Result<Page, Outage> {
+        match &self.index {
+            Index::Server(server) => server.page(cursor, count).await,
+            Index::File(journal, _) => {
+                let journal = Arc::clone(journal);
+                aside(move || journal.page(cursor, count)).await
+            }
+        }
+    }
+
+    async fn leases(&self) -> Result<Leases, Outage> {
+        match &self.index {
+            Index::Server(server) => server.leases().await,
+            Index::File(journal, _) => {
+                let journal = Arc::clone(journal);
+                aside(move || journal.leases()).await
+            }
+        }
+    }
+
+    fn instance(&self) -> u64 {
+        match &self.index {
+            Index::Server(server) => server.server.instance(),
+            Index::File(_, instance) => *instance,
+        }
+    }
+
+    async fn on_disk<R: Send + 'static>(&self, job: impl FnOnce(&Directory) -> R + Send + 'static) -> R {
+        let directory = Arc::clone(&self.directory);
+        aside(move || job(&directory)).await
+    }
+
+    async fn pause(&self, event: EventListener, longest: Duration) {
+        let _ = tokio::time::timeout(longest, event).await;
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn random(&self) -> u64 {
+        fastrand::u64(..)
+    }
+
+    fn listen(&self) {
+        self.wake.iter().for_each(Wake::listen);
+    }
+}
+
+impl FileCache {
+    /// Opens a cache; makes it if the directory is empty or not there.
+    ///
+    /// # Errors
+    /// As [`crate::FileCache::open`].
+    pub async fn open(options: Options) -> Result<Self> {
+        let given = options.clone();
+        let prepared = aside(move || opening::prepare(&given)).await?;
+        let directory = Arc::clone(&prepared.directory);
+        let (index, wake) = match &options.url {
+            Some(url) => {
+                let server = Asynchronous::new(Server::new(url, &options)?);
+                let _ = server.ping().await;
+                (Index::Server(Box::new(server)), Some(Wake::new(&options)))
+            }
+            None => {
+                let journal = Journal::open(Arc::clone(&directory)).map_err(|error| Error::io("open", None, error))?;
+                (Index::File(Arc::new(journal), Journal::instance()), None)
+            }
+        };
+        let world = World { directory, index, began: Instant::now(), wake };
+        let engine = Engine::new(world, prepared.rules.clone(), prepared.cache);
+        engine.edge.wake.iter().for_each(|wake| wake.deliver_to(&engine.flights));
+        let inner = Arc::new(Inner { engine, prepared, options, shard: AtomicU16::new(fastrand::u16(..SHARDS)) });
+        inner.prepared.arrive(&inner.engine, &inner.options).await?;
+        if !inner.options.read_only {
+            Inner::keep(&inner);
+            inner.prepared.take_in(&inner.engine, &inner.options).await?;
+        }
+        Ok(Self { inner })
+    }
+
+    /// How it was opened.
+    pub fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
+    fn writable(&self, operation: &'static str, key: &[u8]) -> Result<&Engine<World>> {
+        check_key(operation, key)?;
+        if self.inner.options.read_only {
+            return Err(Error::new(operation, Some(key), Cause::Denied("the cache was opened read-only".to_owned())));
+        }
+        Ok(&self.inner.engine)
+    }
+
+    /// As [`crate::FileCache::read`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn read(&self, key: impl AsRef<[u8]>, timeout: Duration) -> Result<Vec<u8>> {
+        let key = key.as_ref();
+        check_key("read", key)?;
+        self.inner.engine.read(Doing::to("read", key), timeout).await
+    }
+
+    /// As [`crate::FileCache::open_read`]. Reading from the handle blocks as long as the disk takes.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_read(&self, key: impl AsRef<[u8]>, timeout: Duration) -> Result<Handle> {
+        let key = key.as_ref();
+        check_key("open_read", key)?;
+        let opened = self.inner.engine.open(Doing::to("open_read", key), true, timeout).await?;
+        Ok(self.inner.handle(key, opened))
+    }
+
+    /// As [`crate::FileCache::exists`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn exists(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.stat(key).await?.is_some())
+    }
+
+    /// As [`crate::FileCache::stat`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn stat(&self, key: impl AsRef<[u8]>) -> Result<Option<Stat>> {
+        let key = key.as_ref();
+        check_key("stat", key)?;
+        let entry = self.inner.engine.peek(Doing::to("stat", key)).await?;
+        Ok(entry.map(|entry| Stat::new(key, &entry, None)))
+    }
+
+    /// As [`crate::FileCache::write`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn write(&self, key: impl AsRef<[u8]>, content: Vec<u8>, put: &Put) -> Result<Stat> {
+        self.put("write", Mode::Create, key.as_ref(), content, put).await
+    }
+
+    /// As [`crate::FileCache::replace`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn replace(&self, key: impl AsRef<[u8]>, content: Vec<u8>, put: &Put) -> Result<Stat> {
+        self.put("replace", Mode::Replace, key.as_ref(), content, put).await
+    }
+
+    async fn put(&self, operation: &'static str, mode: Mode, key: &[u8], content: Vec<u8>, put: &Put) -> Result<Stat> {
+        let engine = self.writable(operation, key)?;
+        let entry = engine.put(Doing::to(operation, key), mode, content, put).await?;
+        Ok(Stat::new(key, &entry, None))
+    }
+
+    /// As [`crate::FileCache::open_write`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_write(&self, key: impl AsRef<[u8]>, put: &Put) -> Result<Writer> {
+        self.begin_writing("open_write", Mode::Create, key.as_ref(), put).await
+    }
+
+    /// As [`crate::FileCache::open_replace`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_replace(&self, key: impl AsRef<[u8]>, put: &Put) -> Result<Writer> {
+        self.begin_writing("open_replace", Mode::Replace, key.as_ref(), put).await
+    }
+
+    async fn begin_writing(&self, operation: &'static str, mode: Mode, key: &[u8], put: &Put) -> Result<Writer> {
+        match self.writable(operation, key)?.begin(Doing::to(operation, key), mode, false, put).await? {
+            engine::Begun::Draft(draft) => Ok(Writer::new(&self.inner, operation, *draft)),
+            engine::Begun::Hit { .. } => unreachable!("nobody asked for hits"),
+        }
+    }
+
+    /// As [`crate::FileCache::begin`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn begin(&self, key: impl AsRef<[u8]>, put: &Put) -> Result<Begun> {
+        self.begin_or_hit("begin", key.as_ref(), put).await
+    }
+
+    async fn begin_or_hit(&self, operation: &'static str, key: &[u8], put: &Put) -> Result<Begun> {
+        let engine = self.writable(operation, key)?;
+        Ok(match engine.begin(Doing::to(operation, key), Mode::Create, true, put).await? {
+            engine::Begun::Draft(draft) => Begun::Create(Box::new(Writer::new(&self.inner, operation, *draft))),
+            engine::Begun::Hit { opened, waited } => {
+                let outcome = if waited { Outcome::Waited } else { Outcome::Hit };
+                Begun::Hit(Box::new(self.inner.handle(key, opened)), outcome)
+            }
+        })
+    }
+
+    /// As [`crate::FileCache::get_or_create`]; the producer takes the writer and gives it back when it is done.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn get_or_create<F, P>(&self, key: impl AsRef<[u8]>, put: &Put, producer: P) -> Result<(Handle, Outcome)>
+    where
+        P: FnOnce(Writer) -> F,
+        F: Future<Output = Result<Writer, BoxError>>,
+    {
+        let key = key.as_ref();
+        match self.begin_or_hit("get_or_create", key, put).await? {
+            Begun::Hit(handle, outcome) => Ok((*handle, outcome)),
+            Begun::Create(writer) => match producer(*writer).await {
+                Ok(writer) => Ok((writer.commit_and_open().await?, Outcome::Created)),
+                Err(error) => Err(Error::new("get_or_create", Some(key), Cause::Producer(error))),
+            },
+        }
+    }
+
+    /// As [`crate::FileCache::delete`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        let key = key.as_ref();
+        self.writable("delete", key)?.delete(Doing::to("delete", key)).await
+    }
+
+    /// As [`crate::FileCache::touch`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Option<Duration>) -> Result<bool> {
+        let key = key.as_ref();
+        let op = Op::Touch { key: key.to_vec(), ttl: ttl.map(crate::options::micros) };
+        self.writable("touch", key)?.done_or_missing(Doing::to("touch", key), op).await
+    }
+
+    /// As [`crate::FileCache::pin`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn pin(&self, key: impl AsRef<[u8]>, pinned: bool) -> Result<bool> {
+        let key = key.as_ref();
+        let op = Op::Pin { key: key.to_vec(), pinned };
+        self.writable("pin", key)?.done_or_missing(Doing::to("pin", key), op).await
+    }
+
+    /// As [`crate::FileCache::list`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn list(&self, cursor: Cursor, count: usize) -> Result<(Vec<Stat>, Option<Cursor>)> {
+        let engine = &self.inner.engine;
+        let page = engine.edge.page(cursor.0, count.max(1)).await;
+        let (page, next) = page.map_err(|outage| engine.outage(Doing::all("list"), outage))?;
+        let stats = page.iter().map(|(key, entry, used)| Stat::new(key, entry, *used)).collect();
+        Ok((stats, next.map(|next| Cursor(Some(next)))))
+    }
+
+    /// As [`crate::FileCache::info`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn info(&self) -> Result<Info> {
+        let info = self.inner.engine.info(Doing::all("info")).await?;
+        let free_bytes = self.inner.engine.edge.on_disk(|disk| disk.free_bytes()).await.unwrap_or(0);
+        Ok(crate::report_of(self.inner.engine.cache, &self.inner.options.namespace, &info, free_bytes))
+    }
+
+    /// As [`crate::FileCache::stats`].
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.inner.engine.counters.read();
+        if let Index::Server(server) = &self.inner.engine.edge.index {
+            stats.round_trips = server.server.round_trips.load(Ordering::Relaxed);
+        }
+        stats
+    }
+
+    /// As [`crate::FileCache::locks`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn locks(&self) -> Result<Vec<Lock>> {
+        let engine = &self.inner.engine;
+        let leases = engine.edge.leases().await;
+        Ok(crate::locks_of(leases.map_err(|outage| engine.outage(Doing::all("locks"), outage))?))
+    }
+
+    /// As [`crate::FileCache::evict`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn evict(&self, what: &Evict) -> Result<Evicted> {
+        self.inner.engine.evict(Doing::all("evict"), what).await
+    }
+
+    /// As [`crate::FileCache::clear`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn clear(&self) -> Result<u64> {
+        self.inner.engine.clear(Doing::all("clear")).await
+    }
+
+    /// As [`crate::FileCache::maintain`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn maintain(&self) -> Result<Maintained> {
+        self.inner.engine.do_chores().await;
+        self.inner.engine.info(Doing::all("maintain")).await?;
+        self.inner.engine.maintain(Doing::all("maintain"), 0..SHARDS).await
+    }
+
+    /// Gives back what is held and ends the session. Without it the same happens a little later.
+    pub async fn close(self) {
+        self.inner.engine.do_chores().await;
+        self.inner.engine.renew().await;
+    }
+}
+
+impl Inner {
+    fn handle(self: &Arc<Self>, key: &[u8], opened: Opened<File>) -> Handle {
+        Handle::new(&self.engine, &self.prepared.directory, Arc::clone(self) as Arc<dyn Send + Sync>, key, opened)
+    }
+
+    /// Starts the task that says that we live, does what was put off, and looks after the whole.
+    fn keep(inner: &Arc<Self>) {
+        let weak = Arc::downgrade(inner);
+        let chores = Arc::clone(&inner.engine.chores);
+        let renewal = inner.options.lease / 4;
+        let every = inner.options.maintenance.map(|every| every.mul_f64(0.75 + fastrand::f64() / 2.0));
+        tokio::spawn(async move {
+            let (mut renewed, mut maintained) = (Instant::now(), Instant::now());
+            loop {
+                let added = chores.added.listen();
+                if !chores.are_waiting() {
+                    let due = every.map_or(renewal, |every| every.saturating_sub(maintained.elapsed()));
+                    let pause = renewal.saturating_sub(renewed.elapsed()).min(due).max(Duration::from_millis(1));
+                    let _ = tokio::time::timeout(pause, added).await;
+                }
+                let Some(inner) = weak.upgrade() else { return };
+                if chores.are_waiting() {
+                    tokio::time::sleep(CHORE_DELAY).await;
+                    inner.engine.do_chores().await;
+                    if chores.are_waiting() {
+                        tokio::time::sleep(CHORE_RETRY).await;
+                    }
+                }
+                if renewed.elapsed() >= renewal {
+                    renewed = Instant::now();
+                    inner.engine.renew().await;
+                }
+                if every.is_some_and(|every| maintained.elapsed() >= every) {
+                    maintained = Instant::now();
+                    let first = inner.shard.fetch_add(SHARDS_PER_ROUND, Ordering::Relaxed) % SHARDS;
+                    let shards = (first..first + SHARDS_PER_ROUND).map(|shard| shard % SHARDS);
+                    let doing = Doing::all("maintain");
+                    let _ = inner.engine.info(doing).await;
+                    if let Err(error) = inner.engine.maintain(doing, shards).await {
+                        tracing::warn!(%error, "maintenance");
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.engine.chores.added.notify(usize::MAX);
+    }
+}
+
+impl std::fmt::Debug for FileCache {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("aio::FileCache")
+            .field("directory", &self.inner.options.directory)
+            .field("namespace", &self.inner.options.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What [`FileCache::begin`] found.
+pub enum Begun {
+    /// Content.
+    Hit(Box<Handle>, Outcome),
+    /// None: the caller makes it.
+    Create(Box<Writer>),
+}
+
+/// Content that is being made. [`Writer::commit`] publishes it; dropping takes it back.
+pub struct Writer {
+    draft: Draft<Directory>,
+    buffer: Vec<u8>,
+    operation: &'static str,
+    inner: Arc<Inner>,
+}
+
+impl Writer {
+    fn new(inner: &Arc<Inner>, operation: &'static str, draft: Draft<Directory>) -> Self {
+        Self { draft, buffer: Vec::new(), operation, inner: Arc::clone(inner) }
+    }
+
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        &self.draft.key
+    }
+
+    /// Whether the lease ran out: committing will fail.
+    pub fn lease_lost(&self) -> bool {
+        self.draft.hold.is_lost()
+    }
+
+    /// Appends.
+    ///
+    /// # Errors
+    /// As [`crate::FileCache::write`].
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= BUFFER {
+            let bytes = std::mem::take(&mut self.buffer);
+            let key = self.draft.key.clone();
+            let doing = Doing::to(self.operation, &key);
+            self.inner.engine.append(doing, &mut self.draft, bytes).await?;
+        }
+        Ok(())
+    }
+
+    /// Where the temporary file will be.
+    pub fn temporary_path(&self) -> PathBuf {
+        self.inner.prepared.directory.path_of_temporary(&self.draft.temporary)
+    }
+
+    /// Publishes the content.
+    ///
+    /// # Errors
+    /// As [`crate::FileCache::write`].
+    pub async fn commit(self) -> Result<Stat> {
+        let (key, entry, _, _) = self.finish(false).await?;
+        Ok(Stat::new(&key, &entry, None))
+    }
+
+    /// Publishes the content and opens it.
+    ///
+    /// # Errors
+    /// As [`crate::FileCache::write`].
+    pub async fn commit_and_open(self) -> Result<Handle> {
+        let operation = self.operation;
+        let (key, entry, hold, inner) = self.finish(true).await?;
+        let (mut attempt, mut missed) = (0, 0);
+        let doing = Doing::to(operation, &key);
+        let opened = match inner.engine.open_entry(doing, entry, hold, &mut attempt, &mut missed).await? {
+            Some(opened) => opened,
+            // Somebody deleted or replaced it already.
+            None => inner.engine.open(doing, true, Duration::ZERO).await?,
+        };
+        Ok(inner.handle(&key, opened))
+    }
+
+    async fn finish(self, keep: bool) -> Result<(Key, Entry, Option<Hold>, Arc<Inner>)> {
+        let Self { draft, buffer, operation, inner } = self;
+        let key = draft.key.clone();
+        let (entry, hold) = inner.engine.commit(Doing::to(operation, &key), draft, buffer, keep).await?;
+        Ok((key, entry, hold, inner))
+    }
+
+    /// Takes it back.
+    pub async fn abort(self) {
+        let Self { draft, inner, .. } = self;
+        inner.engine.abort(draft).await;
+    }
+}

@@ -1,0 +1,835 @@
+//! The face for threads.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use event_listener::{EventListener, Listener};
+use pollster::block_on;
+use redgrease_core::cache::name::{SHARDS, file_name};
+use redgrease_core::cache::protocol::{Answer, Bounds, Mode, Op, Request};
+use redgrease_core::cache::{Entry, Key};
+
+use crate::disk::Directory;
+use crate::doctor;
+use crate::edge::{Disk, Edge, Leases, Outage, Page};
+use crate::engine::{self, Doing, Draft, Engine, Hold, Opened, check_key};
+use crate::error::{BoxError, Cause, Error, Result};
+use crate::opening::{self, Prepared};
+use crate::options::{Check, Limits, Options, Put};
+use crate::report::{Depth, Evict, Evicted, Finding, Info, Lock, Maintained, Outcome, Stat, Stats, Verification};
+use crate::store::journal::Journal;
+use crate::store::redis::{Blocking, Server};
+use crate::wake::Wake;
+
+/// A cache of files in one directory, shared by threads, processes and hosts.
+///
+/// Cheap to clone; all clones are one session. After a `fork` the child is a session of its own.
+///
+/// ```
+/// use redgrease_filecache::{FileCache, Options, Outcome, Put};
+///
+/// let directory = std::env::temp_dir().join(format!("cache-of-{}", std::process::id()));
+/// let cache = FileCache::open(Options::new(&directory))?;
+/// let put = Put::waiting(std::time::Duration::from_secs(60));
+/// let (image, outcome) = cache.get_or_create("image.png", &put, |file| {
+///     use std::io::Write;
+///     Ok(file.write_all(b"expensive")?)
+/// })?;
+/// assert_eq!((image.into_bytes()?, outcome), (b"expensive".to_vec(), Outcome::Created));
+/// assert_eq!(cache.read("image.png", std::time::Duration::ZERO)?, b"expensive");
+/// # drop(cache); std::fs::remove_dir_all(directory)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct FileCache {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    options: Options,
+    inner: Mutex<Arc<Inner>>,
+}
+
+/// What one process has open.
+struct Inner {
+    engine: Engine<World>,
+    prepared: Prepared,
+    process: u32,
+    /// Where the next round of maintenance goes on.
+    shard: AtomicU16,
+}
+
+/// Shards of one round of background maintenance.
+pub(crate) const SHARDS_PER_ROUND: u16 = 8;
+
+/// How long chores are collected before they are done.
+pub(crate) const CHORE_DELAY: Duration = Duration::from_millis(10);
+
+/// How long chores wait that could not be done.
+pub(crate) const CHORE_RETRY: Duration = Duration::from_millis(100);
+
+/// The real world, for threads that wait.
+struct World {
+    directory: Arc<Directory>,
+    index: Index,
+    began: Instant,
+    wake: Option<Wake>,
+}
+
+enum Index {
+    Server(Box<Blocking>),
+    File(Box<Journal>, u64),
+}
+
+impl Edge for World {
+    type Disk = Directory;
+
+    async fn ask(&self, request: Request) -> Result<Answer, Outage> {
+        match &self.index {
+            Index::Server(server) => server.ask(&request),
+            Index::File(journal, _) => journal.ask(&request),
+        }
+    }
+
+    async fn page(&self, cursor: Option<Vec<u8>>, count: usize) -> Result<Page, Outage> {
+        match &self.index {
+            Index::Server(server) => server.page(cursor, count),
+            Index::File(journal, _) => journal.page(cursor, count),
+        }
+    }
+
+    async fn leases(&self) -> Result<Leases, Outage> {
+        match &self.index {
+            Index::Server(server) => server.leases(),
+            Index::File(journal, _) => journal.leases(),
+        }
+    }
+
+    fn instance(&self) -> u64 {
+        match &self.index {
+            Index::Server(server) => server.server.instance(),
+            Index::File(_, instance) => *instance,
+        }
+    }
+
+    async fn on_disk<R: Send + 'static>(&self, job: impl FnOnce(&Directory) -> R + Send + 'static) -> R {
+        job(&self.directory)
+    }
+
+    async fn pause(&self, event: EventListener, longest: Duration) {
+        event.wait_timeout(longest);
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn random(&self) -> u64 {
+        fastrand::u64(..)
+    }
+
+    fn listen(&self) {
+        self.wake.iter().for_each(Wake::listen);
+    }
+}
+
+impl Inner {
+    fn open(options: &Options) -> Result<Arc<Self>> {
+        let prepared = opening::prepare(options)?;
+        // Sessions and tokens are random: seeded by the system, also in the child of a fork.
+        fastrand::seed(getrandom::u64().map_err(|error| Error::io("open", None, io::Error::other(error.to_string())))?);
+        let directory = Arc::clone(&prepared.directory);
+        let (index, wake) = match &options.url {
+            Some(url) => {
+                let server = Blocking::new(Server::new(url, options)?);
+                // The first connection tells which run of the server this is.
+                let _ = server.pipe(redis::pipe().cmd("PING"));
+                (Index::Server(Box::new(server)), Some(Wake::new(options)))
+            }
+            None => {
+                let journal = Journal::open(Arc::clone(&directory)).map_err(|error| Error::io("open", None, error))?;
+                (Index::File(Box::new(journal), Journal::instance()), None)
+            }
+        };
+        let world = World { directory, index, began: Instant::now(), wake };
+        let engine = Engine::new(world, prepared.rules.clone(), prepared.cache);
+        engine.edge.wake.iter().for_each(|wake| wake.deliver_to(&engine.flights));
+        let process = std::process::id();
+        let inner = Arc::new(Self { engine, prepared, process, shard: AtomicU16::new(fastrand::u16(..SHARDS)) });
+        block_on(inner.prepared.arrive(&inner.engine, options))?;
+        if !options.read_only {
+            Self::keep(&inner, options).map_err(|error| Error::io("open", None, error))?;
+            block_on(inner.prepared.take_in(&inner.engine, options))?;
+        }
+        Ok(inner)
+    }
+
+    /// Starts the thread that says that we live, does what was put off, and looks after the whole.
+    fn keep(inner: &Arc<Self>, options: &Options) -> io::Result<()> {
+        let weak = Arc::downgrade(inner);
+        let chores = Arc::clone(&inner.engine.chores);
+        let (renewal, maintenance) = (options.lease / 4, options.maintenance);
+        std::thread::Builder::new().name("filecache-keeper".to_owned()).spawn(move || {
+            let (mut renewed, mut maintained) = (Instant::now(), Instant::now());
+            // So that processes that were started together do not sweep together.
+            let every = maintenance.map(|every| every.mul_f64(0.75 + fastrand::f64() / 2.0));
+            loop {
+                let added = chores.added.listen();
+                if !chores.are_waiting() {
+                    let due = every.map_or(renewal, |every| every.saturating_sub(maintained.elapsed()));
+                    added
+                        .wait_timeout(renewal.saturating_sub(renewed.elapsed()).min(due).max(Duration::from_millis(1)));
+                }
+                let Some(inner) = weak.upgrade() else { return };
+                if chores.are_waiting() {
+                    std::thread::sleep(CHORE_DELAY);
+                    block_on(inner.engine.do_chores());
+                    if chores.are_waiting() {
+                        std::thread::sleep(CHORE_RETRY);
+                    }
+                }
+                if renewed.elapsed() >= renewal {
+                    renewed = Instant::now();
+                    block_on(inner.engine.renew());
+                }
+                if every.is_some_and(|every| maintained.elapsed() >= every) {
+                    maintained = Instant::now();
+                    inner.look_after();
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    fn handle(self: &Arc<Self>, key: &[u8], opened: Opened<File>) -> Handle {
+        Handle::new(&self.engine, &self.prepared.directory, Arc::clone(self) as Arc<dyn Send + Sync>, key, opened)
+    }
+
+    fn look_after(&self) {
+        let first = self.shard.fetch_add(SHARDS_PER_ROUND, Ordering::Relaxed) % SHARDS;
+        let shards = (first..first + SHARDS_PER_ROUND).map(|shard| shard % SHARDS);
+        let doing = Doing::all("maintain");
+        // Limits may have been changed by others.
+        let _ = block_on(self.engine.info(doing));
+        if let Err(error) = block_on(self.engine.maintain(doing, shards)) {
+            tracing::warn!(%error, "maintenance");
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.process == std::process::id() && !self.prepared.rules.read_only {
+            block_on(async {
+                self.engine.do_chores().await;
+                self.engine.renew().await;
+            });
+        }
+        self.engine.chores.added.notify(usize::MAX);
+    }
+}
+
+impl FileCache {
+    /// Opens a cache; makes it if the directory is empty or not there.
+    ///
+    /// # Errors
+    /// [`Code::BadConfig`](crate::Code::BadConfig) for options that make no sense and for a directory and an index that do
+    /// not belong together; [`Code::Unavailable`](crate::Code::Unavailable) when the server cannot be reached.
+    pub fn open(options: Options) -> Result<Self> {
+        let inner = Mutex::new(Inner::open(&options)?);
+        Ok(Self { shared: Arc::new(Shared { options, inner }) })
+    }
+
+    /// How it was opened.
+    pub fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
+    /// What this process has open; opens anew after a fork.
+    fn inner(&self) -> Result<Arc<Inner>> {
+        let mut inner = self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.process != std::process::id() {
+            let parents = std::mem::replace(&mut *inner, Inner::open(&self.shared.options)?);
+            // Its connections and leases are the parent's: they are not closed and not given back.
+            std::mem::forget(parents);
+        }
+        Ok(Arc::clone(&inner))
+    }
+
+    fn writable(&self, operation: &'static str, key: Option<&[u8]>) -> Result<Arc<Inner>> {
+        if let Some(key) = key {
+            check_key(operation, key)?;
+        }
+        if self.shared.options.read_only {
+            return Err(Error::new(operation, key, Cause::Denied("the cache was opened read-only".to_owned())));
+        }
+        self.inner()
+    }
+
+    fn readable(&self, operation: &'static str, key: &[u8]) -> Result<Arc<Inner>> {
+        check_key(operation, key)?;
+        self.inner()
+    }
+
+    /// Reads the content of a key. If somebody is making it, waits for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`Code::Missing`](crate::Code::Missing); [`Code::Busy`](crate::Code::Busy) (no timeout) or
+    /// [`Code::Timeout`](crate::Code::Timeout) while it is being made; [`Code::Corrupt`](crate::Code::Corrupt).
+    pub fn read(&self, key: impl AsRef<[u8]>, timeout: Duration) -> Result<Vec<u8>> {
+        let key = key.as_ref();
+        let inner = self.readable("read", key)?;
+        block_on(inner.engine.read(Doing::to("read", key), timeout))
+    }
+
+    /// Opens the content of a key; its file stays, under its path, while the handle lives.
+    ///
+    /// # Errors
+    /// As [`FileCache::read`]. The content is not compared with its digest; its length is.
+    pub fn open_read(&self, key: impl AsRef<[u8]>, timeout: Duration) -> Result<Handle> {
+        let key = key.as_ref();
+        let inner = self.readable("open_read", key)?;
+        let opened = block_on(inner.engine.open(Doing::to("open_read", key), true, timeout))?;
+        Ok(inner.handle(key, opened))
+    }
+
+    /// Whether a key has content.
+    ///
+    /// # Errors
+    /// Those of the index.
+    pub fn exists(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.stat(key)?.is_some())
+    }
+
+    /// What is known about a key's content. Does not count as use.
+    ///
+    /// # Errors
+    /// Those of the index.
+    pub fn stat(&self, key: impl AsRef<[u8]>) -> Result<Option<Stat>> {
+        let key = key.as_ref();
+        let inner = self.readable("stat", key)?;
+        let entry = block_on(inner.engine.peek(Doing::to("stat", key)))?;
+        Ok(entry.map(|entry| Stat::new(key, &entry, None)))
+    }
+
+    /// Makes the first content of a key.
+    ///
+    /// # Errors
+    /// [`Code::Exists`](crate::Code::Exists) when there is some; [`Code::Busy`](crate::Code::Busy) or
+    /// [`Code::Timeout`](crate::Code::Timeout) while somebody else writes it; [`Code::TooLarge`](crate::Code::TooLarge);
+    /// [`Code::NoSpace`](crate::Code::NoSpace); [`Code::LeaseLost`](crate::Code::LeaseLost) when this process was stopped
+    /// for longer than its lease. Except after [`Code::Unavailable`](crate::Code::Unavailable), nothing was published then.
+    pub fn write(&self, key: impl AsRef<[u8]>, content: &[u8], put: &Put) -> Result<Stat> {
+        self.put("write", Mode::Create, key.as_ref(), content, put)
+    }
+
+    /// Makes new content for a key, whether it has some or not. Readers of the old one are not disturbed.
+    ///
+    /// # Errors
+    /// As [`FileCache::write`], but never `Exists`.
+    pub fn replace(&self, key: impl AsRef<[u8]>, content: &[u8], put: &Put) -> Result<Stat> {
+        self.put("replace", Mode::Replace, key.as_ref(), content, put)
+    }
+
+    fn put(&self, operation: &'static str, mode: Mode, key: &[u8], content: &[u8], put: &Put) -> Result<Stat> {
+        let inner = self.writable(operation, Some(key))?;
+        let entry = block_on(inner.engine.put(Doing::to(operation, key), mode, content.to_vec(), put))?;
+        Ok(Stat::new(key, &entry, None))
+    }
+
+    /// Begins to make the first content of a key, piece by piece.
+    ///
+    /// # Errors
+    /// As [`FileCache::write`].
+    pub fn open_write(&self, key: impl AsRef<[u8]>, put: &Put) -> Result<Writer> {
+        self.begin_writing("open_write", Mode::Create, key.as_ref(), put)
+    }
+
+    /// Begins to make new content for a key, piece by piece.
+    ///
+    /// # Errors
+    /// As [`FileCache::replace`].
+    pub fn open_replace(&self, key: impl AsRef<[u8]>, put: &Put) -> Result<Writer> {
+        self.begin_writing("open_replace", Mode::Replace, key.as_ref(), put)
+    }
+
+    fn begin_writing(&self, operation: &'static str, mode: Mode, key: &[u8], put: &Put) -> Result<Writer> {
+        let inner = self.writable(operation, Some(key))?;
+        match block_on(inner.engine.begin(Doing::to(operation, key), mode, false, put))? {
+            engine::Begun::Draft(draft) => Ok(Writer::new(&inner, operation, *draft)),
+            engine::Begun::Hit { .. } => unreachable!("nobody asked for hits"),
+        }
+    }
+
+    /// Finds the content of a key, or says that the caller is the one to make it. Only one is, among all threads,
+    /// processes and hosts; the others wait, for at most `put.timeout`.
+    ///
+    /// # Errors
+    /// As [`FileCache::write`], but never `Exists`.
+    pub fn begin(&self, key: impl AsRef<[u8]>, put: &Put) -> Result<Begun> {
+        self.begin_or_hit("begin", key.as_ref(), put)
+    }
+
+    fn begin_or_hit(&self, operation: &'static str, key: &[u8], put: &Put) -> Result<Begun> {
+        let inner = self.writable(operation, Some(key))?;
+        Ok(match block_on(inner.engine.begin(Doing::to(operation, key), Mode::Create, true, put))? {
+            engine::Begun::Draft(draft) => Begun::Create(Box::new(Writer::new(&inner, operation, *draft))),
+            engine::Begun::Hit { opened, waited } => {
+                let outcome = if waited { Outcome::Waited } else { Outcome::Hit };
+                Begun::Hit(Box::new(inner.handle(key, opened)), outcome)
+            }
+        })
+    }
+
+    /// The content of a key; made by `producer` if there is none. One producer runs at a time for a key, among all
+    /// threads, processes and hosts; the others wait for it, for at most `put.timeout`. When it fails, the next one of
+    /// those who wait runs its own.
+    ///
+    /// # Errors
+    /// [`Code::Producer`](crate::Code::Producer) with the producer's error; otherwise as [`FileCache::begin`].
+    pub fn get_or_create(
+        &self,
+        key: impl AsRef<[u8]>,
+        put: &Put,
+        producer: impl FnOnce(&mut Writer) -> Result<(), BoxError>,
+    ) -> Result<(Handle, Outcome)> {
+        let key = key.as_ref();
+        match self.begin_or_hit("get_or_create", key, put)? {
+            Begun::Hit(handle, outcome) => Ok((*handle, outcome)),
+            Begun::Create(mut writer) => match producer(&mut writer) {
+                Ok(()) => Ok((writer.commit_and_open()?, Outcome::Created)),
+                Err(error) => {
+                    writer.abort();
+                    Err(Error::new("get_or_create", Some(key), Cause::Producer(error)))
+                }
+            },
+        }
+    }
+
+    /// Takes the content of a key away; whether there was any. Who has it open goes on reading it.
+    ///
+    /// # Errors
+    /// Those of the index.
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        let key = key.as_ref();
+        let inner = self.writable("delete", Some(key))?;
+        block_on(inner.engine.delete(Doing::to("delete", key)))
+    }
+
+    /// Makes a key the most recently used one; with a `ttl`, lets it live for that long from now. Whether there is such a
+    /// key.
+    ///
+    /// # Errors
+    /// Those of the index.
+    pub fn touch(&self, key: impl AsRef<[u8]>, ttl: Option<Duration>) -> Result<bool> {
+        let key = key.as_ref();
+        let inner = self.writable("touch", Some(key))?;
+        let op = Op::Touch { key: key.to_vec(), ttl: ttl.map(crate::options::micros) };
+        block_on(inner.engine.done_or_missing(Doing::to("touch", key), op))
+    }
+
+    /// Keeps a key from being evicted by limits, or no longer. Whether there is such a key.
+    ///
+    /// # Errors
+    /// Those of the index.
+    pub fn pin(&self, key: impl AsRef<[u8]>, pinned: bool) -> Result<bool> {
+        let key = key.as_ref();
+        let inner = self.writable("pin", Some(key))?;
+        let op = Op::Pin { key: key.to_vec(), pinned };
+        block_on(inner.engine.done_or_missing(Doing::to("pin", key), op))
+    }
+
+    /// A page of about `count` entries, in no order, and where the next one begins. Entries that are there all the time are
+    /// listed at least once, perhaps twice.
+    ///
+    /// # Errors
+    /// Those of the index.
+    pub fn list(&self, cursor: Cursor, count: usize) -> Result<(Vec<Stat>, Option<Cursor>)> {
+        let inner = self.inner()?;
+        let page = block_on(inner.engine.edge.page(cursor.0, count.max(1)));
+        let (page, next) = page.map_err(|outage| inner.engine.outage(Doing::all("list"), outage))?;
+        let stats = page.iter().map(|(key, entry, used)| Stat::new(key, entry, *used)).collect();
+        Ok((stats, next.map(|next| Cursor(Some(next)))))
+    }
+
+    /// Numbers of the whole cache.
+    ///
+    /// # Errors
+    /// Those of the index.
+    pub fn info(&self) -> Result<Info> {
+        let inner = self.inner()?;
+        let info = block_on(inner.engine.info(Doing::all("info")))?;
+        let free_bytes = inner.prepared.directory.free_bytes().unwrap_or(0);
+        Ok(crate::report_of(inner.engine.cache, &self.shared.options.namespace, &info, free_bytes))
+    }
+
+    /// What this process did with this cache.
+    pub fn stats(&self) -> Stats {
+        let Ok(inner) = self.inner() else { return Stats::default() };
+        let mut stats = inner.engine.counters.read();
+        if let Index::Server(server) = &inner.engine.edge.index {
+            stats.round_trips = server.server.round_trips.load(Ordering::Relaxed);
+        }
+        stats
+    }
+
+    /// Begins counting anew.
+    pub fn reset_stats(&self) {
+        let Ok(inner) = self.inner() else { return };
+        inner.engine.counters.reset();
+        if let Index::Server(server) = &inner.engine.edge.index {
+            server.server.round_trips.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Who holds what, and who waits.
+    ///
+    /// # Errors
+    /// Those of the index.
+    pub fn locks(&self) -> Result<Vec<Lock>> {
+        let inner = self.inner()?;
+        let leases = block_on(inner.engine.edge.leases());
+        Ok(crate::locks_of(leases.map_err(|outage| inner.engine.outage(Doing::all("locks"), outage))?))
+    }
+
+    /// Takes the right to write a key away from whoever has it, and its queue; whether somebody had it.
+    ///
+    /// # Errors
+    /// Those of the index.
+    pub fn break_lock(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        let key = key.as_ref();
+        let inner = self.writable("break_lock", Some(key))?;
+        block_on(inner.engine.done_or_missing(Doing::to("break_lock", key), Op::Break { key: key.to_vec() }))
+    }
+
+    /// Takes out what was chosen.
+    ///
+    /// # Errors
+    /// Those of the index.
+    pub fn evict(&self, what: &Evict) -> Result<Evicted> {
+        let inner = if what.dry_run { self.inner()? } else { self.writable("evict", None)? };
+        block_on(inner.engine.evict(Doing::all("evict"), what))
+    }
+
+    /// Takes everything out, pinned or not; how many entries there were.
+    ///
+    /// # Errors
+    /// Those of the index.
+    pub fn clear(&self) -> Result<u64> {
+        let inner = self.writable("clear", None)?;
+        block_on(inner.engine.clear(Doing::all("clear")))
+    }
+
+    /// Changes the limits, for all who use the cache.
+    ///
+    /// # Errors
+    /// [`Code::BadConfig`](crate::Code::BadConfig) for limits that make no sense, and those of the index.
+    pub fn configure(&self, limits: &Limits) -> Result<()> {
+        limits.check()?;
+        let inner = self.writable("configure", None)?;
+        let doing = Doing::all("configure");
+        inner.prepared.remember(limits).map_err(|error| Error::io("configure", None, error))?;
+        block_on(inner.engine.done_or_missing(doing, Op::Configure { bounds: Bounds::from(*limits) }))?;
+        block_on(inner.engine.info(doing))?;
+        Ok(())
+    }
+
+    /// One round of maintenance over everything: what is over, idle or too much goes, and so do the leases of the dead and
+    /// the files of nobody. Happens in the background too, piece by piece.
+    ///
+    /// # Errors
+    /// Those of index and disk.
+    pub fn maintain(&self) -> Result<Maintained> {
+        let inner = self.writable("maintain", None)?;
+        block_on(async {
+            inner.engine.do_chores().await;
+            inner.engine.info(Doing::all("maintain")).await?;
+            inner.engine.maintain(Doing::all("maintain"), 0..SHARDS).await
+        })
+    }
+
+    /// Compares index and directory, changing nothing. `progress` is told how many of how many entries were looked at.
+    ///
+    /// # Errors
+    /// Those of index and disk; what is wrong with the cache is not an error but a [`crate::Problem`].
+    pub fn verify(&self, depth: Depth, progress: &mut (dyn FnMut(u64, u64) + Send)) -> Result<Verification> {
+        let inner = self.inner()?;
+        block_on(inner.engine.verify(Doing::all("verify"), depth, false, progress))
+    }
+
+    /// As [`FileCache::verify`], and sets right what it finds: entries without a good file go (a damaged file goes to
+    /// `quarantine/`), files without an entry go, sums are made anew. May be done beside live traffic, and again.
+    ///
+    /// # Errors
+    /// As [`FileCache::verify`].
+    pub fn repair(&self, depth: Depth, progress: &mut (dyn FnMut(u64, u64) + Send)) -> Result<Verification> {
+        let inner = self.writable("repair", None)?;
+        block_on(inner.engine.verify(Doing::all("repair"), depth, true, progress))
+    }
+
+    /// Looks for what may go wrong: configuration of the server, permissions, limits.
+    ///
+    /// # Errors
+    /// Those of the index.
+    pub fn doctor(&self) -> Result<Vec<Finding>> {
+        let inner = self.inner()?;
+        let server = match &inner.engine.edge.index {
+            Index::Server(server) => Some(&**server),
+            Index::File(..) => None,
+        };
+        doctor::examine(&self.info()?, &inner.prepared.directory, server, &self.shared.options)
+    }
+}
+
+impl std::fmt::Debug for FileCache {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let options = &self.shared.options;
+        formatter
+            .debug_struct("FileCache")
+            .field("directory", &options.directory)
+            .field("namespace", &options.namespace)
+            .field("server", &options.url.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a page of [`FileCache::list`] begins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cursor(pub(crate) Option<Vec<u8>>);
+
+/// What [`FileCache::begin`] found.
+pub enum Begun {
+    /// Content.
+    Hit(Box<Handle>, Outcome),
+    /// None: the caller makes it.
+    Create(Box<Writer>),
+}
+
+/// Content that is open for reading. Its file stays under its path until the handle is dropped: others may delete or
+/// replace the key meanwhile.
+///
+/// Files of a cache never change and never shrink, which is what mapping one into memory asks for: with the crate `memmap2`,
+/// `unsafe { Mmap::map(handle.file())? }` is sound as long as only the cache writes to its directory.
+pub struct Handle {
+    file: File,
+    entry: Entry,
+    key: Key,
+    hold: Option<Hold>,
+    directory: Arc<Directory>,
+    check: bool,
+    /// Whoever renews the lease.
+    _keeper: Arc<dyn Send + Sync>,
+}
+
+impl Handle {
+    pub(crate) fn new<E: Edge>(
+        engine: &Engine<E>,
+        directory: &Arc<Directory>,
+        keeper: Arc<dyn Send + Sync>,
+        key: &[u8],
+        opened: Opened<File>,
+    ) -> Self {
+        let Opened { entry, file, hold } = opened;
+        let check = engine.rules.check != Check::Never;
+        Self { file, entry, key: key.to_vec(), hold, directory: Arc::clone(directory), check, _keeper: keeper }
+    }
+
+    /// What is known about the content.
+    pub fn stat(&self) -> Stat {
+        Stat::new(&self.key, &self.entry, None)
+    }
+
+    /// Its length in bytes.
+    pub fn size(&self) -> u64 {
+        self.entry.size
+    }
+
+    /// Where it lies. Do not write there.
+    pub fn path(&self) -> PathBuf {
+        self.directory.path_of(&file_name(&self.key, &self.entry))
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Whether the lease ran out because this process was stopped for too long: the path may be gone, the open file is not.
+    pub fn lease_lost(&self) -> bool {
+        self.hold.as_ref().is_some_and(Hold::is_lost)
+    }
+
+    /// Reads the rest of it, and compares all with the digest if nothing was read before and the options say so.
+    ///
+    /// # Errors
+    /// [`Code::Corrupt`](crate::Code::Corrupt) and those of the file system.
+    pub fn into_bytes(mut self) -> Result<Vec<u8>> {
+        let failed = |error| Error::io("read", Some(&self.key), error);
+        let from = self.file.stream_position().map_err(failed)?;
+        let mut content = Vec::with_capacity(usize::try_from(self.entry.size.saturating_sub(from)).unwrap_or(0));
+        self.file.read_to_end(&mut content).map_err(failed)?;
+        if from == 0 && self.check && crate::edge::digest(&content) != self.entry.digest {
+            let what = "other content than was written".to_owned();
+            return Err(Error::new("read", Some(&self.key), Cause::Corrupt(what)));
+        }
+        Ok(content)
+    }
+}
+
+impl Read for Handle {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buffer)
+    }
+}
+
+impl Seek for Handle {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.file.seek(position)
+    }
+}
+
+/// Content that is being made. [`Writer::commit`] publishes it; dropping takes it back.
+pub struct Writer {
+    draft: Option<Draft<Directory>>,
+    buffer: Vec<u8>,
+    /// Whether the file was given away by its path: it is then read again before it is published.
+    given_away: bool,
+    operation: &'static str,
+    inner: Arc<Inner>,
+}
+
+/// How much is kept in memory before it is written.
+pub(crate) const BUFFER: usize = 64 * 1024;
+
+impl Writer {
+    fn new(inner: &Arc<Inner>, operation: &'static str, draft: Draft<Directory>) -> Self {
+        Self { draft: Some(draft), buffer: Vec::new(), given_away: false, operation, inner: Arc::clone(inner) }
+    }
+
+    fn draft(&self) -> &Draft<Directory> {
+        self.draft.as_ref().expect("only committing and aborting end it, and they take the writer")
+    }
+
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        &self.draft().key
+    }
+
+    /// Whether the lease ran out: committing will fail.
+    pub fn lease_lost(&self) -> bool {
+        self.draft().hold.is_lost()
+    }
+
+    /// The temporary file, for programs that want to write into a file themselves. Only its content counts: what is
+    /// renamed over it is not seen.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn path(&mut self) -> Result<PathBuf> {
+        self.flush_buffer()?;
+        let key = self.key().to_vec();
+        let doing = Doing::to(self.operation, &key);
+        let draft = self.draft.as_mut().expect("see above");
+        block_on(self.inner.engine.create_file(doing, draft))?;
+        self.given_away = true;
+        Ok(self.inner.prepared.directory.path_of_temporary(&draft.temporary))
+    }
+
+    fn flush_buffer(&mut self) -> Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let bytes = std::mem::take(&mut self.buffer);
+        let key = self.key().to_vec();
+        let draft = self.draft.as_mut().expect("see above");
+        block_on(self.inner.engine.append(Doing::to(self.operation, &key), draft, bytes))
+    }
+
+    /// Publishes the content.
+    ///
+    /// # Errors
+    /// As [`FileCache::write`].
+    pub fn commit(self) -> Result<Stat> {
+        let (key, entry, _) = self.finish(false)?;
+        Ok(Stat::new(&key, &entry, None))
+    }
+
+    /// Publishes the content and opens it.
+    ///
+    /// # Errors
+    /// As [`FileCache::write`].
+    pub fn commit_and_open(self) -> Result<Handle> {
+        let inner = Arc::clone(&self.inner);
+        let operation = self.operation;
+        let (key, entry, hold) = self.finish(true)?;
+        let (mut attempt, mut missed) = (0, 0);
+        let doing = Doing::to(operation, &key);
+        let opened = block_on(async {
+            match inner.engine.open_entry(doing, entry, hold, &mut attempt, &mut missed).await? {
+                Some(opened) => Ok(opened),
+                // Somebody deleted or replaced it already.
+                None => inner.engine.open(doing, true, Duration::ZERO).await,
+            }
+        })?;
+        Ok(inner.handle(&key, opened))
+    }
+
+    fn finish(mut self, keep: bool) -> Result<(Key, Entry, Option<Hold>)> {
+        let mut draft = self.draft.take().expect("see above");
+        let key = draft.key.clone();
+        let doing = Doing::to(self.operation, &key);
+        if self.given_away {
+            let path = self.inner.prepared.directory.path_of_temporary(&draft.temporary);
+            if let Err(error) = read_again(&path, &mut draft) {
+                block_on(self.inner.engine.abort(draft));
+                return Err(Error::io(self.operation, Some(&key), error));
+            }
+        }
+        let rest = std::mem::take(&mut self.buffer);
+        let (entry, hold) = block_on(self.inner.engine.commit(doing, draft, rest, keep))?;
+        Ok((key, entry, hold))
+    }
+
+    /// Takes it back.
+    pub fn abort(mut self) {
+        if let Some(draft) = self.draft.take() {
+            block_on(self.inner.engine.abort(draft));
+        }
+    }
+}
+
+/// Measures a file that others may have written to.
+fn read_again(path: &Path, draft: &mut Draft<Directory>) -> io::Result<()> {
+    let mut file = File::open(path)?;
+    draft.hasher = blake3::Hasher::new();
+    draft.size = io::copy(&mut file, &mut draft.hasher)?;
+    Ok(())
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= BUFFER {
+            self.flush_buffer().map_err(io::Error::other)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.flush_buffer().map_err(io::Error::other)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Some(draft) = self.draft.take()
+            && self.inner.process == std::process::id()
+        {
+            block_on(self.inner.engine.abort(draft));
+        }
+    }
+}

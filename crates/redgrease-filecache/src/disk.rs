@@ -1,0 +1,439 @@
+//! The directory of a cache on a real file system.
+//!
+//! ```text
+//! root/CACHE                  what this is (format, id, namespace, bounds)
+//!      files/<shard>/<name>   published files, never changed
+//!      temporary/<name>       files that are being written
+//!      quarantine/<name>      damaged files
+//! ```
+//! Everything is reached from the open root, no symbolic link is followed below it, and only regular files are opened.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use redgrease_core::cache::name::SIDECAR;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RawMode, ResolveFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::edge::{Disk, Draft, Listed};
+use crate::options::{Durability, Limits};
+
+/// Name of the file that makes a directory a cache.
+pub(crate) const MARKER: &str = "CACHE";
+const FILES: &str = "files";
+const TEMPORARY: &str = "temporary";
+const QUARANTINE: &str = "quarantine";
+
+/// Version of the directory's layout.
+pub(crate) const FORMAT: u32 = 1;
+
+/// What the marker says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Marker {
+    pub format: u32,
+    /// The random number that directory and index share, in hexadecimal.
+    pub id: String,
+    pub namespace: String,
+    /// The server, without credentials; none: file locks.
+    pub coordinator: Option<String>,
+    pub limits: Limits,
+}
+
+/// A directory.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    root: OwnedFd,
+    durability: Durability,
+    file_mode: Mode,
+    directory_mode: Mode,
+    read_only: bool,
+}
+
+/// What a directory was found to be.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Contents {
+    Cache(Marker),
+    Empty,
+    /// Something else; flat regular files that could be keys of the proof of concept.
+    Others(Vec<String>),
+}
+
+impl Directory {
+    pub(crate) fn open(
+        path: &Path,
+        durability: Durability,
+        file_mode: u32,
+        directory_mode: u32,
+        read_only: bool,
+    ) -> io::Result<Self> {
+        let directory_mode = Mode::from_raw_mode(directory_mode as RawMode);
+        if !read_only {
+            match rustix::fs::mkdir(path, directory_mode) {
+                // Not less than was asked for, whatever the umask says.
+                Ok(()) => rustix::fs::chmod(path, directory_mode)?,
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        let root = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        check_owner(&root)?;
+        Ok(Self {
+            path: path.canonicalize()?,
+            root,
+            durability,
+            file_mode: Mode::from_raw_mode(file_mode as RawMode),
+            directory_mode,
+            read_only,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(FILES).join(name)
+    }
+
+    pub(crate) fn path_of_temporary(&self, name: &str) -> PathBuf {
+        self.path.join(TEMPORARY).join(name)
+    }
+
+    pub(crate) fn contents(&self) -> io::Result<Contents> {
+        match self.read_root(MARKER) {
+            Ok(bytes) => {
+                let marker = serde_json::from_slice(&bytes)
+                    .map_err(|error| io::Error::other(format!("the file {MARKER} is damaged: {error}")))?;
+                return Ok(Contents::Cache(marker));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let mut others = Vec::new();
+        let mut any = false;
+        for entry in Dir::read_from(&self.root)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if matches!(name.as_str(), "." | "..") || name.starts_with(JOURNAL) || name.starts_with(NEW_MARKER) {
+                continue;
+            }
+            any = true;
+            if entry.file_type() == FileType::RegularFile {
+                others.push(name);
+            }
+        }
+        Ok(if any { Contents::Others(others) } else { Contents::Empty })
+    }
+
+    fn read_root(&self, name: &str) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let file = self.open_regular(name)?;
+        file.take(1 << 20).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Writes the marker, if `replace` is not said only where there is none; what then is there.
+    pub(crate) fn write_marker(&self, marker: &Marker, replace: bool) -> io::Result<Marker> {
+        let new = format!("{NEW_MARKER}-{:x}-{:x}", std::process::id(), fastrand::u64(..));
+        let mut file = File::from(rustix::fs::openat(
+            &self.root,
+            &new,
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC,
+            self.file_mode,
+        )?);
+        rustix::fs::fchmod(&file, self.file_mode)?;
+        file.write_all(&serde_json::to_vec_pretty(marker)?)?;
+        file.sync_all()?;
+        let linked = if replace {
+            rustix::fs::renameat(&self.root, &new, &self.root, MARKER)
+        } else {
+            let linked = rustix::fs::linkat(&self.root, &new, &self.root, MARKER, AtFlags::empty());
+            rustix::fs::unlinkat(&self.root, &new, AtFlags::empty())?;
+            linked
+        };
+        match linked {
+            Ok(()) => {
+                rustix::fs::fsync(&self.root)?;
+                Ok(marker.clone())
+            }
+            Err(Errno::EXIST) => match self.contents()? {
+                Contents::Cache(marker) => Ok(marker),
+                _ => Err(io::Error::other(format!("the file {MARKER} came and went"))),
+            },
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Makes the directories that a cache has.
+    pub(crate) fn prepare(&self) -> io::Result<()> {
+        [FILES, TEMPORARY, QUARANTINE].into_iter().try_for_each(|name| self.make_directory(name))
+    }
+
+    fn make_directory(&self, name: &str) -> io::Result<()> {
+        match rustix::fs::mkdirat(&self.root, name, self.directory_mode) {
+            Ok(()) => {
+                let made = self.open_directory(name)?;
+                Ok(rustix::fs::fchmod(&made, self.directory_mode)?)
+            }
+            Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn open_directory(&self, name: &str) -> io::Result<OwnedFd> {
+        self.open_beneath(name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())
+    }
+
+    fn open_beneath(&self, name: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        loop {
+            match rustix::fs::openat2(&self.root, name, flags, mode, resolve) {
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                // Kernels before 5.6, and sandboxes that do not know the call: the last component is still not followed.
+                Err(Errno::NOSYS | Errno::PERM) => return Ok(rustix::fs::openat(&self.root, name, flags, mode)?),
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// Opens a regular file for reading; anything else that lies there is an error, and not waited for.
+    fn open_regular(&self, name: &str) -> io::Result<File> {
+        let file = self.open_beneath(name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).map_err(|error| {
+            // A symbolic link under one of our names: not our file.
+            if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) { not_regular(name) } else { error }
+        })?;
+        let stat = rustix::fs::fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(not_regular(name));
+        }
+        Ok(File::from(file))
+    }
+
+    /// Opens a file of an old flat cache, to move its content.
+    pub(crate) fn open_flat(&self, name: &str) -> io::Result<File> {
+        self.open_regular(name)
+    }
+
+    /// Unlinks a file of an old flat cache.
+    pub(crate) fn unlink_flat(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.root, name, AtFlags::empty())?)
+    }
+
+    fn unlink_at(&self, path: String) -> io::Result<bool> {
+        match rustix::fs::unlinkat(&self.root, path, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT | Errno::STALE) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn list_at(&self, path: &str) -> io::Result<Vec<Listed>> {
+        let directory = match self.open_directory(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            result => result?,
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut listed = Vec::new();
+        for entry in Dir::read_from(&directory)? {
+            let entry = entry?;
+            let bytes = entry.file_name().to_bytes();
+            // What NFS keeps for those who still have it open goes by itself.
+            if matches!(bytes, b"." | b"..") || bytes.starts_with(b".nfs") {
+                continue;
+            }
+            let stat = match rustix::fs::statat(&directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT | Errno::STALE) => continue,
+                result => result?,
+            };
+            let micros = |seconds: i64, nanos: u64| seconds.max(0) as u64 * 1_000_000 + nanos / 1000;
+            let changed = micros(stat.st_mtime, stat.st_mtime_nsec);
+            listed.push(Listed {
+                name: String::from_utf8_lossy(bytes).into_owned(),
+                size: stat.st_size as u64,
+                used: changed.max(micros(stat.st_atime, stat.st_atime_nsec)),
+                age: now.saturating_sub(Duration::from_micros(changed)),
+            });
+        }
+        Ok(listed)
+    }
+
+    /// The file that a cache without a server keeps its index in.
+    pub(crate) fn open_journal(&self, name: &str, new: bool) -> io::Result<File> {
+        if self.read_only {
+            return Ok(File::from(self.open_beneath(name, OFlags::RDONLY, Mode::empty())?));
+        }
+        let flags = if new { OFlags::CREATE | OFlags::EXCL } else { OFlags::CREATE };
+        let file = self.open_beneath(name, flags | OFlags::RDWR, self.file_mode)?;
+        if new || rustix::fs::fstat(&file)?.st_size == 0 {
+            rustix::fs::fchmod(&file, self.file_mode)?;
+        }
+        Ok(File::from(file))
+    }
+
+    pub(crate) fn rename_journal(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.root, from, &self.root, to)?)
+    }
+
+    pub(crate) fn unlink_journal(&self, name: &str) -> io::Result<()> {
+        self.unlink_at(name.to_owned()).map(drop)
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+}
+
+/// What names of the journal and of its lock begin with.
+pub(crate) const JOURNAL: &str = "JOURNAL";
+const NEW_MARKER: &str = ".CACHE";
+
+fn not_regular(name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{name} is not a regular file; somebody put it there"))
+}
+
+/// Nobody else may have planted the directory.
+fn check_owner(root: &OwnedFd) -> io::Result<()> {
+    let stat = rustix::fs::fstat(root)?;
+    let me = rustix::process::geteuid().as_raw();
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    let denied = |message: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    if mode.contains(Mode::WOTH) {
+        return denied("the directory is writable for everybody; chmod o-w it, or choose one that is yours".to_owned());
+    }
+    // Another user's directory is fine when it was shared with our group on purpose.
+    if stat.st_uid != me && stat.st_uid != 0 && me != 0 && !mode.contains(Mode::WGRP) && !mode.contains(Mode::RGRP) {
+        return denied(format!("the directory belongs to user {} and is not shared with a group", stat.st_uid));
+    }
+    Ok(())
+}
+
+/// A temporary file.
+#[derive(Debug)]
+pub struct Temporary {
+    file: File,
+    durability: Durability,
+}
+
+impl Draft for Temporary {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)
+    }
+
+    fn finish(self) -> io::Result<()> {
+        // Syncing also reports what NFS would otherwise tell only when the file is closed.
+        if self.durability == Durability::None { Ok(()) } else { self.file.sync_all() }
+    }
+}
+
+impl Disk for Directory {
+    type Draft = Temporary;
+    type File = File;
+
+    fn create(&self, temporary: &str) -> io::Result<Temporary> {
+        let path = format!("{TEMPORARY}/{temporary}");
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
+        let file = self.open_beneath(&path, flags, self.file_mode)?;
+        rustix::fs::fchmod(&file, self.file_mode)?;
+        Ok(Temporary { file: File::from(file), durability: self.durability })
+    }
+
+    fn write_small(&self, temporary: &str, content: &[u8]) -> io::Result<()> {
+        let mut draft = self.create(temporary)?;
+        draft.write(content)?;
+        draft.finish()
+    }
+
+    fn publish(&self, temporary: &str, name: &str) -> io::Result<()> {
+        let (from, to) = (format!("{TEMPORARY}/{temporary}"), format!("{FILES}/{name}"));
+        match rustix::fs::renameat(&self.root, &from, &self.root, &to) {
+            Err(Errno::NOENT) => {
+                let shard = name.split_once('/').map_or("", |(shard, _)| shard);
+                self.make_directory(&format!("{FILES}/{shard}"))?;
+                Ok(rustix::fs::renameat(&self.root, &from, &self.root, &to)?)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    fn sync_shard(&self, shard: &str) -> io::Result<()> {
+        if self.durability == Durability::Full {
+            rustix::fs::fsync(self.open_directory(&format!("{FILES}/{shard}"))?)?;
+        }
+        Ok(())
+    }
+
+    fn open(&self, name: &str) -> io::Result<(File, u64)> {
+        let path = format!("{FILES}/{name}");
+        let file = match self.open_regular(&path) {
+            // Another host of a shared file system unlinked it just now, or its answer is old.
+            Err(error) if error.raw_os_error() == Some(Errno::STALE.raw_os_error()) => self.open_regular(&path)?,
+            result => result?,
+        };
+        let size = rustix::fs::fstat(&file)?.st_size as u64;
+        Ok((file, size))
+    }
+
+    fn read(&self, file: &mut File, most: u64) -> io::Result<Vec<u8>> {
+        let mut content = Vec::with_capacity(usize::try_from(most).unwrap_or(0).min(1 << 30));
+        file.take(most).read_to_end(&mut content)?;
+        Ok(content)
+    }
+
+    fn digest(&self, file: &mut File) -> io::Result<[u8; 16]> {
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => hasher.update(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(hasher.finalize().as_bytes()[..16].try_into().expect("32 bytes have a first half"))
+    }
+
+    fn unlink(&self, name: &str) -> io::Result<bool> {
+        let was_there = self.unlink_at(format!("{FILES}/{name}"))?;
+        if name.ends_with("~m") {
+            self.unlink_at(format!("{FILES}/{name}{SIDECAR}"))?;
+        }
+        Ok(was_there)
+    }
+
+    fn unlink_temporary(&self, name: &str) -> io::Result<bool> {
+        self.unlink_at(format!("{TEMPORARY}/{name}"))
+    }
+
+    fn quarantine(&self, name: &str) -> io::Result<()> {
+        let flat = name.rsplit('/').next().unwrap_or(name);
+        let to = format!("{QUARANTINE}/{flat}");
+        match rustix::fs::renameat(&self.root, format!("{FILES}/{name}"), &self.root, &to) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        if name.ends_with("~m") {
+            self.unlink_at(format!("{FILES}/{name}{SIDECAR}"))?;
+        }
+        Ok(())
+    }
+
+    fn list(&self, shard: &str) -> io::Result<Vec<Listed>> {
+        self.list_at(&format!("{FILES}/{shard}"))
+    }
+
+    fn list_temporaries(&self) -> io::Result<Vec<Listed>> {
+        self.list_at(TEMPORARY)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::fstatvfs(&self.root)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}

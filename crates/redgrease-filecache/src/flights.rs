@@ -1,0 +1,85 @@
+//! Who in this process is making which key, and who waits for what.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+
+use event_listener::{Event, EventListener};
+use redgrease_core::cache::Key;
+
+/// The writers of this process, one per key, and the events that waiters listen to.
+#[derive(Debug, Default)]
+pub(crate) struct Flights {
+    flying: Mutex<HashMap<Key, ThreadId>>,
+    events: Mutex<HashMap<Key, Arc<Event>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic under these locks leaves the maps as they were.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The right to make a key, of one writer of this process.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    flights: Arc<Flights>,
+    key: Key,
+}
+
+impl Flights {
+    /// Takes a key, or says which thread has it.
+    pub fn take(self: &Arc<Self>, key: &[u8]) -> Result<Flight, ThreadId> {
+        let mut flying = lock(&self.flying);
+        if let Some(thread) = flying.get(key) {
+            return Err(*thread);
+        }
+        flying.insert(key.to_vec(), std::thread::current().id());
+        Ok(Flight { flights: Arc::clone(self), key: key.to_vec() })
+    }
+
+    /// Something happened to this key; those who wait look again.
+    pub fn wake(&self, key: &[u8]) {
+        let event = lock(&self.events).remove(key);
+        if let Some(event) = event {
+            event.notify(usize::MAX);
+        }
+    }
+
+    /// Waits for the next [`Flights::wake`] of this key. Listen first, then look: nothing is missed.
+    pub fn listen(&self, key: &[u8]) -> EventListener {
+        lock(&self.events).entry(key.to_vec()).or_default().listen()
+    }
+
+    /// Whether anybody waits.
+    pub fn has_waiters(&self) -> bool {
+        let mut events = lock(&self.events);
+        events.retain(|_, event| event.total_listeners() > 0);
+        !events.is_empty()
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        lock(&self.flights.flying).remove(&self.key);
+        self.flights.wake(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_key_has_one_writer_in_a_process() {
+        let flights = Arc::new(Flights::default());
+        let flight = flights.take(b"k").unwrap();
+        assert_eq!(flights.take(b"k").unwrap_err(), std::thread::current().id());
+        assert!(flights.take(b"other").is_ok());
+        let heard = flights.listen(b"k");
+        drop(flight);
+        assert!(event_listener::Listener::wait_timeout(heard, Duration::from_secs(5)).is_some());
+        assert!(flights.take(b"k").is_ok());
+        assert!(!flights.has_waiters());
+    }
+}

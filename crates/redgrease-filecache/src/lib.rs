@@ -1,0 +1,84 @@
+//! Expensive work once: a cache of files in one directory that many processes, on one host or several, fill and read.
+//!
+//! # Layout
+//! - [`FileCache`], [`aio::FileCache`]: the two faces, for threads and for tasks, with the same names;
+//! - [`Options`], [`Limits`], [`Put`]: how it is opened and what is said about content;
+//! - [`Error`], [`Code`]: what can go wrong;
+//! - [`Stat`], [`Info`], [`Stats`], [`Lock`], [`Verification`]: what it tells about itself.
+//!
+//! Inside: `engine` and `sweep` are the flows, written once, against the traits of `edge`; `disk` is the directory; `store`
+//! the index in a server or in a file; `session` and `flights` are what a process knows of itself. The rules that make it
+//! safe are in [`redgrease_core::cache`].
+
+pub mod aio;
+mod cache;
+mod disk;
+mod doctor;
+mod edge;
+mod engine;
+mod error;
+mod flights;
+mod opening;
+mod options;
+mod report;
+mod session;
+mod store;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod wake;
+
+pub use cache::{Begun, Cursor, FileCache, Handle, Writer};
+pub use error::{BoxError, Code, Error, Result};
+pub use options::{
+    Check, DEFAULT_NAMESPACE, Durability, Limits, MAX_LEASE, MAX_METADATA_BYTES, MIN_LEASE, OnOutage, Options, Put,
+};
+pub use redgrease_core::cache::MAX_KEY_BYTES;
+pub use report::{
+    Depth, Evict, Evicted, Finding, Info, Level, Lock, LockKind, Maintained, Outcome, Problem, ProblemKind, Stat,
+    Stats, Verification,
+};
+
+use std::time::Duration;
+
+use redgrease_core::cache::protocol::{self, HeldKind};
+
+/// The index's numbers, for users.
+fn report_of(id: u64, namespace: &str, info: &protocol::Info, free_bytes: u64) -> Info {
+    Info {
+        id,
+        namespace: namespace.to_owned(),
+        entries: info.entries,
+        bytes: info.bytes,
+        reserved_bytes: info.reserved,
+        garbage_bytes: info.garbage,
+        limits: Limits::from(info.bounds),
+        sessions: info.sessions,
+        writers: info.writers,
+        readers: info.readers,
+        evicted: info.evicted,
+        free_bytes,
+    }
+}
+
+/// The index's leases, for users.
+fn locks_of(leases: edge::Leases) -> Vec<Lock> {
+    let edge::Leases { held, sessions, now } = leases;
+    held.into_iter()
+        .map(|held| {
+            let session = sessions.iter().find(|(id, ..)| *id == held.token.session);
+            Lock {
+                key: held.key,
+                kind: match held.kind {
+                    HeldKind::Writer => LockKind::Writer,
+                    HeldKind::Reader => LockKind::Reader,
+                    HeldKind::Waiting => LockKind::Waiting,
+                },
+                owner: session.map_or("?", |(_, _, owner)| owner).to_owned(),
+                age: (held.since != 0).then(|| Duration::from_micros(now.saturating_sub(held.since))),
+                left: session.map_or(Duration::ZERO, |(_, until, _)| Duration::from_micros(until.saturating_sub(now))),
+                fence: held.fence,
+            }
+        })
+        .collect()
+}

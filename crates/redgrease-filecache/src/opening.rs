@@ -1,0 +1,215 @@
+//! Binding a directory to an index, once, before anything is read or written.
+
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use redgrease_core::cache::protocol::{Bounds, Mode, Op, Reply, Request};
+
+use crate::disk::{Contents, Directory, FORMAT, Marker};
+use crate::edge::Edge;
+use crate::engine::{Doing, Engine, Rules};
+use crate::error::{Cause, Error, Result};
+use crate::options::{Limits, Options, Put};
+use crate::store::redis::{Blocking, Server};
+
+/// How old a temporary file of the proof of concept must be to be nobody's: its leases lasted a minute.
+const OLD_TEMPORARY: Duration = Duration::from_secs(60);
+
+/// A directory that is ready to be used, and what has to be done with the index.
+pub(crate) struct Prepared {
+    pub directory: Arc<Directory>,
+    pub cache: u64,
+    pub rules: Rules,
+    /// Files of a flat cache that are to be taken in.
+    flat: Vec<String>,
+    /// The directory was used with another server: an index that is not there is not simply lost.
+    moved_from: Option<String>,
+    marker: Marker,
+}
+
+fn bad(message: String) -> Error {
+    Error::new("open", None, Cause::BadConfig(message))
+}
+
+/// Looks at the directory; makes it a cache if it is none.
+pub(crate) fn prepare(options: &Options) -> Result<Prepared> {
+    options.check()?;
+    let shown = options.directory.display();
+    let open =
+        |error| Error::io("open", None, std::io::Error::new(std::io::Error::kind(&error), format!("{shown}: {error}")));
+    let (durability, read_only) = (options.durability, options.read_only);
+    let directory =
+        Directory::open(&options.directory, durability, options.file_mode, options.directory_mode, read_only)
+            .map_err(open)?;
+    let coordinator = coordinator(options);
+    let mut flat = Vec::new();
+    let contents = directory.contents().map_err(open)?;
+    let is_new = !matches!(contents, Contents::Cache(_));
+    if is_new && read_only {
+        return Err(bad(format!("{shown} holds no cache, and a read-only one cannot be made")));
+    }
+    if is_new && !options.adopt {
+        refuse_predecessors(options)?;
+    }
+    let mut marker = match contents {
+        Contents::Cache(marker) => marker,
+        Contents::Others(_) if !options.adopt => {
+            return Err(bad(format!(
+                "{shown} is not empty and no cache; choose another directory, or take its files in with adopt"
+            )));
+        }
+        contents => {
+            if let Contents::Others(files) = contents {
+                flat = files;
+            }
+            directory.prepare().map_err(open)?;
+            let new = Marker {
+                format: FORMAT,
+                id: format!("{:016x}", random()?),
+                namespace: options.namespace.clone(),
+                coordinator: coordinator.clone(),
+                limits: options.limits.unwrap_or_default(),
+            };
+            directory.write_marker(&new, false).map_err(open)?
+        }
+    };
+    if marker.format != FORMAT {
+        return Err(bad(format!("{shown} has format {}; this version knows {FORMAT}", marker.format)));
+    }
+    let cache = u64::from_str_radix(&marker.id, 16).map_err(|_| bad(format!("{shown}: the file CACHE is damaged")))?;
+    let mut moved_from = None;
+    let same_kind = marker.coordinator.is_none() == coordinator.is_none();
+    if (marker.namespace != options.namespace || !same_kind) && !options.adopt {
+        let with = |coordinator: &Option<String>| match coordinator {
+            Some(server) => format!("coordinated by the server {server}"),
+            None => "without a server".to_owned(),
+        };
+        return Err(bad(format!(
+            "{shown} belongs to namespace {} {}, not to {} {}; open it so, or take it over with adopt",
+            marker.namespace,
+            with(&marker.coordinator),
+            options.namespace,
+            with(&coordinator)
+        )));
+    }
+    if marker.coordinator != coordinator && !options.adopt {
+        moved_from.clone_from(&marker.coordinator);
+    }
+    if options.adopt && !read_only && (marker.namespace != options.namespace || marker.coordinator != coordinator) {
+        marker.namespace.clone_from(&options.namespace);
+        marker.coordinator.clone_from(&coordinator);
+        directory.write_marker(&marker, true).map_err(open)?;
+    }
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let rules = Rules {
+        lease: options.lease,
+        check: options.check,
+        on_outage: options.on_outage,
+        owner: format!("{host}:{}", std::process::id()),
+        namespace: options.namespace.clone(),
+        bounds: Bounds::from(options.limits.unwrap_or(marker.limits)),
+        read_only,
+    };
+    Ok(Prepared { directory: Arc::new(directory), cache, rules, flat, moved_from, marker })
+}
+
+/// The server without what is secret, as the marker names it.
+fn coordinator(options: &Options) -> Option<String> {
+    let url = options.url.as_ref()?;
+    let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    Some(rest.split('?').next().unwrap_or(rest).trim_end_matches('/').trim_end_matches("/0").to_owned())
+}
+
+fn random() -> Result<u64> {
+    getrandom::u64().map_err(|error| Error::io("open", None, std::io::Error::other(error.to_string())))
+}
+
+/// A namespace of the proof of concept is not used by accident.
+fn refuse_predecessors(options: &Options) -> Result<()> {
+    let Some(url) = &options.url else { return Ok(()) };
+    let blocking = Blocking::new(Server::new(url, options)?);
+    if let Some(key) = blocking.first_predecessor(&options.namespace) {
+        return Err(bad(format!(
+            "the namespace {} of this server is in use by another kind of cache (key {key}); choose another one, or take \
+             it over with adopt",
+            options.namespace
+        )));
+    }
+    Ok(())
+}
+
+impl Prepared {
+    /// Meets the index: makes it if it is not there, and refuses one of another cache.
+    pub async fn arrive<E: Edge>(&self, engine: &Engine<E>, options: &Options) -> Result<()> {
+        let doing = Doing::all("open");
+        let request = Request { cache: self.cache, op: Op::Open { instance: engine.edge.instance() } };
+        let answer = engine.edge.ask(request).await;
+        match answer.map(|answer| answer.reply) {
+            Ok(Reply::Foreign { .. }) if options.adopt => engine.rebuild(doing, true).await?,
+            Ok(Reply::Lost) if self.moved_from.is_some() => {
+                let old = self.moved_from.as_deref().unwrap_or_default();
+                return Err(bad(format!(
+                    "{} was coordinated by the server {old}, and this server knows nothing of it; use that server, or \
+                     move the cache here with adopt",
+                    options.directory.display()
+                )));
+            }
+            Ok(_) => {}
+            Err(_) if options.on_outage == crate::options::OnOutage::Degrade => return Ok(()),
+            Err(outage) => return Err(engine.outage(doing, outage)),
+        }
+        let bounds = engine.info(doing).await?.bounds;
+        // Making the index of a new cache is not worth a number.
+        engine.counters.reset();
+        if options.limits.is_some_and(|limits| Bounds::from(limits) != bounds) {
+            tracing::warn!(
+                namespace = options.namespace,
+                "the cache keeps the limits it has; those that were given differ: change them with configure"
+            );
+        }
+        Ok(())
+    }
+
+    /// Takes the files of a flat cache in: each becomes the content of the key that it is called by.
+    pub async fn take_in<E: Edge>(&self, engine: &Engine<E>, options: &Options) -> Result<()> {
+        for name in &self.flat {
+            let doing = Doing::to("open", name.as_bytes());
+            let failed = |error| Error::io("open", Some(name.as_bytes()), error);
+            let mut file = match self.directory.open_flat(name) {
+                // Somebody else took it in.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                file => file.map_err(failed)?,
+            };
+            if name.starts_with('.') {
+                let modified = file.metadata().and_then(|data| data.modified()).map_err(failed)?;
+                let age = SystemTime::now().duration_since(modified).unwrap_or_default();
+                if age > OLD_TEMPORARY {
+                    self.directory.unlink_flat(name).map_err(failed)?;
+                }
+                continue;
+            }
+            let mut content = Vec::new();
+            file.read_to_end(&mut content).map_err(failed)?;
+            match engine.put(doing, Mode::Create, content, &Put::default()).await {
+                Ok(_) => {}
+                Err(error) if error.code() == crate::error::Code::Exists => {}
+                Err(error) => return Err(error),
+            }
+            match self.directory.unlink_flat(name) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
+        }
+        if let (Some(url), true) = (&options.url, options.adopt) {
+            Blocking::new(Server::new(url, options)?).forget_predecessors(&options.namespace);
+        }
+        Ok(())
+    }
+
+    pub fn remember(&self, limits: &Limits) -> std::io::Result<()> {
+        let marker = Marker { limits: *limits, ..self.marker.clone() };
+        self.directory.write_marker(&marker, true).map(drop)
+    }
+}

@@ -1,0 +1,365 @@
+//! How a cache is opened, and what is said about what goes into it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use redgrease_core::cache::protocol::Bounds;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Cause, Error, Result};
+
+/// The shortest lease: below it an ordinary pause of a process would look like its death.
+pub const MIN_LEASE: Duration = Duration::from_millis(100);
+
+/// The longest lease.
+pub const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The namespace of a cache that was given none.
+pub const DEFAULT_NAMESPACE: &str = "redgrease-cache";
+
+/// What is certain to be on the disk when a write returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Nothing: after a power failure files may be missing or damaged (which reading finds out).
+    None,
+    /// The content; the file's name may be lost.
+    File,
+    /// Content and name.
+    #[default]
+    Full,
+}
+
+/// How often the digest of what is read is compared with that of what was written. The length always is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Check {
+    /// Each time the whole content is read.
+    #[default]
+    Always,
+    /// One time in sixteen.
+    Sampled,
+    /// Never, but for `verify`.
+    Never,
+}
+
+/// What happens when the server cannot be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnOutage {
+    /// Operations fail.
+    #[default]
+    Fail,
+    /// Reads find the newest file of the key in the directory; everything else fails.
+    Degrade,
+}
+
+/// How to open a cache.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// The directory; it is made when its parent exists.
+    pub directory: PathBuf,
+    /// The server: `redis://`, `rediss://` (TLS) or `redis+unix://`. `None`: no server, one host, file locks.
+    pub url: Option<String>,
+    /// The names of the cache's keys in the server begin with it, in braces: letters, digits and `_.:-`, up to 128.
+    pub namespace: String,
+    /// How long a lease outlives its holder's last sign of life, [`MIN_LEASE`] to [`MAX_LEASE`].
+    pub lease: Duration,
+    /// Bounds for a new cache. An old one keeps those it has; see [`crate::FileCache::configure`].
+    pub limits: Option<Limits>,
+    /// What is certain to be on the disk.
+    pub durability: Durability,
+    /// How much of what is read is checked.
+    pub check: Check,
+    /// Permissions of files.
+    pub file_mode: u32,
+    /// Permissions of directories.
+    pub directory_mode: u32,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long the server may take to answer.
+    pub command_timeout: Duration,
+    /// What happens when it does not.
+    pub on_outage: OnOutage,
+    /// Take the directory over: another namespace's, a server's that lost it, or the flat directory of files of the proof
+    /// of concept that this cache succeeds.
+    pub adopt: bool,
+    /// Only read: nothing is created, also no directory, and no lease is taken.
+    pub read_only: bool,
+    /// How often this process looks for what is over, dead or too much; `None`: never.
+    pub maintenance: Option<Duration>,
+}
+
+impl Options {
+    /// A cache in this directory, for one host, without a server.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            url: None,
+            namespace: DEFAULT_NAMESPACE.to_owned(),
+            lease: Duration::from_secs(10),
+            limits: None,
+            durability: Durability::default(),
+            check: Check::default(),
+            file_mode: 0o640,
+            directory_mode: 0o750,
+            connect_timeout: Duration::from_secs(2),
+            command_timeout: Duration::from_secs(5),
+            on_outage: OnOutage::default(),
+            adopt: false,
+            read_only: false,
+            maintenance: Some(Duration::from_secs(30)),
+        }
+    }
+
+    /// From `REDGREASE_CACHE_DIR`, `REDGREASE_CACHE_URL` and `REDGREASE_CACHE_NAMESPACE`.
+    ///
+    /// # Errors
+    /// When `REDGREASE_CACHE_DIR` is not set.
+    pub fn from_env() -> Result<Self> {
+        let directory = std::env::var_os("REDGREASE_CACHE_DIR")
+            .ok_or_else(|| bad("REDGREASE_CACHE_DIR is not set; it names the directory of the cache".to_owned()))?;
+        let mut options = Self::new(directory);
+        options.url = std::env::var("REDGREASE_CACHE_URL").ok().filter(|url| !url.is_empty());
+        if let Ok(namespace) = std::env::var("REDGREASE_CACHE_NAMESPACE") {
+            options.namespace = namespace;
+        }
+        Ok(options)
+    }
+
+    /// Coordinated by this server.
+    pub fn with_url(mut self, url: impl Into<String>) -> Self {
+        self.url = Some(url.into());
+        self
+    }
+
+    /// Under this namespace.
+    pub fn with_namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// With this lease.
+    pub fn with_lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// With these bounds.
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        if !(MIN_LEASE..=MAX_LEASE).contains(&self.lease) {
+            return Err(bad(format!("lease of {:?}; it may be 100 ms to 1 day", self.lease)));
+        }
+        for (name, timeout) in [("connect_timeout", self.connect_timeout), ("command_timeout", self.command_timeout)] {
+            if timeout.is_zero() {
+                return Err(bad(format!("{name} of 0; it must be above 0")));
+            }
+        }
+        if self.maintenance.is_some_and(|every| every < MIN_LEASE) {
+            return Err(bad("maintenance more often than every 100 ms".to_owned()));
+        }
+        self.limits.as_ref().map_or(Ok(()), Limits::check)?;
+        prefix(&self.namespace).map(drop)
+    }
+}
+
+/// The beginning of the keys of a namespace. One in braces is taken as it is.
+pub(crate) fn prefix(namespace: &str) -> Result<String> {
+    let inner = namespace.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(namespace);
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte);
+    if inner.is_empty() || inner.len() > 128 || !inner.bytes().all(allowed) {
+        return Err(bad(format!(
+            "namespace {namespace:?}; it is 1 to 128 letters, digits and _ . : -, as a whole in braces or not"
+        )));
+    }
+    Ok(format!("{{{inner}}}"))
+}
+
+fn bad(message: String) -> Error {
+    Error::new("open", None, Cause::BadConfig(message))
+}
+
+/// The bounds of a cache, shared by all who use it. 0 means none.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Sum of the sizes of all entries, in bytes.
+    pub max_bytes: u64,
+    /// Number of entries.
+    pub max_entries: u64,
+    /// Size of one entry, in bytes.
+    pub max_entry_bytes: u64,
+    /// What stays free on the file system, in bytes.
+    pub min_free_bytes: u64,
+    /// Age at which an entry ends, whatever its own time to live.
+    pub max_age: Duration,
+    /// How long an entry lives that nobody uses.
+    pub max_idle: Duration,
+    /// How far an eviction goes below a bound, as a share of it.
+    pub low_mark: f64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_bytes: 0,
+            max_entries: 0,
+            max_entry_bytes: 0,
+            min_free_bytes: 0,
+            max_age: Duration::ZERO,
+            max_idle: Duration::ZERO,
+            low_mark: 0.9,
+        }
+    }
+}
+
+/// The largest number that the index computes with exactly.
+const MAX_NUMBER: u64 = 1 << 52;
+
+impl Limits {
+    /// At most so many bytes.
+    pub fn max_bytes(bytes: u64) -> Self {
+        Self { max_bytes: bytes, ..Self::default() }
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        if !(0.0..=1.0).contains(&self.low_mark) {
+            return Err(bad(format!("low_mark of {}; it is a share from 0 to 1", self.low_mark)));
+        }
+        let bounds = Bounds::from(*self);
+        for (name, value) in [
+            ("max_bytes", bounds.max_bytes),
+            ("max_entries", bounds.max_entries),
+            ("max_entry_bytes", bounds.max_entry_bytes),
+            ("min_free_bytes", bounds.min_free_bytes),
+            ("max_age", bounds.max_age),
+            ("max_idle", bounds.max_idle),
+        ] {
+            if value > MAX_NUMBER {
+                return Err(bad(format!("{name} is too large; it may be up to 2^52 (bytes or microseconds)")));
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl From<Limits> for Bounds {
+    fn from(limits: Limits) -> Self {
+        Self {
+            max_bytes: limits.max_bytes,
+            max_entries: limits.max_entries,
+            max_entry_bytes: limits.max_entry_bytes,
+            max_age: micros(limits.max_age),
+            max_idle: micros(limits.max_idle),
+            min_free_bytes: limits.min_free_bytes,
+            low_mark: (limits.low_mark * 1000.0).round() as u64,
+        }
+    }
+}
+
+impl From<Bounds> for Limits {
+    fn from(bounds: Bounds) -> Self {
+        Self {
+            max_bytes: bounds.max_bytes,
+            max_entries: bounds.max_entries,
+            max_entry_bytes: bounds.max_entry_bytes,
+            min_free_bytes: bounds.min_free_bytes,
+            max_age: Duration::from_micros(bounds.max_age),
+            max_idle: Duration::from_micros(bounds.max_idle),
+            low_mark: bounds.low_mark as f64 / 1000.0,
+        }
+    }
+}
+
+/// What is said about new content.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Put {
+    /// How long to wait while somebody else writes the key; zero: not at all.
+    pub timeout: Duration,
+    /// How long it lives.
+    pub ttl: Option<Duration>,
+    /// How long it will be, in bytes, when that is known: room is then made before anything is written.
+    pub size: Option<u64>,
+    /// Its media type.
+    pub content_type: Option<String>,
+    /// Anything else that the user wants to keep with it.
+    pub user: BTreeMap<String, String>,
+}
+
+/// The most that may be said about one entry, in bytes.
+pub const MAX_METADATA_BYTES: usize = 64 * 1024;
+
+impl Put {
+    /// Waiting so long for another writer.
+    pub fn waiting(timeout: Duration) -> Self {
+        Self { timeout, ..Self::default() }
+    }
+
+    /// Living so long.
+    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+}
+
+/// What is kept with an entry, in the index and beside its file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Metadata {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub content_type: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub user: BTreeMap<String, String>,
+}
+
+impl Metadata {
+    pub fn pack(&self) -> Vec<u8> {
+        if *self == Self::default() {
+            return Vec::new();
+        }
+        serde_json::to_vec(self).expect("texts are always JSON")
+    }
+
+    pub fn unpack(bytes: &[u8]) -> Self {
+        if bytes.is_empty() { Self::default() } else { serde_json::from_slice(bytes).unwrap_or_default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_that_would_reach_others_are_refused() {
+        assert_eq!(prefix("poc-cache").unwrap(), "{poc-cache}");
+        assert_eq!(prefix("{poc-cache}").unwrap(), "{poc-cache}");
+        for wrong in ["", "{}", "a*", "a?", "[a]", "a b", "{a}b", "a{b}", "a\0", "Ā", &"x".repeat(129)] {
+            let error = prefix(wrong).unwrap_err().to_string();
+            assert!(error.contains("namespace") && error.contains("letters"), "{error}");
+        }
+    }
+
+    #[test]
+    fn leases_have_bounds() {
+        for lease in [0, 1, 99, 86_400_001] {
+            let error = Options::new("x").with_lease(Duration::from_millis(lease)).check().unwrap_err();
+            assert!(error.to_string().contains("100 ms to 1 day"), "{error}");
+        }
+        Options::new("x").with_lease(MIN_LEASE).check().unwrap();
+    }
+
+    #[test]
+    fn limits_survive_the_index() {
+        let limits = Limits { max_bytes: 1, max_idle: Duration::from_millis(5), low_mark: 0.85, ..Limits::default() };
+        assert_eq!(Limits::from(Bounds::from(limits)), limits);
+        assert!(Limits { low_mark: f64::NAN, ..limits }.check().is_err());
+        assert!(Limits { max_bytes: u64::MAX, ..limits }.check().is_err());
+    }
+}

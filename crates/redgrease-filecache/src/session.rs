@@ -1,0 +1,159 @@
+//! The session of this process: one sign of life for all its leases.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redgrease_core::cache::protocol::{Session, Token};
+
+use crate::options::micros;
+
+/// The session that new leases belong to.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    lease: u64,
+    owner: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    id: u64,
+    /// Whether the index knows it.
+    known: bool,
+    next: u64,
+    /// Leases that are held, by session: those of a lost one are still counted until they are given back.
+    held: HashMap<u64, u64>,
+}
+
+impl Sessions {
+    pub fn new(id: u64, lease: Duration, owner: String) -> Self {
+        let state = State { id, known: false, next: 0, held: HashMap::new() };
+        Self { lease: micros(lease), owner, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A token for a new lease; it counts as held until [`Sessions::give_back`].
+    pub fn token(&self) -> Token {
+        let mut state = self.state();
+        let token = Token { session: state.id, number: state.next };
+        state.next += 1;
+        *state.held.entry(token.session).or_default() += 1;
+        token
+    }
+
+    /// The lease is no longer held.
+    pub fn give_back(&self, token: Token) {
+        let mut state = self.state();
+        if let Some(count) = state.held.get_mut(&token.session) {
+            *count -= 1;
+            if *count == 0 {
+                state.held.remove(&token.session);
+            }
+        }
+    }
+
+    /// The session of a token, as the index is told of it.
+    pub fn of(&self, token: Token) -> Session {
+        let state = self.state();
+        Session {
+            id: token.session,
+            lease: self.lease,
+            new: state.id == token.session && !state.known,
+            owner: self.owner.clone(),
+        }
+    }
+
+    /// The index knows the session of this token now.
+    pub fn is_known(&self, token: Token) {
+        let mut state = self.state();
+        if state.id == token.session {
+            state.known = true;
+        }
+    }
+
+    /// The index says that this session is over: the next lease begins another one.
+    pub fn lost(&self, id: u64, new: u64) {
+        let mut state = self.state();
+        if state.id == id {
+            (state.id, state.known) = (new, false);
+        }
+    }
+
+    /// Whether the session of this token is over.
+    pub fn is_lost(&self, token: Token) -> bool {
+        self.state().id != token.session
+    }
+
+    /// The session, if it has to be kept alive.
+    pub fn to_renew(&self) -> Option<Session> {
+        let state = self.state();
+        let alive = state.known && state.held.contains_key(&state.id);
+        alive.then(|| Session { id: state.id, lease: self.lease, new: false, owner: self.owner.clone() })
+    }
+
+    /// Ends the session if nothing belongs to it; the one to close.
+    pub fn end_if_idle(&self, new: u64) -> Option<u64> {
+        let mut state = self.state();
+        if !state.known || state.held.contains_key(&state.id) {
+            return None;
+        }
+        let old = state.id;
+        (state.id, state.known) = (new, false);
+        Some(old)
+    }
+
+    /// A new session for something that is not a lease.
+    pub fn another(&self, id: u64) -> Session {
+        Session { id, lease: self.lease, new: true, owner: self.owner.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sessions() -> Sessions {
+        Sessions::new(7, Duration::from_secs(1), "host:1".to_owned())
+    }
+
+    #[test]
+    fn a_session_is_new_until_the_index_knows_it() {
+        let sessions = sessions();
+        let token = sessions.token();
+        assert!(sessions.of(token).new && sessions.to_renew().is_none());
+        sessions.is_known(token);
+        assert!(!sessions.of(token).new);
+        assert_eq!(sessions.to_renew().unwrap().id, 7);
+    }
+
+    #[test]
+    fn a_lost_session_takes_its_leases_along_and_nothing_else() {
+        let sessions = sessions();
+        let old = sessions.token();
+        sessions.is_known(old);
+        sessions.lost(7, 8);
+        sessions.lost(7, 9);
+        let new = sessions.token();
+        assert!(sessions.is_lost(old) && !sessions.is_lost(new) && new.session == 8 && sessions.of(new).new);
+        sessions.give_back(old);
+        sessions.give_back(old);
+        sessions.is_known(new);
+        assert_eq!(sessions.to_renew().unwrap().id, 8);
+    }
+
+    #[test]
+    fn an_idle_session_ends_and_is_never_used_again() {
+        let sessions = sessions();
+        let token = sessions.token();
+        sessions.is_known(token);
+        assert_eq!(sessions.end_if_idle(8), None);
+        sessions.give_back(token);
+        assert_eq!(sessions.end_if_idle(8), Some(7));
+        assert_eq!(sessions.end_if_idle(9), None);
+        assert_eq!(sessions.token().session, 8);
+    }
+}

@@ -1,0 +1,668 @@
+-- The index of a file cache: every operation of redgrease-core's cache/protocol.rs as one atomic step. The rules are those
+-- of cache/index.rs, function by function; a test runs both on random operations and compares.
+--
+-- KEYS: the nine keys below, all in one slot. ARGV: cache, operation, its arguments. Answer: {code, doomed, ...} where
+-- doomed is a flat list of keys and packed entries. Numbers are packed as 8 bytes, big endian; times are microseconds.
+local call, pack, unpack_ = redis.call, struct.pack, struct.unpack
+local head, entries, used, ending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local cache, op, key = ARGV[1], ARGV[2], ARGV[3]
+
+local DONE, MISSING, HIT, BUSY, GRANTED, EXISTS, COMMITTED, LEASE_LOST, SESSION_LOST = 0, 1, 2, 3, 4, 5, 6, 7, 8
+local TOO_LARGE, FULL, FLAGS, INFO, AUDITED, MORE, LOST, REBUILDING, FOREIGN, CHANGED = 9, 10, 11, 12, 13, 14, 15, 16, 17, 18
+local SLICE, WINDOW, PLACE, GRACE, MAX_PLACES = 64, 256, 2000000, 5000000, 1024
+
+local clock = call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local gate = call('HMGET', head, 'cache', 'builder', 'max_idle')
+
+-- What nearly all calls are: a look-up of something that is there.
+if op == 'lookup' and ARGV[4] == '' and gate[1] == cache and not gate[2] and gate[3] == '0' then
+  local packed = call('HGET', entries, key)
+  if packed then
+    local expires = unpack_('>I8', packed, 25)
+    if expires == 0 or expires > now then
+      call('ZADD', used, 'XX', now, key)
+      return {HIT, {}, packed}
+    end
+  end
+end
+
+local writers, places, pins, sessions, garbage = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local doomed = {}
+
+-- Not '-0', and never the exponents of tostring.
+local function text(number) return number == 0 and '0' or string.format('%.0f', number) end
+local function answer(code, ...) return {code, doomed, ...} end
+local function add(field, number) call('HINCRBY', head, field, text(number)) end
+
+if op ~= 'rebuild' then
+  if not gate[1] then return answer(LOST) end
+  if gate[1] ~= cache then return answer(FOREIGN, gate[1]) end
+  if gate[2] and op ~= 'restore' and op ~= 'finish' and op ~= 'renew' and op ~= 'close' then return answer(REBUILDING) end
+elseif gate[1] and gate[1] ~= cache and ARGV[9] ~= '1' then
+  return answer(FOREIGN, gate[1])
+end
+
+local function entry_of(packed)
+  local fence, size, created, expires, ttl, pinned = unpack_('>I8I8I8I8I8B', packed)
+  return {fence = fence, size = size, created = created, expires = expires, ttl = ttl, pinned = pinned, rest = packed:sub(42)}
+end
+local function pack_entry(e)
+  return pack('>I8I8I8I8I8B', e.fence, e.size, e.created, e.expires, e.ttl, e.pinned) .. e.rest
+end
+
+local lives = {}
+local function is_alive(session)
+  if lives[session] == nil then
+    local life = call('HGET', sessions, session)
+    lives[session] = life and unpack_('>I8', life) > now or false
+  end
+  return lives[session]
+end
+local function ensure(session, lease, new, owner)
+  local life = call('HGET', sessions, session)
+  if life then
+    if unpack_('>I8', life) <= now then return false end
+  elseif new ~= '1' then
+    return false
+  end
+  call('HSET', sessions, session, pack('>I8', now + lease) .. owner)
+  lives[session] = true
+  return true
+end
+
+-- Packed lists: records of one size, each beginning with a token of 16 bytes.
+local function each(list, size)
+  local at = 1 - size
+  return function()
+    at = at + size
+    if list and at < #list then return list:sub(at, at + size - 1) end
+  end
+end
+local function keep(hash, k, list, size, wanted)
+  if not list then return nil end
+  local kept = {}
+  for record in each(list, size) do
+    if wanted(record) then kept[#kept + 1] = record end
+  end
+  local new = table.concat(kept)
+  if #new ~= #list then
+    if new == '' then call('HDEL', hash, k) else call('HSET', hash, k, new) end
+  end
+  return new ~= '' and new or nil
+end
+
+local function has_reader(k, fence)
+  for pin in each(call('HGET', pins, k), 32) do
+    if (not fence or unpack_('>I8', pin, 17) == fence) and is_alive(pin:sub(1, 8)) then return true end
+  end
+  return false
+end
+local function claim(k, packed)
+  packed = packed or call('HGET', entries, k)
+  if not packed then return end
+  local e = entry_of(packed)
+  call('HDEL', entries, k)
+  call('ZREM', used, k)
+  if e.expires ~= 0 then call('ZREM', ending, k) end
+  add('bytes', -e.size)
+  add('garbage', e.size)
+  if not has_reader(k, e.fence) then
+    doomed[#doomed + 1] = k
+    doomed[#doomed + 1] = packed
+  end
+  call('HSET', garbage, pack('>I8', e.fence), pack('>I8I4', now, #k) .. k .. packed)
+end
+local function garbage_of(record)
+  local at, length = unpack_('>I8I4', record)
+  return at, record:sub(13, 12 + length), record:sub(13 + length)
+end
+local function forget(fences)
+  for fence in each(fences, 8) do
+    local record = call('HGET', garbage, fence)
+    if record then
+      local _, _, packed = garbage_of(record)
+      call('HDEL', garbage, fence)
+      add('garbage', -entry_of(packed).size)
+    end
+  end
+end
+
+local function is_over(k, e)
+  if e.expires ~= 0 and e.expires <= now then return true end
+  local idle = tonumber(gate[3])
+  if idle == 0 then return false end
+  local at = call('ZSCORE', used, k)
+  return at and at + idle <= now or false
+end
+local function current(k)
+  local packed = call('HGET', entries, k)
+  if not packed then return nil end
+  local e = entry_of(packed)
+  if is_over(k, e) then
+    claim(k, packed)
+    add('evicted', 1)
+    return nil
+  end
+  return packed, e
+end
+local function insert(k, e, at)
+  local packed = pack_entry(e)
+  add('bytes', e.size)
+  call('HSET', entries, k, packed)
+  call('ZADD', used, text(at), k)
+  if e.expires ~= 0 then call('ZADD', ending, text(e.expires), k) end
+  return packed
+end
+local function use_now(k) call('ZADD', used, 'XX', text(now), k) end
+local function life_end(ttl)
+  local age = tonumber(call('HGET', head, 'max_age'))
+  if ttl == 0 then ttl = age elseif age ~= 0 then ttl = math.min(ttl, age) end
+  return ttl == 0 and 0 or now + ttl
+end
+local function add_pin(k, token, fence)
+  local list = call('HGET', pins, k) or ''
+  for pin in each(list, 32) do
+    if pin:sub(1, 16) == token then return end
+  end
+  call('HSET', pins, k, list .. token .. pack('>I8I8', fence, now))
+end
+
+local function wake(k) call('PUBLISH', head, k) end
+local function drop_writer(k, record)
+  record = record or call('HGET', writers, k)
+  if not record then return false end
+  call('HDEL', writers, k)
+  add('reserved', -unpack_('>I8', record, 25))
+  wake(k)
+  return true
+end
+local function drop_dead_writers()
+  local all = call('HGETALL', writers)
+  for i = 1, #all, 2 do
+    if not is_alive(all[i + 1]:sub(1, 8)) then drop_writer(all[i], all[i + 1]) end
+  end
+end
+local function prune_places(k, list)
+  return keep(places, k, list or call('HGET', places, k), 24, function(p) return unpack_('>I8', p, 17) > now end)
+end
+local function leave(k, token)
+  keep(places, k, call('HGET', places, k), 24, function(p) return p:sub(1, 16) ~= token end)
+end
+local function keep_place(k, token, wait)
+  if wait ~= '1' then return end
+  local mine, found, records = token .. pack('>I8', now + PLACE), false, {}
+  for place in each(call('HGET', places, k), 24) do
+    if place:sub(1, 16) == token then place, found = mine, true end
+    records[#records + 1] = place
+  end
+  if not found and #records < MAX_PLACES then records[#records + 1] = mine end
+  call('HSET', places, k, table.concat(records))
+end
+
+local function refuse_giant(bytes)
+  local b = call('HMGET', head, 'max_entry_bytes', 'max_bytes')
+  local entry, cap = tonumber(b[1]), tonumber(b[2])
+  local limit = entry == 0 and cap or cap == 0 and entry or math.min(entry, cap)
+  if limit > 0 and bytes > limit then return limit end
+end
+-- Whether so much more fits, after taking out the oldest if need be; false comes with the bound.
+local function make_room(bytes, count, kept)
+  local h = call('HMGET', head, 'max_bytes', 'max_entries', 'low_mark', 'bytes', 'reserved')
+  local max_bytes, max_entries, low = tonumber(h[1]), tonumber(h[2]), tonumber(h[3])
+  if max_bytes == 0 and max_entries == 0 then return true end
+  local sum, n, w = h[4] + h[5], call('HLEN', entries), call('HLEN', writers)
+  local function within(b, e)
+    return (max_bytes == 0 or sum + bytes <= b) and (max_entries == 0 or n + w + count <= e)
+  end
+  if within(max_bytes, max_entries) then return true end
+  local function goal(bound, coming)
+    local mark = math.floor(bound / 1000) * low + math.floor(bound % 1000 * low / 1000)
+    return coming <= mark and mark or bound
+  end
+  local goal_bytes, goal_entries = goal(max_bytes, h[5] + bytes), goal(max_entries, w + count)
+  local claimed = 0
+  for _, k in ipairs(call('ZRANGE', used, 0, WINDOW - 1)) do
+    if claimed == SLICE or within(goal_bytes, goal_entries) then break end
+    if k ~= kept and not has_reader(k) then
+      local packed = call('HGET', entries, k)
+      if packed then
+        sum, n = sum - entry_of(packed).size, n - 1
+        claim(k, packed)
+        claimed = claimed + 1
+      else
+        call('ZREM', used, k)
+      end
+    end
+  end
+  add('evicted', claimed)
+  if not within(max_bytes, max_entries) then
+    drop_dead_writers()
+    sum, w = call('HGET', head, 'bytes') + call('HGET', head, 'reserved'), call('HLEN', writers)
+  end
+  if within(max_bytes, max_entries) then return true end
+  return false, max_bytes
+end
+
+local function absent(k)
+  local writer = call('HGET', writers, k)
+  if writer and is_alive(writer:sub(1, 8)) then return answer(BUSY, writer:sub(1, 8)) end
+  return answer(MISSING)
+end
+
+local function release_from(first)
+  for i = first, #ARGV, 2 do
+    local k, token = ARGV[i], ARGV[i + 1]
+    leave(k, token)
+    local writer = call('HGET', writers, k)
+    if writer and writer:sub(1, 16) == token then drop_writer(k, writer) end
+    local fence
+    keep(pins, k, call('HGET', pins, k), 32, function(pin)
+      if pin:sub(1, 16) ~= token then return true end
+      fence = unpack_('>I8', pin, 17)
+    end)
+    local record = fence and call('HGET', garbage, pack('>I8', fence))
+    if record and not has_reader(k, fence) then
+      local _, name, packed = garbage_of(record)
+      doomed[#doomed + 1] = name
+      doomed[#doomed + 1] = packed
+    end
+  end
+end
+
+local ops = {}
+
+function ops.open()
+  if call('HGET', head, 'instance') == key then return answer(DONE) end
+  return answer(CHANGED)
+end
+
+-- key, token ('' for none), session, lease, new, owner
+function ops.lookup()
+  local packed, e = current(key)
+  if not packed then return absent(key) end
+  if ARGV[4] ~= '' then
+    if not ensure(ARGV[5], ARGV[6], ARGV[7], ARGV[8]) then return answer(SESSION_LOST) end
+    add_pin(key, ARGV[4], e.fence)
+  end
+  use_now(key)
+  return answer(HIT, packed)
+end
+
+function ops.peek()
+  local packed = call('HGET', entries, key)
+  if packed and not is_over(key, entry_of(packed)) then return answer(HIT, packed) end
+  return absent(key)
+end
+
+-- key, token, mode, reserve, wait, hit, session, lease, new, owner, then pairs of key, token to release
+function ops.acquire()
+  release_from(13)
+  local token, mode, reserve, wait, hit = ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8] == '1'
+  local packed, e = current(key)
+  if packed and (hit or mode == 'create') then
+    leave(key, token)
+    if not hit then return answer(EXISTS) end
+    if not ensure(ARGV[9], ARGV[10], ARGV[11], ARGV[12]) then return answer(SESSION_LOST) end
+    add_pin(key, token, e.fence)
+    use_now(key)
+    return answer(HIT, packed)
+  end
+  local limit = refuse_giant(reserve)
+  if limit then return answer(TOO_LARGE, text(limit)) end
+  if not ensure(ARGV[9], ARGV[10], ARGV[11], ARGV[12]) then return answer(SESSION_LOST) end
+  local writer = call('HGET', writers, key)
+  if writer then
+    if writer:sub(1, 16) == token then return answer(GRANTED, text(unpack_('>I8', writer, 17))) end
+    if is_alive(writer:sub(1, 8)) then
+      keep_place(key, token, wait)
+      return answer(BUSY, writer:sub(1, 8))
+    end
+    drop_writer(key, writer)
+  end
+  local queue = prune_places(key)
+  if queue and queue:sub(1, 16) ~= token then
+    keep_place(key, token, wait)
+    return answer(BUSY, '')
+  end
+  local fits, bound = make_room(reserve, packed and 0 or 1)
+  if not fits then return answer(FULL, text(bound)) end
+  leave(key, token)
+  local fence = math.max(now, call('HGET', head, 'fence') + 1)
+  call('HSET', head, 'fence', text(fence))
+  add('reserved', reserve)
+  call('HSET', writers, key, token .. pack('>I8I8I8', fence, reserve, now))
+  return answer(GRANTED, text(fence))
+end
+
+-- key, token, bytes
+function ops.reserve()
+  local token, bytes = ARGV[4], tonumber(ARGV[5])
+  local writer = call('HGET', writers, key)
+  if not writer or writer:sub(1, 16) ~= token then return answer(LEASE_LOST) end
+  local limit = refuse_giant(bytes)
+  if limit then return answer(TOO_LARGE, text(limit)) end
+  local fence, reserved, since = unpack_('>I8I8I8', writer, 17)
+  if bytes > reserved then
+    local fits, bound = make_room(bytes - reserved, 0)
+    if not fits then return answer(FULL, text(bound)) end
+    if call('HEXISTS', writers, key) == 0 then return answer(LEASE_LOST) end
+    call('HSET', writers, key, token .. pack('>I8I8I8', fence, bytes, since))
+    add('reserved', bytes - reserved)
+  end
+  return answer(DONE)
+end
+
+-- key, token, mode, entry, unlinked, pin
+function ops.commit()
+  local token, mode, made = ARGV[4], ARGV[5], entry_of(ARGV[6])
+  forget(ARGV[7])
+  local present = call('HGET', entries, key)
+  if present and entry_of(present).fence == made.fence then
+    if ARGV[8] == '1' then add_pin(key, token, made.fence) end
+    return answer(COMMITTED, present)
+  end
+  local writer = call('HGET', writers, key)
+  if not writer or writer:sub(1, 16) ~= token or unpack_('>I8', writer, 17) ~= made.fence then
+    return answer(LEASE_LOST)
+  end
+  drop_writer(key, writer)
+  local limit = refuse_giant(made.size)
+  if limit then return answer(TOO_LARGE, text(limit)) end
+  local packed = current(key)
+  if packed then
+    if mode == 'create' then return answer(EXISTS) end
+    claim(key, packed)
+  end
+  made.created, made.expires, made.pinned = now, life_end(made.ttl), 0
+  local stored = insert(key, made, now)
+  make_room(0, 0, key)
+  if ARGV[8] == '1' then add_pin(key, token, made.fence) end
+  return answer(COMMITTED, stored)
+end
+
+function ops.abort()
+  leave(key, ARGV[4])
+  local writer = call('HGET', writers, key)
+  if writer and writer:sub(1, 16) == ARGV[4] then
+    drop_writer(key, writer)
+    return answer(DONE)
+  end
+  return answer(MISSING)
+end
+
+-- pairs of key, token
+function ops.release()
+  release_from(3)
+  return answer(DONE)
+end
+
+-- key, fence ('' for any)
+function ops.remove()
+  local packed = call('HGET', entries, key)
+  if not packed or (ARGV[4] ~= '' and entry_of(packed).fence ~= tonumber(ARGV[4])) then return answer(MISSING) end
+  claim(key, packed)
+  return answer(DONE)
+end
+
+-- key, ttl ('' leaves it)
+function ops.touch()
+  local packed, e = current(key)
+  if not packed then return answer(MISSING) end
+  use_now(key)
+  if ARGV[4] ~= '' then
+    if e.expires ~= 0 then call('ZREM', ending, key) end
+    e.expires = life_end(tonumber(ARGV[4]))
+    if e.expires ~= 0 then call('ZADD', ending, text(e.expires), key) end
+    call('HSET', entries, key, pack_entry(e))
+  end
+  return answer(DONE)
+end
+
+-- key, pinned
+function ops.pin()
+  local packed, e = current(key)
+  if not packed then return answer(MISSING) end
+  local pinned = tonumber(ARGV[4])
+  if e.pinned ~= pinned then
+    e.pinned = pinned
+    call('HSET', entries, key, pack_entry(e))
+    if pinned == 1 then call('ZREM', used, key) else call('ZADD', used, text(now), key) end
+  end
+  return answer(DONE)
+end
+
+-- session, lease, owner, unlinked
+function ops.renew()
+  forget(ARGV[6])
+  if ensure(ARGV[3], ARGV[4], '0', ARGV[5]) then return answer(DONE) end
+  return answer(SESSION_LOST)
+end
+
+function ops.close()
+  call('HDEL', sessions, key)
+  return answer(DONE)
+end
+
+-- 'bytes' | 'used' | 'all', number
+function ops.evict()
+  local choice, number = ARGV[3], tonumber(ARGV[4])
+  local candidates
+  if choice == 'all' then
+    candidates = call('HRANDFIELD', entries, SLICE)
+  else
+    candidates = call('ZRANGE', used, 0, WINDOW - 1)
+  end
+  local claimed = 0
+  for _, k in ipairs(candidates) do
+    if claimed == SLICE then break end
+    if choice == 'bytes' and tonumber(call('HGET', head, 'bytes')) <= number then break end
+    if choice == 'used' and tonumber(call('ZSCORE', used, k)) >= number then break end
+    if choice == 'all' or not has_reader(k) then
+      claim(k)
+      claimed = claimed + 1
+    end
+  end
+  add('evicted', claimed)
+  return answer(claimed == SLICE and MORE or DONE)
+end
+
+function ops.sweep()
+  local more = false
+  local all = call('HGETALL', sessions)
+  for i = 1, #all, 2 do
+    if unpack_('>I8', all[i + 1]) <= now then call('HDEL', sessions, all[i]) end
+  end
+  drop_dead_writers()
+  all = call('HGETALL', places)
+  for i = 1, #all, 2 do prune_places(all[i], all[i + 1]) end
+  all = call('HGETALL', pins)
+  for i = 1, #all, 2 do
+    keep(pins, all[i], all[i + 1], 32, function(pin) return is_alive(pin:sub(1, 8)) end)
+  end
+  local over = call('ZRANGEBYSCORE', ending, '-inf', text(now), 'LIMIT', 0, SLICE)
+  more = #over == SLICE
+  local idle = tonumber(gate[3])
+  if idle > 0 then
+    local unused = call('ZRANGEBYSCORE', used, '-inf', text(now - idle), 'LIMIT', 0, SLICE)
+    more = more or #unused == SLICE
+    for _, k in ipairs(unused) do over[#over + 1] = k end
+  end
+  for _, k in ipairs(over) do
+    local packed = call('HGET', entries, k)
+    if packed then
+      claim(k, packed)
+      add('evicted', 1)
+    else
+      call('ZREM', used, k)
+      call('ZREM', ending, k)
+    end
+  end
+  local before = #doomed
+  make_room(0, 0)
+  more = more or #doomed - before == 2 * SLICE
+  local left, cursor = 0, '0'
+  repeat
+    local page = call('HSCAN', garbage, cursor, 'COUNT', 256)
+    cursor = page[1]
+    for i = 1, #page[2], 2 do
+      local field, record = page[2][i], page[2][i + 1]
+      local at, k, packed = garbage_of(record)
+      if left < SLICE and at + GRACE <= now and not has_reader(k, unpack_('>I8', field)) then
+        left = left + 1
+        call('HSET', garbage, field, pack('>I8', now) .. record:sub(9))
+        doomed[#doomed + 1] = k
+        doomed[#doomed + 1] = packed
+      end
+    end
+  until cursor == '0' or left == SLICE
+  return answer((more or left == SLICE) and MORE or DONE)
+end
+
+-- triples of key, fence, digest
+function ops.judge()
+  local flags = {}
+  for i = 3, #ARGV, 3 do
+    local k, fence, digest, flag = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], '1'
+    local packed = call('HGET', entries, k)
+    if packed and entry_of(packed).fence == fence and packed:sub(42, 57) == digest then
+      flag = '0'
+    elseif call('HEXISTS', garbage, pack('>I8', fence)) == 1 then
+      flag = '0'
+    else
+      local writer = call('HGET', writers, k)
+      if writer and unpack_('>I8', writer, 17) == fence then
+        if is_alive(writer:sub(1, 8)) then flag = '0' else drop_writer(k, writer) end
+      end
+    end
+    flags[#flags + 1] = flag
+  end
+  return answer(FLAGS, table.concat(flags))
+end
+
+function ops.alive()
+  local flags = {}
+  for i = 3, #ARGV do flags[#flags + 1] = is_alive(ARGV[i]) and '1' or '0' end
+  return answer(FLAGS, table.concat(flags))
+end
+
+ops['break'] = function()
+  call('HDEL', places, key)
+  return answer(drop_writer(key) and DONE or MISSING)
+end
+
+local BOUNDS = {'max_bytes', 'max_entries', 'max_entry_bytes', 'max_age', 'max_idle', 'min_free_bytes', 'low_mark'}
+local function set_bounds(first)
+  for i, field in ipairs(BOUNDS) do call('HSET', head, field, ARGV[first + i - 1]) end
+end
+
+function ops.configure()
+  set_bounds(3)
+  return answer(DONE)
+end
+
+function ops.info()
+  local numbers = call('HMGET', head, unpack(BOUNDS))
+  numbers[8], numbers[9] = text(now), text(call('HLEN', entries))
+  local sums = call('HMGET', head, 'bytes', 'reserved', 'garbage')
+  for i = 1, 3 do numbers[9 + i] = sums[i] end
+  numbers[13], numbers[14], numbers[15] = text(call('HLEN', sessions)), text(call('HLEN', writers)), text(call('HLEN', pins))
+  local rest = call('HMGET', head, 'evicted', 'fence')
+  numbers[16], numbers[17] = rest[1], rest[2]
+  return answer(INFO, numbers)
+end
+
+function ops.audit()
+  local mend, bytes, reserved, waste, strays, dead = key == '1', 0, 0, 0, 0, 0
+  local all = call('HGETALL', entries)
+  for i = 1, #all, 2 do
+    local e = entry_of(all[i + 1])
+    bytes = bytes + e.size
+    local at = call('ZSCORE', used, all[i])
+    if (at and 1 or 0) == e.pinned then
+      strays = strays + 1
+      if mend then
+        if at then call('ZREM', used, all[i]) else call('ZADD', used, text(now), all[i]) end
+      end
+    end
+    local ends = call('ZSCORE', ending, all[i])
+    if (ends and tonumber(ends) or 0) ~= e.expires then
+      strays = strays + 1
+      if mend then
+        if e.expires ~= 0 then call('ZADD', ending, text(e.expires), all[i]) else call('ZREM', ending, all[i]) end
+      end
+    end
+  end
+  for _, order in ipairs({used, ending}) do
+    for _, k in ipairs(call('ZRANGE', order, 0, -1)) do
+      if call('HEXISTS', entries, k) == 0 then
+        strays = strays + 1
+        if mend then call('ZREM', order, k) end
+      end
+    end
+  end
+  all = call('HGETALL', writers)
+  for i = 1, #all, 2 do
+    reserved = reserved + unpack_('>I8', all[i + 1], 25)
+    if not is_alive(all[i + 1]:sub(1, 8)) then dead = dead + 1 end
+  end
+  all = call('HGETALL', pins)
+  for i = 1, #all, 2 do
+    for pin in each(all[i + 1], 32) do
+      if not is_alive(pin:sub(1, 8)) then dead = dead + 1 end
+    end
+  end
+  all = call('HGETALL', garbage)
+  for i = 1, #all, 2 do
+    local _, _, packed = garbage_of(all[i + 1])
+    waste = waste + entry_of(packed).size
+  end
+  local kept = call('HMGET', head, 'bytes', 'reserved', 'garbage')
+  if mend then call('HSET', head, 'bytes', text(bytes), 'reserved', text(reserved), 'garbage', text(waste)) end
+  return answer(AUDITED, {kept[1], text(bytes), kept[2], text(reserved), kept[3], text(waste), text(strays), text(dead)})
+end
+
+-- session, lease, new, owner, instance, (unused), wipe, bounds...
+function ops.rebuild()
+  local session, instance = ARGV[3], ARGV[7]
+  if ARGV[9] == '1' then call('DEL', unpack(KEYS)) end
+  local h = call('HMGET', head, 'cache', 'builder', 'instance')
+  if h[1] and not h[2] and h[3] == instance then return answer(DONE) end
+  if h[2] and h[2] ~= session and is_alive(h[2]) then return answer(REBUILDING) end
+  if not ensure(session, ARGV[4], ARGV[5], ARGV[6]) then return answer(SESSION_LOST) end
+  if not h[1] then
+    call('HSET', head, 'cache', cache, 'instance', '', 'bytes', 0, 'reserved', 0, 'garbage', 0, 'fence', text(now), 'evicted', 0)
+    set_bounds(10)
+  end
+  call('HSET', head, 'builder', session)
+  return answer(GRANTED, call('HGET', head, 'fence'))
+end
+
+-- session, then triples of key, entry, used
+function ops.restore()
+  if gate[2] ~= key then return answer(LEASE_LOST) end
+  local highest = tonumber(call('HGET', head, 'fence'))
+  for i = 4, #ARGV, 3 do
+    local k, e, at = ARGV[i], entry_of(ARGV[i + 1]), tonumber(ARGV[i + 2])
+    highest = math.max(highest, e.fence)
+    local present = call('HGET', entries, k)
+    if (not present or entry_of(present).fence < e.fence) and call('HEXISTS', garbage, pack('>I8', e.fence)) == 0
+      and (e.expires == 0 or e.expires > now) then
+      claim(k, present)
+      insert(k, e, math.min(at, now))
+    end
+  end
+  call('HSET', head, 'fence', text(highest))
+  return answer(DONE)
+end
+
+function ops.finish()
+  if gate[2] ~= key then return answer(LEASE_LOST) end
+  call('HDEL', head, 'builder')
+  call('HSET', head, 'instance', ARGV[4])
+  return answer(DONE)
+end
+
+local run = ops[op]
+if not run then return redis.error_reply('ERR redgrease file cache: unknown operation ' .. op) end
+return run()

@@ -1,0 +1,244 @@
+//! An index in a file, for the processes of one host.
+//!
+//! The file is a snapshot of the [`Index`] followed by the requests since. Who wants to carry one out takes the lock, reads
+//! what others appended, applies it to its own copy, applies its request, appends it, and lets go. All copies are equal
+//! because the index is a pure function of its requests and their times. A process that dies while it appends leaves an
+//! incomplete record, which the next one cuts off.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use redgrease_core::cache::protocol::{Answer, Request};
+use redgrease_core::cache::{Index, Micros};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fstat};
+
+use crate::disk::{Directory, JOURNAL};
+use crate::edge::{Leases, Outage, Page};
+
+const LOCK: &str = "JOURNAL.lock";
+const NEW: &str = "JOURNAL.new";
+const MAGIC: &[u8; 8] = b"rgcache1";
+
+/// The journal is written anew when it is so many times as long as the snapshot it began with.
+const GROWTH: u64 = 4;
+
+/// Shorter journals are left alone.
+const SMALL: u64 = 1 << 20;
+
+/// How much of the disk is kept for the journal's growth.
+const AHEAD: u64 = 128 * 1024;
+
+/// Longest record, against damaged lengths.
+const MAX_RECORD: u32 = 1 << 30;
+
+/// The index of a cache without a server.
+pub(crate) struct Journal {
+    directory: std::sync::Arc<Directory>,
+    lock: File,
+    state: Mutex<State>,
+}
+
+struct State {
+    file: Option<File>,
+    inode: u64,
+    /// How far this copy has read.
+    read: u64,
+    /// How long the snapshot at the beginning is.
+    snapshot: u64,
+    index: Index,
+    last: Micros,
+}
+
+impl Journal {
+    pub fn open(directory: std::sync::Arc<Directory>) -> io::Result<Self> {
+        let lock = directory.open_journal(LOCK, false)?;
+        let state = State { file: None, inode: 0, read: 0, snapshot: 0, index: Index::default(), last: 0 };
+        Ok(Self { directory, lock, state: Mutex::new(state) })
+    }
+
+    /// The run of the host: what was not synced may be gone after the next one.
+    pub fn instance() -> u64 {
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .ok()
+            .and_then(|id| u64::from_str_radix(id.replace('-', "").trim().get(..16)?, 16).ok())
+            .unwrap_or(1)
+    }
+
+    /// Runs `job` on an index that knows everything, with the lock held.
+    fn locked<R>(&self, job: impl FnOnce(&mut State, Micros) -> io::Result<R>) -> Result<R, Outage> {
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let run = || -> io::Result<R> {
+            while let Err(errno) = rustix::fs::flock(&self.lock, FlockOperation::LockExclusive) {
+                if errno != rustix::io::Errno::INTR {
+                    return Err(errno.into());
+                }
+            }
+            state.catch_up(&self.directory)?;
+            let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            // A clock that was set back stands still for a while.
+            let now = state.last.max(crate::options::micros(clock));
+            job(&mut state, now)
+        };
+        let result = run();
+        let unlocked = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
+        result.and_then(|result| unlocked.map(|()| result).map_err(Into::into)).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => Outage::Denied(format!("the file {JOURNAL}: {error}")),
+            _ => Outage::Unavailable(format!("the file {JOURNAL}: {error}")),
+        })
+    }
+
+    pub fn ask(&self, request: &Request) -> Result<Answer, Outage> {
+        self.locked(|state, now| {
+            if Index::is_silent(&request.op) {
+                return Ok(state.index.apply(now, request));
+            }
+            state.append(now, request)?;
+            let answer = state.index.apply(now, request);
+            state.last = now;
+            if state.read > SMALL && state.read > GROWTH * state.snapshot {
+                state.compact(&self.directory)?;
+            }
+            Ok(answer)
+        })
+    }
+
+    pub fn page(&self, cursor: Option<Vec<u8>>, count: usize) -> Result<Page, Outage> {
+        self.locked(|state, _| {
+            let page = state.index.page(cursor.as_ref(), count);
+            let next = if page.len() < count { None } else { page.last().map(|(key, ..)| key.clone()) };
+            Ok((page, next))
+        })
+    }
+
+    pub fn leases(&self) -> Result<Leases, Outage> {
+        self.locked(|state, now| {
+            let sessions = state.index.sessions().map(|(id, until, owner)| (id, until, owner.to_owned())).collect();
+            Ok(Leases { held: state.index.held(), sessions, now })
+        })
+    }
+}
+
+impl State {
+    /// Reads what others did since.
+    fn catch_up(&mut self, directory: &Directory) -> io::Result<()> {
+        // Somebody may have written it anew, which gives it another inode.
+        let on_disk = directory.open_journal(JOURNAL, false)?;
+        let stat = fstat(&on_disk)?;
+        if self.file.is_none() || self.inode != stat.st_ino {
+            self.inode = stat.st_ino;
+            self.file = Some(on_disk);
+            (self.read, self.snapshot, self.index, self.last) = (0, 0, Index::default(), 0);
+        }
+        let length = stat.st_size as u64;
+        if length == self.read {
+            return Ok(());
+        }
+        let file = self.file.as_ref().expect("opened above");
+        let mut bytes = vec![0; usize::try_from(length.saturating_sub(self.read)).map_err(io::Error::other)?];
+        file.read_exact_at(&mut bytes, self.read)?;
+        let mut rest = &bytes[..];
+        if self.read == 0 {
+            match rest.split_first_chunk() {
+                Some((MAGIC, behind)) => rest = behind,
+                // Empty, or of a process that died in its first step: the next record makes it one.
+                _ => rest = &[],
+            }
+        }
+        let mut good = self.read + (bytes.len() - rest.len()) as u64;
+        if rest.is_empty() && self.read == 0 && bytes.len() != MAGIC.len() {
+            good = 0;
+        }
+        while let Some((record, behind)) = next_record(rest) {
+            if self.replay(record).is_none() {
+                break;
+            }
+            good += (rest.len() - behind.len()) as u64;
+            rest = behind;
+            if self.snapshot == 0 {
+                self.snapshot = good;
+            }
+        }
+        if good < length && !directory.is_read_only() {
+            self.file.as_ref().expect("opened above").set_len(good)?;
+        }
+        self.read = good;
+        Ok(())
+    }
+
+    fn replay(&mut self, record: &[u8]) -> Option<()> {
+        match postcard::from_bytes::<Record>(record).ok()? {
+            Record::Snapshot(at, index) => (self.last, self.index) = (at, *index),
+            Record::Request(at, request) => {
+                self.index.apply(at, &request);
+                self.last = at;
+            }
+        }
+        Some(())
+    }
+
+    fn append(&mut self, now: Micros, request: &Request) -> io::Result<()> {
+        let file = self.file.as_ref().expect("caught up before");
+        let mut bytes = if self.read == 0 { MAGIC.to_vec() } else { Vec::new() };
+        write_record(&mut bytes, &RecordRef::Request(now, request))?;
+        if self.read / AHEAD != (self.read + bytes.len() as u64) / AHEAD || self.read == 0 {
+            // So that entries can still be taken out when the disk is full. Not all file systems can.
+            let _ = fallocate(file, FallocateFlags::KEEP_SIZE, self.read, 2 * AHEAD);
+        }
+        if let Err(error) = file.write_all_at(&bytes, self.read) {
+            // What was written of it must not be mistaken for a record.
+            file.set_len(self.read)?;
+            return Err(error);
+        }
+        self.read += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes the journal anew, as one snapshot.
+    fn compact(&mut self, directory: &Directory) -> io::Result<()> {
+        directory.unlink_journal(NEW)?;
+        let file = directory.open_journal(NEW, true)?;
+        let mut bytes = MAGIC.to_vec();
+        write_record(&mut bytes, &RecordRef::Snapshot(self.last, &self.index))?;
+        file.write_all_at(&bytes, 0)?;
+        directory.rename_journal(NEW, JOURNAL)?;
+        self.inode = fstat(&file)?.st_ino;
+        self.file = Some(file);
+        (self.read, self.snapshot) = (bytes.len() as u64, bytes.len() as u64);
+        Ok(())
+    }
+}
+
+#[derive(serde::Deserialize)]
+enum Record {
+    Snapshot(Micros, Box<Index>),
+    Request(Micros, Request),
+}
+
+#[derive(serde::Serialize)]
+enum RecordRef<'a> {
+    Snapshot(Micros, &'a Index),
+    Request(Micros, &'a Request),
+}
+
+/// Length, checksum, content.
+fn write_record(bytes: &mut Vec<u8>, record: &RecordRef<'_>) -> io::Result<()> {
+    let content = postcard::to_allocvec(record).map_err(io::Error::other)?;
+    let length = u32::try_from(content.len()).ok().filter(|length| *length <= MAX_RECORD);
+    let length = length.ok_or_else(|| io::Error::other("the index is too large for a cache without a server"))?;
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&crc32fast::hash(&content).to_le_bytes());
+    bytes.extend_from_slice(&content);
+    Ok(())
+}
+
+/// The first record, and what is behind it; `None` when it is not complete.
+fn next_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (sum, rest) = rest.split_first_chunk::<4>()?;
+    let length = u32::from_le_bytes(*length);
+    let (record, behind) = rest.split_at_checked(usize::try_from(length).ok().filter(|_| length <= MAX_RECORD)?)?;
+    (crc32fast::hash(record) == u32::from_le_bytes(*sum)).then_some((record, behind))
+}

@@ -1,0 +1,5 @@
+//! Where an index lives: in a server, or in a file.
+
+pub(crate) mod journal;
+pub(crate) mod redis;
+pub(crate) mod wire;

@@ -1,0 +1,670 @@
+//! An index in a server: connections, redirections, back-off.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use redgrease_core::cache::protocol::{Answer, Held, HeldKind, Op, Reply, Request, Token};
+use redgrease_core::cache::{Entry, Micros};
+use redis::{
+    Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind, Value,
+};
+
+use super::wire;
+use crate::edge::{Leases, Outage, Page};
+use crate::error::{Cause, Error, Result};
+use crate::options::{self, Options};
+
+/// Most redirections, reconnections and reloads of the script for one request.
+const MAX_TURNS: u32 = 8;
+
+/// A server and the keys of one cache in it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    info: Mutex<ConnectionInfo>,
+    keys: [String; 9],
+    sha: String,
+    connect_timeout: Duration,
+    command_timeout: Duration,
+    instance: AtomicU64,
+    pub(crate) round_trips: AtomicU64,
+    breaker: Mutex<Breaker>,
+}
+
+#[derive(Debug, Default)]
+struct Breaker {
+    failures: u32,
+    closed_until: Option<Instant>,
+    last: String,
+}
+
+/// What to do with what the server said.
+enum Next {
+    Load,
+    Reconnect,
+    Wait,
+    Fail(Outage),
+}
+
+impl Server {
+    pub fn new(url: &str, options: &Options) -> Result<Self> {
+        let bad = |message: String| Error::new("open", None, Cause::BadConfig(message));
+        // The address may contain a password: it is not repeated.
+        let info = url.into_connection_info().map_err(|error| {
+            bad(format!(
+                "the url of the server is not one ({}); write redis://[user:password@]host:port/db",
+                error.kind_text()
+            ))
+        })?;
+        #[cfg(feature = "tls")]
+        if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+            // Somebody else in this process may have chosen a provider already; that one is as good.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let prefix = options::prefix(&options.namespace)?;
+        Ok(Self {
+            info: Mutex::new(info),
+            keys: wire::KEYS.map(|key| format!("{prefix}:{key}")),
+            sha: redis::Script::new(wire::SCRIPT).get_hash().to_owned(),
+            connect_timeout: options.connect_timeout,
+            command_timeout: options.command_timeout,
+            instance: AtomicU64::new(0),
+            round_trips: AtomicU64::new(0),
+            breaker: Mutex::default(),
+        })
+    }
+
+    pub fn instance(&self) -> u64 {
+        self.instance.load(Ordering::Relaxed)
+    }
+
+    /// Keys of the proof of concept that this cache succeeds; there when its namespace is in use.
+    pub fn predecessors(&self, namespace: &str) -> Vec<String> {
+        let old = namespace.trim_matches(['{', '}']);
+        ["keys:set", "idx:lru", "idx:size", "idx:total", "purge:mutex", "evict:log"]
+            .into_iter()
+            .map(|key| format!("{old}:{key}"))
+            .collect()
+    }
+
+    fn command(&self, load: bool, arguments: &[Vec<u8>]) -> Cmd {
+        let mut command = if load { redis::cmd("EVAL") } else { redis::cmd("EVALSHA") };
+        if load {
+            command.arg(wire::SCRIPT);
+        } else {
+            command.arg(&self.sha);
+        }
+        command.arg(self.keys.len()).arg(&self.keys[..]).arg(arguments);
+        command
+    }
+
+    fn client(&self) -> Result<Client, Outage> {
+        let info = self.info.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        Client::open(info).map_err(|error| Outage::Unavailable(error.to_string()))
+    }
+
+    /// Refuses at once while the server was found dead just now.
+    fn may_connect(&self) -> Result<(), Outage> {
+        let breaker = self.breaker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match breaker.closed_until {
+            Some(until) if until > Instant::now() => Err(Outage::Unavailable(format!(
+                "{}; tried {} times, not again for a moment",
+                breaker.last, breaker.failures
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn connected(&self, instance: u64) {
+        *self.breaker.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Breaker::default();
+        self.instance.store(instance, Ordering::Relaxed);
+    }
+
+    fn not_connected(&self, error: &RedisError) -> Outage {
+        let mut breaker = self.breaker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        breaker.failures = breaker.failures.saturating_add(1);
+        let pause = Duration::from_millis(20 << breaker.failures.min(6)).mul_f64(0.5 + fastrand::f64());
+        breaker.closed_until = Some(Instant::now() + pause);
+        breaker.last = format!("cannot connect: {error}");
+        match error.code() {
+            Some("WRONGPASS" | "NOAUTH" | "NOPERM") => Outage::Denied(error.to_string()),
+            _ => Outage::Unavailable(breaker.last.clone()),
+        }
+    }
+
+    fn judge(&self, error: &RedisError) -> Next {
+        match error.kind() {
+            ErrorKind::Server(ServerErrorKind::NoScript) => Next::Load,
+            ErrorKind::Server(ServerErrorKind::Moved) => {
+                if let Some((host, port)) = error.redirect_node() {
+                    let mut info = self.info.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    let host = if host.is_empty() { host_of(info.addr()) } else { host.to_owned() };
+                    let addr = match info.addr().clone() {
+                        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                            ConnectionAddr::TcpTls { host, port, insecure, tls_params }
+                        }
+                        _ => ConnectionAddr::Tcp(host, port),
+                    };
+                    *info = info.clone().set_addr(addr);
+                }
+                Next::Reconnect
+            }
+            ErrorKind::Io => Next::Reconnect,
+            ErrorKind::Server(
+                ServerErrorKind::BusyLoading
+                | ServerErrorKind::Ask
+                | ServerErrorKind::TryAgain
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::MasterDown,
+            ) => Next::Wait,
+            ErrorKind::Server(ServerErrorKind::NoPerm) => Next::Fail(Outage::Denied(error.to_string())),
+            ErrorKind::Server(ServerErrorKind::ReadOnly) => Next::Fail(Outage::Refused(error.to_string())),
+            _ => match error.code() {
+                Some("BUSY") => Next::Wait,
+                Some("OOM" | "MISCONF" | "NOREPLICAS") => Next::Fail(Outage::Refused(error.to_string())),
+                Some("NOAUTH" | "WRONGPASS") => Next::Fail(Outage::Denied(error.to_string())),
+                _ if error.to_string().contains("OOM command not allowed") => {
+                    Next::Fail(Outage::Refused(error.to_string()))
+                }
+                _ => Next::Fail(Outage::Unavailable(error.to_string())),
+            },
+        }
+    }
+
+    fn give_up(&self, why: &str) -> Outage {
+        Outage::Unavailable(format!("{why}, also after {MAX_TURNS} tries or {:?}", self.command_timeout))
+    }
+}
+
+fn host_of(addr: &ConnectionAddr) -> String {
+    match addr {
+        ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.clone(),
+        _ => "127.0.0.1".to_owned(),
+    }
+}
+
+/// The text of an error that does not repeat what was given.
+trait KindText {
+    fn kind_text(&self) -> String;
+}
+
+impl KindText for RedisError {
+    fn kind_text(&self) -> String {
+        format!("{:?}", self.kind())
+    }
+}
+
+/// Whether the operation asks nothing about content, so that it may be sent before it is known whose index this is.
+fn needs_no_check(op: &Op) -> bool {
+    matches!(op, Op::Open { .. } | Op::Rebuild { .. } | Op::Restore { .. } | Op::Finish { .. } | Op::Renew { .. })
+}
+
+/// The number of the server's run, out of its INFO; 0 when it does not tell.
+fn instance_in(info: &str) -> u64 {
+    info.lines()
+        .find_map(|line| line.strip_prefix("run_id:"))
+        .and_then(|id| u64::from_str_radix(id.trim().get(..16)?, 16).ok())
+        .unwrap_or(0)
+}
+
+fn pause_of(turn: u32) -> Duration {
+    Duration::from_millis(5 << turn.min(6)).mul_f64(0.5 + fastrand::f64())
+}
+
+fn parse(value: Value) -> Result<Answer, Outage> {
+    wire::answer(value)
+        .ok_or_else(|| Outage::Unavailable("the script's answer is not understood; versions differ?".to_owned()))
+}
+
+/// Connections for threads that wait for their answers.
+pub(crate) struct Blocking {
+    pub server: Server,
+    idle: Mutex<Vec<Line>>,
+}
+
+/// One connection.
+struct Line {
+    connection: redis::Connection,
+    checked: bool,
+}
+
+/// Most connections that are kept while nobody uses them.
+const MAX_IDLE: usize = 16;
+
+impl Blocking {
+    pub fn new(server: Server) -> Self {
+        Self { server, idle: Mutex::default() }
+    }
+
+    fn connect(&self) -> Result<Line, Outage> {
+        self.server.may_connect()?;
+        let client = self.server.client()?;
+        let connect = || {
+            let mut connection = client.get_connection_with_timeout(self.server.connect_timeout)?;
+            connection.set_read_timeout(Some(self.server.command_timeout))?;
+            connection.set_write_timeout(Some(self.server.command_timeout))?;
+            self.server.round_trips.fetch_add(1, Ordering::Relaxed);
+            let info: Result<String, _> = redis::cmd("INFO").arg("server").query(&mut connection);
+            match info {
+                Err(error) if error.is_io_error() => Err(error),
+                Err(error) if error.code() == Some("LOADING") => Err(error),
+                info => Ok((connection, instance_in(&info.unwrap_or_default()))),
+            }
+        };
+        let (connection, instance) = connect().map_err(|error| self.server.not_connected(&error))?;
+        self.server.connected(instance);
+        Ok(Line { connection, checked: false })
+    }
+
+    /// Runs `job` on a connection until it is answered, for at most the time that a command may take.
+    fn with_line<R>(
+        &self,
+        mut job: impl FnMut(&mut Line, bool) -> Result<R, RedisErrorOrDone<R>>,
+    ) -> Result<R, Outage> {
+        let began = Instant::now();
+        let (mut load, mut why) = (false, String::new());
+        for turn in 0..MAX_TURNS {
+            if turn > 0 && began.elapsed() > self.server.command_timeout {
+                break;
+            }
+            let idle = self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+            let mut line = match idle {
+                Some(line) => line,
+                None => self.connect()?,
+            };
+            let error = match job(&mut line, load) {
+                Ok(result) => {
+                    self.put_back(line);
+                    return Ok(result);
+                }
+                Err(RedisErrorOrDone::Done(result)) => {
+                    self.put_back(line);
+                    return Ok(result);
+                }
+                Err(RedisErrorOrDone::Error(error)) => error,
+            };
+            why = error.to_string();
+            let timed_out = error.is_timeout();
+            match self.server.judge(&error) {
+                Next::Load => {
+                    load = true;
+                    self.put_back(line);
+                }
+                Next::Reconnect => {
+                    // The others are as old as this one.
+                    self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+                    if timed_out {
+                        break;
+                    }
+                }
+                Next::Wait => {
+                    self.put_back(line);
+                    std::thread::sleep(pause_of(turn));
+                }
+                Next::Fail(outage) => {
+                    self.put_back(line);
+                    return Err(outage);
+                }
+            }
+        }
+        Err(self.server.give_up(&why))
+    }
+
+    fn put_back(&self, line: Line) {
+        let mut idle = self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if idle.len() < MAX_IDLE {
+            idle.push(line);
+        }
+    }
+
+    pub fn ask(&self, request: &Request) -> Result<Answer, Outage> {
+        let arguments = wire::arguments(request.cache, &request.op);
+        let value = self.with_line(|line, load| {
+            if !line.checked && !needs_no_check(&request.op) {
+                let open = wire::arguments(request.cache, &Op::Open { instance: self.server.instance() });
+                self.server.round_trips.fetch_add(1, Ordering::Relaxed);
+                let value = self.server.command(load, &open).query::<Value>(&mut line.connection)?;
+                match wire::answer(value.clone()).map(|answer| answer.reply) {
+                    Some(Reply::Done) => line.checked = true,
+                    _ => return Err(RedisErrorOrDone::Done(value)),
+                }
+            }
+            self.server.round_trips.fetch_add(1, Ordering::Relaxed);
+            Ok(self.server.command(load, &arguments).query::<Value>(&mut line.connection)?)
+        })?;
+        parse(value)
+    }
+
+    /// Runs plain commands in one round trip.
+    pub fn pipe(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>, Outage> {
+        self.with_line(|line, _| {
+            self.server.round_trips.fetch_add(1, Ordering::Relaxed);
+            Ok(pipeline.query::<Vec<Value>>(&mut line.connection)?)
+        })
+    }
+
+    /// The first key of a predecessor that is there. In a cluster those of other nodes are not looked for.
+    pub fn first_predecessor(&self, namespace: &str) -> Option<String> {
+        let keys = self.server.predecessors(namespace);
+        keys.into_iter().find(|key| {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("EXISTS").arg(key);
+            matches!(self.pipe(&pipeline).as_deref(), Ok([Value::Int(1)]))
+        })
+    }
+
+    /// The server's settings that matter to an index.
+    pub fn settings(&self) -> Result<std::collections::HashMap<String, String>, Outage> {
+        let mut settings = std::collections::HashMap::new();
+        for name in ["maxmemory", "maxmemory-policy", "appendonly", "save"] {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("CONFIG").arg("GET").arg(name);
+            let value = self.pipe(&pipeline)?.pop().and_then(pairs).ok_or_else(not_understood)?;
+            let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+            settings.extend(value.into_iter().map(|(name, value)| (text(name), text(value))));
+        }
+        Ok(settings)
+    }
+
+    /// Deletes the keys of a predecessor; its locks end by themselves.
+    pub fn forget_predecessors(&self, namespace: &str) {
+        for key in self.server.predecessors(namespace) {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("DEL").arg(key);
+            let _ = self.pipe(&pipeline);
+        }
+    }
+
+    pub fn page(&self, cursor: Option<Vec<u8>>, count: usize) -> Result<Page, Outage> {
+        let scanned = self.pipe(&self.server.scan(cursor, count))?;
+        let (next, entries) = scanned_page(scanned).ok_or_else(not_understood)?;
+        if entries.is_empty() {
+            return Ok((Vec::new(), next));
+        }
+        let used = self.pipe(&self.server.last_used(&entries))?;
+        with_last_used(entries, used).map(|page| (page, next)).ok_or_else(not_understood)
+    }
+
+    pub fn leases(&self) -> Result<Leases, Outage> {
+        leases_in(self.pipe(&self.server.all_leases())?).ok_or_else(not_understood)
+    }
+
+    /// Delivers the keys that other processes changed, until `deliver` says no more or the connection ends.
+    pub fn listen(&self, mut deliver: impl FnMut(Option<&[u8]>) -> bool) -> Result<(), Outage> {
+        let mut line = self.connect()?;
+        let heard = |error: RedisError| Outage::Unavailable(error.to_string());
+        let mut events = line.connection.as_pubsub();
+        events.subscribe(&self.server.keys[0]).map_err(heard)?;
+        events.set_read_timeout(Some(Duration::from_millis(500))).map_err(heard)?;
+        loop {
+            let go_on = match events.get_message() {
+                Ok(message) => deliver(Some(message.get_payload_bytes())),
+                Err(error) if error.is_timeout() => deliver(None),
+                Err(error) => return Err(heard(error)),
+            };
+            if !go_on {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Either an error to be judged, or an answer that came early.
+enum RedisErrorOrDone<R> {
+    Error(RedisError),
+    Done(R),
+}
+
+impl<R> From<RedisError> for RedisErrorOrDone<R> {
+    fn from(error: RedisError) -> Self {
+        Self::Error(error)
+    }
+}
+
+fn not_understood() -> Outage {
+    Outage::Unavailable("the index contains what this version does not understand".to_owned())
+}
+
+type Used = Vec<(Vec<u8>, Entry, Option<Micros>)>;
+
+type Scanned = (Option<Vec<u8>>, Vec<(Vec<u8>, Entry)>);
+
+impl Server {
+    fn scan(&self, cursor: Option<Vec<u8>>, count: usize) -> redis::Pipeline {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("HSCAN").arg(&self.keys[1]).arg(cursor.unwrap_or(b"0".to_vec())).arg("COUNT").arg(count);
+        pipeline
+    }
+
+    fn last_used(&self, entries: &[(Vec<u8>, Entry)]) -> redis::Pipeline {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("ZMSCORE").arg(&self.keys[2]).arg(entries.iter().map(|(key, _)| key).collect::<Vec<_>>());
+        pipeline
+    }
+
+    fn all_leases(&self) -> redis::Pipeline {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("TIME");
+        for key in &self.keys[4..8] {
+            pipeline.cmd("HGETALL").arg(key);
+        }
+        pipeline
+    }
+}
+
+fn scanned_page(mut values: Vec<Value>) -> Option<Scanned> {
+    let Value::Array(parts) = values.pop()? else { return None };
+    let mut parts = parts.into_iter();
+    let cursor = wire::bytes(parts.next()?)?;
+    let entries = pairs(parts.next()?)?
+        .into_iter()
+        .map(|(key, packed)| Some((key, Entry::unpack(&packed)?)))
+        .collect::<Option<Vec<_>>>()?;
+    Some(((cursor != b"0").then_some(cursor), entries))
+}
+
+fn with_last_used(entries: Vec<(Vec<u8>, Entry)>, mut used: Vec<Value>) -> Option<Used> {
+    let Value::Array(scores) = used.pop()? else { return None };
+    Some(
+        entries
+            .into_iter()
+            .zip(scores)
+            .map(|((key, entry), score)| {
+                let score = match score {
+                    Value::Double(score) => Some(score as Micros),
+                    Value::BulkString(text) => String::from_utf8(text)
+                        .ok()
+                        .and_then(|text| text.parse::<f64>().ok())
+                        .map(|score| score as Micros),
+                    _ => None,
+                };
+                (key, entry, score)
+            })
+            .collect(),
+    )
+}
+
+/// A hash, as a flat list or a map.
+fn pairs(value: Value) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    match value {
+        Value::Map(map) => map.into_iter().map(|(key, value)| Some((wire::bytes(key)?, wire::bytes(value)?))).collect(),
+        Value::Array(flat) => {
+            let mut flat = flat.into_iter();
+            let mut pairs = Vec::new();
+            while let Some(key) = flat.next() {
+                pairs.push((wire::bytes(key)?, wire::bytes(flat.next()?)?));
+            }
+            Some(pairs)
+        }
+        _ => None,
+    }
+}
+
+fn leases_in(values: Vec<Value>) -> Option<Leases> {
+    let [time, writers, places, pins, sessions] = <[Value; 5]>::try_from(values).ok()?;
+    let Value::Array(time) = time else { return None };
+    let now = wire::number(time.first()?)? * 1_000_000 + wire::number(time.get(1)?)?;
+    let mut held = Vec::new();
+    for (hash, size, kind) in
+        [(writers, 40, HeldKind::Writer), (pins, 32, HeldKind::Reader), (places, 24, HeldKind::Waiting)]
+    {
+        for (key, records) in pairs(hash)? {
+            for record in records.chunks_exact(size) {
+                let number =
+                    |at: usize| record.get(at..at + 8).map(|b| u64::from_be_bytes(b.try_into().expect("eight")));
+                let (fence, since) = match kind {
+                    HeldKind::Writer => (number(16)?, number(32)?),
+                    HeldKind::Reader => (number(16)?, number(24)?),
+                    HeldKind::Waiting => (0, 0),
+                };
+                let token = Token::from_bytes(record[..16].try_into().expect("sixteen"));
+                held.push(Held { key: key.clone(), token, fence, since, kind });
+            }
+        }
+    }
+    let sessions = pairs(sessions)?
+        .into_iter()
+        .filter_map(|(id, life)| {
+            let (until, owner) = life.split_at_checked(8)?;
+            Some((
+                u64::from_be_bytes(id.try_into().ok()?),
+                u64::from_be_bytes(until.try_into().ok()?),
+                String::from_utf8_lossy(owner).into_owned(),
+            ))
+        })
+        .collect();
+    Some(Leases { held, sessions, now })
+}
+
+/// One connection for many tasks.
+pub(crate) struct Asynchronous {
+    pub server: Server,
+    line: tokio::sync::Mutex<Option<redis::aio::MultiplexedConnection>>,
+    /// Which connection it is, and which one was checked last.
+    number: AtomicU64,
+    checked: AtomicU64,
+}
+
+impl Asynchronous {
+    pub fn new(server: Server) -> Self {
+        Self { server, line: tokio::sync::Mutex::default(), number: AtomicU64::new(0), checked: AtomicU64::new(0) }
+    }
+
+    async fn line(&self) -> Result<(redis::aio::MultiplexedConnection, u64), Outage> {
+        let mut line = self.line.lock().await;
+        if let Some(connection) = &*line {
+            return Ok((connection.clone(), self.number.load(Ordering::Relaxed)));
+        }
+        self.server.may_connect()?;
+        let client = self.server.client()?;
+        let config = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.server.connect_timeout))
+            .set_response_timeout(Some(self.server.command_timeout));
+        let connect = async {
+            let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+            self.server.round_trips.fetch_add(1, Ordering::Relaxed);
+            let info: Result<String, _> = redis::cmd("INFO").arg("server").query_async(&mut connection).await;
+            match info {
+                Err(error) if error.is_io_error() || error.code() == Some("LOADING") => Err(error),
+                info => Ok((connection, instance_in(&info.unwrap_or_default()))),
+            }
+        };
+        let (connection, instance) = connect.await.map_err(|error| self.server.not_connected(&error))?;
+        self.server.connected(instance);
+        *line = Some(connection.clone());
+        Ok((connection, self.number.fetch_add(1, Ordering::Relaxed) + 1))
+    }
+
+    async fn broken(&self, number: u64) {
+        let mut line = self.line.lock().await;
+        if self.number.load(Ordering::Relaxed) == number {
+            *line = None;
+        }
+    }
+
+    async fn turns(&self, cache: u64, op: Option<&Op>, pipeline: &redis::Pipeline) -> Result<Value, Outage> {
+        let began = Instant::now();
+        let (mut load, mut why) = (false, String::new());
+        for turn in 0..MAX_TURNS {
+            if turn > 0 && began.elapsed() > self.server.command_timeout {
+                break;
+            }
+            let (mut connection, number) = self.line().await?;
+            let result = self.turn(&mut connection, number, cache, op, pipeline, load).await;
+            let error = match result {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            why = error.to_string();
+            let timed_out = error.is_timeout();
+            match self.server.judge(&error) {
+                Next::Load => load = true,
+                Next::Reconnect => {
+                    self.broken(number).await;
+                    if timed_out {
+                        break;
+                    }
+                }
+                Next::Wait => tokio::time::sleep(pause_of(turn)).await,
+                Next::Fail(outage) => return Err(outage),
+            }
+        }
+        Err(self.server.give_up(&why))
+    }
+
+    async fn turn(
+        &self,
+        connection: &mut redis::aio::MultiplexedConnection,
+        number: u64,
+        cache: u64,
+        op: Option<&Op>,
+        pipeline: &redis::Pipeline,
+        load: bool,
+    ) -> Result<Value, RedisError> {
+        let Some(op) = op else {
+            self.server.round_trips.fetch_add(1, Ordering::Relaxed);
+            return pipeline.query_async::<Vec<Value>>(connection).await.map(Value::Array);
+        };
+        if self.checked.load(Ordering::Relaxed) != number && !needs_no_check(op) {
+            let open = wire::arguments(cache, &Op::Open { instance: self.server.instance() });
+            self.server.round_trips.fetch_add(1, Ordering::Relaxed);
+            let value = self.server.command(load, &open).query_async::<Value>(connection).await?;
+            match wire::answer(value.clone()).map(|answer| answer.reply) {
+                Some(Reply::Done) => self.checked.store(number, Ordering::Relaxed),
+                _ => return Ok(value),
+            }
+        }
+        self.server.round_trips.fetch_add(1, Ordering::Relaxed);
+        self.server.command(load, &wire::arguments(cache, op)).query_async::<Value>(connection).await
+    }
+
+    /// Connects, so that it is known which run of the server this is.
+    pub async fn ping(&self) -> Result<(), Outage> {
+        self.pipe(redis::pipe().cmd("PING")).await.map(drop)
+    }
+
+    pub async fn ask(&self, request: &Request) -> Result<Answer, Outage> {
+        parse(self.turns(request.cache, Some(&request.op), &redis::Pipeline::new()).await?)
+    }
+
+    async fn pipe(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>, Outage> {
+        match self.turns(0, None, pipeline).await? {
+            Value::Array(values) => Ok(values),
+            _ => Err(not_understood()),
+        }
+    }
+
+    pub async fn page(&self, cursor: Option<Vec<u8>>, count: usize) -> Result<Page, Outage> {
+        let scanned = self.pipe(&self.server.scan(cursor, count)).await?;
+        let (next, entries) = scanned_page(scanned).ok_or_else(not_understood)?;
+        if entries.is_empty() {
+            return Ok((Vec::new(), next));
+        }
+        let used = self.pipe(&self.server.last_used(&entries)).await?;
+        with_last_used(entries, used).map(|page| (page, next)).ok_or_else(not_understood)
+    }
+
+    pub async fn leases(&self) -> Result<Leases, Outage> {
+        leases_in(self.pipe(&self.server.all_leases()).await?).ok_or_else(not_understood)
+    }
+}

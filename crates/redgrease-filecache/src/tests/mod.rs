@@ -1,0 +1,5 @@
+//! Tests that need more than one module.
+
+mod faces;
+mod scripts;
+mod server;
