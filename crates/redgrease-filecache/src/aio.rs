@@ -3,6 +3,7 @@
 //! A future that is dropped before it is done gives back what it held: leases, places in queues, temporary files.
 
 use std::fs::File;
+use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -13,7 +14,7 @@ use redgrease_core::cache::name::SHARDS;
 use redgrease_core::cache::protocol::{Answer, Mode, Op, Request};
 use redgrease_core::cache::{Entry, Key};
 
-use crate::cache::{BUFFER, CHORE_DELAY, CHORE_RETRY, Cursor, Handle, SHARDS_PER_ROUND};
+use crate::cache::{BUFFER, CHORE_DELAY, CHORE_RETRY, Cursor, Handle, Keeper, SHARDS_PER_ROUND};
 use crate::disk::Directory;
 use crate::edge::{Disk, Edge, Leases, Outage, Page};
 use crate::engine::{self, Doing, Draft, Engine, Hold, Opened, check_key};
@@ -122,6 +123,12 @@ impl Edge for World {
 
     fn listen(&self) {
         self.wake.iter().for_each(Wake::listen);
+    }
+
+    fn who(&self) -> Option<u64> {
+        let mut hasher = std::hash::DefaultHasher::new();
+        tokio::task::try_id()?.hash(&mut hasher);
+        Some(hasher.finish())
     }
 }
 
@@ -389,16 +396,21 @@ impl FileCache {
         self.inner.engine.maintain(Doing::all("maintain"), 0..SHARDS).await
     }
 
-    /// Gives back what is held and ends the session. Without it the same happens a little later.
-    pub async fn close(self) {
-        self.inner.engine.do_chores().await;
-        self.inner.engine.renew().await;
+    /// As [`crate::FileCache::close`]. Without it the same happens a little later, if the runtime lives that long.
+    pub async fn close(&self) {
+        self.inner.engine.close().await;
     }
 }
 
 impl Inner {
     fn handle(self: &Arc<Self>, key: &[u8], opened: Opened<File>) -> Handle {
-        Handle::new(&self.engine, &self.prepared.directory, Arc::clone(self) as Arc<dyn Send + Sync>, key, opened)
+        Handle::new(
+            &self.engine,
+            &self.prepared.directory,
+            Arc::new(Caretaker(Arc::clone(self))) as Arc<dyn Keeper>,
+            key,
+            opened,
+        )
     }
 
     /// Starts the task that says that we live, does what was put off, and looks after the whole.
@@ -440,6 +452,19 @@ impl Inner {
                 }
             }
         });
+    }
+}
+
+/// Keeps the cache alive for a handle.
+struct Caretaker(Arc<Inner>);
+
+impl Keeper for Caretaker {
+    fn put_aside(&self, key: &[u8], entry: &Entry, what: &str) -> Error {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (inner, key, entry, what) = (Arc::clone(&self.0), key.to_vec(), entry.clone(), what.to_owned());
+            runtime.spawn(async move { inner.engine.quarantine(Doing::to("read", &key), &entry, what).await });
+        }
+        Error::new("read", Some(key), Cause::Corrupt(what.to_owned()))
     }
 }
 

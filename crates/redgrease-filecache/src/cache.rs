@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use event_listener::{EventListener, Listener};
@@ -19,7 +19,7 @@ use crate::edge::{Disk, Edge, Leases, Outage, Page};
 use crate::engine::{self, Doing, Draft, Engine, Hold, Opened, check_key};
 use crate::error::{BoxError, Cause, Error, Result};
 use crate::opening::{self, Prepared};
-use crate::options::{Check, Limits, Options, Put};
+use crate::options::{Limits, Options, Put};
 use crate::report::{Depth, Evict, Evicted, Finding, Info, Lock, Maintained, Outcome, Stat, Stats, Verification};
 use crate::store::journal::Journal;
 use crate::store::redis::{Blocking, Server};
@@ -51,16 +51,63 @@ pub struct FileCache {
 
 struct Shared {
     options: Options,
-    inner: Mutex<Arc<Inner>>,
+    process: u32,
+    inner: Arc<Open>,
+    /// What the child of a fork has open, without any lock that a thread of the parent may have left locked.
+    childs: OnceLock<Arc<Shared>>,
+    interrupt: Arc<Interrupt>,
 }
+
+/// Asked by whoever waits, whether to stop.
+#[derive(Default)]
+struct Interrupt(OnceLock<Box<dyn Fn() -> bool + Send + Sync>>);
 
 /// What one process has open.
 struct Inner {
     engine: Engine<World>,
     prepared: Prepared,
-    process: u32,
     /// Where the next round of maintenance goes on.
     shard: AtomicU16,
+    ended: AtomicBool,
+}
+
+/// Held by caches, handles and writers: when the last of them goes, what is held is given back, at once.
+struct Open {
+    inner: Arc<Inner>,
+    process: u32,
+}
+
+impl std::ops::Deref for Open {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.process != std::process::id() {
+            return;
+        }
+        self.inner.ended.store(true, Ordering::Release);
+        if !self.inner.prepared.rules.read_only {
+            block_on(self.inner.engine.close());
+        }
+        self.inner.engine.chores.added.notify(usize::MAX);
+    }
+}
+
+/// What a handle asks of whoever it came from.
+pub(crate) trait Keeper: Send + Sync {
+    /// The content is damaged: takes it out.
+    fn put_aside(&self, key: &[u8], entry: &Entry, what: &str) -> Error;
+}
+
+impl Keeper for Open {
+    fn put_aside(&self, key: &[u8], entry: &Entry, what: &str) -> Error {
+        block_on(self.engine.quarantine(Doing::to("read", key), entry, what.to_owned()))
+    }
 }
 
 /// Shards of one round of background maintenance.
@@ -78,6 +125,7 @@ struct World {
     index: Index,
     began: Instant,
     wake: Option<Wake>,
+    interrupt: Arc<Interrupt>,
 }
 
 enum Index {
@@ -135,10 +183,20 @@ impl Edge for World {
     fn listen(&self) {
         self.wake.iter().for_each(Wake::listen);
     }
+
+    fn who(&self) -> Option<u64> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        thread_local!(static NUMBER: u64 = NEXT.fetch_add(1, Ordering::Relaxed));
+        Some(NUMBER.with(|number| *number))
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupt.0.get().is_some_and(|asks| asks())
+    }
 }
 
 impl Inner {
-    fn open(options: &Options) -> Result<Arc<Self>> {
+    fn open(options: &Options, interrupt: &Arc<Interrupt>) -> Result<Arc<Open>> {
         let prepared = opening::prepare(options)?;
         // Sessions and tokens are random: seeded by the system, also in the child of a fork.
         fastrand::seed(getrandom::u64().map_err(|error| Error::io("open", None, io::Error::other(error.to_string())))?);
@@ -155,36 +213,40 @@ impl Inner {
                 (Index::File(Box::new(journal), Journal::instance()), None)
             }
         };
-        let world = World { directory, index, began: Instant::now(), wake };
+        let world = World { directory, index, began: Instant::now(), wake, interrupt: Arc::clone(interrupt) };
         let engine = Engine::new(world, prepared.rules.clone(), prepared.cache);
         engine.edge.wake.iter().for_each(|wake| wake.deliver_to(&engine.flights));
-        let process = std::process::id();
-        let inner = Arc::new(Self { engine, prepared, process, shard: AtomicU16::new(fastrand::u16(..SHARDS)) });
+        let (shard, ended) = (AtomicU16::new(fastrand::u16(..SHARDS)), AtomicBool::new(false));
+        let inner = Arc::new(Self { engine, prepared, shard, ended });
+        // From here on an error ends what was begun.
+        let open = Open { inner: Arc::clone(&inner), process: std::process::id() };
         block_on(inner.prepared.arrive(&inner.engine, options))?;
         if !options.read_only {
             Self::keep(&inner, options).map_err(|error| Error::io("open", None, error))?;
             block_on(inner.prepared.take_in(&inner.engine, options))?;
         }
-        Ok(inner)
+        Ok(Arc::new(open))
     }
 
     /// Starts the thread that says that we live, does what was put off, and looks after the whole.
     fn keep(inner: &Arc<Self>, options: &Options) -> io::Result<()> {
-        let weak = Arc::downgrade(inner);
-        let chores = Arc::clone(&inner.engine.chores);
+        let inner = Arc::clone(inner);
         let (renewal, maintenance) = (options.lease / 4, options.maintenance);
         std::thread::Builder::new().name("filecache-keeper".to_owned()).spawn(move || {
             let (mut renewed, mut maintained) = (Instant::now(), Instant::now());
             // So that processes that were started together do not sweep together.
             let every = maintenance.map(|every| every.mul_f64(0.75 + fastrand::f64() / 2.0));
+            let chores = &inner.engine.chores;
             loop {
                 let added = chores.added.listen();
+                if inner.ended.load(Ordering::Acquire) {
+                    return;
+                }
                 if !chores.are_waiting() {
                     let due = every.map_or(renewal, |every| every.saturating_sub(maintained.elapsed()));
                     added
                         .wait_timeout(renewal.saturating_sub(renewed.elapsed()).min(due).max(Duration::from_millis(1)));
                 }
-                let Some(inner) = weak.upgrade() else { return };
                 if chores.are_waiting() {
                     std::thread::sleep(CHORE_DELAY);
                     block_on(inner.engine.do_chores());
@@ -205,10 +267,6 @@ impl Inner {
         Ok(())
     }
 
-    fn handle(self: &Arc<Self>, key: &[u8], opened: Opened<File>) -> Handle {
-        Handle::new(&self.engine, &self.prepared.directory, Arc::clone(self) as Arc<dyn Send + Sync>, key, opened)
-    }
-
     fn look_after(&self) {
         let first = self.shard.fetch_add(SHARDS_PER_ROUND, Ordering::Relaxed) % SHARDS;
         let shards = (first..first + SHARDS_PER_ROUND).map(|shard| shard % SHARDS);
@@ -221,15 +279,23 @@ impl Inner {
     }
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if self.process == std::process::id() && !self.prepared.rules.read_only {
-            block_on(async {
-                self.engine.do_chores().await;
-                self.engine.renew().await;
-            });
+impl Open {
+    fn handle(self: &Arc<Self>, key: &[u8], opened: Opened<File>) -> Handle {
+        Handle::new(&self.engine, &self.prepared.directory, Arc::clone(self) as Arc<dyn Keeper>, key, opened)
+    }
+}
+
+impl Shared {
+    fn inner(&self) -> Result<Arc<Open>> {
+        if self.process == std::process::id() {
+            return Ok(Arc::clone(&self.inner));
         }
-        self.engine.chores.added.notify(usize::MAX);
+        if let Some(child) = self.childs.get() {
+            return child.inner();
+        }
+        let opened = FileCache::open_with(self.options.clone(), Arc::clone(&self.interrupt))?;
+        // Of two threads of the child one opened in vain.
+        self.childs.get_or_init(|| opened.shared).inner()
     }
 }
 
@@ -240,8 +306,13 @@ impl FileCache {
     /// [`Code::BadConfig`](crate::Code::BadConfig) for options that make no sense and for a directory and an index that do
     /// not belong together; [`Code::Unavailable`](crate::Code::Unavailable) when the server cannot be reached.
     pub fn open(options: Options) -> Result<Self> {
-        let inner = Mutex::new(Inner::open(&options)?);
-        Ok(Self { shared: Arc::new(Shared { options, inner }) })
+        Self::open_with(options, Arc::default())
+    }
+
+    fn open_with(options: Options, interrupt: Arc<Interrupt>) -> Result<Self> {
+        let inner = Inner::open(&options, &interrupt)?;
+        let process = std::process::id();
+        Ok(Self { shared: Arc::new(Shared { options, process, inner, childs: OnceLock::new(), interrupt }) })
     }
 
     /// How it was opened.
@@ -249,18 +320,27 @@ impl FileCache {
         &self.shared.options
     }
 
-    /// What this process has open; opens anew after a fork.
-    fn inner(&self) -> Result<Arc<Inner>> {
-        let mut inner = self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.process != std::process::id() {
-            let parents = std::mem::replace(&mut *inner, Inner::open(&self.shared.options)?);
-            // Its connections and leases are the parent's: they are not closed and not given back.
-            std::mem::forget(parents);
-        }
-        Ok(Arc::clone(&inner))
+    /// Has `asks` asked from time to time (each quarter of a second, or more often) by whoever waits, on the waiting thread;
+    /// when it says `true`, the wait ends with [`Code::Timeout`](crate::Code::Timeout). For languages whose signals would
+    /// wait for us. Can be set once.
+    pub fn set_interrupt(&self, asks: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.shared.interrupt.0.set(Box::new(asks));
     }
 
-    fn writable(&self, operation: &'static str, key: Option<&[u8]>) -> Result<Arc<Inner>> {
+    /// Gives back what is no longer used and ends the session if nothing is used, now instead of a little later. The cache
+    /// can be used on.
+    pub fn close(&self) {
+        if let Ok(inner) = self.inner() {
+            block_on(inner.engine.close());
+        }
+    }
+
+    /// What this process has open; opens anew after a fork.
+    fn inner(&self) -> Result<Arc<Open>> {
+        self.shared.inner()
+    }
+
+    fn writable(&self, operation: &'static str, key: Option<&[u8]>) -> Result<Arc<Open>> {
         if let Some(key) = key {
             check_key(operation, key)?;
         }
@@ -270,7 +350,7 @@ impl FileCache {
         self.inner()
     }
 
-    fn readable(&self, operation: &'static str, key: &[u8]) -> Result<Arc<Inner>> {
+    fn readable(&self, operation: &'static str, key: &[u8]) -> Result<Arc<Open>> {
         check_key(operation, key)?;
         self.inner()
     }
@@ -375,6 +455,13 @@ impl FileCache {
     }
 
     fn begin_or_hit(&self, operation: &'static str, key: &[u8], put: &Put) -> Result<Begun> {
+        if self.shared.options.read_only {
+            // What is there can be had.
+            match self.open_read(key, put.timeout) {
+                Err(error) if error.code() == crate::Code::Missing => {}
+                opened => return opened.map(|handle| Begun::Hit(Box::new(handle), Outcome::Hit)),
+            }
+        }
         let inner = self.writable(operation, Some(key))?;
         Ok(match block_on(inner.engine.begin(Doing::to(operation, key), Mode::Create, true, put))? {
             engine::Begun::Draft(draft) => Begun::Create(Box::new(Writer::new(&inner, operation, *draft))),
@@ -552,11 +639,12 @@ impl FileCache {
         })
     }
 
-    /// Compares index and directory, changing nothing. `progress` is told how many of how many entries were looked at.
+    /// Compares index and directory, changing nothing. `progress` is told how many of how many entries were looked at,
+    /// and says whether to go on; what was found so far is given otherwise.
     ///
     /// # Errors
     /// Those of index and disk; what is wrong with the cache is not an error but a [`crate::Problem`].
-    pub fn verify(&self, depth: Depth, progress: &mut (dyn FnMut(u64, u64) + Send)) -> Result<Verification> {
+    pub fn verify(&self, depth: Depth, progress: &mut (dyn FnMut(u64, u64) -> bool + Send)) -> Result<Verification> {
         let inner = self.inner()?;
         block_on(inner.engine.verify(Doing::all("verify"), depth, false, progress))
     }
@@ -566,7 +654,7 @@ impl FileCache {
     ///
     /// # Errors
     /// As [`FileCache::verify`].
-    pub fn repair(&self, depth: Depth, progress: &mut (dyn FnMut(u64, u64) + Send)) -> Result<Verification> {
+    pub fn repair(&self, depth: Depth, progress: &mut (dyn FnMut(u64, u64) -> bool + Send)) -> Result<Verification> {
         let inner = self.writable("repair", None)?;
         block_on(inner.engine.verify(Doing::all("repair"), depth, true, progress))
     }
@@ -620,22 +708,24 @@ pub struct Handle {
     key: Key,
     hold: Option<Hold>,
     directory: Arc<Directory>,
-    check: bool,
-    /// Whoever renews the lease.
-    _keeper: Arc<dyn Send + Sync>,
+    /// The hash of what was read, as long as that was everything from the beginning.
+    hasher: Option<Box<blake3::Hasher>>,
+    position: u64,
+    keeper: Arc<dyn Keeper>,
 }
 
 impl Handle {
     pub(crate) fn new<E: Edge>(
         engine: &Engine<E>,
         directory: &Arc<Directory>,
-        keeper: Arc<dyn Send + Sync>,
+        keeper: Arc<dyn Keeper>,
         key: &[u8],
         opened: Opened<File>,
     ) -> Self {
         let Opened { entry, file, hold } = opened;
-        let check = engine.rules.check != Check::Never;
-        Self { file, entry, key: key.to_vec(), hold, directory: Arc::clone(directory), check, _keeper: keeper }
+        let hasher = engine.is_to_check().then(Box::default);
+        let directory = Arc::clone(directory);
+        Self { file, entry, key: key.to_vec(), hold, directory, hasher, position: 0, keeper }
     }
 
     /// What is known about the content.
@@ -663,32 +753,57 @@ impl Handle {
         self.hold.as_ref().is_some_and(Hold::is_lost)
     }
 
-    /// Reads the rest of it, and compares all with the digest if nothing was read before and the options say so.
+    /// Reads the rest of it.
     ///
     /// # Errors
-    /// [`Code::Corrupt`](crate::Code::Corrupt) and those of the file system.
+    /// [`Code::Corrupt`](crate::Code::Corrupt) when everything was read and is not what was written, and those of the file
+    /// system.
     pub fn into_bytes(mut self) -> Result<Vec<u8>> {
         let failed = |error| Error::io("read", Some(&self.key), error);
-        let from = self.file.stream_position().map_err(failed)?;
-        let mut content = Vec::with_capacity(usize::try_from(self.entry.size.saturating_sub(from)).unwrap_or(0));
+        let left = self.entry.size.saturating_sub(self.position);
+        let mut content = Vec::with_capacity(usize::try_from(left).unwrap_or(0));
         self.file.read_to_end(&mut content).map_err(failed)?;
-        if from == 0 && self.check && crate::edge::digest(&content) != self.entry.digest {
-            let what = "other content than was written".to_owned();
-            return Err(Error::new("read", Some(&self.key), Cause::Corrupt(what)));
-        }
+        self.compare(&content)?;
         Ok(content)
+    }
+
+    /// Goes on hashing; with the last byte, compares.
+    fn compare(&mut self, bytes: &[u8]) -> Result<()> {
+        self.position += bytes.len() as u64;
+        let Some(hasher) = &mut self.hasher else { return Ok(()) };
+        hasher.update(bytes);
+        if self.position < self.entry.size {
+            return Ok(());
+        }
+        let same = self.position == self.entry.size && hasher.finalize().as_bytes()[..16] == self.entry.digest;
+        self.hasher = None;
+        if same { Ok(()) } else { Err(self.keeper.put_aside(&self.key, &self.entry, "other content than was written")) }
     }
 }
 
+/// What is read from the beginning to the end in one go is compared with the digest: the read that meets the end of damaged
+/// content fails.
 impl Read for Handle {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buffer)
+        let count = self.file.read(buffer)?;
+        let ended_early = count == 0 && !buffer.is_empty() && self.position < self.entry.size;
+        if ended_early {
+            self.hasher = None;
+            let error = self.keeper.put_aside(&self.key, &self.entry, "shorter than was written");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+        }
+        self.compare(&buffer[..count]).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Ok(count)
     }
 }
 
 impl Seek for Handle {
     fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
-        self.file.seek(position)
+        let there = self.file.seek(position)?;
+        if there != self.position {
+            (self.hasher, self.position) = (None, there);
+        }
+        Ok(there)
     }
 }
 
@@ -699,14 +814,14 @@ pub struct Writer {
     /// Whether the file was given away by its path: it is then read again before it is published.
     given_away: bool,
     operation: &'static str,
-    inner: Arc<Inner>,
+    inner: Arc<Open>,
 }
 
 /// How much is kept in memory before it is written.
 pub(crate) const BUFFER: usize = 64 * 1024;
 
 impl Writer {
-    fn new(inner: &Arc<Inner>, operation: &'static str, draft: Draft<Directory>) -> Self {
+    fn new(inner: &Arc<Open>, operation: &'static str, draft: Draft<Directory>) -> Self {
         Self { draft: Some(draft), buffer: Vec::new(), given_away: false, operation, inner: Arc::clone(inner) }
     }
 
@@ -782,6 +897,10 @@ impl Writer {
         let mut draft = self.draft.take().expect("see above");
         let key = draft.key.clone();
         let doing = Doing::to(self.operation, &key);
+        if self.inner.process != std::process::id() {
+            std::mem::forget(draft);
+            return Err(doing.failed(Cause::LeaseLost("it belongs to the process before the fork")));
+        }
         if self.given_away {
             let path = self.inner.prepared.directory.path_of_temporary(&draft.temporary);
             if let Err(error) = read_again(&path, &mut draft) {
@@ -795,11 +914,7 @@ impl Writer {
     }
 
     /// Takes it back.
-    pub fn abort(mut self) {
-        if let Some(draft) = self.draft.take() {
-            block_on(self.inner.engine.abort(draft));
-        }
-    }
+    pub fn abort(self) {}
 }
 
 /// Measures a file that others may have written to.
@@ -826,10 +941,13 @@ impl Write for Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if let Some(draft) = self.draft.take()
-            && self.inner.process == std::process::id()
-        {
-            block_on(self.inner.engine.abort(draft));
+        if let Some(draft) = self.draft.take() {
+            if self.inner.process == std::process::id() {
+                block_on(self.inner.engine.abort(draft));
+            } else {
+                // Its file, its lease and perhaps locks are the parent's.
+                std::mem::forget(draft);
+            }
         }
     }
 }

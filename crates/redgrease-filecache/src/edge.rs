@@ -68,6 +68,16 @@ pub trait Edge: Send + Sync + 'static {
     /// A random number.
     fn random(&self) -> u64;
 
+    /// Whoever is asking, a thread or a task; `None`: cannot be told.
+    fn who(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether whoever is waiting shall stop.
+    fn is_interrupted(&self) -> bool {
+        false
+    }
+
     /// Asks that events of other processes be delivered; called when somebody begins to wait.
     fn listen(&self) {}
 }

@@ -114,9 +114,12 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
+        // After a fork the leases are still the parent's; and its other threads may have left locks locked.
+        if self.process != std::process::id() {
+            return;
+        }
         self.sessions.give_back(self.token);
-        // After a fork the leases are still the parent's.
-        if self.process != std::process::id() || (!self.known && self.temporary.is_none()) {
+        if !self.known && self.temporary.is_none() {
             return;
         }
         let mut list = self.chores.list();
@@ -304,7 +307,10 @@ impl<E: Edge> Engine<E> {
             let patient = self.edge.elapsed() - began < REBUILD_PATIENCE;
             match answer.reply {
                 Reply::Lost | Reply::Changed if turn < 8 => self.recover(doing).await?,
-                Reply::Rebuilding if patient => self.pause(b"", turn).await,
+                Reply::Rebuilding if patient => {
+                    self.pause(b"", turn).await;
+                    self.go_on(doing)?;
+                }
                 Reply::Lost | Reply::Changed | Reply::Rebuilding => {
                     return Err(doing.failed(Cause::Unavailable(format!(
                         "the index is being made anew, since {:?}",
@@ -402,6 +408,7 @@ impl<E: Edge> Engine<E> {
                         self.edge.listen();
                     }
                     self.pause_on(heard.expect("there is time"), turn, timeout - waited).await;
+                    self.go_on(doing)?;
                 }
                 Reply::SessionLost => {
                     let hold = hold.as_mut().expect("only leases need a session");
@@ -478,7 +485,7 @@ impl<E: Edge> Engine<E> {
         }
     }
 
-    fn is_to_check(&self) -> bool {
+    pub fn is_to_check(&self) -> bool {
         match self.rules.check {
             Check::Always => true,
             Check::Sampled => self.edge.random().is_multiple_of(16),
@@ -521,7 +528,7 @@ impl<E: Edge> Engine<E> {
     }
 
     /// Takes damaged content out.
-    async fn quarantine(&self, doing: Doing<'_>, entry: &Entry, what: String) -> Error {
+    pub async fn quarantine(&self, doing: Doing<'_>, entry: &Entry, what: String) -> Error {
         count(&self.counters.corrupt, 1);
         tracing::warn!(key = %crate::error::Shown(doing.key()), what, "damaged file");
         let file = file_name(doing.key(), entry);
@@ -667,6 +674,7 @@ impl<E: Edge> Engine<E> {
                     }
                     self.begin_to_wait(patience);
                     self.pause_on(heard.expect("there is time"), turn, timeout - passed).await;
+                    self.go_on(doing)?;
                 }
                 reply => return Err(self.unexpected(doing, &reply)),
             }
@@ -684,9 +692,9 @@ impl<E: Edge> Engine<E> {
         let reserve = put.size.unwrap_or(allowance);
         loop {
             let heard = self.flights.listen(doing.key());
-            let flight = match self.flights.take(doing.key()) {
+            let flight = match self.flights.take(doing.key(), self.edge.who()) {
                 Ok(flight) => flight,
-                Err(thread) => {
+                Err(other) => {
                     if hit {
                         match self.open(doing, true, Duration::ZERO).await {
                             Ok(opened) => return Ok(Begun::Hit { opened, waited: patience.waited }),
@@ -695,7 +703,7 @@ impl<E: Edge> Engine<E> {
                             Err(error) => return Err(error),
                         }
                     }
-                    self.wait_for_flight(doing, thread, heard, &mut patience).await?;
+                    self.wait_for_flight(doing, other, heard, &mut patience).await?;
                     continue;
                 }
             };
@@ -748,23 +756,27 @@ impl<E: Edge> Engine<E> {
     async fn wait_for_flight(
         &self,
         doing: Doing<'_>,
-        thread: std::thread::ThreadId,
+        other: Option<u64>,
         heard: event_listener::EventListener,
         patience: &mut Patience,
     ) -> Result<()> {
         let timeout = patience.timeout;
         let passed = self.edge.elapsed() - patience.began;
+        // Nobody can wait for itself.
+        if other.is_some() && other == self.edge.who() {
+            return Err(self.busy(doing, "this very thread or task".to_owned(), Duration::ZERO, passed));
+        }
         if passed >= timeout {
-            let who = if thread == std::thread::current().id() {
-                "this very thread"
-            } else {
-                "another thread of this process"
-            };
-            return Err(self.busy(doing, who.to_owned(), timeout, passed));
+            return Err(self.busy(doing, "somebody else in this process".to_owned(), timeout, passed));
         }
         self.begin_to_wait(patience);
         self.edge.pause(heard, (timeout - passed).min(MAX_PAUSE)).await;
-        Ok(())
+        self.go_on(doing)
+    }
+
+    /// Whoever waits may have been told to stop.
+    fn go_on(&self, doing: Doing<'_>) -> Result<()> {
+        if self.edge.is_interrupted() { Err(doing.failed(Cause::Interrupted)) } else { Ok(()) }
     }
 
     fn begin_to_wait(&self, patience: &mut Patience) {
@@ -1126,14 +1138,17 @@ impl<E: Edge> Engine<E> {
         }
     }
 
+    /// Does what was put off and ends the session if nothing belongs to it.
+    pub async fn close(&self) {
+        self.do_chores().await;
+        if let Some(session) = self.sessions.end_if_idle(self.edge.random()) {
+            let _ = self.ask(Doing::all("close"), Op::Close { session }).await;
+        }
+    }
+
     /// Says that the session lives, if anything depends on it.
     pub async fn renew(&self) {
-        let Some(session) = self.sessions.to_renew() else {
-            if let Some(session) = self.sessions.end_if_idle(self.edge.random()) {
-                let _ = self.ask(Doing::all("close"), Op::Close { session }).await;
-            }
-            return;
-        };
+        let Some(session) = self.sessions.to_renew() else { return self.close().await };
         let token = Token { session: session.id, number: 0 };
         let unlinked = self.take_unlinked();
         match self.ask(Doing::all("renew"), Op::Renew { session, unlinked: unlinked.clone() }).await {

@@ -91,6 +91,8 @@ pub(crate) enum Cause {
     Busy { who: String },
     #[error("{who} was still writing it after {waited:?}; the timeout is too short, or `locks` shows who to blame")]
     Timeout { who: String, waited: Duration },
+    #[error("waiting was interrupted")]
+    Interrupted,
     #[error("the lease ran out ({0}); nothing was published. Give more time by the option `lease`")]
     LeaseLost(&'static str),
     #[error("more than {limit} bytes, the most that one entry may have; raise max_entry_bytes or max_bytes")]
@@ -124,7 +126,7 @@ impl Error {
             Cause::Missing => Code::Missing,
             Cause::Exists => Code::Exists,
             Cause::Busy { .. } => Code::Busy,
-            Cause::Timeout { .. } => Code::Timeout,
+            Cause::Timeout { .. } | Cause::Interrupted => Code::Timeout,
             Cause::LeaseLost(_) => Code::LeaseLost,
             Cause::TooLarge { .. } => Code::TooLarge,
             Cause::NoSpace(_) => Code::NoSpace,
@@ -146,6 +148,14 @@ impl Error {
     /// The key, where there is one.
     pub fn key(&self) -> Option<&[u8]> {
         self.key.as_deref()
+    }
+
+    /// The operating system's number of the error, where there is one.
+    pub fn os_error(&self) -> Option<i32> {
+        match &*self.cause {
+            Cause::Io(error) => error.raw_os_error(),
+            _ => None,
+        }
     }
 
     /// The producer's own error, if that is what it is.

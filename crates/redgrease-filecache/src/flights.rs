@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::ThreadId;
 
 use event_listener::{Event, EventListener};
 use redgrease_core::cache::Key;
@@ -10,7 +9,7 @@ use redgrease_core::cache::Key;
 /// The writers of this process, one per key, and the events that waiters listen to.
 #[derive(Debug, Default)]
 pub(crate) struct Flights {
-    flying: Mutex<HashMap<Key, ThreadId>>,
+    flying: Mutex<HashMap<Key, Option<u64>>>,
     events: Mutex<HashMap<Key, Arc<Event>>>,
 }
 
@@ -27,13 +26,13 @@ pub(crate) struct Flight {
 }
 
 impl Flights {
-    /// Takes a key, or says which thread has it.
-    pub fn take(self: &Arc<Self>, key: &[u8]) -> Result<Flight, ThreadId> {
+    /// Takes a key for `who`, or says who has it. Threads and tasks are numbered; `None` is nobody in particular.
+    pub fn take(self: &Arc<Self>, key: &[u8], who: Option<u64>) -> Result<Flight, Option<u64>> {
         let mut flying = lock(&self.flying);
-        if let Some(thread) = flying.get(key) {
-            return Err(*thread);
+        if let Some(other) = flying.get(key) {
+            return Err(*other);
         }
-        flying.insert(key.to_vec(), std::thread::current().id());
+        flying.insert(key.to_vec(), who);
         Ok(Flight { flights: Arc::clone(self), key: key.to_vec() })
     }
 
@@ -73,13 +72,13 @@ mod tests {
     #[test]
     fn a_key_has_one_writer_in_a_process() {
         let flights = Arc::new(Flights::default());
-        let flight = flights.take(b"k").unwrap();
-        assert_eq!(flights.take(b"k").unwrap_err(), std::thread::current().id());
-        assert!(flights.take(b"other").is_ok());
+        let flight = flights.take(b"k", Some(7)).unwrap();
+        assert_eq!(flights.take(b"k", Some(8)).unwrap_err(), Some(7));
+        assert!(flights.take(b"other", None).is_ok());
         let heard = flights.listen(b"k");
         drop(flight);
         assert!(event_listener::Listener::wait_timeout(heard, Duration::from_secs(5)).is_some());
-        assert!(flights.take(b"k").is_ok());
+        assert!(flights.take(b"k", None).is_ok());
         assert!(!flights.has_waiters());
     }
 }

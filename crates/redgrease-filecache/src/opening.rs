@@ -42,7 +42,7 @@ pub(crate) fn prepare(options: &Options) -> Result<Prepared> {
     let directory =
         Directory::open(&options.directory, durability, options.file_mode, options.directory_mode, read_only)
             .map_err(open)?;
-    let coordinator = coordinator(options);
+    let coordinator = options.server();
     let mut flat = Vec::new();
     let contents = directory.contents().map_err(open)?;
     let is_new = !matches!(contents, Contents::Cache(_));
@@ -112,14 +112,6 @@ pub(crate) fn prepare(options: &Options) -> Result<Prepared> {
         read_only,
     };
     Ok(Prepared { directory: Arc::new(directory), cache, rules, flat, moved_from, marker })
-}
-
-/// The server without what is secret, as the marker names it.
-fn coordinator(options: &Options) -> Option<String> {
-    let url = options.url.as_ref()?;
-    let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-    Some(rest.split('?').next().unwrap_or(rest).trim_end_matches('/').trim_end_matches("/0").to_owned())
 }
 
 fn random() -> Result<u64> {

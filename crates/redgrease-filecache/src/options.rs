@@ -53,8 +53,7 @@ pub enum OnOutage {
 }
 
 /// How to open a cache.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
+#[derive(Clone)]
 pub struct Options {
     /// The directory; it is made when its parent exists.
     pub directory: PathBuf,
@@ -150,6 +149,14 @@ impl Options {
         self
     }
 
+    /// The server without what is secret: `host:port/db`, or the path of its socket.
+    pub fn server(&self) -> Option<String> {
+        let url = self.url.as_ref()?;
+        let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+        let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+        Some(rest.split('?').next().unwrap_or(rest).trim_end_matches('/').trim_end_matches("/0").to_owned())
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         if !(MIN_LEASE..=MAX_LEASE).contains(&self.lease) {
             return Err(bad(format!("lease of {:?}; it may be 100 ms to 1 day", self.lease)));
@@ -164,6 +171,25 @@ impl Options {
         }
         self.limits.as_ref().map_or(Ok(()), Limits::check)?;
         prefix(&self.namespace).map(drop)
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Options")
+            .field("directory", &self.directory)
+            .field("server", &self.server())
+            .field("namespace", &self.namespace)
+            .field("lease", &self.lease)
+            .field("limits", &self.limits)
+            .field("durability", &self.durability)
+            .field("check", &self.check)
+            .field("on_outage", &self.on_outage)
+            .field("adopt", &self.adopt)
+            .field("read_only", &self.read_only)
+            .field("maintenance", &self.maintenance)
+            .finish_non_exhaustive()
     }
 }
 
@@ -185,7 +211,6 @@ fn bad(message: String) -> Error {
 
 /// The bounds of a cache, shared by all who use it. 0 means none.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Limits {
     /// Sum of the sizes of all entries, in bytes.
     pub max_bytes: u64,
@@ -343,6 +368,20 @@ mod tests {
         for wrong in ["", "{}", "a*", "a?", "[a]", "a b", "{a}b", "a{b}", "a\0", "Ā", &"x".repeat(129)] {
             let error = prefix(wrong).unwrap_err().to_string();
             assert!(error.contains("namespace") && error.contains("letters"), "{error}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        for (url, shown) in [
+            ("redis://user:s3cret@h:1/2", "h:1/2"),
+            ("redis://:s3cret@h:1/0", "h:1"),
+            ("redis+unix:///run/s?pass=s3cret", "/run/s"),
+            ("rediss://h/", "h"),
+        ] {
+            let options = Options::new("x").with_url(url);
+            assert_eq!(options.server().as_deref(), Some(shown));
+            assert!(!format!("{options:?}").contains("s3cret"));
         }
     }
 

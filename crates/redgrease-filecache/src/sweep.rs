@@ -71,7 +71,7 @@ impl<E: Edge> Engine<E> {
     pub async fn recover(&self, doing: Doing<'_>) -> Result<()> {
         // One at a time in this process.
         let heard = self.flights.listen(b"");
-        let Ok(_flight) = self.flights.take(b"") else {
+        let Ok(_flight) = self.flights.take(b"", None) else {
             self.edge.pause(heard, Duration::from_secs(1)).await;
             return Ok(());
         };
@@ -364,7 +364,7 @@ impl<E: Edge> Engine<E> {
         doing: Doing<'_>,
         depth: Depth,
         mend: bool,
-        progress: &mut (dyn FnMut(u64, u64) + Send),
+        progress: &mut (dyn FnMut(u64, u64) -> bool + Send),
     ) -> Result<Verification> {
         let mut found = Verification::default();
         if mend {
@@ -378,7 +378,9 @@ impl<E: Edge> Engine<E> {
             return Ok(found);
         }
         for (done, (key, entry, _)) in entries.iter().enumerate() {
-            progress(done as u64, found.entries);
+            if !progress(done as u64, found.entries) {
+                return Ok(found);
+            }
             self.verify_entry(doing, key, entry, depth, mend, &mut found).await?;
         }
         progress(found.entries, found.entries);

@@ -23,6 +23,7 @@ const MAX_TURNS: u32 = 8;
 pub(crate) struct Server {
     info: Mutex<ConnectionInfo>,
     keys: [String; 9],
+    shown: String,
     sha: String,
     connect_timeout: Duration,
     command_timeout: Duration,
@@ -65,6 +66,7 @@ impl Server {
         Ok(Self {
             info: Mutex::new(info),
             keys: wire::KEYS.map(|key| format!("{prefix}:{key}")),
+            shown: options.server().unwrap_or_default(),
             sha: redis::Script::new(wire::SCRIPT).get_hash().to_owned(),
             connect_timeout: options.connect_timeout,
             command_timeout: options.command_timeout,
@@ -107,10 +109,9 @@ impl Server {
     fn may_connect(&self) -> Result<(), Outage> {
         let breaker = self.breaker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match breaker.closed_until {
-            Some(until) if until > Instant::now() => Err(Outage::Unavailable(format!(
-                "{}; tried {} times, not again for a moment",
-                breaker.last, breaker.failures
-            ))),
+            Some(until) if until > Instant::now() => {
+                Err(Outage::Unavailable(format!("{} (found so a moment ago)", breaker.last)))
+            }
             _ => Ok(()),
         }
     }
@@ -125,7 +126,8 @@ impl Server {
         breaker.failures = breaker.failures.saturating_add(1);
         let pause = Duration::from_millis(20 << breaker.failures.min(6)).mul_f64(0.5 + fastrand::f64());
         breaker.closed_until = Some(Instant::now() + pause);
-        breaker.last = format!("cannot connect: {error}");
+        breaker.last =
+            format!("cannot connect to {}: {error}; start the server, or name another one by the url", self.shown);
         match error.code() {
             Some("WRONGPASS" | "NOAUTH" | "NOPERM") => Outage::Denied(error.to_string()),
             _ => Outage::Unavailable(breaker.last.clone()),
@@ -172,7 +174,8 @@ impl Server {
     }
 
     fn give_up(&self, why: &str) -> Outage {
-        Outage::Unavailable(format!("{why}, also after {MAX_TURNS} tries or {:?}", self.command_timeout))
+        let (server, patience) = (&self.shown, self.command_timeout);
+        Outage::Unavailable(format!("{server}: {why}; given up after {MAX_TURNS} tries or {patience:?}"))
     }
 }
 
