@@ -3,6 +3,10 @@
 The first request for a resource downloads it and keeps it in the database; later ones are served from there. The
 logic is in one place, next to the cache: all clients, in any language, share it, and requests that come while the
 resource is being downloaded wait for that download instead of starting their own.
+
+This shows how one writes such a command. To use one, take `redgrease.recipes.cache_get`, which has what is left out
+here: limits of size and of hosts, a deadline that covers the whole download, downloads that survive an impatient
+client, leases that end with a killed worker, and clusters.
 """
 
 from __future__ import annotations

@@ -432,6 +432,42 @@ class FakeServer:
         raise AssertionError(f"unexpected: {args}")
 
 
+# -- beside the data, with replies as they come when others are quicker
+
+
+@pytest.fixture
+def beside(server, monkeypatch):
+    """The inside of a server, with sessions."""
+    server.getGearsSession = lambda: "session"
+    server.setGearsSession = lambda session: None
+    server.GearsFlatError = type("FakeFlatError", (Exception,), {})
+    return server
+
+
+def test_what_was_stored_before_the_lease_was_taken_is_not_downloaded_again(beside):
+    looks = iter([[None] * 4, ["200", "{}", "body", ""]])
+    beside.replies["HMGET"] = lambda *_: next(looks)
+    assert _caching.serve(_caching.Settings(full=True).dumps(), "http://127.0.0.1:1/") == (
+        200,
+        {"redgrease-cache": "waited"},
+        b"body",
+    )
+    taken = next(command for command in beside.commands if command[0] == "SET")
+    assert beside.commands[-1] == ("EVAL", _caching._RELEASE, "1", taken[1], taken[2])
+
+
+def test_a_flight_whose_session_is_gone_releases_who_waits(beside):
+    def gone(*_):
+        raise beside.GearsError("NOPERM the caller is unknown")
+
+    beside.replies["HMGET"] = [None] * 4
+    beside.replies["SET"] = gone
+    status, headers, _ = _caching.serve(_caching.Settings(full=True).dumps(), "http://127.0.0.1:1/")
+    assert (status, headers["redgrease-cache"]) == (0, "waited")
+    assert "was given up: NOPERM" in headers["redgrease-error"]
+    assert not _caching._Flight._all
+
+
 # -- the callable
 
 

@@ -211,11 +211,12 @@ class _Flight:
             busy = max(len(cls._all), Download.alive)
             if busy >= settings.max_downloads:
                 raise Refused("busy", f"{busy} downloads are under way, and the limit is {settings.max_downloads}")
-            flight = cls._all[session, key] = cls(settings, session, key, url, expiry, timeout)
+            flight = cls(settings, session, key, url, expiry, timeout)
             try:
+                cls._all[session, key] = flight
                 threading.Thread(target=flight._run, name="cache_get flight", daemon=True).start()
-            except BaseException:
-                del cls._all[session, key]
+            except BaseException:  # such as an abort: nothing may be waited for that never began
+                cls._all.pop((session, key), None)
                 raise
             return flight, True
 
@@ -244,7 +245,7 @@ class _Flight:
             entry = replace(entry, error=f"{entry.error}: {error}")
         finally:
             with self._guard:
-                del self._all[self.session, self.key]
+                self._all.pop((self.session, self.key), None)
             self._entry = entry
             self._landed.set()
         self._log(entry, time.monotonic() - began)

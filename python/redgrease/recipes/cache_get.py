@@ -108,7 +108,8 @@ class CacheGet(Generic[_R]):
             url: address of the resource, with ``http://`` or ``https://``.
             expiry: seconds that the resource is kept, if this request makes that it is downloaded (with ``sliding``:
                 from this request on, in any case). Default: that of the registration.
-            timeout: seconds that this request may take. Default: that of the registration.
+            timeout: seconds that this request may take from when it runs: it may have to wait for its turn before, see
+                the option ``ExecutionThreads`` of the server. Default: that of the registration.
 
         Returns:
             The body as `bytes`, which are empty when the resource cannot be had; with ``full`` a `Response`.
