@@ -57,6 +57,7 @@ def test_an_address_of_the_web_is_accepted_as_it_is(url):
         ("http://host/\0", r"'\x00' at position 12"),
         ("http://host/\r\nX-Evil: 1", r"'\r' at position 12"),
         ("http://h\u00f6st/", "'\u00f6' at position 8"),
+        ("http://evil.net%2f.example.org/", "a host with an escape"),
         ("http://host\\@evil/", r"'\\' at position 11"),
         ("http://host/" + "x" * 10_000, "longer than 8192 bytes"),
         (b"http://\xff/", "is not text"),

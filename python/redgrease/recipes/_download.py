@@ -121,6 +121,8 @@ def check_url(url: Any, hosts: Sequence[str] = ()) -> str:
         raise Refused("url", f"{shown(url)} names no {'host' if not host else 'port'} that can be asked")
     if "@" in parts.netloc:
         raise Refused("url", "a user and a password may not stand in a URL: it would be seen in keys and logs")
+    if "%" in parts.netloc:  # it would be decoded after this look at it
+        raise Refused("url", f"{shown(url)} has a host with an escape: write the host as it is")
     if hosts and not any(fnmatch.fnmatchcase(host, pattern.lower()) for pattern in hosts):
         raise Refused("host", f"{host!r} is none of the hosts that may be asked: {', '.join(hosts)}")
     return url
