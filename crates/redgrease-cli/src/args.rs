@@ -18,6 +18,7 @@ pub enum Subcommand {
     Stop(Stop),
     Logs(Logs),
     Call(Call),
+    Cache(crate::cache::args::Cache),
 }
 
 /// Start a local server with the module loaded, and stop it on Ctrl-C
@@ -113,7 +114,7 @@ pub struct Call {
     pub command: Vec<OsString>,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+pub fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write it as KEY=VALUE".to_owned()),

@@ -1,9 +1,11 @@
-//! The command `redgrease`: a local server with the module in it, and calls to any server.
+//! The command `redgrease`: a local server with the module in it, calls to any server, and the file cache.
 //!
-//! Data goes to stdout, talk to stderr; the exit code is 0, 1 (it failed) or 2 (it was asked wrongly). One file per
-//! subcommand; `places` finds what a server needs, `launch` starts it, `records` remembers it.
+//! Data goes to stdout, talk to stderr; the exit code is 0, 1 (it failed) or 2 (it was asked wrongly); what the file
+//! cache refuses has codes of its own. One file per subcommand; `places` finds what a server needs, `launch` starts it,
+//! `records` remembers it. `cache` is a folder with a file for each of its subcommands.
 
 mod args;
+mod cache;
 mod call;
 mod detach;
 mod launch;
@@ -47,7 +49,11 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("redgrease: {error:#}");
-            if error.is::<Misuse>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            if error.is::<Misuse>() {
+                ExitCode::from(2)
+            } else {
+                cache::exit_status(&error).unwrap_or(ExitCode::FAILURE)
+            }
         }
     }
 }
@@ -58,6 +64,7 @@ fn run(args: Args) -> Result<ExitCode> {
         Subcommand::Stop(args) => stop::run(&args),
         Subcommand::Logs(args) => logs::run(&args),
         Subcommand::Call(args) => call::run(&args),
+        Subcommand::Cache(args) => cache::run(args),
     }
 }
 

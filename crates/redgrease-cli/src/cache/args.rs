@@ -1,0 +1,330 @@
+//! What the command line can say about a cache. The flags of `stress` stand beside it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::stress::args::{Stress, StressWorker};
+use super::units::{bytes, duration, interval};
+
+/// Look after a cache of files that processes and hosts share
+///
+/// A cache is a directory and, if processes of several hosts share it, a Redis or Valkey that coordinates them. Exit codes: 0,
+/// 1 (it failed, or something is wrong with the cache), 2 (asked wrongly), and a code of its own for each way in which
+/// the cache refuses: see `redgrease cache codes`.
+#[derive(Debug, clap::Args)]
+pub struct Cache {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    Ls(Ls),
+    Stat(Stat),
+    Get(Get),
+    Put(Put),
+    Rm(Rm),
+    Evict(Evict),
+    Verify(Verify),
+    Repair(Repair),
+    Clear(Clear),
+    Locks(Locks),
+    Top(Top),
+    Doctor(Doctor),
+    Stress(Box<Stress>),
+    Codes(Codes),
+    #[command(hide = true)]
+    StressWorker(Box<StressWorker>),
+}
+
+/// Which cache.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Place {
+    /// Directory of the cache
+    #[arg(long, value_name = "DIR", env = "REDGREASE_CACHE_DIR")]
+    pub dir: PathBuf,
+    /// Server that coordinates, as redis://host:port/db [default: none; file locks on one host]
+    #[arg(long, value_name = "URL", env = "REDGREASE_CACHE_URL", hide_env_values = true)]
+    pub url: Option<String>,
+    /// Prefix of the cache's names in that server [default: that of the library]
+    #[arg(long, value_name = "NAME", env = "REDGREASE_CACHE_NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Take over a directory or a namespace that belonged to another cache
+    #[arg(long)]
+    pub adopt: bool,
+    /// Print JSON; keys that are not UTF-8 become {"hex": "..."}
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How keys are written.
+#[derive(Debug, Clone, clap::Args)]
+pub struct KeyForm {
+    /// Keys are written in hex digits, two for each byte
+    #[arg(long)]
+    pub key_hex: bool,
+}
+
+/// List the entries
+#[derive(Debug, clap::Args)]
+pub struct Ls {
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub form: KeyForm,
+    /// Order: by key, or the largest, the oldest, or the longest unused first
+    #[arg(long, value_enum, default_value = "key")]
+    pub sort: Sort,
+    /// The other way round
+    #[arg(long)]
+    pub reverse: bool,
+    /// Only keys that begin so
+    #[arg(long, value_name = "KEY")]
+    pub prefix: Option<OsString>,
+    /// Only the first N
+    #[arg(long, short = 'n', value_name = "N")]
+    pub limit: Option<usize>,
+    /// A table with size, age, last use, expiry and fencing number
+    #[arg(long, short)]
+    pub long: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Sort {
+    Key,
+    Size,
+    Age,
+    Used,
+}
+
+/// Tell about the whole cache, or about one entry
+#[derive(Debug, clap::Args)]
+pub struct Stat {
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub form: KeyForm,
+    /// The entry [default: the whole cache]
+    pub key: Option<OsString>,
+}
+
+/// Copy an entry to stdout or into a file
+#[derive(Debug, clap::Args)]
+pub struct Get {
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub form: KeyForm,
+    pub key: OsString,
+    /// The file, replaced when all has arrived
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// How long to wait for a writer that is at work
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration)]
+    pub timeout: Duration,
+}
+
+/// Create an entry from a file or stdin
+#[derive(Debug, clap::Args)]
+pub struct Put {
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub form: KeyForm,
+    pub key: OsString,
+    /// The file; - or nothing is stdin
+    pub file: Option<PathBuf>,
+    /// Make a new generation when the entry exists
+    #[arg(long)]
+    pub replace: bool,
+    /// The entry expires after this time
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    pub ttl: Option<Duration>,
+    /// Media type to remember
+    #[arg(long, value_name = "TYPE")]
+    pub content_type: Option<String>,
+    /// Something else to remember; can be repeated
+    #[arg(long = "meta", value_name = "KEY=VALUE", value_parser = crate::args::key_value)]
+    pub metadata: Vec<(String, String)>,
+    /// How long to wait for others who read or write the entry
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration)]
+    pub timeout: Duration,
+}
+
+/// Remove entries
+#[derive(Debug, clap::Args)]
+pub struct Rm {
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub form: KeyForm,
+    #[arg(required = true, value_name = "KEY")]
+    pub keys: Vec<OsString>,
+    /// What is not there is no error
+    #[arg(long, short)]
+    pub force: bool,
+}
+
+/// Remove what was not used for the longest time, or what is old, idle or named alike
+///
+/// Conditions add up: --older-than 1d --prefix tmp/ removes entries that meet both. Pinned entries and those in use stay.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
+pub struct Evict {
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub form: KeyForm,
+    /// Until no more than this is left
+    #[arg(long, value_name = "SIZE", value_parser = bytes, group = "what")]
+    pub to_bytes: Option<u64>,
+    /// What was created longer ago
+    #[arg(long, value_name = "TIME", value_parser = duration, group = "what")]
+    pub older_than: Option<Duration>,
+    /// What was last used longer ago
+    #[arg(long, value_name = "TIME", value_parser = duration, group = "what")]
+    pub idle_for: Option<Duration>,
+    /// Keys that begin so
+    #[arg(long, value_name = "KEY", group = "what")]
+    pub prefix: Option<OsString>,
+    /// Only list what would go
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+}
+
+/// Compare index and files, and change nothing
+///
+/// Ends with exit code 1 when something is wrong.
+#[derive(Debug, clap::Args)]
+pub struct Verify {
+    #[command(flatten)]
+    pub place: Place,
+    /// Read every file and compare its digest, too
+    #[arg(long)]
+    pub digests: bool,
+    /// No progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Compare index and files, and mend what does not agree
+///
+/// Safe beside live traffic. Ends with exit code 1 when something could not be mended.
+#[derive(Debug, clap::Args)]
+pub struct Repair {
+    #[command(flatten)]
+    pub place: Place,
+    /// Read every file and compare its digest, too
+    #[arg(long)]
+    pub digests: bool,
+    /// No progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Remove all entries
+#[derive(Debug, clap::Args)]
+pub struct Clear {
+    #[command(flatten)]
+    pub place: Place,
+    /// Do not ask; needed when nobody can be asked
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// List who reads, writes and waits, or break a lock
+#[derive(Debug, clap::Args)]
+pub struct Locks {
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub form: KeyForm,
+    /// Take this entry's lock away from whoever holds it
+    #[arg(long = "break", value_name = "KEY")]
+    pub break_key: Option<OsString>,
+}
+
+/// Watch the cache: sizes, rates and locks, again and again
+#[derive(Debug, clap::Args)]
+pub struct Top {
+    #[command(flatten)]
+    pub place: Place,
+    /// Time between two looks
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
+    /// End after N looks [default: on Ctrl-C]
+    #[arg(long, short = 'n', value_name = "N")]
+    pub count: Option<u64>,
+}
+
+/// Examine directory, server and settings, and say what to mend
+///
+/// Ends with exit code 1 when there is an error.
+#[derive(Debug, clap::Args)]
+pub struct Doctor {
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// List the exit codes
+#[derive(Debug, clap::Args)]
+pub struct Codes {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Args, Subcommand};
+    use clap::Parser;
+
+    fn parse(words: &str) -> Result<Command, clap::Error> {
+        let line = ["redgrease", "cache"].into_iter().chain(words.split(' '));
+        Args::try_parse_from(line).map(|args| match args.subcommand {
+            Subcommand::Cache(cache) => cache.command,
+            other => panic!("{other:?} is not about a cache"),
+        })
+    }
+
+    #[test]
+    fn sizes_and_times_are_read_with_their_units() {
+        let Ok(Command::Evict(evict)) = parse("evict --dir /c --to-bytes 1MiB --older-than 2h --dry-run") else {
+            panic!("not understood");
+        };
+        assert_eq!((evict.to_bytes, evict.older_than), (Some(1 << 20), Some(Duration::from_secs(7200))));
+        assert!(evict.dry_run && evict.idle_for.is_none());
+    }
+
+    #[test]
+    fn evict_is_told_what() {
+        assert!(parse("evict --dir /c").is_err());
+        assert!(parse("evict --dir /c --dry-run").is_err());
+    }
+
+    #[test]
+    fn a_key_that_looks_like_an_option_follows_two_dashes() {
+        let Ok(Command::Get(get)) = parse("get --dir /c -- -k") else { panic!("not understood") };
+        assert_eq!(get.key, "-k");
+        assert!(parse("get --dir /c -k").is_err());
+    }
+
+    #[test]
+    fn misspelt_and_incomplete_command_lines_are_refused() {
+        for wrong in [
+            "ls --dirr /c",
+            "ls --dir /c --sort colour",
+            "get --dir /c",
+            "put --dir /c",
+            "rm --dir /c",
+            "put --dir /c k --ttl 0",
+            "put --dir /c k --meta novalue",
+            "top --dir /c --interval 0",
+            "stress --proceses 4",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! `redgrease cache clear`: everything, after asking.
+
+use std::io::{IsTerminal, Write, stderr, stdin};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::args::Clear;
+use super::{counted, misuse, print};
+
+pub fn run(args: &Clear) -> Result<ExitCode> {
+    let is_watched = stdin().is_terminal() && stderr().is_terminal();
+    if !args.yes && !is_watched {
+        return Err(misuse("clear removes every entry, and here is nobody to ask: add --yes if that is meant"));
+    }
+    let cache = args.place.open_existing()?;
+    if !args.yes {
+        let entries = counted(cache.info()?.entries, "entry", "entries");
+        write!(stderr(), "Remove {entries} from {}? [y/N] ", args.place.dir.display())?;
+        stderr().flush()?;
+        let mut answer = String::new();
+        stdin().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            eprintln!("nothing was removed");
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    let removed = cache.clear()?;
+    if args.place.json {
+        print(&format!("{}\n", json!({ "entries": removed })))?;
+    } else {
+        eprintln!("removed {}", counted(removed, "entry", "entries"));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,165 @@
+//! `redgrease cache`: a cache of files, looked after from the command line.
+//!
+//! What a library user can do is done by the library; here is only what people and scripts need around it. One file per
+//! subcommand; `stress` is a folder.
+
+pub mod args;
+mod clear;
+mod codes;
+mod doctor;
+mod evict;
+mod get;
+mod keys;
+mod locks;
+mod ls;
+mod put;
+mod rm;
+mod stat;
+mod stress;
+mod table;
+mod terminal;
+mod top;
+mod units;
+mod verify;
+
+use std::ffi::OsStr;
+use std::io::{self, Write, stderr, stdout};
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow};
+use redgrease_filecache::{Cursor, Error, FileCache, Options, Stat};
+use serde_json::json;
+
+use crate::Misuse;
+use args::{Cache, Command, KeyForm, Place};
+
+const PAGE: usize = 1000;
+
+pub fn run(args: Cache) -> Result<ExitCode> {
+    let is_json = wants_json(&args.command);
+    match dispatch(args.command) {
+        Err(error) if is_json => tell_as_json(&error).ok_or(error),
+        other => other,
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Ls(args) => ls::run(&args),
+        Command::Stat(args) => stat::run(&args),
+        Command::Get(args) => get::run(&args),
+        Command::Put(args) => put::run(&args),
+        Command::Rm(args) => rm::run(&args),
+        Command::Evict(args) => evict::run(&args),
+        Command::Verify(args) => verify::verify(&args),
+        Command::Repair(args) => verify::repair(&args),
+        Command::Clear(args) => clear::run(&args),
+        Command::Locks(args) => locks::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Codes(args) => codes::run(&args),
+        Command::Stress(args) => stress::run(&args),
+        Command::StressWorker(args) => stress::work(&args),
+    }
+}
+
+fn wants_json(command: &Command) -> bool {
+    match command {
+        Command::Ls(args) => args.place.json,
+        Command::Stat(args) => args.place.json,
+        Command::Get(args) => args.place.json,
+        Command::Put(args) => args.place.json,
+        Command::Rm(args) => args.place.json,
+        Command::Evict(args) => args.place.json,
+        Command::Verify(args) => args.place.json,
+        Command::Repair(args) => args.place.json,
+        Command::Clear(args) => args.place.json,
+        Command::Locks(args) => args.place.json,
+        Command::Top(args) => args.place.json,
+        Command::Doctor(args) => args.place.json,
+        Command::Codes(args) => args.json,
+        Command::Stress(args) => args.json,
+        Command::StressWorker(_) => false,
+    }
+}
+
+/// The exit code for what a cache refused; `None` when the error is another one.
+pub fn exit_status(error: &anyhow::Error) -> Option<ExitCode> {
+    error.downcast_ref::<Error>().map(|error| ExitCode::from(error.code().exit_status()))
+}
+
+/// Says on stderr, in JSON, what a cache refused. `None` when the error is another one.
+fn tell_as_json(error: &anyhow::Error) -> Option<ExitCode> {
+    let code = error.downcast_ref::<Error>()?.code();
+    let _nobody_listens = writeln!(stderr(), "{}", json!({ "error": format!("{error:#}"), "code": code.as_str() }));
+    Some(ExitCode::from(code.exit_status()))
+}
+
+impl Place {
+    /// Opens the cache; it is made when it is not there.
+    fn open(&self) -> Result<FileCache> {
+        let mut options = Options::new(&self.dir);
+        options.url = self.url.clone().filter(|url| !url.is_empty());
+        if let Some(namespace) = self.namespace.clone().filter(|name| !name.is_empty()) {
+            options.namespace = namespace;
+        }
+        options.adopt = self.adopt;
+        // What this command does not do itself is left to the processes that live longer.
+        options.maintenance = None;
+        Ok(FileCache::open(options)?)
+    }
+
+    /// Opens a cache that is there. A misspelt directory shall not become a new cache.
+    fn open_existing(&self) -> Result<FileCache> {
+        if !self.dir.is_dir() {
+            return Err(anyhow!("there is no cache in {}: name its directory with --dir", self.dir.display()));
+        }
+        self.open()
+    }
+}
+
+impl KeyForm {
+    fn key(&self, word: &OsStr) -> Result<Vec<u8>> {
+        keys::parse(word, self.key_hex)
+    }
+}
+
+/// Hands all entries over, in the order of the cache.
+fn each_entry(cache: &FileCache, mut take: impl FnMut(Stat)) -> redgrease_filecache::Result<()> {
+    let mut next = Some(Cursor::default());
+    while let Some(cursor) = next {
+        let (page, after) = cache.list(cursor, PAGE)?;
+        page.into_iter().for_each(&mut take);
+        next = after;
+    }
+    Ok(())
+}
+
+/// Prints data on stdout.
+fn print(text: &str) -> Result<()> {
+    let mut out = stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// The cache's own error, where reading or writing failed because of one.
+fn cause(error: io::Error, otherwise: &'static str) -> anyhow::Error {
+    if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
+        let inner = error.into_inner().expect("just seen");
+        return match inner.downcast::<Error>() {
+            Ok(error) => anyhow::Error::new(*error),
+            Err(other) => anyhow!(other),
+        };
+    }
+    anyhow::Error::new(error).context(otherwise)
+}
+
+/// `1 entry`, `2 entries`.
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// Leaves through `?` when the command line was wrong.
+fn misuse(text: impl Into<String>) -> anyhow::Error {
+    Misuse(text.into()).into()
+}

@@ -1,0 +1,243 @@
+//! What can be seen while it runs: a line that changes on a terminal, a line per interval when asked for, a look into
+//! the cache for those who debug.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use redgrease_filecache::{FileCache, Stat};
+
+use super::counters::{Count, Counters};
+use super::crew::Event;
+use super::journal::{self, Entry, Journal};
+use super::keyspace::KeySpace;
+use crate::cache::terminal::bar;
+use crate::cache::units::{ago, show_bytes, show_duration};
+use crate::cache::{each_entry, keys};
+
+/// How often the cache is asked for its sizes.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often keys are listed that others may have created, at most; a listing takes no more than a fiftieth of the time.
+const LIST_EVERY: Duration = Duration::from_secs(10);
+const LIST_SHARE: u32 = 50;
+
+/// Lists the cache's keys into the parent's journal, where the workers find them.
+pub struct Lister {
+    keyspace: KeySpace,
+    journal: Journal,
+    known: HashSet<u64>,
+}
+
+impl Lister {
+    pub fn new(keyspace: KeySpace, folder: &Path) -> Result<Self> {
+        let journal = Journal::open(&journal::path(folder, 0)).context("the journal cannot be written")?;
+        Ok(Self { keyspace, journal, known: HashSet::new() })
+    }
+
+    /// Lists all keys of the key space that were not listed before.
+    pub fn list(&mut self, cache: &FileCache) -> Result<()> {
+        let mut new = Vec::new();
+        each_entry(cache, |entry| {
+            if let Some(number) = self.keyspace.number(&entry.key)
+                && self.known.insert(number)
+            {
+                new.push(number);
+            }
+        })?;
+        Ok(self.journal.add_all(new.into_iter().map(Entry::Listed))?)
+    }
+}
+
+/// A thread that looks at the cache, so that a slow server delays nothing else.
+pub struct Watcher {
+    seen: Arc<Mutex<Seen>>,
+    /// Asks for a look into the cache: the time that has passed, and how much to show. Its end is the end.
+    looks: Option<Sender<(Duration, usize)>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// `None` while the cache does not answer.
+    pub sizes: Option<Sizes>,
+    pub peak_bytes: u64,
+}
+
+/// How large the cache is; a cap of 0 is none.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    entries: u64,
+    bytes: u64,
+    cap: u64,
+}
+
+impl Watcher {
+    pub fn start(cache: FileCache, lister: Lister, events: Sender<Event>) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let (looks, asked) = channel();
+        let shared = seen.clone();
+        let thread = std::thread::spawn(move || watch(&cache, lister, &shared, &asked, &events));
+        Self { seen, looks: Some(looks), thread: Some(thread) }
+    }
+
+    /// Asks for a look into the cache, which comes as an event.
+    pub fn look(&self, elapsed: Duration, top: usize) {
+        if let Some(looks) = &self.looks {
+            let _run_is_over = looks.send((elapsed, top));
+        }
+    }
+
+    pub fn seen(&self) -> Seen {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.looks = None;
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+fn watch(
+    cache: &FileCache,
+    mut lister: Lister,
+    seen: &Mutex<Seen>,
+    asked: &Receiver<(Duration, usize)>,
+    events: &Sender<Event>,
+) {
+    let mut list_at = Instant::now() + LIST_EVERY;
+    loop {
+        let sizes = cache.info().ok().map(|info| Sizes {
+            entries: info.entries,
+            bytes: info.bytes,
+            cap: info.limits.max_bytes,
+        });
+        let mut shared = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.peak_bytes = shared.peak_bytes.max(sizes.map_or(0, |sizes| sizes.bytes));
+        shared.sizes = sizes;
+        drop(shared);
+        match asked.recv_timeout(LOOK_EVERY) {
+            Ok((elapsed, top)) => drop(events.send(Event::Note(debug_look(cache, elapsed, top)))),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if Instant::now() >= list_at {
+            let began = Instant::now();
+            // What cannot be listed now is listed next time.
+            let _server_is_away = lister.list(cache);
+            list_at = Instant::now() + LIST_EVERY.max(began.elapsed() * LIST_SHARE);
+        }
+    }
+}
+
+/// The line that changes.
+pub struct Pulse {
+    began: Instant,
+    duration: Duration,
+    last: (Instant, Counters),
+}
+
+impl Pulse {
+    pub fn new(duration: Duration) -> Self {
+        let now = Instant::now();
+        Self { began: now, duration, last: (now, Counters::default()) }
+    }
+
+    pub fn line(&mut self, counters: Counters, seen: &Seen, killed: u32, stopped: u32) -> String {
+        let now = Instant::now();
+        let elapsed = now - self.began;
+        let (then, before) = std::mem::replace(&mut self.last, (now, counters.clone()));
+        let seconds = (now - then).as_secs_f64().max(1e-6);
+        let rate = |count: Count| counters[count].saturating_sub(before[count]) as f64 / seconds;
+        let found = counters[Count::ReadOk] as f64;
+        let hits = 100.0 * found / (found + counters[Count::ReadMissing] as f64).max(1.0);
+        let busy = counters[Count::ReadBusy] + counters[Count::WriteBusy];
+        let size = seen.sizes.map_or("no answer".to_owned(), |sizes| match sizes.cap {
+            0 => show_bytes(sizes.bytes),
+            cap => format!("{} of {}", show_bytes(sizes.bytes), show_bytes(cap)),
+        });
+        let mut line = format!(
+            "{} {:.0}/{}  reads {:.0}/s  writes {:.0}/s  hits {hits:.1} %  busy {busy}  errors {}  {size}",
+            bar(elapsed.as_secs_f64() / self.duration.as_secs_f64()),
+            elapsed.as_secs_f64(),
+            show_duration(self.duration),
+            rate(Count::ReadOk),
+            rate(Count::WriteOk),
+            counters[Count::Other],
+        );
+        if killed + stopped > 0 {
+            line += &format!("  killed {killed} stopped {stopped}");
+        }
+        line
+    }
+}
+
+/// The line of the seed's monitor.
+pub fn monitor_line(elapsed: Duration, seen: &Seen) -> String {
+    let seconds = elapsed.as_secs();
+    let Some(Sizes { entries, bytes, cap }) = seen.sizes else { return format!("[monitor t={seconds}s] no answer") };
+    let cap = if cap == 0 { String::new() } else { format!(" cap={cap}") };
+    format!("[monitor t={seconds}s] total_bytes={bytes} keys={entries}{cap}")
+}
+
+/// A look into the cache: the entries that were used least and most recently, and who holds locks.
+fn debug_look(cache: &FileCache, elapsed: Duration, top: usize) -> String {
+    look(cache, elapsed, top).unwrap_or_else(|error| format!("[debug t={}s] {error}", elapsed.as_secs()))
+}
+
+fn look(cache: &FileCache, elapsed: Duration, top: usize) -> redgrease_filecache::Result<String> {
+    let mut entries: Vec<Stat> = Vec::new();
+    each_entry(cache, |entry| entries.push(entry))?;
+    let used = |entry: &Stat| entry.last_used.unwrap_or(entry.created);
+    entries.sort_by_key(used);
+    let total: u64 = entries.iter().map(|entry| entry.size).sum();
+    let mut lines = vec![format!("[debug t={}s] total_bytes={total} keys={}", elapsed.as_secs(), entries.len())];
+    let line = |name: &str, entry: &Stat| {
+        let (key, size) = (keys::shown(&entry.key), entry.size);
+        format!("  {name} {key} size={size} fence={} used={} ago", entry.fence, show_duration(ago(used(entry))))
+    };
+    lines.extend(entries.iter().take(top).map(|entry| line("oldest", entry)));
+    lines.extend(entries.iter().rev().take(top).map(|entry| line("newest", entry)));
+    let locks = cache.locks()?;
+    lines.extend(locks.iter().take(top).map(|lock| {
+        let (kind, key, owner) = (lock.kind.as_str(), keys::shown(&lock.key), &lock.owner);
+        format!("  {kind} {key} owner={} left={}", keys::shown(owner.as_bytes()), show_duration(lock.left))
+    }));
+    Ok(lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(cap: u64) -> Seen {
+        Seen { sizes: Some(Sizes { entries: 190, bytes: 412_345, cap }), peak_bytes: 0 }
+    }
+
+    #[test]
+    fn the_monitor_speaks_as_the_seeds() {
+        let time = Duration::from_millis(3900);
+        assert_eq!(monitor_line(time, &seen(1_000_000)), "[monitor t=3s] total_bytes=412345 keys=190 cap=1000000");
+        assert_eq!(monitor_line(time, &seen(0)), "[monitor t=3s] total_bytes=412345 keys=190");
+        assert_eq!(monitor_line(time, &Seen::default()), "[monitor t=3s] no answer");
+    }
+
+    #[test]
+    fn the_pulse_tells_rates_since_the_last_look() {
+        let mut pulse = Pulse::new(Duration::from_secs(20));
+        let mut counters = Counters::default();
+        counters[Count::ReadOk] = 3;
+        counters[Count::ReadMissing] = 1;
+        let line = pulse.line(counters, &seen(1_000_000), 2, 1);
+        for part in ["/20.0s", "hits 75.0 %", "412 kB of 1.0 MB", "killed 2 stopped 1"] {
+            assert!(line.contains(part), "{line}");
+        }
+    }
+}

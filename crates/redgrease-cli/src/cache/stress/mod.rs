@@ -1,0 +1,391 @@
+//! `redgrease cache stress`: many processes on one cache, chaos among them, and the proof that nothing broke.
+//!
+//! The parent (`crew`, `live`) starts this program again for each worker (`worker`). What workers count (`counters`) and
+//! what the cache acknowledged (`journal`) lies in files of a private folder, so that `kill -9` loses nothing. In the
+//! end `checks` compares the journals with the cache, and `report` prints.
+
+pub mod args;
+mod checks;
+mod control;
+mod counters;
+mod crew;
+mod journal;
+mod keyspace;
+mod known;
+mod latency;
+mod live;
+mod payload;
+mod report;
+mod worker;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{Write, stdout};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use clap::Parser;
+use redgrease_filecache::{FileCache, Options};
+use rustix::process::Signal;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use self::args::{Stress, StressWorker};
+use self::checks::Journals;
+use self::control::{Control, Message};
+use self::crew::{Crew, Event};
+use self::live::{Lister, Pulse, Watcher};
+use self::report::Run;
+use self::worker::Identity;
+use super::terminal::Line;
+use super::{misuse, print};
+
+/// The subcommand's name, behind which its words stand on the command line.
+const NAME: &str = "stress";
+const PROCESSES_MAX: u32 = 10_000;
+/// What shells give for a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+const PULSE_EVERY: Duration = Duration::from_millis(500);
+/// A worker that is stopped this much longer than its lease has lost it.
+const STOP_LEASES: f64 = 1.5;
+
+pub fn run(args: &Stress) -> Result<ExitCode> {
+    refuse_nonsense(args)?;
+    let seed = args.load.seed.map_or_else(random_seed, Ok)?;
+    let folder = Folder::create()?;
+    let cache = open_cache(args)?;
+    prepare(args, &cache)?;
+    let mut lister = Lister::new(args.load.keyspace(), &folder.path)?;
+    lister.list(&cache)?;
+    let words = std::env::args_os().skip_while(|word| word != NAME).skip(1).collect();
+    let mut stage = Stage::set(args, words, seed, &folder, &cache)?;
+    let run = stage.play(lister)?;
+    let mut out = stdout().lock();
+    if !args.json {
+        out.write_all((run.seed_report() + &run.further()).as_bytes())?;
+        out.flush()?;
+    }
+    run_hook(args)?;
+    let journals = Journals::read(&folder.path, args.processes.max(1))?;
+    let checks = checks::examine(&cache, args.load.keyspace(), &journals, &run.sum().counters, args.quiet);
+    let text = if args.json { format!("{}\n", run.json(&checks)) } else { report::invariants(&checks) };
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    let is_sound = checks.iter().all(checks::Check::holds) && run.missing().next().is_none();
+    Ok(match (is_sound, run.is_interrupted) {
+        (false, _) => ExitCode::FAILURE,
+        (true, true) => ExitCode::from(INTERRUPTED),
+        (true, false) => ExitCode::SUCCESS,
+    })
+}
+
+/// `redgrease cache stress-worker`: one worker process.
+pub fn work(args: &StressWorker) -> Result<ExitCode> {
+    die_with_parent()?;
+    let stress = Words::try_parse_from([OsString::from(NAME)].into_iter().chain(args.words.iter().cloned()))
+        .map_err(|error| misuse(format!("the words of the command stress are not understood: {error}")))?
+        .stress;
+    let control = Arc::new(Control::default());
+    let told = control.clone();
+    std::thread::spawn(move || told.follow(std::io::stdin()));
+    let identity =
+        Identity { number: args.number, generation: args.generation, seed: args.run_seed, folder: args.folder.clone() };
+    let say = |message: Message| drop(print(&format!("{}\n", message.line())));
+    match worker::run(&stress, &identity, &control, say) {
+        Ok(()) => {
+            say(Message::Done);
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            say(Message::Failed(format!("{error:#}")));
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// The command line of `stress`, as a worker gets it.
+#[derive(Debug, Parser)]
+struct Words {
+    #[command(flatten)]
+    stress: Stress,
+}
+
+/// A worker without its parent would run for ever.
+fn die_with_parent() -> Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .context("the parent's end cannot be followed")?;
+    Ok(())
+}
+
+fn refuse_nonsense(args: &Stress) -> Result<()> {
+    if args.processes > PROCESSES_MAX {
+        return Err(misuse(format!("--processes {}: {PROCESSES_MAX} at most", args.processes)));
+    }
+    if args.processes == 0 && (args.kill_every.is_some() || args.stop_every.is_some()) {
+        return Err(misuse("--processes 0 works inside this process, which --kill-every and --stop-every would end"));
+    }
+    Ok(())
+}
+
+/// From the operating system, so that no two runs on any two hosts are alike by chance.
+fn random_seed() -> Result<u64> {
+    let mut bytes = [0; 8];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .context("the system has no random numbers")?;
+    if filled < bytes.len() {
+        return Err(anyhow!("the system gave {filled} random bytes instead of {}: name a --seed", bytes.len()));
+    }
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn open_cache(args: &Stress) -> redgrease_filecache::Result<FileCache> {
+    let mut options = Options::new(&args.place.cache_dir);
+    options.url = args.place.url();
+    options.namespace = args.place.namespace.clone();
+    options.adopt = args.place.adopt;
+    options.lease = args.load.lease.unwrap_or(options.lease);
+    options.durability = args.load.durability.unwrap_or(options.durability);
+    FileCache::open(options)
+}
+
+fn prepare(args: &Stress, cache: &FileCache) -> Result<()> {
+    if args.clean_start {
+        cache.clear()?;
+    }
+    if args.load.max_bytes > 0 {
+        let mut limits = cache.info()?.limits;
+        limits.max_bytes = args.load.max_bytes;
+        cache.configure(&limits)?;
+    }
+    Ok(())
+}
+
+fn run_hook(args: &Stress) -> Result<()> {
+    let Some(hook) = &args.before_checks else { return Ok(()) };
+    let status = std::process::Command::new("sh")
+        .args(["-c", hook])
+        .env("REDGREASE_CACHE_DIR", &args.place.cache_dir)
+        .status()
+        .context("--before-checks cannot be run")?;
+    if status.success() { Ok(()) } else { Err(anyhow!("--before-checks ended with {status}")) }
+}
+
+/// The private folder of a run, removed at its end.
+struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// In memory where that is possible: records are written often and live as long as the run.
+    fn create() -> Result<Self> {
+        let memory = Path::new("/dev/shm");
+        let parent = match std::env::var_os("TMPDIR") {
+            None if memory.is_dir() => memory.to_owned(),
+            _ => std::env::temp_dir(),
+        };
+        let path = parent.join(format!("redgrease-stress-{}-{:016x}", std::process::id(), random_seed()?));
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("{} cannot be made", path.display()))?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _left_behind = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Everything that a run needs while it runs.
+struct Stage<'a> {
+    args: &'a Stress,
+    seed: u64,
+    cache: &'a FileCache,
+    crew: Crew,
+    rng: fastrand::Rng,
+    line: Line,
+    killed: u32,
+    stopped: u32,
+    stop_for: Duration,
+    /// Workers whose unasked end was told.
+    told: Vec<u32>,
+}
+
+impl<'a> Stage<'a> {
+    fn set(args: &'a Stress, words: Vec<OsString>, seed: u64, folder: &Folder, cache: &'a FileCache) -> Result<Self> {
+        let crew = Crew::start(args, words, seed, folder.path.clone())?;
+        end_on_signal(&crew, folder.path.clone())?;
+        let lease = cache.options().lease;
+        Ok(Self {
+            args,
+            seed,
+            cache,
+            crew,
+            rng: fastrand::Rng::with_seed(!seed),
+            line: Line::new(args.quiet),
+            killed: 0,
+            stopped: 0,
+            stop_for: args.stop_for.unwrap_or_else(|| lease.mul_f64(STOP_LEASES)),
+            told: Vec::new(),
+        })
+    }
+
+    /// The whole run, from the first operation to the last result.
+    fn play(&mut self, lister: Lister) -> Result<Run> {
+        self.crew.go()?;
+        let watcher = Watcher::start(self.cache.clone(), lister, self.crew.sender());
+        let mut is_interrupted = false;
+        if !self.args.warm_up.is_zero() {
+            is_interrupted = self.act(self.args.warm_up, &watcher)?;
+            self.crew.count_from_now();
+        }
+        let began = Instant::now();
+        is_interrupted = is_interrupted || self.act(self.args.duration, &watcher)?;
+        let elapsed = began.elapsed();
+        self.line.set("waiting for the workers");
+        self.crew.stop();
+        self.tell_missing();
+        self.line.wipe();
+        let peak_bytes = watcher.seen().peak_bytes;
+        drop(watcher);
+        Ok(Run {
+            seed: self.seed,
+            keyspace: self.args.load.keyspace().to_string(),
+            asked: self.args.duration,
+            elapsed,
+            is_interrupted,
+            killed: self.killed,
+            stopped: self.stopped,
+            stopped_for: self.stop_for,
+            peak_bytes,
+            outcomes: self.crew.outcomes(),
+        })
+    }
+
+    /// Lets the workers work, kills and stops them, and tells how it goes; true when it was interrupted.
+    fn act(&mut self, duration: Duration, watcher: &Watcher) -> Result<bool> {
+        let began = Instant::now();
+        let end = began + duration;
+        let mut pulse = Pulse::new(duration);
+        let every = |period: Option<Duration>| Timer { next: period.map(|period| began + period), period };
+        let milliseconds = |asked: bool, count: u64| (asked && !self.args.quiet).then(|| Duration::from_millis(count));
+        let mut kill = every(self.args.kill_every);
+        let mut stop = every(self.args.stop_every);
+        let mut show = every(self.line.is_visible().then_some(PULSE_EVERY));
+        let mut monitor = every(self.args.monitor_ms.and_then(|count| milliseconds(true, count)));
+        let mut debug = every(milliseconds(self.args.debug, self.args.debug_interval_ms));
+        loop {
+            let now = Instant::now();
+            if now >= end || self.crew.is_over() {
+                return Ok(false);
+            }
+            if kill.is_due(now) {
+                self.killed += u32::from(self.crew.kill_one(&mut self.rng)?);
+            }
+            if stop.is_due(now) {
+                self.stopped += u32::from(self.crew.stop_one(&mut self.rng, now + self.stop_for));
+            }
+            if monitor.is_due(now) {
+                self.line.say(&live::monitor_line(now - began, &watcher.seen()));
+            }
+            if debug.is_due(now) {
+                watcher.look(now - began, self.args.debug_top);
+            }
+            if show.is_due(now) {
+                let text = pulse.line(self.crew.counters(), &watcher.seen(), self.killed, self.stopped);
+                self.line.set(&text);
+            }
+            let resume = self.crew.continue_stopped(now);
+            let timers = [kill.next, stop.next, show.next, monitor.next, debug.next, resume];
+            let next = timers.into_iter().flatten().fold(end, Instant::min);
+            match self.crew.next_event(next.saturating_duration_since(Instant::now())) {
+                Some(Event::Signal) => return Ok(true),
+                Some(Event::Note(words)) => self.line.say(&words),
+                Some(event) => {
+                    self.crew.take(&event);
+                    self.tell_missing();
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Says at once that a worker is missing.
+    fn tell_missing(&mut self) {
+        for (number, reason) in self.crew.missing() {
+            if !self.told.contains(&number) {
+                self.told.push(number);
+                self.line.say(&format!("redgrease: worker {number} is missing: {reason}"));
+            }
+        }
+    }
+}
+
+/// Ends the run in good order on the first Ctrl-C, and at once on the second.
+fn end_on_signal(crew: &Crew, folder: PathBuf) -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals cannot be caught")?;
+    let events = crew.sender();
+    std::thread::spawn(move || {
+        for (count, _signal) in signals.forever().enumerate() {
+            if count > 0 {
+                // The workers end with us.
+                let _left_behind = fs::remove_dir_all(&folder);
+                std::process::exit(i32::from(INTERRUPTED));
+            }
+            let _run_is_over = events.send(Event::Signal);
+        }
+    });
+    Ok(())
+}
+
+/// Something that is due again and again, or never.
+struct Timer {
+    period: Option<Duration>,
+    next: Option<Instant>,
+}
+
+impl Timer {
+    /// Whether it is due. What was missed is not made up for.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let (Some(period), Some(next)) = (self.period, self.next) else { return false };
+        if now < next {
+            return false;
+        }
+        self.next = Some(if next + period > now { next + period } else { now + period });
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_is_due_once_per_period_and_makes_up_for_nothing() {
+        let began = Instant::now();
+        let period = Duration::from_millis(500);
+        let mut timer = Timer { period: Some(period), next: Some(began + period) };
+        assert!(!timer.is_due(began));
+        assert!(timer.is_due(began + period) && !timer.is_due(began + period));
+        assert!(timer.is_due(began + period * 9) && !timer.is_due(began + period * 9));
+        assert!(timer.is_due(began + period * 10));
+        assert!(!Timer { period: None, next: None }.is_due(began));
+    }
+
+    #[test]
+    fn the_folder_of_a_run_is_private_and_goes_with_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = Folder::create().unwrap();
+        let path = folder.path.clone();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        drop(folder);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,121 @@
+//! `redgrease cache top`: the cache again and again. A picture on a terminal, a line per look elsewhere.
+
+use std::io::{IsTerminal, stdout};
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use redgrease_filecache::{FileCache, Info, Lock};
+use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::args::Top;
+use super::stat::info_json;
+use super::terminal::bar;
+use super::units::{show_bytes, show_duration};
+use super::{locks, print};
+
+const LOCKS_SHOWN: usize = 15;
+
+pub fn run(args: &Top) -> Result<ExitCode> {
+    let cache = args.place.open_existing()?;
+    let stop = stop_signal()?;
+    let is_picture = stdout().is_terminal() && !args.place.json;
+    let mut before = None;
+    for look in 1.. {
+        let now = Look::take(&cache)?;
+        print(&if args.place.json {
+            now.json(before.as_ref())
+        } else if is_picture {
+            now.picture(before.as_ref())
+        } else {
+            now.line(before.as_ref())
+        })?;
+        before = Some(now);
+        if args.count.is_some_and(|count| look >= count)
+            || stop.recv_timeout(args.interval) != Err(RecvTimeoutError::Timeout)
+        {
+            break;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Receives something on Ctrl-C.
+fn stop_signal() -> Result<Receiver<i32>> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals cannot be caught")?;
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || signals.forever().try_for_each(|signal| sender.send(signal)));
+    Ok(receiver)
+}
+
+struct Look {
+    at: Instant,
+    info: Info,
+    locks: Vec<Lock>,
+}
+
+impl Look {
+    fn take(cache: &FileCache) -> Result<Self> {
+        Ok(Self { info: cache.info()?, locks: cache.locks()?, at: Instant::now() })
+    }
+
+    /// Entries and bytes gained per second since the other look.
+    fn growth(&self, before: Option<&Look>) -> Option<(f64, f64)> {
+        let before = before?;
+        let seconds = (self.at - before.at).max(Duration::from_micros(1)).as_secs_f64();
+        let rate = |now: u64, then: u64| (now as f64 - then as f64) / seconds;
+        Some((rate(self.info.entries, before.info.entries), rate(self.info.bytes, before.info.bytes)))
+    }
+
+    fn json(&self, before: Option<&Look>) -> String {
+        let mut told = info_json(&self.info);
+        let growth = self.growth(before);
+        told["entries_per_second"] = json!(growth.map(|growth| growth.0));
+        told["bytes_per_second"] = json!(growth.map(|growth| growth.1));
+        format!("{told}\n")
+    }
+
+    fn line(&self, before: Option<&Look>) -> String {
+        let Info { entries, bytes, writers, readers, sessions, .. } = self.info;
+        let growth = self
+            .growth(before)
+            .map_or(String::new(), |(entries, bytes)| format!(" entries/s={entries:+.1} bytes/s={bytes:+.0}"));
+        let cap = self.info.limits.max_bytes;
+        let cap = if cap == 0 { String::new() } else { format!(" cap={cap}") };
+        format!(
+            "entries={entries} bytes={bytes}{cap} sessions={sessions} writers={writers} readers={readers}{growth}\n"
+        )
+    }
+
+    /// The screen from its top left corner, with what was there before wiped.
+    fn picture(&self, before: Option<&Look>) -> String {
+        let info = &self.info;
+        let of = |used: u64, limit: u64, show: fn(u64) -> String| match limit {
+            0 => show(used),
+            limit => format!("{} of {} {}", show(used), show(limit), bar(used as f64 / limit as f64)),
+        };
+        let (entries_rate, bytes_rate) =
+            self.growth(before).map_or((String::new(), String::new()), |(entries, bytes)| {
+                let sign = if bytes < 0.0 { '-' } else { '+' };
+                (format!("  {entries:+.1}/s"), format!("  {sign}{}/s", show_bytes(bytes.abs() as u64)))
+            });
+        let mut lines = vec![
+            format!("cache     {:016x}  {}", info.id, super::keys::shown(info.namespace.as_bytes())),
+            format!("entries   {}{entries_rate}", of(info.entries, info.limits.max_entries, |count| count.to_string())),
+            format!("bytes     {}{bytes_rate}", of(info.bytes, info.limits.max_bytes, show_bytes)),
+            format!("reserved  {}   garbage {}", show_bytes(info.reserved_bytes), show_bytes(info.garbage_bytes)),
+            format!("sessions  {}   writers {}   readers {}", info.sessions, info.writers, info.readers),
+            String::new(),
+        ];
+        lines.extend(locks::table(&self.locks[..self.locks.len().min(LOCKS_SHOWN)]).lines().map(str::to_owned));
+        if self.locks.len() > LOCKS_SHOWN {
+            lines.push(format!("... and {} more", self.locks.len() - LOCKS_SHOWN));
+        }
+        let oldest = self.locks.iter().filter_map(|lock| lock.age).max();
+        lines.extend(oldest.map(|age| format!("oldest lock: {}", show_duration(age))));
+        format!("\x1b[H{}\x1b[J", lines.iter().map(|line| format!("{line}\x1b[K\n")).collect::<String>())
+    }
+}

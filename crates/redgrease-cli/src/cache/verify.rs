@@ -1,0 +1,73 @@
+//! `redgrease cache verify` and `repair`: whether index and files agree.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use redgrease_filecache::{Depth, Verification};
+use serde_json::{Value, json};
+
+use super::args::{Repair, Verify};
+use super::terminal::Progress;
+use super::units::show_bytes;
+use super::{counted, keys, print};
+
+pub fn verify(args: &Verify) -> Result<ExitCode> {
+    let cache = args.place.open_existing()?;
+    let mut progress = Progress::new("verifying", args.quiet);
+    let found = cache.verify(depth(args.digests), &mut |done, total| progress.show(done, total))?;
+    drop(progress);
+    tell(&found, args.place.json)?;
+    Ok(if found.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub fn repair(args: &Repair) -> Result<ExitCode> {
+    let cache = args.place.open_existing()?;
+    let mut progress = Progress::new("repairing", args.quiet);
+    let found = cache.repair(depth(args.digests), &mut |done, total| progress.show(done, total))?;
+    drop(progress);
+    tell(&found, args.place.json)?;
+    Ok(if found.problems.iter().all(|problem| problem.mended) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn depth(digests: bool) -> Depth {
+    if digests { Depth::Digests } else { Depth::Sizes }
+}
+
+fn tell(found: &Verification, is_json: bool) -> Result<()> {
+    if is_json {
+        return print(&format!("{}\n", to_json(found)));
+    }
+    let line = |problem: &redgrease_filecache::Problem| {
+        let mended = if problem.mended { " (mended)" } else { "" };
+        format!("{} {}: {}{mended}\n", problem.kind.as_str(), keys::shown(problem.name.as_bytes()), problem.message)
+    };
+    print(&found.problems.iter().map(line).collect::<String>())?;
+    eprintln!(
+        "{} in {}, {}: {}",
+        counted(found.entries, "entry", "entries"),
+        counted(found.files, "file", "files"),
+        show_bytes(found.bytes),
+        if found.problems.is_empty() {
+            "all agree".to_owned()
+        } else {
+            counted(found.problems.len() as u64, "problem", "problems")
+        }
+    );
+    Ok(())
+}
+
+pub fn to_json(found: &Verification) -> Value {
+    let problems: Vec<Value> = found
+        .problems
+        .iter()
+        .map(|problem| {
+            json!({
+                "kind": problem.kind.as_str(),
+                "name": problem.name,
+                "message": problem.message,
+                "mended": problem.mended,
+            })
+        })
+        .collect();
+    json!({ "entries": found.entries, "files": found.files, "bytes": found.bytes, "problems": problems })
+}
