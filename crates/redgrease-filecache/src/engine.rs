@@ -298,7 +298,7 @@ impl<E: Edge> Engine<E> {
 
     pub async fn ask_index(&self, doing: Doing<'_>, op: Op) -> Result<Answer> {
         let began = self.edge.elapsed();
-        for turn in 0.. {
+        loop {
             let answer = self
                 .edge
                 .ask(Request { cache: self.cache, op: op.clone() })
@@ -306,9 +306,9 @@ impl<E: Edge> Engine<E> {
                 .map_err(|outage| self.outage(doing, outage))?;
             let patient = self.edge.elapsed() - began < REBUILD_PATIENCE;
             match answer.reply {
-                Reply::Lost | Reply::Changed if turn < 8 => self.recover(doing).await?,
-                Reply::Rebuilding if patient => {
-                    self.pause(b"", turn).await;
+                // Whoever makes it may have died: then it is taken over.
+                Reply::Lost | Reply::Changed | Reply::Rebuilding if patient => {
+                    self.recover(doing).await?;
                     self.go_on(doing)?;
                 }
                 Reply::Lost | Reply::Changed | Reply::Rebuilding => {
@@ -321,7 +321,6 @@ impl<E: Edge> Engine<E> {
                 _ => return Ok(answer),
             }
         }
-        unreachable!("the loop ends by returning")
     }
 
     pub fn foreign(&self, cache: u64) -> String {

@@ -87,10 +87,11 @@ impl<E: Edge> Engine<E> {
             self.edge.ask(request).await.map(|answer| answer.reply).map_err(|outage| self.outage(doing, outage))
         };
         let (began, mut wipe) = (self.edge.elapsed(), wipe);
-        loop {
+        let existed = loop {
             let op = Op::Rebuild { session: session.clone(), instance, bounds: self.rules.bounds, wipe };
             match ask(op).await? {
-                Reply::Granted { .. } => break,
+                Reply::Granted { .. } => break false,
+                Reply::Changed => break true,
                 Reply::Done => return Ok(()),
                 Reply::Rebuilding if self.edge.elapsed() - began < Duration::from_secs(300) => {
                     let heard = self.flights.listen(b"\0rebuild");
@@ -100,7 +101,7 @@ impl<E: Edge> Engine<E> {
                 reply => return Err(self.unexpected(doing, &reply)),
             }
             wipe = false;
-        }
+        };
         tracing::info!(namespace = self.rules.namespace, "bringing the index in line with the directory");
         count(&self.counters.rebuilds, 1);
         let mut alive = self.edge.elapsed();
@@ -122,9 +123,44 @@ impl<E: Edge> Engine<E> {
         }
         match ask(Op::Finish { session: session.id, instance }).await? {
             Reply::Done | Reply::LeaseLost => {}
+            // It was lost once more; whoever asks next begins anew.
+            Reply::Lost => return Ok(()),
             reply => return Err(self.unexpected(doing, &reply)),
         }
-        ask(Op::Close { session: session.id }).await.map(drop)
+        ask(Op::Close { session: session.id }).await?;
+        if existed {
+            self.forget_missing(doing).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes out the entries whose files are not there: an index that is older than its directory has such.
+    async fn forget_missing(&self, doing: Doing<'_>) -> Result<()> {
+        let mut cursor = None;
+        loop {
+            let (page, next) = self.edge.page(cursor, BATCH).await.map_err(|outage| self.outage(doing, outage))?;
+            let missing = self
+                .edge
+                .on_disk(move |disk| {
+                    let is_missing = |key: &Key, entry: &Entry| {
+                        disk.open(&file_name(key, entry))
+                            .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+                    };
+                    page.into_iter().filter(|(key, entry, _)| is_missing(key, entry)).collect::<Vec<_>>()
+                })
+                .await;
+            for (key, entry, _) in missing {
+                let op = Op::Remove { key, fence: Some(entry.fence), reason: Reason::Gone };
+                let request = Request { cache: self.cache, op };
+                // If it cannot be told now, the next reader of the key finds out.
+                let answer = self.edge.ask(request).await.map_err(|outage| self.outage(doing, outage))?;
+                self.unlink(answer.doomed).await;
+            }
+            match next {
+                Some(next) => cursor = Some(next),
+                None => return Ok(()),
+            }
+        }
     }
 
     /// The entries that the files of a shard were.

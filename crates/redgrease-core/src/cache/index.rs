@@ -801,6 +801,7 @@ impl Step<'_> {
             return Err(Reply::Rebuilding);
         }
         self.ensure(session)?;
+        let existed = self.index.head.is_some();
         let head = self.index.head.get_or_insert(Head {
             cache,
             instance: 0,
@@ -813,7 +814,7 @@ impl Step<'_> {
             evicted: 0,
         });
         head.builder = Some(session.id);
-        Ok(Reply::Granted { fence: head.fence })
+        Ok(if existed { Reply::Changed } else { Reply::Granted { fence: head.fence } })
     }
 
     fn restore(&mut self, session: u64, entries: &[(Key, Entry, Micros)]) -> Reply {

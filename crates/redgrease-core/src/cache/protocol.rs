@@ -179,6 +179,7 @@ pub enum Op {
     /// Are the sums right? `mend`: set them right.
     Audit { mend: bool },
     /// To bring the index in line with the directory: all others wait. `wipe`: forget what is there, whoever it belongs to.
+    /// The answer is [`Reply::Granted`] when there is nothing in it yet, [`Reply::Changed`] when there is.
     Rebuild { session: Session, instance: u64, bounds: Bounds, wipe: bool },
     /// Entries that were found, and when their files were last used; newer generations win.
     Restore { session: u64, entries: Vec<(Key, Entry, Micros)> },

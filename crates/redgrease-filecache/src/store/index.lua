@@ -635,7 +635,8 @@ function ops.rebuild()
     set_bounds(10)
   end
   call('HSET', head, 'builder', session)
-  return answer(GRANTED, call('HGET', head, 'fence'))
+  if h[1] then return answer(CHANGED) end
+  return answer(GRANTED, text(now))
 end
 
 -- session, then triples of key, entry, used

@@ -198,7 +198,7 @@ impl KindText for RedisError {
 }
 
 /// Whether the operation asks nothing about content, so that it may be sent before it is known whose index this is.
-fn needs_no_check(op: &Op) -> bool {
+pub(crate) fn needs_no_check(op: &Op) -> bool {
     matches!(op, Op::Open { .. } | Op::Rebuild { .. } | Op::Restore { .. } | Op::Finish { .. } | Op::Renew { .. })
 }
 

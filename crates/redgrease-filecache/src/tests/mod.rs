@@ -3,3 +3,4 @@
 mod faces;
 mod scripts;
 mod server;
+mod simulation;

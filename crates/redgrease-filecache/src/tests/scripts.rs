@@ -246,7 +246,7 @@ fn rebuild(pair: &mut Pair, random: &mut fastrand::Rng, keys: &[Key]) {
     let wipe = random.u8(..4) == 0;
     let instance = random.u64(6..9);
     let op = Op::Rebuild { session, instance, bounds: Bounds { low_mark: 900, ..Bounds::default() }, wipe };
-    if !matches!(pair.ask(Request { cache: CACHE, op }).reply, Reply::Granted { .. }) {
+    if !matches!(pair.ask(Request { cache: CACHE, op }).reply, Reply::Granted { .. } | Reply::Changed) {
         return;
     }
     let other = Session { id: id + 1, lease: 1_000_000, new: true, owner: "builder:3".to_owned() };
