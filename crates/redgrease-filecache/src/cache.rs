@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -293,7 +294,9 @@ impl Shared {
         if let Some(child) = self.childs.get() {
             return child.inner();
         }
-        let opened = FileCache::open_with(self.options.clone(), Arc::clone(&self.interrupt))?;
+        // What was to be taken in was taken in by the parent.
+        let options = Options { adopt: false, ..self.options.clone() };
+        let opened = FileCache::open_with(options, Arc::clone(&self.interrupt))?;
         // Of two threads of the child one opened in vain.
         self.childs.get_or_init(|| opened.shared).inner()
     }
@@ -761,8 +764,13 @@ impl Handle {
     pub fn into_bytes(mut self) -> Result<Vec<u8>> {
         let failed = |error| Error::io("read", Some(&self.key), error);
         let left = self.entry.size.saturating_sub(self.position);
-        let mut content = Vec::with_capacity(usize::try_from(left).unwrap_or(0));
-        self.file.read_to_end(&mut content).map_err(failed)?;
+        let mut content = vec![0; usize::try_from(left).map_err(|error| failed(io::Error::other(error)))?];
+        match self.file.read_exact_at(&mut content, self.position) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(self.keeper.put_aside(&self.key, &self.entry, "shorter than was written"));
+            }
+            result => result.map_err(failed)?,
+        }
         self.compare(&content)?;
         Ok(content)
     }
@@ -785,7 +793,8 @@ impl Handle {
 /// content fails.
 impl Read for Handle {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read(buffer)?;
+        // Not at the descriptor's own position: a fork would share it.
+        let count = self.file.read_at(buffer, self.position)?;
         let ended_early = count == 0 && !buffer.is_empty() && self.position < self.entry.size;
         if ended_early {
             self.hasher = None;
@@ -799,7 +808,12 @@ impl Read for Handle {
 
 impl Seek for Handle {
     fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
-        let there = self.file.seek(position)?;
+        let there = match position {
+            SeekFrom::Start(there) => Some(there),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(by) => self.entry.size.checked_add_signed(by),
+        };
+        let there = there.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "before the beginning"))?;
         if there != self.position {
             (self.hasher, self.position) = (None, there);
         }

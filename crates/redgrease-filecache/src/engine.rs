@@ -163,6 +163,9 @@ counters!(
     index_errors
 );
 
+/// Who is in the way of somebody who is in its own way.
+const ITSELF: &str = "this very thread or task";
+
 /// Counts.
 pub(crate) fn count(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
@@ -399,6 +402,10 @@ impl<E: Edge> Engine<E> {
                 }
                 Reply::Busy { session } => {
                     let waited = self.edge.elapsed() - began;
+                    // Nobody can wait for itself.
+                    if self.flights.is_held_by(doing.key(), self.edge.who()) {
+                        return Err(self.busy(doing, ITSELF.to_owned(), Duration::ZERO, waited));
+                    }
                     if waited >= timeout {
                         return Err(self.busy(doing, self.name_of(session), timeout, waited));
                     }
@@ -763,7 +770,7 @@ impl<E: Edge> Engine<E> {
         let passed = self.edge.elapsed() - patience.began;
         // Nobody can wait for itself.
         if other.is_some() && other == self.edge.who() {
-            return Err(self.busy(doing, "this very thread or task".to_owned(), Duration::ZERO, passed));
+            return Err(self.busy(doing, ITSELF.to_owned(), Duration::ZERO, passed));
         }
         if passed >= timeout {
             return Err(self.busy(doing, "somebody else in this process".to_owned(), timeout, passed));

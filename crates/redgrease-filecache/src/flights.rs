@@ -36,6 +36,11 @@ impl Flights {
         Ok(Flight { flights: Arc::clone(self), key: key.to_vec() })
     }
 
+    /// Whether `who` is the one that has the key.
+    pub fn is_held_by(&self, key: &[u8], who: Option<u64>) -> bool {
+        who.is_some() && lock(&self.flying).get(key).is_some_and(|holder| *holder == who)
+    }
+
     /// Something happened to this key; those who wait look again.
     pub fn wake(&self, key: &[u8]) {
         let event = lock(&self.events).remove(key);
