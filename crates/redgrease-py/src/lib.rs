@@ -5,12 +5,14 @@
 //! - [`transport`]: the socket of a worker;
 //! - [`worker`], [`seat`]: its threads: who reads, who runs, who is interrupted;
 //! - [`plan`], [`run`]: what a plan is lowered to, and one execution of it;
-//! - [`api`]: what Python code calls.
+//! - [`api`]: what Python code calls;
+//! - [`filecache`]: the file cache's face.
 //!
 //! Public names come from Python modules, never from here. It needs no unsafe code.
 
 mod api;
 mod codec;
+mod filecache;
 mod plan;
 mod run;
 mod seat;
@@ -27,5 +29,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("VERSION", redgrease_core::VERSION)?;
     module.add_function(wrap_pyfunction!(codec::loads, module)?)?;
     module.add_function(wrap_pyfunction!(codec::dumps, module)?)?;
+    filecache::add_to(module)?;
     api::add_to(module)
 }
