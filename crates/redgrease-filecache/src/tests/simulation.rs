@@ -45,6 +45,8 @@ struct World {
     faults: bool,
     /// Something happened, so that time need not pass.
     progress: bool,
+    /// The process that runs now is to be stopped where that is most dangerous.
+    stop_now: bool,
     sleepers: Vec<u64>,
     log: Vec<Event>,
 }
@@ -147,6 +149,7 @@ impl Disk for SimDisk {
         let mut world = self.step()?;
         let content = world.temporaries.remove(temporary).ok_or(io::ErrorKind::NotFound)?;
         let process = self.process;
+        world.stop_now |= world.faults && world.random.u8(..6) == 0;
         world.log.push(Event::Note(format!("p{process} publishes {name}")));
         let old = world.files.insert(name.to_owned(), content);
         assert!(old.is_none(), "{name} was there: a generation was overwritten\n{}", world.history());
@@ -441,6 +444,10 @@ async fn operate(engine: &Engine<SimEdge>, shared: &Shared, process: usize) {
         }
         10..13 => match engine.begin(doing, Mode::Create, true, &put).await {
             Ok(Begun::Hit { opened, .. }) => {
+                {
+                    let mut world = shared.world();
+                    world.stop_now |= world.random.u8(..6) == 0;
+                }
                 step().await;
                 // What a lease keeps stays, unless the lease or the index was lost.
                 let world = shared.world();
@@ -482,7 +489,7 @@ async fn operate(engine: &Engine<SimEdge>, shared: &Shared, process: usize) {
         },
         13 => engine.delete(doing).await.map(drop),
         14 => engine.done_or_missing(doing, Op::Touch { key: key.clone(), ttl: None }).await.map(drop),
-        15 => engine.maintain(Doing::all("maintain"), 0..SHARDS).await.map(drop),
+        15 | 17 => engine.maintain(Doing::all("maintain"), 0..SHARDS).await.map(drop),
         16 => engine.evict_bytes(Doing::all("evict"), 200).await.map(drop),
         _ => {
             let heard = engine.flights.listen(b"nobody");
@@ -521,6 +528,7 @@ fn run(seed: u64) -> (u64, usize) {
         losses: 0,
         faults: true,
         progress: false,
+        stop_now: false,
         sleepers: Vec::new(),
         log: Vec::new(),
     })));
@@ -571,6 +579,13 @@ fn run(seed: u64) -> (u64, usize) {
             }
             world = shared.world();
             idle = if world.progress || finished { 0 } else { idle + 1 };
+            if std::mem::take(&mut world.stop_now) {
+                // Mostly for longer than a lease, so that others think it dead.
+                process.stalled_until = world.clock + world.random.u64(..4_000_000);
+                let (number, until) = (process.disk.process, process.stalled_until);
+                world.log.push(Event::Note(format!("p{number} is stopped until {until}")));
+                world.sleepers.push(until);
+            }
         }
         if idle > 12 * processes.len() {
             // Everybody waits: time passes.
