@@ -358,6 +358,12 @@ def test_damage_behind_the_caches_back_is_noticed(stress: Stress, tmp_path: Path
     assert "BROKEN each entry is a file of its length and digest" in done.stdout
 
 
+def test_an_acknowledged_entry_that_was_removed_is_noticed(stress: Stress) -> None:
+    clear = " ".join(map(str, stress.cache().line("clear", "--yes")))
+    told = stress.json("--processes", 2, "--duration", 0.5, "--before-checks", clear, *FAST, code=1)
+    assert broken(told) == ["no acknowledged create is lost"]
+
+
 # -- chaos
 
 
@@ -390,7 +396,7 @@ def forgetful() -> Iterator[Server]:
 def test_nothing_breaks_while_workers_are_killed_and_the_server_forgets(forgetful: Server, memory_path: Path) -> None:
     stress = Stress(memory_path / "cache", f"redis://127.0.0.1:{forgetful.port}/0", "chaos")
     words = ["--kill-every", "500ms", "--stop-every", "5s", "--lease", "500ms", "--write-prob", 0.2]
-    told = chaos(stress, forgetful, 18, *words)
+    told = chaos(stress, forgetful, 20, *words)
     assert told["chaos"]["killed"] >= 30 and told["chaos"]["stopped"] >= 3
     assert told["aggregate"]["iterations"] >= 30_000
 

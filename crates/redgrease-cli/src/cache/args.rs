@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use redgrease_filecache::DEFAULT_NAMESPACE;
+
 use super::stress::args::{Stress, StressWorker};
 use super::units::{bytes, duration, interval};
 
@@ -47,9 +49,9 @@ pub struct Place {
     /// Server that coordinates, as redis://host:port/db [default: none; file locks on one host]
     #[arg(long, value_name = "URL", env = "REDGREASE_CACHE_URL", hide_env_values = true)]
     pub url: Option<String>,
-    /// Prefix of the cache's names in that server [default: that of the library]
-    #[arg(long, value_name = "NAME", env = "REDGREASE_CACHE_NAMESPACE")]
-    pub namespace: Option<String>,
+    /// Prefix of the cache's names in that server
+    #[arg(long, value_name = "NAME", env = "REDGREASE_CACHE_NAMESPACE", default_value = DEFAULT_NAMESPACE)]
+    pub namespace: String,
     /// Take over a directory or a namespace that belonged to another cache
     #[arg(long)]
     pub adopt: bool,
@@ -105,7 +107,7 @@ pub struct Stat {
     pub place: Place,
     #[command(flatten)]
     pub form: KeyForm,
-    /// The entry [default: the whole cache]
+    /// Key of the entry [default: the whole cache]
     pub key: Option<OsString>,
 }
 
@@ -116,6 +118,7 @@ pub struct Get {
     pub place: Place,
     #[command(flatten)]
     pub form: KeyForm,
+    /// Key of the entry
     pub key: OsString,
     /// The file, replaced when all has arrived
     #[arg(long, short, value_name = "FILE")]
@@ -132,6 +135,7 @@ pub struct Put {
     pub place: Place,
     #[command(flatten)]
     pub form: KeyForm,
+    /// Key of the entry
     pub key: OsString,
     /// The file; - or nothing is stdin
     pub file: Option<PathBuf>,
@@ -159,6 +163,7 @@ pub struct Rm {
     pub place: Place,
     #[command(flatten)]
     pub form: KeyForm,
+    /// Keys of the entries
     #[arg(required = true, value_name = "KEY")]
     pub keys: Vec<OsString>,
     /// What is not there is no error

@@ -100,8 +100,9 @@ impl Place {
     fn open(&self) -> Result<FileCache> {
         let mut options = Options::new(&self.dir);
         options.url = self.url.clone().filter(|url| !url.is_empty());
-        if let Some(namespace) = self.namespace.clone().filter(|name| !name.is_empty()) {
-            options.namespace = namespace;
+        // An empty one in the environment is none.
+        if !self.namespace.is_empty() {
+            options.namespace.clone_from(&self.namespace);
         }
         options.adopt = self.adopt;
         // What this command does not do itself is left to the processes that live longer.

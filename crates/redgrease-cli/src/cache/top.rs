@@ -51,6 +51,13 @@ fn stop_signal() -> Result<Receiver<i32>> {
     Ok(receiver)
 }
 
+/// Changes per second.
+struct Growth {
+    entries: f64,
+    bytes: f64,
+    evicted: f64,
+}
+
 struct Look {
     at: Instant,
     info: Info,
@@ -62,27 +69,34 @@ impl Look {
         Ok(Self { info: cache.info()?, locks: cache.locks()?, at: Instant::now() })
     }
 
-    /// Entries and bytes gained per second since the other look.
-    fn growth(&self, before: Option<&Look>) -> Option<(f64, f64)> {
+    /// What changed since the other look.
+    fn growth(&self, before: Option<&Look>) -> Option<Growth> {
         let before = before?;
         let seconds = (self.at - before.at).max(Duration::from_micros(1)).as_secs_f64();
         let rate = |now: u64, then: u64| (now as f64 - then as f64) / seconds;
-        Some((rate(self.info.entries, before.info.entries), rate(self.info.bytes, before.info.bytes)))
+        Some(Growth {
+            entries: rate(self.info.entries, before.info.entries),
+            bytes: rate(self.info.bytes, before.info.bytes),
+            // An index that was made anew counts from 0.
+            evicted: rate(self.info.evicted, before.info.evicted).max(0.0),
+        })
     }
 
     fn json(&self, before: Option<&Look>) -> String {
         let mut told = info_json(&self.info);
         let growth = self.growth(before);
-        told["entries_per_second"] = json!(growth.map(|growth| growth.0));
-        told["bytes_per_second"] = json!(growth.map(|growth| growth.1));
+        let rate = |of: fn(&Growth) -> f64| json!(growth.as_ref().map(of));
+        told["entries_per_second"] = rate(|growth| growth.entries);
+        told["bytes_per_second"] = rate(|growth| growth.bytes);
+        told["evicted_per_second"] = rate(|growth| growth.evicted);
         format!("{told}\n")
     }
 
     fn line(&self, before: Option<&Look>) -> String {
         let Info { entries, bytes, writers, readers, sessions, .. } = self.info;
-        let growth = self
-            .growth(before)
-            .map_or(String::new(), |(entries, bytes)| format!(" entries/s={entries:+.1} bytes/s={bytes:+.0}"));
+        let growth = self.growth(before).map_or(String::new(), |Growth { entries, bytes, evicted }| {
+            format!(" entries/s={entries:+.1} bytes/s={bytes:+.0} evicted/s={evicted:.1}")
+        });
         let cap = self.info.limits.max_bytes;
         let cap = if cap == 0 { String::new() } else { format!(" cap={cap}") };
         format!(
@@ -97,15 +111,18 @@ impl Look {
             0 => show(used),
             limit => format!("{} of {} {}", show(used), show(limit), bar(used as f64 / limit as f64)),
         };
-        let (entries_rate, bytes_rate) =
-            self.growth(before).map_or((String::new(), String::new()), |(entries, bytes)| {
-                let sign = if bytes < 0.0 { '-' } else { '+' };
-                (format!("  {entries:+.1}/s"), format!("  {sign}{}/s", show_bytes(bytes.abs() as u64)))
-            });
+        let (mut entries_rate, mut bytes_rate, mut evicted_rate) = (String::new(), String::new(), String::new());
+        if let Some(Growth { entries, bytes, evicted }) = self.growth(before) {
+            let sign = if bytes < 0.0 { '-' } else { '+' };
+            entries_rate = format!("  {entries:+.1}/s");
+            bytes_rate = format!("  {sign}{}/s", show_bytes(bytes.abs() as u64));
+            evicted_rate = format!("  {evicted:.1}/s");
+        }
         let mut lines = vec![
             format!("cache     {:016x}  {}", info.id, super::keys::shown(info.namespace.as_bytes())),
             format!("entries   {}{entries_rate}", of(info.entries, info.limits.max_entries, |count| count.to_string())),
             format!("bytes     {}{bytes_rate}", of(info.bytes, info.limits.max_bytes, show_bytes)),
+            format!("evicted   {}{evicted_rate}", info.evicted),
             format!("reserved  {}   garbage {}", show_bytes(info.reserved_bytes), show_bytes(info.garbage_bytes)),
             format!("sessions  {}   writers {}   readers {}", info.sessions, info.writers, info.readers),
             String::new(),

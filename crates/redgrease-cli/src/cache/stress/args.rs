@@ -24,7 +24,7 @@ pub struct Stress {
     /// Worker processes; 0 runs one worker inside this process, for debuggers
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub processes: u32,
-    /// How long
+    /// How long to work; bare numbers are seconds
     #[arg(long, value_name = "TIME", default_value = "20", value_parser = interval)]
     pub duration: Duration,
     /// Work this long before anything is counted
@@ -119,7 +119,7 @@ pub struct Load {
     /// Share of operations that create
     #[arg(long, value_name = "SHARE", default_value_t = 0.15, value_parser = share)]
     pub write_prob: f64,
-    /// Pause after each read; bare numbers are seconds
+    /// Pause after each read
     #[arg(long, value_name = "TIME", default_value = "0.005", value_parser = duration)]
     pub read_sleep: Duration,
     /// Pause after each write
@@ -143,10 +143,10 @@ pub struct Load {
     /// Limit of the whole cache, kept by all its users; 0 leaves it as it is
     #[arg(long, value_name = "SIZE", default_value = "0", value_parser = bytes)]
     pub max_bytes: u64,
-    /// Lease of locks [default: that of the library]
+    /// How long the locks of a dead process stay [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = interval)]
     pub lease: Option<Duration>,
-    /// What is forced to disk [default: that of the library]
+    /// What is on the disk before a write is acknowledged: nothing, the file, or also its name [default: full]
     #[arg(long, value_name = "none|file|full", value_parser = durability)]
     pub durability: Option<Durability>,
     /// Start of the random numbers, to repeat a run [default: random, and printed]
@@ -275,6 +275,12 @@ mod tests {
         );
         assert_eq!(stress.load.value_size, (200, 4000));
         assert_eq!(stress.load.keyspace(), KeySpace::Shared { digits: 4 });
+    }
+
+    #[test]
+    fn the_help_tells_the_defaults_of_the_library() {
+        let options = redgrease_filecache::Options::new("x");
+        assert_eq!((options.lease, options.durability), (Duration::from_secs(10), Durability::Full));
     }
 
     #[test]

@@ -182,6 +182,9 @@ fn journalled(keyspace: KeySpace, journals: &Journals, rest: &Rest) -> Vec<Check
             Some((fence, _)) if *fence < newest.fence => {
                 lost.fault(format!("{name}: generation {fence} is there instead of {}", newest.fence));
             }
+            Some((fence, _)) if *fence > newest.fence && !rest.is_limited => {
+                twice.fault(format!("{name}: generation {fence} is there, though {} was acknowledged", newest.fence));
+            }
             Some((fence, digest)) => {
                 if created.iter().any(|created| created.fence == *fence && created.digest != *digest) {
                     changed.fault(format!("{name}: generation {fence} has another digest"));
@@ -275,6 +278,8 @@ mod tests {
     #[test]
     fn without_a_limit_a_key_is_created_once() {
         assert_eq!(broken(&[created(1, 5), created(1, 9)], &[(1, 9, 9)], false), ["no key is created twice"]);
+        assert_eq!(broken(&[created(1, 5)], &[(1, 9, 9)], false), ["no key is created twice"]);
+        assert!(broken(&[created(1, 5)], &[(1, 9, 9)], true).is_empty());
     }
 
     #[test]

@@ -73,6 +73,7 @@ pub struct Sizes {
     entries: u64,
     bytes: u64,
     cap: u64,
+    evicted: u64,
 }
 
 impl Watcher {
@@ -118,6 +119,7 @@ fn watch(
             entries: info.entries,
             bytes: info.bytes,
             cap: info.limits.max_bytes,
+            evicted: info.evicted,
         });
         let mut shared = seen.lock().unwrap_or_else(PoisonError::into_inner);
         shared.peak_bytes = shared.peak_bytes.max(sizes.map_or(0, |sizes| sizes.bytes));
@@ -161,7 +163,7 @@ impl Pulse {
         let busy = counters[Count::ReadBusy] + counters[Count::WriteBusy];
         let size = seen.sizes.map_or("no answer".to_owned(), |sizes| match sizes.cap {
             0 => show_bytes(sizes.bytes),
-            cap => format!("{} of {}", show_bytes(sizes.bytes), show_bytes(cap)),
+            cap => format!("{} of {}, {} evicted", show_bytes(sizes.bytes), show_bytes(cap), sizes.evicted),
         });
         let mut line = format!(
             "{} {:.0}/{}  reads {:.0}/s  writes {:.0}/s  hits {hits:.1} %  busy {busy}  errors {}  {size}",
@@ -182,7 +184,9 @@ impl Pulse {
 /// The line of the seed's monitor.
 pub fn monitor_line(elapsed: Duration, seen: &Seen) -> String {
     let seconds = elapsed.as_secs();
-    let Some(Sizes { entries, bytes, cap }) = seen.sizes else { return format!("[monitor t={seconds}s] no answer") };
+    let Some(Sizes { entries, bytes, cap, .. }) = seen.sizes else {
+        return format!("[monitor t={seconds}s] no answer");
+    };
     let cap = if cap == 0 { String::new() } else { format!(" cap={cap}") };
     format!("[monitor t={seconds}s] total_bytes={bytes} keys={entries}{cap}")
 }
@@ -218,7 +222,7 @@ mod tests {
     use super::*;
 
     fn seen(cap: u64) -> Seen {
-        Seen { sizes: Some(Sizes { entries: 190, bytes: 412_345, cap }), peak_bytes: 0 }
+        Seen { sizes: Some(Sizes { entries: 190, bytes: 412_345, cap, evicted: 5 }), peak_bytes: 0 }
     }
 
     #[test]
@@ -236,7 +240,7 @@ mod tests {
         counters[Count::ReadOk] = 3;
         counters[Count::ReadMissing] = 1;
         let line = pulse.line(counters, &seen(1_000_000), 2, 1);
-        for part in ["/20.0s", "hits 75.0 %", "412 kB of 1.0 MB", "killed 2 stopped 1"] {
+        for part in ["/20.0s", "hits 75.0 %", "412 kB of 1.0 MB, 5 evicted", "killed 2 stopped 1"] {
             assert!(line.contains(part), "{line}");
         }
     }

@@ -46,7 +46,8 @@ use super::{misuse, print};
 
 /// The subcommand's name, behind which its words stand on the command line.
 const NAME: &str = "stress";
-const PROCESSES_MAX: u32 = 10_000;
+/// Each worker follows the journals of all, and descriptors are limited to 1024 in many places.
+const PROCESSES_MAX: u32 = 400;
 /// What shells give for a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 const PULSE_EVERY: Duration = Duration::from_millis(500);
