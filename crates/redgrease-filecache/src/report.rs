@@ -182,7 +182,8 @@ impl LockKind {
     }
 }
 
-/// What to evict. Everything that is `None` does not choose; pinned entries and those that somebody reads stay.
+/// What to evict: what meets all conditions that are given; without any, nothing. Pinned entries stay; who has one open goes on
+/// reading it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Evict {
     /// The least recently used ones, until so many bytes are left.

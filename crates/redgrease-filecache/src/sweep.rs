@@ -318,7 +318,13 @@ impl<E: Edge> Engine<E> {
         let mut evicted = Evicted::default();
         let now = self.info(doing).await?.now;
         let ago = |duration: Duration| now.saturating_sub(micros(duration));
-        let listing = what.dry_run || what.older_than.is_some() || what.prefix.is_some();
+        let conditions =
+            [what.to_bytes.is_some(), what.older_than.is_some(), what.idle_for.is_some(), what.prefix.is_some()];
+        let conditions = conditions.into_iter().filter(|is_given| *is_given).count();
+        if conditions == 0 {
+            return Ok(evicted);
+        }
+        let listing = what.dry_run || conditions > 1 || what.older_than.is_some() || what.prefix.is_some();
         if !listing {
             let choices = [what.to_bytes.map(Choice::ToBytes), what.idle_for.map(|idle| Choice::UsedBefore(ago(idle)))];
             for choice in choices.into_iter().flatten() {

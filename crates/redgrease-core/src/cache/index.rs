@@ -843,3 +843,220 @@ struct Wish<'a> {
     wait: bool,
     hit: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::protocol::Reason;
+
+    const CACHE: u64 = 1;
+    const SECOND: Micros = 1_000_000;
+
+    /// An index with its own clock.
+    struct Bench {
+        index: Index,
+        now: Micros,
+    }
+
+    fn bench(bounds: Bounds) -> Bench {
+        let mut bench = Bench { index: Index::default(), now: 1_000 * SECOND };
+        let op = Op::Rebuild { session: session(99), instance: 1, bounds, wipe: false };
+        assert!(matches!(bench.ask(op).reply, Reply::Granted { .. }));
+        assert_eq!(bench.ask(Op::Finish { session: 99, instance: 1 }).reply, Reply::Done);
+        bench
+    }
+
+    fn session(id: u64) -> Session {
+        Session { id, lease: 10 * SECOND, new: true, owner: format!("host:{id}") }
+    }
+
+    fn token(session: u64, number: u64) -> Token {
+        Token { session, number }
+    }
+
+    fn key(name: &str) -> Key {
+        name.as_bytes().to_vec()
+    }
+
+    impl Bench {
+        fn ask(&mut self, op: Op) -> Answer {
+            self.index.apply(self.now, &Request { cache: CACHE, op })
+        }
+
+        fn acquire(&mut self, name: &str, who: u64, mode: Mode, wait: bool) -> Reply {
+            self.acquire_for(name, who, mode, wait, 0)
+        }
+
+        fn acquire_for(&mut self, name: &str, who: u64, mode: Mode, wait: bool, reserve: u64) -> Reply {
+            let (token, session, hit) = (token(who, 1), session(who), false);
+            let op = Op::Acquire { key: key(name), token, session, mode, reserve, wait, hit, releases: vec![] };
+            self.ask(op).reply
+        }
+
+        fn granted(&mut self, name: &str, who: u64, mode: Mode) -> u64 {
+            match self.acquire(name, who, mode, false) {
+                Reply::Granted { fence } => fence,
+                reply => panic!("{reply:?}"),
+            }
+        }
+
+        fn commit(&mut self, name: &str, who: u64, mode: Mode, fence: u64, size: u64) -> Answer {
+            let entry =
+                Entry { fence, size, created: 0, expires: 0, ttl: 0, pinned: false, digest: [0; 16], metadata: vec![] };
+            let (key, token) = (key(name), token(who, 1));
+            self.ask(Op::Commit { key, token, mode, entry, unlinked: vec![], pin: false })
+        }
+
+        fn make(&mut self, name: &str, size: u64) -> u64 {
+            self.now += 1;
+            let fence = self.granted(name, 1, Mode::Replace);
+            assert!(matches!(self.commit(name, 1, Mode::Replace, fence, size).reply, Reply::Committed(_)));
+            fence
+        }
+
+        fn is_garbage(&mut self, name: &str, fence: u64) -> bool {
+            match self.ask(Op::Judge { files: vec![(key(name), fence, [0; 16])] }).reply {
+                Reply::Flags(flags) => flags[0],
+                reply => panic!("{reply:?}"),
+            }
+        }
+
+        fn names(&self) -> Vec<String> {
+            let page = self.index.page(None, 100);
+            page.into_iter().map(|(key, ..)| String::from_utf8(key).unwrap()).collect()
+        }
+    }
+
+    #[test]
+    fn only_the_present_writer_commits() {
+        let mut bench = bench(Bounds::default());
+        let first = bench.granted("k", 1, Mode::Create);
+        assert_eq!(bench.acquire("k", 2, Mode::Create, false), Reply::Busy { session: Some(1) });
+        bench.now += 11 * SECOND;
+        let second = bench.granted("k", 3, Mode::Create);
+        assert!(second > first);
+        assert_eq!(bench.commit("k", 1, Mode::Create, first, 1).reply, Reply::LeaseLost);
+        assert!(matches!(bench.commit("k", 3, Mode::Create, second, 1).reply, Reply::Committed(_)));
+        // Asked again, because the answer was lost.
+        assert!(matches!(bench.commit("k", 3, Mode::Create, second, 1).reply, Reply::Committed(_)));
+        assert_eq!(bench.acquire("k", 4, Mode::Create, false), Reply::Exists);
+    }
+
+    #[test]
+    fn garbage_stays_garbage() {
+        let mut bench = bench(Bounds::default());
+        let fence = bench.granted("k", 2, Mode::Create);
+        assert!(!bench.is_garbage("k", fence), "its writer lives");
+        bench.now += 11 * SECOND;
+        assert!(bench.is_garbage("k", fence));
+        assert_eq!(bench.commit("k", 2, Mode::Create, fence, 1).reply, Reply::LeaseLost);
+        let made = bench.make("k", 1);
+        assert!(!bench.is_garbage("k", made) && bench.is_garbage("k", fence));
+    }
+
+    #[test]
+    fn a_session_that_was_silent_does_not_come_back() {
+        let mut bench = bench(Bounds::default());
+        bench.granted("k", 1, Mode::Create);
+        bench.now += 10 * SECOND;
+        let renewal = Op::Renew { session: session(1), unlinked: vec![] };
+        assert_eq!(bench.ask(renewal).reply, Reply::SessionLost);
+        assert_eq!(bench.acquire("other", 1, Mode::Create, false), Reply::SessionLost);
+    }
+
+    #[test]
+    fn content_that_somebody_reads_is_unlinked_when_it_is_done() {
+        let mut bench = bench(Bounds::default());
+        bench.make("k", 5);
+        let pin = Some((token(2, 7), session(2)));
+        assert!(matches!(bench.ask(Op::Lookup { key: key("k"), pin }).reply, Reply::Hit(_)));
+        let removed = bench.ask(Op::Remove { key: key("k"), fence: None, reason: Reason::Deleted });
+        assert_eq!((removed.reply, removed.doomed), (Reply::Done, vec![]));
+        // A sweep that comes by while the reader lives leaves it alone.
+        for _ in 0..4 {
+            bench.now += 6 * SECOND;
+            bench.ask(Op::Renew { session: Session { new: false, ..session(2) }, unlinked: vec![] });
+            assert_eq!(bench.ask(Op::Sweep).doomed, []);
+        }
+        assert_eq!(bench.ask(Op::Release { leases: vec![(key("k"), token(2, 7))] }).doomed.len(), 1);
+    }
+
+    #[test]
+    fn a_dead_readers_content_is_unlinked_by_the_sweep() {
+        let mut bench = bench(Bounds::default());
+        let fence = bench.make("k", 5);
+        let pin = Some((token(2, 7), session(2)));
+        bench.ask(Op::Lookup { key: key("k"), pin });
+        bench.ask(Op::Remove { key: key("k"), fence: Some(fence), reason: Reason::Deleted });
+        bench.now += 11 * SECOND;
+        assert_eq!(bench.ask(Op::Sweep).doomed.len(), 1);
+        assert_eq!(bench.ask(Op::Sweep).doomed, [], "once at a time");
+        bench.ask(Op::Renew { session: session(3), unlinked: vec![fence] });
+        let Reply::Info(info) = bench.ask(Op::Info).reply else { panic!() };
+        assert_eq!((info.garbage, info.readers, info.sessions), (0, 0, 0));
+    }
+
+    #[test]
+    fn who_waits_longest_writes_next() {
+        let mut bench = bench(Bounds::default());
+        let fence = bench.granted("k", 1, Mode::Create);
+        bench.acquire("k", 2, Mode::Replace, true);
+        bench.acquire("k", 3, Mode::Replace, true);
+        bench.commit("k", 1, Mode::Create, fence, 1);
+        assert_eq!(bench.acquire("k", 3, Mode::Replace, true), Reply::Busy { session: None });
+        assert_eq!(bench.acquire("k", 4, Mode::Replace, false), Reply::Busy { session: None });
+        assert!(matches!(bench.acquire("k", 2, Mode::Replace, true), Reply::Granted { .. }));
+        bench.ask(Op::Abort { key: key("k"), token: token(2, 1) });
+        // Who stopped asking loses its place.
+        bench.now += PLACE + 1;
+        assert!(matches!(bench.acquire("k", 4, Mode::Replace, false), Reply::Granted { .. }));
+    }
+
+    #[test]
+    fn room_is_made_before_anything_comes_in() {
+        let mut bench = bench(Bounds { max_bytes: 100, low_mark: 500, ..Bounds::default() });
+        for name in ["a", "b", "c", "d"] {
+            bench.make(name, 25);
+        }
+        bench.now += 1;
+        bench.ask(Op::Lookup { key: key("a"), pin: None });
+        bench.ask(Op::Pin { key: key("b"), pinned: true });
+        assert!(matches!(bench.acquire_for("e", 1, Mode::Create, false, 25), Reply::Granted { .. }));
+        assert_eq!(bench.names(), ["b"], "down to half of it, with what comes in");
+        assert_eq!(bench.acquire_for("f", 2, Mode::Create, false, 101), Reply::TooLarge { limit: 100 });
+        assert_eq!(bench.acquire_for("f", 2, Mode::Create, false, 80), Reply::Full { limit: 100 });
+    }
+
+    #[test]
+    fn a_found_generation_replaces_only_older_ones() {
+        let mut bench = bench(Bounds::default());
+        let fence = bench.make("k", 5);
+        let entry = bench.index.entry(b"k").unwrap().clone();
+        let rebuild = Op::Rebuild { session: session(7), instance: 2, bounds: Bounds::default(), wipe: false };
+        assert_eq!(bench.ask(rebuild).reply, Reply::Changed);
+        assert_eq!(bench.ask(Op::Info).reply, Reply::Rebuilding);
+        for (other, expected) in [(fence - 1, fence), (fence, fence), (fence + 1, fence + 1)] {
+            let found = (key("k"), Entry { fence: other, ..entry.clone() }, 0);
+            bench.ask(Op::Restore { session: 7, entries: vec![found] });
+            assert_eq!(bench.index.entry(b"k").unwrap().fence, expected);
+        }
+        assert_eq!(bench.ask(Op::Finish { session: 8, instance: 2 }).reply, Reply::LeaseLost);
+        assert_eq!(bench.ask(Op::Finish { session: 7, instance: 2 }).reply, Reply::Done);
+        assert_eq!(bench.ask(Op::Open { instance: 2 }).reply, Reply::Done);
+        assert_eq!(bench.ask(Op::Open { instance: 3 }).reply, Reply::Changed);
+    }
+
+    #[test]
+    fn a_builder_that_died_is_replaced() {
+        let mut bench = Bench { index: Index::default(), now: SECOND };
+        let rebuild = |id| Op::Rebuild { session: session(id), instance: 1, bounds: Bounds::default(), wipe: false };
+        assert_eq!(bench.ask(Op::Info).reply, Reply::Lost);
+        assert!(matches!(bench.ask(rebuild(1)).reply, Reply::Granted { .. }));
+        assert_eq!(bench.ask(rebuild(2)).reply, Reply::Rebuilding);
+        bench.now += 11 * SECOND;
+        assert_eq!(bench.ask(rebuild(2)).reply, Reply::Changed);
+        assert_eq!(bench.ask(Op::Restore { session: 1, entries: vec![] }).reply, Reply::LeaseLost);
+        assert_eq!(bench.ask(Op::Finish { session: 2, instance: 1 }).reply, Reply::Done);
+        assert_eq!(bench.ask(rebuild(3)).reply, Reply::Done);
+    }
+}

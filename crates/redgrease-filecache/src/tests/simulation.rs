@@ -38,6 +38,8 @@ struct World {
     temporaries: BTreeMap<String, Vec<u8>>,
     /// Contents whose making was acknowledged: key, fence, content.
     acknowledged: BTreeMap<(Key, u64), Vec<u8>>,
+    /// Those of them that were to be the first content of their key.
+    created: BTreeSet<(Key, u64)>,
     /// Generations that an operation took out of the index.
     removed: BTreeSet<(Key, u64)>,
     /// Times that the index was lost or fell back.
@@ -423,8 +425,11 @@ async fn operate(engine: &Engine<SimEdge>, shared: &Shared, process: usize) {
     let content = content.into_bytes();
     let doing = Doing::to("simulate", &key);
     let put = Put { timeout, size: Some(content.len() as u64), ..Put::default() };
-    let acknowledge = |fence: u64| {
+    let acknowledge = |fence: u64, mode: Mode| {
         let mut world = shared.world();
+        if mode == Mode::Create {
+            world.created.insert((key.clone(), fence));
+        }
         world.log.push(Event::Note(format!("p{process} has made {:?} {fence}", String::from_utf8_lossy(&key[..2]))));
         let twice = world.acknowledged.insert((key.clone(), fence), content.clone());
         assert!(twice.is_none(), "fence {fence} was used twice");
@@ -440,7 +445,7 @@ async fn operate(engine: &Engine<SimEdge>, shared: &Shared, process: usize) {
         },
         6..10 => {
             let mode = if what < 9 { Mode::Create } else { Mode::Replace };
-            engine.put(doing, mode, content.clone(), &put).await.map(|entry| acknowledge(entry.fence))
+            engine.put(doing, mode, content.clone(), &put).await.map(|entry| acknowledge(entry.fence, mode))
         }
         10..13 => match engine.begin(doing, Mode::Create, true, &put).await {
             Ok(Begun::Hit { opened, .. }) => {
@@ -481,7 +486,7 @@ async fn operate(engine: &Engine<SimEdge>, shared: &Shared, process: usize) {
                         engine
                             .commit(doing, *draft, parts.1.to_vec(), keep)
                             .await
-                            .map(|(entry, _)| acknowledge(entry.fence))
+                            .map(|(entry, _)| acknowledge(entry.fence, Mode::Create))
                     }
                 }
             }
@@ -524,6 +529,7 @@ fn run(seed: u64) -> (u64, usize) {
         files: BTreeMap::new(),
         temporaries: BTreeMap::new(),
         acknowledged: BTreeMap::new(),
+        created: BTreeSet::new(),
         removed: BTreeSet::new(),
         losses: 0,
         faults: true,
@@ -634,6 +640,12 @@ fn at_rest(shared: &Shared, rules: &Rules) {
     });
     let world = shared.world();
     assert!(world.temporaries.is_empty(), "{:?}\n{}", world.temporaries.keys(), world.history());
+    // Nothing was made that was there: what was created came after all older content had been taken out.
+    for (key, fence) in &world.created {
+        let mut older = world.acknowledged.keys().filter(|(other, older)| other == key && older < fence);
+        let still_there = older.find(|generation| !world.removed.contains(*generation));
+        assert!(still_there.is_none(), "{still_there:?} was there when {fence} was created\n{}", world.history());
+    }
     // Nothing that was acknowledged is lost: it is there, or something newer, or it was taken out.
     let current = world.current();
     for ((key, fence), content) in &world.acknowledged {

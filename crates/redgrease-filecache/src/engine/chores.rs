@@ -1,0 +1,222 @@
+//! Leases that are held, and what is done a little later: giving them back, saying that we live.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redgrease_core::cache::Key;
+use redgrease_core::cache::name;
+use redgrease_core::cache::protocol::{Doomed, Op, Reply, Token};
+
+use super::{Doing, Engine};
+use crate::edge::{Disk, Edge};
+use crate::session::Sessions;
+
+/// What can be done a little later, together; whoever does it is woken.
+#[derive(Debug, Default)]
+pub(crate) struct Chores {
+    list: std::sync::Mutex<List>,
+    pub added: event_listener::Event,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct List {
+    pub releases: Vec<(Key, Token)>,
+    /// Temporary files that nobody will finish.
+    pub temporaries: Vec<String>,
+    /// Fences of files that are known to be gone.
+    pub unlinked: Vec<u64>,
+    /// Contents whose commit was not answered, and until when to try again.
+    pub commits: Vec<(Duration, Op)>,
+    /// Files that were published by somebody who was cancelled before it heard whether they are content.
+    pub doubtful: Vec<Doomed>,
+}
+
+impl Chores {
+    pub fn list(&self) -> std::sync::MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub fn are_waiting(&self) -> bool {
+        let list = self.list();
+        !(list.releases.is_empty()
+            && list.temporaries.is_empty()
+            && list.commits.is_empty()
+            && list.doubtful.is_empty())
+    }
+}
+
+/// A lease that is held or wished for. Dropping it gives it back, however that comes about: an error, a panic, a cancelled
+/// task.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    sessions: Arc<Sessions>,
+    chores: Arc<Chores>,
+    process: u32,
+    key: Key,
+    pub token: Token,
+    /// Whether the index may know it.
+    pub(super) known: bool,
+    pub(super) temporary: Option<String>,
+}
+
+impl Hold {
+    /// Whether it ran out.
+    pub fn is_lost(&self) -> bool {
+        self.sessions.is_lost(self.token)
+    }
+
+    /// Begins anew in the present session.
+    pub(super) fn exchange(&mut self) {
+        self.sessions.give_back(self.token);
+        self.token = self.sessions.token();
+        self.known = false;
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // After a fork the leases are still the parent's; and its other threads may have left locks locked.
+        if self.process != std::process::id() {
+            return;
+        }
+        self.sessions.give_back(self.token);
+        if !self.known && self.temporary.is_none() {
+            return;
+        }
+        let mut list = self.chores.list();
+        if self.known {
+            list.releases.push((std::mem::take(&mut self.key), self.token));
+        }
+        list.temporaries.extend(self.temporary.take());
+        drop(list);
+        self.chores.added.notify(usize::MAX);
+    }
+}
+
+/// A published file, until it is known whether it is content.
+pub(super) struct Doubt<'a> {
+    pub(super) chores: &'a Chores,
+    pub(super) file: Option<Doomed>,
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.take() {
+            self.chores.list().doubtful.push(file);
+            self.chores.added.notify(usize::MAX);
+        }
+    }
+}
+
+/// Releases that are on their way; if they do not arrive, they are chores again.
+pub(super) struct TakenReleases<'a> {
+    pub(super) list: Vec<(Key, Token)>,
+    pub(super) chores: &'a Chores,
+}
+
+impl TakenReleases<'_> {
+    pub(super) fn are_done(mut self) {
+        self.list.clear();
+    }
+}
+
+impl Drop for TakenReleases<'_> {
+    fn drop(&mut self) {
+        if !self.list.is_empty() {
+            self.chores.list().releases.append(&mut self.list);
+        }
+    }
+}
+
+impl<E: Edge> Engine<E> {
+    pub(super) fn hold(&self, key: &[u8]) -> Hold {
+        Hold {
+            sessions: Arc::clone(&self.sessions),
+            chores: Arc::clone(&self.chores),
+            process: std::process::id(),
+            key: key.to_vec(),
+            token: self.sessions.token(),
+            known: false,
+            temporary: None,
+        }
+    }
+
+    pub(super) fn take_releases(&self, most: usize) -> Vec<(Key, Token)> {
+        let mut list = self.chores.list();
+        let most = list.releases.len().min(most);
+        list.releases.drain(..most).collect()
+    }
+
+    pub(super) fn take_unlinked(&self) -> Vec<u64> {
+        let mut chores = self.chores.list();
+        let most = chores.unlinked.len().min(1024);
+        chores.unlinked.drain(..most).collect()
+    }
+
+    /// Tells the index what was put off, and that we live.
+    pub async fn do_chores(&self) {
+        let releases = TakenReleases { list: self.take_releases(1024), chores: &self.chores };
+        let (temporaries, commits, doubtful) = {
+            let mut list = self.chores.list();
+            let List { temporaries, commits, doubtful, .. } = &mut *list;
+            (std::mem::take(temporaries), std::mem::take(commits), std::mem::take(doubtful))
+        };
+        if !temporaries.is_empty() {
+            self.edge
+                .on_disk(move |disk| {
+                    for temporary in temporaries {
+                        // Those that stay are swept when the session is over.
+                        let _ = disk.unlink_temporary(&format!("{temporary}{}", name::SIDECAR));
+                        let _ = disk.unlink_temporary(&temporary);
+                    }
+                })
+                .await;
+        }
+        if !releases.list.is_empty() {
+            let op = Op::Release { leases: releases.list.clone() };
+            if self.ask(Doing::all("release"), op).await.is_ok() {
+                releases.are_done();
+            }
+        }
+        for (until, op) in commits {
+            let Op::Commit { key, entry, .. } = &op else { continue };
+            match self.ask(Doing::to("commit", key), op.clone()).await {
+                Ok(Reply::Committed(_)) => self.flights.wake(key),
+                Ok(_) => self.forget_file(key, entry).await,
+                Err(_) if self.edge.elapsed() < until => self.chores.list().commits.push((until, op)),
+                Err(_) => {}
+            }
+        }
+        if !doubtful.is_empty() {
+            // Their leases were given back above. What cannot be asked now is found by the sweep.
+            let file = |doomed: &Doomed| (doomed.key.clone(), doomed.entry.fence, doomed.entry.digest);
+            let op = Op::Judge { files: doubtful.iter().map(file).collect() };
+            if let Ok(Reply::Flags(flags)) = self.ask(Doing::all("judge"), op).await {
+                let garbage = doubtful.into_iter().zip(flags).filter(|(_, garbage)| *garbage);
+                for (doomed, _) in garbage {
+                    self.forget_file(&doomed.key, &doomed.entry).await;
+                }
+            }
+        }
+    }
+
+    /// Does what was put off and ends the session if nothing belongs to it.
+    pub async fn close(&self) {
+        self.do_chores().await;
+        if let Some(session) = self.sessions.end_if_idle(self.edge.random()) {
+            let _ = self.ask(Doing::all("close"), Op::Close { session }).await;
+        }
+    }
+
+    /// Says that the session lives, if anything depends on it.
+    pub async fn renew(&self) {
+        let Some(session) = self.sessions.to_renew() else { return self.close().await };
+        let token = Token { session: session.id, number: 0 };
+        let unlinked = self.take_unlinked();
+        match self.ask(Doing::all("renew"), Op::Renew { session, unlinked: unlinked.clone() }).await {
+            Ok(Reply::SessionLost) => self.session_lost(token),
+            Ok(_) => {}
+            Err(_) => self.chores.list().unlinked.extend(unlinked),
+        }
+    }
+}

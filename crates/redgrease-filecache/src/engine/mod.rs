@@ -1,0 +1,276 @@
+//! The flows: what a read, a write, a sweep are made of, step by step, in any world (see [`edge`](crate::edge)).
+
+mod chores;
+mod read;
+mod write;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use event_listener::EventListener;
+use redgrease_core::cache::MAX_KEY_BYTES;
+use redgrease_core::cache::name::file_name;
+use redgrease_core::cache::protocol::{Answer, Bounds, Choice, Doomed, Info, Op, Reply, Request};
+
+use crate::edge::{Disk, Edge, Outage};
+use crate::error::{Cause, Error, Result};
+use crate::flights::Flights;
+use crate::options::{Check, OnOutage};
+use crate::report::Stats;
+use crate::session::Sessions;
+
+pub(crate) use chores::{Chores, Hold};
+pub(crate) use read::Opened;
+pub(crate) use write::{Begun, Draft, sidecar_of};
+
+/// What the flows are told once.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    pub lease: Duration,
+    pub check: Check,
+    pub on_outage: OnOutage,
+    pub owner: String,
+    pub namespace: String,
+    /// Bounds for an index that has to be made.
+    pub bounds: Bounds,
+    /// Leave no trace, not even that something was used.
+    pub read_only: bool,
+}
+
+/// How long the making of an index is waited for.
+const REBUILD_PATIENCE: Duration = Duration::from_secs(300);
+
+/// Longest pause between two looks at what somebody else is doing.
+const MAX_PAUSE: Duration = Duration::from_millis(250);
+
+/// Entries of one request to restore, and files of one request to judge.
+pub(crate) const BATCH: usize = 256;
+
+/// A cache in some world.
+pub(crate) struct Engine<E: Edge> {
+    pub edge: E,
+    pub rules: Rules,
+    pub cache: u64,
+    pub sessions: Arc<Sessions>,
+    pub flights: Arc<Flights>,
+    pub counters: Counters,
+    pub chores: Arc<Chores>,
+    /// The bounds as this process last saw them; only hints.
+    pub known_largest: AtomicU64,
+    pub known_min_free: AtomicU64,
+}
+
+macro_rules! counters {
+    ($($name:ident),*) => {
+        /// What is counted.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters { $(pub $name: AtomicU64),* }
+        impl Counters {
+            pub fn read(&self) -> Stats {
+                Stats { $($name: self.$name.load(Ordering::Relaxed)),*, ..Stats::default() }
+            }
+            pub fn reset(&self) {
+                $(self.$name.store(0, Ordering::Relaxed);)*
+            }
+        }
+    };
+}
+counters!(
+    hits,
+    misses,
+    waits,
+    creates,
+    busy,
+    timeouts,
+    unlinked,
+    bytes_read,
+    bytes_written,
+    lease_losses,
+    corrupt,
+    rebuilds,
+    index_errors
+);
+
+/// Who is in the way of somebody who is in its own way.
+const ITSELF: &str = "this very thread or task";
+
+/// Counts.
+pub(crate) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+/// What somebody is doing, for errors.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Doing<'a> {
+    pub operation: &'static str,
+    pub key: Option<&'a [u8]>,
+}
+
+impl<'a> Doing<'a> {
+    pub fn to(operation: &'static str, key: &'a [u8]) -> Self {
+        Self { operation, key: Some(key) }
+    }
+
+    pub fn all(operation: &'static str) -> Self {
+        Self { operation, key: None }
+    }
+
+    pub fn failed(self, cause: Cause) -> Error {
+        Error::new(self.operation, self.key, cause)
+    }
+
+    fn io(self, error: std::io::Error) -> Error {
+        Error::io(self.operation, self.key, error)
+    }
+
+    fn key(self) -> &'a [u8] {
+        self.key.unwrap_or_default()
+    }
+}
+
+/// Refuses what is not a key, before anything is done.
+pub(crate) fn check_key(operation: &'static str, key: &[u8]) -> Result<()> {
+    let problem = match key.len() {
+        0 => "it is empty".to_owned(),
+        length if length > MAX_KEY_BYTES => format!("it has {length} bytes"),
+        _ => return Ok(()),
+    };
+    Err(Error::new(operation, Some(key), Cause::BadKey(problem)))
+}
+
+impl<E: Edge> Engine<E> {
+    pub fn new(edge: E, rules: Rules, cache: u64) -> Self {
+        let sessions = Arc::new(Sessions::new(edge.random(), rules.lease, rules.owner.clone()));
+        Self {
+            edge,
+            cache,
+            sessions,
+            flights: Arc::default(),
+            counters: Counters::default(),
+            chores: Arc::default(),
+            known_largest: AtomicU64::new(rules.bounds.largest_entry()),
+            known_min_free: AtomicU64::new(rules.bounds.min_free_bytes),
+            rules,
+        }
+    }
+
+    pub fn outage(&self, doing: Doing<'_>, outage: Outage) -> Error {
+        count(&self.counters.index_errors, 1);
+        doing.failed(match outage {
+            Outage::Unavailable(message) => Cause::Unavailable(message),
+            Outage::Refused(message) => Cause::NoSpace(format!("the server refuses writes: {message}")),
+            Outage::Denied(message) => Cause::Denied(message),
+        })
+    }
+
+    /// Asks the index, however it is: one that is lost is made anew first, one that is being made is waited for. Unlinks
+    /// what the answer says.
+    pub async fn ask(&self, doing: Doing<'_>, op: Op) -> Result<Reply> {
+        let answer = self.ask_index(doing, op).await?;
+        self.unlink(answer.doomed).await;
+        Ok(answer.reply)
+    }
+
+    pub async fn ask_index(&self, doing: Doing<'_>, op: Op) -> Result<Answer> {
+        let began = self.edge.elapsed();
+        loop {
+            let answer = self
+                .edge
+                .ask(Request { cache: self.cache, op: op.clone() })
+                .await
+                .map_err(|outage| self.outage(doing, outage))?;
+            let patient = self.edge.elapsed() - began < REBUILD_PATIENCE;
+            match answer.reply {
+                // Whoever makes it may have died: then it is taken over.
+                Reply::Lost | Reply::Changed | Reply::Rebuilding if patient => {
+                    self.recover(doing).await?;
+                    self.go_on(doing)?;
+                }
+                Reply::Lost | Reply::Changed | Reply::Rebuilding => {
+                    return Err(doing.failed(Cause::Unavailable(format!(
+                        "the index is being made anew, since {:?}",
+                        self.edge.elapsed() - began
+                    ))));
+                }
+                Reply::Foreign { cache } => return Err(doing.failed(Cause::BadConfig(self.foreign(cache)))),
+                _ => return Ok(answer),
+            }
+        }
+    }
+
+    pub fn foreign(&self, cache: u64) -> String {
+        format!(
+            "the namespace {} of this server belongs to cache {cache:016x}, the directory to {:016x}; choose another \
+             namespace or directory, or take the namespace over with adopt",
+            self.rules.namespace, self.cache
+        )
+    }
+
+    /// Waits a little for somebody else, longer with each turn.
+    async fn pause(&self, key: &[u8], turn: u32) {
+        self.pause_on(self.flights.listen(key), turn, MAX_PAUSE).await;
+    }
+
+    async fn pause_on(&self, event: EventListener, turn: u32, longest: Duration) {
+        let pause = Duration::from_millis(2 << turn.min(8)).min(MAX_PAUSE);
+        let share = 0.5 + (self.edge.random() % 1000) as f64 / 2000.0;
+        self.edge.pause(event, pause.mul_f64(share).min(longest)).await;
+    }
+
+    /// Unlinks files that nobody uses.
+    pub async fn unlink(&self, doomed: Vec<Doomed>) {
+        if doomed.is_empty() {
+            return;
+        }
+        let unlinked = self
+            .edge
+            .on_disk(move |disk| {
+                let gone = |doomed: &Doomed| disk.unlink(&file_name(&doomed.key, &doomed.entry)).is_ok();
+                // What cannot be unlinked now stays garbage; the next sweep tries again.
+                doomed.iter().filter(|doomed| gone(doomed)).map(|doomed| doomed.entry.fence).collect::<Vec<_>>()
+            })
+            .await;
+        count(&self.counters.unlinked, unlinked.len() as u64);
+        self.chores.list().unlinked.extend(unlinked);
+    }
+
+    pub fn unexpected(&self, doing: Doing<'_>, reply: &Reply) -> Error {
+        doing.failed(Cause::Unavailable(format!("the index answered {reply:?}; versions differ?")))
+    }
+
+    /// Whoever waits may have been told to stop.
+    fn go_on(&self, doing: Doing<'_>) -> Result<()> {
+        if self.edge.is_interrupted() { Err(doing.failed(Cause::Interrupted)) } else { Ok(()) }
+    }
+
+    /// Evicts about so many bytes of the least recently used; how many entries went.
+    pub async fn evict_bytes(&self, doing: Doing<'_>, bytes: u64) -> Result<usize> {
+        let info = self.info(doing).await?;
+        let choice = Choice::ToBytes(info.bytes.saturating_sub(bytes));
+        let answer = self.ask_index(doing, Op::Evict { choice }).await?;
+        let gone = answer.doomed.len();
+        self.unlink(answer.doomed).await;
+        Ok(gone)
+    }
+
+    pub async fn info(&self, doing: Doing<'_>) -> Result<Info> {
+        match self.ask(doing, Op::Info).await? {
+            Reply::Info(info) => {
+                self.known_largest.store(info.bounds.largest_entry(), Ordering::Relaxed);
+                self.known_min_free.store(info.bounds.min_free_bytes, Ordering::Relaxed);
+                Ok(*info)
+            }
+            reply => Err(self.unexpected(doing, &reply)),
+        }
+    }
+
+    /// Asks for something that is either done or has nothing to be done to.
+    pub async fn done_or_missing(&self, doing: Doing<'_>, op: Op) -> Result<bool> {
+        match self.ask(doing, op).await? {
+            Reply::Done => Ok(true),
+            Reply::Missing => Ok(false),
+            reply => Err(self.unexpected(doing, &reply)),
+        }
+    }
+}

@@ -1,0 +1,537 @@
+//! Flows that make content, and take it away.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use redgrease_core::cache::name::{self, file_name};
+use redgrease_core::cache::protocol::{Answer, Doomed, Mode, Op, Reason, Reply};
+use redgrease_core::cache::{Entry, Key, MAX_KEY_BYTES};
+
+use super::chores::{Doubt, Hold, TakenReleases};
+use super::read::Opened;
+use super::{Doing, Engine, ITSELF, MAX_PAUSE, count};
+use crate::edge::{Disk, Draft as _, Edge};
+use crate::error::{Cause, Code, Error, Result};
+use crate::flights::Flight;
+use crate::options::{MAX_METADATA_BYTES, Metadata, Put, micros};
+
+/// Most rounds of making room for one entry.
+const MAX_ROOM_ROUNDS: u32 = 64;
+
+/// New content under way. One that is dropped is taken back.
+pub(crate) struct Draft<D: Disk> {
+    pub key: Key,
+    pub mode: Mode,
+    pub hold: Hold,
+    pub fence: u64,
+    pub temporary: String,
+    pub file: Option<D::Draft>,
+    /// Something that was to be written was not: what is there is not the content.
+    pub torn: bool,
+    pub hasher: blake3::Hasher,
+    pub size: u64,
+    pub reserved: u64,
+    pub ttl: u64,
+    pub metadata: Vec<u8>,
+    pub flight: Option<Flight>,
+}
+
+/// What became of the wish to write.
+pub(crate) enum Begun<D: Disk> {
+    Draft(Box<Draft<D>>),
+    Hit { opened: Opened<D::File>, waited: bool },
+}
+
+/// How long somebody waits, and whether it had to.
+struct Patience {
+    timeout: Duration,
+    began: Duration,
+    waited: bool,
+}
+
+/// What [`Engine::lease`] gives.
+enum Leased {
+    Granted { hold: Hold, fence: u64 },
+    Hit { hold: Hold, entry: Entry },
+}
+
+fn full(limit: u64) -> Cause {
+    Cause::NoSpace(format!(
+        "the cache is full ({limit} bytes) and nothing can be evicted: all is pinned, read or being written"
+    ))
+}
+
+/// The draft's lease and file are over: nothing is left to give back.
+fn end<D: Disk>(draft: &mut Draft<D>) {
+    draft.hold.known = false;
+    draft.hold.temporary = None;
+    draft.flight = None;
+}
+
+/// What lies beside a file: what its name has no room for.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Sidecar {
+    pub key: Key,
+    pub metadata: Vec<u8>,
+}
+
+impl Sidecar {
+    fn pack(&self) -> Vec<u8> {
+        postcard::to_allocvec(self).expect("bytes can always be written")
+    }
+}
+
+/// Reads the sidecar of a file; `None` when there is none or it is damaged.
+pub(crate) fn sidecar_of<D: Disk>(disk: &D, name: &str) -> Option<Sidecar> {
+    let (mut file, size) = disk.open(&format!("{name}{}", name::SIDECAR)).ok()?;
+    let most = (MAX_KEY_BYTES + MAX_METADATA_BYTES + 64) as u64;
+    let bytes = disk.read(&mut file, most).ok()?;
+    (size <= most).then(|| postcard::from_bytes(&bytes).ok())?
+}
+
+impl<E: Edge> Engine<E> {
+    /// Becomes the writer of a key. `hit`: or finds content.
+    async fn lease(
+        &self,
+        doing: Doing<'_>,
+        mode: Mode,
+        hit: bool,
+        reserve: u64,
+        patience: &mut Patience,
+    ) -> Result<Leased> {
+        let Patience { timeout, began, .. } = *patience;
+        let mut hold = self.hold(doing.key());
+        let mut rounds = 0;
+        for turn in 0.. {
+            let heard = (timeout > Duration::ZERO).then(|| self.flights.listen(doing.key()));
+            let wait = self.edge.elapsed() - began < timeout;
+            // What is to be given back goes along, at once for what is kept from going by it.
+            let releases = TakenReleases { list: self.take_releases(64), chores: &self.chores };
+            let op = Op::Acquire {
+                key: doing.key().to_vec(),
+                token: hold.token,
+                session: self.sessions.of(hold.token),
+                mode,
+                reserve,
+                wait,
+                hit,
+                releases: releases.list.clone(),
+            };
+            let had_place = std::mem::replace(&mut hold.known, true);
+            let Answer { reply, doomed } = self.ask_index(doing, op).await?;
+            releases.are_done();
+            let made_room = !doomed.is_empty();
+            self.unlink(doomed).await;
+            match &reply {
+                Reply::Granted { .. } | Reply::Hit(_) => self.sessions.is_known(hold.token),
+                Reply::Exists | Reply::SessionLost => hold.known = false,
+                _ => hold.known = had_place || wait,
+            }
+            match reply {
+                Reply::Granted { fence } => return Ok(Leased::Granted { hold, fence }),
+                Reply::Hit(entry) => return Ok(Leased::Hit { hold, entry }),
+                Reply::Exists => return Err(doing.failed(Cause::Exists)),
+                Reply::TooLarge { limit } => return Err(doing.failed(Cause::TooLarge { limit })),
+                Reply::Full { limit } => self.wait_for_room(doing, limit, made_room, &mut rounds).await?,
+                Reply::SessionLost => {
+                    self.session_lost(hold.token);
+                    hold.exchange();
+                }
+                Reply::Busy { session } => {
+                    let passed = self.edge.elapsed() - began;
+                    if passed >= timeout {
+                        return Err(self.busy(doing, self.name_of(session), timeout, passed));
+                    }
+                    self.begin_to_wait(patience);
+                    self.pause_on(heard.expect("there is time"), turn, timeout - passed).await;
+                    self.go_on(doing)?;
+                }
+                reply => return Err(self.unexpected(doing, &reply)),
+            }
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    /// Begins to write, or finds content if `hit`.
+    pub async fn begin(&self, doing: Doing<'_>, mode: Mode, hit: bool, put: &Put) -> Result<Begun<E::Disk>> {
+        let metadata = self.check_put(doing, put)?;
+        let mut patience = Patience { timeout: put.timeout, began: self.edge.elapsed(), waited: false };
+        let (mut attempt, mut missed) = (0, 0);
+        // What is not known to be larger is let in with this, so that small contents need no further request.
+        let allowance = (64 << 10).min(self.known_largest.load(Ordering::Relaxed) / 8);
+        let reserve = put.size.unwrap_or(allowance);
+        loop {
+            let heard = self.flights.listen(doing.key());
+            let flight = match self.flights.take(doing.key(), self.edge.who()) {
+                Ok(flight) => flight,
+                Err(other) => {
+                    if hit {
+                        match self.open(doing, true, Duration::ZERO).await {
+                            Ok(opened) => return Ok(Begun::Hit { opened, waited: patience.waited }),
+                            Err(error) if matches!(error.code(), Code::Missing | Code::Busy) => {}
+                            Err(error) => return Err(error),
+                        }
+                    }
+                    self.wait_for_flight(doing, other, heard, &mut patience).await?;
+                    continue;
+                }
+            };
+            match self.lease(doing, mode, hit, reserve, &mut patience).await? {
+                Leased::Hit { hold, entry } => {
+                    drop(flight);
+                    count(&self.counters.hits, 1);
+                    if let Some(opened) = self.open_entry(doing, entry, Some(hold), &mut attempt, &mut missed).await? {
+                        return Ok(Begun::Hit { opened, waited: patience.waited });
+                    }
+                }
+                Leased::Granted { mut hold, fence } => {
+                    if hit {
+                        count(&self.counters.misses, 1);
+                    }
+                    let temporary = name::temporary(hold.token);
+                    hold.temporary = Some(temporary.clone());
+                    return Ok(Begun::Draft(Box::new(Draft {
+                        key: doing.key().to_vec(),
+                        mode,
+                        hold,
+                        fence,
+                        temporary,
+                        file: None,
+                        torn: false,
+                        hasher: blake3::Hasher::new(),
+                        size: 0,
+                        reserved: reserve,
+                        ttl: put.ttl.map_or(0, micros),
+                        metadata,
+                        flight: Some(flight),
+                    })));
+                }
+            }
+        }
+    }
+
+    fn check_put(&self, doing: Doing<'_>, put: &Put) -> Result<Vec<u8>> {
+        if put.ttl.is_some_and(|ttl| ttl.is_zero() || micros(ttl) > 1 << 52) {
+            return Err(doing.failed(Cause::BadConfig("a time to live is above 0 and up to 142 years".to_owned())));
+        }
+        let metadata = Metadata { content_type: put.content_type.clone(), user: put.user.clone() }.pack();
+        if metadata.len() > MAX_METADATA_BYTES {
+            let what = format!("{} bytes of metadata; at most {MAX_METADATA_BYTES}", metadata.len());
+            return Err(doing.failed(Cause::BadConfig(what)));
+        }
+        Ok(metadata)
+    }
+
+    async fn wait_for_flight(
+        &self,
+        doing: Doing<'_>,
+        other: Option<u64>,
+        heard: event_listener::EventListener,
+        patience: &mut Patience,
+    ) -> Result<()> {
+        let timeout = patience.timeout;
+        let passed = self.edge.elapsed() - patience.began;
+        // Nobody can wait for itself.
+        if other.is_some() && other == self.edge.who() {
+            return Err(self.busy(doing, ITSELF.to_owned(), Duration::ZERO, passed));
+        }
+        if passed >= timeout {
+            return Err(self.busy(doing, "somebody else in this process".to_owned(), timeout, passed));
+        }
+        self.begin_to_wait(patience);
+        self.edge.pause(heard, (timeout - passed).min(MAX_PAUSE)).await;
+        self.go_on(doing)
+    }
+
+    fn begin_to_wait(&self, patience: &mut Patience) {
+        if !std::mem::replace(&mut patience.waited, true) {
+            count(&self.counters.waits, 1);
+            self.edge.listen();
+        }
+    }
+
+    /// Makes the temporary file, if that is not done yet.
+    pub async fn create_file(&self, doing: Doing<'_>, draft: &mut Draft<E::Disk>) -> Result<()> {
+        if draft.file.is_none() {
+            self.keep_disk_free(doing, draft.reserved).await?;
+            let temporary = draft.temporary.clone();
+            let created = self.edge.on_disk(move |disk| disk.create(&temporary)).await;
+            draft.file = Some(created.map_err(|error| doing.io(error))?);
+        }
+        Ok(())
+    }
+
+    /// Evicts while the file system has less free than it shall keep.
+    async fn keep_disk_free(&self, doing: Doing<'_>, coming: u64) -> Result<()> {
+        let min_free = self.known_min_free.load(Ordering::Relaxed);
+        if min_free == 0 {
+            return Ok(());
+        }
+        for _ in 0..MAX_ROOM_ROUNDS {
+            let free = self.edge.on_disk(|disk| disk.free_bytes()).await.map_err(|error| doing.io(error))?;
+            let wanted = min_free.saturating_add(coming);
+            if free >= wanted {
+                return Ok(());
+            }
+            if self.evict_bytes(doing, wanted - free).await? == 0 {
+                let what = format!("{free} bytes are free on the disk, {wanted} are to be, and nothing can be evicted");
+                return Err(doing.failed(Cause::NoSpace(what)));
+            }
+        }
+        Err(doing.failed(Cause::NoSpace(format!("{min_free} bytes cannot be kept free"))))
+    }
+
+    /// Makes room for a draft of unknown length that has grown to `size`.
+    pub async fn reserve(&self, doing: Doing<'_>, draft: &mut Draft<E::Disk>, size: u64) -> Result<()> {
+        let largest = self.known_largest.load(Ordering::Relaxed);
+        if size <= draft.reserved || largest == 0 {
+            return Ok(());
+        }
+        // Ahead of the need, so that a long file does not ask for every block; not beyond what one entry may have.
+        const STEP: u64 = 1 << 20;
+        let mut wanted = size.max(draft.reserved.saturating_mul(2).min(draft.reserved + 64 * STEP)).max(64 * 1024);
+        if size <= largest {
+            wanted = wanted.min(largest);
+        }
+        let mut rounds = 0;
+        loop {
+            let op = Op::Reserve { key: draft.key.clone(), token: draft.hold.token, bytes: wanted };
+            let Answer { reply, doomed } = self.ask_index(doing, op).await?;
+            let made_room = !doomed.is_empty();
+            self.unlink(doomed).await;
+            match reply {
+                Reply::Done => {
+                    draft.reserved = wanted;
+                    return Ok(());
+                }
+                Reply::TooLarge { .. } | Reply::Full { .. } if wanted > size => wanted = size,
+                Reply::TooLarge { limit } => return Err(doing.failed(Cause::TooLarge { limit })),
+                Reply::Full { limit } => self.wait_for_room(doing, limit, made_room, &mut rounds).await?,
+                Reply::LeaseLost => return Err(self.lease_lost(doing, "while it was written")),
+                reply => return Err(self.unexpected(doing, &reply)),
+            }
+        }
+    }
+
+    /// The cache is full. Room that was made is used at once; otherwise readers may be about to give their leases back.
+    async fn wait_for_room(&self, doing: Doing<'_>, limit: u64, made_room: bool, rounds: &mut u32) -> Result<()> {
+        *rounds += if made_room { 1 } else { MAX_ROOM_ROUNDS / 8 };
+        if *rounds > MAX_ROOM_ROUNDS {
+            return Err(doing.failed(full(limit)));
+        }
+        if !made_room {
+            self.do_chores().await;
+            if *rounds > MAX_ROOM_ROUNDS / 8 {
+                self.pause(b"", 3).await;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn lease_lost(&self, doing: Doing<'_>, when: &'static str) -> Error {
+        count(&self.counters.lease_losses, 1);
+        doing.failed(Cause::LeaseLost(when))
+    }
+
+    /// Appends to a draft. One that this fails for, or that is dropped meanwhile, cannot be committed any more.
+    pub async fn append(&self, doing: Doing<'_>, draft: &mut Draft<E::Disk>, bytes: Vec<u8>) -> Result<()> {
+        draft.torn = true;
+        let size = draft.size + bytes.len() as u64;
+        self.reserve(doing, draft, size).await?;
+        self.create_file(doing, draft).await?;
+        draft.hasher.update(&bytes);
+        let mut file = draft.file.take().expect("made above");
+        let (file, result) = self
+            .edge
+            .on_disk(move |_| {
+                let result = file.write(&bytes);
+                (file, result)
+            })
+            .await;
+        draft.file = Some(file);
+        draft.size = size;
+        draft.torn = result.is_err();
+        result.map_err(|error| doing.io(error))
+    }
+
+    /// Publishes a draft, with the content that is still in memory: `rest` comes behind what was appended. Whatever is
+    /// answered, the draft is over: committed, taken back, or (when the index cannot be reached) left to be committed later
+    /// or swept. `keep`: the lease goes on as a reader's.
+    pub async fn commit(
+        &self,
+        doing: Doing<'_>,
+        mut draft: Draft<E::Disk>,
+        rest: Vec<u8>,
+        keep: bool,
+    ) -> Result<(Entry, Option<Hold>)> {
+        draft.size += rest.len() as u64;
+        draft.hasher.update(&rest);
+        let digest = draft.hasher.finalize().as_bytes()[..16].try_into().expect("32 bytes have a first half");
+        let size = draft.size;
+        if draft.torn {
+            self.abort(draft).await;
+            let error = std::io::Error::other("an earlier write to it failed; nothing was published");
+            return Err(doing.io(error));
+        }
+        let prepared = match self.reserve(doing, &mut draft, size).await {
+            Ok(()) => self.keep_disk_free(doing, rest.len() as u64).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = prepared {
+            self.abort(draft).await;
+            return Err(error);
+        }
+        let begun = draft.file.take();
+        self.publish(doing, draft, digest, keep, move |disk, temporary| {
+            let mut file = match begun {
+                Some(file) => file,
+                None => disk.create(temporary)?,
+            };
+            if !rest.is_empty() {
+                file.write(&rest)?;
+            }
+            file.finish()
+        })
+        .await
+    }
+
+    /// Creates or replaces with content that is all there: two requests to the index.
+    pub async fn put(&self, doing: Doing<'_>, mode: Mode, content: Vec<u8>, put: &Put) -> Result<Entry> {
+        let put = Put { size: Some(content.len() as u64), ..put.clone() };
+        let Begun::Draft(draft) = self.begin(doing, mode, false, &put).await? else {
+            unreachable!("nobody asked for hits")
+        };
+        Ok(self.commit(doing, *draft, content, false).await?.0)
+    }
+
+    /// The common end of all writes: content, sidecar, name, directory, index.
+    async fn publish(
+        &self,
+        doing: Doing<'_>,
+        mut draft: Draft<E::Disk>,
+        digest: [u8; 16],
+        keep: bool,
+        finish: impl FnOnce(&E::Disk, &str) -> std::io::Result<()> + Send + 'static,
+    ) -> Result<(Entry, Option<Hold>)> {
+        let entry = Entry {
+            fence: draft.fence,
+            size: draft.size,
+            created: 0,
+            expires: 0,
+            ttl: draft.ttl,
+            pinned: false,
+            digest,
+            metadata: std::mem::take(&mut draft.metadata),
+        };
+        let sidecar = name::has_sidecar(&draft.key, &entry)
+            .then(|| Sidecar { key: draft.key.clone(), metadata: entry.metadata.clone() }.pack());
+        let (file, temporary) = (file_name(&draft.key, &entry), draft.temporary.clone());
+        let published = self
+            .edge
+            .on_disk(move |disk| {
+                finish(disk, &temporary)?;
+                if let Some(sidecar) = sidecar {
+                    let small = format!("{temporary}{}", name::SIDECAR);
+                    disk.write_small(&small, &sidecar)?;
+                    disk.publish(&small, &format!("{file}{}", name::SIDECAR))?;
+                }
+                disk.publish(&temporary, &file)?;
+                disk.sync_shard(file.split_once('/').map_or("", |(shard, _)| shard))
+            })
+            .await;
+        if let Err(error) = published {
+            let lost = draft.hold.is_lost() && error.kind() == std::io::ErrorKind::NotFound;
+            let full = error.kind() == std::io::ErrorKind::StorageFull;
+            let (size, key) = (entry.size, draft.key.clone());
+            self.forget_file(&draft.key, &entry).await;
+            self.abort(draft).await;
+            if lost {
+                return Err(self.lease_lost(doing, "before it was published"));
+            }
+            if full {
+                // So that the next one finds room; this one is told.
+                let _ = self.evict_bytes(Doing::to(doing.operation, &key), size.max(1 << 20)).await;
+            }
+            return Err(doing.io(error));
+        }
+        let mut doubt =
+            Doubt { chores: &self.chores, file: Some(Doomed { key: draft.key.clone(), entry: entry.clone() }) };
+        let mut op = Op::Commit {
+            key: draft.key.clone(),
+            token: draft.hold.token,
+            mode: draft.mode,
+            entry: entry.clone(),
+            unlinked: self.take_unlinked(),
+            pin: keep,
+        };
+        let answered = self.ask(doing, op.clone()).await;
+        doubt.file = None;
+        let reply = match answered {
+            Ok(reply) => reply,
+            Err(error) => {
+                if let Op::Commit { pin, .. } = &mut op {
+                    *pin = false;
+                }
+                // Published, and the index may not know it. Tried again for as long as the lease lasts; after that the
+                // file is found by whoever makes the index anew, or swept.
+                let until = self.edge.elapsed() + self.rules.lease;
+                self.chores.list().commits.push((until, op));
+                self.chores.added.notify(usize::MAX);
+                end(&mut draft);
+                return Err(error);
+            }
+        };
+        if let Reply::Committed(entry) = reply {
+            count(&self.counters.creates, 1);
+            count(&self.counters.bytes_written, entry.size);
+            draft.hold.temporary = None;
+            draft.hold.known = keep;
+            drop(draft.flight);
+            return Ok((entry, keep.then_some(draft.hold)));
+        }
+        end(&mut draft);
+        let failure = match reply {
+            Reply::Exists => doing.failed(Cause::Exists),
+            Reply::TooLarge { limit } => doing.failed(Cause::TooLarge { limit }),
+            Reply::LeaseLost => self.lease_lost(doing, "before it was published"),
+            reply => self.unexpected(doing, &reply),
+        };
+        self.forget_file(&draft.key, &entry).await;
+        Err(failure)
+    }
+
+    /// Unlinks a file that is not and will not be content.
+    pub(super) async fn forget_file(&self, key: &[u8], entry: &Entry) {
+        let file = file_name(key, entry);
+        // If it fails, the sweep finds it.
+        let _ = self.edge.on_disk(move |disk| disk.unlink(&file)).await;
+    }
+
+    /// Takes a draft back.
+    pub async fn abort(&self, mut draft: Draft<E::Disk>) {
+        draft.file = None;
+        let temporary = draft.temporary.clone();
+        let _ = self
+            .edge
+            .on_disk(move |disk| {
+                let _ = disk.unlink_temporary(&format!("{temporary}{}", name::SIDECAR));
+                disk.unlink_temporary(&temporary)
+            })
+            .await;
+        // If the index does not hear it, the session's end says the same.
+        let op = Op::Abort { key: draft.key.clone(), token: draft.hold.token };
+        if self.ask(Doing::to("abort", &draft.key), op).await.is_ok() {
+            end(&mut draft);
+        }
+    }
+
+    /// Takes a key's content away; whether there was any.
+    pub async fn delete(&self, doing: Doing<'_>) -> Result<bool> {
+        let op = Op::Remove { key: doing.key().to_vec(), fence: None, reason: Reason::Deleted };
+        match self.ask(doing, op).await? {
+            Reply::Done => Ok(true),
+            Reply::Missing => Ok(false),
+            reply => Err(self.unexpected(doing, &reply)),
+        }
+    }
+}
