@@ -6,8 +6,10 @@ import itertools
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -504,12 +506,44 @@ def test_a_misspelt_directory_is_not_made(tmp_path: Path) -> None:
     assert not cache.directory.exists()
 
 
+def test_an_empty_directory_does_not_become_a_cache_by_being_looked_at(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, None)
+    for words in (["ls"], ["get", "k"], ["rm", "k"], ["evict", "--to-bytes", "0"], ["clear", "--yes"]):
+        assert str(tmp_path) in cache.fails(*words, code="bad-config")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can run a program as somebody else")
+def test_one_may_look_who_may_not_write(cache: Cache) -> None:
+    cache.put("k", b"seen by the group")
+    shared = Path(tempfile.mkdtemp(prefix="redgrease-e2e-"))
+    try:
+        shared.chmod(0o755)
+        command = shutil.copy(COMMAND, shared / "redgrease")
+        cache.directory.rename(shared / "cache")
+        cache.directory = shared / "cache"
+
+        def run_as_nobody(*words: str) -> subprocess.CompletedProcess[bytes]:
+            line = [command, *cache.line(*words)[1:]]
+            ids = {"user": 65534, "group": 0, "extra_groups": []}
+            return subprocess.run(line, capture_output=True, timeout=TIMEOUT_S, env=clean_environment(), **ids)
+
+        for words, expected in ((["ls"], b"k\n"), (["get", "k"], b"seen by the group"), (["locks"], b"")):
+            done = run_as_nobody(*words)
+            assert (done.returncode, done.stdout) == (0, expected), done
+        for words in (["put", "k2", "/etc/hostname"], ["put", "--replace", "k", "/etc/hostname"]):
+            assert run_as_nobody(*words).returncode == cache.codes["denied"]
+        assert cache.get("k") == b"seen by the group"
+    finally:
+        shutil.rmtree(shared)
+
+
 def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
     port = free_port()
     cache = Cache(tmp_path / "cache", f"redis://:secret@127.0.0.1:{port}/0")
-    cache.directory.mkdir(mode=0o700)
-    said = cache.fails("ls", code="unavailable")
-    assert str(port) in said and "secret" not in said
+    for words in (["put", "k"], ["put", "k", "--adopt"]):
+        said = cache.fails(*words, code="unavailable")
+        assert str(port) in said and "secret" not in said
 
 
 def test_a_directory_belongs_to_one_cache(coordinator: Server, tmp_path: Path) -> None:

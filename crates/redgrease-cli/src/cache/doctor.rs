@@ -10,7 +10,7 @@ use super::args::Doctor;
 use super::print;
 
 pub fn run(args: &Doctor) -> Result<ExitCode> {
-    let findings = args.place.open_existing()?.doctor()?;
+    let findings = args.place.open_to_look()?.doctor()?;
     print(&findings.iter().map(|finding| told(finding, args.place.json)).collect::<String>())?;
     let is_ill = findings.iter().any(|finding| finding.level == Level::Error);
     Ok(if is_ill { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -34,7 +34,7 @@ pub fn run(args: &Get) -> Result<ExitCode> {
 
 /// Opens an entry and reads it through once, so that not one byte of damaged content is given out, however large it is.
 fn open_whole(args: &Get, key: &[u8]) -> Result<Handle> {
-    let mut handle = args.place.open_existing()?.open_read(key, args.timeout)?;
+    let mut handle = args.place.open_to_look()?.open_read(key, args.timeout)?;
     io::copy(&mut handle, &mut io::sink()).map_err(|error| cause(error, "the entry cannot be read"))?;
     handle.rewind()?;
     Ok(handle)

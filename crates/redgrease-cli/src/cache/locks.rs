@@ -23,7 +23,7 @@ pub fn run(args: &Locks) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let locks = args.place.open_existing()?.locks()?;
+    let locks = args.place.open_to_look()?.locks()?;
     print(&if args.place.json {
         locks.iter().map(|lock| format!("{}\n", lock_json(lock))).collect()
     } else {

@@ -14,7 +14,7 @@ use super::{each_entry, keys, print};
 
 pub fn run(args: &Ls) -> Result<ExitCode> {
     let prefix = args.prefix.as_deref().map(|word| args.form.key(word)).transpose()?.unwrap_or_default();
-    let cache = args.place.open_existing()?;
+    let cache = args.place.open_to_look()?;
     let mut entries = Vec::new();
     each_entry(&cache, |entry| {
         if entry.key.starts_with(&prefix) {

@@ -27,7 +27,7 @@ use std::io::{self, Write, stderr, stdout};
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
-use redgrease_filecache::{Cursor, Error, FileCache, Options, Stat};
+use redgrease_filecache::{Code, Cursor, Error, FileCache, Options, Stat};
 use serde_json::json;
 
 use crate::Misuse;
@@ -98,6 +98,40 @@ fn tell_as_json(error: &anyhow::Error) -> Option<ExitCode> {
 impl Place {
     /// Opens the cache; it is made when it is not there.
     fn open(&self) -> Result<FileCache> {
+        Ok(FileCache::open(self.options())?)
+    }
+
+    /// Opens a cache that is there: a misspelt directory shall not become a new cache.
+    fn open_existing(&self) -> Result<FileCache> {
+        self.probe()?;
+        self.open()
+    }
+
+    /// The same for those who only look, which one may do who may not write.
+    fn open_to_look(&self) -> Result<FileCache> {
+        let looking = self.probe()?;
+        match self.open() {
+            Err(error) if error.downcast_ref::<Error>().is_some_and(|error| error.code() == Code::Denied) => {
+                looking.ok_or(error)
+            }
+            other => other,
+        }
+    }
+
+    /// Opens the cache without changing anything; `None` when a directory that is no cache may be taken over.
+    fn probe(&self) -> Result<Option<FileCache>> {
+        if !self.dir.is_dir() {
+            return Err(anyhow!("there is no cache in {}: name its directory with --dir", self.dir.display()));
+        }
+        if self.adopt {
+            return Ok(None);
+        }
+        let mut options = self.options();
+        options.read_only = true;
+        Ok(Some(FileCache::open(options)?))
+    }
+
+    fn options(&self) -> Options {
         let mut options = Options::new(&self.dir);
         options.url = self.url.clone().filter(|url| !url.is_empty());
         // An empty one in the environment is none.
@@ -107,15 +141,7 @@ impl Place {
         options.adopt = self.adopt;
         // What this command does not do itself is left to the processes that live longer.
         options.maintenance = None;
-        Ok(FileCache::open(options)?)
-    }
-
-    /// Opens a cache that is there. A misspelt directory shall not become a new cache.
-    fn open_existing(&self) -> Result<FileCache> {
-        if !self.dir.is_dir() {
-            return Err(anyhow!("there is no cache in {}: name its directory with --dir", self.dir.display()));
-        }
-        self.open()
+        options
     }
 }
 

@@ -12,12 +12,12 @@ use super::{keys, print};
 
 pub fn run(args: &args::Stat) -> Result<ExitCode> {
     let Some(word) = &args.key else {
-        let info = args.place.open_existing()?.info()?;
+        let info = args.place.open_to_look()?.info()?;
         print(&if args.place.json { format!("{}\n", info_json(&info)) } else { info_text(&info) })?;
         return Ok(ExitCode::SUCCESS);
     };
     let key = args.form.key(word)?;
-    let Some(entry) = args.place.open_existing()?.stat(&key)? else {
+    let Some(entry) = args.place.open_to_look()?.stat(&key)? else {
         return Ok(missing(&key, args.place.json));
     };
     print(&if args.place.json { format!("{}\n", entry_json(&entry)) } else { entry_text(&entry) })?;

@@ -20,7 +20,7 @@ use super::{locks, print};
 const LOCKS_SHOWN: usize = 15;
 
 pub fn run(args: &Top) -> Result<ExitCode> {
-    let cache = args.place.open_existing()?;
+    let cache = args.place.open_to_look()?;
     let stop = stop_signal()?;
     let is_picture = stdout().is_terminal() && !args.place.json;
     let mut before = None;

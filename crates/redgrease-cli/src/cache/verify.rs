@@ -12,7 +12,7 @@ use super::units::show_bytes;
 use super::{counted, keys, print};
 
 pub fn verify(args: &Verify) -> Result<ExitCode> {
-    let cache = args.place.open_existing()?;
+    let cache = args.place.open_to_look()?;
     let mut progress = Progress::new("verifying", args.quiet);
     let found = cache.verify(depth(args.digests), &mut |done, total| progress.show(done, total))?;
     drop(progress);

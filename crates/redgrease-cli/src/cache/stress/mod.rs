@@ -43,6 +43,7 @@ use self::report::Run;
 use self::worker::Identity;
 use super::terminal::Line;
 use super::{misuse, print};
+use crate::process::Process;
 
 /// The subcommand's name, behind which its words stand on the command line.
 const NAME: &str = "stress";
@@ -50,6 +51,8 @@ const NAME: &str = "stress";
 const PROCESSES_MAX: u32 = 400;
 /// What shells give for a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
+/// How folders of runs begin; the process number follows.
+const FOLDER: &str = "redgrease-stress-";
 const PULSE_EVERY: Duration = Duration::from_millis(500);
 /// A worker that is stopped this much longer than its lease has lost it.
 const STOP_LEASES: f64 = 1.5;
@@ -189,12 +192,24 @@ impl Folder {
             None if memory.is_dir() => memory.to_owned(),
             _ => std::env::temp_dir(),
         };
-        let path = parent.join(format!("redgrease-stress-{}-{:016x}", std::process::id(), random_seed()?));
+        sweep(&parent);
+        let path = parent.join(format!("{FOLDER}{}-{:016x}", std::process::id(), random_seed()?));
         fs::DirBuilder::new()
             .mode(0o700)
             .create(&path)
             .with_context(|| format!("{} cannot be made", path.display()))?;
         Ok(Self { path })
+    }
+}
+
+/// Removes what runs left behind that were killed.
+fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(FOLDER)?.split('-').next()?.parse().ok());
+        if owner.is_some_and(|pid| !Process::now(pid).is_alive()) {
+            let _not_ours = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
@@ -388,5 +403,21 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         drop(folder);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn folders_of_killed_runs_are_removed_and_those_of_living_ones_are_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let make = |name: String| {
+            let path = parent.path().join(name);
+            fs::create_dir(&path).unwrap();
+            path
+        };
+        let dead = make(format!("{FOLDER}{}-0", child.id()));
+        let others = [make(format!("{FOLDER}{}-0", std::process::id())), make("something-1-2".to_owned())];
+        sweep(parent.path());
+        assert!(!dead.exists() && others.iter().all(|path| path.exists()));
     }
 }
