@@ -281,6 +281,32 @@ def test_many_tasks_make_an_entry_once(cache, run):
     assert len(calls) == 1
 
 
+def test_waiting_for_oneself_is_refused_at_once(cache, run):
+    async def main(twin):
+        began = time.monotonic()
+
+        async def nested():
+            return await (await twin.get_or_create("a", lambda: b"inner", timeout=DEADLINE)).read()
+
+        with pytest.raises(CacheBusyError):
+            await twin.get_or_create("a", nested, timeout=DEADLINE)
+        async with twin.create("b") as writer:
+            for wait in (
+                lambda: twin.read("b", timeout=DEADLINE),
+                lambda: twin.write("b", b"", timeout=DEADLINE),
+                lambda: twin.create("b", timeout=DEADLINE)._acquire(),
+            ):
+                with pytest.raises(CacheBusyError):
+                    await wait()
+            other = asyncio.create_task(twin.read("b", timeout=DEADLINE))
+            await writer.write(b"x")
+        assert await other == b"x"
+        assert await twin.read("b", timeout=DEADLINE) == b"x"
+        assert time.monotonic() - began < DEADLINE / 2
+
+    run(main)
+
+
 def test_a_cancelled_wait_leaves_nothing_behind(cache, run):
     async def main(twin):
         with cache.create("a") as writer:

@@ -991,7 +991,10 @@ impl FileCacheWriter {
     }
 
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
-        check_process(py, "flush", &self.key, self.process)?;
+        if self.process != std::process::id() {
+            // Closing flushes, and the child of a fork may close what is its parent's.
+            return Ok(());
+        }
         let flushed = py.detach(|| lock(&self.state).as_mut().map(Filling::flush));
         flushed.ok_or_else(|| closed(&self.key))?.map_err(|error| raise_io(py, "write", &self.key, error))
     }

@@ -35,6 +35,7 @@ from mmap import mmap
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Generic, NoReturn, TypeVar
+from weakref import WeakValueDictionary
 
 from .._native import (
     FileCacheAioCore,
@@ -201,6 +202,7 @@ class AsyncWriter:
     def __init__(self, native: FileCacheAioWriter) -> None:
         self._native = native
         self._key = native.key
+        self._task = asyncio.current_task()
         self._stat: Stat | None = None
         self._written = 0
         self._is_over = False
@@ -329,6 +331,8 @@ class AsyncFileCache(_Opened):
 
     _is_async = True
     _native: FileCacheAioCore
+    # What is being made, and by which task.
+    _making: WeakValueDictionary[bytes, AsyncWriter]
 
     def __init__(
         self,
@@ -356,9 +360,14 @@ class AsyncFileCache(_Opened):
         maintenance: Seconds | None = 30.0,
     ) -> None:
         self._options = Options.of(locals())
+        self._making = WeakValueDictionary()
         self._native = self._open()
         self._register()
         self._options = self._options.adopted()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._making = WeakValueDictionary()
 
     @classmethod
     def from_env(cls, **options: Any) -> Self:
@@ -372,14 +381,25 @@ class AsyncFileCache(_Opened):
 
     async def read(self, key: Key, timeout: Seconds = 0) -> bytes:
         """As `FileCache.read`."""
-        data: bytes = await _run(self._native.read, key, timeout)
+        data: bytes = await _run(self._native.read, key, self._patience(key, timeout))
         return data
+
+    def _patience(self, key: Key, timeout: Seconds) -> Seconds:
+        """How long to wait for a key: not at all for what this very task is making."""
+        writer = self._making.get(key.encode() if isinstance(key, str) else key)
+        is_own = writer is not None and not writer.closed and writer._task is asyncio.current_task()
+        return 0 if is_own else timeout
+
+    def _writer(self, native: FileCacheAioWriter) -> AsyncWriter:
+        writer = AsyncWriter(native)
+        self._making[writer.key] = writer
+        return writer
 
     def open(self, key: Key, timeout: Seconds = 0) -> _Acquiring[AsyncHandle]:
         """As `FileCache.open`; gives an `AsyncHandle`."""
 
         async def acquire() -> AsyncHandle:
-            return AsyncHandle(Handle(await _run(self._native.open_read, key, timeout)))
+            return AsyncHandle(Handle(await _run(self._native.open_read, key, self._patience(key, timeout))))
 
         return _Acquiring(acquire)
 
@@ -412,7 +432,7 @@ class AsyncFileCache(_Opened):
         user: Mapping[str, str] | None = None,
     ) -> Stat:
         """As `FileCache.write`."""
-        return Stat(*await _run(self._native.put, key, as_bytes(data), False, timeout, ttl, content_type, user))
+        return await self._put(key, data, False, timeout, ttl, content_type, user)
 
     async def replace(
         self,
@@ -425,7 +445,11 @@ class AsyncFileCache(_Opened):
         user: Mapping[str, str] | None = None,
     ) -> Stat:
         """As `FileCache.replace`."""
-        return Stat(*await _run(self._native.put, key, as_bytes(data), True, timeout, ttl, content_type, user))
+        return await self._put(key, data, True, timeout, ttl, content_type, user)
+
+    async def _put(self, key: Key, data: Buffer, replace: bool, timeout: Seconds, *more: Any) -> Stat:
+        patience = self._patience(key, timeout)
+        return Stat(*await _run(self._native.put, key, as_bytes(data), replace, patience, *more))
 
     def create(
         self,
@@ -441,8 +465,8 @@ class AsyncFileCache(_Opened):
         """As `FileCache.create`; gives an `AsyncWriter`."""
 
         async def acquire() -> AsyncWriter:
-            start = self._native.open_write
-            return AsyncWriter(await _run(start, key, replace, timeout, ttl, size, content_type, user))
+            start, patience = self._native.open_write, self._patience(key, timeout)
+            return self._writer(await _run(start, key, replace, patience, ttl, size, content_type, user))
 
         return _Acquiring(acquire)
 
@@ -465,10 +489,10 @@ class AsyncFileCache(_Opened):
 
         async def acquire() -> AsyncGot:
             takes_writer = wants_writer(producer)
-            begin = self._native.begin
-            outcome, handle, native = await _run(begin, key, timeout, ttl, size, content_type, user)
+            begin, patience = self._native.begin, self._patience(key, timeout)
+            outcome, handle, native = await _run(begin, key, patience, ttl, size, content_type, user)
             if handle is None:
-                async with AsyncWriter(native) as writer:
+                async with self._writer(native) as writer:
                     data = await _produce(producer, takes_writer, writer)
                     if data is not None:
                         await writer.write(data)

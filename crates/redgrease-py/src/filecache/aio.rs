@@ -491,7 +491,11 @@ impl FileCacheAioWriter {
         let (writer, key) = (Arc::clone(&self.writer), self.key.clone());
         let end = async move {
             let writer = writer.lock().await.take().ok_or(Failure::Closed(key))?;
-            Ok(act(writer).await?)
+            // Once begun it goes on to its end, also when nobody waits for it any more: half a commit helps nobody.
+            match tokio::spawn(act(writer)).await {
+                Ok(result) => Ok(result?),
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
         };
         start(py, done, end, convert)
     }
