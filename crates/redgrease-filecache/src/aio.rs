@@ -17,7 +17,7 @@ use redgrease_core::cache::{Entry, Key};
 use crate::cache::{BUFFER, CHORE_DELAY, CHORE_RETRY, Cursor, Handle, Keeper, SHARDS_PER_ROUND};
 use crate::disk::Directory;
 use crate::edge::{Disk, Edge, Leases, Outage, Page};
-use crate::engine::{self, Doing, Draft, Engine, Hold, Opened, check_key};
+use crate::engine::{self, Doing, Draft, Engine, Made, Opened, check_key};
 use crate::error::{BoxError, Cause, Error, Result};
 use crate::opening::{self, Prepared};
 use crate::options::{Options, Put};
@@ -540,8 +540,8 @@ impl Writer {
     /// # Errors
     /// As [`crate::FileCache::write`].
     pub async fn commit(self) -> Result<Stat> {
-        let (key, entry, _, _) = self.finish(false).await?;
-        Ok(Stat::new(&key, &entry, None))
+        let (key, made, _) = self.finish(false).await?;
+        Ok(Stat::new(&key, &made.entry, None))
     }
 
     /// Publishes the content and opens it.
@@ -549,23 +549,16 @@ impl Writer {
     /// # Errors
     /// As [`crate::FileCache::write`].
     pub async fn commit_and_open(self) -> Result<Handle> {
-        let operation = self.operation;
-        let (key, entry, hold, inner) = self.finish(true).await?;
-        let (mut attempt, mut missed) = (0, 0);
-        let doing = Doing::to(operation, &key);
-        let opened = match inner.engine.open_entry(doing, entry, hold, &mut attempt, &mut missed).await? {
-            Some(opened) => opened,
-            // Somebody deleted or replaced it already.
-            None => inner.engine.open(doing, true, Duration::ZERO).await?,
-        };
-        Ok(inner.handle(&key, opened))
+        let (key, Made { entry, file, hold }, inner) = self.finish(true).await?;
+        let file = file.expect("it was asked for");
+        Ok(inner.handle(&key, Opened { entry, file, hold }))
     }
 
-    async fn finish(self, keep: bool) -> Result<(Key, Entry, Option<Hold>, Arc<Inner>)> {
+    async fn finish(self, keep: bool) -> Result<(Key, Made<Directory>, Arc<Inner>)> {
         let Self { draft, buffer, operation, inner } = self;
         let key = draft.key.clone();
-        let (entry, hold) = inner.engine.commit(Doing::to(operation, &key), draft, buffer, keep).await?;
-        Ok((key, entry, hold, inner))
+        let made = inner.engine.commit(Doing::to(operation, &key), draft, buffer, keep).await?;
+        Ok((key, made, inner))
     }
 
     /// Takes it back.

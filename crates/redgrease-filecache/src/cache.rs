@@ -17,7 +17,7 @@ use redgrease_core::cache::{Entry, Key};
 use crate::disk::Directory;
 use crate::doctor;
 use crate::edge::{Disk, Edge, Leases, Outage, Page};
-use crate::engine::{self, Doing, Draft, Engine, Hold, Opened, check_key};
+use crate::engine::{self, Doing, Draft, Engine, Hold, Made, Opened, check_key};
 use crate::error::{BoxError, Cause, Error, Result};
 use crate::opening::{self, Prepared};
 use crate::options::{Limits, Options, Put};
@@ -883,8 +883,8 @@ impl Writer {
     /// # Errors
     /// As [`FileCache::write`].
     pub fn commit(self) -> Result<Stat> {
-        let (key, entry, _) = self.finish(false)?;
-        Ok(Stat::new(&key, &entry, None))
+        let (key, made) = self.finish(false)?;
+        Ok(Stat::new(&key, &made.entry, None))
     }
 
     /// Publishes the content and opens it.
@@ -893,21 +893,12 @@ impl Writer {
     /// As [`FileCache::write`].
     pub fn commit_and_open(self) -> Result<Handle> {
         let inner = Arc::clone(&self.inner);
-        let operation = self.operation;
-        let (key, entry, hold) = self.finish(true)?;
-        let (mut attempt, mut missed) = (0, 0);
-        let doing = Doing::to(operation, &key);
-        let opened = block_on(async {
-            match inner.engine.open_entry(doing, entry, hold, &mut attempt, &mut missed).await? {
-                Some(opened) => Ok(opened),
-                // Somebody deleted or replaced it already.
-                None => inner.engine.open(doing, true, Duration::ZERO).await,
-            }
-        })?;
-        Ok(inner.handle(&key, opened))
+        let (key, Made { entry, file, hold }) = self.finish(true)?;
+        let file = file.expect("it was asked for");
+        Ok(inner.handle(&key, Opened { entry, file, hold }))
     }
 
-    fn finish(mut self, keep: bool) -> Result<(Key, Entry, Option<Hold>)> {
+    fn finish(mut self, keep: bool) -> Result<(Key, Made<Directory>)> {
         let mut draft = self.draft.take().expect("see above");
         let key = draft.key.clone();
         let doing = Doing::to(self.operation, &key);
@@ -923,8 +914,8 @@ impl Writer {
             }
         }
         let rest = std::mem::take(&mut self.buffer);
-        let (entry, hold) = block_on(self.inner.engine.commit(doing, draft, rest, keep))?;
-        Ok((key, entry, hold))
+        let made = block_on(self.inner.engine.commit(doing, draft, rest, keep))?;
+        Ok((key, made))
     }
 
     /// Takes it back.

@@ -246,7 +246,7 @@ impl<E: Edge> Engine<E> {
     }
 
     /// Finds (and unlinks) the files of a shard that are nobody's; their names.
-    async fn sweep_shard(&self, doing: Doing<'_>, number: u16, unlink: bool) -> Result<Vec<String>> {
+    pub async fn sweep_shard(&self, doing: Doing<'_>, number: u16, unlink: bool) -> Result<Vec<String>> {
         let shard = self.shard(doing, number).await?;
         let mut orphans: Vec<String> = Vec::new();
         let old = |listed: &Listed| listed.age >= MIN_AGE;

@@ -27,8 +27,8 @@ pub struct Index {
     places: BTreeMap<Key, Vec<Place>>,
     pins: BTreeMap<Key, Vec<Pin>>,
     sessions: BTreeMap<u64, Life>,
-    /// By fence: files that are no longer content and not known to be unlinked.
-    garbage: BTreeMap<u64, Garbage>,
+    /// Files that are no longer content and not known to be unlinked, of each key the oldest first.
+    garbage: BTreeMap<Key, Vec<Garbage>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,8 +73,8 @@ struct Life {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Garbage {
+    /// When somebody was last told to unlink it.
     at: Micros,
-    key: Key,
     entry: Entry,
 }
 
@@ -321,10 +321,27 @@ impl Step<'_> {
         let head = self.head_mut();
         head.bytes -= entry.size;
         head.garbage += entry.size;
-        if !self.has_reader(key, Some(entry.fence)) {
-            self.doomed.push(Doomed { key: key.clone(), entry: entry.clone() });
+        let list = self.index.garbage.entry(key.clone()).or_default();
+        let at = list.partition_point(|garbage| garbage.entry.fence < entry.fence);
+        list.insert(at, Garbage { at: self.now, entry });
+        self.doom(key);
+    }
+
+    /// Has the garbage of a key unlinked, the oldest first, up to one that somebody reads.
+    fn doom(&mut self, key: &Key) {
+        let Some(mut list) = self.index.garbage.remove(key) else { return };
+        for garbage in &mut list {
+            if self.has_reader(key, Some(garbage.entry.fence)) {
+                break;
+            }
+            garbage.at = self.now;
+            self.doomed.push(Doomed { key: key.clone(), entry: garbage.entry.clone() });
         }
-        self.index.garbage.insert(entry.fence, Garbage { at: self.now, key: key.clone(), entry });
+        self.index.garbage.insert(key.clone(), list);
+    }
+
+    fn is_known_garbage(&self, key: &Key, fence: u64) -> bool {
+        self.index.garbage.get(key).is_some_and(|list| list.iter().any(|garbage| garbage.entry.fence == fence))
     }
 
     fn has_reader(&self, key: &Key, fence: Option<u64>) -> bool {
@@ -333,11 +350,15 @@ impl Step<'_> {
         })
     }
 
-    fn forget(&mut self, unlinked: &[u64]) {
-        for fence in unlinked {
-            if let Some(garbage) = self.index.garbage.remove(fence) {
-                self.head_mut().garbage -= garbage.entry.size;
+    fn forget(&mut self, unlinked: &[(Key, u64)]) {
+        for (key, fence) in unlinked {
+            let Some(list) = self.index.garbage.get_mut(key) else { continue };
+            let Some(at) = list.iter().position(|garbage| garbage.entry.fence == *fence) else { continue };
+            let size = list.remove(at).entry.size;
+            if list.is_empty() {
+                self.index.garbage.remove(key);
             }
+            self.head_mut().garbage -= size;
         }
     }
 
@@ -391,14 +412,20 @@ impl Step<'_> {
         }
         self.refuse_giants(wish.reserve)?;
         self.ensure(wish.session)?;
+        let mut after_dead = false;
         match self.index.writers.get(key) {
-            Some(writer) if writer.token == wish.token => return Ok(Reply::Granted { fence: writer.fence }),
+            Some(writer) if writer.token == wish.token => {
+                return Ok(Reply::Granted { fence: writer.fence, after_dead: false });
+            }
             Some(writer) if self.is_alive(writer.token.session) => {
                 let session = Some(writer.token.session);
                 self.keep_place(key, wish);
                 return Err(Reply::Busy { session });
             }
-            Some(_) => self.drop_writer(key),
+            Some(_) => {
+                after_dead = true;
+                self.drop_writer(key);
+            }
             None => {}
         }
         self.prune_places(key);
@@ -414,7 +441,7 @@ impl Step<'_> {
         head.reserved += wish.reserve;
         let fence = head.fence;
         self.index.writers.insert(key.clone(), Writer { token: wish.token, fence, reserved: wish.reserve, since: now });
-        Ok(Reply::Granted { fence })
+        Ok(Reply::Granted { fence, after_dead })
     }
 
     fn refuse_giants(&self, bytes: u64) -> Result<(), Refusal> {
@@ -602,10 +629,8 @@ impl Step<'_> {
         if pins.is_empty() {
             self.index.pins.remove(key);
         }
-        if let Some(garbage) = self.index.garbage.get(&fence)
-            && !self.has_reader(key, Some(fence))
-        {
-            self.doomed.push(Doomed { key: key.clone(), entry: garbage.entry.clone() });
+        if self.is_known_garbage(key, fence) {
+            self.doom(key);
         }
     }
 
@@ -707,26 +732,19 @@ impl Step<'_> {
         let before = self.doomed.len();
         let _ = self.make_room(0, 0, None);
         more |= self.doomed.len() - before == SLICE;
-        let left: Vec<u64> = self
-            .index
-            .garbage
-            .iter()
-            .filter(|(fence, garbage)| garbage.at + GRACE <= now && !self.has_reader(&garbage.key, Some(**fence)))
-            .take(SLICE)
-            .map(|(fence, _)| *fence)
-            .collect();
-        more |= left.len() == SLICE;
-        for fence in left {
-            let garbage = self.index.garbage.get_mut(&fence).expect("listed above");
-            garbage.at = now;
-            self.doomed.push(Doomed { key: garbage.key.clone(), entry: garbage.entry.clone() });
+        let is_left = |garbage: &Garbage| garbage.at + GRACE <= now;
+        let left = self.index.garbage.iter().filter(|(_, list)| list.iter().any(is_left));
+        let left: Vec<Key> = left.take(SLICE).map(|(key, _)| key.clone()).collect();
+        more |= left.len() == SLICE && self.doomed.len() > before;
+        for key in left {
+            self.doom(&key);
         }
         if more { Reply::More } else { Reply::Done }
     }
 
     fn is_garbage(&mut self, key: &Key, fence: u64, digest: Digest) -> bool {
         let current = self.index.entries.get(key).is_some_and(|entry| entry.fence == fence && entry.digest == digest);
-        if current || self.index.garbage.contains_key(&fence) {
+        if current || self.is_known_garbage(key, fence) {
             return false;
         }
         match self.index.writers.get(key) {
@@ -761,7 +779,7 @@ impl Step<'_> {
     fn audit(&mut self, mend: bool) -> Audit {
         let bytes = self.index.entries.values().map(|entry| entry.size).sum();
         let reserved = self.index.writers.values().map(|writer| writer.reserved).sum();
-        let garbage = self.index.garbage.values().map(|garbage| garbage.entry.size).sum();
+        let garbage = self.index.garbage.values().flatten().map(|garbage| garbage.entry.size).sum();
         let unpinned = self.index.entries.iter().filter(|(_, entry)| !entry.pinned).map(|(key, _)| key);
         let strays = unpinned.clone().filter(|key| !self.index.used.contains_key(*key)).count()
             + self.index.order.iter().filter(|(_, key)| !self.index.entries.contains_key(key)).count();
@@ -814,7 +832,7 @@ impl Step<'_> {
             evicted: 0,
         });
         head.builder = Some(session.id);
-        Ok(if existed { Reply::Changed } else { Reply::Granted { fence: head.fence } })
+        Ok(if existed { Reply::Changed } else { Reply::Granted { fence: head.fence, after_dead: false } })
     }
 
     fn restore(&mut self, session: u64, entries: &[(Key, Entry, Micros)]) -> Reply {
@@ -825,7 +843,7 @@ impl Step<'_> {
             let head = self.head_mut();
             head.fence = head.fence.max(entry.fence);
             let newer = self.index.entries.get(key).is_none_or(|present| present.fence < entry.fence);
-            if newer && !self.index.garbage.contains_key(&entry.fence) && !entry.is_expired(self.now) {
+            if newer && !self.is_known_garbage(key, entry.fence) && !entry.is_expired(self.now) {
                 self.claim(key);
                 self.insert(key, entry.clone(), (*used).min(self.now));
             }
@@ -895,7 +913,7 @@ mod tests {
 
         fn granted(&mut self, name: &str, who: u64, mode: Mode) -> u64 {
             match self.acquire(name, who, mode, false) {
-                Reply::Granted { fence } => fence,
+                Reply::Granted { fence, .. } => fence,
                 reply => panic!("{reply:?}"),
             }
         }
@@ -991,7 +1009,7 @@ mod tests {
         bench.now += 11 * SECOND;
         assert_eq!(bench.ask(Op::Sweep).doomed.len(), 1);
         assert_eq!(bench.ask(Op::Sweep).doomed, [], "once at a time");
-        bench.ask(Op::Renew { session: session(3), unlinked: vec![fence] });
+        bench.ask(Op::Renew { session: session(3), unlinked: vec![(key("k"), fence)] });
         let Reply::Info(info) = bench.ask(Op::Info).reply else { panic!() };
         assert_eq!((info.garbage, info.readers, info.sessions), (0, 0, 0));
     }

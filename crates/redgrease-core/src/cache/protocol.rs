@@ -145,9 +145,9 @@ pub enum Op {
     },
     /// More room for a writer: `bytes` in all.
     Reserve { key: Key, token: Token, bytes: u64 },
-    /// The writer's file has its name: make it the content. The index fills in the entry's times. `unlinked`: fences of
-    /// files that are known to be gone. `pin`: the lease goes on as a reader's.
-    Commit { key: Key, token: Token, mode: Mode, entry: Entry, unlinked: Vec<u64>, pin: bool },
+    /// The writer's file has its name: make it the content. The index fills in the entry's times. `unlinked`: keys and
+    /// fences of files that are known to be gone. `pin`: the lease goes on as a reader's.
+    Commit { key: Key, token: Token, mode: Mode, entry: Entry, unlinked: Vec<(Key, u64)>, pin: bool },
     /// The writer gives up.
     Abort { key: Key, token: Token },
     /// Readers, waiters and writers that gave up are done.
@@ -159,7 +159,7 @@ pub enum Op {
     /// Leave it alone when room is made, or no longer.
     Pin { key: Key, pinned: bool },
     /// The session lives. `unlinked` as in [`Op::Commit`].
-    Renew { session: Session, unlinked: Vec<u64> },
+    Renew { session: Session, unlinked: Vec<(Key, u64)> },
     /// The session ends, and its leases with it.
     Close { session: u64 },
     /// Take entries out, at most [`SLICE`].
@@ -210,7 +210,8 @@ pub struct Doomed {
 pub struct Answer {
     /// What came of it.
     pub reply: Reply,
-    /// Files that the asker shall unlink; nobody uses them.
+    /// Files that the asker shall unlink, in this order; nobody uses them. When one of a key cannot be unlinked, the later ones
+    /// of this key stay as well: should the index be lost, the newest file of a key is never one that was replaced.
     pub doomed: Vec<Doomed>,
 }
 
@@ -226,8 +227,8 @@ pub enum Reply {
     Hit(Entry),
     /// Somebody else writes the key, or waits since longer (then without a session).
     Busy { session: Option<u64> },
-    /// The asker is the writer.
-    Granted { fence: u64 },
+    /// The asker is the writer. `after_dead`: the one before died, and may have left a file.
+    Granted { fence: u64, after_dead: bool },
     /// The key has content already.
     Exists,
     /// The content is committed.

@@ -23,8 +23,8 @@ pub(crate) struct List {
     pub releases: Vec<(Key, Token)>,
     /// Temporary files that nobody will finish.
     pub temporaries: Vec<String>,
-    /// Fences of files that are known to be gone.
-    pub unlinked: Vec<u64>,
+    /// Files that are known to be gone.
+    pub unlinked: Vec<(Key, u64)>,
     /// Contents whose commit was not answered, and until when to try again.
     pub commits: Vec<(Duration, Op)>,
     /// Files that were published by somebody who was cancelled before it heard whether they are content.
@@ -147,7 +147,7 @@ impl<E: Edge> Engine<E> {
         list.releases.drain(..most).collect()
     }
 
-    pub(super) fn take_unlinked(&self) -> Vec<u64> {
+    pub(super) fn take_unlinked(&self) -> Vec<(Key, u64)> {
         let mut chores = self.chores.list();
         let most = chores.unlinked.len().min(1024);
         chores.unlinked.drain(..most).collect()

@@ -22,7 +22,7 @@ use crate::session::Sessions;
 
 pub(crate) use chores::{Chores, Hold};
 pub(crate) use read::Opened;
-pub(crate) use write::{Begun, Draft, sidecar_of};
+pub(crate) use write::{Begun, Draft, Made, sidecar_of};
 
 /// What the flows are told once.
 #[derive(Debug, Clone)]
@@ -226,9 +226,17 @@ impl<E: Edge> Engine<E> {
         let unlinked = self
             .edge
             .on_disk(move |disk| {
-                let gone = |doomed: &Doomed| disk.unlink(&file_name(&doomed.key, &doomed.entry)).is_ok();
-                // What cannot be unlinked now stays garbage; the next sweep tries again.
-                doomed.iter().filter(|doomed| gone(doomed)).map(|doomed| doomed.entry.fence).collect::<Vec<_>>()
+                let mut stuck = Vec::new();
+                let mut unlinked = Vec::new();
+                for Doomed { key, entry } in doomed {
+                    // What cannot be unlinked now stays garbage, and so does what is newer: the next sweep tries again.
+                    if !stuck.contains(&key) && disk.unlink(&file_name(&key, &entry)).is_ok() {
+                        unlinked.push((key, entry.fence));
+                    } else {
+                        stuck.push(key);
+                    }
+                }
+                unlinked
             })
             .await;
         count(&self.counters.unlinked, unlinked.len() as u64);

@@ -1,5 +1,6 @@
 //! Flows that make content, and take it away.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -36,6 +37,13 @@ pub(crate) struct Draft<D: Disk> {
     pub flight: Option<Flight>,
 }
 
+/// Content that was committed, and if that was wanted, opened.
+pub(crate) struct Made<D: Disk> {
+    pub entry: Entry,
+    pub file: Option<D::File>,
+    pub hold: Option<Hold>,
+}
+
 /// What became of the wish to write.
 pub(crate) enum Begun<D: Disk> {
     Draft(Box<Draft<D>>),
@@ -53,6 +61,10 @@ struct Patience {
 enum Leased {
     Granted { hold: Hold, fence: u64 },
     Hit { hold: Hold, entry: Entry },
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
 fn full(limit: u64) -> Cause {
@@ -128,7 +140,14 @@ impl<E: Edge> Engine<E> {
                 _ => hold.known = had_place || wait,
             }
             match reply {
-                Reply::Granted { fence } => return Ok(Leased::Granted { hold, fence }),
+                Reply::Granted { fence, after_dead } => {
+                    if after_dead {
+                        // What it published without being able to commit it goes before there is anything newer.
+                        let number = u16::from_str_radix(&name::shard(doing.key()), 16).unwrap_or(0);
+                        self.sweep_shard(doing, number, true).await?;
+                    }
+                    return Ok(Leased::Granted { hold, fence });
+                }
                 Reply::Hit(entry) => return Ok(Leased::Hit { hold, entry }),
                 Reply::Exists => return Err(doing.failed(Cause::Exists)),
                 Reply::TooLarge { limit } => return Err(doing.failed(Cause::TooLarge { limit })),
@@ -180,8 +199,12 @@ impl<E: Edge> Engine<E> {
                 Leased::Hit { hold, entry } => {
                     drop(flight);
                     count(&self.counters.hits, 1);
-                    if let Some(opened) = self.open_entry(doing, entry, Some(hold), &mut attempt, &mut missed).await? {
-                        return Ok(Begun::Hit { opened, waited: patience.waited });
+                    match self.open_entry(doing, entry, Some(hold), &mut attempt, &mut missed).await {
+                        Ok(Some(opened)) => return Ok(Begun::Hit { opened, waited: patience.waited }),
+                        Ok(None) => {}
+                        // Gone before it was opened: then it is to be made.
+                        Err(error) if error.code() == Code::Missing => {}
+                        Err(error) => return Err(error),
                     }
                 }
                 Leased::Granted { mut hold, fence } => {
@@ -363,7 +386,7 @@ impl<E: Edge> Engine<E> {
         mut draft: Draft<E::Disk>,
         rest: Vec<u8>,
         keep: bool,
-    ) -> Result<(Entry, Option<Hold>)> {
+    ) -> Result<Made<E::Disk>> {
         draft.size += rest.len() as u64;
         draft.hasher.update(&rest);
         let digest = draft.hasher.finalize().as_bytes()[..16].try_into().expect("32 bytes have a first half");
@@ -381,18 +404,7 @@ impl<E: Edge> Engine<E> {
             self.abort(draft).await;
             return Err(error);
         }
-        let begun = draft.file.take();
-        self.publish(doing, draft, digest, keep, move |disk, temporary| {
-            let mut file = match begun {
-                Some(file) => file,
-                None => disk.create(temporary)?,
-            };
-            if !rest.is_empty() {
-                file.write(&rest)?;
-            }
-            file.finish()
-        })
-        .await
+        self.publish(doing, draft, rest.into(), digest, keep).await
     }
 
     /// Creates or replaces with content that is all there: two requests to the index.
@@ -401,7 +413,7 @@ impl<E: Edge> Engine<E> {
         let Begun::Draft(draft) = self.begin(doing, mode, false, &put).await? else {
             unreachable!("nobody asked for hits")
         };
-        Ok(self.commit(doing, *draft, content, false).await?.0)
+        Ok(self.commit(doing, *draft, content, false).await?.entry)
     }
 
     /// The common end of all writes: content, sidecar, name, directory, index.
@@ -409,10 +421,10 @@ impl<E: Edge> Engine<E> {
         &self,
         doing: Doing<'_>,
         mut draft: Draft<E::Disk>,
+        rest: Arc<[u8]>,
         digest: [u8; 16],
         keep: bool,
-        finish: impl FnOnce(&E::Disk, &str) -> std::io::Result<()> + Send + 'static,
-    ) -> Result<(Entry, Option<Hold>)> {
+    ) -> Result<Made<E::Disk>> {
         let entry = Entry {
             fence: draft.fence,
             size: draft.size,
@@ -423,39 +435,28 @@ impl<E: Edge> Engine<E> {
             digest,
             metadata: std::mem::take(&mut draft.metadata),
         };
-        let sidecar = name::has_sidecar(&draft.key, &entry)
-            .then(|| Sidecar { key: draft.key.clone(), metadata: entry.metadata.clone() }.pack());
-        let (file, temporary) = (file_name(&draft.key, &entry), draft.temporary.clone());
-        let published = self
-            .edge
-            .on_disk(move |disk| {
-                finish(disk, &temporary)?;
-                if let Some(sidecar) = sidecar {
-                    let small = format!("{temporary}{}", name::SIDECAR);
-                    disk.write_small(&small, &sidecar)?;
-                    disk.publish(&small, &format!("{file}{}", name::SIDECAR))?;
-                }
-                disk.publish(&temporary, &file)?;
-                disk.sync_shard(file.split_once('/').map_or("", |(shard, _)| shard))
-            })
-            .await;
-        if let Err(error) = published {
-            let lost = draft.hold.is_lost() && error.kind() == std::io::ErrorKind::NotFound;
-            let full = error.kind() == std::io::ErrorKind::StorageFull;
-            let (size, key) = (entry.size, draft.key.clone());
-            self.forget_file(&draft.key, &entry).await;
-            self.abort(draft).await;
-            if lost {
-                return Err(self.lease_lost(doing, "before it was published"));
+        let file = Doomed { key: draft.key.clone(), entry: entry.clone() };
+        let mut doubt = Doubt { chores: &self.chores, file: Some(file) };
+        let can_begin_again = draft.file.is_none();
+        let mut published = self.publish_file(&mut draft, &entry, &rest, keep).await;
+        if can_begin_again && published.as_ref().is_err_and(is_full) {
+            // Once more, if something can go.
+            let evicted = self.evict_bytes(doing, entry.size.max(1 << 20)).await;
+            if evicted.is_ok_and(|gone| gone > 0) {
+                published = self.publish_file(&mut draft, &entry, &rest, keep).await;
             }
-            if full {
-                // So that the next one finds room; this one is told.
-                let _ = self.evict_bytes(Doing::to(doing.operation, &key), size.max(1 << 20)).await;
-            }
-            return Err(doing.io(error));
         }
-        let mut doubt =
-            Doubt { chores: &self.chores, file: Some(Doomed { key: draft.key.clone(), entry: entry.clone() }) };
+        let opened = match published {
+            Ok(opened) => opened,
+            Err(error) => {
+                let lost = draft.hold.is_lost() && error.kind() == std::io::ErrorKind::NotFound;
+                self.forget_file(&draft.key, &entry).await;
+                doubt.file = None;
+                self.abort(draft).await;
+                let when = "before it was published";
+                return Err(if lost { self.lease_lost(doing, when) } else { doing.io(error) });
+            }
+        };
         let mut op = Op::Commit {
             key: draft.key.clone(),
             token: draft.hold.token,
@@ -487,7 +488,7 @@ impl<E: Edge> Engine<E> {
             draft.hold.temporary = None;
             draft.hold.known = keep;
             drop(draft.flight);
-            return Ok((entry, keep.then_some(draft.hold)));
+            return Ok(Made { entry, file: opened, hold: keep.then_some(draft.hold) });
         }
         end(&mut draft);
         let failure = match reply {
@@ -498,6 +499,50 @@ impl<E: Edge> Engine<E> {
         };
         self.forget_file(&draft.key, &entry).await;
         Err(failure)
+    }
+
+    /// Finishes the temporary file and gives it its name. With `keep`, opens it before anybody can evict it: what was made
+    /// can be read by who made it, whatever happens.
+    async fn publish_file(
+        &self,
+        draft: &mut Draft<E::Disk>,
+        entry: &Entry,
+        rest: &Arc<[u8]>,
+        keep: bool,
+    ) -> std::io::Result<Option<<E::Disk as Disk>::File>> {
+        let sidecar = name::has_sidecar(&draft.key, entry)
+            .then(|| Sidecar { key: draft.key.clone(), metadata: entry.metadata.clone() }.pack());
+        let (file, temporary) = (file_name(&draft.key, entry), draft.temporary.clone());
+        let (begun, rest) = (draft.file.take(), Arc::clone(rest));
+        self.edge
+            .on_disk(move |disk| {
+                let begins = begun.is_none();
+                let finish = || {
+                    let mut content = match begun {
+                        Some(content) => content,
+                        None => disk.create(&temporary)?,
+                    };
+                    if !rest.is_empty() {
+                        content.write(&rest)?;
+                    }
+                    content.finish()
+                };
+                finish().inspect_err(|error| {
+                    if begins && is_full(error) {
+                        // So that it can be begun again.
+                        let _ = disk.unlink_temporary(&temporary);
+                    }
+                })?;
+                if let Some(sidecar) = sidecar {
+                    let small = format!("{temporary}{}", name::SIDECAR);
+                    disk.write_small(&small, &sidecar)?;
+                    disk.publish(&small, &format!("{file}{}", name::SIDECAR))?;
+                }
+                disk.publish(&temporary, &file)?;
+                disk.sync_shard(file.split_once('/').map_or("", |(shard, _)| shard))?;
+                if keep { disk.open(&file).map(|(file, _)| Some(file)) } else { Ok(None) }
+            })
+            .await
     }
 
     /// Unlinks a file that is not and will not be content.

@@ -98,6 +98,43 @@ local function has_reader(k, fence)
   end
   return false
 end
+-- The garbage of a key: a list of time, length and packed entry, the oldest generation first.
+local function garbage_of(k)
+  local list, records, at = call('HGET', garbage, k), {}, 1
+  while list and at <= #list do
+    local time, length = unpack_('>I8I4', list, at)
+    records[#records + 1] = {at = time, packed = list:sub(at + 12, at + 11 + length)}
+    at = at + 12 + length
+  end
+  for _, record in ipairs(records) do record.fence, record.size = unpack_('>I8I8', record.packed) end
+  return records
+end
+local function put_garbage(k, records)
+  if #records == 0 then
+    call('HDEL', garbage, k)
+    return
+  end
+  local parts = {}
+  for i, record in ipairs(records) do parts[i] = pack('>I8I4', record.at, #record.packed) .. record.packed end
+  call('HSET', garbage, k, table.concat(parts))
+end
+local function is_known_garbage(k, fence)
+  for _, record in ipairs(garbage_of(k)) do
+    if record.fence == fence then return true end
+  end
+  return false
+end
+-- Has it unlinked, the oldest first, up to one that somebody reads.
+local function doom(k, records)
+  records = records or garbage_of(k)
+  for _, record in ipairs(records) do
+    if has_reader(k, record.fence) then break end
+    record.at = now
+    doomed[#doomed + 1] = k
+    doomed[#doomed + 1] = record.packed
+  end
+  put_garbage(k, records)
+end
 local function claim(k, packed)
   packed = packed or call('HGET', entries, k)
   if not packed then return end
@@ -107,24 +144,20 @@ local function claim(k, packed)
   if e.expires ~= 0 then call('ZREM', ending, k) end
   add('bytes', -e.size)
   add('garbage', e.size)
-  if not has_reader(k, e.fence) then
-    doomed[#doomed + 1] = k
-    doomed[#doomed + 1] = packed
-  end
-  call('HSET', garbage, pack('>I8', e.fence), pack('>I8I4', now, #k) .. k .. packed)
+  local records, at = garbage_of(k), 1
+  while records[at] and records[at].fence < e.fence do at = at + 1 end
+  table.insert(records, at, {at = now, packed = packed, fence = e.fence, size = e.size})
+  doom(k, records)
 end
-local function garbage_of(record)
-  local at, length = unpack_('>I8I4', record)
-  return at, record:sub(13, 12 + length), record:sub(13 + length)
-end
-local function forget(fences)
-  for fence in each(fences, 8) do
-    local record = call('HGET', garbage, fence)
-    if record then
-      local _, _, packed = garbage_of(record)
-      call('HDEL', garbage, fence)
-      add('garbage', -entry_of(packed).size)
+-- A flat list of keys and fences from ARGV, as many as the argument at `first` says.
+local function forget(first)
+  for i = first + 1, first + ARGV[first], 2 do
+    local k, fence, kept = ARGV[i], tonumber(ARGV[i + 1]), {}
+    local records = garbage_of(k)
+    for _, record in ipairs(records) do
+      if record.fence == fence then add('garbage', -record.size) else kept[#kept + 1] = record end
     end
+    if #kept < #records then put_garbage(k, kept) end
   end
 end
 
@@ -261,12 +294,7 @@ local function release_from(first)
       if pin:sub(1, 16) ~= token then return true end
       fence = unpack_('>I8', pin, 17)
     end)
-    local record = fence and call('HGET', garbage, pack('>I8', fence))
-    if record and not has_reader(k, fence) then
-      local _, name, packed = garbage_of(record)
-      doomed[#doomed + 1] = name
-      doomed[#doomed + 1] = packed
-    end
+    if fence and is_known_garbage(k, fence) then doom(k) end
   end
 end
 
@@ -313,13 +341,14 @@ function ops.acquire()
   if not ensure(ARGV[9], ARGV[10], ARGV[11], ARGV[12]) then return answer(SESSION_LOST) end
   local writer = call('HGET', writers, key)
   if writer then
-    if writer:sub(1, 16) == token then return answer(GRANTED, text(unpack_('>I8', writer, 17))) end
+    if writer:sub(1, 16) == token then return answer(GRANTED, text(unpack_('>I8', writer, 17)), '0') end
     if is_alive(writer:sub(1, 8)) then
       keep_place(key, token, wait)
       return answer(BUSY, writer:sub(1, 8))
     end
     drop_writer(key, writer)
   end
+  local after_dead = writer and '1' or '0'
   local queue = prune_places(key)
   if queue and queue:sub(1, 16) ~= token then
     keep_place(key, token, wait)
@@ -332,7 +361,7 @@ function ops.acquire()
   call('HSET', head, 'fence', text(fence))
   add('reserved', reserve)
   call('HSET', writers, key, token .. pack('>I8I8I8', fence, reserve, now))
-  return answer(GRANTED, text(fence))
+  return answer(GRANTED, text(fence), after_dead)
 end
 
 -- key, token, bytes
@@ -353,13 +382,13 @@ function ops.reserve()
   return answer(DONE)
 end
 
--- key, token, mode, entry, unlinked, pin
+-- key, token, mode, entry, pin, unlinked
 function ops.commit()
   local token, mode, made = ARGV[4], ARGV[5], entry_of(ARGV[6])
-  forget(ARGV[7])
+  forget(8)
   local present = call('HGET', entries, key)
   if present and entry_of(present).fence == made.fence then
-    if ARGV[8] == '1' then add_pin(key, token, made.fence) end
+    if ARGV[7] == '1' then add_pin(key, token, made.fence) end
     return answer(COMMITTED, present)
   end
   local writer = call('HGET', writers, key)
@@ -377,7 +406,7 @@ function ops.commit()
   made.created, made.expires, made.pinned = now, life_end(made.ttl), 0
   local stored = insert(key, made, now)
   make_room(0, 0, key)
-  if ARGV[8] == '1' then add_pin(key, token, made.fence) end
+  if ARGV[7] == '1' then add_pin(key, token, made.fence) end
   return answer(COMMITTED, stored)
 end
 
@@ -434,7 +463,7 @@ end
 
 -- session, lease, owner, unlinked
 function ops.renew()
-  forget(ARGV[6])
+  forget(6)
   if ensure(ARGV[3], ARGV[4], '0', ARGV[5]) then return answer(DONE) end
   return answer(SESSION_LOST)
 end
@@ -501,22 +530,21 @@ function ops.sweep()
   local before = #doomed
   make_room(0, 0)
   more = more or #doomed - before == 2 * SLICE
-  local left, cursor = 0, '0'
+  local left, cursor, some = 0, '0', #doomed > before
   repeat
     local page = call('HSCAN', garbage, cursor, 'COUNT', 256)
     cursor = page[1]
     for i = 1, #page[2], 2 do
-      local field, record = page[2][i], page[2][i + 1]
-      local at, k, packed = garbage_of(record)
-      if left < SLICE and at + GRACE <= now and not has_reader(k, unpack_('>I8', field)) then
+      local k, is_left = page[2][i], false
+      local records = garbage_of(k)
+      for _, record in ipairs(records) do is_left = is_left or record.at + GRACE <= now end
+      if left < SLICE and is_left then
         left = left + 1
-        call('HSET', garbage, field, pack('>I8', now) .. record:sub(9))
-        doomed[#doomed + 1] = k
-        doomed[#doomed + 1] = packed
+        doom(k, records)
       end
     end
   until cursor == '0' or left == SLICE
-  return answer((more or left == SLICE) and MORE or DONE)
+  return answer((more or (left == SLICE and some)) and MORE or DONE)
 end
 
 -- triples of key, fence, digest
@@ -527,7 +555,7 @@ function ops.judge()
     local packed = call('HGET', entries, k)
     if packed and entry_of(packed).fence == fence and packed:sub(42, 57) == digest then
       flag = '0'
-    elseif call('HEXISTS', garbage, pack('>I8', fence)) == 1 then
+    elseif is_known_garbage(k, fence) then
       flag = '0'
     else
       local writer = call('HGET', writers, k)
@@ -614,8 +642,7 @@ function ops.audit()
   end
   all = call('HGETALL', garbage)
   for i = 1, #all, 2 do
-    local _, _, packed = garbage_of(all[i + 1])
-    waste = waste + entry_of(packed).size
+    for _, record in ipairs(garbage_of(all[i])) do waste = waste + record.size end
   end
   local kept = call('HMGET', head, 'bytes', 'reserved', 'garbage')
   if mend then call('HSET', head, 'bytes', text(bytes), 'reserved', text(reserved), 'garbage', text(waste)) end
@@ -636,7 +663,7 @@ function ops.rebuild()
   end
   call('HSET', head, 'builder', session)
   if h[1] then return answer(CHANGED) end
-  return answer(GRANTED, text(now))
+  return answer(GRANTED, text(now), '0')
 end
 
 -- session, then triples of key, entry, used
@@ -647,7 +674,7 @@ function ops.restore()
     local k, e, at = ARGV[i], entry_of(ARGV[i + 1]), tonumber(ARGV[i + 2])
     highest = math.max(highest, e.fence)
     local present = call('HGET', entries, k)
-    if (not present or entry_of(present).fence < e.fence) and call('HEXISTS', garbage, pack('>I8', e.fence)) == 0
+    if (not present or entry_of(present).fence < e.fence) and not is_known_garbage(k, e.fence)
       and (e.expires == 0 or e.expires > now) then
       claim(k, present)
       insert(k, e, math.min(at, now))

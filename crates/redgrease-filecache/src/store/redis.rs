@@ -32,11 +32,11 @@ pub(crate) struct Server {
     breaker: Mutex<Breaker>,
 }
 
+/// Keeps a server that was found dead just now from being asked by everybody.
 #[derive(Debug, Default)]
 struct Breaker {
     failures: u32,
-    closed_until: Option<Instant>,
-    last: String,
+    open_until: Option<(Instant, Outage)>,
 }
 
 /// What to do with what the server said.
@@ -108,10 +108,8 @@ impl Server {
     /// Refuses at once while the server was found dead just now.
     fn may_connect(&self) -> Result<(), Outage> {
         let breaker = self.breaker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match breaker.closed_until {
-            Some(until) if until > Instant::now() => {
-                Err(Outage::Unavailable(format!("{} (found so a moment ago)", breaker.last)))
-            }
+        match &breaker.open_until {
+            Some((until, outage)) if *until > Instant::now() => Err(outage.clone()),
             _ => Ok(()),
         }
     }
@@ -125,13 +123,16 @@ impl Server {
         let mut breaker = self.breaker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         breaker.failures = breaker.failures.saturating_add(1);
         let pause = Duration::from_millis(20 << breaker.failures.min(6)).mul_f64(0.5 + fastrand::f64());
-        breaker.closed_until = Some(Instant::now() + pause);
-        breaker.last =
-            format!("cannot connect to {}: {error}; start the server, or name another one by the url", self.shown);
-        match error.code() {
-            Some("WRONGPASS" | "NOAUTH" | "NOPERM") => Outage::Denied(error.to_string()),
-            _ => Outage::Unavailable(breaker.last.clone()),
-        }
+        let refused = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
+            || error.kind() == ErrorKind::AuthenticationFailed;
+        let outage = if refused {
+            Outage::Denied(format!("{} does not let us in: {error}", self.shown))
+        } else {
+            let mend = "start the server, or name another one by the url";
+            Outage::Unavailable(format!("cannot connect to {}: {error}; {mend}", self.shown))
+        };
+        breaker.open_until = Some((Instant::now() + pause, outage.clone()));
+        outage
     }
 
     fn judge(&self, error: &RedisError) -> Next {

@@ -30,7 +30,7 @@ pub(crate) fn arguments(cache: u64, op: &Op) -> Vec<Vec<u8>> {
         }
         Op::Reserve { key, token, bytes } => list.name("reserve").bytes(key).token(*token).number(*bytes),
         Op::Commit { key, token, mode, entry, unlinked, pin } => {
-            list.name("commit").bytes(key).token(*token).mode(*mode).bytes(&entry.pack()).fences(unlinked).flag(*pin)
+            list.name("commit").bytes(key).token(*token).mode(*mode).bytes(&entry.pack()).flag(*pin).files(unlinked)
         }
         Op::Abort { key, token } => list.name("abort").bytes(key).token(*token),
         Op::Release { leases } => list.name("release").leases(leases),
@@ -50,7 +50,7 @@ pub(crate) fn arguments(cache: u64, op: &Op) -> Vec<Vec<u8>> {
         }
         Op::Pin { key, pinned } => list.name("pin").bytes(key).flag(*pinned),
         Op::Renew { session, unlinked } => {
-            list.name("renew").session_id(session.id).number(session.lease).text(&session.owner).fences(unlinked)
+            list.name("renew").session_id(session.id).number(session.lease).text(&session.owner).files(unlinked)
         }
         Op::Close { session } => list.name("close").session_id(*session),
         Op::Evict { choice } => {
@@ -139,8 +139,9 @@ impl Arguments {
         self.text(&format!("{instance:016x}"))
     }
 
-    fn fences(&mut self, fences: &[u64]) -> &mut Self {
-        self.bytes(&fences.iter().flat_map(|fence| fence.to_be_bytes()).collect::<Vec<_>>())
+    fn files(&mut self, files: &[(Key, u64)]) -> &mut Self {
+        self.number(2 * files.len() as u64);
+        files.iter().fold(self, |list, (key, fence)| list.bytes(key).number(*fence))
     }
 
     fn bounds(&mut self, bounds: &Bounds) -> &mut Self {
@@ -174,7 +175,7 @@ pub(crate) fn answer(value: Value) -> Option<Answer> {
             let session = bytes(rest.next()?)?;
             Reply::Busy { session: session.try_into().ok().map(u64::from_be_bytes) }
         }
-        4 => Reply::Granted { fence: number(&rest.next()?)? },
+        4 => Reply::Granted { fence: number(&rest.next()?)?, after_dead: bytes(rest.next()?)? == b"1" },
         5 => Reply::Exists,
         6 => Reply::Committed(Entry::unpack(&bytes(rest.next()?)?)?),
         7 => Reply::LeaseLost,

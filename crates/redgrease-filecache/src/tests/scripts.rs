@@ -127,7 +127,12 @@ fn one_round(server: &TestServer, seed: u64, steps: usize) {
             metadata: vec![b'm'; random.usize(..3)],
         };
         let unlinked = |random: &mut fastrand::Rng, fences: &BTreeMap<u64, (Key, [u8; 16])>| {
-            fences.keys().copied().filter(|_| random.u8(..6) == 0).take(3).collect::<Vec<_>>()
+            fences
+                .iter()
+                .filter(|_| random.u8(..6) == 0)
+                .take(3)
+                .map(|(fence, (key, _))| (key.clone(), *fence))
+                .collect::<Vec<_>>()
         };
         let op = match random.u8(..40) {
             0..6 => Op::Lookup { key: key.clone(), pin: random.bool().then(|| (token, session.clone())) },
@@ -202,7 +207,7 @@ fn one_round(server: &TestServer, seed: u64, steps: usize) {
         };
         let answer = pair.ask(Request { cache: CACHE, op: op.clone() });
         match (&op, &answer.reply) {
-            (Op::Acquire { key, token, mode, .. }, Reply::Granted { fence }) => {
+            (Op::Acquire { key, token, mode, .. }, Reply::Granted { fence, .. }) => {
                 granted.push((key.clone(), *token, *fence, *mode));
                 fences.insert(*fence, (key.clone(), [random.u8(..3); 16]));
                 tokens.push((key.clone(), *token));

@@ -486,7 +486,7 @@ async fn operate(engine: &Engine<SimEdge>, shared: &Shared, process: usize) {
                         engine
                             .commit(doing, *draft, parts.1.to_vec(), keep)
                             .await
-                            .map(|(entry, _)| acknowledge(entry.fence, Mode::Create))
+                            .map(|made| acknowledge(made.entry.fence, Mode::Create))
                     }
                 }
             }
@@ -654,6 +654,14 @@ fn at_rest(shared: &Shared, rules: &Rules) {
         assert!(
             there || gone,
             "{:?} {fence} was acknowledged and is lost\n{}",
+            String::from_utf8_lossy(&key[..2]),
+            world.history()
+        );
+        // Nor does something older come back in its place.
+        let newest = current.get(key).is_none_or(|now| now >= fence);
+        assert!(
+            newest,
+            "{:?} {fence} was acknowledged, and something older is there\n{}",
             String::from_utf8_lossy(&key[..2]),
             world.history()
         );
