@@ -19,6 +19,7 @@ from typing import Any
 import batch
 import calm
 import events
+import filecache
 import machine
 import overhead
 import triggers
@@ -32,6 +33,7 @@ GROUPS: dict[str, tuple[list[str], Callable[[Run, list[str]], Iterator[Measured]
     "overhead": (list(overhead.COMMANDS), overhead.measure),
     "calm": (list(calm.ROWS), calm.measure),
     "events": (list(events.ROWS), events.measure),
+    "filecache": (list(filecache.ROWS), filecache.measure),
 }
 
 
