@@ -413,20 +413,27 @@ impl Inner {
         )
     }
 
-    /// Starts the task that says that we live, does what was put off, and looks after the whole.
+    /// Starts two tasks: one says that we live, and waits for nothing but the index; the other does what was put off and
+    /// looks after the whole.
     fn keep(inner: &Arc<Self>) {
+        let (weak, renewal) = (Arc::downgrade(inner), inner.options.lease / 4);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(renewal).await;
+                let Some(inner) = weak.upgrade() else { return };
+                inner.engine.renew().await;
+            }
+        });
         let weak = Arc::downgrade(inner);
         let chores = Arc::clone(&inner.engine.chores);
-        let renewal = inner.options.lease / 4;
         let every = inner.options.maintenance.map(|every| every.mul_f64(0.75 + fastrand::f64() / 2.0));
         tokio::spawn(async move {
-            let (mut renewed, mut maintained) = (Instant::now(), Instant::now());
+            let (mut maintained, mut idle) = (Instant::now(), Instant::now());
             loop {
                 let added = chores.added.listen();
                 if !chores.are_waiting() {
                     let due = every.map_or(renewal, |every| every.saturating_sub(maintained.elapsed()));
-                    let pause = renewal.saturating_sub(renewed.elapsed()).min(due).max(Duration::from_millis(1));
-                    let _ = tokio::time::timeout(pause, added).await;
+                    let _ = tokio::time::timeout(renewal.min(due).max(Duration::from_millis(1)), added).await;
                 }
                 let Some(inner) = weak.upgrade() else { return };
                 if chores.are_waiting() {
@@ -436,9 +443,9 @@ impl Inner {
                         tokio::time::sleep(CHORE_RETRY).await;
                     }
                 }
-                if renewed.elapsed() >= renewal {
-                    renewed = Instant::now();
-                    inner.engine.renew().await;
+                if idle.elapsed() >= renewal {
+                    idle = Instant::now();
+                    inner.engine.end_if_idle().await;
                 }
                 if every.is_some_and(|every| maintained.elapsed() >= every) {
                     maintained = Instant::now();
@@ -459,6 +466,10 @@ impl Inner {
 struct Caretaker(Arc<Inner>);
 
 impl Keeper for Caretaker {
+    fn elapsed(&self) -> Duration {
+        self.0.engine.edge.elapsed()
+    }
+
     fn put_aside(&self, key: &[u8], entry: &Entry, what: &str) -> Error {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (inner, key, entry, what) = (Arc::clone(&self.0), key.to_vec(), entry.clone(), what.to_owned());
@@ -512,7 +523,7 @@ impl Writer {
 
     /// Whether the lease ran out: committing will fail.
     pub fn lease_lost(&self) -> bool {
-        self.draft.hold.is_lost()
+        self.draft.hold.is_lost(self.inner.engine.edge.elapsed())
     }
 
     /// Appends.

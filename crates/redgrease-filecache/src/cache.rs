@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use event_listener::{EventListener, Listener};
+use event_listener::{Event, EventListener, Listener};
 use pollster::block_on;
 use redgrease_core::cache::name::{SHARDS, file_name};
 use redgrease_core::cache::protocol::{Answer, Bounds, Mode, Op, Request};
@@ -70,6 +70,7 @@ struct Inner {
     /// Where the next round of maintenance goes on.
     shard: AtomicU16,
     ended: AtomicBool,
+    ending: Event,
 }
 
 /// Held by caches, handles and writers: when the last of them goes, what is held is given back, at once.
@@ -92,6 +93,7 @@ impl Drop for Open {
             return;
         }
         self.inner.ended.store(true, Ordering::Release);
+        self.inner.ending.notify(usize::MAX);
         if !self.inner.prepared.rules.read_only {
             block_on(self.inner.engine.close());
         }
@@ -101,11 +103,18 @@ impl Drop for Open {
 
 /// What a handle asks of whoever it came from.
 pub(crate) trait Keeper: Send + Sync {
+    /// Time since the cache was opened.
+    fn elapsed(&self) -> Duration;
+
     /// The content is damaged: takes it out.
     fn put_aside(&self, key: &[u8], entry: &Entry, what: &str) -> Error;
 }
 
 impl Keeper for Open {
+    fn elapsed(&self) -> Duration {
+        self.engine.edge.elapsed()
+    }
+
     fn put_aside(&self, key: &[u8], entry: &Entry, what: &str) -> Error {
         block_on(self.engine.quarantine(Doing::to("read", key), entry, what.to_owned()))
     }
@@ -218,7 +227,7 @@ impl Inner {
         let engine = Engine::new(world, prepared.rules.clone(), prepared.cache);
         engine.edge.wake.iter().for_each(|wake| wake.deliver_to(&engine.flights));
         let (shard, ended) = (AtomicU16::new(fastrand::u16(..SHARDS)), AtomicBool::new(false));
-        let inner = Arc::new(Self { engine, prepared, shard, ended });
+        let inner = Arc::new(Self { engine, prepared, shard, ended, ending: Event::new() });
         // From here on an error ends what was begun.
         let open = Open { inner: Arc::clone(&inner), process: std::process::id() };
         block_on(inner.prepared.arrive(&inner.engine, options))?;
@@ -229,39 +238,53 @@ impl Inner {
         Ok(Arc::new(open))
     }
 
-    /// Starts the thread that says that we live, does what was put off, and looks after the whole.
+    /// Starts two threads: one says that we live, and waits for nothing but the index; the other does what was put off and
+    /// looks after the whole, which may take as long as disks take.
     fn keep(inner: &Arc<Self>, options: &Options) -> io::Result<()> {
-        let inner = Arc::clone(inner);
         let (renewal, maintenance) = (options.lease / 4, options.maintenance);
+        let (renewer, caretaker) = (Arc::clone(inner), Arc::clone(inner));
+        std::thread::Builder::new().name("filecache-renewal".to_owned()).spawn(move || {
+            let mut next = Instant::now() + renewal;
+            loop {
+                let ended = renewer.ending.listen();
+                if renewer.ended.load(Ordering::Acquire) {
+                    return;
+                }
+                ended.wait_deadline(next);
+                if Instant::now() >= next {
+                    next = Instant::now() + renewal;
+                    block_on(renewer.engine.renew());
+                }
+            }
+        })?;
         std::thread::Builder::new().name("filecache-keeper".to_owned()).spawn(move || {
-            let (mut renewed, mut maintained) = (Instant::now(), Instant::now());
+            let chores = &caretaker.engine.chores;
             // So that processes that were started together do not sweep together.
             let every = maintenance.map(|every| every.mul_f64(0.75 + fastrand::f64() / 2.0));
-            let chores = &inner.engine.chores;
+            let (mut maintained, mut idle) = (Instant::now(), Instant::now());
             loop {
                 let added = chores.added.listen();
-                if inner.ended.load(Ordering::Acquire) {
+                if caretaker.ended.load(Ordering::Acquire) {
                     return;
                 }
                 if !chores.are_waiting() {
                     let due = every.map_or(renewal, |every| every.saturating_sub(maintained.elapsed()));
-                    added
-                        .wait_timeout(renewal.saturating_sub(renewed.elapsed()).min(due).max(Duration::from_millis(1)));
+                    added.wait_timeout(renewal.min(due).max(Duration::from_millis(1)));
                 }
                 if chores.are_waiting() {
                     std::thread::sleep(CHORE_DELAY);
-                    block_on(inner.engine.do_chores());
+                    block_on(caretaker.engine.do_chores());
                     if chores.are_waiting() {
                         std::thread::sleep(CHORE_RETRY);
                     }
                 }
-                if renewed.elapsed() >= renewal {
-                    renewed = Instant::now();
-                    block_on(inner.engine.renew());
+                if idle.elapsed() >= renewal {
+                    idle = Instant::now();
+                    block_on(caretaker.engine.end_if_idle());
                 }
                 if every.is_some_and(|every| maintained.elapsed() >= every) {
                     maintained = Instant::now();
-                    inner.look_after();
+                    caretaker.look_after();
                 }
             }
         })?;
@@ -753,7 +776,7 @@ impl Handle {
 
     /// Whether the lease ran out because this process was stopped for too long: the path may be gone, the open file is not.
     pub fn lease_lost(&self) -> bool {
-        self.hold.as_ref().is_some_and(Hold::is_lost)
+        self.hold.as_ref().is_some_and(|hold| hold.is_lost(self.keeper.elapsed()))
     }
 
     /// Reads the rest of it.
@@ -850,7 +873,7 @@ impl Writer {
 
     /// Whether the lease ran out: committing will fail.
     pub fn lease_lost(&self) -> bool {
-        self.draft().hold.is_lost()
+        self.draft().hold.is_lost(self.inner.engine.edge.elapsed())
     }
 
     /// The temporary file, for programs that want to write into a file themselves. Only its content counts: what is

@@ -74,22 +74,32 @@ impl Directory {
         let directory_mode = Mode::from_raw_mode(directory_mode as RawMode);
         if !read_only {
             match rustix::fs::mkdir(path, directory_mode) {
-                // Not less than was asked for, whatever the umask says.
-                Ok(()) => rustix::fs::chmod(path, directory_mode)?,
+                Ok(()) => {
+                    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+                    set_mode(&rustix::fs::open(path, flags, Mode::empty())?, directory_mode)?;
+                }
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
         let root = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        check_owner(&root)?;
-        Ok(Self {
+        check_owner(&root, "the directory")?;
+        let directory = Self {
             path: path.canonicalize()?,
             root,
             durability,
             file_mode: Mode::from_raw_mode(file_mode as RawMode),
             directory_mode,
             read_only,
-        })
+        };
+        for name in [FILES, TEMPORARY, QUARANTINE] {
+            match directory.open_directory(name) {
+                Ok(found) => check_owner(&found, name)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(directory)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -177,8 +187,12 @@ impl Directory {
     fn make_directory(&self, name: &str) -> io::Result<()> {
         match rustix::fs::mkdirat(&self.root, name, self.directory_mode) {
             Ok(()) => {
-                let made = self.open_directory(name)?;
-                Ok(rustix::fs::fchmod(&made, self.directory_mode)?)
+                set_mode(&self.open_directory(name)?, self.directory_mode)?;
+                if self.durability == Durability::Full {
+                    let parent = name.rsplit_once('/').map_or(".", |(parent, _)| parent);
+                    rustix::fs::fsync(self.open_directory(parent)?)?;
+                }
+                Ok(())
             }
             Err(Errno::EXIST) => Ok(()),
             Err(errno) => Err(errno.into()),
@@ -225,8 +239,13 @@ impl Directory {
         Ok(rustix::fs::unlinkat(&self.root, name, AtFlags::empty())?)
     }
 
-    fn unlink_at(&self, path: String) -> io::Result<bool> {
-        match rustix::fs::unlinkat(&self.root, path, AtFlags::empty()) {
+    /// Unlinks a file; whether it was there.
+    fn unlink_in(&self, directory: &str, name: &str) -> io::Result<bool> {
+        let directory = match self.open_directory(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            directory => directory?,
+        };
+        match rustix::fs::unlinkat(&directory, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT | Errno::STALE) => Ok(false),
             Err(errno) => Err(errno.into()),
@@ -236,6 +255,11 @@ impl Directory {
     fn list_at(&self, path: &str) -> io::Result<Vec<Listed>> {
         let directory = match self.open_directory(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            // Somebody put something else there: the rest of the cache is not to suffer for it.
+            Err(error) if is_planted(&error) => {
+                tracing::warn!(path, "not a directory of the cache; somebody put it there");
+                return Ok(Vec::new());
+            }
             result => result?,
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -268,12 +292,18 @@ impl Directory {
         if self.read_only {
             return Ok(File::from(self.open_beneath(name, OFlags::RDONLY, Mode::empty())?));
         }
-        let flags = if new { OFlags::CREATE | OFlags::EXCL } else { OFlags::CREATE };
-        let file = self.open_beneath(name, flags | OFlags::RDWR, self.file_mode)?;
-        if new || rustix::fs::fstat(&file)?.st_size == 0 {
-            rustix::fs::fchmod(&file, self.file_mode)?;
+        let create = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
+        match self.open_beneath(name, create, self.file_mode) {
+            Ok(file) => {
+                rustix::fs::fchmod(&file, self.file_mode)?;
+                Ok(File::from(file))
+            }
+            // Another user of our group made it: its mode is as that one wanted it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !new => {
+                Ok(File::from(self.open_beneath(name, OFlags::RDWR, Mode::empty())?))
+            }
+            Err(error) => Err(error),
         }
-        Ok(File::from(file))
     }
 
     pub(crate) fn rename_journal(&self, from: &str, to: &str) -> io::Result<()> {
@@ -281,7 +311,7 @@ impl Directory {
     }
 
     pub(crate) fn unlink_journal(&self, name: &str) -> io::Result<()> {
-        self.unlink_at(name.to_owned()).map(drop)
+        self.unlink_in(".", name).map(drop)
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
@@ -297,20 +327,42 @@ fn not_regular(name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{name} is not a regular file; somebody put it there"))
 }
 
-/// Nobody else may have planted the directory.
-fn check_owner(root: &OwnedFd) -> io::Result<()> {
-    let stat = rustix::fs::fstat(root)?;
+fn is_planted(error: &io::Error) -> bool {
+    let codes = [Errno::NOTDIR, Errno::LOOP, Errno::XDEV].map(Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|code| codes.contains(&code))
+}
+
+/// Not less than was asked for, whatever the umask says; the group that a directory hands down is left as it is.
+fn set_mode(directory: &OwnedFd, mode: Mode) -> io::Result<()> {
+    let inherited = Mode::from_raw_mode(rustix::fs::fstat(directory)?.st_mode) & Mode::SGID;
+    Ok(rustix::fs::fchmod(directory, mode | inherited)?)
+}
+
+/// Nobody else may have planted it.
+fn check_owner(directory: &OwnedFd, name: &str) -> io::Result<()> {
+    let stat = rustix::fs::fstat(directory)?;
     let me = rustix::process::geteuid().as_raw();
     let mode = Mode::from_raw_mode(stat.st_mode);
     let denied = |message: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     if mode.contains(Mode::WOTH) {
-        return denied("the directory is writable for everybody; chmod o-w it, or choose one that is yours".to_owned());
+        return denied(format!("{name} is writable for everybody; chmod o-w it, or choose one that is yours"));
     }
-    // Another user's directory is fine when it was shared with our group on purpose.
-    if stat.st_uid != me && stat.st_uid != 0 && me != 0 && !mode.contains(Mode::WGRP) && !mode.contains(Mode::RGRP) {
-        return denied(format!("the directory belongs to user {} and is not shared with a group", stat.st_uid));
+    if stat.st_uid == me || stat.st_uid == 0 || me == 0 {
+        return Ok(());
     }
-    Ok(())
+    // Another user's directory is fine when it was shared with a group of ours on purpose.
+    let groups = rustix::process::getgroups()?;
+    let ours =
+        stat.st_gid == rustix::process::getegid().as_raw() || groups.iter().any(|group| group.as_raw() == stat.st_gid);
+    if ours && mode.intersects(Mode::WGRP | Mode::RGRP) {
+        return Ok(());
+    }
+    denied(format!("{name} belongs to user {} and is not shared with a group of ours", stat.st_uid))
+}
+
+/// What NFS says of a file that another host unlinked is that it is not there.
+fn stale_is_missing(error: io::Error) -> io::Error {
+    if error.raw_os_error() == Some(Errno::STALE.raw_os_error()) { io::ErrorKind::NotFound.into() } else { error }
 }
 
 /// A temporary file.
@@ -349,21 +401,25 @@ impl Disk for Directory {
         draft.finish()
     }
 
-    fn publish(&self, temporary: &str, name: &str) -> io::Result<()> {
-        let (from, to) = (format!("{TEMPORARY}/{temporary}"), format!("{FILES}/{name}"));
-        match rustix::fs::renameat(&self.root, &from, &self.root, &to) {
-            Err(Errno::NOENT) => {
-                let shard = name.split_once('/').map_or("", |(shard, _)| shard);
-                self.make_directory(&format!("{FILES}/{shard}"))?;
-                Ok(rustix::fs::renameat(&self.root, &from, &self.root, &to)?)
+    fn publish(&self, temporary: &str, name: &str, sync: bool) -> io::Result<()> {
+        let (shard, name) = name.split_once('/').ok_or(io::ErrorKind::InvalidInput)?;
+        let shard = format!("{FILES}/{shard}");
+        let target = match self.open_directory(&shard) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_directory(&shard)?;
+                self.open_directory(&shard)?
             }
-            result => Ok(result?),
+            target => target?,
+        };
+        match rustix::fs::renameat(self.open_directory(TEMPORARY)?, temporary, &target, name) {
+            Ok(()) => {}
+            // A network's file system may have done it and say, asked again, that it cannot. The name is ours alone.
+            Err(Errno::NOENT | Errno::EXIST)
+                if rustix::fs::statat(&target, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() => {}
+            Err(errno) => return Err(errno.into()),
         }
-    }
-
-    fn sync_shard(&self, shard: &str) -> io::Result<()> {
-        if self.durability == Durability::Full {
-            rustix::fs::fsync(self.open_directory(&format!("{FILES}/{shard}"))?)?;
+        if sync && self.durability == Durability::Full {
+            rustix::fs::fsync(&target)?;
         }
         Ok(())
     }
@@ -372,16 +428,17 @@ impl Disk for Directory {
         let path = format!("{FILES}/{name}");
         let file = match self.open_regular(&path) {
             // Another host of a shared file system unlinked it just now, or its answer is old.
-            Err(error) if error.raw_os_error() == Some(Errno::STALE.raw_os_error()) => self.open_regular(&path)?,
-            result => result?,
-        };
+            Err(error) if error.raw_os_error() == Some(Errno::STALE.raw_os_error()) => self.open_regular(&path),
+            result => result,
+        }
+        .map_err(stale_is_missing)?;
         let size = rustix::fs::fstat(&file)?.st_size as u64;
         Ok((file, size))
     }
 
     fn read(&self, file: &mut File, most: u64) -> io::Result<Vec<u8>> {
         let mut content = Vec::with_capacity(usize::try_from(most).unwrap_or(0).min(1 << 30));
-        file.take(most).read_to_end(&mut content)?;
+        file.take(most).read_to_end(&mut content).map_err(stale_is_missing)?;
         Ok(content)
     }
 
@@ -400,26 +457,28 @@ impl Disk for Directory {
     }
 
     fn unlink(&self, name: &str) -> io::Result<bool> {
-        let was_there = self.unlink_at(format!("{FILES}/{name}"))?;
+        let (shard, name) = name.split_once('/').ok_or(io::ErrorKind::InvalidInput)?;
+        let shard = format!("{FILES}/{shard}");
+        let was_there = self.unlink_in(&shard, name)?;
         if name.ends_with("~m") {
-            self.unlink_at(format!("{FILES}/{name}{SIDECAR}"))?;
+            self.unlink_in(&shard, &format!("{name}{SIDECAR}"))?;
         }
         Ok(was_there)
     }
 
     fn unlink_temporary(&self, name: &str) -> io::Result<bool> {
-        self.unlink_at(format!("{TEMPORARY}/{name}"))
+        self.unlink_in(TEMPORARY, name)
     }
 
     fn quarantine(&self, name: &str) -> io::Result<()> {
-        let flat = name.rsplit('/').next().unwrap_or(name);
-        let to = format!("{QUARANTINE}/{flat}");
-        match rustix::fs::renameat(&self.root, format!("{FILES}/{name}"), &self.root, &to) {
+        let (shard, name) = name.split_once('/').ok_or(io::ErrorKind::InvalidInput)?;
+        let shard = format!("{FILES}/{shard}");
+        match rustix::fs::renameat(self.open_directory(&shard)?, name, self.open_directory(QUARANTINE)?, name) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno.into()),
         }
         if name.ends_with("~m") {
-            self.unlink_at(format!("{FILES}/{name}{SIDECAR}"))?;
+            self.unlink_in(&shard, &format!("{name}{SIDECAR}"))?;
         }
         Ok(())
     }

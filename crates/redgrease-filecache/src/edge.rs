@@ -108,11 +108,9 @@ pub trait Disk: Send + Sync + 'static {
     /// Writes a small temporary file, as durable as the cache is.
     fn write_small(&self, temporary: &str, content: &[u8]) -> io::Result<()>;
 
-    /// Gives a temporary file its name, as durable as the cache is. Names are unique, so nothing is replaced.
-    fn publish(&self, temporary: &str, name: &str) -> io::Result<()>;
-
-    /// Makes what was published in this shard as durable as the cache is.
-    fn sync_shard(&self, shard: &str) -> io::Result<()>;
+    /// Gives a temporary file its name; names are unique, so nothing is replaced. With `sync`, what was published in its
+    /// shard is then as durable as the cache is.
+    fn publish(&self, temporary: &str, name: &str, sync: bool) -> io::Result<()>;
 
     /// Opens a published file, with its length.
     fn open(&self, name: &str) -> io::Result<(Self::File, u64)>;

@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use event_listener::{Event, EventListener};
 use redgrease_core::cache::Key;
 
+/// From so many events on, those that nobody listens to are looked for, each time their number doubles.
+const MANY: usize = 256;
+
 /// The writers of this process, one per key, and the events that waiters listen to.
 #[derive(Debug, Default)]
 pub(crate) struct Flights {
@@ -51,7 +54,11 @@ impl Flights {
 
     /// Waits for the next [`Flights::wake`] of this key. Listen first, then look: nothing is missed.
     pub fn listen(&self, key: &[u8]) -> EventListener {
-        lock(&self.events).entry(key.to_vec()).or_default().listen()
+        let mut events = lock(&self.events);
+        if events.len() >= MANY && events.len().is_power_of_two() {
+            events.retain(|_, event| event.total_listeners() > 0);
+        }
+        events.entry(key.to_vec()).or_default().listen()
     }
 
     /// Whether anybody waits.

@@ -21,6 +21,8 @@ struct State {
     id: u64,
     /// Whether the index knows it.
     known: bool,
+    /// When that was asked which the index answered last, by this process's clock.
+    heard: Duration,
     next: u64,
     /// Leases that are held, by session: those of a lost one are still counted until they are given back.
     held: HashMap<u64, u64>,
@@ -28,7 +30,7 @@ struct State {
 
 impl Sessions {
     pub fn new(id: u64, lease: Duration, owner: String) -> Self {
-        let state = State { id, known: false, next: 0, held: HashMap::new() };
+        let state = State { id, known: false, heard: Duration::ZERO, next: 0, held: HashMap::new() };
         Self { lease: micros(lease), owner, state: Mutex::new(state) }
     }
 
@@ -67,11 +69,11 @@ impl Sessions {
         }
     }
 
-    /// The index knows the session of this token now.
-    pub fn is_known(&self, token: Token) {
+    /// The index knows the session since it was asked at `asked`, by this process's clock.
+    pub fn is_known(&self, session: u64, asked: Duration) {
         let mut state = self.state();
-        if state.id == token.session {
-            state.known = true;
+        if state.id == session {
+            (state.known, state.heard) = (true, state.heard.max(asked));
         }
     }
 
@@ -83,9 +85,10 @@ impl Sessions {
         }
     }
 
-    /// Whether the session of this token is over.
-    pub fn is_lost(&self, token: Token) -> bool {
-        self.state().id != token.session
+    /// Whether the session of this token is over, or may be: nothing was heard of the index for as long as a lease lasts.
+    pub fn is_lost(&self, token: Token, now: Duration) -> bool {
+        let state = self.state();
+        state.id != token.session || now.saturating_sub(state.heard) > Duration::from_micros(self.lease)
     }
 
     /// The session, if it has to be kept alive.
@@ -125,7 +128,7 @@ mod tests {
         let sessions = sessions();
         let token = sessions.token();
         assert!(sessions.of(token).new && sessions.to_renew().is_none());
-        sessions.is_known(token);
+        sessions.is_known(7, Duration::ZERO);
         assert!(!sessions.of(token).new);
         assert_eq!(sessions.to_renew().unwrap().id, 7);
     }
@@ -134,14 +137,21 @@ mod tests {
     fn a_lost_session_takes_its_leases_along_and_nothing_else() {
         let sessions = sessions();
         let old = sessions.token();
-        sessions.is_known(old);
+        let (now, late) = (Duration::from_secs(1), Duration::from_millis(1001));
+        sessions.is_known(7, Duration::ZERO);
+        assert!(
+            !sessions.is_lost(old, now) && sessions.is_lost(old, late),
+            "nothing was heard for longer than a lease"
+        );
+        sessions.is_known(7, now);
+        assert!(!sessions.is_lost(old, late));
         sessions.lost(7, 8);
         sessions.lost(7, 9);
         let new = sessions.token();
-        assert!(sessions.is_lost(old) && !sessions.is_lost(new) && new.session == 8 && sessions.of(new).new);
+        assert!(sessions.is_lost(old, now) && !sessions.is_lost(new, now) && new.session == 8 && sessions.of(new).new);
         sessions.give_back(old);
         sessions.give_back(old);
-        sessions.is_known(new);
+        sessions.is_known(8, now);
         assert_eq!(sessions.to_renew().unwrap().id, 8);
     }
 
@@ -149,7 +159,7 @@ mod tests {
     fn an_idle_session_ends_and_is_never_used_again() {
         let sessions = sessions();
         let token = sessions.token();
-        sessions.is_known(token);
+        sessions.is_known(7, Duration::ZERO);
         assert_eq!(sessions.end_if_idle(8), None);
         sessions.give_back(token);
         assert_eq!(sessions.end_if_idle(8), Some(7));

@@ -321,10 +321,14 @@ impl Step<'_> {
         let head = self.head_mut();
         head.bytes -= entry.size;
         head.garbage += entry.size;
-        let list = self.index.garbage.entry(key.clone()).or_default();
-        let at = list.partition_point(|garbage| garbage.entry.fence < entry.fence);
-        list.insert(at, Garbage { at: self.now, entry });
+        self.add_garbage(key, entry, self.now);
         self.doom(key);
+    }
+
+    fn add_garbage(&mut self, key: &Key, entry: Entry, at: Micros) {
+        let list = self.index.garbage.entry(key.clone()).or_default();
+        let place = list.partition_point(|garbage| garbage.entry.fence < entry.fence);
+        list.insert(place, Garbage { at, entry });
     }
 
     /// Has the garbage of a key unlinked, the oldest first, up to one that somebody reads.
@@ -842,8 +846,15 @@ impl Step<'_> {
         for (key, entry, used) in entries {
             let head = self.head_mut();
             head.fence = head.fence.max(entry.fence);
-            let newer = self.index.entries.get(key).is_none_or(|present| present.fence < entry.fence);
-            if newer && !self.is_known_garbage(key, entry.fence) && !entry.is_expired(self.now) {
+            let present = self.index.entries.get(key).map(|present| present.fence);
+            if present == Some(entry.fence) || self.is_known_garbage(key, entry.fence) {
+                continue;
+            }
+            if present.is_some_and(|present| present > entry.fence) || entry.is_expired(self.now) {
+                // Known as garbage it goes before anything newer does, also if the index is lost once more.
+                self.head_mut().garbage += entry.size;
+                self.add_garbage(key, entry.clone(), 0);
+            } else {
                 self.claim(key);
                 self.insert(key, entry.clone(), (*used).min(self.now));
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redgrease_core::cache::Key;
 use redgrease_core::cache::name;
-use redgrease_core::cache::protocol::{Doomed, Op, Reply, Token};
+use redgrease_core::cache::protocol::{Doomed, Op, Reply, Request, Token};
 
 use super::{Doing, Engine};
 use crate::edge::{Disk, Edge};
@@ -60,9 +60,9 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    /// Whether it ran out.
-    pub fn is_lost(&self) -> bool {
-        self.sessions.is_lost(self.token)
+    /// Whether it ran out, or may have, at this time of the process's clock.
+    pub fn is_lost(&self, now: Duration) -> bool {
+        self.sessions.is_lost(self.token, now)
     }
 
     /// Begins anew in the present session.
@@ -203,20 +203,27 @@ impl<E: Edge> Engine<E> {
     /// Does what was put off and ends the session if nothing belongs to it.
     pub async fn close(&self) {
         self.do_chores().await;
-        if let Some(session) = self.sessions.end_if_idle(self.edge.random()) {
-            let _ = self.ask(Doing::all("close"), Op::Close { session }).await;
+        self.end_if_idle().await;
+    }
+
+    /// Says that the session lives, if anything depends on it. Touches no disk, so that a slow one costs no lease.
+    pub async fn renew(&self) {
+        let Some(session) = self.sessions.to_renew() else { return };
+        let (id, asked, unlinked) = (session.id, self.edge.elapsed(), self.take_unlinked());
+        let op = Op::Renew { session, unlinked: unlinked.clone() };
+        match self.edge.ask(Request { cache: self.cache, op }).await.map(|answer| answer.reply) {
+            Ok(Reply::Done) => self.sessions.is_known(id, asked),
+            Ok(Reply::SessionLost | Reply::Lost | Reply::Foreign { .. }) => {
+                self.session_lost(Token { session: id, number: 0 });
+            }
+            Ok(_) | Err(_) => self.chores.list().unlinked.extend(unlinked),
         }
     }
 
-    /// Says that the session lives, if anything depends on it.
-    pub async fn renew(&self) {
-        let Some(session) = self.sessions.to_renew() else { return self.close().await };
-        let token = Token { session: session.id, number: 0 };
-        let unlinked = self.take_unlinked();
-        match self.ask(Doing::all("renew"), Op::Renew { session, unlinked: unlinked.clone() }).await {
-            Ok(Reply::SessionLost) => self.session_lost(token),
-            Ok(_) => {}
-            Err(_) => self.chores.list().unlinked.extend(unlinked),
+    /// Ends the session if nothing belongs to it.
+    pub async fn end_if_idle(&self) {
+        if let Some(session) = self.sessions.end_if_idle(self.edge.random()) {
+            let _ = self.ask(Doing::all("close"), Op::Close { session }).await;
         }
     }
 }

@@ -33,13 +33,14 @@ impl<E: Edge> Engine<E> {
             });
             let key = doing.key().to_vec();
             let op = if self.rules.read_only { Op::Peek { key } } else { Op::Lookup { key, pin } };
+            let asked = self.edge.elapsed();
             let reply = self.ask(doing, op).await?;
             if let (Some(hold), Reply::Missing | Reply::Busy { .. } | Reply::SessionLost) = (&mut hold, &reply) {
                 hold.known = false;
             }
             match reply {
                 Reply::Hit(entry) => {
-                    hold.iter().for_each(|hold| self.sessions.is_known(hold.token));
+                    hold.iter().for_each(|hold| self.sessions.is_known(hold.token.session, asked));
                     count(&self.counters.hits, 1);
                     return Ok((entry, hold));
                 }

@@ -130,12 +130,13 @@ impl<E: Edge> Engine<E> {
                 releases: releases.list.clone(),
             };
             let had_place = std::mem::replace(&mut hold.known, true);
+            let asked = self.edge.elapsed();
             let Answer { reply, doomed } = self.ask_index(doing, op).await?;
             releases.are_done();
             let made_room = !doomed.is_empty();
             self.unlink(doomed).await;
             match &reply {
-                Reply::Granted { .. } | Reply::Hit(_) => self.sessions.is_known(hold.token),
+                Reply::Granted { .. } | Reply::Hit(_) => self.sessions.is_known(hold.token.session, asked),
                 Reply::Exists | Reply::SessionLost => hold.known = false,
                 _ => hold.known = had_place || wait,
             }
@@ -187,7 +188,7 @@ impl<E: Edge> Engine<E> {
                     if hit {
                         match self.open(doing, true, Duration::ZERO).await {
                             Ok(opened) => return Ok(Begun::Hit { opened, waited: patience.waited }),
-                            Err(error) if matches!(error.code(), Code::Missing | Code::Busy) => {}
+                            Err(error) if matches!(error.code(), Code::Missing | Code::Busy | Code::Corrupt) => {}
                             Err(error) => return Err(error),
                         }
                     }
@@ -203,7 +204,7 @@ impl<E: Edge> Engine<E> {
                         Ok(Some(opened)) => return Ok(Begun::Hit { opened, waited: patience.waited }),
                         Ok(None) => {}
                         // Gone before it was opened: then it is to be made.
-                        Err(error) if error.code() == Code::Missing => {}
+                        Err(error) if matches!(error.code(), Code::Missing | Code::Corrupt) => {}
                         Err(error) => return Err(error),
                     }
                 }
@@ -449,7 +450,8 @@ impl<E: Edge> Engine<E> {
         let opened = match published {
             Ok(opened) => opened,
             Err(error) => {
-                let lost = draft.hold.is_lost() && error.kind() == std::io::ErrorKind::NotFound;
+                // Only somebody who thinks us dead unlinks our temporary file.
+                let lost = error.kind() == std::io::ErrorKind::NotFound;
                 self.forget_file(&draft.key, &entry).await;
                 doubt.file = None;
                 self.abort(draft).await;
@@ -536,10 +538,9 @@ impl<E: Edge> Engine<E> {
                 if let Some(sidecar) = sidecar {
                     let small = format!("{temporary}{}", name::SIDECAR);
                     disk.write_small(&small, &sidecar)?;
-                    disk.publish(&small, &format!("{file}{}", name::SIDECAR))?;
+                    disk.publish(&small, &format!("{file}{}", name::SIDECAR), false)?;
                 }
-                disk.publish(&temporary, &file)?;
-                disk.sync_shard(file.split_once('/').map_or("", |(shard, _)| shard))?;
+                disk.publish(&temporary, &file, true)?;
                 if keep { disk.open(&file).map(|(file, _)| Some(file)) } else { Ok(None) }
             })
             .await

@@ -135,6 +135,12 @@ local function doom(k, records)
   end
   put_garbage(k, records)
 end
+local function with_garbage(k, e, packed, at)
+  local records, place = garbage_of(k), 1
+  while records[place] and records[place].fence < e.fence do place = place + 1 end
+  table.insert(records, place, {at = at, packed = packed, fence = e.fence, size = e.size})
+  return records
+end
 local function claim(k, packed)
   packed = packed or call('HGET', entries, k)
   if not packed then return end
@@ -144,10 +150,7 @@ local function claim(k, packed)
   if e.expires ~= 0 then call('ZREM', ending, k) end
   add('bytes', -e.size)
   add('garbage', e.size)
-  local records, at = garbage_of(k), 1
-  while records[at] and records[at].fence < e.fence do at = at + 1 end
-  table.insert(records, at, {at = now, packed = packed, fence = e.fence, size = e.size})
-  doom(k, records)
+  doom(k, with_garbage(k, e, packed, now))
 end
 -- A flat list of keys and fences from ARGV, as many as the argument at `first` says.
 local function forget(first)
@@ -168,9 +171,20 @@ local function is_over(k, e)
   local at = call('ZSCORE', used, k)
   return at and at + idle <= now or false
 end
+-- A server that evicts may have thrown a whole part of the index away.
+local no_entries, no_order = false, false
+local function look_for_damage()
+  local n = call('HLEN', entries)
+  if n == 0 and tonumber(call('HGET', head, 'bytes')) > 0 then no_entries = true end
+  -- It may also be that all are pinned.
+  if n > 0 and call('EXISTS', used) == 0 then no_order = true end
+end
 local function current(k)
   local packed = call('HGET', entries, k)
-  if not packed then return nil end
+  if not packed then
+    if call('EXISTS', entries) == 0 then look_for_damage() end
+    return nil
+  end
   local e = entry_of(packed)
   if is_over(k, e) then
     claim(k, packed)
@@ -201,7 +215,8 @@ local function add_pin(k, token, fence)
   call('HSET', pins, k, list .. token .. pack('>I8I8', fence, now))
 end
 
-local function wake(k) call('PUBLISH', head, k) end
+-- Who may not publish wakes nobody: those who wait look from time to time anyway.
+local function wake(k) redis.pcall('PUBLISH', head, k) end
 local function drop_writer(k, record)
   record = record or call('HGET', writers, k)
   if not record then return false end
@@ -274,6 +289,7 @@ local function make_room(bytes, count, kept)
     sum, w = call('HGET', head, 'bytes') + call('HGET', head, 'reserved'), call('HLEN', writers)
   end
   if within(max_bytes, max_entries) then return true end
+  if claimed == 0 then look_for_damage() end
   return false, max_bytes
 end
 
@@ -498,6 +514,7 @@ end
 
 function ops.sweep()
   local more = false
+  look_for_damage()
   local all = call('HGETALL', sessions)
   for i = 1, #all, 2 do
     if unpack_('>I8', all[i + 1]) <= now then call('HDEL', sessions, all[i]) end
@@ -600,8 +617,8 @@ function ops.info()
   return answer(INFO, numbers)
 end
 
-function ops.audit()
-  local mend, bytes, reserved, waste, strays, dead = key == '1', 0, 0, 0, 0, 0
+local function audit(mend)
+  local bytes, reserved, waste, strays, dead = 0, 0, 0, 0, 0
   local all = call('HGETALL', entries)
   for i = 1, #all, 2 do
     local e = entry_of(all[i + 1])
@@ -646,8 +663,9 @@ function ops.audit()
   end
   local kept = call('HMGET', head, 'bytes', 'reserved', 'garbage')
   if mend then call('HSET', head, 'bytes', text(bytes), 'reserved', text(reserved), 'garbage', text(waste)) end
-  return answer(AUDITED, {kept[1], text(bytes), kept[2], text(reserved), kept[3], text(waste), text(strays), text(dead)})
+  return {kept[1], text(bytes), kept[2], text(reserved), kept[3], text(waste), text(strays), text(dead)}
 end
+function ops.audit() return answer(AUDITED, audit(key == '1')) end
 
 -- session, lease, new, owner, instance, (unused), wipe, bounds...
 function ops.rebuild()
@@ -674,10 +692,15 @@ function ops.restore()
     local k, e, at = ARGV[i], entry_of(ARGV[i + 1]), tonumber(ARGV[i + 2])
     highest = math.max(highest, e.fence)
     local present = call('HGET', entries, k)
-    if (not present or entry_of(present).fence < e.fence) and not is_known_garbage(k, e.fence)
-      and (e.expires == 0 or e.expires > now) then
-      claim(k, present)
-      insert(k, e, math.min(at, now))
+    local newest = present and entry_of(present).fence
+    if newest ~= e.fence and not is_known_garbage(k, e.fence) then
+      if (newest and newest > e.fence) or (e.expires ~= 0 and e.expires <= now) then
+        add('garbage', e.size)
+        put_garbage(k, with_garbage(k, e, ARGV[i + 1], 0))
+      else
+        claim(k, present)
+        insert(k, e, math.min(at, now))
+      end
     end
   end
   call('HSET', head, 'fence', text(highest))
@@ -693,4 +716,13 @@ end
 
 local run = ops[op]
 if not run then return redis.error_reply('ERR redgrease file cache: unknown operation ' .. op) end
-return run()
+local given = run()
+if no_entries or no_order then
+  local strays = tonumber(audit(true)[7])
+  if no_entries or strays > 0 then
+    -- As after a restart: the directory is gone through, and nobody judges its files before.
+    call('HSET', head, 'instance', '')
+    return answer(CHANGED)
+  end
+end
+return given

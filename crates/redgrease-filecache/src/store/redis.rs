@@ -21,7 +21,9 @@ const MAX_TURNS: u32 = 8;
 /// A server and the keys of one cache in it.
 #[derive(Debug)]
 pub(crate) struct Server {
+    /// Where to connect: the url's, or the node that it named.
     info: Mutex<ConnectionInfo>,
+    given: ConnectionInfo,
     keys: [String; 9],
     shown: String,
     sha: String,
@@ -64,6 +66,7 @@ impl Server {
         }
         let prefix = options::prefix(&options.namespace)?;
         Ok(Self {
+            given: info.clone(),
             info: Mutex::new(info),
             keys: wire::KEYS.map(|key| format!("{prefix}:{key}")),
             shown: options.server().unwrap_or_default(),
@@ -122,6 +125,8 @@ impl Server {
     fn not_connected(&self, error: &RedisError) -> Outage {
         let mut breaker = self.breaker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         breaker.failures = breaker.failures.saturating_add(1);
+        // The node that was named may be dead, and its replica in its place: the one of the url knows.
+        *self.info.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = self.given.clone();
         let pause = Duration::from_millis(20 << breaker.failures.min(6)).mul_f64(0.5 + fastrand::f64());
         let refused = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
             || error.kind() == ErrorKind::AuthenticationFailed;
@@ -139,9 +144,12 @@ impl Server {
         match error.kind() {
             ErrorKind::Server(ServerErrorKind::NoScript) => Next::Load,
             ErrorKind::Server(ServerErrorKind::Moved) => {
-                if let Some((host, port)) = error.redirect_node() {
+                if let Some((host, port)) = error.redirect_node().and_then(|(node, _)| node.rsplit_once(':'))
+                    && let Ok(port) = port.parse()
+                {
                     let mut info = self.info.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    let host = if host.is_empty() { host_of(info.addr()) } else { host.to_owned() };
+                    let asked = matches!(host, "" | "?");
+                    let host = if asked { host_of(info.addr()) } else { host.trim_matches(['[', ']']).to_owned() };
                     let addr = match info.addr().clone() {
                         ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
                             ConnectionAddr::TcpTls { host, port, insecure, tls_params }
@@ -152,7 +160,8 @@ impl Server {
                 }
                 Next::Reconnect
             }
-            ErrorKind::Io => Next::Reconnect,
+            // An address that follows the master leads to another server by now.
+            ErrorKind::Io | ErrorKind::Server(ServerErrorKind::ReadOnly) => Next::Reconnect,
             ErrorKind::Server(
                 ServerErrorKind::BusyLoading
                 | ServerErrorKind::Ask
@@ -161,11 +170,16 @@ impl Server {
                 | ServerErrorKind::MasterDown,
             ) => Next::Wait,
             ErrorKind::Server(ServerErrorKind::NoPerm) => Next::Fail(Outage::Denied(error.to_string())),
-            ErrorKind::Server(ServerErrorKind::ReadOnly) => Next::Fail(Outage::Refused(error.to_string())),
             _ => match error.code() {
                 Some("BUSY") => Next::Wait,
                 Some("OOM" | "MISCONF" | "NOREPLICAS") => Next::Fail(Outage::Refused(error.to_string())),
-                Some("NOAUTH" | "WRONGPASS") => Next::Fail(Outage::Denied(error.to_string())),
+                Some("NOAUTH" | "WRONGPASS" | "NOPERM") => Next::Fail(Outage::Denied(error.to_string())),
+                _ if ["ACL failure", "NOPERM", "can't access", "has no permissions"]
+                    .iter()
+                    .any(|words| error.to_string().contains(words)) =>
+                {
+                    Next::Fail(Outage::Denied(error.to_string()))
+                }
                 _ if error.to_string().contains("OOM command not allowed") => {
                     Next::Fail(Outage::Refused(error.to_string()))
                 }

@@ -147,7 +147,7 @@ impl Disk for SimDisk {
         draft.finish()
     }
 
-    fn publish(&self, temporary: &str, name: &str) -> io::Result<()> {
+    fn publish(&self, temporary: &str, name: &str, sync: bool) -> io::Result<()> {
         let mut world = self.step()?;
         let content = world.temporaries.remove(temporary).ok_or(io::ErrorKind::NotFound)?;
         let process = self.process;
@@ -155,11 +155,9 @@ impl Disk for SimDisk {
         world.log.push(Event::Note(format!("p{process} publishes {name}")));
         let old = world.files.insert(name.to_owned(), content);
         assert!(old.is_none(), "{name} was there: a generation was overwritten\n{}", world.history());
-        Ok(())
-    }
-
-    fn sync_shard(&self, _: &str) -> io::Result<()> {
-        self.step().map(drop)
+        drop(world);
+        // The directory is synced: one more step.
+        if sync { self.step().map(drop) } else { Ok(()) }
     }
 
     fn open(&self, name: &str) -> io::Result<(Self::File, u64)> {
@@ -404,6 +402,7 @@ fn spawn(shared: &Shared, number: usize, rules: &Rules, operations: u32) -> Proc
             engine.edge.pause(engine.chores.added.listen(), LEASE / 4).await;
             engine.do_chores().await;
             engine.renew().await;
+            engine.end_if_idle().await;
         }
         engine.close().await;
     }));
@@ -454,10 +453,11 @@ async fn operate(engine: &Engine<SimEdge>, shared: &Shared, process: usize) {
                     world.stop_now |= world.random.u8(..6) == 0;
                 }
                 step().await;
+                let now = engine.edge.elapsed();
                 // What a lease keeps stays, unless the lease or the index was lost.
                 let world = shared.world();
                 let file = file_name(&key, &opened.entry);
-                let kept = opened.hold.as_ref().is_some_and(|hold| !hold.is_lost()) && world.losses == 0;
+                let kept = opened.hold.as_ref().is_some_and(|hold| !hold.is_lost(now)) && world.losses == 0;
                 let alive = world.index.sessions().any(|(id, until, _)| {
                     opened.hold.as_ref().is_some_and(|hold| hold.token.session == id) && until > world.clock
                 });
