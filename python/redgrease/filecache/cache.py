@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, TypeVar, Union, overload
 
 from .._native import FileCacheCore, filecache_forget
-from .errors import CacheError
 from .handles import Got, Handle, Writer
 from .options import Options, redacted
 from .producers import as_bytes, run_producer
@@ -620,11 +619,7 @@ class FileCache(_Opened):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self.close()
-        except CacheError:
-            if error is None:
-                raise
+        self.close()
 
     def __contains__(self, key: Key) -> bool:
         return self.exists(key)
