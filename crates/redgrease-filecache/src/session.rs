@@ -85,10 +85,11 @@ impl Sessions {
         }
     }
 
-    /// Whether the session of this token is over, or may be: nothing was heard of the index for as long as a lease lasts.
+    /// Whether the session of this token is over, or may be: nothing was heard of the index for as long as a lease lasts
+    /// (less an eighth, within which the index does not note a sign of life).
     pub fn is_lost(&self, token: Token, now: Duration) -> bool {
         let state = self.state();
-        state.id != token.session || now.saturating_sub(state.heard) > Duration::from_micros(self.lease)
+        state.id != token.session || now.saturating_sub(state.heard) > Duration::from_micros(self.lease / 8 * 7)
     }
 
     /// The session, if it has to be kept alive.
@@ -137,7 +138,7 @@ mod tests {
     fn a_lost_session_takes_its_leases_along_and_nothing_else() {
         let sessions = sessions();
         let old = sessions.token();
-        let (now, late) = (Duration::from_secs(1), Duration::from_millis(1001));
+        let (now, late) = (Duration::from_millis(875), Duration::from_millis(876));
         sessions.is_known(7, Duration::ZERO);
         assert!(
             !sessions.is_lost(old, now) && sessions.is_lost(old, late),

@@ -278,7 +278,12 @@ impl Step<'_> {
     fn ensure(&mut self, session: &Session) -> Result<(), Refusal> {
         let until = self.now + session.lease;
         match self.index.sessions.get_mut(&session.id) {
-            Some(life) if life.until > self.now => life.until = until,
+            Some(life) if life.until > self.now => {
+                // What was said a moment ago is not said again.
+                if life.until < self.now + session.lease / 8 * 7 {
+                    life.until = until;
+                }
+            }
             None if session.new => {
                 self.index.sessions.insert(session.id, Life { until, owner: session.owner.clone() });
             }

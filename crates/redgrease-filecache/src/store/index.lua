@@ -1,6 +1,9 @@
 -- The index of a file cache: every operation of redgrease-core's cache/protocol.rs as one atomic step. The rules are those
 -- of cache/index.rs, function by function; a test runs both on random operations and compares.
 --
+-- Each operation is sent as a script of its own: the statements outside functions, the functions that it needs, its own
+-- body (script.rs cuts them out; making functions that are not called would cost more than all the rest).
+--
 -- KEYS: the nine keys below, all in one slot. ARGV: cache, operation, its arguments. Answer: {code, doomed, ...} where
 -- doomed is a flat list of keys and packed entries. Numbers are packed as 8 bytes, big endian; times are microseconds.
 local call, pack, unpack_ = redis.call, struct.pack, struct.unpack
@@ -22,7 +25,7 @@ if op == 'lookup' and ARGV[4] == '' and gate[1] == cache and not gate[2] and gat
     local expires = unpack_('>I8', packed, 25)
     if expires == 0 or expires > now then
       call('ZADD', used, 'XX', now, key)
-      return {HIT, {}, packed}
+      return packed
     end
   end
 end
@@ -33,7 +36,34 @@ local doomed = {}
 -- Not '-0', and never the exponents of tostring.
 local function text(number) return number == 0 and '0' or string.format('%.0f', number) end
 local function answer(code, ...) return {code, doomed, ...} end
-local function add(field, number) call('HINCRBY', head, field, text(number)) end
+
+-- The numbers of the head: read once, written once.
+local NUMBERS = {
+  'bytes', 'reserved', 'garbage', 'fence', 'evicted', 'max_bytes', 'max_entries', 'max_entry_bytes', 'max_age', 'low_mark',
+}
+local numbers, changed
+local function get(field)
+  if not numbers then
+    numbers, changed = {}, {}
+    for i, number in ipairs(call('HMGET', head, unpack(NUMBERS))) do numbers[NUMBERS[i]] = tonumber(number) end
+  end
+  return numbers[field]
+end
+local function add(field, number)
+  if number ~= 0 then
+    local sum = get(field) + number
+    numbers[field] = sum
+    changed[field] = true
+  end
+end
+local function write_numbers()
+  local list = {}
+  for field in pairs(changed or {}) do
+    list[#list + 1] = field
+    list[#list + 1] = text(numbers[field])
+  end
+  if #list > 0 then call('HSET', head, unpack(list)) end
+end
 
 if op ~= 'rebuild' then
   if not gate[1] then return answer(LOST) end
@@ -66,7 +96,10 @@ local function ensure(session, lease, new, owner)
   elseif new ~= '1' then
     return false
   end
-  call('HSET', sessions, session, pack('>I8', now + lease) .. owner)
+  -- What was said a moment ago is not said again.
+  if not life or unpack_('>I8', life) < now + math.floor(lease / 8) * 7 then
+    call('HSET', sessions, session, pack('>I8', now + lease) .. owner)
+  end
   lives[session] = true
   return true
 end
@@ -175,7 +208,7 @@ end
 local no_entries, no_order = false, false
 local function look_for_damage()
   local n = call('HLEN', entries)
-  if n == 0 and tonumber(call('HGET', head, 'bytes')) > 0 then no_entries = true end
+  if n == 0 and get('bytes') > 0 then no_entries = true end
   -- It may also be that all are pinned.
   if n > 0 and call('EXISTS', used) == 0 then no_order = true end
 end
@@ -203,7 +236,7 @@ local function insert(k, e, at)
 end
 local function use_now(k) call('ZADD', used, 'XX', text(now), k) end
 local function life_end(ttl)
-  local age = tonumber(call('HGET', head, 'max_age'))
+  local age = get('max_age')
   if ttl == 0 then ttl = age elseif age ~= 0 then ttl = math.min(ttl, age) end
   return ttl == 0 and 0 or now + ttl
 end
@@ -249,17 +282,16 @@ local function keep_place(k, token, wait)
 end
 
 local function refuse_giant(bytes)
-  local b = call('HMGET', head, 'max_entry_bytes', 'max_bytes')
-  local entry, cap = tonumber(b[1]), tonumber(b[2])
+  local entry, cap = get('max_entry_bytes'), get('max_bytes')
   local limit = entry == 0 and cap or cap == 0 and entry or math.min(entry, cap)
   if limit > 0 and bytes > limit then return limit end
 end
 -- Whether so much more fits, after taking out the oldest if need be; false comes with the bound.
 local function make_room(bytes, count, kept)
-  local h = call('HMGET', head, 'max_bytes', 'max_entries', 'low_mark', 'bytes', 'reserved')
-  local max_bytes, max_entries, low = tonumber(h[1]), tonumber(h[2]), tonumber(h[3])
+  local max_bytes, max_entries, low = get('max_bytes'), get('max_entries'), get('low_mark')
   if max_bytes == 0 and max_entries == 0 then return true end
-  local sum, n, w = h[4] + h[5], call('HLEN', entries), call('HLEN', writers)
+  local sum, n, w = get('bytes') + get('reserved'), 0, 0
+  if max_entries ~= 0 then n, w = call('HLEN', entries), call('HLEN', writers) end
   local function within(b, e)
     return (max_bytes == 0 or sum + bytes <= b) and (max_entries == 0 or n + w + count <= e)
   end
@@ -268,7 +300,7 @@ local function make_room(bytes, count, kept)
     local mark = math.floor(bound / 1000) * low + math.floor(bound % 1000 * low / 1000)
     return coming <= mark and mark or bound
   end
-  local goal_bytes, goal_entries = goal(max_bytes, h[5] + bytes), goal(max_entries, w + count)
+  local goal_bytes, goal_entries = goal(max_bytes, get('reserved') + bytes), goal(max_entries, w + count)
   local claimed = 0
   for _, k in ipairs(call('ZRANGE', used, 0, WINDOW - 1)) do
     if claimed == SLICE or within(goal_bytes, goal_entries) then break end
@@ -286,7 +318,8 @@ local function make_room(bytes, count, kept)
   add('evicted', claimed)
   if not within(max_bytes, max_entries) then
     drop_dead_writers()
-    sum, w = call('HGET', head, 'bytes') + call('HGET', head, 'reserved'), call('HLEN', writers)
+    sum = get('bytes') + get('reserved')
+    if max_entries ~= 0 then w = call('HLEN', writers) end
   end
   if within(max_bytes, max_entries) then return true end
   if claimed == 0 then look_for_damage() end
@@ -313,8 +346,6 @@ local function release_from(first)
     if fence and is_known_garbage(k, fence) then doom(k) end
   end
 end
-
-local ops = {}
 
 function ops.open()
   if call('HGET', head, 'instance') == key then return answer(DONE) end
@@ -372,9 +403,9 @@ function ops.acquire()
   end
   local fits, bound = make_room(reserve, packed and 0 or 1)
   if not fits then return answer(FULL, text(bound)) end
-  leave(key, token)
-  local fence = math.max(now, call('HGET', head, 'fence') + 1)
-  call('HSET', head, 'fence', text(fence))
+  if queue then leave(key, token) end
+  local fence = math.max(now, get('fence') + 1)
+  add('fence', fence - get('fence'))
   add('reserved', reserve)
   call('HSET', writers, key, token .. pack('>I8I8I8', fence, reserve, now))
   return answer(GRANTED, text(fence), after_dead)
@@ -414,10 +445,11 @@ function ops.commit()
   drop_writer(key, writer)
   local limit = refuse_giant(made.size)
   if limit then return answer(TOO_LARGE, text(limit)) end
-  local packed = current(key)
-  if packed then
-    if mode == 'create' then return answer(EXISTS) end
-    claim(key, packed)
+  if present then
+    local over = is_over(key, entry_of(present))
+    if not over and mode == 'create' then return answer(EXISTS) end
+    claim(key, present)
+    if over then add('evicted', 1) end
   end
   made.created, made.expires, made.pinned = now, life_end(made.ttl), 0
   local stored = insert(key, made, now)
@@ -501,7 +533,7 @@ function ops.evict()
   local claimed = 0
   for _, k in ipairs(candidates) do
     if claimed == SLICE then break end
-    if choice == 'bytes' and tonumber(call('HGET', head, 'bytes')) <= number then break end
+    if choice == 'bytes' and get('bytes') <= number then break end
     if choice == 'used' and tonumber(call('ZSCORE', used, k)) >= number then break end
     if choice == 'all' or not has_reader(k) then
       claim(k)
@@ -591,14 +623,16 @@ function ops.alive()
   return answer(FLAGS, table.concat(flags))
 end
 
-ops['break'] = function()
+function ops.unlock()
   call('HDEL', places, key)
   return answer(drop_writer(key) and DONE or MISSING)
 end
 
-local BOUNDS = {'max_bytes', 'max_entries', 'max_entry_bytes', 'max_age', 'max_idle', 'min_free_bytes', 'low_mark'}
+local function bounds()
+  return {'max_bytes', 'max_entries', 'max_entry_bytes', 'max_age', 'max_idle', 'min_free_bytes', 'low_mark'}
+end
 local function set_bounds(first)
-  for i, field in ipairs(BOUNDS) do call('HSET', head, field, ARGV[first + i - 1]) end
+  for i, field in ipairs(bounds()) do call('HSET', head, field, ARGV[first + i - 1]) end
 end
 
 function ops.configure()
@@ -607,14 +641,12 @@ function ops.configure()
 end
 
 function ops.info()
-  local numbers = call('HMGET', head, unpack(BOUNDS))
-  numbers[8], numbers[9] = text(now), text(call('HLEN', entries))
-  local sums = call('HMGET', head, 'bytes', 'reserved', 'garbage')
-  for i = 1, 3 do numbers[9 + i] = sums[i] end
-  numbers[13], numbers[14], numbers[15] = text(call('HLEN', sessions)), text(call('HLEN', writers)), text(call('HLEN', pins))
-  local rest = call('HMGET', head, 'evicted', 'fence')
-  numbers[16], numbers[17] = rest[1], rest[2]
-  return answer(INFO, numbers)
+  local list = call('HMGET', head, unpack(bounds()))
+  list[8], list[9] = text(now), text(call('HLEN', entries))
+  for i, field in ipairs({'bytes', 'reserved', 'garbage'}) do list[9 + i] = text(get(field)) end
+  for i, hash in ipairs({sessions, writers, pins}) do list[12 + i] = text(call('HLEN', hash)) end
+  list[16], list[17] = text(get('evicted')), text(get('fence'))
+  return answer(INFO, list)
 end
 
 local function audit(mend)
@@ -661,11 +693,29 @@ local function audit(mend)
   for i = 1, #all, 2 do
     for _, record in ipairs(garbage_of(all[i])) do waste = waste + record.size end
   end
-  local kept = call('HMGET', head, 'bytes', 'reserved', 'garbage')
-  if mend then call('HSET', head, 'bytes', text(bytes), 'reserved', text(reserved), 'garbage', text(waste)) end
-  return {kept[1], text(bytes), kept[2], text(reserved), kept[3], text(waste), text(strays), text(dead)}
+  local found = {
+    text(get('bytes')), text(bytes), text(get('reserved')), text(reserved), text(get('garbage')), text(waste),
+    text(strays), text(dead),
+  }
+  if mend then
+    add('bytes', bytes - get('bytes'))
+    add('reserved', reserved - get('reserved'))
+    add('garbage', waste - get('garbage'))
+  end
+  return found
 end
-function ops.audit() return answer(AUDITED, audit(key == '1')) end
+-- If something was thrown away: as after a restart, the directory is gone through, and nobody judges its files before.
+local function after_damage(given)
+  if not no_entries and not no_order then return given end
+  local strays = tonumber(audit(true)[7])
+  if not no_entries and strays == 0 then return given end
+  call('HSET', head, 'instance', '')
+  return answer(CHANGED)
+end
+
+function ops.audit()
+  return answer(AUDITED, audit(key == '1'))
+end
 
 -- session, lease, new, owner, instance, (unused), wipe, bounds...
 function ops.rebuild()
@@ -687,7 +737,7 @@ end
 -- session, then triples of key, entry, used
 function ops.restore()
   if gate[2] ~= key then return answer(LEASE_LOST) end
-  local highest = tonumber(call('HGET', head, 'fence'))
+  local highest = get('fence')
   for i = 4, #ARGV, 3 do
     local k, e, at = ARGV[i], entry_of(ARGV[i + 1]), tonumber(ARGV[i + 2])
     highest = math.max(highest, e.fence)
@@ -703,7 +753,7 @@ function ops.restore()
       end
     end
   end
-  call('HSET', head, 'fence', text(highest))
+  add('fence', highest - get('fence'))
   return answer(DONE)
 end
 
@@ -713,16 +763,3 @@ function ops.finish()
   call('HSET', head, 'instance', ARGV[4])
   return answer(DONE)
 end
-
-local run = ops[op]
-if not run then return redis.error_reply('ERR redgrease file cache: unknown operation ' .. op) end
-local given = run()
-if no_entries or no_order then
-  local strays = tonumber(audit(true)[7])
-  if no_entries or strays > 0 then
-    -- As after a restart: the directory is gone through, and nobody judges its files before.
-    call('HSET', head, 'instance', '')
-    return answer(CHANGED)
-  end
-end
-return given

@@ -2,4 +2,5 @@
 
 pub(crate) mod journal;
 pub(crate) mod redis;
+pub(crate) mod script;
 pub(crate) mod wire;

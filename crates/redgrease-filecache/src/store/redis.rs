@@ -1,5 +1,6 @@
 //! An index in a server: connections, redirections, back-off.
 
+use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -7,10 +8,11 @@ use std::time::{Duration, Instant};
 use redgrease_core::cache::protocol::{Answer, Held, HeldKind, Op, Reply, Request, Token};
 use redgrease_core::cache::{Entry, Micros};
 use redis::{
-    Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind, Value,
+    Client, Cmd, ConnectionAddr, ConnectionInfo, ConnectionLike, ErrorKind, IntoConnectionInfo, RedisError,
+    ServerErrorKind, Value,
 };
 
-use super::wire;
+use super::{script, wire};
 use crate::edge::{Leases, Outage, Page};
 use crate::error::{Cause, Error, Result};
 use crate::options::{self, Options};
@@ -25,8 +27,9 @@ pub(crate) struct Server {
     info: Mutex<ConnectionInfo>,
     given: ConnectionInfo,
     keys: [String; 9],
+    /// Their number and themselves, as they are sent each time.
+    packed_keys: Vec<u8>,
     shown: String,
-    sha: String,
     connect_timeout: Duration,
     command_timeout: Duration,
     instance: AtomicU64,
@@ -39,6 +42,12 @@ pub(crate) struct Server {
 struct Breaker {
     failures: u32,
     open_until: Option<(Instant, Outage)>,
+}
+
+fn push_bulk(packed: &mut Vec<u8>, bytes: &[u8]) {
+    let _ = write!(packed, "${}\r\n", bytes.len());
+    packed.extend_from_slice(bytes);
+    packed.extend_from_slice(b"\r\n");
 }
 
 /// What to do with what the server said.
@@ -65,12 +74,16 @@ impl Server {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let prefix = options::prefix(&options.namespace)?;
+        let keys = wire::KEYS.map(|key| format!("{prefix}:{key}"));
+        let mut packed_keys = Vec::new();
+        push_bulk(&mut packed_keys, keys.len().to_string().as_bytes());
+        keys.iter().for_each(|key| push_bulk(&mut packed_keys, key.as_bytes()));
         Ok(Self {
             given: info.clone(),
             info: Mutex::new(info),
-            keys: wire::KEYS.map(|key| format!("{prefix}:{key}")),
+            keys,
+            packed_keys,
             shown: options.server().unwrap_or_default(),
-            sha: redis::Script::new(wire::SCRIPT).get_hash().to_owned(),
             connect_timeout: options.connect_timeout,
             command_timeout: options.command_timeout,
             instance: AtomicU64::new(0),
@@ -93,14 +106,25 @@ impl Server {
     }
 
     fn command(&self, load: bool, arguments: &[Vec<u8>]) -> Cmd {
-        let mut command = if load { redis::cmd("EVAL") } else { redis::cmd("EVALSHA") };
-        if load {
-            command.arg(wire::SCRIPT);
-        } else {
-            command.arg(&self.sha);
-        }
+        let script = script::of(&arguments[1]);
+        let mut command = redis::cmd(if load { "EVAL" } else { "EVALSHA" });
+        command.arg(if load { &script.body } else { &script.sha });
         command.arg(self.keys.len()).arg(&self.keys[..]).arg(arguments);
         command
+    }
+
+    /// The same as bytes, without the detour over a list.
+    fn packed_command(&self, load: bool, arguments: &[Vec<u8>]) -> Vec<u8> {
+        let script = script::of(&arguments[1]);
+        let (command, text) = if load { ("EVAL", &script.body) } else { ("EVALSHA", &script.sha) };
+        let length = arguments.iter().map(Vec::len).sum::<usize>() + arguments.len() * 16;
+        let mut packed = Vec::with_capacity(128 + text.len() + self.packed_keys.len() + length);
+        // Writing into memory cannot fail.
+        let _ = write!(packed, "*{}\r\n${}\r\n{command}\r\n", 3 + self.keys.len() + arguments.len(), command.len());
+        push_bulk(&mut packed, text.as_bytes());
+        packed.extend_from_slice(&self.packed_keys);
+        arguments.iter().for_each(|argument| push_bulk(&mut packed, argument));
+        packed
     }
 
     fn client(&self) -> Result<Client, Outage> {
@@ -348,7 +372,11 @@ impl Blocking {
                 }
             }
             self.server.round_trips.fetch_add(1, Ordering::Relaxed);
-            Ok(self.server.command(load, &arguments).query::<Value>(&mut line.connection)?)
+            let packed = self.server.packed_command(load, &arguments);
+            match line.connection.req_packed_command(&packed)? {
+                Value::ServerError(error) => Err(RedisError::from(error).into()),
+                value => Ok(value),
+            }
         })?;
         parse(value)
     }

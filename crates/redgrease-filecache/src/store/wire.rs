@@ -4,9 +4,6 @@ use redgrease_core::cache::protocol::{Answer, Audit, Bounds, Choice, Doomed, Inf
 use redgrease_core::cache::{Entry, Key};
 use redis::Value;
 
-/// The script that is the index.
-pub(crate) const SCRIPT: &str = include_str!("index.lua");
-
 /// The keys of a cache, behind its prefix.
 pub(crate) const KEYS: [&str; 9] =
     ["cache", "entries", "used", "ending", "writers", "places", "pins", "sessions", "garbage"];
@@ -70,7 +67,7 @@ pub(crate) fn arguments(cache: u64, op: &Op) -> Vec<Vec<u8>> {
             list.name("alive");
             sessions.iter().fold(&mut list, |list, session| list.session_id(*session))
         }
-        Op::Break { key } => list.name("break").bytes(key),
+        Op::Break { key } => list.name("unlock").bytes(key),
         Op::Configure { bounds } => list.name("configure").bounds(bounds),
         Op::Info => list.name("info"),
         Op::Audit { mend } => list.name("audit").flag(*mend),
@@ -157,7 +154,14 @@ impl Arguments {
 
 /// Reads an answer; `None`: it is not one.
 pub(crate) fn answer(value: Value) -> Option<Answer> {
-    let Value::Array(parts) = value else { return None };
+    let parts = match value {
+        // The most frequent answer is the shortest.
+        Value::BulkString(packed) => {
+            return Some(Answer { reply: Reply::Hit(Entry::unpack(&packed)?), doomed: Vec::new() });
+        }
+        Value::Array(parts) => parts,
+        _ => return None,
+    };
     let mut parts = parts.into_iter();
     let Value::Int(code) = parts.next()? else { return None };
     let mut doomed = Vec::new();

@@ -1,22 +1,23 @@
 //! The script in the server against the model in Rust: random operations, equal answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use redgrease_core::cache::protocol::{Bounds, Choice, Doomed, Mode, Op, Reason, Reply, Request, Session, Token};
 use redgrease_core::cache::{Answer, Entry, Index, Key};
 
 use super::server::TestServer;
-use crate::store::wire;
+use crate::store::{script, wire};
 
-/// The script, told the time instead of asking for it.
-fn script_with_given_time() -> redis::Script {
+/// The script of an operation, told the time instead of asking for it.
+fn script_with_given_time(operation: &[u8]) -> redis::Script {
+    let body = &script::of(operation).body;
     let asked = "local clock = call('TIME')\nlocal now = clock[1] * 1000000 + clock[2]";
-    assert!(wire::SCRIPT.contains(asked));
-    redis::Script::new(&wire::SCRIPT.replace(asked, "local now = tonumber(table.remove(ARGV))"))
+    assert!(body.contains(asked));
+    redis::Script::new(&body.replace(asked, "local now = tonumber(table.remove(ARGV))"))
 }
 
 struct Pair {
-    script: redis::Script,
+    scripts: HashMap<Vec<u8>, redis::Script>,
     connection: redis::Connection,
     prefix: String,
     model: Index,
@@ -27,11 +28,13 @@ struct Pair {
 impl Pair {
     fn ask(&mut self, request: Request) -> Answer {
         self.log.push(format!("{} {request:?}", self.now));
-        let mut invocation = self.script.prepare_invoke();
+        let arguments = wire::arguments(request.cache, &request.op);
+        let script = self.scripts.entry(arguments[1].clone()).or_insert_with(|| script_with_given_time(&arguments[1]));
+        let mut invocation = script.prepare_invoke();
         for key in wire::KEYS {
             invocation.key(format!("{}:{key}", self.prefix));
         }
-        for argument in wire::arguments(request.cache, &request.op) {
+        for argument in arguments {
             invocation.arg(argument);
         }
         let value = invocation.arg(self.now).invoke::<redis::Value>(&mut self.connection);
@@ -69,7 +72,7 @@ fn the_script_does_what_the_model_does() {
 fn one_round(server: &TestServer, seed: u64, steps: usize) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut pair = Pair {
-        script: script_with_given_time(),
+        scripts: HashMap::new(),
         connection: server.connection(),
         prefix: format!("{{{seed}}}"),
         model: Index::default(),
