@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redgrease import filecache
 from redgrease.filecache import (
     AsyncFileCache,
     CacheConfigError,
@@ -27,6 +29,7 @@ from redgrease.filecache import (
     UnavailableError,
 )
 
+from .caching import COMMAND
 from .servers import Server, ServerKind
 from .waiting import wait_until
 
@@ -400,6 +403,26 @@ def test_an_outage(fresh: Server, tmp_path: Path):
     degrading.close()
 
 
+def test_the_callers_own_exception_wins_over_an_outage(fresh: Server, tmp_path: Path):
+    where = {"directory": tmp_path / "cache", "url": url_of(fresh), "connect_timeout": 1, "command_timeout": 1}
+    cache = FileCache(**where)
+    cache.write("a", b"1")
+
+    def fails() -> bytes:
+        raise LookupError("mine")
+
+    published = cache.create("published")
+    with pytest.raises(ZeroDivisionError), cache.open("a"), cache.create("b"):
+        fresh.kill()
+        raise ZeroDivisionError
+    with pytest.raises(UnavailableError) as unreachable:
+        published.commit()
+    assert unreachable.value.key == b"published"
+    with pytest.raises(UnavailableError):
+        cache.get_or_create("c", fails)
+    cache.close()
+
+
 def test_a_server_that_does_not_answer(fresh: Server, tmp_path: Path):
     cache = FileCache(tmp_path / "cache", url_of(fresh), connect_timeout=0.5, command_timeout=0.5)
     cache.write("a", b"1")
@@ -455,6 +478,16 @@ def test_the_examples_of_the_guide(coordinator: Server, tmp_path: Path):
         client.flushdb()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE)
     assert (done.stdout, done.stderr) == ("".join(outputs), "")
+
+
+def test_the_codes_of_the_guide_are_those_of_the_command_and_of_the_exceptions():
+    rows = re.findall(r"^\| `([a-z-]+)` \| `(\w+)` \|.*?\| (\d+) \|", guide(), re.MULTILINE)
+    assert len(rows) == 13
+    listed = subprocess.run([COMMAND, "cache", "codes", "--json"], capture_output=True, check=True, timeout=DEADLINE)
+    statuses = {row["code"]: row["status"] for row in map(json.loads, listed.stdout.splitlines())}
+    for code, exception, status in rows:
+        assert statuses[code] == int(status)
+        assert getattr(filecache, exception).code == code
 
 
 def test_the_least_rights_of_the_guide_suffice(fresh: Server, tmp_path: Path):

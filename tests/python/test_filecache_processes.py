@@ -144,6 +144,45 @@ def test_errors_come_back_from_a_pool(cache):
     assert (missing.value.code, missing.value.key) == ("missing", b"nothing-here")
 
 
+# -- no more files
+
+
+def test_a_process_without_descriptors_left_loses_no_lease(cache):
+    cache.write("a", b"1")
+    code = """
+import os, resource
+cache = FileCache(sys.argv[1], lease=3600)
+with cache.open("a"):
+    pass
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+files = []
+try:
+    while True:
+        files.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+for use in (lambda: cache.open("a"), lambda: cache.read("a"), lambda: cache.write("b", b"x")):
+    try:
+        use()
+        print("no error")
+    except (CacheIOError, UnavailableError) as error:
+        print("Too many open files" in str(error))
+for file in files:
+    os.close(file)
+while cache.locks():
+    pass
+print(cache.read("a"), cache.exists("b"), flush=True)
+sys.stdin.readline()
+"""
+    with Program(code, cache.directory) as program:
+        for _ in range(3):
+            program.expect("True")
+        program.expect("b'1' False")
+        assert holders(cache) == []
+        program.tell()
+        program.end()
+
+
 # -- kill
 
 

@@ -44,7 +44,7 @@ class Stat:
     size: int
     #: When it was published, in seconds since 1970.
     created: float
-    #: When it was last read or touched; `None` when the index was not asked.
+    #: When it was last read or touched; `None` where that is not asked for: only `FileCache.entries` does.
     last_used: float | None
     #: When it ends; `None`: not by itself.
     expires: float | None
