@@ -49,7 +49,44 @@ struct World {
 
 enum Index {
     Server(Box<Asynchronous>),
-    File(Arc<Journal>, u64),
+    File(Ordered, u64),
+}
+
+/// Most requests that wait for the journal.
+const MAX_QUEUE: usize = 16 * 1024;
+
+/// A journal whose requests are carried out in the order in which they were made, also those whose future was dropped:
+/// what takes a lease back does not overtake what takes it.
+struct Ordered {
+    journal: Arc<Journal>,
+    requests: std::sync::mpsc::SyncSender<(Request, tokio::sync::oneshot::Sender<Result<Answer, Outage>>)>,
+}
+
+impl Ordered {
+    fn new(journal: Journal) -> std::io::Result<Self> {
+        let journal = Arc::new(journal);
+        let (requests, queue) = std::sync::mpsc::sync_channel::<(Request, tokio::sync::oneshot::Sender<_>)>(MAX_QUEUE);
+        let worker = Arc::clone(&journal);
+        std::thread::Builder::new().name("filecache-journal".to_owned()).spawn(move || {
+            for (request, answer) in queue {
+                // Who asked may be gone.
+                let _ = answer.send(worker.ask(&request));
+            }
+        })?;
+        Ok(Self { journal, requests })
+    }
+
+    async fn ask(&self, request: Request) -> Result<Answer, Outage> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let ended = || Outage::Unavailable("the journal's thread has ended".to_owned());
+        self.requests.try_send((request, answer)).map_err(|refused| match refused {
+            std::sync::mpsc::TrySendError::Full(_) => {
+                Outage::Unavailable(format!("{MAX_QUEUE} requests wait for the journal already"))
+            }
+            std::sync::mpsc::TrySendError::Disconnected(_) => ended(),
+        })?;
+        answered.await.unwrap_or_else(|_| Err(ended()))
+    }
 }
 
 /// Runs something that blocks where that disturbs nobody.
@@ -70,10 +107,7 @@ impl Edge for World {
     async fn ask(&self, request: Request) -> Result<Answer, Outage> {
         match &self.index {
             Index::Server(server) => server.ask(&request).await,
-            Index::File(journal, _) => {
-                let journal = Arc::clone(journal);
-                aside(move || journal.ask(&request)).await
-            }
+            Index::File(journal, _) => journal.ask(request).await,
         }
     }
 
@@ -81,7 +115,7 @@ impl Edge for World {
         match &self.index {
             Index::Server(server) => server.page(cursor, count).await,
             Index::File(journal, _) => {
-                let journal = Arc::clone(journal);
+                let journal = Arc::clone(&journal.journal);
                 aside(move || journal.page(cursor, count)).await
             }
         }
@@ -91,7 +125,7 @@ impl Edge for World {
         match &self.index {
             Index::Server(server) => server.leases().await,
             Index::File(journal, _) => {
-                let journal = Arc::clone(journal);
+                let journal = Arc::clone(&journal.journal);
                 aside(move || journal.leases()).await
             }
         }
@@ -148,8 +182,9 @@ impl FileCache {
                 (Index::Server(Box::new(server)), Some(Wake::new(&options)))
             }
             None => {
-                let journal = Journal::open(Arc::clone(&directory)).map_err(|error| Error::io("open", None, error))?;
-                (Index::File(Arc::new(journal), Journal::instance()), None)
+                let journal = Journal::open(Arc::clone(&directory)).and_then(Ordered::new);
+                let journal = journal.map_err(|error| Error::io("open", None, error))?;
+                (Index::File(journal, Journal::instance()), None)
             }
         };
         let world = World { directory, index, began: Instant::now(), wake };
@@ -375,6 +410,7 @@ impl FileCache {
     /// # Errors
     /// As there.
     pub async fn evict(&self, what: &Evict) -> Result<Evicted> {
+        self.inner.engine.do_chores().await;
         self.inner.engine.evict(Doing::all("evict"), what).await
     }
 

@@ -625,7 +625,11 @@ impl FileCache {
     /// Those of the index.
     pub fn evict(&self, what: &Evict) -> Result<Evicted> {
         let inner = if what.dry_run { self.inner()? } else { self.writable("evict", None)? };
-        block_on(inner.engine.evict(Doing::all("evict"), what))
+        block_on(async {
+            // Leases that were given back just now do not protect any more.
+            inner.engine.do_chores().await;
+            inner.engine.evict(Doing::all("evict"), what).await
+        })
     }
 
     /// Takes everything out, pinned or not; how many entries there were.

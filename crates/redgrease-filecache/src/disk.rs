@@ -12,10 +12,11 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redgrease_core::cache::name::SIDECAR;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RawMode, ResolveFlags};
+use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, RawMode, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,8 @@ pub(crate) struct Marker {
 pub struct Directory {
     path: PathBuf,
     root: OwnedFd,
+    /// `temporary/`, once it is there.
+    temporary: OnceLock<OwnedFd>,
     durability: Durability,
     file_mode: Mode,
     directory_mode: Mode,
@@ -87,6 +90,7 @@ impl Directory {
         let directory = Self {
             path: path.canonicalize()?,
             root,
+            temporary: OnceLock::new(),
             durability,
             file_mode: Mode::from_raw_mode(file_mode as RawMode),
             directory_mode,
@@ -201,6 +205,28 @@ impl Directory {
 
     fn open_directory(&self, name: &str) -> io::Result<OwnedFd> {
         self.open_beneath(name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())
+    }
+
+    fn temporary(&self) -> io::Result<&OwnedFd> {
+        if self.temporary.get().is_none() {
+            let _ = self.temporary.set(self.open_directory(TEMPORARY)?);
+        }
+        Ok(self.temporary.get().expect("set just now"))
+    }
+
+    /// Whether this user may change what is here; an error that says what to do if not.
+    pub(crate) fn check_writable(&self) -> io::Result<()> {
+        for name in [".", FILES, TEMPORARY] {
+            match rustix::fs::accessat(&self.root, name, Access::WRITE_OK, AtFlags::EACCESS) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(Errno::ACCESS | Errno::ROFS | Errno::PERM) => {
+                    let message = format!("{name} cannot be written to by this user; open the cache read-only");
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 
     fn open_beneath(&self, name: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
@@ -411,7 +437,7 @@ impl Disk for Directory {
             }
             target => target?,
         };
-        match rustix::fs::renameat(self.open_directory(TEMPORARY)?, temporary, &target, name) {
+        match rustix::fs::renameat(self.temporary()?, temporary, &target, name) {
             Ok(()) => {}
             // A network's file system may have done it and say, asked again, that it cannot. The name is ours alone.
             Err(Errno::NOENT | Errno::EXIST)

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use redgrease_core::cache::protocol::{Bounds, Mode, Op, Reply, Request};
 
 use crate::disk::{Contents, Directory, FORMAT, Marker};
-use crate::edge::Edge;
+use crate::edge::{Edge, Outage};
 use crate::engine::{Doing, Engine, Rules};
 use crate::error::{Cause, Error, Result};
 use crate::options::{Limits, Options, Put};
@@ -42,6 +42,9 @@ pub(crate) fn prepare(options: &Options) -> Result<Prepared> {
     let directory =
         Directory::open(&options.directory, durability, options.file_mode, options.directory_mode, read_only)
             .map_err(open)?;
+    if !read_only {
+        directory.check_writable().map_err(open)?;
+    }
     let coordinator = options.server();
     let mut flat = Vec::new();
     let contents = directory.contents().map_err(open)?;
@@ -49,8 +52,8 @@ pub(crate) fn prepare(options: &Options) -> Result<Prepared> {
     if is_new && read_only {
         return Err(bad(format!("{shown} holds no cache, and a read-only one cannot be made")));
     }
-    if is_new && !options.adopt {
-        refuse_predecessors(options)?;
+    if is_new {
+        meet_server(options)?;
     }
     let mut marker = match contents {
         Contents::Cache(marker) => marker,
@@ -118,11 +121,25 @@ fn random() -> Result<u64> {
     getrandom::u64().map_err(|error| Error::io("open", None, std::io::Error::other(error.to_string())))
 }
 
-/// A namespace of the proof of concept is not used by accident.
-fn refuse_predecessors(options: &Options) -> Result<()> {
+/// Before a directory is bound to a server: it has to be there, and its namespace not that of the proof of concept by
+/// accident.
+fn meet_server(options: &Options) -> Result<()> {
     let Some(url) = &options.url else { return Ok(()) };
-    let blocking = Blocking::new(Server::new(url, options)?);
-    if let Some(key) = blocking.first_predecessor(&options.namespace) {
+    let server = Blocking::new(Server::new(url, options)?);
+    server.pipe(redis::pipe().cmd("PING")).map_err(|outage| {
+        Error::new(
+            "open",
+            None,
+            match outage {
+                Outage::Denied(message) => Cause::Denied(message),
+                Outage::Unavailable(message) | Outage::Refused(message) => Cause::Unavailable(message),
+            },
+        )
+    })?;
+    if options.adopt {
+        return Ok(());
+    }
+    if let Some(key) = server.first_predecessor(&options.namespace) {
         return Err(bad(format!(
             "the namespace {} of this server is in use by another kind of cache (key {key}); choose another one, or take \
              it over with adopt",

@@ -95,6 +95,10 @@ impl Journal {
             if Index::is_silent(&request.op) {
                 return Ok(state.index.apply(now, request));
             }
+            if self.directory.is_read_only() {
+                // What would be answered, without it being done.
+                return Ok(state.index.clone().apply(now, request));
+            }
             state.append(now, request)?;
             let answer = state.index.apply(now, request);
             state.last = now;
