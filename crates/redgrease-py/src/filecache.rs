@@ -1,461 +1,42 @@
 //! The file cache's face to Python: arguments in, plain values and exceptions out.
 //!
+//! # Layout
+//! - this file: the cache, its handles and writers for callers that wait;
+//! - [`aio`]: the same for coroutines;
+//! - [`arguments`], [`results`], [`exceptions`]: what crosses the border.
+//!
 //! Neighbours: [`redgrease_filecache`] does the work; the package `redgrease.filecache` gives these classes their documented
 //! names and is the only caller. Python's lock is given back while anything of the cache runs, and no lock of this file is
 //! held while Python's is waited for.
 
-use std::borrow::Cow;
+mod aio;
+mod arguments;
+mod exceptions;
+mod results;
+
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString, PyTuple};
-use redgrease_filecache::{
-    Begun, Check, Code, Cursor, Depth, Durability, Error, Evict, Evicted, FileCache, Finding, Handle, Info, Level,
-    Limits, Lock, Maintained, OnOutage, Options, Outcome, Put, Stat, Stats, Verification, Writer,
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use redgrease_filecache::{Begun, Cursor, Error, FileCache, Handle, Limits, Outcome, Stat, Writer};
+
+use self::arguments::{DEPTHS, evict_of, key_of, limits_of, optional_seconds, options_of, put_of, seconds, word};
+use self::exceptions::{check_process, closed, raise, raise_io};
+use self::results::{
+    EvictedTuple, PageTuple, evicted_tuple, findings_list, info_dict, locks_list, maintained_dict, page_tuple,
+    path_text, stat_tuple, stats_dict, verification_dict,
 };
-
 use crate::transport::lock;
-
-mod aio;
 
 /// Bytes that a writer gathers before it gives them to the cache.
 const GATHER_BYTES: usize = 128 << 10;
-
-// -------------------------------------------------------------------------------------------------------------
-// Exceptions
-// -------------------------------------------------------------------------------------------------------------
-
-/// `redgrease.filecache.errors._of`.
-static EXCEPTION_OF: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-
-/// The exception for a code.
-fn exception(
-    py: Python<'_>,
-    code: &str,
-    message: &str,
-    operation: &str,
-    key: Option<&[u8]>,
-    errno: Option<i32>,
-) -> PyErr {
-    let made = EXCEPTION_OF
-        .get_or_try_init(py, || -> PyResult<_> {
-            Ok(py.import("redgrease.filecache.errors")?.getattr("_of")?.unbind())
-        })
-        .and_then(|of| of.bind(py).call1((code, message, operation, key.map(|key| PyBytes::new(py, key)), errno)));
-    made.map_or_else(|error| error, PyErr::from_value)
-}
-
-/// Python's names of what the crate calls differently.
-fn python_name(operation: &str) -> &str {
-    match operation {
-        "open_read" => "open",
-        "open_write" | "open_replace" => "create",
-        "begin" => "get_or_create",
-        other => other,
-    }
-}
-
-fn raise(py: Python<'_>, error: &Error) -> PyErr {
-    let operation = python_name(error.operation());
-    let text = error.to_string();
-    let message =
-        text.strip_prefix(error.operation()).map_or(Cow::Borrowed(&*text), |rest| format!("{operation}{rest}").into());
-    let errno = std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<io::Error>())
-        .and_then(io::Error::raw_os_error);
-    exception(py, error.code().as_str(), &message, operation, error.key(), errno)
-}
-
-/// What reading or writing failed with.
-fn raise_io(py: Python<'_>, operation: &str, key: &[u8], error: io::Error) -> PyErr {
-    match error.downcast::<Error>() {
-        Ok(error) => raise(py, &error),
-        Err(error) => {
-            let code = match error.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Code::NoSpace,
-                io::ErrorKind::PermissionDenied => Code::Denied,
-                _ => Code::Io,
-            };
-            let message = format!("{operation} {:?}: {error}", String::from_utf8_lossy(key));
-            exception(py, code.as_str(), &message, operation, Some(key), error.raw_os_error())
-        }
-    }
-}
-
-fn bad_config(py: Python<'_>, message: &str) -> PyErr {
-    exception(py, Code::BadConfig.as_str(), message, "", None, None)
-}
-
-// -------------------------------------------------------------------------------------------------------------
-// Arguments
-// -------------------------------------------------------------------------------------------------------------
-
-fn kind_of(value: &Bound<'_, PyAny>) -> String {
-    value.get_type().qualname().map_or_else(|_| "that".to_owned(), |name| name.to_string())
-}
-
-/// A key's bytes.
-fn key_of(operation: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-    let py = value.py();
-    if let Ok(text) = value.cast::<PyString>() {
-        return match text.to_cow() {
-            Ok(text) => Ok(text.as_bytes().to_vec()),
-            Err(_) => {
-                let message = format!(
-                    "{operation} {}: not a key: the text has no UTF-8 form (it holds half of a surrogate pair); give bytes, for instance os.fsencode(name)",
-                    text.repr()?.to_string_lossy()
-                );
-                Err(exception(py, Code::BadKey.as_str(), &message, operation, None, None))
-            }
-        };
-    }
-    if let Ok(bytes) = value.cast::<PyBytes>() {
-        return Ok(bytes.as_bytes().to_vec());
-    }
-    let mend =
-        if value.hasattr(intern!(py, "__fspath__"))? { ": give str(path) if that is to name the entry" } else { "" };
-    Err(PyTypeError::new_err(format!("a key is str or bytes, not {}{mend}", kind_of(value))))
-}
-
-/// A duration: seconds or a `timedelta`.
-fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
-    let py = value.py();
-    let number = if value.is_instance_of::<PyBool>() { None } else { value.extract::<f64>().ok() };
-    let number = match number {
-        Some(number) => number,
-        None => value.getattr(intern!(py, "total_seconds")).and_then(|total| total.call0()?.extract::<f64>()).map_err(
-            |_| PyTypeError::new_err(format!("{name} is a number of seconds or a timedelta, not {}", kind_of(value))),
-        )?,
-    };
-    Duration::try_from_secs_f64(number).map_err(|_| {
-        bad_config(py, &format!("{name} of {number} seconds; it is a finite number of seconds, 0 or more"))
-    })
-}
-
-fn optional_seconds(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Duration>> {
-    value.map(|value| seconds(name, value)).transpose()
-}
-
-/// A number of bytes or entries.
-fn count(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
-    if value.is_instance_of::<PyBool>() || !value.hasattr(intern!(value.py(), "__index__"))? {
-        return Err(PyTypeError::new_err(format!("{name} is an int, not {}", kind_of(value))));
-    }
-    value.extract().map_err(|_| {
-        let shown = value.repr().map_or_else(|_| String::new(), |text| text.to_string());
-        bad_config(value.py(), &format!("{name} of {shown}; it is 0 or more, and less than 2^64"))
-    })
-}
-
-fn optional_count(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<u64>> {
-    value.map(|value| count(name, value)).transpose()
-}
-
-fn text(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
-    let text = value
-        .cast::<PyString>()
-        .map_err(|_| PyTypeError::new_err(format!("{name} is a str, not {}", kind_of(value))))?;
-    text.extract().map_err(|_| PyValueError::new_err(format!("{name} has no UTF-8 form")))
-}
-
-fn truth(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
-    value.extract().map_err(|_| PyTypeError::new_err(format!("{name} is a bool, not {}", kind_of(value))))
-}
-
-/// One of several words.
-fn word<T: Copy>(name: &str, value: &Bound<'_, PyAny>, words: &[(&str, T)]) -> PyResult<T> {
-    let given = text(name, value)?;
-    words.iter().find(|(word, _)| *word == given).map(|(_, meaning)| *meaning).ok_or_else(|| {
-        let known: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
-        bad_config(value.py(), &format!("{name} of {given:?}; it is one of {}", known.join(", ")))
-    })
-}
-
-const DEPTHS: &[(&str, Depth)] = &[("index", Depth::Index), ("sizes", Depth::Sizes), ("digests", Depth::Digests)];
-const DURABILITIES: &[(&str, Durability)] =
-    &[("none", Durability::None), ("file", Durability::File), ("full", Durability::Full)];
-const CHECKS: &[(&str, Check)] = &[("always", Check::Always), ("sampled", Check::Sampled), ("never", Check::Never)];
-const OUTAGES: &[(&str, OnOutage)] = &[("fail", OnOutage::Fail), ("degrade", OnOutage::Degrade)];
-
-/// What is said about new content.
-fn put_of(
-    timeout: &Bound<'_, PyAny>,
-    ttl: Option<&Bound<'_, PyAny>>,
-    size: Option<&Bound<'_, PyAny>>,
-    content_type: Option<&Bound<'_, PyAny>>,
-    user: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Put> {
-    let mut put = Put {
-        timeout: seconds("timeout", timeout)?,
-        ttl: optional_seconds("ttl", ttl)?,
-        size: optional_count("size", size)?,
-        content_type: content_type.map(|value| text("content_type", value)).transpose()?,
-        user: BTreeMap::new(),
-    };
-    if let Some(user) = user {
-        let not_a_mapping = |_| PyTypeError::new_err(format!("user maps str to str; it is not a {}", kind_of(user)));
-        let mut pairs = BTreeMap::new();
-        for pair in user.call_method0(intern!(user.py(), "items")).map_err(not_a_mapping)?.try_iter()? {
-            let (name, value) = pair?.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
-            pairs.insert(text("a name in user", &name)?, text("a value in user", &value)?);
-        }
-        put.user = pairs;
-    }
-    Ok(put)
-}
-
-/// Sets bounds by their names; whether there were any.
-fn limits_of(limits: &mut Limits, values: &Bound<'_, PyDict>) -> PyResult<bool> {
-    let mut any = false;
-    let mut get = |name: &str| -> PyResult<Option<Bound<'_, PyAny>>> {
-        let value = values.get_item(name)?.filter(|value| !value.is_none());
-        any |= value.is_some();
-        Ok(value)
-    };
-    for (name, place) in [
-        ("max_bytes", &mut limits.max_bytes),
-        ("max_entries", &mut limits.max_entries),
-        ("max_entry_bytes", &mut limits.max_entry_bytes),
-        ("min_free_bytes", &mut limits.min_free_bytes),
-    ] {
-        if let Some(value) = get(name)? {
-            *place = count(name, &value)?;
-        }
-    }
-    for (name, place) in [("max_age", &mut limits.max_age), ("max_idle", &mut limits.max_idle)] {
-        if let Some(value) = get(name)? {
-            *place = seconds(name, &value)?;
-        }
-    }
-    if let Some(value) = get("low_mark")? {
-        limits.low_mark = value
-            .extract()
-            .map_err(|_| PyTypeError::new_err(format!("low_mark is a float, not {}", kind_of(&value))))?;
-    }
-    Ok(any)
-}
-
-fn options_of(values: &Bound<'_, PyDict>) -> PyResult<Options> {
-    let get = |name: &str| -> PyResult<Bound<'_, PyAny>> {
-        values.get_item(name)?.ok_or_else(|| PyRuntimeError::new_err(format!("option {name} is missing")))
-    };
-    let directory: Vec<u8> = get("directory")?.extract()?;
-    let mut options = Options::new(path_of(directory));
-    let url = get("url")?;
-    options.url = if url.is_none() { None } else { Some(text("url", &url)?) };
-    options.namespace = text("namespace", &get("namespace")?)?;
-    options.lease = seconds("lease", &get("lease")?)?;
-    let mut limits = Limits::default();
-    options.limits = limits_of(&mut limits, values)?.then_some(limits);
-    options.durability = word("durability", &get("durability")?, DURABILITIES)?;
-    options.check = word("check", &get("check")?, CHECKS)?;
-    options.file_mode = mode("file_mode", &get("file_mode")?)?;
-    options.directory_mode = mode("directory_mode", &get("directory_mode")?)?;
-    options.connect_timeout = seconds("connect_timeout", &get("connect_timeout")?)?;
-    options.command_timeout = seconds("command_timeout", &get("command_timeout")?)?;
-    options.on_outage = word("on_outage", &get("on_outage")?, OUTAGES)?;
-    options.adopt = truth("adopt", &get("adopt")?)?;
-    options.read_only = truth("read_only", &get("read_only")?)?;
-    let maintenance = get("maintenance")?;
-    options.maintenance = if maintenance.is_none() { None } else { Some(seconds("maintenance", &maintenance)?) };
-    Ok(options)
-}
-
-fn path_of(bytes: Vec<u8>) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
-}
-
-fn mode(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u32> {
-    let bits = count(name, value)?;
-    u32::try_from(bits).ok().filter(|bits| *bits <= 0o7777).ok_or_else(|| {
-        bad_config(value.py(), &format!("{name} of 0o{bits:o}; permissions are 0o0 to 0o7777, for instance 0o640"))
-    })
-}
-
-// -------------------------------------------------------------------------------------------------------------
-// Results
-// -------------------------------------------------------------------------------------------------------------
-
-fn timestamp(time: SystemTime) -> f64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
-}
-
-/// The fields of `redgrease.filecache.Stat`, in its order.
-fn stat_tuple<'py>(py: Python<'py>, stat: &Stat) -> PyResult<Bound<'py, PyTuple>> {
-    let user = PyDict::new(py);
-    for (name, value) in &stat.user {
-        user.set_item(name, value)?;
-    }
-    (
-        PyBytes::new(py, &stat.key),
-        stat.fence,
-        stat.size,
-        timestamp(stat.created),
-        stat.last_used.map(timestamp),
-        stat.expires.map(timestamp),
-        stat.pinned,
-        PyBytes::new(py, &stat.digest),
-        stat.content_type.as_deref(),
-        user,
-    )
-        .into_pyobject(py)
-}
-
-fn limits_dict<'py>(py: Python<'py>, limits: &Limits) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    dict.set_item("max_bytes", limits.max_bytes)?;
-    dict.set_item("max_entries", limits.max_entries)?;
-    dict.set_item("max_entry_bytes", limits.max_entry_bytes)?;
-    dict.set_item("min_free_bytes", limits.min_free_bytes)?;
-    dict.set_item("max_age", limits.max_age.as_secs_f64())?;
-    dict.set_item("max_idle", limits.max_idle.as_secs_f64())?;
-    dict.set_item("low_mark", limits.low_mark)?;
-    Ok(dict)
-}
-
-fn path_text<'py>(py: Python<'py>, path: &Path) -> PyResult<Bound<'py, PyString>> {
-    path.as_os_str().into_pyobject(py).map_err(PyErr::from)
-}
-
-type PageTuple<'py> = (Vec<Bound<'py, PyTuple>>, Option<FileCacheCursor>);
-
-fn page_tuple<'py>(py: Python<'py>, page: (Vec<Stat>, Option<Cursor>)) -> PyResult<PageTuple<'py>> {
-    let stats = page.0.iter().map(|stat| stat_tuple(py, stat)).collect::<PyResult<_>>()?;
-    Ok((stats, page.1.map(FileCacheCursor)))
-}
-
-fn info_dict<'py>(py: Python<'py>, info: &Info) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    dict.set_item("id", format!("{:016x}", info.id))?;
-    dict.set_item("namespace", &info.namespace)?;
-    dict.set_item("entries", info.entries)?;
-    dict.set_item("bytes", info.bytes)?;
-    dict.set_item("reserved_bytes", info.reserved_bytes)?;
-    dict.set_item("garbage_bytes", info.garbage_bytes)?;
-    dict.set_item("free_bytes", info.free_bytes)?;
-    dict.set_item("limits", limits_dict(py, &info.limits)?)?;
-    dict.set_item("sessions", info.sessions)?;
-    dict.set_item("writers", info.writers)?;
-    dict.set_item("readers", info.readers)?;
-    dict.set_item("evicted", info.evicted)?;
-    Ok(dict)
-}
-
-fn stats_dict(py: Python<'_>, stats: Stats) -> PyResult<Bound<'_, PyDict>> {
-    let dict = PyDict::new(py);
-    for (name, number) in [
-        ("hits", stats.hits),
-        ("misses", stats.misses),
-        ("waits", stats.waits),
-        ("creates", stats.creates),
-        ("busy", stats.busy),
-        ("timeouts", stats.timeouts),
-        ("unlinked", stats.unlinked),
-        ("bytes_read", stats.bytes_read),
-        ("bytes_written", stats.bytes_written),
-        ("lease_losses", stats.lease_losses),
-        ("corrupt", stats.corrupt),
-        ("rebuilds", stats.rebuilds),
-        ("index_errors", stats.index_errors),
-        ("round_trips", stats.round_trips),
-    ] {
-        dict.set_item(name, number)?;
-    }
-    Ok(dict)
-}
-
-fn locks_list<'py>(py: Python<'py>, locks: &[Lock]) -> PyResult<Vec<Bound<'py, PyDict>>> {
-    let dict_of = |lock: &Lock| {
-        let dict = PyDict::new(py);
-        dict.set_item("key", PyBytes::new(py, &lock.key))?;
-        dict.set_item("kind", lock.kind.as_str())?;
-        dict.set_item("owner", &lock.owner)?;
-        dict.set_item("age", lock.age.map(|age| age.as_secs_f64()))?;
-        dict.set_item("left", lock.left.as_secs_f64())?;
-        dict.set_item("fence", lock.fence)?;
-        Ok(dict)
-    };
-    locks.iter().map(dict_of).collect()
-}
-
-/// What to evict; refuses to choose everything by saying nothing.
-fn evict_of(
-    py: Python<'_>,
-    to_bytes: Option<&Bound<'_, PyAny>>,
-    older_than: Option<&Bound<'_, PyAny>>,
-    idle_for: Option<&Bound<'_, PyAny>>,
-    prefix: Option<&Bound<'_, PyAny>>,
-    dry_run: bool,
-) -> PyResult<Evict> {
-    let what = Evict {
-        to_bytes: optional_count("to_bytes", to_bytes)?,
-        older_than: optional_seconds("older_than", older_than)?,
-        idle_for: optional_seconds("idle_for", idle_for)?,
-        prefix: prefix.map(|prefix| key_of("evict", prefix)).transpose()?,
-        dry_run,
-    };
-    if what == (Evict { dry_run, ..Evict::default() }) {
-        let mend = "evict: nothing is chosen; give to_bytes, older_than, idle_for or prefix, or call clear()";
-        return Err(bad_config(py, mend));
-    }
-    Ok(what)
-}
-
-type EvictedTuple<'py> = (u64, u64, Vec<Bound<'py, PyBytes>>);
-
-fn evicted_tuple<'py>(py: Python<'py>, evicted: &Evicted) -> EvictedTuple<'py> {
-    (evicted.entries, evicted.bytes, evicted.keys.iter().map(|key| PyBytes::new(py, key)).collect())
-}
-
-fn maintained_dict(py: Python<'_>, done: Maintained) -> PyResult<Bound<'_, PyDict>> {
-    let dict = PyDict::new(py);
-    dict.set_item("unlinked", done.unlinked)?;
-    dict.set_item("orphans", done.orphans)?;
-    dict.set_item("temporaries", done.temporaries)?;
-    Ok(dict)
-}
-
-fn verification_dict<'py>(py: Python<'py>, found: &Verification) -> PyResult<Bound<'py, PyDict>> {
-    let problems: Vec<_> = found
-        .problems
-        .iter()
-        .map(|problem| (problem.kind.as_str(), &problem.name, &problem.message, problem.mended))
-        .collect();
-    let dict = PyDict::new(py);
-    dict.set_item("entries", found.entries)?;
-    dict.set_item("files", found.files)?;
-    dict.set_item("bytes", found.bytes)?;
-    dict.set_item("problems", problems)?;
-    Ok(dict)
-}
-
-fn findings_list<'py>(py: Python<'py>, findings: &[Finding]) -> PyResult<Bound<'py, PyList>> {
-    let tuple_of = |finding: &Finding| {
-        let level = match finding.level {
-            Level::Ok => "ok",
-            Level::Warning => "warning",
-            Level::Error => "error",
-        };
-        (level, finding.name, finding.message.clone())
-    };
-    PyList::new(py, findings.iter().map(tuple_of))
-}
-
-// -------------------------------------------------------------------------------------------------------------
-// Waiting
-// -------------------------------------------------------------------------------------------------------------
 
 thread_local! {
     /// Whether this thread waits and is the one that gets signals.
@@ -483,10 +64,6 @@ fn gets_signals(py: Python<'_>) -> PyResult<bool> {
     let main = threading.call_method0(intern!(py, "main_thread"))?.getattr(intern!(py, "ident"))?;
     main.eq(threading.call_method0(intern!(py, "get_ident"))?)
 }
-
-// -------------------------------------------------------------------------------------------------------------
-// Classes
-// -------------------------------------------------------------------------------------------------------------
 
 /// An opened cache.
 #[pyclass(frozen, module = "redgrease._native")]
@@ -861,22 +438,6 @@ impl FileCacheHandle {
     fn close(&self, py: Python<'_>) {
         py.detach(|| drop(lock(&self.handle).take()));
     }
-}
-
-/// Refuses what only the process that began to write may do.
-fn check_process(py: Python<'_>, operation: &str, key: &[u8], process: u32) -> PyResult<()> {
-    if process == std::process::id() {
-        return Ok(());
-    }
-    let name = String::from_utf8_lossy(key);
-    let message = format!(
-        "{operation} {name:?}: the writer is that of process {process}, which forked this one; create another here"
-    );
-    Err(exception(py, Code::LeaseLost.as_str(), &message, operation, Some(key), None))
-}
-
-fn closed(key: &[u8]) -> PyErr {
-    PyValueError::new_err(format!("the writer of {:?} is closed", String::from_utf8_lossy(key)))
 }
 
 /// An entry that is being made.

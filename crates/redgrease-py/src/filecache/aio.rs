@@ -14,11 +14,13 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell;
 use tokio::task::AbortHandle;
 
-use super::{
-    DEPTHS, FileCacheCursor, FileCacheHandle, check_process, closed, evict_of, evicted_tuple, findings_list, info_dict,
-    key_of, limits_of, locks_list, maintained_dict, optional_seconds, options_of, page_tuple, put_of, raise, seconds,
-    stat_tuple, stats_dict, verification_dict, word,
+use super::arguments::{DEPTHS, evict_of, key_of, limits_of, optional_seconds, options_of, put_of, seconds, word};
+use super::exceptions::{check_process, closed, raise};
+use super::results::{
+    evicted_tuple, findings_list, info_dict, locks_list, maintained_dict, page_tuple, stat_tuple, stats_dict,
+    verification_dict,
 };
+use super::{FileCacheCursor, FileCacheHandle};
 use crate::transport::lock;
 
 /// Threads that drive operations; what blocks on the disk has threads of its own.
