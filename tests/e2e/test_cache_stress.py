@@ -310,6 +310,22 @@ def test_ctrl_c_gives_a_report_of_what_was_done(stress: Stress) -> None:
     assert ", interrupted" in output and "=== Invariants ===" in output
 
 
+def test_ctrl_c_during_the_checks_ends_at_once(stress: Stress, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    process = stress.start("--duration", 0.2, "--processes", 2, "--before-checks", f"echo > {fifo}")
+    assert process.stdout is not None
+    heading = next(line for line in process.stdout if line.startswith("=== Latency"))
+    assert heading, "the work is done; the checks wait until somebody reads what the hook writes"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(SLACK_S) == 130
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert "Invariants" not in process.communicate(timeout=SLACK_S)[0]
+    finally:
+        os.close(reader)
+
+
 def test_workers_do_not_outlive_their_parent(stress: Stress) -> None:
     process = stress.start("--duration", 60, "--processes", 3)
     pids = wait_until(lambda: workers_of(process.pid), "three workers", until=lambda pids: len(pids) == 3)

@@ -25,6 +25,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -232,12 +233,14 @@ struct Stage<'a> {
     stop_for: Duration,
     /// Workers whose unasked end was told.
     told: Vec<u32>,
+    /// Tells those who listen for Ctrl-C.
+    is_done: Arc<AtomicBool>,
 }
 
 impl<'a> Stage<'a> {
     fn set(args: &'a Stress, words: Vec<OsString>, seed: u64, folder: &Folder, cache: &'a FileCache) -> Result<Self> {
         let crew = Crew::start(args, words, seed, folder.path.clone())?;
-        end_on_signal(&crew, folder.path.clone())?;
+        let is_done = end_on_signal(&crew, folder.path.clone())?;
         let lease = cache.options().lease;
         Ok(Self {
             args,
@@ -250,6 +253,7 @@ impl<'a> Stage<'a> {
             stopped: 0,
             stop_for: args.stop_for.unwrap_or_else(|| lease.mul_f64(STOP_LEASES)),
             told: Vec::new(),
+            is_done,
         })
     }
 
@@ -267,6 +271,7 @@ impl<'a> Stage<'a> {
         let elapsed = began.elapsed();
         self.line.set("waiting for the workers");
         self.crew.stop();
+        self.is_done.store(true, Ordering::Relaxed);
         self.tell_missing();
         self.line.wipe();
         let peak_bytes = watcher.seen().peak_bytes;
@@ -344,13 +349,16 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Ends the run in good order on the first Ctrl-C, and at once on the second.
-fn end_on_signal(crew: &Crew, folder: PathBuf) -> Result<()> {
+/// Ends the work in good order on the first Ctrl-C, and everything at once on the second, or on the first after the work.
+/// What is returned says that the work is done.
+fn end_on_signal(crew: &Crew, folder: PathBuf) -> Result<Arc<AtomicBool>> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals cannot be caught")?;
     let events = crew.sender();
+    let is_done = Arc::new(AtomicBool::new(false));
+    let work_is_done = is_done.clone();
     std::thread::spawn(move || {
-        for (count, _signal) in signals.forever().enumerate() {
-            if count > 0 {
+        for _signal in signals.forever() {
+            if work_is_done.swap(true, Ordering::Relaxed) {
                 // The workers end with us.
                 let _left_behind = fs::remove_dir_all(&folder);
                 std::process::exit(i32::from(INTERRUPTED));
@@ -358,7 +366,7 @@ fn end_on_signal(crew: &Crew, folder: PathBuf) -> Result<()> {
             let _run_is_over = events.send(Event::Signal);
         }
     });
-    Ok(())
+    Ok(is_done)
 }
 
 /// Something that is due again and again, or never.
