@@ -33,6 +33,7 @@ import monte_carlo_pi
 import redgrease
 import reliable_keyspace_notification
 import stream_processing
+import thumbnails
 import word_count
 from image_server import ImageServer
 
@@ -237,6 +238,18 @@ def show_cache(r: Any, report: Report, server: Server) -> None:
         plain.close()
 
 
+def show_both_caches(r: Any, report: Report) -> None:
+    """(e) pictures in the server, what is made of them as files."""
+    report.heading("e. Expensive work once, in two sizes: cache_get and the file cache")
+    with ImageServer() as source, tempfile.TemporaryDirectory() as directory:
+        outcome = thumbnails.main(r, source.urls(PICTURES), Path(directory) / "thumbnails")
+        indented(outcome.show)
+        downloads = dict(source.downloads)
+        report.check("each picture was downloaded once", downloads == {f"/image-{n}.png": 1 for n in range(PICTURES)})
+        report.check("each thumbnail was made once", outcome.outcomes["created"] == PICTURES)
+        report.check("all workers have the same ones", outcome.same and len(set(outcome.files)) == PICTURES)
+
+
 def main() -> int:
     """Run all parts; the exit code."""
     report = Report()
@@ -249,6 +262,7 @@ def main() -> int:
         show_comparisons(r, report)
         show_dataset(r, report)
         show_cache(r, report, server)
+        show_both_caches(r, report)
         report.check("afterwards everything could be cleaned up", common.clean_up(r))
         r.close()
         report.check("the server stopped cleanly", server.stop() == 0)

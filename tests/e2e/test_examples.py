@@ -230,6 +230,29 @@ def test_the_caching_example_runs_as_a_program(db, source, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["image-0.png", "image-1.png"]
 
 
+def test_pictures_are_fetched_and_thumbnails_made_once_for_all_workers(r, source, tmp_path):
+    outcome = example("thumbnails").main(r, source.urls(3), tmp_path / "cache", workers=3)
+    assert dict(source.downloads) == {f"/image-{n}.png": 1 for n in range(3)}
+    assert outcome.outcomes["created"] == 3
+    assert sum(outcome.outcomes.values()) == 9
+    shrink, picture = example("thumbnails").shrink, example("image_server").picture
+    assert outcome.files == [shrink(picture(n)) for n in range(3)]
+    assert outcome.same
+
+
+def test_a_thumbnail_is_the_picture_made_smaller():
+    header, _, pixels = example("thumbnails").shrink(example("image_server").picture(3, size=64)).partition(b"\n")
+    assert header == b"P6 8 8 255"
+    assert pixels == bytes((3 * 37, 3 * 91 % 256, 3 * 151 % 256)) * 64
+
+
+def test_the_thumbnails_run_as_a_program(db, source):
+    done = run_program("thumbnails", "--port", db.server.port, *source.urls(2))
+    assert done.returncode == 0, done.stderr
+    assert "8 thumbnails were wanted, 2 different ones" in done.stdout
+    assert done.stdout.splitlines()[1].startswith("2 created, ")
+
+
 def test_an_example_leaves_a_database_alone_that_is_not_empty(db):
     db.r.set("precious", "data")
     done = run_program("word_count", "--port", db.server.port)
@@ -242,7 +265,8 @@ def test_every_example_is_tested():
     helpers = {"common", "image_server", "quickstart"}
     # Has a test of its own in test_cache_stress.
     elsewhere = {"test_poc_cache_mproc"}
-    assert {path.stem for path in Path(EXAMPLES).glob("*.py")} == {*PROGRAMS, "cache_get_command", *helpers, *elsewhere}
+    tested = {*PROGRAMS, "cache_get_command", "thumbnails", *elsewhere}
+    assert {path.stem for path in Path(EXAMPLES).glob("*.py")} == {*tested, *helpers}
 
 
 def test_the_quickstart_passes_all_its_checks():

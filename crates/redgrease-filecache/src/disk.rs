@@ -133,7 +133,9 @@ impl Directory {
         for entry in Dir::read_from(&self.root)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if matches!(name.as_str(), "." | "..") || name.starts_with(JOURNAL) || name.starts_with(NEW_MARKER) {
+            // Ours: of somebody who is making a cache of it at this moment, perhaps.
+            let ours = matches!(name.as_str(), "." | ".." | FILES | TEMPORARY | QUARANTINE);
+            if ours || name.starts_with(JOURNAL) || name.starts_with(NEW_MARKER) {
                 continue;
             }
             any = true;

@@ -246,6 +246,22 @@ fn a_directory_and_an_index_that_do_not_belong_together_are_refused() {
 }
 
 #[test]
+fn many_may_open_a_new_cache_at_the_same_moment() {
+    both(|options, _| {
+        for round in 0..20 {
+            let directory = options.directory.with_file_name(format!("new-{round}-{}", options.url.is_some()));
+            let options = Options { directory, ..options.clone() }.with_namespace(format!("n{round}"));
+            let ids: Vec<u64> = std::thread::scope(|scope| {
+                let open = || FileCache::open(options.clone()).unwrap().info().unwrap().id;
+                let threads: Vec<_> = (0..6).map(|_| scope.spawn(open)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+        }
+    });
+}
+
+#[test]
 fn a_flat_directory_of_files_is_taken_in_only_when_that_is_wanted() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("old.bin"), b"old").unwrap();
