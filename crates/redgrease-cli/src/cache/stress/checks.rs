@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use redgrease_filecache::{Depth, FileCache, ProblemKind, Verification};
 
+use super::args::Load;
 use super::counters::{Count, Counters};
 use super::journal::{self, Created, Entry, Follower};
 use super::keyspace::KeySpace;
+use super::report::Run;
 use crate::cache::terminal::{Line, Progress};
 use crate::cache::units::show_bytes;
 use crate::cache::{counted, each_entry, keys};
@@ -83,22 +85,19 @@ struct Rest {
     verification: Verification,
     /// Fencing number and digest of each entry.
     entries: HashMap<u64, (u64, [u8; 16])>,
+    max_bytes: u64,
     is_limited: bool,
 }
 
 /// Examines everything. A cache that cannot be examined is a broken one.
-pub fn examine(
-    cache: &FileCache,
-    keyspace: KeySpace,
-    journals: &Journals,
-    counters: &Counters,
-    quiet: bool,
-) -> Vec<Check> {
-    let mut checks = seen_by_workers(counters, &journals.faults);
+pub fn examine(cache: &FileCache, load: &Load, journals: &Journals, run: &Run, quiet: bool) -> Vec<Check> {
+    let keyspace = load.keyspace();
+    let mut checks = seen_by_workers(&run.sum().counters, &journals.faults);
     match rest(cache, keyspace, quiet) {
         Ok(rest) => {
             checks.extend(journalled(keyspace, journals, &rest));
             checks.extend(at_rest(&rest.verification));
+            checks.push(limited(load.max_bytes, &rest, run.peak_over));
         }
         Err(error) => {
             let mut check = Check::new("the cache can be examined", String::new());
@@ -141,7 +140,7 @@ fn rest(cache: &FileCache, keyspace: KeySpace, quiet: bool) -> Result<Rest> {
         || limits.min_free_bytes > 0
         || !limits.max_age.is_zero()
         || !limits.max_idle.is_zero();
-    Ok(Rest { verification, entries, is_limited })
+    Ok(Rest { verification, entries, max_bytes: limits.max_bytes, is_limited })
 }
 
 /// Whether the cache itself sets it right in time.
@@ -202,7 +201,7 @@ fn journalled(keyspace: KeySpace, journals: &Journals, rest: &Rest) -> Vec<Check
 
 /// What index and files say about each other.
 fn at_rest(verification: &Verification) -> Vec<Check> {
-    const CHECKS: [(&str, &[ProblemKind]); 7] = [
+    const CHECKS: [(&str, &[ProblemKind]); 6] = [
         ("the total is the sum of the sizes", &[ProblemKind::TotalDrift]),
         ("all parts of the index have the same members", &[ProblemKind::StrayMember]),
         (
@@ -212,12 +211,11 @@ fn at_rest(verification: &Verification) -> Vec<Check> {
         ("each file has an entry", &[ProblemKind::OrphanFile]),
         ("no lease is older than its end", &[ProblemKind::DeadLease]),
         ("no temporary file is without its writer", &[ProblemKind::OrphanTemporary]),
-        ("the total is within the limit", &[ProblemKind::OverLimit]),
     ];
     let about = format!("{}, {}", counted(verification.entries, "entry", "entries"), show_bytes(verification.bytes));
     let mut checks: Vec<Check> = CHECKS.iter().map(|(name, _)| Check::new(name, about.clone())).collect();
     let mut others: BTreeMap<String, u64> = BTreeMap::new();
-    for problem in &verification.problems {
+    for problem in verification.problems.iter().filter(|problem| problem.kind != ProblemKind::OverLimit) {
         match CHECKS.iter().position(|(_, kinds)| kinds.contains(&problem.kind)) {
             Some(index) => {
                 let name = keys::shown(problem.name.as_bytes());
@@ -238,6 +236,23 @@ fn at_rest(verification: &Verification) -> Vec<Check> {
     checks
 }
 
+/// The limit that was asked for holds, held all the time, and is still known.
+fn limited(asked: u64, rest: &Rest, peak_over: Option<u64>) -> Check {
+    let limit =
+        if rest.max_bytes == 0 { "no limit".to_owned() } else { format!("limit {}", show_bytes(rest.max_bytes)) };
+    let mut check = Check::new("the total is within the limit", limit.clone());
+    for problem in rest.verification.problems.iter().filter(|problem| problem.kind == ProblemKind::OverLimit) {
+        check.fault(problem.message.clone());
+    }
+    if asked > 0 && rest.max_bytes != asked {
+        check.fault(format!("there is {limit} in the end, though {asked} bytes were asked for"));
+    }
+    if let Some(peak) = peak_over {
+        check.fault(format!("{peak} bytes were seen meanwhile, though {asked} are the limit"));
+    }
+    check
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,7 +270,7 @@ mod tests {
             journals.created.entry(one.number).or_default().push(*one);
         }
         let entries = there.iter().map(|(number, fence, digest)| (*number, (*fence, [*digest; 16]))).collect();
-        let rest = Rest { verification: Verification::default(), entries, is_limited };
+        let rest = Rest { verification: Verification::default(), entries, max_bytes: 0, is_limited };
         let checks = journalled(SPACE, &journals, &rest);
         checks.iter().filter(|check| !check.holds()).map(|check| check.name).collect()
     }
@@ -285,13 +300,29 @@ mod tests {
     #[test]
     fn each_problem_breaks_its_invariant() {
         let problem = |kind| Problem { kind, name: "a\nb".to_owned(), message: "so".to_owned(), mended: false };
-        for kind in [ProblemKind::TotalDrift, ProblemKind::OrphanFile, ProblemKind::OverLimit, ProblemKind::Foreign] {
+        for kind in [ProblemKind::TotalDrift, ProblemKind::OrphanFile, ProblemKind::Foreign] {
             let verification = Verification { problems: vec![problem(kind)], ..Verification::default() };
             let checks = at_rest(&verification);
             let broken: Vec<&Check> = checks.iter().filter(|check| !check.holds()).collect();
             assert!(broken.len() == 1 && broken[0].faults[0].starts_with(kind.as_str()), "{broken:?}");
         }
         assert!(at_rest(&Verification::default()).iter().all(Check::holds));
+    }
+
+    #[test]
+    fn a_limit_holds_all_the_time_and_is_not_forgotten() {
+        let over =
+            Problem { kind: ProblemKind::OverLimit, name: "bytes".to_owned(), message: "so".to_owned(), mended: false };
+        let rest = |problems: &[Problem], max_bytes| Rest {
+            verification: Verification { problems: problems.to_vec(), ..Verification::default() },
+            entries: HashMap::new(),
+            max_bytes,
+            is_limited: true,
+        };
+        assert!(limited(0, &rest(&[], 0), None).holds() && limited(9, &rest(&[], 9), None).holds());
+        assert_eq!(limited(9, &rest(&[over], 9), None).broken, 1);
+        assert_eq!(limited(9, &rest(&[], 0), None).broken, 1);
+        assert_eq!(limited(9, &rest(&[], 9), Some(10)).broken, 1);
     }
 
     #[test]

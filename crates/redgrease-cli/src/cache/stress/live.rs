@@ -65,6 +65,8 @@ pub struct Seen {
     /// `None` while the cache does not answer.
     pub sizes: Option<Sizes>,
     pub peak_bytes: u64,
+    /// The most that was seen after the cache had once been within the limit of the run.
+    pub peak_over: Option<u64>,
 }
 
 /// How large the cache is; a cap of 0 is none.
@@ -77,11 +79,12 @@ pub struct Sizes {
 }
 
 impl Watcher {
-    pub fn start(cache: FileCache, lister: Lister, events: Sender<Event>) -> Self {
+    /// Starts to look; `limit` is that of the run, or 0.
+    pub fn start(cache: FileCache, lister: Lister, events: Sender<Event>, limit: u64) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (looks, asked) = channel();
         let shared = seen.clone();
-        let thread = std::thread::spawn(move || watch(&cache, lister, &shared, &asked, &events));
+        let thread = std::thread::spawn(move || watch(&cache, lister, &shared, &asked, &events, limit));
         Self { seen, looks: Some(looks), thread: Some(thread) }
     }
 
@@ -112,7 +115,10 @@ fn watch(
     seen: &Mutex<Seen>,
     asked: &Receiver<(Duration, usize)>,
     events: &Sender<Event>,
+    limit: u64,
 ) {
+    let limit = if limit == 0 { u64::MAX } else { limit };
+    let mut was_within = false;
     let mut list_at = Instant::now() + LIST_EVERY;
     loop {
         let sizes = cache.info().ok().map(|info| Sizes {
@@ -121,8 +127,13 @@ fn watch(
             cap: info.limits.max_bytes,
             evicted: info.evicted,
         });
+        let bytes = sizes.map_or(0, |sizes| sizes.bytes);
+        was_within |= sizes.is_some() && bytes <= limit;
         let mut shared = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.peak_bytes = shared.peak_bytes.max(sizes.map_or(0, |sizes| sizes.bytes));
+        if was_within && bytes > limit {
+            shared.peak_over = shared.peak_over.max(Some(bytes));
+        }
+        shared.peak_bytes = shared.peak_bytes.max(bytes);
         shared.sizes = sizes;
         drop(shared);
         match asked.recv_timeout(LOOK_EVERY) {
@@ -222,7 +233,7 @@ mod tests {
     use super::*;
 
     fn seen(cap: u64) -> Seen {
-        Seen { sizes: Some(Sizes { entries: 190, bytes: 412_345, cap, evicted: 5 }), peak_bytes: 0 }
+        Seen { sizes: Some(Sizes { entries: 190, bytes: 412_345, cap, evicted: 5 }), ..Seen::default() }
     }
 
     #[test]

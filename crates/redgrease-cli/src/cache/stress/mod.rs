@@ -76,7 +76,7 @@ pub fn run(args: &Stress) -> Result<ExitCode> {
     }
     run_hook(args)?;
     let journals = Journals::read(&folder.path, args.processes.max(1))?;
-    let checks = checks::examine(&cache, args.load.keyspace(), &journals, &run.sum().counters, args.quiet);
+    let checks = checks::examine(&cache, &args.load, &journals, &run, args.quiet);
     let text = if args.json { format!("{}\n", run.json(&checks)) } else { report::invariants(&checks) };
     out.write_all(text.as_bytes())?;
     out.flush()?;
@@ -260,7 +260,7 @@ impl<'a> Stage<'a> {
     /// The whole run, from the first operation to the last result.
     fn play(&mut self, lister: Lister) -> Result<Run> {
         self.crew.go()?;
-        let watcher = Watcher::start(self.cache.clone(), lister, self.crew.sender());
+        let watcher = Watcher::start(self.cache.clone(), lister, self.crew.sender(), self.args.load.max_bytes);
         let mut is_interrupted = false;
         if !self.args.warm_up.is_zero() {
             is_interrupted = self.act(self.args.warm_up, &watcher)?;
@@ -274,7 +274,7 @@ impl<'a> Stage<'a> {
         self.is_done.store(true, Ordering::Relaxed);
         self.tell_missing();
         self.line.wipe();
-        let peak_bytes = watcher.seen().peak_bytes;
+        let seen = watcher.seen();
         drop(watcher);
         Ok(Run {
             seed: self.seed,
@@ -285,7 +285,8 @@ impl<'a> Stage<'a> {
             killed: self.killed,
             stopped: self.stopped,
             stopped_for: self.stop_for,
-            peak_bytes,
+            peak_bytes: seen.peak_bytes,
+            peak_over: seen.peak_over,
             outcomes: self.crew.outcomes(),
         })
     }

@@ -27,6 +27,8 @@ pub struct Run {
     pub stopped: u32,
     pub stopped_for: Duration,
     pub peak_bytes: u64,
+    /// How far the cache was seen above the limit of the run.
+    pub peak_over: Option<u64>,
     /// In the order in which the results arrived.
     pub outcomes: Vec<Outcome>,
 }
@@ -343,6 +345,7 @@ Note: Lock contention observed (busy counters > 0).
             stopped: 0,
             stopped_for: Duration::ZERO,
             peak_bytes: 0,
+            peak_over: None,
             outcomes,
         }
     }
