@@ -262,6 +262,7 @@ def main() -> int:
         show_comparisons(r, report)
         show_dataset(r, report)
         show_cache(r, report, server)
+        common.clean_up(r)
         show_both_caches(r, report)
         report.check("afterwards everything could be cleaned up", common.clean_up(r))
         r.close()

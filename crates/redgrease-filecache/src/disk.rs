@@ -16,6 +16,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redgrease_core::cache::name::SIDECAR;
+use redgrease_core::cache::protocol::Bounds;
 use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, RawMode, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -517,6 +518,13 @@ impl Disk for Directory {
 
     fn list_temporaries(&self) -> io::Result<Vec<Listed>> {
         self.list_at(TEMPORARY)
+    }
+
+    fn bounds(&self) -> Option<Bounds> {
+        match self.contents() {
+            Ok(Contents::Cache(marker)) => Some(marker.limits.into()),
+            _ => None,
+        }
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

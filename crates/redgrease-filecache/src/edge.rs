@@ -7,7 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use event_listener::EventListener;
-use redgrease_core::cache::protocol::{Answer, Held, Request};
+use redgrease_core::cache::protocol::{Answer, Bounds, Held, Request};
 use redgrease_core::cache::{Entry, Key, Micros};
 
 /// Why the index did not answer.
@@ -135,6 +135,9 @@ pub trait Disk: Send + Sync + 'static {
 
     /// Lists the temporary files.
     fn list_temporaries(&self) -> io::Result<Vec<Listed>>;
+
+    /// The bounds that the directory was given, as they are now; an index that was lost gets them back.
+    fn bounds(&self) -> Option<Bounds>;
 
     /// Free bytes of the file system.
     fn free_bytes(&self) -> io::Result<u64>;

@@ -86,9 +86,11 @@ impl<E: Edge> Engine<E> {
             let request = Request { cache: self.cache, op };
             self.edge.ask(request).await.map(|answer| answer.reply).map_err(|outage| self.outage(doing, outage))
         };
+        // They may have been changed since this process opened the cache.
+        let bounds = self.edge.on_disk(|disk| disk.bounds()).await.unwrap_or(self.rules.bounds);
         let (began, mut wipe) = (self.edge.elapsed(), wipe);
         let existed = loop {
-            let op = Op::Rebuild { session: session.clone(), instance, bounds: self.rules.bounds, wipe };
+            let op = Op::Rebuild { session: session.clone(), instance, bounds, wipe };
             match ask(op).await? {
                 Reply::Granted { .. } => break false,
                 Reply::Changed => break true,

@@ -153,6 +153,7 @@ fn an_index_that_was_lost_is_made_anew_from_the_directory() {
         cache.replace("k0", b"newer", &Put::default()).unwrap();
         cache.delete("k1").unwrap();
         let before = cache.stat(&long).unwrap().unwrap();
+        cache.configure(&Limits::max_bytes(1_000_000)).unwrap();
         server.restart_empty();
         // The first command after it may find the connection broken; never the content.
         assert_eq!(cache.read("k0", NOW).unwrap(), b"newer");
@@ -165,6 +166,7 @@ fn an_index_that_was_lost_is_made_anew_from_the_directory() {
         );
         assert!(after.expires.is_some());
         assert_eq!((cache.info().unwrap().entries, cache.stats().rebuilds), (100, 1));
+        assert_eq!(cache.info().unwrap().limits, Limits::max_bytes(1_000_000));
         verified(&cache);
     });
 }

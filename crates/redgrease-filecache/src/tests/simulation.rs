@@ -218,6 +218,10 @@ impl Disk for SimDisk {
         Ok(world.temporaries.iter().map(listed).collect())
     }
 
+    fn bounds(&self) -> Option<Bounds> {
+        None
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(u64::MAX)
     }
