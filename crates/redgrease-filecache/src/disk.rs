@@ -134,6 +134,10 @@ impl Directory {
         for entry in Dir::read_from(&self.root)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
+            if name == MARKER {
+                // Since we looked for it.
+                return self.contents();
+            }
             // Ours: of somebody who is making a cache of it at this moment, perhaps.
             let ours = matches!(name.as_str(), "." | ".." | FILES | TEMPORARY | QUARANTINE);
             if ours || name.starts_with(JOURNAL) || name.starts_with(NEW_MARKER) {
