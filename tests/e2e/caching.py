@@ -18,7 +18,7 @@ COMMAND = Path(os.environ.get("REDGREASE_COMMAND", Path(sys.executable).parent /
 TIMEOUT_S = 60.0
 
 
-def plain_server() -> Server:
+def plain_server(**conf: object) -> Server:
     """A server without any module that forgets everything when it ends: the first kind that can be had."""
     reasons = []
     for kind in sorted(KINDS, key=lambda kind: not kind.is_redis_7_0):
@@ -27,7 +27,7 @@ def plain_server() -> Server:
         except UnavailableError as reason:
             reasons.append(f"{kind.name}: {reason}")
         else:
-            return Server(kind, with_module=False).start()
+            return Server(kind, conf=conf, with_module=False).start()
     pytest.skip("; ".join(reasons))
 
 

@@ -1,0 +1,344 @@
+"""For the tests of hazards: one scenario on our cache, where it must hold, and on the naive one, where it must not.
+
+A scenario gets a `World` and says what must never be seen by `expect` and `expect_soon`, which raise `HazardError`.
+`hazard` runs it twice. On the naive cache the test passes only when the scenario ends in a `HazardError`: any other
+error, and a scenario that the naive cache survives, is a failure, so a scenario that cannot fail cannot stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import syscalls
+from .caching import clean_environment, plain_server
+from .contenders import KINDS, Contender, Naive, Ours
+from .proxy import Proxy
+from .servers import ROOT, Server
+from .syscalls import Gate
+from .waiting import NotInTimeError, wait_until
+
+HERE = Path(__file__).resolve().parent
+MEMORY = Path("/dev/shm")
+#: Seconds until a lease or a lock of the naive cache ends by itself.
+LEASE = 0.4
+#: A lease that does not end while a test runs.
+LONG = 60.0
+#: What is waited for to happen has failed after so many seconds.
+DEADLINE = 20.0
+
+
+class HazardError(AssertionError):
+    """What must never happen was seen."""
+
+
+def expect(holds: object, what: str) -> None:
+    """`what` says what must hold."""
+    if not holds:
+        raise HazardError(f"does not hold: {what}")
+
+
+def expect_soon(look: Callable[[], object], what: str, deadline: float) -> None:
+    """It must hold within the deadline."""
+    try:
+        wait_until(look, what, deadline=deadline)
+    except NotInTimeError as error:
+        raise HazardError(str(error)) from None
+
+
+def hazard(scenario: Callable[..., None]) -> Callable[..., None]:
+    """Runs the scenario on both caches."""
+
+    @pytest.mark.parametrize("world", ["ours", "naive"], ids=["holds", "naive-fails"], indirect=True)
+    @functools.wraps(scenario)
+    def test(world: World, **more: Any) -> None:
+        if world.ours:
+            scenario(world=world, **more)
+            return
+        with pytest.raises(HazardError) as seen:
+            scenario(world=world, **more)
+        print("seen on the naive cache:", seen.value)
+
+    return test
+
+
+def ours_only(scenario: Callable[..., None]) -> Callable[..., None]:
+    """Runs the scenario on our cache alone."""
+    mark = pytest.mark.parametrize("world", ["ours"], ids=["holds"], indirect=True)
+    return mark(scenario)
+
+
+class Program:
+    """A process with a cache of its own that runs a piece of code; see `contenders.main`."""
+
+    def __init__(
+        self,
+        what: dict[str, Any],
+        *,
+        before: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.process = subprocess.Popen(
+            [*before, sys.executable, str(HERE / "contenders.py"), json.dumps(what)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**clean_environment(), **(environment or {})},
+            cwd="/",
+            text=True,
+            bufsize=1,
+            # With the children that it may fork it is a group, which ends as one.
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def hear(self, deadline: float = DEADLINE) -> str:
+        """Its next line."""
+        out = self.process.stdout
+        assert out is not None
+        ready, _, _ = select.select([out], [], [], deadline)
+        assert ready, f"the process said nothing for {deadline} s"
+        return out.readline().rstrip("\n")
+
+    def expect(self, line: str) -> None:
+        heard = self.hear()
+        assert heard == line, f"the process said {heard!r}, not {line!r}"
+
+    def tell(self, line: str = "") -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def outcome(self) -> str:
+        """What it says last: `done`, or `!` and the error."""
+        said = self.hear()
+        self.process.wait(DEADLINE)
+        return said
+
+    def stop(self) -> None:
+        """SIGSTOP, and until it has stopped."""
+        self.process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: self._state() == "T", "the process is stopped")
+
+    def go_on(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(DEADLINE)
+
+    def close(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ValueError, OSError):
+            self.process.communicate(timeout=DEADLINE)
+
+    def _state(self) -> str:
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return "?"
+
+
+@dataclass
+class World:
+    """One test's caches, processes, servers and folders; everything ends with the test."""
+
+    kind: str
+    server: Server
+    namespace: str
+    root: Path
+    _ends: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _programs: list[Program] = field(default_factory=list)
+    _proxies: list[Proxy] = field(default_factory=list)
+
+    @property
+    def ours(self) -> bool:
+        return self.kind == "ours"
+
+    def pick(self, ours: Any, naive: Any) -> Any:
+        return ours if self.ours else naive
+
+    @property
+    def directory(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.server.port}/0"
+
+    def redis(self, server: Server | None = None) -> Any:
+        client = (server or self.server).client()
+        self._ends.callback(client.close)
+        return client
+
+    # -- caches and processes
+
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {"namespace": self.namespace, "lease": LEASE, **options}
+
+    def open(self, *, url: str | None = "", directory: Path | None = None, **options: Any) -> Contender:
+        """A cache, which is a session of its own."""
+        url = self.url if url == "" else url
+        cache = KINDS[self.kind](directory or self.directory, url, **self.options(options))
+        self._ends.callback(self._close, cache)
+        return cache
+
+    @staticmethod
+    def _close(cache: Ours | Naive) -> None:
+        with contextlib.suppress(Exception):
+            cache.close()
+
+    def program(
+        self,
+        code: str,
+        *,
+        url: str | None = "",
+        directory: Path | None = None,
+        gate: Gate | None = None,
+        families: Sequence[str] = (),
+        from_start: bool = False,
+        before: Sequence[str] = (),
+        user: tuple[int, int] | None = None,
+        trusted: Path | None = None,
+        **options: Any,
+    ) -> Program:
+        """Start a process that opens the cache and runs this.
+
+        With a gate it passes it at these calls: the threads that it has or starts after opening, or, `from_start`, all.
+        `user`: as this user, in this group alone. `trusted`: certificates that it trusts besides.
+        """
+        what = {
+            "kind": self.kind,
+            "directory": str(directory or self.directory),
+            "url": self.url if url == "" else url,
+            "options": self.options(options),
+            "code": code,
+            "gate": None if gate is None else gate.path,
+            "families": list(families),
+            "from_start": from_start,
+            "user": user,
+        }
+        if user is not None and os.geteuid() != 0:
+            pytest.skip("acting as another user needs root")
+        environment = {} if trusted is None else {"SSL_CERT_FILE": str(trusted)}
+        program = Program(what, before=before, environment=environment)
+        self._programs.append(program)
+        return program
+
+    def gate(self) -> Gate:
+        """A failpoint at any system call of a program."""
+        reason = _no_gates()
+        if reason:
+            pytest.skip(reason)
+        gate = Gate(str(self.root / f"gate-{time.monotonic_ns()}"))
+        self._ends.callback(gate.close)
+        return gate
+
+    def proxy(self, server: Server | None = None) -> Proxy:
+        proxy = Proxy((server or self.server).port)
+        self._ends.callback(proxy.close)
+        self._proxies.append(proxy)
+        return proxy
+
+    def own_server(self, **conf: Any) -> Server:
+        """A server for this test alone."""
+        server = plain_server(**conf)
+        self._ends.callback(server.kill_and_clean)
+        return server
+
+    # -- the disk
+
+    def folder(self, name: str) -> Path:
+        path = self.root / name
+        path.mkdir()
+        return path
+
+    def small_disk(self, size: str) -> Path:
+        """A file system of its own, of this size."""
+        path = self.folder("disk")
+        if os.geteuid() != 0:
+            pytest.skip("mounting a small file system needs root")
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "tmpfs", path], capture_output=True, text=True
+        )
+        if mounted.returncode != 0:
+            pytest.skip(f"cannot mount a small file system: {mounted.stderr.strip()}")
+        self._ends.callback(subprocess.run, ["umount", "-l", path], check=True)
+        return path
+
+    def published(self, key: str = "", directory: Path | None = None) -> list[Path]:
+        """Files that are content of a key, or of any."""
+        directory = directory or self.directory
+        if self.ours:
+            found = directory.glob(f"files/*/{key}~*" if key else "files/*/*~*")
+            return sorted(path for path in found if path.suffix != ".meta")
+        found = [path for path in directory.glob(key or "*") if not path.name.startswith(".")]
+        return sorted(path for path in found if path.name != "CACHE")
+
+    def temporaries(self) -> list[Path]:
+        return sorted(self.directory.glob(self.pick("temporary/*", ".*")))
+
+    def disk_bytes(self) -> int:
+        """What all files take together that hold content or will."""
+        total = 0
+        for path in [*self.published(), *self.temporaries()]:
+            with contextlib.suppress(OSError):
+                total += path.stat().st_size
+        return total
+
+    def close(self) -> None:
+        for proxy in self._proxies:
+            proxy.heal()
+        for program in self._programs:
+            program.close()
+        self._ends.close()
+
+
+@functools.cache
+def _no_gates() -> str:
+    return syscalls.unavailable()
+
+
+def new_folder() -> Path:
+    """A folder in memory that other users may enter."""
+    path = Path(tempfile.mkdtemp(prefix="redgrease-hazards-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
+    path.chmod(0o755)
+    return path
+
+
+def remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+
+
+__all__ = [
+    "DEADLINE",
+    "LEASE",
+    "LONG",
+    "ROOT",
+    "HazardError",
+    "Program",
+    "World",
+    "expect",
+    "expect_soon",
+    "hazard",
+    "new_folder",
+    "ours_only",
+    "remove",
+]
