@@ -81,6 +81,7 @@ class _Done:
 
     def settle(self, value: Any, error: BaseException | None) -> None:
         if self.future.done():
+            _give_back(value)
             return
         if error is not None:
             self.future.set_exception(error)
@@ -97,7 +98,18 @@ async def _run(start: Callable[..., FileCacheTask], *args: Any) -> Any:
         return await future
     except asyncio.CancelledError:
         task.cancel()
+        if future.done() and not future.cancelled() and future.exception() is None:
+            _give_back(future.result())
         raise
+
+
+def _give_back(value: Any) -> None:
+    """Ends what came for somebody who is gone, without waiting until it is collected."""
+    for part in value if isinstance(value, tuple) else (value,):
+        if isinstance(part, FileCacheHandle):
+            part.close()
+        elif isinstance(part, FileCacheAioWriter):
+            part.discard()
 
 
 class _Acquiring(Generic[H]):
@@ -230,26 +242,32 @@ class AsyncWriter:
     async def commit(self) -> Stat:
         """Publish; see `Writer.commit`."""
         if self._stat is None:
-            self._start_end()
-            self._stat = Stat(*await _run(self._native.commit))
+            self._stat = Stat(*await self._finish(self._native.commit))
         return self._stat
 
     async def _commit_open(self) -> FileCacheHandle:
-        self._start_end()
-        handle: FileCacheHandle = await _run(self._native.commit_open)
+        handle: FileCacheHandle = await self._finish(self._native.commit_open)
         self._stat = Stat(*handle.stat())
         return handle
 
-    def _start_end(self) -> None:
+    async def _finish(self, act: Callable[..., FileCacheTask]) -> Any:
         if self._is_over:
             raise ValueError(f"the writer of {self._key!r} was {'committed' if self._stat else 'aborted'} before")
         self._is_over = True
+        try:
+            return await _run(act)
+        finally:
+            # What was cancelled before it began has left the writer where it was.
+            self._native.discard()
 
     async def abort(self) -> None:
         """Give up; does nothing after `commit`."""
         if not self._is_over:
             self._is_over = True
-            await _run(self._native.abort)
+            try:
+                await _run(self._native.abort)
+            finally:
+                self._native.discard()
 
     @property
     def closed(self) -> bool:
