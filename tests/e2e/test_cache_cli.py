@@ -392,6 +392,8 @@ def test_locks_shows_the_writer_and_others_are_told_to_wait(cache: Cache) -> Non
         assert lock["left"] > 0
         assert b"writer" in cache.run("locks").stdout
         cache.fails("put", "k", code="busy", input=b"other")
+        cache.fails("get", "k", code="busy")
+        assert "locks" in cache.fails("get", "k", "--timeout", "50ms", code="timeout")
         waiting = cache.start("get", "k", "--timeout", "30s")
         assert process.communicate(b" and half")[1] == b""
         assert process.returncode == 0

@@ -65,11 +65,12 @@ class Stress:
     directory: Path
     url: str | None
     namespace: str
+    command: Path = COMMAND
 
     def line(self, *words: object) -> list[str]:
         where = ["--cache-dir", str(self.directory), "--namespace", self.namespace]
         where += ["--no-redis"] if self.url is None else ["--redis-url", self.url]
-        return [str(COMMAND), "cache", "stress", *where, *map(str, words)]
+        return [str(self.command), "cache", "stress", *where, *map(str, words)]
 
     def run(self, *words: object, code: int = 0, timeout: float = SLACK_S) -> subprocess.CompletedProcess[str]:
         environment = clean_environment()
@@ -348,6 +349,18 @@ def test_a_missing_worker_is_a_failure_and_its_counts_are_kept(stress: Stress) -
     check_report(output, 2)
     assert "MISSING        : worker-1" in output
     assert "BROKEN" not in output
+
+
+def test_a_run_goes_on_when_the_program_is_replaced(stress: Stress, tmp_path: Path) -> None:
+    stress.command = Path(shutil.copy(COMMAND, tmp_path / "redgrease"))
+    process = stress.start(
+        "--json", "--duration", 1, "--processes", 2, "--kill-every", "200ms", "--lease", "200ms", *FAST
+    )
+    wait_until(lambda: any(stress.directory.rglob("*.bin*")), "something was written")
+    stress.command.unlink()
+    output, said = process.communicate(timeout=SLACK_S)
+    assert process.returncode == 0, said
+    assert json.loads(output)["chaos"]["killed"] >= 2
 
 
 DAMAGE = """

@@ -129,8 +129,8 @@ impl Crew {
     }
 
     fn spawn(&self, number: u32, generation: u32) -> Result<Body> {
-        let ourselves = std::env::current_exe().context("the path of this program is not known")?;
-        let mut child = Command::new(ourselves)
+        let mut child = Command::new(ourselves()?)
+            .arg0("redgrease")
             .args(["cache", "stress-worker", "--number", &number.to_string(), "--generation", &generation.to_string()])
             .args(["--run-seed", &self.seed.to_string(), "--folder"])
             .arg(&self.folder)
@@ -404,6 +404,12 @@ impl Member {
         let fate = self.fate.clone().unwrap_or_else(|| Fate::Missing("it still runs".to_owned()));
         Outcome { number: self.number, pid: self.pid(), killed: self.generation, tally, fate }
     }
+}
+
+/// This program. Its file may have been replaced by an update while the run goes on.
+fn ourselves() -> Result<PathBuf> {
+    let path = std::env::current_exe().context("the path of this program is not known")?;
+    Ok(if path.exists() { path } else { PathBuf::from("/proc/self/exe") })
 }
 
 /// Writes a line to a worker. One that died is noticed elsewhere.
