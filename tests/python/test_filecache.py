@@ -140,7 +140,8 @@ def test_pinned_entries_are_not_evicted(cache):
     assert cache.pin("nothing") is False
 
 
-def test_pages_and_prefixes(cache):
+def test_pages_and_prefixes(tmp_path):
+    cache = FileCache(tmp_path, durability="none")
     for number in range(2100):
         cache.write(f"n{number % 7}:{number}", b"", timeout=5)
     assert len(set(cache.keys())) == 2100
@@ -150,6 +151,7 @@ def test_pages_and_prefixes(cache):
     assert cache.info().entries == 2100
     assert cache.evict(prefix=b"n3:").entries == 300
     assert cache.clear() == 1800
+    cache.close()
 
 
 def test_limits_are_shared_and_hold(tmp_path):

@@ -29,6 +29,7 @@ import atexit
 import contextlib
 import inspect
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager
 from mmap import mmap
@@ -44,7 +45,7 @@ from .._native import (
     FileCacheTask,
     filecache_stop_runtime,
 )
-from .cache import _PAGE, Key, Seconds, _Opened, _verification
+from .cache import _PAGE, Key, Seconds, _living, _Opened, _verification
 from .errors import CacheError
 from .handles import _CHUNK_BYTES, Got, Handle
 from .options import Options
@@ -61,8 +62,19 @@ __all__ = ["AsyncFileCache", "AsyncGot", "AsyncHandle", "AsyncWriter"]
 T = TypeVar("T")
 H = TypeVar("H", bound="AsyncHandle | AsyncWriter")
 
-# Nothing of the runtime may come back into an interpreter that is ending.
-atexit.register(filecache_stop_runtime)
+#: How many seconds the end of an interpreter may take to give sessions back.
+_PATIENCE_AT_EXIT = 2.0
+
+
+@atexit.register
+def _at_exit() -> None:
+    deadline = time.monotonic() + _PATIENCE_AT_EXIT
+    for cache in list(_living):
+        native = cache.__dict__.get("_native")
+        if isinstance(native, FileCacheAioCore):
+            native.end(max(deadline - time.monotonic(), 0))
+    # Nothing of the runtime may come back into an interpreter that is ending.
+    filecache_stop_runtime()
 
 
 class _Done:

@@ -446,6 +446,22 @@ impl FileCacheAioCore {
         self.start_blocking(py, done, FileCache::doctor, |py, findings| object(py, findings_list(py, &findings)?))
     }
 
+    /// Ends the session for an interpreter that ends, within `patience`.
+    fn end(&self, py: Python<'_>, patience: &Bound<'_, PyAny>) -> PyResult<()> {
+        let patience = seconds("patience", patience)?;
+        let opening = Arc::clone(&self.opening);
+        let (done, ended) = std::sync::mpsc::channel();
+        spawn(py, async move {
+            if let Some(cache) = opening.cache.get() {
+                cache.close().await;
+            }
+            let _ = done.send(());
+        })?;
+        // If it takes longer, its leases end by themselves.
+        let _ = py.detach(move || ended.recv_timeout(patience));
+        Ok(())
+    }
+
     /// Ends the session, if there is one.
     fn close(&self, py: Python<'_>, done: Py<PyAny>) -> PyResult<FileCacheTask> {
         let opening = Arc::clone(&self.opening);
