@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -880,8 +880,7 @@ impl Writer {
         self.draft().hold.is_lost(self.inner.engine.edge.elapsed())
     }
 
-    /// The temporary file, for programs that want to write into a file themselves. Only its content counts: what is
-    /// renamed over it is not seen.
+    /// The temporary file, for programs that want to write into a file themselves, or to put one of their own under its name.
     ///
     /// # Errors
     /// Those of the file system.
@@ -933,12 +932,11 @@ impl Writer {
             std::mem::forget(draft);
             return Err(doing.failed(Cause::LeaseLost("it belongs to the process before the fork")));
         }
-        if self.given_away {
-            let path = self.inner.prepared.directory.path_of_temporary(&draft.temporary);
-            if let Err(error) = read_again(&path, &mut draft) {
-                block_on(self.inner.engine.abort(draft));
-                return Err(Error::io(self.operation, Some(&key), error));
-            }
+        if self.given_away
+            && let Err(error) = read_again(&self.inner.prepared.directory, &mut draft)
+        {
+            block_on(self.inner.engine.abort(draft));
+            return Err(Error::io(self.operation, Some(&key), error));
         }
         let rest = std::mem::take(&mut self.buffer);
         let made = block_on(self.inner.engine.commit(doing, draft, rest, keep))?;
@@ -949,11 +947,12 @@ impl Writer {
     pub fn abort(self) {}
 }
 
-/// Measures a file that others may have written to.
-fn read_again(path: &Path, draft: &mut Draft<Directory>) -> io::Result<()> {
-    let mut file = File::open(path)?;
+/// Measures a file that others may have written to, or put another one in the place of.
+fn read_again(directory: &Directory, draft: &mut Draft<Directory>) -> io::Result<()> {
+    let (file, mut whole) = directory.reopen(&draft.temporary)?;
     draft.hasher = blake3::Hasher::new();
-    draft.size = io::copy(&mut file, &mut draft.hasher)?;
+    draft.size = io::copy(&mut whole, &mut draft.hasher)?;
+    draft.file = Some(file);
     Ok(())
 }
 

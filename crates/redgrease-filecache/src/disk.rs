@@ -9,10 +9,9 @@
 //! Everything is reached from the open root, no symbolic link is followed below it, and only regular files are opened.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redgrease_core::cache::name::SIDECAR;
@@ -50,8 +49,6 @@ pub(crate) struct Marker {
 pub struct Directory {
     path: PathBuf,
     root: OwnedFd,
-    /// `temporary/`, once it is there.
-    temporary: OnceLock<OwnedFd>,
     durability: Durability,
     file_mode: Mode,
     directory_mode: Mode,
@@ -91,7 +88,6 @@ impl Directory {
         let directory = Self {
             path: path.canonicalize()?,
             root,
-            temporary: OnceLock::new(),
             durability,
             file_mode: Mode::from_raw_mode(file_mode as RawMode),
             directory_mode,
@@ -113,6 +109,15 @@ impl Directory {
 
     pub(crate) fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(FILES).join(name)
+    }
+
+    /// Opens a temporary file again, as it is under its name now, to append to it.
+    pub(crate) fn reopen(&self, temporary: &str) -> io::Result<(Temporary, File)> {
+        let path = format!("{TEMPORARY}/{temporary}");
+        let file = File::from(self.open_beneath(&path, OFlags::RDWR | OFlags::APPEND, Mode::empty())?);
+        rustix::fs::fchmod(&file, self.file_mode)?;
+        let whole = file.try_clone()?;
+        Ok((Temporary { file, durability: self.durability }, whole))
     }
 
     pub(crate) fn path_of_temporary(&self, name: &str) -> PathBuf {
@@ -212,13 +217,6 @@ impl Directory {
 
     fn open_directory(&self, name: &str) -> io::Result<OwnedFd> {
         self.open_beneath(name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())
-    }
-
-    fn temporary(&self) -> io::Result<&OwnedFd> {
-        if self.temporary.get().is_none() {
-            let _ = self.temporary.set(self.open_directory(TEMPORARY)?);
-        }
-        Ok(self.temporary.get().expect("set just now"))
     }
 
     /// Whether this user may change what is here; an error that says what to do if not.
@@ -410,6 +408,11 @@ impl Draft for Temporary {
         self.file.write_all(bytes)
     }
 
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)?;
+        self.file.seek(io::SeekFrom::Start(length)).map(drop)
+    }
+
     fn finish(self) -> io::Result<()> {
         // Syncing also reports what NFS would otherwise tell only when the file is closed.
         if self.durability == Durability::None { Ok(()) } else { self.file.sync_all() }
@@ -423,7 +426,14 @@ impl Disk for Directory {
     fn create(&self, temporary: &str) -> io::Result<Temporary> {
         let path = format!("{TEMPORARY}/{temporary}");
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
-        let file = self.open_beneath(&path, flags, self.file_mode)?;
+        let file = match self.open_beneath(&path, flags, self.file_mode) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Cleaners like empty directories.
+                self.prepare().map_err(|_| io::Error::other("the directory of the cache was removed"))?;
+                self.open_beneath(&path, flags, self.file_mode)?
+            }
+            file => file?,
+        };
         rustix::fs::fchmod(&file, self.file_mode)?;
         Ok(Temporary { file: File::from(file), durability: self.durability })
     }
@@ -439,12 +449,13 @@ impl Disk for Directory {
         let shard = format!("{FILES}/{shard}");
         let target = match self.open_directory(&shard) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.prepare()?;
                 self.make_directory(&shard)?;
                 self.open_directory(&shard)?
             }
             target => target?,
         };
-        match rustix::fs::renameat(self.temporary()?, temporary, &target, name) {
+        match rustix::fs::renameat(self.open_directory(TEMPORARY)?, temporary, &target, name) {
             Ok(()) => {}
             // A network's file system may have done it and say, asked again, that it cannot. The name is ours alone.
             Err(Errno::NOENT | Errno::EXIST)
@@ -501,6 +512,13 @@ impl Disk for Directory {
 
     fn unlink_temporary(&self, name: &str) -> io::Result<bool> {
         self.unlink_in(TEMPORARY, name)
+    }
+
+    fn empty_quarantine(&self, age: Duration) -> io::Result<()> {
+        for listed in self.list_at(QUARANTINE)?.into_iter().filter(|listed| listed.age >= age) {
+            self.unlink_in(QUARANTINE, &listed.name)?;
+        }
+        Ok(())
     }
 
     fn quarantine(&self, name: &str) -> io::Result<()> {

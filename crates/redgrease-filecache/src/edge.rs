@@ -127,6 +127,9 @@ pub trait Disk: Send + Sync + 'static {
     /// Unlinks a temporary file; whether it was there.
     fn unlink_temporary(&self, name: &str) -> io::Result<bool>;
 
+    /// Unlinks what has been in quarantine for so long.
+    fn empty_quarantine(&self, age: Duration) -> io::Result<()>;
+
     /// Puts a published file where it is not used but can be looked at.
     fn quarantine(&self, name: &str) -> io::Result<()>;
 
@@ -145,8 +148,11 @@ pub trait Disk: Send + Sync + 'static {
 
 /// A temporary file that is being written.
 pub trait Draft: Send + 'static {
-    /// Appends.
+    /// Appends. After an error some of it may be there.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Takes back what is beyond this length.
+    fn cut(&mut self, length: u64) -> io::Result<()>;
 
     /// Ends writing, as durable as the cache is; errors that only closing brings are errors of this.
     fn finish(self) -> io::Result<()>;

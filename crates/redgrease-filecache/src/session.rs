@@ -85,6 +85,14 @@ impl Sessions {
         }
     }
 
+    /// All sessions are over.
+    pub fn all_lost(&self, new: u64) {
+        let mut state = self.state();
+        if state.known {
+            (state.id, state.known) = (new, false);
+        }
+    }
+
     /// Whether the session of this token is over, or may be: nothing was heard of the index for as long as a lease lasts
     /// (less an eighth, within which the index does not note a sign of life).
     pub fn is_lost(&self, token: Token, now: Duration) -> bool {

@@ -20,6 +20,9 @@ const MAX_NAMED: usize = 1000;
 /// Slices of one round of a sweep.
 const MAX_SLICES: u32 = 64;
 
+/// How long damaged files can be looked at.
+const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// A file that was made just now may be one whose lease this process cannot see yet.
 const MIN_AGE: Duration = Duration::from_secs(1);
 
@@ -231,6 +234,7 @@ impl<E: Edge> Engine<E> {
         for number in shards {
             maintained.orphans += self.sweep_shard(doing, number, true).await?.len() as u64;
         }
+        let _ = self.edge.on_disk(|disk| disk.empty_quarantine(QUARANTINE)).await;
         maintained.temporaries = self.sweep_temporaries(doing, true).await?.len() as u64;
         // What is known to be gone is known to the index now, not with the next renewal.
         self.report_unlinked(doing).await?;
@@ -399,6 +403,7 @@ impl<E: Edge> Engine<E> {
             }
         }
         self.maintain(doing, 0..SHARDS).await?;
+        let _ = self.edge.on_disk(|disk| disk.empty_quarantine(Duration::ZERO)).await;
         Ok(cleared)
     }
 

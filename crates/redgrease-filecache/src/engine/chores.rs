@@ -203,7 +203,10 @@ impl<E: Edge> Engine<E> {
     /// Does what was put off and ends the session if nothing belongs to it.
     pub async fn close(&self) {
         self.do_chores().await;
-        self.end_if_idle().await;
+        // If that could not be told, the index would not hear this either.
+        if !self.chores.are_waiting() {
+            self.end_if_idle().await;
+        }
     }
 
     /// Says that the session lives, if anything depends on it. Touches no disk, so that a slow one costs no lease.

@@ -182,8 +182,14 @@ impl<E: Edge> Engine<E> {
                 .map_err(|outage| self.outage(doing, outage))?;
             let patient = self.edge.elapsed() - began < REBUILD_PATIENCE;
             match answer.reply {
+                // With the index all sessions are gone.
+                Reply::Lost if patient => {
+                    self.sessions.all_lost(self.edge.random());
+                    self.recover(doing).await?;
+                    self.go_on(doing)?;
+                }
                 // Whoever makes it may have died: then it is taken over.
-                Reply::Lost | Reply::Changed | Reply::Rebuilding if patient => {
+                Reply::Changed | Reply::Rebuilding if patient => {
                     self.recover(doing).await?;
                     self.go_on(doing)?;
                 }

@@ -365,13 +365,25 @@ impl<E: Edge> Engine<E> {
         self.create_file(doing, draft).await?;
         draft.hasher.update(&bytes);
         let mut file = draft.file.take().expect("made above");
-        let (file, result) = self
-            .edge
-            .on_disk(move |_| {
-                let result = file.write(&bytes);
-                (file, result)
-            })
-            .await;
+        let (before, bytes) = (draft.size, Arc::<[u8]>::from(bytes));
+        let again = Arc::clone(&bytes);
+        let write = move |mut file: <E::Disk as Disk>::Draft, bytes: Arc<[u8]>| {
+            let result = file.write(&bytes);
+            (file, result)
+        };
+        let mut result;
+        (file, result) = self.edge.on_disk(move |_| write(file, bytes)).await;
+        if result.as_ref().is_err_and(is_full) {
+            // Once more, if something can go.
+            let evicted = self.evict_bytes(doing, (again.len() as u64).max(1 << 20)).await;
+            if evicted.is_ok_and(|gone| gone > 0) {
+                let rewrite = move |mut file: <E::Disk as Disk>::Draft| {
+                    let result = file.cut(before).and_then(|()| file.write(&again));
+                    (file, result)
+                };
+                (file, result) = self.edge.on_disk(move |_| rewrite(file)).await;
+            }
+        }
         draft.file = Some(file);
         draft.size = size;
         draft.torn = result.is_err();

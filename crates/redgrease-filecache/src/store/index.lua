@@ -24,7 +24,8 @@ if op == 'lookup' and ARGV[4] == '' and gate[1] == cache and not gate[2] and gat
   if packed then
     local expires = unpack_('>I8', packed, 25)
     if expires == 0 or expires > now then
-      call('ZADD', used, 'XX', now, key)
+      -- A server that is out of memory refuses the note of use; what is there is given.
+      redis.pcall('ZADD', used, 'XX', now, key)
       return packed
     end
   end
@@ -234,7 +235,7 @@ local function insert(k, e, at)
   if e.expires ~= 0 then call('ZADD', ending, text(e.expires), k) end
   return packed
 end
-local function use_now(k) call('ZADD', used, 'XX', text(now), k) end
+local function use_now(k) redis.pcall('ZADD', used, 'XX', text(now), k) end
 local function life_end(ttl)
   local age = get('max_age')
   if ttl == 0 then ttl = age elseif age ~= 0 then ttl = math.min(ttl, age) end
@@ -724,6 +725,8 @@ function ops.rebuild()
   local h = call('HMGET', head, 'cache', 'builder', 'instance')
   if h[1] and not h[2] and h[3] == instance then return answer(DONE) end
   if h[2] and h[2] ~= session and is_alive(h[2]) then return answer(REBUILDING) end
+  -- Without a head the rest means nothing.
+  if not h[1] then call('DEL', unpack(KEYS)) end
   if not ensure(session, ARGV[4], ARGV[5], ARGV[6]) then return answer(SESSION_LOST) end
   if not h[1] then
     call('HSET', head, 'cache', cache, 'instance', '', 'bytes', 0, 'reserved', 0, 'garbage', 0, 'fence', text(now), 'evicted', 0)

@@ -198,7 +198,7 @@ impl Server {
                 Some("BUSY") => Next::Wait,
                 Some("OOM" | "MISCONF" | "NOREPLICAS") => Next::Fail(Outage::Refused(error.to_string())),
                 Some("NOAUTH" | "WRONGPASS" | "NOPERM") => Next::Fail(Outage::Denied(error.to_string())),
-                _ if ["ACL failure", "NOPERM", "can't access", "has no permissions"]
+                _ if ["ACL failure", "NOPERM", "The user executing the script", "unauthenticated"]
                     .iter()
                     .any(|words| error.to_string().contains(words)) =>
                 {
@@ -289,7 +289,7 @@ impl Blocking {
             let info: Result<String, _> = redis::cmd("INFO").arg("server").query(&mut connection);
             match info {
                 Err(error) if error.is_io_error() => Err(error),
-                Err(error) if error.code() == Some("LOADING") => Err(error),
+                Err(error) if matches!(error.code(), Some("LOADING" | "NOAUTH")) => Err(error),
                 info => Ok((connection, instance_in(&info.unwrap_or_default()))),
             }
         };
@@ -611,7 +611,7 @@ impl Asynchronous {
             self.server.round_trips.fetch_add(1, Ordering::Relaxed);
             let info: Result<String, _> = redis::cmd("INFO").arg("server").query_async(&mut connection).await;
             match info {
-                Err(error) if error.is_io_error() || error.code() == Some("LOADING") => Err(error),
+                Err(error) if error.is_io_error() || matches!(error.code(), Some("LOADING" | "NOAUTH")) => Err(error),
                 info => Ok((connection, instance_in(&info.unwrap_or_default()))),
             }
         };

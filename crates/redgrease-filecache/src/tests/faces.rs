@@ -310,6 +310,25 @@ fn damaged_files_are_found_put_aside_and_made_again() {
 }
 
 #[test]
+fn directories_that_a_cleaner_took_are_made_again() {
+    both(|options, _| {
+        let root = options.directory.clone();
+        let cache = FileCache::open(options).unwrap();
+        for name in ["temporary", "files"] {
+            std::fs::remove_dir_all(root.join(name)).unwrap();
+            cache.write(name, b"content", &Put::default()).unwrap();
+        }
+        assert_eq!(cache.read("files", NOW).unwrap(), b"content");
+        assert_eq!(cache.read("temporary", NOW).unwrap_err().code(), Code::Missing);
+        verified(&cache);
+        std::fs::remove_dir_all(&root).unwrap();
+        let error = cache.write("k", b"content", &Put::default()).unwrap_err();
+        assert!(["was removed", "No such file"].iter().any(|words| error.to_string().contains(words)), "{error}");
+        assert_ne!(error.code(), Code::LeaseLost);
+    });
+}
+
+#[test]
 fn a_writer_that_fails_leaves_nothing() {
     both(|options, _| {
         let root = options.directory.clone();
@@ -332,7 +351,9 @@ fn a_writer_that_fails_leaves_nothing() {
         let error = std::thread::scope(|scope| scope.spawn(|| cache.write("k", b"x", &short)).join().unwrap());
         assert_eq!(error.unwrap_err().code(), Code::Timeout);
         let path = writer.path().unwrap();
-        std::fs::write(&path, b"written by somebody else").unwrap();
+        let other = path.with_extension("other");
+        std::fs::write(&other, b"written by somebody else").unwrap();
+        std::fs::rename(other, &path).unwrap();
         writer.commit().unwrap();
         assert_eq!(cache.read("k", NOW).unwrap(), b"written by somebody else");
         assert_eq!(std::fs::read_dir(root.join("temporary")).unwrap().count(), 0);

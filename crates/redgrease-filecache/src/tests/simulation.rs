@@ -126,6 +126,14 @@ impl Draft for SimDraft {
         Ok(())
     }
 
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        let mut world = self.disk.step()?;
+        if let Some(content) = world.temporaries.get_mut(&self.name) {
+            content.truncate(length as usize)
+        }
+        Ok(())
+    }
+
     fn finish(self) -> io::Result<()> {
         self.disk.step().map(drop)
     }
@@ -188,6 +196,10 @@ impl Disk for SimDisk {
 
     fn unlink_temporary(&self, name: &str) -> io::Result<bool> {
         Ok(self.step()?.temporaries.remove(name).is_some())
+    }
+
+    fn empty_quarantine(&self, _: Duration) -> io::Result<()> {
+        Ok(())
     }
 
     fn quarantine(&self, name: &str) -> io::Result<()> {
