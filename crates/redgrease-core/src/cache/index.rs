@@ -977,6 +977,16 @@ mod tests {
     }
 
     #[test]
+    fn no_two_leases_share_a_fence_also_when_the_clock_stands_still_or_goes_back() {
+        let mut bench = bench(Bounds::default());
+        let first = bench.granted("a", 1, Mode::Create);
+        let second = bench.granted("b", 2, Mode::Create);
+        bench.now -= 5 * SECOND;
+        let third = bench.granted("c", 3, Mode::Create);
+        assert!(first < second && second < third, "{first} {second} {third}");
+    }
+
+    #[test]
     fn garbage_stays_garbage() {
         let mut bench = bench(Bounds::default());
         let fence = bench.granted("k", 2, Mode::Create);
