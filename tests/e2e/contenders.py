@@ -25,7 +25,6 @@ from naive_bounded import NaiveBoundedCache
 class Contender(Protocol):
     """What scenarios do with a cache."""
 
-    #: What somebody waits for a lock, until it gives up, is a matter of each.
     def read(self, key: str) -> bytes: ...
     def reading(self, key: str) -> contextlib.AbstractContextManager[BinaryIO]: ...
     def read_waiting(self, key: str, timeout: float) -> bytes: ...
@@ -64,7 +63,7 @@ class Ours:
     def __init__(self, directory: str | os.PathLike[str], url: str | None, **options: Any) -> None:
         options.pop("purge_ms", None)
         options.pop("evicting_ms", None)
-        settings = {"command_timeout": 2.0, "connect_timeout": 1.0, "maintenance": None, **options}
+        settings = {"command_timeout": 20.0, "connect_timeout": 20.0, "maintenance": None, **options}
         self.cache = FileCache(directory, url, **settings)
 
     def read(self, key: str) -> bytes:
