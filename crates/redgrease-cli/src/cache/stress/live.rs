@@ -65,7 +65,7 @@ pub struct Seen {
     /// `None` while the cache does not answer.
     pub sizes: Option<Sizes>,
     pub peak_bytes: u64,
-    /// The most that was seen after the cache had once been within the limit of the run.
+    /// How far the cache was above the limit of the run, if it was so for longer than it may.
     pub peak_over: Option<u64>,
 }
 
@@ -109,6 +109,31 @@ impl Drop for Watcher {
     }
 }
 
+/// Whether the cache stays within a limit.
+///
+/// It may begin above it, and it may be above it for a moment when an index that was lost is made anew: then files count
+/// that had been evicted and not yet been unlinked.
+#[derive(Debug, Default)]
+struct Excess {
+    /// In bytes; 0 is none.
+    limit: u64,
+    was_within: bool,
+    /// Whether the last look was above.
+    is_over: bool,
+    peak: Option<u64>,
+}
+
+impl Excess {
+    fn look(&mut self, bytes: u64) {
+        let is_over = self.limit > 0 && bytes > self.limit;
+        self.was_within |= !is_over;
+        if is_over && self.is_over && self.was_within {
+            self.peak = self.peak.max(Some(bytes));
+        }
+        self.is_over = is_over;
+    }
+}
+
 fn watch(
     cache: &FileCache,
     mut lister: Lister,
@@ -117,8 +142,7 @@ fn watch(
     events: &Sender<Event>,
     limit: u64,
 ) {
-    let limit = if limit == 0 { u64::MAX } else { limit };
-    let mut was_within = false;
+    let mut excess = Excess { limit, ..Excess::default() };
     let mut list_at = Instant::now() + LIST_EVERY;
     loop {
         let sizes = cache.info().ok().map(|info| Sizes {
@@ -127,13 +151,12 @@ fn watch(
             cap: info.limits.max_bytes,
             evicted: info.evicted,
         });
-        let bytes = sizes.map_or(0, |sizes| sizes.bytes);
-        was_within |= sizes.is_some() && bytes <= limit;
         let mut shared = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if was_within && bytes > limit {
-            shared.peak_over = shared.peak_over.max(Some(bytes));
+        if let Some(Sizes { bytes, .. }) = sizes {
+            excess.look(bytes);
+            shared.peak_bytes = shared.peak_bytes.max(bytes);
         }
-        shared.peak_bytes = shared.peak_bytes.max(bytes);
+        shared.peak_over = excess.peak;
         shared.sizes = sizes;
         drop(shared);
         match asked.recv_timeout(LOOK_EVERY) {
@@ -234,6 +257,19 @@ mod tests {
 
     fn seen(cap: u64) -> Seen {
         Seen { sizes: Some(Sizes { entries: 190, bytes: 412_345, cap, evicted: 5 }), ..Seen::default() }
+    }
+
+    #[test]
+    fn a_limit_may_be_exceeded_in_the_beginning_and_for_a_moment() {
+        let peak = |limit, looks: &[u64]| {
+            let mut excess = Excess { limit, ..Excess::default() };
+            looks.iter().for_each(|&bytes| excess.look(bytes));
+            excess.peak
+        };
+        assert_eq!(peak(10, &[50, 40, 30, 10, 9, 10]), None);
+        assert_eq!(peak(10, &[0, 11, 9, 12, 10]), None);
+        assert_eq!(peak(10, &[0, 11, 12, 11, 9]), Some(12));
+        assert_eq!(peak(0, &[0, 11, 12]), None);
     }
 
     #[test]
