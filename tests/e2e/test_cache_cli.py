@@ -282,6 +282,30 @@ def test_evict_to_a_size_takes_what_was_used_least_recently(cache: Cache) -> Non
     assert b"b" not in cache.listed()
 
 
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        "--to-bytes 3kB",
+        "--idle-for 0",
+        "--to-bytes 3kB --idle-for 0",
+        "--to-bytes 0 --idle-for 1h",
+        "--to-bytes 5kB --older-than 0",
+        "--older-than 0",
+        "--prefix a",
+        "--prefix a --to-bytes 1kB",
+        "--prefix a --older-than 1h",
+    ],
+)
+def test_a_dry_run_lists_what_would_go(cache: Cache, conditions: str) -> None:
+    for key in ("a1", "b1", "a2", "b2", "a3", "b3"):
+        cache.put(key, b"x" * 1000)
+    before = set(cache.listed())
+    dry = cache.json("evict", "--dry-run", *conditions.split())[0]
+    assert set(cache.listed()) == before
+    assert cache.json("evict", *conditions.split())[0]["entries"] == dry["entries"]
+    assert before - set(cache.listed()) == {key.encode() for key in dry["keys"]}
+
+
 def test_clear_needs_a_yes_when_nobody_can_be_asked(cache: Cache) -> None:
     cache.put("a")
     assert "--yes" in cache.fails("clear", code=2)
