@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PROGRAM = ROOT / "target" / "release" / "redgrease"
 MEMORY = Path("/dev/shm")
 #: Of one measurement.
-SECONDS = 3.0
+SECONDS = 2.0
 PROCESSES = 6
 WRITE_SHARE = 0.2
 NAMESPACE = "bench"
