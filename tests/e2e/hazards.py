@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,10 @@ class Program:
         ready, _, _ = select.select([out], [], [], deadline)
         assert ready, f"the process said nothing for {deadline} s"
         return out.readline().rstrip("\n")
+
+    def has_spoken(self) -> bool:
+        assert self.process.stdout is not None
+        return bool(select.select([self.process.stdout], [], [], 0)[0])
 
     def expect(self, line: str) -> None:
         heard = self.hear()
@@ -272,6 +276,10 @@ class World:
         path = self.root / name
         path.mkdir()
         return path
+
+    def part(self, name: str) -> World:
+        """The same for another cache."""
+        return replace(self, root=self.folder(name), namespace=f"{self.namespace}-{name}")
 
     def small_disk(self, size: str) -> Path:
         """A file system of its own, of this size."""

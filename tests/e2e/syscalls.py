@@ -28,6 +28,9 @@ from dataclasses import dataclass, field
 _NUMBERS = {
     "read": (0, 63),
     "pread64": (17, 67),
+    "write": (1, 64),
+    "pwrite64": (18, 68),
+    "ftruncate": (77, 46),
     "fsync": (74, 82),
     "fdatasync": (75, 83),
     "rename": (82, None),
@@ -56,6 +59,8 @@ _FAMILIES: dict[str, dict[str, list[tuple[int | None, int | None]]]] = {
     "mkdir": {"mkdir": _PLAIN, "mkdirat": _AT},
     "fsync": {"fsync": _FD, "fdatasync": _FD},
     "read": {"read": _FD, "pread64": _FD},
+    "write": {"write": _FD, "pwrite64": _FD},
+    "truncate": {"ftruncate": _FD},
     "list": {"getdents64": _FD},
 }
 
@@ -160,6 +165,19 @@ class Gate:
     def hold(self, family: str, part: str = "", *, times: int = 1, thread: Callable[[int], bool] | None = None) -> None:
         """Stop at the next calls of this family whose path contains `part`; `wait` gives them."""
         self._rule(family, part, None, times, thread)
+
+    def hold_nth(self, part: str, number: int) -> None:
+        """Stop at the call with this number, counted from 0, of all whose path contains `part`."""
+        left = [number]
+
+        def matches(call: Call) -> bool:
+            if any(part in path for path in call.paths):
+                left[0] -= 1
+                return left[0] == -1
+            return False
+
+        with self._lock:
+            self._rules.append((matches, None, [1]))
 
     def fail(self, family: str, number: int, part: str = "", *, times: int = 1) -> None:
         """Make the next calls fail without having been done."""

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -27,16 +28,13 @@ from redis.exceptions import RedisError
 
 from .caching import Cache, plain_server
 from .hazards import DEADLINE, LEASE, LIVE, LONG, Program, World, expect, hazard, new_folder, ours_only, remove
-from .servers import Server, free_port
+from .servers import ROOT, Server, free_port
 from .waiting import wait_until as wait_for
 
 _numbers = itertools.count()
 
 #: A master that does not wait for more replicas to come.
 AT_ONCE = {"repl-diskless-sync-delay": 0}
-
-#: Does not hold yet.
-PENDING = pytest.mark.xfail(reason="known, to be mended")
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +107,29 @@ def test_h01_a_writer_that_was_stopped_does_not_overwrite_its_successor(world: W
     expect(cache.read("key") == b"prompt", "bytes of a published key never change")
     expect(said.startswith("!LeaseLostError"), f"the late writer is told that it lost its lease; it heard {said!r}")
     assert world.open().read("key") == b"prompt"
+
+
+@ours_only
+def test_h01_a_writer_whose_file_was_swept_meanwhile_hears_that_it_lost_its_lease(world: World) -> None:
+    cache: Any = world.open()
+    proxy = world.proxy()
+    apart: Any = world.open(url=proxy.url, lease=LEASE, command_timeout=1.0)
+    # From here on the server knows the scripts by name, so that the word below is one of a renewal.
+    apart.create("first", b"content")
+    apart.creating("first-2").abort()
+    writer = apart.creating("key")
+    writer.write(b"x" * 100_000)
+    writer.flush()
+    proxy.hold_request(b"renew", times=1000)
+
+    def swept() -> bool:
+        cache.maintain()
+        return not world.temporaries()
+
+    wait_until(swept, "others take it for dead")
+    assert apart.outcome(writer.commit) == "lease-lost"
+    cache.create("key", b"content")
+    sound(world, cache)
 
 
 @hazard
@@ -546,6 +567,49 @@ def test_h13_a_crash_between_publishing_and_the_index_is_completed_or_undone(wor
     sound(world, cache)
 
 
+MANY_STEPS = """
+cache.create("a", b"x" * 1000)
+cache.create("b" * 200, b"z" * 1000)
+cache.read("a")
+for number in range(4):
+    cache.create(f"k{number}", b"w" * 1500)
+"""
+
+
+@pytest.mark.parametrize("coordination", ["server", "files"])
+@hazard
+def test_h13_a_crash_at_any_step_leaves_nothing_that_does_not_heal(world: World, coordination: str) -> None:
+    url = world.url if coordination == "server" or not world.ours else None
+    families = ["write", "truncate", "rename", "unlink", "fsync", "mkdir"]
+    crashed: list[World] = []
+    for number in itertools.count(0, 9):
+        point = world.part(f"point-{number}")
+        gate = point.gate()
+        gate.hold_nth(str(point.root), number)
+        options: dict[str, Any] = {"url": url, "max_bytes": 5000, "lease": LEASE}
+        program = point.program(MANY_STEPS, gate=gate, families=families, from_start=True, **options)
+        wait_until(lambda gate=gate, program=program: gate.is_holding() or program.has_spoken(), "it comes to the step")
+        if not gate.is_holding():
+            program.expect("done")
+            break
+        program.kill()
+        crashed.append(point)
+    assert len(crashed) >= world.pick(5, 2)
+    pass_time(LEASE + 0.8)
+    for point in crashed:
+        cache: Any = point.open(url=url, max_bytes=5000)
+        cache.create("new", b"n" * 10)
+        cache.maintain()
+        waste = cache.cache.info().garbage_bytes if world.ours else 0
+        known, there = cache.total(), point.disk_bytes()
+        # Of what was evicted it may not be known yet that it is gone.
+        expect(known <= there <= known + waste, f"{point.root.name}: {there} bytes lie there, {known} are known")
+        expect(not point.temporaries(), f"{point.root.name}: nothing unfinished is left")
+        if world.ours:
+            assert cache.cache.verify().problems == ()
+            assert not cache.cache.locks()
+
+
 @hazard
 def test_h14_a_change_of_the_index_is_done_wholly_or_not_at_all(world: World) -> None:
     cache: Any = world.open()
@@ -615,6 +679,36 @@ def test_h16_a_lost_index_is_made_anew_and_the_bound_holds(world: World) -> None
     sound(world, cache)
 
 
+@ours_only
+def test_h16_limits_that_were_changed_survive_a_lost_index(world: World) -> None:
+    server = world.own_server()
+    url = f"redis://127.0.0.1:{server.port}/0"
+    cache, other = [world.open(url=url, max_bytes=1000) for _ in range(2)]
+    other.cache.configure(max_bytes=5000)  # type: ignore[attr-defined]
+    world.redis(server).flushall()
+    assert cache.outcome(lambda: cache.read("absent")) == "missing"
+    assert cache.cache.info().limits.max_bytes == 5000  # type: ignore[attr-defined]
+
+
+@ours_only
+def test_h16_a_lost_index_ends_leases_and_their_holders_know(world: World) -> None:
+    server = world.own_server()
+    url = f"redis://127.0.0.1:{server.port}/0"
+    cache: Any = world.open(url=url)
+    cache.create("key", b"content")
+    with cache.reading("key") as handle:
+        writer = cache.creating("new")
+        writer.write(b"x")
+        world.redis(server).flushall()
+        assert cache.read("key") == b"content"
+        wait_until(lambda: handle.lease_lost and writer.lease_lost, "they know")
+        assert cache.outcome(writer.commit) == "lease-lost"
+        assert handle.read() == b"content"
+    cache.create("new", b"again")
+    cache.maintain()
+    sound(world, cache)
+
+
 @hazard
 def test_h17_an_entry_whose_file_is_gone_goes_too(world: World) -> None:
     cache: Any = world.open(max_bytes=60_000)
@@ -631,6 +725,29 @@ def test_h17_an_entry_whose_file_is_gone_goes_too(world: World) -> None:
     cache.create("key-03", b"again")
     assert cache.read("key-03") == b"again"
     sound(world, cache)
+
+
+@pytest.mark.parametrize("what", ["temporary", "files", "quarantine"])
+@ours_only
+def test_h17_a_folder_that_was_cleaned_away_is_made_again(world: World, what: str) -> None:
+    cache: Any = world.open()
+    cache.create("key", b"content")
+    remove(world.directory / what)
+    assert cache.outcome(lambda: cache.create("new", b"content")) == "ok"
+    assert cache.read("new") == b"content"
+    assert cache.outcome(lambda: cache.read("key")) == ("missing" if what == "files" else "ok")
+    cache.maintain()
+    sound(world, cache)
+
+
+@ours_only
+def test_h17_a_directory_that_is_gone_is_told_as_such(world: World) -> None:
+    cache: Any = world.open()
+    cache.create("key", b"content")
+    remove(world.directory)
+    assert cache.outcome(lambda: cache.read("key")) == "missing"
+    said = cache.outcome(lambda: cache.create("new", b"content"))
+    expect(said not in ("ok", "lease-lost"), f"its writer heard {said!r}")
 
 
 @hazard
@@ -1112,7 +1229,6 @@ def test_h31_other_peoples_data_keeps_its_room(world: World) -> None:
 # -- the file system
 
 
-@PENDING
 @hazard
 def test_h32_a_full_disk_makes_room(world: World) -> None:
     world.root = world.small_disk("8m")
@@ -1343,6 +1459,17 @@ def test_h36_damaged_content_is_never_given_out(world: World, how: str) -> None:
 
 
 @ours_only
+def test_h36_what_was_put_aside_can_be_cleared_away(world: World) -> None:
+    cache: Any = world.open()
+    cache.create("key", b"content")
+    world.published("key")[0].write_bytes(b"damaged")
+    assert cache.outcome(lambda: cache.read("key")) == "corrupt"
+    assert len(list((world.directory / "quarantine").iterdir())) == 1
+    cache.cache.clear()
+    assert not list((world.directory / "quarantine").iterdir())
+
+
+@ours_only
 def test_h36_a_damaged_entry_is_made_again_at_once(world: World) -> None:
     cache: Any = world.open()
     cache.create("key", b"content")
@@ -1379,6 +1506,28 @@ def test_h37_a_name_is_on_the_disk_before_anybody_hears_of_it(world: World) -> N
     made = position("mkdir", path.parent.name)
     if made >= 0:
         expect(position("fsync", "/files") > made, f"and so is a directory that was made for it: {passed}")
+
+
+@ours_only
+def test_h37_a_file_that_a_library_renamed_into_place_is_synced(world: World) -> None:
+    gate = world.gate()
+    writer = world.program(
+        """
+with cache.creating("key") as file:
+    new = f"{file.path}.new"
+    open(new, "wb").write(b"by a library")
+    os.replace(new, file.path)
+say(cache.read("key").decode())
+""",
+        gate=gate,
+        families=["fsync", "rename"],
+    )
+    writer.expect("by a library")
+    (path,) = world.published("key")
+    published = next(at for at, call in enumerate(gate.log) if call.paths[-1].endswith(path.name))
+    source = gate.log[published].paths[0]
+    synced = [call.paths[0] for call in gate.log[:published] if call.family == "fsync"]
+    expect(source in synced, f"the file that is published is synced: {synced}")
 
 
 @hazard
@@ -1509,6 +1658,19 @@ def test_h39_an_outage_is_told_and_survived(world: World, how: str) -> None:
     sound(world, cache)
 
 
+@ours_only
+def test_h39_the_end_does_not_wait_long_for_a_silent_server(world: World) -> None:
+    proxy = world.proxy()
+    cache: Any = world.open(url=proxy.url, command_timeout=0.5, connect_timeout=0.5)
+    cache.create("key", b"content")
+    handle = cache.reading("key")
+    proxy.fall_silent()
+    began = time.monotonic()
+    handle.close()
+    cache.close()
+    assert time.monotonic() - began < 8.0
+
+
 @hazard
 def test_h40_a_failover_that_forgets_a_lock_lets_nobody_overwrite(world: World) -> None:
     old, new = world.own_server(**AT_ONCE), world.own_server(**AT_ONCE)
@@ -1556,7 +1718,6 @@ def test_h40_connections_to_a_server_that_was_demoted_are_given_up(world: World)
     assert cache.read("key") == b"content"
 
 
-@PENDING
 @hazard
 def test_h41_a_server_without_memory_is_its_own_outcome(world: World) -> None:
     server = world.own_server()
@@ -1587,7 +1748,6 @@ def test_h41_a_policy_that_throws_keys_away_is_warned_of(world: World) -> None:
         assert (warned == "ok") == (policy == "noeviction"), (policy, levels)
 
 
-@PENDING
 @pytest.mark.parametrize("part", ["cache", "entries", "used", "sessions"])
 @ours_only
 def test_h41_a_part_of_the_index_that_is_gone_is_noticed(world: World, part: str) -> None:
@@ -1652,16 +1812,14 @@ def test_h43_what_could_be_a_pattern_is_no_namespace_and_clearing_clears_one(wor
     assert [len(cache.indexed()) for cache in caches] == [0, 1, 1]
 
 
-@PENDING
 @ours_only
 def test_h43_a_user_with_few_rights_is_enough_and_one_with_fewer_is_denied(world: World) -> None:
     server = world.own_server()
     redis = world.redis(server)
-    rights = (
-        "~{acl}:* &{acl}:* +eval +evalsha +ping +info +time +publish +subscribe +exists +del "
-        "+hget +hset +hdel +hmget +hlen +hgetall +hexists +hincrby +hscan +hrandfield "
-        "+zadd +zrem +zrange +zrangebyscore +zscore +zmscore"
-    )
+    # The line of the guide, for this namespace.
+    guide = (ROOT / "docs" / "filecache.md").read_text()
+    (rights,) = re.findall(r"ACL SETUSER filecache on >change-me (.*)", guide)
+    rights = rights.replace("redgrease-cache", "acl")
     redis.execute_command("ACL", "SETUSER", "app", "reset", "on", ">s3cret", *rights.split())
     url = f"redis://app:s3cret@127.0.0.1:{server.port}/0"
     cache: Any = world.open(url=url, namespace="acl", max_bytes=10_000)
@@ -1672,10 +1830,11 @@ def test_h43_a_user_with_few_rights_is_enough_and_one_with_fewer_is_denied(world
     assert cache.cache.locks() is not None
     cache.maintain()
     sound(world, cache)
-    for less in ("-hset", "-publish", "resetchannels"):
+    for less, expected in {"-hset": "denied", "-publish": "ok", "resetchannels": "ok"}.items():
+        # Without a right to publish, others wait by looking.
         redis.execute_command("ACL", "SETUSER", "app", less)
-        said = cache.outcome(lambda: cache.create("denied", b"x"))
-        expect(said == "denied", f"without {less} the writer heard {said!r}")
+        said = cache.outcome(lambda less=less: cache.create(f"with{less}", b"x"))
+        expect(said == expected, f"with {less} the writer heard {said!r}")
         redis.execute_command("ACL", "SETUSER", "app", *rights.split())
         assert cache.outcome(lambda less=less: cache.create(f"again{less}", b"x")) == "ok"
         sound(world, cache)
