@@ -357,6 +357,8 @@ class AsyncFileCache(_Opened):
     ``async with``, `path` is entered, `entries` and `keys` are iterated with ``async for``. The directory and the
     server are first looked for by ``async with`` or by the first operation, which raises what is wrong with them. One
     object may be used by several loops.
+
+    Close it, or enter it: what one that is merely dropped still held ends only with its lease.
     """
 
     _is_async = True
