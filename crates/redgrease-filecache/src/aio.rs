@@ -3,7 +3,6 @@
 //! A future that is dropped before it is done gives back what it held: leases, places in queues, temporary files.
 
 use std::fs::File;
-use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -33,7 +32,8 @@ pub struct FileCache {
 }
 
 struct Inner {
-    engine: Engine<World>,
+    engine: Arc<Engine<World>>,
+    runtime: tokio::runtime::Handle,
     prepared: Prepared,
     options: Options,
     shard: AtomicU16,
@@ -152,17 +152,11 @@ impl Edge for World {
     }
 
     fn random(&self) -> u64 {
-        fastrand::u64(..)
+        getrandom::u64().unwrap_or_else(|_| fastrand::u64(..))
     }
 
     fn listen(&self) {
         self.wake.iter().for_each(Wake::listen);
-    }
-
-    fn who(&self) -> Option<u64> {
-        let mut hasher = std::hash::DefaultHasher::new();
-        tokio::task::try_id()?.hash(&mut hasher);
-        Some(hasher.finish())
     }
 }
 
@@ -182,7 +176,7 @@ impl FileCache {
                 (Index::Server(Box::new(server)), Some(Wake::new(&options)))
             }
             None => {
-                let journal = Journal::open(Arc::clone(&directory)).and_then(Ordered::new);
+                let journal = Journal::open(Arc::clone(&directory), options.command_timeout).and_then(Ordered::new);
                 let journal = journal.map_err(|error| Error::io("open", None, error))?;
                 (Index::File(journal, Journal::instance()), None)
             }
@@ -190,7 +184,9 @@ impl FileCache {
         let world = World { directory, index, began: Instant::now(), wake };
         let engine = Engine::new(world, prepared.rules.clone(), prepared.cache);
         engine.edge.wake.iter().for_each(|wake| wake.deliver_to(&engine.flights));
-        let inner = Arc::new(Inner { engine, prepared, options, shard: AtomicU16::new(fastrand::u16(..SHARDS)) });
+        let (engine, runtime) = (Arc::new(engine), tokio::runtime::Handle::current());
+        let inner =
+            Arc::new(Inner { engine, runtime, prepared, options, shard: AtomicU16::new(fastrand::u16(..SHARDS)) });
         inner.prepared.arrive(&inner.engine, &inner.options).await?;
         if !inner.options.read_only {
             Inner::keep(&inner);
@@ -350,7 +346,8 @@ impl FileCache {
     /// As there.
     pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Option<Duration>) -> Result<bool> {
         let key = key.as_ref();
-        let op = Op::Touch { key: key.to_vec(), ttl: ttl.map(crate::options::micros) };
+        let ttl = engine::check_ttl(Doing::to("touch", key), ttl)?;
+        let op = Op::Touch { key: key.to_vec(), ttl };
         self.writable("touch", key)?.done_or_missing(Doing::to("touch", key), op).await
     }
 
@@ -518,6 +515,10 @@ impl Keeper for Caretaker {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.engine.chores.added.notify(usize::MAX);
+        if !self.options.read_only {
+            let engine = Arc::clone(&self.engine);
+            self.runtime.spawn(async move { engine.close().await });
+        }
     }
 }
 

@@ -116,6 +116,9 @@ impl Keeper for Open {
     }
 
     fn put_aside(&self, key: &[u8], entry: &Entry, what: &str) -> Error {
+        if self.process != std::process::id() {
+            return Error::new("read", Some(key), Cause::Corrupt(what.to_owned()));
+        }
         block_on(self.engine.quarantine(Doing::to("read", key), entry, what.to_owned()))
     }
 }
@@ -187,7 +190,8 @@ impl Edge for World {
     }
 
     fn random(&self) -> u64 {
-        fastrand::u64(..)
+        // Not of this thread's sequence: after a fork parent and child would draw the same.
+        getrandom::u64().unwrap_or_else(|_| fastrand::u64(..))
     }
 
     fn listen(&self) {
@@ -219,7 +223,8 @@ impl Inner {
                 (Index::Server(Box::new(server)), Some(Wake::new(options)))
             }
             None => {
-                let journal = Journal::open(Arc::clone(&directory)).map_err(|error| Error::io("open", None, error))?;
+                let journal = Journal::open(Arc::clone(&directory), options.command_timeout)
+                    .map_err(|error| Error::io("open", None, error))?;
                 (Index::File(Box::new(journal), Journal::instance()), None)
             }
         };
@@ -541,7 +546,8 @@ impl FileCache {
     pub fn touch(&self, key: impl AsRef<[u8]>, ttl: Option<Duration>) -> Result<bool> {
         let key = key.as_ref();
         let inner = self.writable("touch", Some(key))?;
-        let op = Op::Touch { key: key.to_vec(), ttl: ttl.map(crate::options::micros) };
+        let ttl = engine::check_ttl(Doing::to("touch", key), ttl)?;
+        let op = Op::Touch { key: key.to_vec(), ttl };
         block_on(inner.engine.done_or_missing(Doing::to("touch", key), op))
     }
 
@@ -848,6 +854,9 @@ impl Seek for Handle {
     }
 }
 
+/// Why a child cannot go on with what its parent began.
+const FORKED: &str = "it belongs to the process before the fork";
+
 /// Content that is being made. [`Writer::commit`] publishes it; dropping takes it back.
 pub struct Writer {
     draft: Option<Draft<Directory>>,
@@ -885,6 +894,7 @@ impl Writer {
     /// # Errors
     /// Those of the file system.
     pub fn path(&mut self) -> Result<PathBuf> {
+        self.check_process()?;
         self.flush_buffer()?;
         let key = self.key().to_vec();
         let doing = Doing::to(self.operation, &key);
@@ -894,10 +904,19 @@ impl Writer {
         Ok(self.inner.prepared.directory.path_of_temporary(&draft.temporary))
     }
 
+    /// After a fork it is the parent's.
+    fn check_process(&self) -> Result<()> {
+        if self.inner.process == std::process::id() {
+            return Ok(());
+        }
+        Err(Error::new(self.operation, Some(self.key()), Cause::LeaseLost(FORKED)))
+    }
+
     fn flush_buffer(&mut self) -> Result<()> {
         if self.buffer.is_empty() {
             return Ok(());
         }
+        self.check_process()?;
         let bytes = std::mem::take(&mut self.buffer);
         let key = self.key().to_vec();
         let draft = self.draft.as_mut().expect("see above");
@@ -930,7 +949,7 @@ impl Writer {
         let doing = Doing::to(self.operation, &key);
         if self.inner.process != std::process::id() {
             std::mem::forget(draft);
-            return Err(doing.failed(Cause::LeaseLost("it belongs to the process before the fork")));
+            return Err(doing.failed(Cause::LeaseLost(FORKED)));
         }
         if self.given_away
             && let Err(error) = read_again(&self.inner.prepared.directory, &mut draft)

@@ -156,6 +156,20 @@ impl Directory {
         Ok(if any { Contents::Others(others) } else { Contents::Empty })
     }
 
+    /// Files beside the cache's own, which an old flat cache may have left.
+    pub(crate) fn flat_files(&self) -> io::Result<Vec<String>> {
+        let mut files = Vec::new();
+        for entry in Dir::read_from(&self.root)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let ours = name == MARKER || name.starts_with(JOURNAL) || name.starts_with(NEW_MARKER);
+            if !ours && entry.file_type() == FileType::RegularFile {
+                files.push(name);
+            }
+        }
+        Ok(files)
+    }
+
     fn read_root(&self, name: &str) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let file = self.open_regular(name)?;

@@ -56,7 +56,13 @@ pub(crate) fn prepare(options: &Options) -> Result<Prepared> {
         meet_server(options)?;
     }
     let mut marker = match contents {
-        Contents::Cache(marker) => marker,
+        Contents::Cache(marker) => {
+            if options.adopt {
+                // What an earlier adoption did not come to.
+                flat = directory.flat_files().map_err(open)?;
+            }
+            marker
+        }
         Contents::Others(_) if !options.adopt => {
             return Err(bad(format!(
                 "{shown} is not empty and no cache; choose another directory, or take its files in with adopt"
@@ -183,12 +189,29 @@ impl Prepared {
 
     /// Takes the files of a flat cache in: each becomes the content of the key that it is called by.
     pub async fn take_in<E: Edge>(&self, engine: &Engine<E>, options: &Options) -> Result<()> {
+        let mut first_failure = None;
         for name in &self.flat {
+            if let Err(error) = self.take_in_one(engine, name).await {
+                tracing::warn!(name, %error, "cannot be taken in");
+                first_failure.get_or_insert(error);
+            }
+        }
+        if let Some(error) = first_failure {
+            return Err(error);
+        }
+        if let (Some(url), true) = (&options.url, options.adopt) {
+            Blocking::new(Server::new(url, options)?).forget_predecessors(&options.namespace);
+        }
+        Ok(())
+    }
+
+    async fn take_in_one<E: Edge>(&self, engine: &Engine<E>, name: &str) -> Result<()> {
+        {
             let doing = Doing::to("open", name.as_bytes());
             let failed = |error| Error::io("open", Some(name.as_bytes()), error);
             let mut file = match self.directory.open_flat(name) {
                 // Somebody else took it in.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
                 file => file.map_err(failed)?,
             };
             if name.starts_with('.') {
@@ -197,7 +220,7 @@ impl Prepared {
                 if age > OLD_TEMPORARY {
                     self.directory.unlink_flat(name).map_err(failed)?;
                 }
-                continue;
+                return Ok(());
             }
             let mut content = Vec::new();
             file.read_to_end(&mut content).map_err(failed)?;
@@ -211,14 +234,16 @@ impl Prepared {
                 _ => {}
             }
         }
-        if let (Some(url), true) = (&options.url, options.adopt) {
-            Blocking::new(Server::new(url, options)?).forget_predecessors(&options.namespace);
-        }
         Ok(())
     }
 
     pub fn remember(&self, limits: &Limits) -> std::io::Result<()> {
-        let marker = Marker { limits: *limits, ..self.marker.clone() };
+        // As it is now: others may have changed it.
+        let now = match self.directory.contents()? {
+            Contents::Cache(marker) => marker,
+            _ => self.marker.clone(),
+        };
+        let marker = Marker { limits: *limits, ..now };
         self.directory.write_marker(&marker, true).map(drop)
     }
 }

@@ -166,8 +166,8 @@ impl Options {
                 return Err(bad(format!("{name} of 0; it must be above 0")));
             }
         }
-        if self.maintenance.is_some_and(|every| every < MIN_LEASE) {
-            return Err(bad("maintenance more often than every 100 ms".to_owned()));
+        if self.maintenance.is_some_and(|every| !(MIN_LEASE..=365 * MAX_LEASE).contains(&every)) {
+            return Err(bad("maintenance is done every 100 ms to 365 days, or not at all".to_owned()));
         }
         self.limits.as_ref().map_or(Ok(()), Limits::check)?;
         prefix(&self.namespace).map(drop)

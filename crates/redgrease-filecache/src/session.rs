@@ -85,12 +85,9 @@ impl Sessions {
         }
     }
 
-    /// All sessions are over.
-    pub fn all_lost(&self, new: u64) {
-        let mut state = self.state();
-        if state.known {
-            (state.id, state.known) = (new, false);
-        }
+    /// The session that new leases belong to.
+    pub fn id(&self) -> u64 {
+        self.state().id
     }
 
     /// Whether the session of this token is over, or may be: nothing was heard of the index for as long as a lease lasts

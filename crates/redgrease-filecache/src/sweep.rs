@@ -20,6 +20,9 @@ const MAX_NAMED: usize = 1000;
 /// Slices of one round of a sweep.
 const MAX_SLICES: u32 = 64;
 
+/// Most slices of one eviction: more entries than an index can hold.
+const MAX_EVICTIONS: u32 = 1 << 26;
+
 /// How long damaged files can be looked at.
 const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -41,27 +44,29 @@ impl<E: Edge> Engine<E> {
             .on_disk(move |disk| -> std::io::Result<Shard> {
                 let mut found = Shard { files: Vec::new(), others: Vec::new() };
                 let mut sidecars: HashMap<String, Listed> = HashMap::new();
+                let mut there = std::collections::HashSet::new();
                 for listed in disk.list(&shard)? {
-                    if let Some(main) = listed.name.strip_suffix(SIDECAR) {
+                    if let Some(main) = listed.name.strip_suffix(SIDECAR)
+                        && name::parse(main).is_some_and(|named| named.sidecar)
+                    {
                         sidecars.insert(main.to_owned(), listed);
                         continue;
                     }
+                    there.insert(listed.name.clone());
                     let Some(named) = name::parse(&listed.name) else {
                         found.others.push(listed);
                         continue;
                     };
                     let key = match &named.key {
                         Some(key) => Some(key.clone()),
-                        None => sidecar_of(disk, &format!("{shard}/{}", listed.name)).map(|sidecar| sidecar.key),
+                        None => sidecar_of(disk, &format!("{shard}/{}", listed.name))?.map(|sidecar| sidecar.key),
                     };
                     match key {
                         Some(key) if name::shard(&key) == shard => found.files.push((key, named, listed)),
                         _ => found.others.push(listed),
                     }
                 }
-                for (_, _, listed) in &found.files {
-                    sidecars.remove(&listed.name);
-                }
+                sidecars.retain(|main, _| !there.contains(main));
                 found.others.extend(sidecars.into_values());
                 Ok(found)
             })
@@ -182,7 +187,7 @@ impl<E: Edge> Engine<E> {
                 for (key, named, listed) in files {
                     let metadata = if named.sidecar {
                         // Without it half of what was said about the content would be lost unnoticed.
-                        let Some(sidecar) = sidecar_of(disk, &format!("{shard}/{}", listed.name)) else { continue };
+                        let Some(sidecar) = sidecar_of(disk, &format!("{shard}/{}", listed.name))? else { continue };
                         sidecar.metadata
                     } else {
                         Vec::new()
@@ -241,7 +246,8 @@ impl<E: Edge> Engine<E> {
         Ok(maintained)
     }
 
-    async fn report_unlinked(&self, doing: Doing<'_>) -> Result<()> {
+    /// Tells the index which files are gone.
+    pub async fn report_unlinked(&self, doing: Doing<'_>) -> Result<()> {
         let unlinked = std::mem::take(&mut self.chores.list().unlinked);
         for batch in unlinked.chunks(1024) {
             // Any session's word is taken for it.
@@ -334,7 +340,7 @@ impl<E: Edge> Engine<E> {
         if !listing {
             let choices = [what.to_bytes.map(Choice::ToBytes), what.idle_for.map(|idle| Choice::UsedBefore(ago(idle)))];
             for choice in choices.into_iter().flatten() {
-                loop {
+                for _ in 0..MAX_EVICTIONS {
                     let answer = self.ask_index(doing, Op::Evict { choice }).await?;
                     for doomed in &answer.doomed {
                         note(&mut evicted, &doomed.key, doomed.entry.size);

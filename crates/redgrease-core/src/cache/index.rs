@@ -606,8 +606,8 @@ impl Step<'_> {
     fn end(&self, ttl: Micros) -> Micros {
         match (ttl, self.head().bounds.max_age) {
             (0, 0) => 0,
-            (0, life) | (life, 0) => self.now + life,
-            (ttl, age) => self.now + ttl.min(age),
+            (0, life) | (life, 0) => self.now.saturating_add(life),
+            (ttl, age) => self.now.saturating_add(ttl.min(age)),
         }
     }
 
@@ -742,7 +742,10 @@ impl Step<'_> {
         let _ = self.make_room(0, 0, None);
         more |= self.doomed.len() - before == SLICE;
         let is_left = |garbage: &Garbage| garbage.at + GRACE <= now;
-        let left = self.index.garbage.iter().filter(|(_, list)| list.iter().any(is_left));
+        // Those that somebody reads would only keep others from their turn.
+        let can_go =
+            |key: &Key, list: &[Garbage]| list.first().is_some_and(|g| !self.has_reader(key, Some(g.entry.fence)));
+        let left = self.index.garbage.iter().filter(|(key, list)| list.iter().any(is_left) && can_go(key, list));
         let left: Vec<Key> = left.take(SLICE).map(|(key, _)| key.clone()).collect();
         more |= left.len() == SLICE && self.doomed.len() > before;
         for key in left {
@@ -851,6 +854,12 @@ impl Step<'_> {
         for (key, entry, used) in entries {
             let head = self.head_mut();
             head.fence = head.fence.max(entry.fence);
+            let age = head.bounds.max_age;
+            let mut entry = entry.clone();
+            if age > 0 {
+                let oldest = entry.created.saturating_add(age);
+                entry.expires = if entry.expires == 0 { oldest } else { entry.expires.min(oldest) };
+            }
             let present = self.index.entries.get(key).map(|present| present.fence);
             if present == Some(entry.fence) || self.is_known_garbage(key, entry.fence) {
                 continue;

@@ -17,6 +17,9 @@ pub const SIDECAR: &str = ".meta";
 /// Number of shards, directories that the files are spread over.
 pub const SHARDS: u16 = 256;
 
+/// The largest fence and time to live: an index in a server computes with 53 bits.
+pub const MAX_NUMBER: u64 = 1 << 52;
+
 /// What a file's name says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
@@ -92,7 +95,7 @@ pub fn file_name(key: &[u8], entry: &Entry) -> String {
 pub fn parse(name: &str) -> Option<Named> {
     let mut parts = name.split('~');
     let key = unescape(parts.next()?)?;
-    let fence = parse_hex(parts.next().filter(|part| part.len() == 16)?)?;
+    let fence = parse_hex(parts.next().filter(|part| part.len() == 16)?).filter(|fence| *fence <= MAX_NUMBER)?;
     let digest = parts.next().filter(|part| part.len() == 32)?;
     let [high, low] = [parse_hex(digest.get(..16)?)?, parse_hex(digest.get(16..)?)?];
     let mut named = Named { key, fence, digest: [0; 16], ttl: 0, sidecar: false };
@@ -100,7 +103,9 @@ pub fn parse(name: &str) -> Option<Named> {
     named.digest[8..].copy_from_slice(&low.to_be_bytes());
     for part in parts {
         match part.strip_prefix('t') {
-            Some(ttl) if named.ttl == 0 && !named.sidecar => named.ttl = parse_hex(ttl).filter(|ttl| *ttl > 0)?,
+            Some(ttl) if named.ttl == 0 && !named.sidecar => {
+                named.ttl = parse_hex(ttl).filter(|ttl| (1..=MAX_NUMBER).contains(ttl))?
+            }
             None if part == "m" && !named.sidecar => named.sidecar = true,
             _ => return None,
         }
@@ -156,7 +161,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_name_says_what_was_put_into_it(
-            key in proptest::collection::vec(any::<u8>(), 1..300), fence: u64, digest: Digest, ttl: u64,
+            key in proptest::collection::vec(any::<u8>(), 1..300), fence in 0..=MAX_NUMBER, digest: Digest, ttl in 0..=MAX_NUMBER,
             metadata in proptest::collection::vec(any::<u8>(), 0..2),
         ) {
             let path = file_name(&key, &entry(fence, digest, ttl, metadata.clone()));
@@ -208,8 +213,17 @@ mod tests {
 
     #[test]
     fn names_of_others_are_not_ours() {
-        for name in ["", "a", "a~1~2", ".nfs0001", "a~0000000000000001~short", "a~000000000000000G~0", "~~", "=x~1~2~m"]
-        {
+        for name in [
+            "",
+            "a",
+            "a~1~2",
+            ".nfs0001",
+            "a~0000000000000001~short",
+            "a~000000000000000G~0",
+            "~~",
+            "=x~1~2~m",
+            "h~ffffffffffffffff~00000000000000000000000000000000",
+        ] {
             assert_eq!(parse(name), None, "{name}");
         }
         assert_eq!(session_of_temporary("0000000000000001-0000000000000002"), Some(1));

@@ -31,6 +31,12 @@ pub(crate) struct List {
     pub doubtful: Vec<Doomed>,
 }
 
+/// Most leases that wait to be given back, and most contents that wait to be committed.
+const MAX_RELEASES: usize = 10_000;
+
+/// From so many on, files that are gone are told to the index without waiting for an occasion.
+const MANY_UNLINKED: usize = 256;
+
 impl Chores {
     pub fn list(&self) -> std::sync::MutexGuard<'_, List> {
         self.list.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -41,7 +47,8 @@ impl Chores {
         !(list.releases.is_empty()
             && list.temporaries.is_empty()
             && list.commits.is_empty()
-            && list.doubtful.is_empty())
+            && list.doubtful.is_empty()
+            && list.unlinked.len() < MANY_UNLINKED)
     }
 }
 
@@ -84,8 +91,12 @@ impl Drop for Hold {
             return;
         }
         let mut list = self.chores.list();
-        if self.known {
+        if self.known && list.releases.len() < MAX_RELEASES {
             list.releases.push((std::mem::take(&mut self.key), self.token));
+        } else if self.known {
+            // The index could not be told for long: the session's end says it for all of them.
+            list.releases.clear();
+            self.sessions.lost(self.token.session, getrandom::u64().unwrap_or_else(|_| fastrand::u64(..)));
         }
         list.temporaries.extend(self.temporary.take());
         drop(list);
@@ -161,6 +172,9 @@ impl<E: Edge> Engine<E> {
             let List { temporaries, commits, doubtful, .. } = &mut *list;
             (std::mem::take(temporaries), std::mem::take(commits), std::mem::take(doubtful))
         };
+        if self.chores.list().unlinked.len() >= MANY_UNLINKED {
+            let _ = self.report_unlinked(Doing::all("unlink")).await;
+        }
         if !temporaries.is_empty() {
             self.edge
                 .on_disk(move |disk| {
@@ -204,7 +218,7 @@ impl<E: Edge> Engine<E> {
     pub async fn close(&self) {
         self.do_chores().await;
         // If that could not be told, the index would not hear this either.
-        if !self.chores.are_waiting() {
+        if !self.chores.are_waiting() && self.report_unlinked(Doing::all("close")).await.is_ok() {
             self.end_if_idle().await;
         }
     }

@@ -22,7 +22,7 @@ use crate::session::Sessions;
 
 pub(crate) use chores::{Chores, Hold};
 pub(crate) use read::Opened;
-pub(crate) use write::{Begun, Draft, Made, sidecar_of};
+pub(crate) use write::{Begun, Draft, Made, check_ttl, sidecar_of};
 
 /// What the flows are told once.
 #[derive(Debug, Clone)]
@@ -175,6 +175,7 @@ impl<E: Edge> Engine<E> {
     pub async fn ask_index(&self, doing: Doing<'_>, op: Op) -> Result<Answer> {
         let began = self.edge.elapsed();
         loop {
+            let session = self.sessions.id();
             let answer = self
                 .edge
                 .ask(Request { cache: self.cache, op: op.clone() })
@@ -184,7 +185,7 @@ impl<E: Edge> Engine<E> {
             match answer.reply {
                 // With the index all sessions are gone.
                 Reply::Lost if patient => {
-                    self.sessions.all_lost(self.edge.random());
+                    self.sessions.lost(session, self.edge.random());
                     self.recover(doing).await?;
                     self.go_on(doing)?;
                 }

@@ -213,7 +213,7 @@ impl<E: Edge> Engine<E> {
                 named.sort_by_key(|(named, _)| std::cmp::Reverse(named.fence));
                 for (named, listed) in named {
                     let path = format!("{shard}/{}", listed.name);
-                    if !readable && sidecar_of(disk, &path).is_none_or(|sidecar| sidecar.key != key) {
+                    if !readable && sidecar_of(disk, &path)?.is_none_or(|sidecar| sidecar.key != key) {
                         continue;
                     }
                     let (mut file, size) = disk.open(&path)?;

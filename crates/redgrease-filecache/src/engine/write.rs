@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use redgrease_core::cache::name::{self, file_name};
+use redgrease_core::cache::name::{self, MAX_NUMBER, file_name};
 use redgrease_core::cache::protocol::{Answer, Doomed, Mode, Op, Reason, Reply};
 use redgrease_core::cache::{Entry, Key, MAX_KEY_BYTES};
 
@@ -73,6 +73,16 @@ fn full(limit: u64) -> Cause {
     ))
 }
 
+/// A time to live in microseconds; refuses those that the index cannot compute with.
+pub(crate) fn check_ttl(doing: Doing<'_>, ttl: Option<Duration>) -> Result<Option<u64>> {
+    match ttl.map(micros) {
+        Some(ttl) if ttl == 0 || ttl > MAX_NUMBER => {
+            Err(doing.failed(Cause::BadConfig("a time to live is above 0 and up to 142 years".to_owned())))
+        }
+        ttl => Ok(ttl),
+    }
+}
+
 /// The draft's lease and file are over: nothing is left to give back.
 fn end<D: Disk>(draft: &mut Draft<D>) {
     draft.hold.known = false;
@@ -93,12 +103,17 @@ impl Sidecar {
     }
 }
 
-/// Reads the sidecar of a file; `None` when there is none or it is damaged.
-pub(crate) fn sidecar_of<D: Disk>(disk: &D, name: &str) -> Option<Sidecar> {
-    let (mut file, size) = disk.open(&format!("{name}{}", name::SIDECAR)).ok()?;
+/// Reads the sidecar of a file; `None` when there is none or it is damaged. That it cannot be read now is an error.
+pub(crate) fn sidecar_of<D: Disk>(disk: &D, name: &str) -> std::io::Result<Option<Sidecar>> {
+    let (mut file, size) = match disk.open(&format!("{name}{}", name::SIDECAR)) {
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidData) => {
+            return Ok(None);
+        }
+        opened => opened?,
+    };
     let most = (MAX_KEY_BYTES + MAX_METADATA_BYTES + 64) as u64;
-    let bytes = disk.read(&mut file, most).ok()?;
-    (size <= most).then(|| postcard::from_bytes(&bytes).ok())?
+    let bytes = disk.read(&mut file, most)?;
+    Ok((size <= most).then(|| postcard::from_bytes(&bytes).ok()).flatten())
 }
 
 impl<E: Edge> Engine<E> {
@@ -235,8 +250,9 @@ impl<E: Edge> Engine<E> {
     }
 
     fn check_put(&self, doing: Doing<'_>, put: &Put) -> Result<Vec<u8>> {
-        if put.ttl.is_some_and(|ttl| ttl.is_zero() || micros(ttl) > 1 << 52) {
-            return Err(doing.failed(Cause::BadConfig("a time to live is above 0 and up to 142 years".to_owned())));
+        check_ttl(doing, put.ttl)?;
+        if put.size.is_some_and(|size| size > MAX_NUMBER) {
+            return Err(doing.failed(Cause::BadConfig(format!("a size is at most {MAX_NUMBER} bytes"))));
         }
         let metadata = Metadata { content_type: put.content_type.clone(), user: put.user.clone() }.pack();
         if metadata.len() > MAX_METADATA_BYTES {
@@ -549,7 +565,12 @@ impl<E: Edge> Engine<E> {
                 })?;
                 if let Some(sidecar) = sidecar {
                     let small = format!("{temporary}{}", name::SIDECAR);
-                    disk.write_small(&small, &sidecar)?;
+                    disk.write_small(&small, &sidecar).inspect_err(|error| {
+                        if begins && is_full(error) {
+                            let _ = disk.unlink_temporary(&small);
+                            let _ = disk.unlink_temporary(&temporary);
+                        }
+                    })?;
                     disk.publish(&small, &format!("{file}{}", name::SIDECAR), false)?;
                 }
                 disk.publish(&temporary, &file, true)?;

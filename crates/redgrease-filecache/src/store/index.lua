@@ -525,6 +525,7 @@ end
 -- 'bytes' | 'used' | 'all', number
 function ops.evict()
   local choice, number = ARGV[3], tonumber(ARGV[4])
+  look_for_damage()
   local candidates
   if choice == 'all' then
     candidates = call('HRANDFIELD', entries, SLICE)
@@ -536,8 +537,11 @@ function ops.evict()
     if claimed == SLICE then break end
     if choice == 'bytes' and get('bytes') <= number then break end
     if choice == 'used' and tonumber(call('ZSCORE', used, k)) >= number then break end
-    if choice == 'all' or not has_reader(k) then
-      claim(k)
+    local packed = call('HGET', entries, k)
+    if not packed then
+      call('ZREM', used, k)
+    elseif choice == 'all' or not has_reader(k) then
+      claim(k, packed)
       claimed = claimed + 1
     end
   end
@@ -587,8 +591,10 @@ function ops.sweep()
     for i = 1, #page[2], 2 do
       local k, is_left = page[2][i], false
       local records = garbage_of(k)
+      -- Those that somebody reads would only keep others from their turn.
+      local can_go = records[1] and not has_reader(k, records[1].fence)
       for _, record in ipairs(records) do is_left = is_left or record.at + GRACE <= now end
-      if left < SLICE and is_left then
+      if left < SLICE and is_left and can_go then
         left = left + 1
         doom(k, records)
       end
@@ -744,12 +750,14 @@ function ops.restore()
   for i = 4, #ARGV, 3 do
     local k, e, at = ARGV[i], entry_of(ARGV[i + 1]), tonumber(ARGV[i + 2])
     highest = math.max(highest, e.fence)
+    local age = get('max_age')
+    if age > 0 then e.expires = e.expires == 0 and e.created + age or math.min(e.expires, e.created + age) end
     local present = call('HGET', entries, k)
     local newest = present and entry_of(present).fence
     if newest ~= e.fence and not is_known_garbage(k, e.fence) then
       if (newest and newest > e.fence) or (e.expires ~= 0 and e.expires <= now) then
         add('garbage', e.size)
-        put_garbage(k, with_garbage(k, e, ARGV[i + 1], 0))
+        put_garbage(k, with_garbage(k, e, pack_entry(e), 0))
       else
         claim(k, present)
         insert(k, e, math.min(at, now))

@@ -9,9 +9,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use redgrease_core::cache::protocol::{Answer, Request};
+use redgrease_core::cache::protocol::{Answer, Op, Request};
 use redgrease_core::cache::{Index, Micros};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fstat};
 
@@ -20,6 +20,7 @@ use crate::edge::{Leases, Outage, Page};
 
 const LOCK: &str = "JOURNAL.lock";
 const NEW: &str = "JOURNAL.new";
+const RESERVE: &str = "JOURNAL.reserve";
 const MAGIC: &[u8; 8] = b"rgcache1";
 
 /// The journal is written anew when it is so many times as long as the snapshot it began with.
@@ -38,7 +39,43 @@ const MAX_RECORD: u32 = 1 << 30;
 pub(crate) struct Journal {
     directory: std::sync::Arc<Directory>,
     lock: File,
+    patience: Duration,
     state: Mutex<State>,
+}
+
+/// The lock, until it is dropped.
+struct Locked<'a>(&'a File);
+
+impl<'a> Locked<'a> {
+    fn take(lock: &'a File, patience: Duration) -> io::Result<Self> {
+        let began = Instant::now();
+        for turn in 0_u32.. {
+            match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self(lock)),
+                Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            if began.elapsed() > patience {
+                let message = format!(
+                    "{LOCK} is held by somebody else since {patience:?}, perhaps by a process that was stopped"
+                );
+                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+            }
+            if turn < 20 {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(Duration::from_micros(u64::from(20 * turn).min(5000)));
+            }
+        }
+        unreachable!("the loop ends by returning")
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // Closing the file would do it, too.
+        let _ = rustix::fs::flock(self.0, FlockOperation::Unlock);
+    }
 }
 
 struct State {
@@ -53,10 +90,24 @@ struct State {
 }
 
 impl Journal {
-    pub fn open(directory: std::sync::Arc<Directory>) -> io::Result<Self> {
+    /// Opens it; `patience`: how long others may keep its lock.
+    pub fn open(directory: std::sync::Arc<Directory>, patience: Duration) -> io::Result<Self> {
         let lock = directory.open_journal(LOCK, false)?;
         let state = State { file: None, inode: 0, read: 0, snapshot: 0, index: Index::default(), last: 0 };
-        Ok(Self { directory, lock, state: Mutex::new(state) })
+        let journal = Self { directory, lock, patience, state: Mutex::new(state) };
+        journal.set_aside();
+        Ok(journal)
+    }
+
+    /// Keeps some of the disk for the time when it is full.
+    fn set_aside(&self) {
+        if self.directory.is_read_only() {
+            return;
+        }
+        // Not all file systems can, and on a full disk none.
+        if let Ok(file) = self.directory.open_journal(RESERVE, false) {
+            let _ = fallocate(&file, FallocateFlags::empty(), 0, AHEAD);
+        }
     }
 
     /// The run of the host: what was not synced may be gone after the next one.
@@ -71,20 +122,14 @@ impl Journal {
     fn locked<R>(&self, job: impl FnOnce(&mut State, Micros) -> io::Result<R>) -> Result<R, Outage> {
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let run = || -> io::Result<R> {
-            while let Err(errno) = rustix::fs::flock(&self.lock, FlockOperation::LockExclusive) {
-                if errno != rustix::io::Errno::INTR {
-                    return Err(errno.into());
-                }
-            }
+            let _locked = Locked::take(&self.lock, self.patience)?;
             state.catch_up(&self.directory)?;
             let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             // A clock that was set back stands still for a while.
             let now = state.last.max(crate::options::micros(clock));
             job(&mut state, now)
         };
-        let result = run();
-        let unlocked = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
-        result.and_then(|result| unlocked.map(|()| result).map_err(Into::into)).map_err(|error| match error.kind() {
+        run().map_err(|error| match error.kind() {
             io::ErrorKind::PermissionDenied => Outage::Denied(format!("the file {JOURNAL}: {error}")),
             _ => Outage::Unavailable(format!("the file {JOURNAL}: {error}")),
         })
@@ -99,11 +144,26 @@ impl Journal {
                 // What would be answered, without it being done.
                 return Ok(state.index.clone().apply(now, request));
             }
-            state.append(now, request)?;
+            let mut appended = state.append(now, request);
+            if appended.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull) {
+                if let Op::Lookup { key, pin: None } = &request.op {
+                    // What is there is given; that it was used is not noted.
+                    let op = Op::Peek { key: key.clone() };
+                    return Ok(state.index.apply(now, &Request { cache: request.cache, op }));
+                }
+                // Kept for this moment, so that something can be taken out.
+                self.directory.unlink_journal(RESERVE)?;
+                appended = state.append(now, request);
+            }
+            appended?;
             let answer = state.index.apply(now, request);
             state.last = now;
             if state.read > SMALL && state.read > GROWTH * state.snapshot {
-                state.compact(&self.directory)?;
+                match state.compact(&self.directory) {
+                    Ok(()) => self.set_aside(),
+                    // It was carried out; the journal is written anew another time.
+                    Err(error) => tracing::warn!(%error, "the journal cannot be written anew"),
+                }
             }
             Ok(answer)
         })
@@ -131,7 +191,8 @@ impl State {
         // Somebody may have written it anew, which gives it another inode.
         let on_disk = directory.open_journal(JOURNAL, false)?;
         let stat = fstat(&on_disk)?;
-        if self.file.is_none() || self.inode != stat.st_ino {
+        // A newcomer cuts off what is damaged: then what was read there is not the journal any more.
+        if self.file.is_none() || self.inode != stat.st_ino || (stat.st_size as u64) < self.read {
             self.inode = stat.st_ino;
             self.file = Some(on_disk);
             (self.read, self.snapshot, self.index, self.last) = (0, 0, Index::default(), 0);
@@ -152,12 +213,13 @@ impl State {
             }
         }
         let mut good = self.read + (bytes.len() - rest.len()) as u64;
-        if rest.is_empty() && self.read == 0 && bytes.len() != MAGIC.len() {
+        if self.read == 0 && !bytes.starts_with(MAGIC) {
             good = 0;
         }
         while let Some((record, behind)) = next_record(rest) {
             if self.replay(record).is_none() {
-                break;
+                let message = "another version of this program wrote it";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
             }
             good += (rest.len() - behind.len()) as u64;
             rest = behind;

@@ -271,7 +271,7 @@ struct Line {
 }
 
 /// Most connections that are kept while nobody uses them.
-const MAX_IDLE: usize = 16;
+const MAX_IDLE: usize = 256;
 
 impl Blocking {
     pub fn new(server: Server) -> Self {
@@ -327,6 +327,8 @@ impl Blocking {
             };
             why = error.to_string();
             let timed_out = error.is_timeout();
+            // An answer that was not understood may not have been the whole.
+            let is_in_step = matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension);
             match self.server.judge(&error) {
                 Next::Load => {
                     load = true;
@@ -344,7 +346,9 @@ impl Blocking {
                     std::thread::sleep(pause_of(turn));
                 }
                 Next::Fail(outage) => {
-                    self.put_back(line);
+                    if is_in_step {
+                        self.put_back(line);
+                    }
                     return Err(outage);
                 }
             }
