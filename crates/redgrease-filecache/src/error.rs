@@ -72,7 +72,6 @@ impl Code {
 }
 
 /// An error: what was tried, on which key, and what came of it.
-#[derive(Debug)]
 pub struct Error {
     operation: &'static str,
     key: Option<Vec<u8>>,
@@ -183,6 +182,13 @@ impl std::fmt::Display for Error {
             Some(key) => write!(formatter, "{} {}: {}", self.operation, Shown(key), self.cause),
             None => write!(formatter, "{}: {}", self.operation, self.cause),
         }
+    }
+}
+
+/// As it is shown: a key of four thousand bytes is of no use as a list of numbers.
+impl std::fmt::Debug for Error {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Error({}: {self})", self.code().as_str())
     }
 }
 

@@ -546,8 +546,8 @@ impl<E: Edge> Engine<E> {
         let (begun, rest) = (draft.file.take(), Arc::clone(rest));
         self.edge
             .on_disk(move |disk| {
-                let begins = begun.is_none();
-                let finish = || {
+                let (begins, small) = (begun.is_none(), format!("{temporary}{}", name::SIDECAR));
+                let publish = || {
                     let mut content = match begun {
                         Some(content) => content,
                         None => disk.create(&temporary)?,
@@ -555,26 +555,21 @@ impl<E: Edge> Engine<E> {
                     if !rest.is_empty() {
                         content.write(&rest)?;
                     }
-                    content.finish()
+                    content.finish()?;
+                    if let Some(sidecar) = sidecar {
+                        disk.write_small(&small, &sidecar)?;
+                        disk.publish(&small, &format!("{file}{}", name::SIDECAR), false)?;
+                    }
+                    disk.publish(&temporary, &file, true)?;
+                    if keep { disk.open(&file).map(|(file, _)| Some(file)) } else { Ok(None) }
                 };
-                finish().inspect_err(|error| {
+                publish().inspect_err(|error| {
                     if begins && is_full(error) {
                         // So that it can be begun again.
+                        let _ = disk.unlink_temporary(&small);
                         let _ = disk.unlink_temporary(&temporary);
                     }
-                })?;
-                if let Some(sidecar) = sidecar {
-                    let small = format!("{temporary}{}", name::SIDECAR);
-                    disk.write_small(&small, &sidecar).inspect_err(|error| {
-                        if begins && is_full(error) {
-                            let _ = disk.unlink_temporary(&small);
-                            let _ = disk.unlink_temporary(&temporary);
-                        }
-                    })?;
-                    disk.publish(&small, &format!("{file}{}", name::SIDECAR), false)?;
-                }
-                disk.publish(&temporary, &file, true)?;
-                if keep { disk.open(&file).map(|(file, _)| Some(file)) } else { Ok(None) }
+                })
             })
             .await
     }
