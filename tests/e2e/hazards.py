@@ -95,27 +95,32 @@ class Program:
             stdout=subprocess.PIPE,
             env={**clean_environment(), **(environment or {})},
             cwd="/",
-            text=True,
-            bufsize=1,
             # With the children that it may fork it is a group, which ends as one.
             start_new_session=True,
         )
+        assert self.process.stdout is not None
+        self._out = self.process.stdout.fileno()
+        self._heard = b""
 
     @property
     def pid(self) -> int:
         return self.process.pid
 
     def hear(self, deadline: float = DEADLINE) -> str:
-        """Its next line."""
-        out = self.process.stdout
-        assert out is not None
-        ready, _, _ = select.select([out], [], [], deadline)
-        assert ready, f"the process said nothing for {deadline} s"
-        return out.readline().rstrip("\n")
+        """Its next line; nothing when it has ended."""
+        end = time.monotonic() + deadline
+        while b"\n" not in self._heard:
+            ready, _, _ = select.select([self._out], [], [], max(end - time.monotonic(), 0))
+            assert ready, f"the process said nothing for {deadline} s"
+            part = os.read(self._out, 1 << 16)
+            if not part:
+                break
+            self._heard += part
+        line, _, self._heard = self._heard.partition(b"\n")
+        return line.decode()
 
     def has_spoken(self) -> bool:
-        assert self.process.stdout is not None
-        return bool(select.select([self.process.stdout], [], [], 0)[0])
+        return bool(self._heard or select.select([self._out], [], [], 0)[0])
 
     def expect(self, line: str) -> None:
         heard = self.hear()
@@ -123,7 +128,7 @@ class Program:
 
     def tell(self, line: str = "") -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.write(f"{line}\n".encode())
         self.process.stdin.flush()
 
     def outcome(self) -> str:

@@ -827,6 +827,7 @@ say("killed")
     slow.tell()
     assert slow.outcome() == "done"
     assert cache.read("slow") == b"x" * 100_000
+    cache.maintain()
     sound(world, cache)
 
 
@@ -932,7 +933,18 @@ def test_h40_when_the_owner_of_the_slot_dies_its_replica_is_found(world: World, 
     assert cache.read("key") == b"content"
     cluster.servers[1].kill()
     world.redis(cluster.servers[3]).execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
-    world.expect_soon(lambda: cache.outcome(lambda: cache.read("key")) == "ok", "the promoted replica is asked")
+    first, promoted = world.redis(cluster.servers[0]), f"127.0.0.1:{cluster.servers[3].port}"
+    wait_until(
+        lambda: "slots" in first.cluster("nodes").get(promoted, {}) and first.cluster("nodes")[promoted]["slots"],
+        "all know",
+    )
+    said: list[str] = []
+
+    def asked() -> bool:
+        said.append(cache.outcome(lambda: cache.read("key")))
+        return said[-1] == "ok"
+
+    world.expect_soon(asked, "the promoted replica is asked")
     cache.create("new", b"content")
     sound(world, cache)
 
