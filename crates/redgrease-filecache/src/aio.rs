@@ -429,6 +429,12 @@ impl FileCache {
         self.inner.engine.maintain(Doing::all("maintain"), 0..SHARDS).await
     }
 
+    /// For a process that ends: waits up to `patience` for tasks that were cancelled to give back what they held, and ends
+    /// the session with whatever is left. Handles and writers that are still there have lost their leases then.
+    pub async fn end(&self, patience: Duration) {
+        self.inner.engine.end(patience).await;
+    }
+
     /// As [`crate::FileCache::close`]. Without it the same happens a little later, if the runtime lives that long.
     pub async fn close(&self) {
         self.inner.engine.close().await;

@@ -115,6 +115,19 @@ impl Sessions {
         Some(old)
     }
 
+    /// Ends the session, whatever belongs to it; the one to close.
+    pub fn end(&self, new: u64) -> Option<u64> {
+        let mut state = self.state();
+        let old = state.known.then_some(state.id);
+        (state.id, state.known) = (new, false);
+        old
+    }
+
+    /// Whether leases are held.
+    pub fn holds_anything(&self) -> bool {
+        !self.state().held.is_empty()
+    }
+
     /// A new session for something that is not a lease.
     pub fn another(&self, id: u64) -> Session {
         Session { id, lease: self.lease, new: true, owner: self.owner.clone() }

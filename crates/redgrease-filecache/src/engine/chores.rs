@@ -31,6 +31,9 @@ pub(crate) struct List {
     pub doubtful: Vec<Doomed>,
 }
 
+/// How often chores are looked for at the end.
+const MAX_CLOSING_ROUNDS: u32 = 8;
+
 /// Most leases that wait to be given back, and most contents that wait to be committed.
 const MAX_RELEASES: usize = 10_000;
 
@@ -164,17 +167,24 @@ impl<E: Edge> Engine<E> {
         chores.unlinked.drain(..most).collect()
     }
 
-    /// Tells the index what was put off, and that we live.
-    pub async fn do_chores(&self) {
+    /// Tells the index what was put off; whether it could be reached.
+    pub async fn do_chores(&self) -> bool {
         let releases = TakenReleases { list: self.take_releases(1024), chores: &self.chores };
+        if !releases.list.is_empty() {
+            let op = Op::Release { leases: releases.list.clone() };
+            if self.ask(Doing::all("release"), op).await.is_err() {
+                return false;
+            }
+            releases.are_done();
+        }
+        if self.chores.list().unlinked.len() >= MANY_UNLINKED {
+            let _ = self.report_unlinked(Doing::all("unlink")).await;
+        }
         let (temporaries, commits, doubtful) = {
             let mut list = self.chores.list();
             let List { temporaries, commits, doubtful, .. } = &mut *list;
             (std::mem::take(temporaries), std::mem::take(commits), std::mem::take(doubtful))
         };
-        if self.chores.list().unlinked.len() >= MANY_UNLINKED {
-            let _ = self.report_unlinked(Doing::all("unlink")).await;
-        }
         if !temporaries.is_empty() {
             self.edge
                 .on_disk(move |disk| {
@@ -185,12 +195,6 @@ impl<E: Edge> Engine<E> {
                     }
                 })
                 .await;
-        }
-        if !releases.list.is_empty() {
-            let op = Op::Release { leases: releases.list.clone() };
-            if self.ask(Doing::all("release"), op).await.is_ok() {
-                releases.are_done();
-            }
         }
         for (until, op) in commits {
             let Op::Commit { key, entry, .. } = &op else { continue };
@@ -212,14 +216,34 @@ impl<E: Edge> Engine<E> {
                 }
             }
         }
+        true
     }
 
     /// Does what was put off and ends the session if nothing belongs to it.
     pub async fn close(&self) {
-        self.do_chores().await;
-        // If that could not be told, the index would not hear this either.
-        if !self.chores.are_waiting() && self.report_unlinked(Doing::all("close")).await.is_ok() {
-            self.end_if_idle().await;
+        // While it is done, what was cancelled may add to it.
+        for _ in 0..MAX_CLOSING_ROUNDS {
+            if !self.do_chores().await || self.report_unlinked(Doing::all("close")).await.is_err() {
+                // The index would not hear the rest either.
+                return;
+            }
+            if !self.chores.are_waiting() {
+                break;
+            }
+        }
+        self.end_if_idle().await;
+    }
+
+    /// For a process that ends: waits a little for what was cancelled, and ends the session with all that belongs to it.
+    pub async fn end(&self, patience: Duration) {
+        let until = self.edge.elapsed() + patience;
+        self.close().await;
+        while self.sessions.holds_anything() && self.edge.elapsed() < until {
+            self.edge.pause(self.chores.added.listen(), Duration::from_millis(5)).await;
+            self.close().await;
+        }
+        if let Some(session) = self.sessions.end(self.edge.random()) {
+            let _ = self.ask(Doing::all("close"), Op::Close { session }).await;
         }
     }
 

@@ -453,7 +453,7 @@ impl FileCacheAioCore {
         let (done, ended) = std::sync::mpsc::channel();
         spawn(py, async move {
             if let Some(cache) = opening.cache.get() {
-                cache.close().await;
+                cache.end(patience / 4).await;
             }
             let _ = done.send(());
         })?;
