@@ -1,8 +1,9 @@
 //! The scripts of the operations, cut out of `index.lua`.
 //!
 //! Lua makes all functions of a script each time it runs; an operation is sent with those alone that it calls, directly or
-//! through others. The source keeps to what this needs: functions begin with `local function` or `function ops.` at the
-//! beginning of a line, and end with an `end` there.
+//! through others. The source keeps to what this needs: functions begin with `local function`, `function ops.` or `function fast.` at
+//! the beginning of a line, and end with an `end` there. What `fast` has of an operation is tried where it stands, before
+//! anything below it is made; it calls none of the helpers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::LazyLock;
@@ -25,6 +26,7 @@ pub(crate) fn of(operation: &[u8]) -> &'static Script {
 enum Part<'a> {
     Statement(&'a str),
     Helper { name: &'a str, text: String },
+    Fast { name: &'a str, text: String },
     Operation { name: &'a str, text: String },
 }
 
@@ -34,7 +36,8 @@ fn parts(source: &str) -> Vec<Part<'_>> {
     while let Some(line) = lines.next() {
         let helper = line.strip_prefix("local function ");
         let operation = line.strip_prefix("function ops.");
-        let Some(rest) = helper.or(operation) else {
+        let fast = line.strip_prefix("function fast.");
+        let Some(rest) = helper.or(operation).or(fast) else {
             if !line.trim_start().starts_with("--") && !line.trim().is_empty() {
                 parts.push(Part::Statement(line));
             }
@@ -51,7 +54,11 @@ fn parts(source: &str) -> Vec<Part<'_>> {
             }
             text.push_str("\nend");
         }
-        parts.push(if helper.is_some() { Part::Helper { name, text } } else { Part::Operation { name, text } });
+        parts.push(match (helper, fast) {
+            (Some(_), _) => Part::Helper { name, text },
+            (None, Some(_)) => Part::Fast { name, text },
+            (None, None) => Part::Operation { name, text },
+        });
     }
     parts
 }
@@ -104,6 +111,10 @@ fn script(parts: &[Part<'_>], operation: &str, text: &str) -> Script {
         match part {
             Part::Statement(statement) => body.push_str(statement),
             Part::Helper { name, text } if needed.contains(name) => body.push_str(text),
+            Part::Fast { name, text } if *name == operation => {
+                body.push_str(&text.replacen(&format!("function fast.{operation}()"), "local function fast()", 1));
+                body.push_str("\nlocal at_once = fast()\nif at_once then return at_once end");
+            }
             _ => continue,
         }
         body.push('\n');
@@ -128,13 +139,17 @@ mod tests {
     #[test]
     fn an_operation_takes_along_what_it_calls_and_nothing_else() {
         let source = "local call = redis.call\nlocal function a() return 1 end\nlocal function b(x)\n  -- a\n  return a() + x\nend\nlocal function ab() end\n\
-                      function ops.one()\n  return b(2)\nend\nfunction ops.two()\n  return t.ab\nend\n";
+                      function fast.two()\n  return 3\nend\nfunction ops.one()\n  return b(2)\nend\nfunction ops.two()\n  return t.ab\nend\n";
         let scripts = cut(source);
         assert_eq!(
             scripts["one"].body,
             "local call = redis.call\nlocal function a() return 1 end\nlocal function b(x)\n  return a() + x\nend\n\
              local function run()\n  return b(2)\nend\nlocal given = run()\nreturn given\n"
         );
-        assert!(!scripts["two"].body.contains("local function a"));
+        assert_eq!(
+            scripts["two"].body,
+            "local call = redis.call\nlocal function fast()\n  return 3\nend\nlocal at_once = fast()\nif at_once then return at_once end\n\
+             local function run()\n  return t.ab\nend\nlocal given = run()\nreturn given\n"
+        );
     }
 }
