@@ -172,7 +172,7 @@ impl Directory {
 
     fn read_root(&self, name: &str) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        let file = self.open_regular(name)?;
+        let (file, _) = self.open_regular(name)?;
         file.take(1 << 20).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
@@ -261,8 +261,8 @@ impl Directory {
         }
     }
 
-    /// Opens a regular file for reading; anything else that lies there is an error, and not waited for.
-    fn open_regular(&self, name: &str) -> io::Result<File> {
+    /// Opens a regular file for reading, with its length; anything else that lies there is an error, and not waited for.
+    fn open_regular(&self, name: &str) -> io::Result<(File, u64)> {
         let file = self.open_beneath(name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).map_err(|error| {
             // A symbolic link under one of our names: not our file.
             if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) { not_regular(name) } else { error }
@@ -271,12 +271,12 @@ impl Directory {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(not_regular(name));
         }
-        Ok(File::from(file))
+        Ok((File::from(file), stat.st_size as u64))
     }
 
     /// Opens a file of an old flat cache, to move its content.
     pub(crate) fn open_flat(&self, name: &str) -> io::Result<File> {
-        self.open_regular(name)
+        Ok(self.open_regular(name)?.0)
     }
 
     /// Unlinks a file of an old flat cache.
@@ -484,14 +484,12 @@ impl Disk for Directory {
 
     fn open(&self, name: &str) -> io::Result<(File, u64)> {
         let path = format!("{FILES}/{name}");
-        let file = match self.open_regular(&path) {
+        match self.open_regular(&path) {
             // Another host of a shared file system unlinked it just now, or its answer is old.
             Err(error) if error.raw_os_error() == Some(Errno::STALE.raw_os_error()) => self.open_regular(&path),
             result => result,
         }
-        .map_err(stale_is_missing)?;
-        let size = rustix::fs::fstat(&file)?.st_size as u64;
-        Ok((file, size))
+        .map_err(stale_is_missing)
     }
 
     fn read(&self, file: &mut File, most: u64) -> io::Result<Vec<u8>> {

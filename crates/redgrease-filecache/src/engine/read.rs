@@ -114,7 +114,7 @@ impl<E: Edge> Engine<E> {
                     if length != size {
                         return Ok(Err(format!("{length} bytes, not {size}")));
                     }
-                    let content = disk.read(&mut file, size.saturating_add(1))?;
+                    let content = disk.read(&mut file, size)?;
                     Ok(if content.len() as u64 != size {
                         Err(format!("{} bytes, not {size}", content.len()))
                     } else if expected.is_some_and(|expected| edge::digest(&content) != expected) {

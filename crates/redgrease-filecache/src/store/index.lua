@@ -19,13 +19,20 @@ local now = clock[1] * 1000000 + clock[2]
 local gate = call('HMGET', head, 'cache', 'builder', 'max_idle')
 
 -- What nearly all calls are, without a helper: these give nil for whatever is not usual, before they change anything.
--- Numbers that are written are microseconds or sums of bytes: 16 digits at most, below where Redis shows an exponent.
+-- Times are given to Redis as numbers: below 17 digits it takes them as they are.
 function fast.lookup()
-  if ARGV[4] ~= '' or gate[1] ~= cache or gate[2] or gate[3] ~= '0' then return end
+  if gate[1] ~= cache or gate[2] or gate[3] ~= '0' then return end
   local packed = call('HGET', entries, key)
   if not packed then return end
   local expires = unpack_('>I8', packed, 25)
   if expires ~= 0 and expires <= now then return end
+  if ARGV[4] ~= '' then
+    local life = call('HGET', KEYS[8], ARGV[5])
+    -- A session that was not heard of for a while, and others that read the same.
+    if not life or unpack_('>I8', life) < now + math.floor(ARGV[6] / 8) * 7 then return end
+    if call('HEXISTS', KEYS[7], key) == 1 then return end
+    call('HSET', KEYS[7], key, ARGV[4] .. packed:sub(1, 8) .. pack('>I8', now))
+  end
   -- A server that is out of memory refuses the note of use; what is there is given.
   redis.pcall('ZADD', used, 'XX', now, key)
   return packed
