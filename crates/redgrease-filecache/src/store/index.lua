@@ -5,7 +5,8 @@
 -- body (script.rs cuts them out; making functions that are not called would cost more than all the rest).
 --
 -- KEYS: the nine keys below, all in one slot. ARGV: cache, operation, its arguments. Answer: {code, doomed, ...} where
--- doomed is a flat list of keys and packed entries. Numbers are packed as 8 bytes, big endian; times are microseconds.
+-- doomed is a flat list of keys and packed entries; or, of what is most frequent, only the entry that is given or stored, or
+-- only the fence of what is granted. Numbers are packed as 8 bytes, big endian; times are microseconds.
 local call, pack, unpack_ = redis.call, struct.pack, struct.unpack
 local head, entries, used, ending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local cache, op, key = ARGV[1], ARGV[2], ARGV[3]
@@ -16,7 +17,13 @@ local SLICE, WINDOW, PLACE, GRACE, MAX_PLACES = 64, 256, 2000000, 5000000, 1024
 
 local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local gate = call('HMGET', head, 'cache', 'builder', 'max_idle')
+local gate
+if op == 'acquire' or op == 'commit' then
+  gate = call('HMGET', head, 'cache', 'builder', 'max_idle', 'bytes', 'reserved', 'fence', 'max_bytes', 'max_entries',
+    'max_entry_bytes', 'max_age')
+else
+  gate = call('HMGET', head, 'cache', 'builder', 'max_idle')
+end
 
 -- What nearly all calls are, without a helper: these give nil for whatever is not usual, before they change anything.
 -- Times are given to Redis as numbers: below 17 digits it takes them as they are.
@@ -37,65 +44,70 @@ function fast.lookup()
   redis.pcall('ZADD', used, 'XX', now, key)
   return packed
 end
--- Nothing is to be given back and nobody waits: what is there is leased or refused; what is missing is granted if there is room.
+-- Nobody waits: what is there is leased or refused; what is missing is granted if there is room. What is given back was read
+-- by this one alone and is still there.
 function fast.acquire()
-  if ARGV[13] or gate[1] ~= cache or gate[2] or gate[3] ~= '0' or call('HEXISTS', KEYS[6], key) == 1 then return end
+  local writers, places, pins, sessions, garbage = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+  if #ARGV > 18 or gate[1] ~= cache or gate[2] or gate[3] ~= '0' or call('HEXISTS', places, key) == 1 then return end
+  for i = 13, #ARGV, 2 do
+    local k, pin = ARGV[i], call('HGET', pins, ARGV[i])
+    if not pin or #pin ~= 32 or pin:sub(1, 16) ~= ARGV[i + 1] or call('HEXISTS', garbage, k) == 1
+      or call('HEXISTS', writers, k) == 1 or call('HEXISTS', places, k) == 1 then
+      return
+    end
+  end
   local token, hit, session, lease = ARGV[4], ARGV[8] == '1', ARGV[9], tonumber(ARGV[10])
   local packed = call('HGET', entries, key)
   if packed then
     local expires = unpack_('>I8', packed, 25)
-    if expires ~= 0 and expires <= now then return end
-    if not hit then
-      if ARGV[5] == 'create' then return {EXISTS, {}} end
-      return
-    end
-    if call('HEXISTS', KEYS[7], key) == 1 then return end
-  elseif call('EXISTS', entries) == 0 or call('HEXISTS', KEYS[5], key) == 1 then
+    if (expires ~= 0 and expires <= now) or not (hit or ARGV[5] == 'create') then return end
+    if hit and call('HEXISTS', pins, key) == 1 then return end
+  elseif call('EXISTS', entries) == 0 or call('HEXISTS', writers, key) == 1 then
     return
   end
-  local life = call('HGET', KEYS[8], session)
-  local till = life and unpack_('>I8', life) or 0
-  if till <= now then return end
-  local fence, reserved, reserve
-  if not packed then
-    local h = call('HMGET', head, 'fence', 'reserved', 'bytes', 'max_bytes', 'max_entries', 'max_entry_bytes')
-    local cap, largest = tonumber(h[4]), tonumber(h[6])
-    reserve = tonumber(ARGV[6])
-    if h[5] ~= '0' or (cap ~= 0 and h[3] + h[2] + reserve > cap) or (largest ~= 0 and reserve > largest) then return end
-    fence, reserved = math.max(now, h[1] + 1), h[2] + reserve
+  local till, fence, reserve, reserved
+  if not packed or hit then
+    local life = call('HGET', sessions, session)
+    till = life and unpack_('>I8', life) or 0
+    if till <= now then return end
   end
+  if not packed then
+    local cap, largest = tonumber(gate[7]), tonumber(gate[9])
+    reserve = tonumber(ARGV[6])
+    fence, reserved = math.max(now, gate[6] + 1), gate[5] + reserve
+    if gate[8] ~= '0' or (cap ~= 0 and gate[4] + reserved > cap) or (largest ~= 0 and reserve > largest) then return end
+  end
+  for i = 13, #ARGV, 2 do call('HDEL', pins, ARGV[i]) end
+  if packed and not hit then return {EXISTS, {}} end
   -- What was said a moment ago is not said again.
-  if till < now + math.floor(lease / 8) * 7 then call('HSET', KEYS[8], session, pack('>I8', now + lease) .. ARGV[12]) end
+  if till < now + math.floor(lease / 8) * 7 then call('HSET', sessions, session, pack('>I8', now + lease) .. ARGV[12]) end
   if packed then
-    call('HSET', KEYS[7], key, token .. packed:sub(1, 8) .. pack('>I8', now))
+    call('HSET', pins, key, token .. packed:sub(1, 8) .. pack('>I8', now))
     redis.pcall('ZADD', used, 'XX', now, key)
     return packed
   end
-  local shown = string.format('%.0f', fence)
-  call('HSET', head, 'fence', shown, 'reserved', string.format('%.0f', reserved))
-  call('HSET', KEYS[5], key, token .. pack('>I8I8I8', fence, reserve, now))
-  return {GRANTED, {}, shown, '0'}
+  call('HSET', head, 'fence', string.format('%.0f', fence), 'reserved', string.format('%.0f', reserved))
+  call('HSET', writers, key, token .. pack('>I8I8I8', fence, reserve, now))
+  return fence
 end
 -- What was granted comes, it is new and without an end, and there is room.
 function fast.commit()
-  local packed = ARGV[6]
+  local writers, packed = KEYS[5], ARGV[6]
   if ARGV[7] ~= '0' or ARGV[8] ~= '0' or gate[1] ~= cache or gate[2] or gate[3] ~= '0' then return end
-  if call('HEXISTS', entries, key) == 1 then return end
-  local writer = call('HGET', KEYS[5], key)
+  if gate[8] ~= '0' or gate[10] ~= '0' or call('HEXISTS', entries, key) == 1 then return end
+  local writer = call('HGET', writers, key)
   if not writer or writer:sub(1, 16) ~= ARGV[4] then return end
   local fence, size, _, _, ttl = unpack_('>I8I8I8I8I8', packed)
   local granted, reserve = unpack_('>I8I8', writer, 17)
-  if granted ~= fence or ttl ~= 0 then return end
-  local h = call('HMGET', head, 'reserved', 'bytes', 'max_bytes', 'max_entries', 'max_entry_bytes', 'max_age')
-  local reserved, bytes, cap, largest = h[1] - reserve, h[2] + size, tonumber(h[3]), tonumber(h[5])
-  if h[4] ~= '0' or h[6] ~= '0' or (cap ~= 0 and bytes + reserved > cap) or (largest ~= 0 and size > largest) then return end
+  local reserved, bytes, cap, largest = gate[5] - reserve, gate[4] + size, tonumber(gate[7]), tonumber(gate[9])
+  if granted ~= fence or ttl ~= 0 or (cap ~= 0 and bytes + reserved > cap) or (largest ~= 0 and size > largest) then return end
   packed = packed:sub(1, 16) .. pack('>I8I8', now, 0) .. packed:sub(33, 40) .. '\0' .. packed:sub(42)
-  call('HDEL', KEYS[5], key)
+  call('HDEL', writers, key)
   redis.pcall('PUBLISH', head, key)
   call('HSET', head, 'reserved', string.format('%.0f', reserved), 'bytes', string.format('%.0f', bytes))
   call('HSET', entries, key, packed)
   call('ZADD', used, now, key)
-  return {COMMITTED, {}, packed}
+  return packed
 end
 
 local writers, places, pins, sessions, garbage = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]

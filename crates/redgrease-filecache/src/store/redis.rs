@@ -1,6 +1,5 @@
 //! An index in a server: connections, redirections, back-off.
 
-use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,7 +11,8 @@ use redis::{
     ServerErrorKind, Value,
 };
 
-use super::{script, wire};
+use super::script;
+use super::wire::{self, Arguments};
 use crate::edge::{Leases, Outage, Page};
 use crate::error::{Cause, Error, Result};
 use crate::options::{self, Options};
@@ -45,8 +45,14 @@ struct Breaker {
 }
 
 fn push_bulk(packed: &mut Vec<u8>, bytes: &[u8]) {
-    let _ = write!(packed, "${}\r\n", bytes.len());
+    push_count(packed, b'$', bytes.len());
     packed.extend_from_slice(bytes);
+    packed.extend_from_slice(b"\r\n");
+}
+
+fn push_count(packed: &mut Vec<u8>, of: u8, count: usize) {
+    packed.push(of);
+    packed.extend_from_slice(itoa::Buffer::new().format(count).as_bytes());
     packed.extend_from_slice(b"\r\n");
 }
 
@@ -105,22 +111,25 @@ impl Server {
             .collect()
     }
 
-    fn command(&self, load: bool, arguments: &[Vec<u8>]) -> Cmd {
-        let script = script::of(&arguments[1]);
+    fn command(&self, load: bool, arguments: &Arguments) -> Cmd {
+        let script = script::of(arguments.operation);
         let mut command = redis::cmd(if load { "EVAL" } else { "EVALSHA" });
         command.arg(if load { &script.body } else { &script.sha });
-        command.arg(self.keys.len()).arg(&self.keys[..]).arg(arguments);
+        command.arg(self.keys.len()).arg(&self.keys[..]);
+        for argument in arguments.iter() {
+            command.arg(argument);
+        }
         command
     }
 
     /// The same as bytes, without the detour over a list.
-    fn packed_command(&self, load: bool, arguments: &[Vec<u8>]) -> Vec<u8> {
-        let script = script::of(&arguments[1]);
+    fn packed_command(&self, load: bool, arguments: &Arguments) -> Vec<u8> {
+        let script = script::of(arguments.operation);
         let (command, text) = if load { ("EVAL", &script.body) } else { ("EVALSHA", &script.sha) };
-        let length = arguments.iter().map(Vec::len).sum::<usize>() + arguments.len() * 16;
-        let mut packed = Vec::with_capacity(128 + text.len() + self.packed_keys.len() + length);
-        // Writing into memory cannot fail.
-        let _ = write!(packed, "*{}\r\n${}\r\n{command}\r\n", 3 + self.keys.len() + arguments.len(), command.len());
+        let count = arguments.iter().len();
+        let mut packed = Vec::with_capacity(64 + text.len() + self.packed_keys.len() + arguments.total() + count * 16);
+        push_count(&mut packed, b'*', 3 + self.keys.len() + count);
+        push_bulk(&mut packed, command.as_bytes());
         push_bulk(&mut packed, text.as_bytes());
         packed.extend_from_slice(&self.packed_keys);
         arguments.iter().for_each(|argument| push_bulk(&mut packed, argument));
@@ -253,8 +262,8 @@ fn pause_of(turn: u32) -> Duration {
     Duration::from_millis(5 << turn.min(6)).mul_f64(0.5 + fastrand::f64())
 }
 
-fn parse(value: Value) -> Result<Answer, Outage> {
-    wire::answer(value)
+fn parse(op: &Op, value: Value) -> Result<Answer, Outage> {
+    wire::answer(op, value)
         .ok_or_else(|| Outage::Unavailable("the script's answer is not understood; versions differ?".to_owned()))
 }
 
@@ -367,10 +376,11 @@ impl Blocking {
         let arguments = wire::arguments(request.cache, &request.op);
         let value = self.with_line(|line, load| {
             if !line.checked && !needs_no_check(&request.op) {
-                let open = wire::arguments(request.cache, &Op::Open { instance: self.server.instance() });
+                let op = Op::Open { instance: self.server.instance() };
+                let open = wire::arguments(request.cache, &op);
                 self.server.round_trips.fetch_add(1, Ordering::Relaxed);
                 let value = self.server.command(load, &open).query::<Value>(&mut line.connection)?;
-                match wire::answer(value.clone()).map(|answer| answer.reply) {
+                match wire::answer(&op, value.clone()).map(|answer| answer.reply) {
                     Some(Reply::Done) => line.checked = true,
                     _ => return Err(RedisErrorOrDone::Done(value)),
                 }
@@ -382,7 +392,7 @@ impl Blocking {
                 value => Ok(value),
             }
         })?;
-        parse(value)
+        parse(&request.op, value)
     }
 
     /// Runs plain commands in one round trip.
@@ -676,10 +686,11 @@ impl Asynchronous {
             return pipeline.query_async::<Vec<Value>>(connection).await.map(Value::Array);
         };
         if self.checked.load(Ordering::Relaxed) != number && !needs_no_check(op) {
-            let open = wire::arguments(cache, &Op::Open { instance: self.server.instance() });
+            let open_op = Op::Open { instance: self.server.instance() };
+            let open = wire::arguments(cache, &open_op);
             self.server.round_trips.fetch_add(1, Ordering::Relaxed);
             let value = self.server.command(load, &open).query_async::<Value>(connection).await?;
-            match wire::answer(value.clone()).map(|answer| answer.reply) {
+            match wire::answer(&open_op, value.clone()).map(|answer| answer.reply) {
                 Some(Reply::Done) => self.checked.store(number, Ordering::Relaxed),
                 _ => return Ok(value),
             }
@@ -694,7 +705,7 @@ impl Asynchronous {
     }
 
     pub async fn ask(&self, request: &Request) -> Result<Answer, Outage> {
-        parse(self.turns(request.cache, Some(&request.op), &redis::Pipeline::new()).await?)
+        parse(&request.op, self.turns(request.cache, Some(&request.op), &redis::Pipeline::new()).await?)
     }
 
     async fn pipe(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>, Outage> {

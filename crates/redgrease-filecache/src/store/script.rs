@@ -17,10 +17,9 @@ pub(crate) struct Script {
 }
 
 /// The script of an operation, by the name that its arguments begin with.
-pub(crate) fn of(operation: &[u8]) -> &'static Script {
+pub(crate) fn of(operation: &str) -> &'static Script {
     static SCRIPTS: LazyLock<HashMap<&'static str, Script>> = LazyLock::new(|| cut(include_str!("index.lua")));
-    let name = std::str::from_utf8(operation).unwrap_or_default();
-    SCRIPTS.get(name).unwrap_or_else(|| panic!("index.lua has no operation {name:?}"))
+    SCRIPTS.get(operation).unwrap_or_else(|| panic!("index.lua has no operation {operation:?}"))
 }
 
 enum Part<'a> {

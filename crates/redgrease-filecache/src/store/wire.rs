@@ -9,10 +9,11 @@ pub(crate) const KEYS: [&str; 9] =
     ["cache", "entries", "used", "ending", "writers", "places", "pins", "sessions", "garbage"];
 
 /// The arguments of an operation.
-pub(crate) fn arguments(cache: u64, op: &Op) -> Vec<Vec<u8>> {
-    let mut list = Arguments(vec![format!("{cache:016x}").into_bytes()]);
+pub(crate) fn arguments(cache: u64, op: &Op) -> Arguments {
+    let mut list = Arguments { operation: "", bytes: Vec::with_capacity(256), ends: Vec::with_capacity(16) };
+    list.hex(cache);
     match op {
-        Op::Open { instance } => list.name("open").instance(*instance),
+        Op::Open { instance } => list.name("open").hex(*instance),
         Op::Lookup { key, pin } => {
             list.name("lookup").bytes(key);
             match pin {
@@ -72,7 +73,7 @@ pub(crate) fn arguments(cache: u64, op: &Op) -> Vec<Vec<u8>> {
         Op::Info => list.name("info"),
         Op::Audit { mend } => list.name("audit").flag(*mend),
         Op::Rebuild { session, instance, bounds, wipe } => {
-            list.name("rebuild").session(session).instance(*instance).text("").flag(*wipe).bounds(bounds)
+            list.name("rebuild").session(session).hex(*instance).text("").flag(*wipe).bounds(bounds)
         }
         Op::Restore { session, entries } => {
             list.name("restore").session_id(*session);
@@ -80,16 +81,35 @@ pub(crate) fn arguments(cache: u64, op: &Op) -> Vec<Vec<u8>> {
                 .iter()
                 .fold(&mut list, |list, (key, entry, used)| list.bytes(key).bytes(&entry.pack()).number(*used))
         }
-        Op::Finish { session, instance } => list.name("finish").session_id(*session).instance(*instance),
+        Op::Finish { session, instance } => list.name("finish").session_id(*session).hex(*instance),
     };
-    list.0
+    list
 }
 
-struct Arguments(Vec<Vec<u8>>);
+/// Arguments of a script, one behind the other.
+#[derive(Debug)]
+pub(crate) struct Arguments {
+    /// Its name, which is one of them.
+    pub operation: &'static str,
+    bytes: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
 
 impl Arguments {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        let mut begin = 0;
+        self.ends.iter().map(move |end| &self.bytes[std::mem::replace(&mut begin, *end)..*end])
+    }
+
+    /// How many bytes they have together.
+    pub fn total(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.push(bytes.to_vec());
+        self.bytes.extend_from_slice(bytes);
+        self.ends.push(self.bytes.len());
         self
     }
 
@@ -97,12 +117,13 @@ impl Arguments {
         self.bytes(text.as_bytes())
     }
 
-    fn name(&mut self, name: &str) -> &mut Self {
+    fn name(&mut self, name: &'static str) -> &mut Self {
+        self.operation = name;
         self.text(name)
     }
 
     fn number(&mut self, number: u64) -> &mut Self {
-        self.text(&number.to_string())
+        self.text(itoa::Buffer::new().format(number))
     }
 
     fn flag(&mut self, flag: bool) -> &mut Self {
@@ -132,8 +153,8 @@ impl Arguments {
         })
     }
 
-    fn instance(&mut self, instance: u64) -> &mut Self {
-        self.text(&format!("{instance:016x}"))
+    fn hex(&mut self, number: u64) -> &mut Self {
+        self.text(&format!("{number:016x}"))
     }
 
     fn files(&mut self, files: &[(Key, u64)]) -> &mut Self {
@@ -153,13 +174,16 @@ impl Arguments {
 }
 
 /// Reads an answer; `None`: it is not one.
-pub(crate) fn answer(value: Value) -> Option<Answer> {
-    let parts = match value {
-        // The most frequent answer is the shortest.
-        Value::BulkString(packed) => {
-            return Some(Answer { reply: Reply::Hit(Entry::unpack(&packed)?), doomed: Vec::new() });
+pub(crate) fn answer(op: &Op, value: Value) -> Option<Answer> {
+    let at_once = |reply| Some(Answer { reply, doomed: Vec::new() });
+    // The most frequent answers are the shortest.
+    let parts = match (value, op) {
+        (Value::BulkString(packed), Op::Commit { .. }) => return at_once(Reply::Committed(Entry::unpack(&packed)?)),
+        (Value::BulkString(packed), _) => return at_once(Reply::Hit(Entry::unpack(&packed)?)),
+        (Value::Int(fence), _) => {
+            return at_once(Reply::Granted { fence: u64::try_from(fence).ok()?, after_dead: false });
         }
-        Value::Array(parts) => parts,
+        (Value::Array(parts), _) => parts,
         _ => return None,
     };
     let mut parts = parts.into_iter();

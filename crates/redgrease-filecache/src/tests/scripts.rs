@@ -12,7 +12,7 @@ use crate::store::{script, wire};
 const WAYS: &str = "ways";
 
 /// The script of an operation, told the time instead of asking for it.
-fn script_with_given_time(operation: &[u8]) -> redis::Script {
+fn script_with_given_time(operation: &str) -> redis::Script {
     let body = &script::of(operation).body;
     let asked = "local clock = call('TIME')\nlocal now = clock[1] * 1000000 + clock[2]";
     assert!(body.contains(asked));
@@ -24,7 +24,7 @@ fn script_with_given_time(operation: &[u8]) -> redis::Script {
 }
 
 struct Pair {
-    scripts: HashMap<Vec<u8>, redis::Script>,
+    scripts: HashMap<&'static str, redis::Script>,
     connection: redis::Connection,
     prefix: String,
     model: Index,
@@ -36,17 +36,19 @@ impl Pair {
     fn ask(&mut self, request: Request) -> Answer {
         self.log.push(format!("{} {request:?}", self.now));
         let arguments = wire::arguments(request.cache, &request.op);
-        let script = self.scripts.entry(arguments[1].clone()).or_insert_with(|| script_with_given_time(&arguments[1]));
+        let script =
+            self.scripts.entry(arguments.operation).or_insert_with(|| script_with_given_time(arguments.operation));
         let mut invocation = script.prepare_invoke();
         for key in wire::KEYS {
             invocation.key(format!("{}:{key}", self.prefix));
         }
-        for argument in arguments {
+        for argument in arguments.iter() {
             invocation.arg(argument);
         }
         let value = invocation.arg(self.now).invoke::<redis::Value>(&mut self.connection);
         let value = value.unwrap_or_else(|error| panic!("{error}\n{}", self.history()));
-        let mut given = wire::answer(value.clone()).unwrap_or_else(|| panic!("{value:?}\n{}", self.history()));
+        let mut given =
+            wire::answer(&request.op, value.clone()).unwrap_or_else(|| panic!("{value:?}\n{}", self.history()));
         let mut expected = self.model.apply(self.now, &request);
         let order =
             |doomed: &mut Vec<Doomed>| doomed.sort_by(|a, b| (&a.key, a.entry.fence).cmp(&(&b.key, b.entry.fence)));
@@ -174,7 +176,9 @@ fn one_round(server: &TestServer, seed: u64, steps: usize) {
                 hit: random.u8(..4) == 0,
                 releases: {
                     let most = if is_plain && random.bool() { 0 } else { 2 };
-                    tokens.iter().filter(|_| random.u8(..9) == 0).take(most).cloned().collect()
+                    // The latest are those that are there.
+                    let (latest, one_in) = if is_plain { (6, 4) } else { (usize::MAX, 9) };
+                    tokens.iter().rev().take(latest).filter(|_| random.u8(..one_in) == 0).take(most).cloned().collect()
                 },
             },
             15 if !granted.is_empty() => {
