@@ -356,7 +356,7 @@ class _Worker:
 
     def write(self) -> None:
         tally, rng = self.tally, self.rng
-        key = f"{tally.pid}-{uuid.uuid4().hex[:8]}.bin"
+        key = f"{tally.pid}-{uuid.uuid4().hex[:16]}.bin"
         head = f"{tally.pid} {key} {uuid.uuid4()}\n".encode()
         content = head + rng.randbytes(rng.randint(*self.load.sizes))
         began = time.perf_counter()

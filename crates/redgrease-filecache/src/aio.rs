@@ -484,7 +484,7 @@ impl Inner {
                 }
                 if idle.elapsed() >= renewal {
                     idle = Instant::now();
-                    inner.engine.end_if_idle().await;
+                    inner.engine.tidy_up().await;
                 }
                 if every.is_some_and(|every| maintained.elapsed() >= every) {
                     maintained = Instant::now();

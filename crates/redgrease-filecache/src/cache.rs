@@ -285,7 +285,7 @@ impl Inner {
                 }
                 if idle.elapsed() >= renewal {
                     idle = Instant::now();
-                    block_on(caretaker.engine.end_if_idle());
+                    block_on(caretaker.engine.tidy_up());
                 }
                 if every.is_some_and(|every| maintained.elapsed() >= every) {
                     maintained = Instant::now();

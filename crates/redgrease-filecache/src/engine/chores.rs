@@ -21,6 +21,9 @@ pub(crate) struct Chores {
 #[derive(Debug, Default)]
 pub(crate) struct List {
     pub releases: Vec<(Key, Token)>,
+    /// Leases whose request was not answered, and how many more times they are given back: the request may still be on its
+    /// way, and come after what gave its lease back.
+    pub late: Vec<(u8, Key, Token)>,
     /// Temporary files that nobody will finish.
     pub temporaries: Vec<String>,
     /// Files that are known to be gone.
@@ -37,12 +40,27 @@ const MAX_CLOSING_ROUNDS: u32 = 8;
 /// Most leases that wait to be given back, and most contents that wait to be committed.
 const MAX_RELEASES: usize = 10_000;
 
+/// How many times, a quarter of a lease apart, a lease is given back whose request was not answered.
+const LATE_ROUNDS: u8 = 8;
+
 /// From so many on, files that are gone are told to the index without waiting for an occasion.
 const MANY_UNLINKED: usize = 256;
 
 impl Chores {
     pub fn list(&self) -> std::sync::MutexGuard<'_, List> {
         self.list.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn repeat_late_releases(&self) {
+        let mut list = self.list();
+        let List { late, releases, .. } = &mut *list;
+        late.retain_mut(|(rounds, key, token)| {
+            *rounds -= 1;
+            if releases.len() < MAX_RELEASES {
+                releases.push((key.clone(), *token));
+            }
+            *rounds > 0
+        });
     }
 
     pub fn are_waiting(&self) -> bool {
@@ -66,6 +84,8 @@ pub(crate) struct Hold {
     pub token: Token,
     /// Whether the index may know it.
     pub(super) known: bool,
+    /// Whether a request for it is on its way, or was not answered.
+    pub(super) unanswered: bool,
     pub(super) temporary: Option<String>,
 }
 
@@ -95,10 +115,14 @@ impl Drop for Hold {
         }
         let mut list = self.chores.list();
         if self.known && list.releases.len() < MAX_RELEASES {
+            if self.unanswered && list.late.len() < MAX_RELEASES {
+                list.late.push((LATE_ROUNDS, self.key.clone(), self.token));
+            }
             list.releases.push((std::mem::take(&mut self.key), self.token));
         } else if self.known {
             // The index could not be told for long: the session's end says it for all of them.
             list.releases.clear();
+            list.late.clear();
             self.sessions.lost(self.token.session, getrandom::u64().unwrap_or_else(|_| fastrand::u64(..)));
         }
         list.temporaries.extend(self.temporary.take());
@@ -151,6 +175,7 @@ impl<E: Edge> Engine<E> {
             key: key.to_vec(),
             token: self.sessions.token(),
             known: false,
+            unanswered: false,
             temporary: None,
         }
     }
@@ -261,8 +286,15 @@ impl<E: Edge> Engine<E> {
         }
     }
 
+    /// What is done each quarter of a lease, beside renewing it: gives back once more what may have been granted late, and
+    /// ends the session if nothing belongs to it.
+    pub async fn tidy_up(&self) {
+        self.chores.repeat_late_releases();
+        self.end_if_idle().await;
+    }
+
     /// Ends the session if nothing belongs to it.
-    pub async fn end_if_idle(&self) {
+    async fn end_if_idle(&self) {
         if let Some(session) = self.sessions.end_if_idle(self.edge.random()) {
             let _ = self.ask(Doing::all("close"), Op::Close { session }).await;
         }

@@ -28,13 +28,14 @@ impl<E: Edge> Engine<E> {
         for turn in 0.. {
             let heard = (timeout > Duration::ZERO).then(|| self.flights.listen(doing.key()));
             let pin = hold.as_mut().map(|hold| {
-                hold.known = true;
+                (hold.known, hold.unanswered) = (true, true);
                 (hold.token, self.sessions.of(hold.token))
             });
             let key = doing.key().to_vec();
             let op = if self.rules.read_only { Op::Peek { key } } else { Op::Lookup { key, pin } };
             let asked = self.edge.elapsed();
             let reply = self.ask(doing, op).await?;
+            hold.iter_mut().for_each(|hold| hold.unanswered = false);
             if let (Some(hold), Reply::Missing | Reply::Busy { .. } | Reply::SessionLost) = (&mut hold, &reply) {
                 hold.known = false;
             }

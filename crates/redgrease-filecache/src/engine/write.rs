@@ -145,8 +145,10 @@ impl<E: Edge> Engine<E> {
                 releases: releases.list.clone(),
             };
             let had_place = std::mem::replace(&mut hold.known, true);
+            hold.unanswered = true;
             let asked = self.edge.elapsed();
             let Answer { reply, doomed } = self.ask_index(doing, op).await?;
+            hold.unanswered = false;
             releases.are_done();
             let made_room = !doomed.is_empty();
             self.unlink(doomed).await;

@@ -49,8 +49,20 @@ struct World {
     progress: bool,
     /// The process that runs now is to be stopped where that is most dangerous.
     stop_now: bool,
+    /// The next request is one of these:
+    delay_next: bool,
+    /// Requests that nobody waits for any more, and when they arrive.
+    late: Vec<Late>,
     sleepers: Vec<u64>,
     log: Vec<Event>,
+}
+
+/// A request on its way to a server that it does not reach if that restarts meanwhile.
+struct Late {
+    due: u64,
+    instance: u64,
+    process: usize,
+    request: Request,
 }
 
 /// What happened; only written out when it is asked for.
@@ -63,6 +75,29 @@ enum Event {
 struct Shared(Arc<Mutex<World>>);
 
 impl Shared {
+    fn new(random: fastrand::Rng, faults: bool) -> Self {
+        Self(Arc::new(Mutex::new(World {
+            random,
+            clock: 1_700_000_000_000_000,
+            index: Index::default(),
+            instance: 1,
+            snapshot: None,
+            files: BTreeMap::new(),
+            temporaries: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
+            created: BTreeSet::new(),
+            removed: BTreeSet::new(),
+            losses: 0,
+            faults,
+            progress: false,
+            stop_now: false,
+            delay_next: false,
+            late: Vec::new(),
+            sleepers: Vec::new(),
+            log: Vec::new(),
+        })))
+    }
+
     fn world(&self) -> MutexGuard<'_, World> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -240,6 +275,16 @@ impl Disk for SimDisk {
 }
 
 impl World {
+    fn deliver_late(&mut self) {
+        let (clock, instance) = (self.clock, self.instance);
+        let due: Vec<Late> = self.late.extract_if(.., |late| late.due <= clock).collect();
+        for late in due.into_iter().filter(|late| late.instance == instance) {
+            self.log.push(Event::Note("a request comes late:".to_owned()));
+            // Nobody hears what it says is to be unlinked.
+            self.apply(late.process, &late.request);
+        }
+    }
+
     fn history(&self) -> String {
         let written = |event: &Event| match event {
             Event::Asked { clock, process, exchange } => {
@@ -300,9 +345,6 @@ impl Edge for SimEdge {
         let answer = {
             let mut world = self.shared.world();
             world.progress = true;
-            if world.faults && world.random.u16(..200) == 0 {
-                return lost("the request was lost");
-            }
             let mut connection = self.connection.lock().unwrap();
             if connection.instance != world.instance {
                 *connection = Connection { instance: world.instance, checked: false };
@@ -314,6 +356,15 @@ impl Edge for SimEdge {
                     return Ok(answer);
                 }
                 connection.checked = true;
+            }
+            let delayed = std::mem::take(&mut world.delay_next);
+            if delayed || (world.faults && world.random.u16(..200) == 0) {
+                if delayed || world.random.bool() {
+                    let due = world.clock + world.random.u64(..2_000_000);
+                    let late = Late { due, instance: world.instance, process: self.disk.process, request };
+                    world.late.push(late);
+                }
+                return lost("the request was lost");
             }
             let answer = world.apply(self.disk.process, &request);
             if world.faults && world.random.u16(..100) == 0 {
@@ -418,7 +469,7 @@ fn spawn(shared: &Shared, number: usize, rules: &Rules, operations: u32) -> Proc
             engine.edge.pause(engine.chores.added.listen(), LEASE / 4).await;
             engine.do_chores().await;
             engine.renew().await;
-            engine.end_if_idle().await;
+            engine.tidy_up().await;
         }
         engine.close().await;
     }));
@@ -536,24 +587,7 @@ async fn operate(engine: &Engine<SimEdge>, shared: &Shared, process: usize) {
 fn run(seed: u64) -> (u64, usize) {
     let mut random = fastrand::Rng::with_seed(seed);
     let rules = rules(&mut random);
-    let shared = Shared(Arc::new(Mutex::new(World {
-        random,
-        clock: 1_700_000_000_000_000,
-        index: Index::default(),
-        instance: 1,
-        snapshot: None,
-        files: BTreeMap::new(),
-        temporaries: BTreeMap::new(),
-        acknowledged: BTreeMap::new(),
-        created: BTreeSet::new(),
-        removed: BTreeSet::new(),
-        losses: 0,
-        faults: true,
-        progress: false,
-        stop_now: false,
-        sleepers: Vec::new(),
-        log: Vec::new(),
-    })));
+    let shared = Shared::new(random, true);
     let losses = shared.world().random.bool();
     let mut processes: Vec<Process> = (0..4).map(|number| spawn(&shared, number, &rules, 12)).collect();
     let (mut spawned, mut steps, mut idle) = (4, 0u64, 0);
@@ -563,6 +597,7 @@ fn run(seed: u64) -> (u64, usize) {
         let at = {
             let mut world = shared.world();
             world.clock += world.random.u64(..60);
+            world.deliver_late();
             if losses && world.random.u16(..3000) == 0 {
                 world.losses += 1;
                 world.instance += 1;
@@ -631,6 +666,40 @@ fn run(seed: u64) -> (u64, usize) {
     at_rest(&shared, &rules);
     let acknowledged = shared.world().acknowledged.len();
     (steps, acknowledged)
+}
+
+#[test]
+fn a_request_that_comes_late_keeps_nobody_out_for_long() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let rules = rules(&mut random);
+    let shared = Shared::new(random, false);
+    let engine = |process| {
+        let disk = SimDisk { shared: shared.clone(), process, fuse: Arc::default(), dead: Arc::default() };
+        Engine::new(SimEdge { shared: shared.clone(), disk, connection: Mutex::default() }, rules.clone(), CACHE)
+    };
+    let (first, second) = (engine(1), engine(2));
+    let put = Put::default();
+    let create = async |engine: &Engine<SimEdge>| {
+        engine
+            .put(Doing::to("create", b"key"), Mode::Create, b"content".to_vec(), &put)
+            .await
+            .map_err(|error| error.code())
+    };
+    finish(&shared, async {
+        // What keeps its session alive.
+        let other = first.begin(Doing::to("create", b"other"), Mode::Create, false, &put).await.unwrap();
+        shared.world().delay_next = true;
+        assert_eq!(create(&first).await.unwrap_err(), Code::Unavailable);
+        first.do_chores().await;
+        let due = shared.world().late[0].due;
+        shared.world().clock = due;
+        shared.world().deliver_late();
+        assert_eq!(create(&second).await.unwrap_err(), Code::Busy);
+        first.tidy_up().await;
+        first.do_chores().await;
+        create(&second).await.unwrap();
+        drop(other);
+    });
 }
 
 /// When all is quiet and the dead are forgotten: what must hold holds.
