@@ -235,9 +235,11 @@ impl Inner {
         let inner = Arc::new(Self { engine, prepared, shard, ended, ending: Event::new() });
         // From here on an error ends what was begun.
         let open = Open { inner: Arc::clone(&inner), process: std::process::id() };
-        block_on(inner.prepared.arrive(&inner.engine, options))?;
         if !options.read_only {
             Self::keep(&inner, options).map_err(|error| Error::io("open", None, error))?;
+        }
+        block_on(inner.prepared.arrive(&inner.engine, options))?;
+        if !options.read_only {
             block_on(inner.prepared.take_in(&inner.engine, options))?;
         }
         Ok(Arc::new(open))
@@ -652,7 +654,7 @@ impl FileCache {
     /// # Errors
     /// [`Code::BadConfig`](crate::Code::BadConfig) for limits that make no sense, and those of the index.
     pub fn configure(&self, limits: &Limits) -> Result<()> {
-        limits.check()?;
+        limits.check("configure")?;
         let inner = self.writable("configure", None)?;
         let doing = Doing::all("configure");
         inner.prepared.remember(limits).map_err(|error| Error::io("configure", None, error))?;
@@ -967,7 +969,7 @@ impl Writer {
 }
 
 /// Measures a file that others may have written to, or put another one in the place of.
-fn read_again(directory: &Directory, draft: &mut Draft<Directory>) -> io::Result<()> {
+pub(crate) fn read_again(directory: &Directory, draft: &mut Draft<Directory>) -> io::Result<()> {
     let (file, mut whole) = directory.reopen(&draft.temporary)?;
     draft.hasher = blake3::Hasher::new();
     draft.size = io::copy(&mut whole, &mut draft.hasher)?;

@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redgrease_core::cache::name::SIDECAR;
+use redgrease_core::cache::name::{SHARDS, SIDECAR, shard_at};
 use redgrease_core::cache::protocol::Bounds;
 use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, RawMode, ResolveFlags};
 use rustix::io::Errno;
@@ -212,6 +212,24 @@ impl Directory {
     /// Makes the directories that a cache has.
     pub(crate) fn prepare(&self) -> io::Result<()> {
         [FILES, TEMPORARY, QUARANTINE].into_iter().try_for_each(|name| self.make_directory(name))
+    }
+
+    /// Makes all shards: what is made before anybody looks for it is not missed by hosts that remember, for a minute or so,
+    /// what was not there.
+    pub(crate) fn prepare_shards(&self) -> io::Result<()> {
+        let files = self.open_directory(FILES)?;
+        for number in 0..SHARDS {
+            let shard = shard_at(number);
+            match rustix::fs::mkdirat(&files, &shard, self.directory_mode) {
+                Ok(()) => set_mode(&self.open_directory(&format!("{FILES}/{shard}"))?, self.directory_mode)?,
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        if self.durability == Durability::Full {
+            rustix::fs::fsync(&files)?;
+        }
+        Ok(())
     }
 
     fn make_directory(&self, name: &str) -> io::Result<()> {

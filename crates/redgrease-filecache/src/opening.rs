@@ -72,7 +72,7 @@ pub(crate) fn prepare(options: &Options) -> Result<Prepared> {
             if let Contents::Others(files) = contents {
                 flat = files;
             }
-            directory.prepare().map_err(open)?;
+            directory.prepare().and_then(|()| directory.prepare_shards()).map_err(open)?;
             let new = Marker {
                 format: FORMAT,
                 id: format!("{:016x}", random()?),

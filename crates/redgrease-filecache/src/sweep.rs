@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use redgrease_core::cache::name::{self, Named, SHARDS, SIDECAR, file_name, shard_at};
-use redgrease_core::cache::protocol::{Choice, Op, Reason, Reply, Request};
+use redgrease_core::cache::protocol::{Choice, Op, Reason, Reply, Request, Session};
 use redgrease_core::cache::{Digest, Entry, Key};
 
 use crate::edge::{Disk, Edge, Listed};
@@ -23,11 +24,39 @@ const MAX_SLICES: u32 = 64;
 /// Most slices of one eviction: more entries than an index can hold.
 const MAX_EVICTIONS: u32 = 1 << 26;
 
+/// How long a builder's claim is kept alive while it goes through one shard.
+const SHARD_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How long damaged files can be looked at.
 const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A file that was made just now may be one whose lease this process cannot see yet.
 const MIN_AGE: Duration = Duration::from_secs(1);
+
+/// The session of the index's builder, and until when it is kept alive by what renews sessions: a shard may be larger than
+/// can be gone through within a lease.
+#[derive(Debug, Default)]
+pub(crate) struct Building(Mutex<Option<(Session, Duration)>>);
+
+impl Building {
+    fn set(&self, builder: Option<(Session, Duration)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = builder;
+    }
+
+    pub fn to_renew(&self, now: Duration) -> Option<Session> {
+        let builder = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        builder.as_ref().filter(|(_, until)| now < *until).map(|(session, _)| session.clone())
+    }
+}
+
+/// Ends the claim, however the building ends.
+struct EndBuilding<'a>(&'a Building);
+
+impl Drop for EndBuilding<'_> {
+    fn drop(&mut self) {
+        self.0.set(None);
+    }
+}
 
 /// What was found in a shard.
 struct Shard {
@@ -114,8 +143,10 @@ impl<E: Edge> Engine<E> {
         };
         tracing::info!(namespace = self.rules.namespace, "bringing the index in line with the directory");
         count(&self.counters.rebuilds, 1);
+        let claim = EndBuilding(&self.building);
         let mut alive = self.edge.elapsed();
         for number in 0..SHARDS {
+            self.building.set(Some((session.clone(), self.edge.elapsed() + SHARD_PATIENCE)));
             let shard = self.shard(doing, number).await?;
             let restored = self.restored(doing, number, shard.files).await?;
             for batch in restored.chunks(BATCH) {
@@ -131,6 +162,7 @@ impl<E: Edge> Engine<E> {
                 ask(Op::Renew { session: session.clone(), unlinked: Vec::new() }).await?;
             }
         }
+        drop(claim);
         match ask(Op::Finish { session: session.id, instance }).await? {
             Reply::Done | Reply::LeaseLost => {}
             // It was lost once more; whoever asks next begins anew.

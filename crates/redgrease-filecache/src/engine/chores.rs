@@ -274,6 +274,11 @@ impl<E: Edge> Engine<E> {
 
     /// Says that the session lives, if anything depends on it. Touches no disk, so that a slow one costs no lease.
     pub async fn renew(&self) {
+        if let Some(session) = self.building.to_renew(self.edge.elapsed()) {
+            let op = Op::Renew { session, unlinked: Vec::new() };
+            // A builder that was thought dead hears it with its next step.
+            let _ = self.edge.ask(Request { cache: self.cache, op }).await;
+        }
         let Some(session) = self.sessions.to_renew() else { return };
         let (id, asked, unlinked) = (session.id, self.edge.elapsed(), self.take_unlinked());
         let op = Op::Renew { session, unlinked: unlinked.clone() };

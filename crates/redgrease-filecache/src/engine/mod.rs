@@ -19,6 +19,7 @@ use crate::flights::Flights;
 use crate::options::{Check, OnOutage};
 use crate::report::Stats;
 use crate::session::Sessions;
+use crate::sweep::Building;
 
 pub(crate) use chores::{Chores, Hold};
 pub(crate) use read::Opened;
@@ -56,6 +57,8 @@ pub(crate) struct Engine<E: Edge> {
     pub flights: Arc<Flights>,
     pub counters: Counters,
     pub chores: Arc<Chores>,
+    /// Whether this process makes the index, and what keeps its claim to it alive.
+    pub building: Building,
     /// The bounds as this process last saw them; only hints.
     pub known_largest: AtomicU64,
     pub known_min_free: AtomicU64,
@@ -149,6 +152,7 @@ impl<E: Edge> Engine<E> {
             flights: Arc::default(),
             counters: Counters::default(),
             chores: Arc::default(),
+            building: Building::default(),
             known_largest: AtomicU64::new(rules.bounds.largest_entry()),
             known_min_free: AtomicU64::new(rules.bounds.min_free_bytes),
             rules,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use event_listener::EventListener;
 use redgrease_core::cache::name::{self, SHARDS, file_name};
-use redgrease_core::cache::protocol::{Answer, Bounds, Mode, Op, Reply, Request};
+use redgrease_core::cache::protocol::{Answer, Bounds, Mode, Op, Reply, Request, Session};
 use redgrease_core::cache::{Index, Key};
 
 use crate::edge::{Disk, Draft, Edge, Leases, Listed, Outage, Page};
@@ -700,6 +700,52 @@ fn a_request_that_comes_late_keeps_nobody_out_for_long() {
         create(&second).await.unwrap();
         drop(other);
     });
+}
+
+#[test]
+fn a_builder_that_needs_long_for_a_shard_keeps_its_claim() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let rules = rules(&mut random);
+    let shared = Shared::new(random, false);
+    let disk = SimDisk { shared: shared.clone(), process: 1, fuse: Arc::default(), dead: Arc::default() };
+    let edge = SimEdge { shared: shared.clone(), disk, connection: Mutex::default() };
+    let engine = Engine::new(edge, rules, CACHE);
+    let claim = || {
+        let session = Session { id: 99, lease: LEASE.as_micros() as u64, new: true, owner: "other".to_owned() };
+        let op = Op::Rebuild { session, instance: 1, bounds: Bounds::default(), wipe: false };
+        shared.world().apply(2, &Request { cache: CACHE, op }).reply
+    };
+    let begin = || {
+        let mut building = Box::pin(engine.rebuild(Doing::all("open"), false));
+        while engine.building.to_renew(engine.edge.elapsed()).is_none() {
+            assert!(building.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        building
+    };
+    let pass = |quarters| {
+        for _ in 0..quarters {
+            shared.world().clock += LEASE.as_micros() as u64 / 4;
+            finish(&shared, engine.renew());
+        }
+    };
+    let building = begin();
+    pass(12);
+    assert_eq!(claim(), Reply::Rebuilding);
+    finish(&shared, async {
+        building.await.unwrap();
+        engine.info(Doing::all("info")).await.unwrap();
+    });
+    // One that hangs is replaced in the end, and one that was cancelled as soon as its lease is over.
+    for hangs in [true, false] {
+        shared.world().index = Index::default();
+        let mut building = Some(begin());
+        if !hangs {
+            building = None;
+        }
+        pass(if hangs { 60 * 4 * 1000 / LEASE.as_millis() as usize + 8 } else { 6 });
+        assert_eq!(claim(), Reply::Changed, "{hangs}");
+        drop(building);
+    }
 }
 
 /// When all is quiet and the dead are forgotten: what must hold holds.
