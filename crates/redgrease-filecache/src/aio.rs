@@ -10,19 +10,20 @@ use std::time::{Duration, Instant};
 
 use event_listener::EventListener;
 use redgrease_core::cache::name::SHARDS;
-use redgrease_core::cache::protocol::{Answer, Mode, Op, Request};
+use redgrease_core::cache::protocol::{Answer, Bounds, Mode, Op, Request};
 use redgrease_core::cache::{Entry, Key};
 
-use crate::cache::{BUFFER, CHORE_DELAY, CHORE_RETRY, Cursor, Handle, Keeper, SHARDS_PER_ROUND};
+use crate::cache::{BUFFER, CHORE_DELAY, CHORE_RETRY, Cursor, Handle, Keeper, SHARDS_PER_ROUND, read_again};
 use crate::disk::Directory;
+use crate::doctor;
 use crate::edge::{Disk, Edge, Leases, Outage, Page};
 use crate::engine::{self, Doing, Draft, Engine, Made, Opened, check_key};
 use crate::error::{BoxError, Cause, Error, Result};
 use crate::opening::{self, Prepared};
-use crate::options::{Options, Put};
-use crate::report::{Evict, Evicted, Info, Lock, Maintained, Outcome, Stat, Stats};
+use crate::options::{Limits, Options, Put};
+use crate::report::{Depth, Evict, Evicted, Finding, Info, Lock, Maintained, Outcome, Stat, Stats, Verification};
 use crate::store::journal::Journal;
-use crate::store::redis::{Asynchronous, Server};
+use crate::store::redis::{Asynchronous, Blocking, Server};
 use crate::wake::Wake;
 
 /// A cache of files, for tasks. See [`crate::FileCache`]; it has to be opened and used on a tokio runtime.
@@ -187,9 +188,11 @@ impl FileCache {
         let (engine, runtime) = (Arc::new(engine), tokio::runtime::Handle::current());
         let inner =
             Arc::new(Inner { engine, runtime, prepared, options, shard: AtomicU16::new(fastrand::u16(..SHARDS)) });
-        inner.prepared.arrive(&inner.engine, &inner.options).await?;
         if !inner.options.read_only {
             Inner::keep(&inner);
+        }
+        inner.prepared.arrive(&inner.engine, &inner.options).await?;
+        if !inner.options.read_only {
             inner.prepared.take_in(&inner.engine, &inner.options).await?;
         }
         Ok(Self { inner })
@@ -200,10 +203,12 @@ impl FileCache {
         &self.inner.options
     }
 
-    fn writable(&self, operation: &'static str, key: &[u8]) -> Result<&Engine<World>> {
-        check_key(operation, key)?;
+    fn writable(&self, operation: &'static str, key: Option<&[u8]>) -> Result<&Engine<World>> {
+        if let Some(key) = key {
+            check_key(operation, key)?;
+        }
         if self.inner.options.read_only {
-            return Err(Error::new(operation, Some(key), Cause::Denied("the cache was opened read-only".to_owned())));
+            return Err(Error::new(operation, key, Cause::Denied("the cache was opened read-only".to_owned())));
         }
         Ok(&self.inner.engine)
     }
@@ -265,7 +270,7 @@ impl FileCache {
     }
 
     async fn put(&self, operation: &'static str, mode: Mode, key: &[u8], content: Vec<u8>, put: &Put) -> Result<Stat> {
-        let engine = self.writable(operation, key)?;
+        let engine = self.writable(operation, Some(key))?;
         let entry = engine.put(Doing::to(operation, key), mode, content, put).await?;
         Ok(Stat::new(key, &entry, None))
     }
@@ -287,7 +292,7 @@ impl FileCache {
     }
 
     async fn begin_writing(&self, operation: &'static str, mode: Mode, key: &[u8], put: &Put) -> Result<Writer> {
-        match self.writable(operation, key)?.begin(Doing::to(operation, key), mode, false, put).await? {
+        match self.writable(operation, Some(key))?.begin(Doing::to(operation, key), mode, false, put).await? {
             engine::Begun::Draft(draft) => Ok(Writer::new(&self.inner, operation, *draft)),
             engine::Begun::Hit { .. } => unreachable!("nobody asked for hits"),
         }
@@ -302,7 +307,14 @@ impl FileCache {
     }
 
     async fn begin_or_hit(&self, operation: &'static str, key: &[u8], put: &Put) -> Result<Begun> {
-        let engine = self.writable(operation, key)?;
+        if self.inner.options.read_only {
+            // What is there can be had.
+            match self.open_read(key, put.timeout).await {
+                Err(error) if error.code() == crate::Code::Missing => {}
+                opened => return opened.map(|handle| Begun::Hit(Box::new(handle), Outcome::Hit)),
+            }
+        }
+        let engine = self.writable(operation, Some(key))?;
         Ok(match engine.begin(Doing::to(operation, key), Mode::Create, true, put).await? {
             engine::Begun::Draft(draft) => Begun::Create(Box::new(Writer::new(&self.inner, operation, *draft))),
             engine::Begun::Hit { opened, waited } => {
@@ -337,7 +349,7 @@ impl FileCache {
     /// As there.
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
-        self.writable("delete", key)?.delete(Doing::to("delete", key)).await
+        self.writable("delete", Some(key))?.delete(Doing::to("delete", key)).await
     }
 
     /// As [`crate::FileCache::touch`].
@@ -348,7 +360,7 @@ impl FileCache {
         let key = key.as_ref();
         let ttl = engine::check_ttl(Doing::to("touch", key), ttl)?;
         let op = Op::Touch { key: key.to_vec(), ttl };
-        self.writable("touch", key)?.done_or_missing(Doing::to("touch", key), op).await
+        self.writable("touch", Some(key))?.done_or_missing(Doing::to("touch", key), op).await
     }
 
     /// As [`crate::FileCache::pin`].
@@ -358,7 +370,7 @@ impl FileCache {
     pub async fn pin(&self, key: impl AsRef<[u8]>, pinned: bool) -> Result<bool> {
         let key = key.as_ref();
         let op = Op::Pin { key: key.to_vec(), pinned };
-        self.writable("pin", key)?.done_or_missing(Doing::to("pin", key), op).await
+        self.writable("pin", Some(key))?.done_or_missing(Doing::to("pin", key), op).await
     }
 
     /// As [`crate::FileCache::list`].
@@ -392,6 +404,14 @@ impl FileCache {
         stats
     }
 
+    /// Begins counting anew.
+    pub fn reset_stats(&self) {
+        self.inner.engine.counters.reset();
+        if let Index::Server(server) = &self.inner.engine.edge.index {
+            server.server.round_trips.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// As [`crate::FileCache::locks`].
     ///
     /// # Errors
@@ -402,13 +422,25 @@ impl FileCache {
         Ok(crate::locks_of(leases.map_err(|outage| engine.outage(Doing::all("locks"), outage))?))
     }
 
+    /// Takes the right to write a key away from whoever has it, and its queue; whether somebody had it.
+    ///
+    /// # Errors
+    /// Those of the index.
+    pub async fn break_lock(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        let key = key.as_ref();
+        let op = Op::Break { key: key.to_vec() };
+        self.writable("break_lock", Some(key))?.done_or_missing(Doing::to("break_lock", key), op).await
+    }
+
     /// As [`crate::FileCache::evict`].
     ///
     /// # Errors
     /// As there.
     pub async fn evict(&self, what: &Evict) -> Result<Evicted> {
-        self.inner.engine.do_chores().await;
-        self.inner.engine.evict(Doing::all("evict"), what).await
+        let engine = if what.dry_run { &self.inner.engine } else { self.writable("evict", None)? };
+        // Leases that were given back just now do not protect any more.
+        engine.do_chores().await;
+        engine.evict(Doing::all("evict"), what).await
     }
 
     /// As [`crate::FileCache::clear`].
@@ -416,7 +448,23 @@ impl FileCache {
     /// # Errors
     /// As there.
     pub async fn clear(&self) -> Result<u64> {
-        self.inner.engine.clear(Doing::all("clear")).await
+        self.writable("clear", None)?.clear(Doing::all("clear")).await
+    }
+
+    /// Changes the limits, for all who use the cache.
+    ///
+    /// # Errors
+    /// [`Code::BadConfig`](crate::Code::BadConfig) for limits that make no sense, and those of the index.
+    pub async fn configure(&self, limits: &Limits) -> Result<()> {
+        limits.check("configure")?;
+        let engine = self.writable("configure", None)?;
+        let doing = Doing::all("configure");
+        let (inner, remembered) = (Arc::clone(&self.inner), *limits);
+        let result = aside(move || inner.prepared.remember(&remembered)).await;
+        result.map_err(|error| Error::io("configure", None, error))?;
+        engine.done_or_missing(doing, Op::Configure { bounds: Bounds::from(*limits) }).await?;
+        engine.info(doing).await?;
+        Ok(())
     }
 
     /// As [`crate::FileCache::maintain`].
@@ -424,9 +472,52 @@ impl FileCache {
     /// # Errors
     /// As there.
     pub async fn maintain(&self) -> Result<Maintained> {
-        self.inner.engine.do_chores().await;
-        self.inner.engine.info(Doing::all("maintain")).await?;
-        self.inner.engine.maintain(Doing::all("maintain"), 0..SHARDS).await
+        let engine = self.writable("maintain", None)?;
+        engine.do_chores().await;
+        engine.info(Doing::all("maintain")).await?;
+        engine.maintain(Doing::all("maintain"), 0..SHARDS).await
+    }
+
+    /// Compares index and directory, changing nothing. `progress` is told how many of how many entries were looked at,
+    /// and says whether to go on; what was found so far is given otherwise. It is called between two entries, on whichever
+    /// thread the task runs then, and should not block.
+    ///
+    /// # Errors
+    /// Those of index and disk; what is wrong with the cache is not an error but a [`crate::Problem`].
+    pub async fn verify(
+        &self,
+        depth: Depth,
+        progress: &mut (dyn FnMut(u64, u64) -> bool + Send),
+    ) -> Result<Verification> {
+        self.inner.engine.verify(Doing::all("verify"), depth, false, progress).await
+    }
+
+    /// As [`FileCache::verify`], and sets right what it finds: entries without a good file go (a damaged file goes to
+    /// `quarantine/`), files without an entry go, sums are made anew. May be done beside live traffic, and again.
+    ///
+    /// # Errors
+    /// As [`FileCache::verify`].
+    pub async fn repair(
+        &self,
+        depth: Depth,
+        progress: &mut (dyn FnMut(u64, u64) -> bool + Send),
+    ) -> Result<Verification> {
+        self.writable("repair", None)?.verify(Doing::all("repair"), depth, true, progress).await
+    }
+
+    /// Looks for what may go wrong: configuration of the server, permissions, limits.
+    ///
+    /// # Errors
+    /// Those of the index.
+    pub async fn doctor(&self) -> Result<Vec<Finding>> {
+        let info = self.info().await?;
+        let (directory, options) = (Arc::clone(&self.inner.prepared.directory), self.inner.options.clone());
+        aside(move || {
+            // It reads the settings over a connection of its own.
+            let server = options.url.as_ref().map(|url| Server::new(url, &options)).transpose()?.map(Blocking::new);
+            doctor::examine(&info, &directory, server.as_ref(), &options)
+        })
+        .await
     }
 
     /// For a process that ends: waits up to `patience` for tasks that were cancelled to give back what they held, and ends
@@ -550,13 +641,15 @@ pub enum Begun {
 pub struct Writer {
     draft: Draft<Directory>,
     buffer: Vec<u8>,
+    /// Whether the file was given away by its path: it is then read again before it is published.
+    given_away: bool,
     operation: &'static str,
     inner: Arc<Inner>,
 }
 
 impl Writer {
     fn new(inner: &Arc<Inner>, operation: &'static str, draft: Draft<Directory>) -> Self {
-        Self { draft, buffer: Vec::new(), operation, inner: Arc::clone(inner) }
+        Self { draft, buffer: Vec::new(), given_away: false, operation, inner: Arc::clone(inner) }
     }
 
     /// The key.
@@ -575,18 +668,32 @@ impl Writer {
     /// As [`crate::FileCache::write`].
     pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= BUFFER {
-            let bytes = std::mem::take(&mut self.buffer);
-            let key = self.draft.key.clone();
-            let doing = Doing::to(self.operation, &key);
-            self.inner.engine.append(doing, &mut self.draft, bytes).await?;
-        }
-        Ok(())
+        if self.buffer.len() >= BUFFER { self.flush().await } else { Ok(()) }
     }
 
-    /// Where the temporary file will be.
-    pub fn temporary_path(&self) -> PathBuf {
-        self.inner.prepared.directory.path_of_temporary(&self.draft.temporary)
+    /// Writes what is still in memory into the temporary file.
+    ///
+    /// # Errors
+    /// As [`crate::FileCache::write`].
+    pub async fn flush(&mut self) -> Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let bytes = std::mem::take(&mut self.buffer);
+        let key = self.draft.key.clone();
+        self.inner.engine.append(Doing::to(self.operation, &key), &mut self.draft, bytes).await
+    }
+
+    /// The temporary file, for programs that want to write into a file themselves, or to put one of their own under its name.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub async fn path(&mut self) -> Result<PathBuf> {
+        self.flush().await?;
+        let key = self.draft.key.clone();
+        self.inner.engine.create_file(Doing::to(self.operation, &key), &mut self.draft).await?;
+        self.given_away = true;
+        Ok(self.inner.prepared.directory.path_of_temporary(&self.draft.temporary))
     }
 
     /// Publishes the content.
@@ -609,8 +716,21 @@ impl Writer {
     }
 
     async fn finish(self, keep: bool) -> Result<(Key, Made<Directory>, Arc<Inner>)> {
-        let Self { draft, buffer, operation, inner } = self;
+        let Self { mut draft, buffer, given_away, operation, inner } = self;
         let key = draft.key.clone();
+        if given_away {
+            let directory = Arc::clone(&inner.prepared.directory);
+            let result;
+            (draft, result) = aside(move || {
+                let result = read_again(&directory, &mut draft);
+                (draft, result)
+            })
+            .await;
+            if let Err(error) = result {
+                inner.engine.abort(draft).await;
+                return Err(Error::io(operation, Some(&key), error));
+            }
+        }
         let made = inner.engine.commit(Doing::to(operation, &key), draft, buffer, keep).await?;
         Ok((key, made, inner))
     }

@@ -169,7 +169,7 @@ impl Options {
         if self.maintenance.is_some_and(|every| !(MIN_LEASE..=365 * MAX_LEASE).contains(&every)) {
             return Err(bad("maintenance is done every 100 ms to 365 days, or not at all".to_owned()));
         }
-        self.limits.as_ref().map_or(Ok(()), Limits::check)?;
+        self.limits.as_ref().map_or(Ok(()), |limits| limits.check("open"))?;
         prefix(&self.namespace).map(drop)
     }
 }
@@ -251,21 +251,28 @@ impl Limits {
         Self { max_bytes: bytes, ..Self::default() }
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self, operation: &'static str) -> Result<()> {
+        let refused = |message| Err(Error::new(operation, None, Cause::BadConfig(message)));
         if !(0.0..=1.0).contains(&self.low_mark) {
-            return Err(bad(format!("low_mark of {}; it is a share from 0 to 1", self.low_mark)));
+            return refused(format!("low_mark of {}; it is a share from 0 to 1", self.low_mark));
         }
-        let bounds = Bounds::from(*self);
         for (name, value) in [
-            ("max_bytes", bounds.max_bytes),
-            ("max_entries", bounds.max_entries),
-            ("max_entry_bytes", bounds.max_entry_bytes),
-            ("min_free_bytes", bounds.min_free_bytes),
-            ("max_age", bounds.max_age),
-            ("max_idle", bounds.max_idle),
+            ("max_bytes", self.max_bytes),
+            ("max_entries", self.max_entries),
+            ("max_entry_bytes", self.max_entry_bytes),
+            ("min_free_bytes", self.min_free_bytes),
         ] {
             if value > MAX_NUMBER {
-                return Err(bad(format!("{name} is too large; it may be up to 2^52 (bytes or microseconds)")));
+                return refused(format!("{name} of {value}; it may be up to {MAX_NUMBER} (2^52), and 0 is no limit"));
+            }
+        }
+        for (name, value) in [("max_age", self.max_age), ("max_idle", self.max_idle)] {
+            if micros(value) > MAX_NUMBER {
+                let most = MAX_NUMBER / 1_000_000;
+                return refused(format!(
+                    "{name} of {} s; it may be up to {most} s, and 0 is no limit",
+                    value.as_secs()
+                ));
             }
         }
         Ok(())
@@ -398,7 +405,13 @@ mod tests {
     fn limits_survive_the_index() {
         let limits = Limits { max_bytes: 1, max_idle: Duration::from_millis(5), low_mark: 0.85, ..Limits::default() };
         assert_eq!(Limits::from(Bounds::from(limits)), limits);
-        assert!(Limits { low_mark: f64::NAN, ..limits }.check().is_err());
-        assert!(Limits { max_bytes: u64::MAX, ..limits }.check().is_err());
+        assert!(Limits { low_mark: f64::NAN, ..limits }.check("open").is_err());
+        for (wrong, named) in [
+            (Limits { max_bytes: u64::MAX, ..limits }, "max_bytes of 18446744073709551615"),
+            (Limits { max_age: Duration::MAX, ..limits }, "max_age of 18446744073709551615 s"),
+        ] {
+            let error = wrong.check("configure").unwrap_err().to_string();
+            assert!(["configure", named, "up to"].iter().all(|words| error.contains(words)), "{error}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::server::TestServer;
-use crate::{Code, Depth, FileCache, Limits, MAX_KEY_BYTES, Options, Outcome, Put, aio};
+use crate::{Code, Depth, Evict, FileCache, Limits, MAX_KEY_BYTES, Options, Outcome, ProblemKind, Put, aio};
 
 const NOW: Duration = Duration::ZERO;
 const SOON: Duration = Duration::from_secs(20);
@@ -17,6 +17,12 @@ fn both(test: impl Fn(Options, Option<&mut TestServer>)) {
     let mut server = TestServer::start();
     let options = Options::new(directory.path().join("with")).with_url(server.url());
     test(options, Some(&mut server));
+}
+
+/// Runs a test of tasks with a server and without. They are spawned: what cannot go from thread to thread is no test.
+fn both_for_tasks<F: Future<Output = ()> + Send + 'static>(test: impl Fn(Options) -> F) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    both(|options, _| runtime.block_on(runtime.spawn(test(options))).unwrap());
 }
 
 fn verified(cache: &FileCache) {
@@ -444,4 +450,186 @@ async fn tasks_do_as_threads_do() {
         cache.close().await;
         verified(&FileCache::open(options).unwrap());
     }
+}
+
+#[test]
+fn a_task_breaks_a_lock_and_its_holder_publishes_nothing() {
+    both_for_tasks(async |options: Options| {
+        // Two sessions, as two processes would have.
+        let cache = aio::FileCache::open(options.clone()).await.unwrap();
+        let holder = aio::FileCache::open(options).await.unwrap();
+        assert!(!cache.break_lock("k").await.unwrap());
+        assert_eq!(cache.break_lock("").await.unwrap_err().code(), Code::BadKey);
+        let mut writer = holder.open_write("k", &Put::default()).await.unwrap();
+        writer.write(b"mine").await.unwrap();
+        assert_eq!(cache.write("k", b"yours".to_vec(), &Put::default()).await.unwrap_err().code(), Code::Busy);
+        assert!(cache.break_lock("k").await.unwrap());
+        assert_eq!(cache.locks().await.unwrap(), []);
+        cache.write("k", b"yours".to_vec(), &Put::default()).await.unwrap();
+        assert_eq!(writer.commit().await.unwrap_err().code(), Code::LeaseLost);
+        assert_eq!(cache.read("k", NOW).await.unwrap(), b"yours");
+        holder.close().await;
+        cache.close().await;
+    });
+}
+
+#[test]
+fn a_task_changes_the_limits_for_all_and_they_are_remembered() {
+    both_for_tasks(async |options: Options| {
+        let cache = aio::FileCache::open(options.clone()).await.unwrap();
+        let other = aio::FileCache::open(options.clone()).await.unwrap();
+        let limits = Limits { max_entry_bytes: 10, max_idle: Duration::from_secs(60), ..Limits::max_bytes(1000) };
+        cache.configure(&limits).await.unwrap();
+        assert_eq!(other.info().await.unwrap().limits, limits);
+        let refused = other.write("k", vec![0; 11], &Put::default()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::TooLarge);
+        for (wrong, named) in [
+            (Limits { low_mark: 1.5, ..limits }, "low_mark of 1.5"),
+            (Limits { max_entries: u64::MAX, ..limits }, "max_entries of 18446744073709551615"),
+        ] {
+            let error = cache.configure(&wrong).await.unwrap_err();
+            assert!(error.code() == Code::BadConfig && error.to_string().contains(named), "{error}");
+        }
+        cache.close().await;
+        other.close().await;
+        let marker = std::fs::read_to_string(options.directory.join(crate::disk::MARKER)).unwrap();
+        assert!(marker.contains("\"max_entry_bytes\": 10"), "{marker}");
+        assert_eq!(FileCache::open(options).unwrap().info().unwrap().limits, limits);
+    });
+}
+
+#[test]
+fn tasks_verify_and_repair_and_are_told_how_far_it_is() {
+    both_for_tasks(async |options: Options| {
+        let cache = aio::FileCache::open(options.clone()).await.unwrap();
+        for key in ["good", "flipped", "gone"] {
+            cache.write(key, key.as_bytes().to_vec(), &Put::default()).await.unwrap();
+        }
+        let path = async |key: &str| cache.open_read(key, NOW).await.unwrap().path();
+        std::fs::write(path("flipped").await, b"fLipped").unwrap();
+        std::fs::remove_file(path("gone").await).unwrap();
+        let kinds = |found: &crate::Verification| {
+            let mut kinds: Vec<_> =
+                found.problems.iter().map(|problem| (problem.kind.as_str(), problem.mended)).collect();
+            kinds.sort_unstable();
+            kinds
+        };
+        let (digest, missing) = (ProblemKind::DigestMismatch.as_str(), ProblemKind::MissingFile.as_str());
+        let mut told = Vec::new();
+        let mut progress = |done, total| {
+            told.push((done, total));
+            true
+        };
+        let found = cache.verify(Depth::Digests, &mut progress).await.unwrap();
+        assert_eq!((found.entries, kinds(&found)), (3, vec![(digest, false), (missing, false)]));
+        assert_eq!(told, [(0, 3), (1, 3), (2, 3), (3, 3)]);
+        let mut looked = 0;
+        let stop = &mut |done, _| {
+            looked = done;
+            false
+        };
+        let begun = cache.verify(Depth::Digests, stop).await.unwrap();
+        assert_eq!((looked, begun.files, kinds(&begun)), (0, 0, vec![]));
+        let mended = cache.repair(Depth::Digests, &mut |_, _| true).await.unwrap();
+        assert_eq!(kinds(&mended), [(digest, true), (missing, true)]);
+        let found = cache.verify(Depth::Digests, &mut |_, _| true).await.unwrap();
+        assert_eq!((found.entries, found.problems), (1, vec![]));
+        assert_eq!(cache.read("good", NOW).await.unwrap(), b"good");
+        assert_eq!(std::fs::read_dir(options.directory.join("quarantine")).unwrap().count(), 1);
+        cache.close().await;
+    });
+}
+
+#[test]
+fn the_doctor_finds_the_same_for_tasks_and_for_threads() {
+    both_for_tasks(async |mut options: Options| {
+        drop(FileCache::open(options.clone()).unwrap());
+        options.limits = Some(Limits::max_bytes(7));
+        let tasks = aio::FileCache::open(options.clone()).await.unwrap();
+        let found = |findings: Vec<crate::Finding>| -> Vec<_> {
+            findings.into_iter().map(|finding| (finding.level, finding.name)).collect()
+        };
+        let seen = found(tasks.doctor().await.unwrap());
+        assert!(seen.contains(&(crate::Level::Warning, "limits")), "{seen:?}");
+        assert_eq!(seen.contains(&(crate::Level::Ok, "maxmemory")), options.url.is_some(), "{seen:?}");
+        tasks.close().await;
+        assert_eq!(seen, found(FileCache::open(options).unwrap().doctor().unwrap()));
+    });
+}
+
+#[test]
+fn a_task_counts_anew() {
+    both_for_tasks(async |options: Options| {
+        let with_server = options.url.is_some();
+        let cache = aio::FileCache::open(Options { maintenance: None, ..options }).await.unwrap();
+        for number in 0..100 {
+            cache.write(format!("k{number}"), b"v".to_vec(), &Put::default()).await.unwrap();
+        }
+        cache.read("k0", NOW).await.unwrap();
+        let before = cache.stats();
+        assert_eq!((before.creates, before.hits, before.round_trips >= 200), (100, 1, with_server));
+        cache.reset_stats();
+        let after = cache.stats();
+        // What is done in the background goes on.
+        assert!((after.creates, after.hits) == (0, 0) && after.round_trips < 20, "{after:?}");
+        cache.close().await;
+    });
+}
+
+#[test]
+fn a_task_with_a_read_only_cache_looks_and_changes_nothing() {
+    both_for_tasks(async |options: Options| {
+        FileCache::open(options.clone()).unwrap().write("k", b"kept", &Put::default()).unwrap();
+        let cache = aio::FileCache::open(Options { read_only: true, ..options.clone() }).await.unwrap();
+        let everything = Evict { older_than: Some(NOW), ..Evict::default() };
+        let refused = [
+            cache.break_lock("k").await.err(),
+            cache.configure(&Limits::max_bytes(1)).await.err(),
+            cache.repair(Depth::Sizes, &mut |_, _| true).await.err(),
+            cache.evict(&everything).await.err(),
+            cache.clear().await.err(),
+            cache.maintain().await.err(),
+            cache.delete("k").await.err(),
+            cache.begin("new", &Put::default()).await.err(),
+        ];
+        for error in refused {
+            let error = error.unwrap();
+            assert!(error.code() == Code::Denied && error.to_string().contains("read-only"), "{error}");
+        }
+        let dry = cache.evict(&Evict { dry_run: true, ..everything }).await.unwrap();
+        assert_eq!(dry.keys, [b"k".to_vec()]);
+        assert_eq!(cache.verify(Depth::Digests, &mut |_, _| true).await.unwrap().problems, []);
+        cache.doctor().await.unwrap();
+        let found = cache.get_or_create("k", &Put::default(), async |_| unreachable!()).await.unwrap();
+        assert_eq!((found.0.into_bytes().unwrap(), found.1), (b"kept".to_vec(), Outcome::Hit));
+        verified(&FileCache::open(options).unwrap());
+    });
+}
+
+#[test]
+fn a_task_publishes_what_others_wrote_under_the_path_of_its_writer() {
+    both_for_tasks(async |options: Options| {
+        let cache = aio::FileCache::open(options.clone()).await.unwrap();
+        let mut writer = cache.open_write("k", &Put::default()).await.unwrap();
+        writer.write(b"begun, ").await.unwrap();
+        let path = writer.path().await.unwrap();
+        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"gone on, ").unwrap();
+        writer.write(b"ended").await.unwrap();
+        let stat = writer.commit().await.unwrap();
+        assert_eq!((stat.size, stat.digest), (21, crate::edge::digest(b"begun, gone on, ended")));
+        assert_eq!(cache.read("k", NOW).await.unwrap(), b"begun, gone on, ended");
+        let mut writer = cache.open_replace("k", &Put::default()).await.unwrap();
+        let path = writer.path().await.unwrap();
+        let other = path.with_extension("other");
+        std::fs::write(&other, b"written by somebody else").unwrap();
+        std::fs::rename(other, &path).unwrap();
+        let handle = writer.commit_and_open().await.unwrap();
+        assert_eq!(handle.into_bytes().unwrap(), b"written by somebody else");
+        let mut writer = cache.open_replace("k", &Put::default()).await.unwrap();
+        std::fs::remove_file(writer.path().await.unwrap()).unwrap();
+        assert_eq!(writer.commit().await.unwrap_err().code(), Code::Io);
+        assert_eq!(cache.read("k", NOW).await.unwrap(), b"written by somebody else");
+        cache.close().await;
+        verified(&FileCache::open(options).unwrap());
+    });
 }
