@@ -664,6 +664,14 @@ def test_waiting_for_oneself_is_refused_at_once(cache):
     assert time.monotonic() - began < DEADLINE / 2
 
 
+def test_a_new_cache_has_all_its_shards(tmp_path):
+    # A host of a network's file system remembers for a while what was not there.
+    with FileCache(tmp_path / "cache", directory_mode=0o2770) as cache:
+        shards = sorted((cache.directory / "files").iterdir())
+    assert [shard.name for shard in shards] == [f"{number:02x}" for number in range(256)]
+    assert {shard.stat().st_mode & 0o7777 for shard in shards} == {0o2770}
+
+
 # -- waiting
 
 
@@ -680,6 +688,7 @@ def test_try_wait_and_deadline(cache):
             with pytest.raises(CacheBusyError) as busy:
                 operation(0)
             assert busy.value.code == "busy"
+            assert f":{os.getpid()} is writing it" in str(busy.value)
             assert not isinstance(busy.value, TimeoutError)
             began = time.monotonic()
             with pytest.raises(CacheTimeoutError) as late:

@@ -383,9 +383,13 @@ impl Step<'_> {
         Reply::Hit(entry)
     }
 
+    fn busy(&self, session: u64) -> Reply {
+        Reply::Busy { owner: self.index.sessions.get(&session).map(|life| life.owner.clone()) }
+    }
+
     fn absent(&self, key: &Key) -> Reply {
         match self.index.writers.get(key) {
-            Some(writer) if self.is_alive(writer.token.session) => Reply::Busy { session: Some(writer.token.session) },
+            Some(writer) if self.is_alive(writer.token.session) => self.busy(writer.token.session),
             _ => Reply::Missing,
         }
     }
@@ -427,9 +431,9 @@ impl Step<'_> {
                 return Ok(Reply::Granted { fence: writer.fence, after_dead: false });
             }
             Some(writer) if self.is_alive(writer.token.session) => {
-                let session = Some(writer.token.session);
+                let busy = self.busy(writer.token.session);
                 self.keep_place(key, wish);
-                return Err(Reply::Busy { session });
+                return Err(busy);
             }
             Some(_) => {
                 after_dead = true;
@@ -441,7 +445,7 @@ impl Step<'_> {
         let first = self.index.places.get(key).and_then(|places| places.first());
         if first.is_some_and(|place| place.token != wish.token) {
             self.keep_place(key, wish);
-            return Err(Reply::Busy { session: None });
+            return Err(Reply::Busy { owner: None });
         }
         self.make_room(wish.reserve, u64::from(present.is_none()), None)?;
         self.leave(key, wish.token);
@@ -974,7 +978,7 @@ mod tests {
     fn only_the_present_writer_commits() {
         let mut bench = bench(Bounds::default());
         let first = bench.granted("k", 1, Mode::Create);
-        assert_eq!(bench.acquire("k", 2, Mode::Create, false), Reply::Busy { session: Some(1) });
+        assert_eq!(bench.acquire("k", 2, Mode::Create, false), Reply::Busy { owner: Some("host:1".to_owned()) });
         bench.now += 11 * SECOND;
         let second = bench.granted("k", 3, Mode::Create);
         assert!(second > first);
@@ -1056,8 +1060,8 @@ mod tests {
         bench.acquire("k", 2, Mode::Replace, true);
         bench.acquire("k", 3, Mode::Replace, true);
         bench.commit("k", 1, Mode::Create, fence, 1);
-        assert_eq!(bench.acquire("k", 3, Mode::Replace, true), Reply::Busy { session: None });
-        assert_eq!(bench.acquire("k", 4, Mode::Replace, false), Reply::Busy { session: None });
+        assert_eq!(bench.acquire("k", 3, Mode::Replace, true), Reply::Busy { owner: None });
+        assert_eq!(bench.acquire("k", 4, Mode::Replace, false), Reply::Busy { owner: None });
         assert!(matches!(bench.acquire("k", 2, Mode::Replace, true), Reply::Granted { .. }));
         bench.ask(Op::Abort { key: key("k"), token: token(2, 1) });
         // Who stopped asking loses its place.

@@ -225,8 +225,8 @@ pub enum Reply {
     Missing,
     /// The content.
     Hit(Entry),
-    /// Somebody else writes the key, or waits since longer (then without a session).
-    Busy { session: Option<u64> },
+    /// Somebody else writes the key: this owner of a session; `None`: somebody waits since longer.
+    Busy { owner: Option<String> },
     /// The asker is the writer. `after_dead`: the one before died, and may have left a file.
     Granted { fence: u64, after_dead: bool },
     /// The key has content already.

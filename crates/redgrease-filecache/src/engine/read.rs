@@ -20,6 +20,10 @@ pub(crate) struct Opened<F> {
     pub hold: Option<Hold>,
 }
 
+pub(super) fn named(owner: Option<String>) -> String {
+    owner.unwrap_or_else(|| "somebody who waits since longer".to_owned())
+}
+
 impl<E: Edge> Engine<E> {
     /// Finds the content of a key, waiting for one that is being made if there is time.
     pub async fn find(&self, doing: Doing<'_>, leased: bool, timeout: Duration) -> Result<(Entry, Option<Hold>)> {
@@ -49,14 +53,14 @@ impl<E: Edge> Engine<E> {
                     count(&self.counters.misses, 1);
                     return Err(doing.failed(Cause::Missing));
                 }
-                Reply::Busy { session } => {
+                Reply::Busy { owner } => {
                     let waited = self.edge.elapsed() - began;
                     // Nobody can wait for itself.
                     if self.flights.is_held_by(doing.key(), self.edge.who()) {
                         return Err(self.busy(doing, ITSELF.to_owned(), Duration::ZERO, waited));
                     }
                     if waited >= timeout {
-                        return Err(self.busy(doing, self.name_of(session), timeout, waited));
+                        return Err(self.busy(doing, named(owner), timeout, waited));
                     }
                     if turn == 0 {
                         count(&self.counters.waits, 1);
@@ -79,13 +83,6 @@ impl<E: Edge> Engine<E> {
     pub(super) fn session_lost(&self, token: Token) {
         count(&self.counters.lease_losses, 1);
         self.sessions.lost(token.session, self.edge.random());
-    }
-
-    pub(super) fn name_of(&self, session: Option<u64>) -> String {
-        match session {
-            Some(session) => format!("session {session:016x}"),
-            None => "somebody who waits since longer".to_owned(),
-        }
     }
 
     pub(super) fn busy(&self, doing: Doing<'_>, who: String, timeout: Duration, waited: Duration) -> Error {

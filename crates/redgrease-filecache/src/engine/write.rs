@@ -9,7 +9,7 @@ use redgrease_core::cache::protocol::{Answer, Doomed, Mode, Op, Reason, Reply};
 use redgrease_core::cache::{Entry, Key, MAX_KEY_BYTES};
 
 use super::chores::{Doubt, Hold, TakenReleases};
-use super::read::Opened;
+use super::read::{Opened, named};
 use super::{Doing, Engine, ITSELF, MAX_PAUSE, count};
 use crate::edge::{Disk, Draft as _, Edge};
 use crate::error::{Cause, Code, Error, Result};
@@ -174,10 +174,10 @@ impl<E: Edge> Engine<E> {
                     self.session_lost(hold.token);
                     hold.exchange();
                 }
-                Reply::Busy { session } => {
+                Reply::Busy { owner } => {
                     let passed = self.edge.elapsed() - began;
                     if passed >= timeout {
-                        return Err(self.busy(doing, self.name_of(session), timeout, passed));
+                        return Err(self.busy(doing, named(owner), timeout, passed));
                     }
                     self.begin_to_wait(patience);
                     self.pause_on(heard.expect("there is time"), turn, timeout - passed).await;

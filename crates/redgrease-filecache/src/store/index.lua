@@ -169,6 +169,7 @@ local function is_alive(session)
   end
   return lives[session]
 end
+local function owner_of(record) return (call('HGET', sessions, record:sub(1, 8)) or ''):sub(9) end
 local function ensure(session, lease, new, owner)
   local life = call('HGET', sessions, session)
   if life then
@@ -408,7 +409,7 @@ end
 
 local function absent(k)
   local writer = call('HGET', writers, k)
-  if writer and is_alive(writer:sub(1, 8)) then return answer(BUSY, writer:sub(1, 8)) end
+  if writer and is_alive(writer:sub(1, 8)) then return answer(BUSY, owner_of(writer)) end
   return answer(MISSING)
 end
 
@@ -471,7 +472,7 @@ function ops.acquire()
     if writer:sub(1, 16) == token then return answer(GRANTED, text(unpack_('>I8', writer, 17)), '0') end
     if is_alive(writer:sub(1, 8)) then
       keep_place(key, token, wait)
-      return answer(BUSY, writer:sub(1, 8))
+      return answer(BUSY, owner_of(writer))
     end
     drop_writer(key, writer)
   end

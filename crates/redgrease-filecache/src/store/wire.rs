@@ -200,8 +200,8 @@ pub(crate) fn answer(op: &Op, value: Value) -> Option<Answer> {
         1 => Reply::Missing,
         2 => Reply::Hit(Entry::unpack(&bytes(rest.next()?)?)?),
         3 => {
-            let session = bytes(rest.next()?)?;
-            Reply::Busy { session: session.try_into().ok().map(u64::from_be_bytes) }
+            let owner = bytes(rest.next()?)?;
+            Reply::Busy { owner: (!owner.is_empty()).then(|| String::from_utf8_lossy(&owner).into_owned()) }
         }
         4 => Reply::Granted { fence: number(&rest.next()?)?, after_dead: bytes(rest.next()?)? == b"1" },
         5 => Reply::Exists,

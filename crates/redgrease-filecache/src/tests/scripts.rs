@@ -142,7 +142,7 @@ fn one_round(server: &TestServer, seed: u64, steps: usize) {
         } else {
             Token { session: session.id, number }
         };
-        let session = Session { id: token.session, ..session };
+        let session = Session { id: token.session, owner: format!("host:{}", token.session), ..session };
         let mode = if random.bool() { Mode::Create } else { Mode::Replace };
         let entry = |fence: u64, random: &mut fastrand::Rng| Entry {
             fence,
