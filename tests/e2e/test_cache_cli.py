@@ -333,6 +333,78 @@ def test_clear_asks_on_a_terminal(cache: Cache, answer: bytes, left: int) -> Non
     assert len(cache.listed()) == left
 
 
+# -- configure
+
+
+NO_LIMITS = {
+    "max_bytes": None,
+    "max_entries": None,
+    "max_entry_bytes": None,
+    "min_free_bytes": None,
+    "max_age": None,
+    "max_idle": None,
+    "low_mark": 0.9,
+}
+
+
+def test_configure_changes_what_is_named_and_keeps_the_rest(cache: Cache) -> None:
+    assert cache.json("configure") == [NO_LIMITS]
+    told = cache.json("configure", "--max-bytes", "1MiB", "--max-idle", "1.5h", "--low-mark", "0.8")
+    assert told == [NO_LIMITS | {"max_bytes": 1 << 20, "max_idle": 5400, "low_mark": 0.8}]
+    told = cache.json("configure", "--max-entries", 7, "--max-entry-bytes", "10kB", "--max-age", "2d")
+    limits = NO_LIMITS | {"max_bytes": 1 << 20, "max_idle": 5400, "low_mark": 0.8}
+    limits |= {"max_entries": 7, "max_entry_bytes": 10_000, "max_age": 172_800}
+    assert told == cache.json("configure") == [limits]
+    assert cache.json("stat")[0]["limits"] == limits
+    # A small one: a disk that is nearly full shall not matter.
+    told = cache.json("configure", "--max-bytes", "none", "--max-idle", 0, "--max-age", "0s", "--min-free-bytes", "1kB")
+    assert told == [limits | {"max_bytes": None, "max_idle": None, "max_age": None, "min_free_bytes": 1000}]
+
+
+def test_configured_limits_are_shown_as_a_table_and_hold(cache: Cache) -> None:
+    done = cache.run("configure", "--max-bytes", "3kB", "--max-entry-bytes", "2KiB", "--max-age", "90s")
+    assert done.stderr == b""
+    assert [line.split(maxsplit=1) for line in done.stdout.decode().splitlines()] == [
+        ["LIMIT", "VALUE"],
+        ["max_bytes", "3000 (3.0 kB)"],
+        ["max_entries", "none"],
+        ["max_entry_bytes", "2048 (2.0 kB)"],
+        ["min_free_bytes", "none"],
+        ["max_age", "90 s"],
+        ["max_idle", "none"],
+        ["low_mark", "0.9"],
+    ]
+    assert "max_entry_bytes" in cache.fails("put", "large", code="too-large", input=b"x" * 2049)
+    for number in range(5):
+        cache.put(f"k{number}", b"x" * 1000)
+    assert cache.json("stat")[0]["bytes"] <= 3000
+    cache.run("configure", "--max-entry-bytes", "none")
+    cache.put("large", b"x" * 2049)
+
+
+def test_limits_that_make_no_sense_are_refused_and_change_nothing(cache: Cache) -> None:
+    cache.run("configure", "--max-entries", 7)
+    for words, said in (
+        (("--max-bytes", "18446744073709551615"), "max_bytes of 18446744073709551615; it may be up to"),
+        (("--max-idle", "99999999h"), "max_idle of 359999996400 s; it may be up to"),
+    ):
+        assert said in cache.fails("configure", *words, code="bad-config")
+        refusal = json.loads(cache.fails("configure", "--json", *words, code="bad-config"))
+        assert refusal["code"] == "bad-config" and said in refusal["error"]
+    for flag, wrong, mend in (
+        ("--max-bytes", "many", "10MB"),
+        ("--max-bytes", "0.4", "at least 1 byte"),
+        ("--max-entries", "1e3", "such as 10000"),
+        ("--max-age", "never", "none is no limit"),
+        ("--max-idle", "0.1us", "1us"),
+        ("--low-mark", "1.5", "from 0 to 1"),
+        ("--low-mark", "none", "from 0 to 1"),
+    ):
+        said = cache.fails("configure", flag, wrong, code=2)
+        assert f"'{wrong}'" in said and flag in said and mend in said
+    assert cache.json("configure") == [NO_LIMITS | {"max_entries": 7}]
+
+
 # -- verify, repair, doctor
 
 
@@ -490,6 +562,10 @@ def test_top_paints_a_picture_on_a_terminal(cache: Cache) -> None:
         ["evict"],
         ["evict", "--to-bytes", "many"],
         ["evict", "--older-than", "-1"],
+        ["configure", "--max-bytes"],
+        ["configure", "--max-entries", "-1"],
+        ["configure", "--max-entries", "1", "--max-entries", "2"],
+        ["configure", "100"],
         ["put", "k", "--ttl", "0"],
         ["put", "k", "--meta", "novalue"],
         ["ls", "--sort", "colour"],
@@ -527,6 +603,8 @@ def test_a_misspelt_directory_is_not_made(tmp_path: Path) -> None:
         ["top"],
         ["doctor"],
         ["clear", "--yes"],
+        ["configure"],
+        ["configure", "--max-entries", "7"],
     ):
         assert str(cache.directory) in cache.fails(*words, code=1)
     assert not cache.directory.exists()
@@ -534,7 +612,8 @@ def test_a_misspelt_directory_is_not_made(tmp_path: Path) -> None:
 
 def test_an_empty_directory_does_not_become_a_cache_by_being_looked_at(tmp_path: Path) -> None:
     cache = Cache(tmp_path, None)
-    for words in (["ls"], ["get", "k"], ["rm", "k"], ["evict", "--to-bytes", "0"], ["clear", "--yes"]):
+    looking = (["ls"], ["get", "k"], ["rm", "k"], ["evict", "--to-bytes", "0"], ["clear", "--yes"], ["configure"])
+    for words in (*looking, ["configure", "--max-entries", "7"]):
         assert str(tmp_path) in cache.fails(*words, code="bad-config")
     assert list(tmp_path.iterdir()) == []
 
@@ -557,7 +636,9 @@ def test_one_may_look_who_may_not_write(cache: Cache) -> None:
         for words, expected in ((["ls"], b"k\n"), (["get", "k"], b"seen by the group"), (["locks"], b"")):
             done = run_as_nobody(*words)
             assert (done.returncode, done.stdout) == (0, expected), done
-        for words in (["put", "k2", "/etc/hostname"], ["put", "--replace", "k", "/etc/hostname"]):
+        assert run_as_nobody("configure").stdout == cache.run("configure").stdout != b""
+        putting = (["put", "k2", "/etc/hostname"], ["put", "--replace", "k", "/etc/hostname"])
+        for words in (*putting, ["configure", "--max-entries", "1"]):
             assert run_as_nobody(*words).returncode == cache.codes["denied"]
         assert cache.get("k") == b"seen by the group"
     finally:

@@ -7,7 +7,7 @@ use std::time::Duration;
 use redgrease_filecache::DEFAULT_NAMESPACE;
 
 use super::stress::args::{Stress, StressWorker};
-use super::units::{bytes, duration, interval};
+use super::units::{bytes, duration, interval, max_bytes, max_count, max_duration, share};
 
 /// Look after a cache of files that processes and hosts share
 ///
@@ -31,6 +31,7 @@ pub enum Command {
     Verify(Verify),
     Repair(Repair),
     Clear(Clear),
+    Configure(Configure),
     Locks(Locks),
     Top(Top),
     Doctor(Doctor),
@@ -238,6 +239,44 @@ pub struct Clear {
     pub yes: bool,
 }
 
+/// Show the limits, or change them for all who use the cache
+///
+/// Limits that are not named stay; 0 or none as a size, number or time takes one away. Then those that are in force are
+/// shown. What is over a new limit goes with the next write or round of maintenance of whoever uses the cache.
+#[derive(Debug, clap::Args)]
+pub struct Configure {
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub limits: NewLimits,
+}
+
+/// Limits that are to be changed.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args)]
+pub struct NewLimits {
+    /// Size of all entries together
+    #[arg(long, value_name = "SIZE", value_parser = max_bytes)]
+    pub max_bytes: Option<u64>,
+    /// Number of entries
+    #[arg(long, value_name = "N", value_parser = max_count)]
+    pub max_entries: Option<u64>,
+    /// Size of one entry
+    #[arg(long, value_name = "SIZE", value_parser = max_bytes)]
+    pub max_entry_bytes: Option<u64>,
+    /// What stays free on the disk
+    #[arg(long, value_name = "SIZE", value_parser = max_bytes)]
+    pub min_free_bytes: Option<u64>,
+    /// Age at which an entry ends
+    #[arg(long, value_name = "TIME", value_parser = max_duration)]
+    pub max_age: Option<Duration>,
+    /// How long an entry lives that nobody uses
+    #[arg(long, value_name = "TIME", value_parser = max_duration)]
+    pub max_idle: Option<Duration>,
+    /// To which share of a limit an eviction goes down, from 0 to 1
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub low_mark: Option<f64>,
+}
+
 /// List who reads, writes and waits, or break a lock
 #[derive(Debug, clap::Args)]
 pub struct Locks {
@@ -301,6 +340,25 @@ mod tests {
         };
         assert_eq!((evict.to_bytes, evict.older_than), (Some(1 << 20), Some(Duration::from_secs(7200))));
         assert!(evict.dry_run && evict.idle_for.is_none());
+    }
+
+    #[test]
+    fn limits_are_read_with_their_units_and_may_be_none() {
+        let Ok(Command::Configure(configure)) = parse(
+            "configure --dir /c --max-bytes 1GiB --max-entries none --min-free-bytes 0 --max-idle 2h --low-mark 0.8",
+        ) else {
+            panic!("not understood");
+        };
+        let expected = NewLimits {
+            max_bytes: Some(1 << 30),
+            max_entries: Some(0),
+            max_entry_bytes: None,
+            min_free_bytes: Some(0),
+            max_age: None,
+            max_idle: Some(Duration::from_secs(7200)),
+            low_mark: Some(0.8),
+        };
+        assert_eq!(configure.limits, expected);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod args;
 mod clear;
 mod codes;
+mod configure;
 mod doctor;
 mod evict;
 mod get;
@@ -54,6 +55,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Verify(args) => verify::verify(&args),
         Command::Repair(args) => verify::repair(&args),
         Command::Clear(args) => clear::run(&args),
+        Command::Configure(args) => configure::run(&args),
         Command::Locks(args) => locks::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Doctor(args) => doctor::run(&args),
@@ -74,6 +76,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Verify(args) => args.place.json,
         Command::Repair(args) => args.place.json,
         Command::Clear(args) => args.place.json,
+        Command::Configure(args) => args.place.json,
         Command::Locks(args) => args.place.json,
         Command::Top(args) => args.place.json,
         Command::Doctor(args) => args.place.json,

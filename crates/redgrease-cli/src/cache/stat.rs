@@ -55,7 +55,7 @@ pub fn info_json(info: &Info) -> Value {
 }
 
 /// Limits; what is not limited is null.
-fn limits_json(limits: &Limits) -> Value {
+pub fn limits_json(limits: &Limits) -> Value {
     let count = |value: u64| (value > 0).then_some(value);
     let seconds = |value: std::time::Duration| (!value.is_zero()).then_some(value.as_secs_f64());
     json!({

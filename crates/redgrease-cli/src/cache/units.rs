@@ -52,6 +52,40 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| "a size such as 4096, 10MB (millions) or 1GiB (powers of 1024)".to_owned())
 }
 
+/// A limit in bytes.
+pub fn max_bytes(text: &str) -> Result<u64, String> {
+    limit(text, bytes)
+}
+
+/// A limit of time.
+pub fn max_duration(text: &str) -> Result<Duration, String> {
+    // The index counts in microseconds.
+    limit(text, |text| duration(text).map(|limit| if limit.as_micros() == 0 { Duration::ZERO } else { limit }))
+}
+
+/// A limit of a number.
+pub fn max_count(text: &str) -> Result<u64, String> {
+    limit(text, |text| text.parse().map_err(|_| "a whole number such as 10000".to_owned()))
+}
+
+/// Reads a limit; `none` is 0. What only becomes 0 by rounding is refused: it would take the limit away.
+fn limit<T: Default + PartialEq>(text: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
+    if text == "none" {
+        return Ok(T::default());
+    }
+    let value = read(text).map_err(|expected| format!("{expected}; 0 or none is no limit"))?;
+    if value == T::default() && text.contains(|c: char| ('1'..='9').contains(&c)) {
+        return Err("too small to be a limit: at least 1 byte or 1us; 0 or none is no limit".to_owned());
+    }
+    Ok(value)
+}
+
+/// Reads a share, from 0 to 1.
+pub fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "a share from 0 to 1 such as 0.9".to_owned())
+}
+
 /// A fraction of a unit, rounded to whole bytes.
 fn scaled(number: f64, unit: u64) -> Option<u64> {
     let bytes = (number * unit as f64).round();
@@ -162,6 +196,29 @@ mod tests {
         }
         for wrong in ["", "-1", "1XB", "MB", "1e6", "18446744073709551616", "99999999TiB", "1..5K"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn limits_may_be_none_but_do_not_become_none_by_rounding() {
+        for none in ["0", "none", "0.0"] {
+            assert_eq!((max_bytes(none), max_duration(none)), (Ok(0), Ok(Duration::ZERO)), "{none}");
+        }
+        assert_eq!((max_bytes("0B"), max_duration("0s")), (Ok(0), Ok(Duration::ZERO)));
+        assert_eq!((max_bytes("1.5K"), max_duration("1us")), (Ok(1500), Ok(Duration::from_micros(1))));
+        assert_eq!((max_count("7"), max_count("none"), max_count("0")), (Ok(7), Ok(0), Ok(0)));
+        for wrong in [max_bytes("0.4"), max_bytes("0.0001K"), max_count("-1"), max_count("1.5"), max_count("NONE")] {
+            assert!(wrong.clone().unwrap_err().contains("0 or none is no limit"), "{wrong:?}");
+        }
+        assert!(max_duration("0.5us").unwrap_err().contains("at least"));
+        assert!(max_duration("never").unwrap_err().contains("5ms"));
+    }
+
+    #[test]
+    fn a_share_is_from_0_to_1() {
+        assert_eq!((share("0"), share("0.85"), share("1")), (Ok(0.0), Ok(0.85), Ok(1.0)));
+        for wrong in ["", "1.01", "-0.1", "nan", "inf", "90%", "none"] {
+            assert!(share(wrong).is_err(), "{wrong}");
         }
     }
 
