@@ -220,7 +220,7 @@ impl FileCache {
     pub async fn read(&self, key: impl AsRef<[u8]>, timeout: Duration) -> Result<Vec<u8>> {
         let key = key.as_ref();
         check_key("read", key)?;
-        self.inner.engine.read(Doing::to("read", key), timeout).await
+        self.inner.engine.read(Doing::to("read", key), timeout, Vec::new()).await
     }
 
     /// As [`crate::FileCache::open_read`]. Reading from the handle blocks as long as the disk takes.

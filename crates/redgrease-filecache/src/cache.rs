@@ -394,9 +394,18 @@ impl FileCache {
     /// [`Code::Missing`](crate::Code::Missing); [`Code::Busy`](crate::Code::Busy) (no timeout) or
     /// [`Code::Timeout`](crate::Code::Timeout) while it is being made; [`Code::Corrupt`](crate::Code::Corrupt).
     pub fn read(&self, key: impl AsRef<[u8]>, timeout: Duration) -> Result<Vec<u8>> {
+        self.read_into(key, timeout, Vec::new())
+    }
+
+    /// Reads as [`read`](Self::read) into the memory that `buffer` has; whatever it holds is dropped. Memory that is used
+    /// again need not be asked of the system for each large content.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); then the buffer is dropped, too.
+    pub fn read_into(&self, key: impl AsRef<[u8]>, timeout: Duration, buffer: Vec<u8>) -> Result<Vec<u8>> {
         let key = key.as_ref();
         let inner = self.readable("read", key)?;
-        block_on(inner.engine.read(Doing::to("read", key), timeout))
+        block_on(inner.engine.read(Doing::to("read", key), timeout, buffer))
     }
 
     /// Opens the content of a key; its file stays, under its path, while the handle lives.

@@ -510,10 +510,11 @@ impl Disk for Directory {
         .map_err(stale_is_missing)
     }
 
-    fn read(&self, file: &mut File, most: u64) -> io::Result<Vec<u8>> {
-        let mut content = Vec::with_capacity(usize::try_from(most).unwrap_or(0).min(1 << 30));
-        file.take(most).read_to_end(&mut content).map_err(stale_is_missing)?;
-        Ok(content)
+    fn read(&self, file: &mut File, most: u64, mut buffer: Vec<u8>) -> io::Result<Vec<u8>> {
+        buffer.clear();
+        buffer.reserve_exact(usize::try_from(most).unwrap_or(0).min(1 << 30));
+        file.take(most).read_to_end(&mut buffer).map_err(stale_is_missing)?;
+        Ok(buffer)
     }
 
     fn digest(&self, file: &mut File) -> io::Result<[u8; 16]> {

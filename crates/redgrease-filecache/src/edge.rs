@@ -115,8 +115,8 @@ pub trait Disk: Send + Sync + 'static {
     /// Opens a published file, with its length.
     fn open(&self, name: &str) -> io::Result<(Self::File, u64)>;
 
-    /// Reads what is left of a published file, at most `most` bytes.
-    fn read(&self, file: &mut Self::File, most: u64) -> io::Result<Vec<u8>>;
+    /// Reads what is left of a published file, at most `most` bytes, into the memory of `buffer`; what it holds is dropped.
+    fn read(&self, file: &mut Self::File, most: u64, buffer: Vec<u8>) -> io::Result<Vec<u8>>;
 
     /// Hashes what is left of a published file.
     fn digest(&self, file: &mut Self::File) -> io::Result<[u8; 16]>;

@@ -70,7 +70,12 @@ fn gets_signals(py: Python<'_>) -> PyResult<bool> {
 struct FileCacheCore {
     /// There until the object is dropped.
     cache: Option<FileCache>,
+    /// What the latest content was read into, before it was copied into an object of Python.
+    buffer: Mutex<Vec<u8>>,
 }
+
+/// The largest buffer that is kept. Two fresh blocks for each large content would cost more than reading it.
+const MAX_BUFFER: usize = 16 << 20;
 
 impl Drop for FileCacheCore {
     fn drop(&mut self) {
@@ -118,7 +123,7 @@ impl FileCacheCore {
         let options = options_of(options)?;
         let cache = py.detach(|| FileCache::open(options)).map_err(|error| raise(py, &error))?;
         cache.set_interrupt(is_interrupted);
-        Ok(FileCacheCore { cache: Some(cache) })
+        Ok(FileCacheCore { cache: Some(cache), buffer: Mutex::default() })
     }
 
     fn read<'py>(
@@ -129,8 +134,16 @@ impl FileCacheCore {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let key = key_of("read", key)?;
         let timeout = seconds("timeout", timeout)?;
-        let data = self.acquire(py, timeout, |cache| cache.read(&key, timeout))?;
-        Ok(PyBytes::new(py, &data))
+        let buffer = self.buffer.try_lock().map(|mut buffer| std::mem::take(&mut *buffer)).unwrap_or_default();
+        let content = self.acquire(py, timeout, |cache| cache.read_into(&key, timeout, buffer))?;
+        let object = PyBytes::new(py, &content);
+        if content.capacity() <= MAX_BUFFER
+            && let Ok(mut buffer) = self.buffer.try_lock()
+            && buffer.capacity() < content.capacity()
+        {
+            *buffer = content;
+        }
+        Ok(object)
     }
 
     fn open_read(

@@ -95,8 +95,8 @@ impl<E: Edge> Engine<E> {
         }
     }
 
-    /// Reads the whole content.
-    pub async fn read(&self, doing: Doing<'_>, timeout: Duration) -> Result<Vec<u8>> {
+    /// Reads the whole content into the memory of `buffer`.
+    pub async fn read(&self, doing: Doing<'_>, timeout: Duration, mut buffer: Vec<u8>) -> Result<Vec<u8>> {
         let (mut attempt, mut missed) = (0, 0);
         loop {
             let entry = match self.find(doing, false, timeout).await {
@@ -105,6 +105,7 @@ impl<E: Edge> Engine<E> {
             };
             let (file, size) = (file_name(doing.key(), &entry), entry.size);
             let expected = self.is_to_check().then_some(entry.digest);
+            let memory = std::mem::take(&mut buffer);
             let read = self
                 .edge
                 .on_disk(move |disk| -> std::io::Result<std::result::Result<Vec<u8>, String>> {
@@ -112,7 +113,7 @@ impl<E: Edge> Engine<E> {
                     if length != size {
                         return Ok(Err(format!("{length} bytes, not {size}")));
                     }
-                    let content = disk.read(&mut file, size)?;
+                    let content = disk.read(&mut file, size, memory)?;
                     Ok(if content.len() as u64 != size {
                         Err(format!("{} bytes, not {size}", content.len()))
                     } else if expected.is_some_and(|expected| edge::digest(&content) != expected) {
@@ -215,7 +216,7 @@ impl<E: Edge> Engine<E> {
                         continue;
                     }
                     let (mut file, size) = disk.open(&path)?;
-                    let content = disk.read(&mut file, size)?;
+                    let content = disk.read(&mut file, size, Vec::new())?;
                     if edge::digest(&content) == named.digest {
                         return Ok(Some(content));
                     }

@@ -112,7 +112,7 @@ pub(crate) fn sidecar_of<D: Disk>(disk: &D, name: &str) -> std::io::Result<Optio
         opened => opened?,
     };
     let most = (MAX_KEY_BYTES + MAX_METADATA_BYTES + 64) as u64;
-    let bytes = disk.read(&mut file, most)?;
+    let bytes = disk.read(&mut file, most, Vec::new())?;
     Ok((size <= most).then(|| postcard::from_bytes(&bytes).ok()).flatten())
 }
 
@@ -383,9 +383,9 @@ impl<E: Edge> Engine<E> {
         self.create_file(doing, draft).await?;
         draft.hasher.update(&bytes);
         let mut file = draft.file.take().expect("made above");
-        let (before, bytes) = (draft.size, Arc::<[u8]>::from(bytes));
+        let (before, bytes) = (draft.size, Arc::new(bytes));
         let again = Arc::clone(&bytes);
-        let write = move |mut file: <E::Disk as Disk>::Draft, bytes: Arc<[u8]>| {
+        let write = move |mut file: <E::Disk as Disk>::Draft, bytes: Arc<Vec<u8>>| {
             let result = file.write(&bytes);
             (file, result)
         };
@@ -435,7 +435,7 @@ impl<E: Edge> Engine<E> {
             self.abort(draft).await;
             return Err(error);
         }
-        self.publish(doing, draft, rest.into(), digest, keep).await
+        self.publish(doing, draft, Arc::new(rest), digest, keep).await
     }
 
     /// Creates or replaces with content that is all there: two requests to the index.
@@ -452,7 +452,7 @@ impl<E: Edge> Engine<E> {
         &self,
         doing: Doing<'_>,
         mut draft: Draft<E::Disk>,
-        rest: Arc<[u8]>,
+        rest: Arc<Vec<u8>>,
         digest: [u8; 16],
         keep: bool,
     ) -> Result<Made<E::Disk>> {
@@ -539,7 +539,7 @@ impl<E: Edge> Engine<E> {
         &self,
         draft: &mut Draft<E::Disk>,
         entry: &Entry,
-        rest: &Arc<[u8]>,
+        rest: &Arc<Vec<u8>>,
         keep: bool,
     ) -> std::io::Result<Option<<E::Disk as Disk>::File>> {
         let sidecar = name::has_sidecar(&draft.key, entry)

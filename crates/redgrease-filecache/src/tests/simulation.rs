@@ -210,7 +210,7 @@ impl Disk for SimDisk {
         Ok(((content, 0), size))
     }
 
-    fn read(&self, file: &mut Self::File, most: u64) -> io::Result<Vec<u8>> {
+    fn read(&self, file: &mut Self::File, most: u64, _buffer: Vec<u8>) -> io::Result<Vec<u8>> {
         let end = file.0.len().min(file.1 + most as usize);
         let part = file.0[file.1..end].to_vec();
         file.1 = end;
@@ -501,7 +501,7 @@ async fn operate(engine: &Engine<SimEdge>, shared: &Shared, process: usize) {
         assert!(twice.is_none(), "fence {fence} was used twice");
     };
     let result = match what {
-        0..6 => match engine.read(doing, timeout).await {
+        0..6 => match engine.read(doing, timeout, Vec::new()).await {
             Ok(read) => {
                 let beginning = [&key[..2], b"#p"].concat();
                 assert!(read.starts_with(&beginning), "{:?} is not content of {key:?}", String::from_utf8_lossy(&read));
