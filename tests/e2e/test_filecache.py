@@ -180,6 +180,13 @@ def test_coroutines(where: dict):
     asyncio.run(asyncio.wait_for(main(), DEADLINE))
 
 
+def test_a_database_that_is_not_there_is_a_wrong_option(fresh: Server, tmp_path: Path):
+    with pytest.raises(CacheConfigError, match="has no such database; correct the number"):
+        FileCache(tmp_path / "cache", f"redis://127.0.0.1:{fresh.port}/99")
+    with pytest.raises(CacheDeniedError, match="correct user and password"):
+        FileCache(tmp_path / "cache", f"redis://nobody:nothing@127.0.0.1:{fresh.port}/0")
+
+
 def test_a_hit_is_one_exchange_with_the_server_and_a_create_two(cache: FileCache):
     cache.write("a", b"1")
     before = cache.stats().round_trips

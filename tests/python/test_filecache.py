@@ -870,6 +870,50 @@ def test_a_wrong_option_is_refused_when_the_cache_is_opened(tmp_path, options, e
         FileCache(tmp_path / "cache", **options)
 
 
+@pytest.mark.parametrize(
+    ("operation", "key", "call"),
+    [
+        ("read", b"a", lambda cache: cache.read("a", timeout=-1)),
+        ("open", b"a", lambda cache: cache.open("a", timeout=-1)),
+        ("write", b"a", lambda cache: cache.write("a", b"", ttl=-1)),
+        ("replace", b"a", lambda cache: cache.replace("a", b"", ttl=1e300)),
+        ("write", b"a", lambda cache: cache.write("a", b"", user={"name": "\ud800"})),
+        ("create", b"a", lambda cache: cache.create("a", timeout=float("nan"))),
+        ("get_or_create", b"a", lambda cache: cache.get_or_create("a", bytes, ttl=-1)),
+        ("touch", b"a", lambda cache: cache.touch("a", ttl=-1)),
+        ("evict", None, lambda cache: cache.evict()),
+        ("evict", None, lambda cache: cache.evict(idle_for=-1)),
+        ("configure", None, lambda cache: cache.configure(low_mark=1.5)),
+    ],
+)
+def test_a_wrong_argument_is_told_with_operation_and_key(cache, operation, key, call):
+    with pytest.raises(CacheConfigError) as wrong:
+        call(cache)
+    assert (wrong.value.operation, wrong.value.key) == (operation, key)
+    assert len(str(wrong.value)) < 160
+    assert list(cache) == []
+
+
+def test_the_last_use_is_told_alike(cache):
+    made = cache.write("a", b"")
+    assert cache.stat("a").last_used == next(cache.entries()).last_used == made.created
+    time.sleep(0.002)
+    cache.read("a")
+    assert cache.stat("a").last_used == next(cache.entries()).last_used > made.created
+    cache.pin("a")
+    assert cache.stat("a").last_used is next(cache.entries()).last_used is None
+
+
+def test_a_broken_lease_is_told_as_such(cache):
+    writer = cache.create("a")
+    writer.write(b"made")
+    with FileCache(cache.directory) as other:
+        assert other.break_lock("a")
+    with pytest.raises(LeaseLostError, match="or was broken; nothing was published"):
+        writer.commit()
+    assert "a" not in cache
+
+
 def test_the_directory(tmp_path, monkeypatch):
     for wrong in (None, 5, ["x"]):
         with pytest.raises(TypeError):

@@ -249,8 +249,8 @@ impl FileCache {
     pub async fn stat(&self, key: impl AsRef<[u8]>) -> Result<Option<Stat>> {
         let key = key.as_ref();
         check_key("stat", key)?;
-        let entry = self.inner.engine.peek(Doing::to("stat", key)).await?;
-        Ok(entry.map(|entry| Stat::new(key, &entry, None)))
+        let seen = self.inner.engine.peek(Doing::to("stat", key)).await?;
+        Ok(seen.map(|(entry, used)| Stat::new(key, &entry, used)))
     }
 
     /// As [`crate::FileCache::write`].

@@ -434,8 +434,8 @@ impl FileCache {
     pub fn stat(&self, key: impl AsRef<[u8]>) -> Result<Option<Stat>> {
         let key = key.as_ref();
         let inner = self.readable("stat", key)?;
-        let entry = block_on(inner.engine.peek(Doing::to("stat", key)))?;
-        Ok(entry.map(|entry| Stat::new(key, &entry, None)))
+        let seen = block_on(inner.engine.peek(Doing::to("stat", key)))?;
+        Ok(seen.map(|(entry, used)| Stat::new(key, &entry, used)))
     }
 
     /// Makes the first content of a key.

@@ -19,6 +19,8 @@ pub enum Outage {
     Refused(String),
     /// The user that we are may not do it.
     Denied(String),
+    /// The server has no such database.
+    Misnamed(String),
 }
 
 /// A page of entries and when they were last used, and where the next one begins.

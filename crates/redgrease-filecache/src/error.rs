@@ -88,11 +88,13 @@ pub(crate) enum Cause {
     Exists,
     #[error("{who} is writing it; wait with a timeout")]
     Busy { who: String },
-    #[error("{who} was still writing it after {waited:?}; the timeout is too short, or `locks` shows who to blame")]
+    #[error("this very thread or task is writing it, and cannot wait for itself")]
+    Own,
+    #[error("{who} was still writing it after {waited:.1?}; the timeout is too short, or `locks` shows who to blame")]
     Timeout { who: String, waited: Duration },
     #[error("waiting was interrupted")]
     Interrupted,
-    #[error("the lease ran out ({0}); nothing was published. Give more time by the option `lease`")]
+    #[error("the lease is lost: {0}; nothing was published")]
     LeaseLost(&'static str),
     #[error("more than {limit} bytes, the most that one entry may have; raise max_entry_bytes or max_bytes")]
     TooLarge { limit: u64 },
@@ -124,7 +126,7 @@ impl Error {
         match *self.cause {
             Cause::Missing => Code::Missing,
             Cause::Exists => Code::Exists,
-            Cause::Busy { .. } => Code::Busy,
+            Cause::Busy { .. } | Cause::Own => Code::Busy,
             Cause::Timeout { .. } | Cause::Interrupted => Code::Timeout,
             Cause::LeaseLost(_) => Code::LeaseLost,
             Cause::TooLarge { .. } => Code::TooLarge,

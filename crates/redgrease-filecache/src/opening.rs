@@ -138,6 +138,7 @@ fn meet_server(options: &Options) -> Result<()> {
             None,
             match outage {
                 Outage::Denied(message) => Cause::Denied(message),
+                Outage::Misnamed(message) => Cause::BadConfig(message),
                 Outage::Unavailable(message) | Outage::Refused(message) => Cause::Unavailable(message),
             },
         )

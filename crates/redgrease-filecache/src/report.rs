@@ -20,7 +20,7 @@ pub struct Stat {
     pub size: u64,
     /// When it was committed, by the clock of the index.
     pub created: SystemTime,
-    /// When it was last read or touched; `None` where that is not asked for, and for pinned entries.
+    /// When it was last read, touched or made; `None` where that is not asked for, and for pinned entries.
     pub last_used: Option<SystemTime>,
     /// When it ends; `None`: never.
     pub expires: Option<SystemTime>,

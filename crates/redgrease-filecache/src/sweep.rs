@@ -557,7 +557,7 @@ impl<E: Edge> Engine<E> {
         };
         // It may have been replaced or evicted while we looked.
         let now = self.peek(Doing::to(doing.operation, key)).await?;
-        if now.is_none_or(|now| now.fence != entry.fence) {
+        if now.is_none_or(|(now, _)| now.fence != entry.fence) {
             return Ok(());
         }
         if mend {

@@ -28,7 +28,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use redgrease_filecache::{Begun, Cursor, Error, FileCache, Handle, Limits, Outcome, Stat, Writer};
 
 use self::arguments::{DEPTHS, evict_of, key_of, limits_of, optional_seconds, options_of, put_of, seconds, word};
-use self::exceptions::{check_process, closed, raise, raise_io};
+use self::exceptions::{check_process, closed, raise, raise_io, within};
 use self::results::{
     EvictedTuple, PageTuple, evicted_tuple, findings_list, info_dict, locks_list, maintained_dict, page_tuple,
     path_text, stat_tuple, stats_dict, verification_dict,
@@ -133,7 +133,7 @@ impl FileCacheCore {
         timeout: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let key = key_of("read", key)?;
-        let timeout = seconds("timeout", timeout)?;
+        let timeout = within(py, "read", Some(&key), seconds("timeout", timeout))?;
         let buffer = self.buffer.try_lock().map(|mut buffer| std::mem::take(&mut *buffer)).unwrap_or_default();
         let content = self.acquire(py, timeout, |cache| cache.read_into(&key, timeout, buffer))?;
         let object = PyBytes::new(py, &content);
@@ -153,7 +153,7 @@ impl FileCacheCore {
         timeout: &Bound<'_, PyAny>,
     ) -> PyResult<FileCacheHandle> {
         let key = key_of("open", key)?;
-        let timeout = seconds("timeout", timeout)?;
+        let timeout = within(py, "open", Some(&key), seconds("timeout", timeout))?;
         Ok(FileCacheHandle::new(self.acquire(py, timeout, |cache| cache.open_read(&key, timeout))?))
     }
 
@@ -181,7 +181,7 @@ impl FileCacheCore {
     ) -> PyResult<Bound<'py, PyTuple>> {
         let operation = if replace { "replace" } else { "write" };
         let key = key_of(operation, key)?;
-        let put = put_of(timeout, ttl, None, content_type, user)?;
+        let put = put_of(operation, &key, timeout, ttl, None, content_type, user)?;
         let data = data.as_bytes();
         let stat = self.acquire(py, put.timeout, |cache| {
             if replace { cache.replace(&key, data, &put) } else { cache.write(&key, data, &put) }
@@ -202,7 +202,7 @@ impl FileCacheCore {
         user: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<FileCacheWriter> {
         let key = key_of("create", key)?;
-        let put = put_of(timeout, ttl, size, content_type, user)?;
+        let put = put_of("create", &key, timeout, ttl, size, content_type, user)?;
         let writer = self.acquire(py, put.timeout, |cache| {
             if replace { cache.open_replace(&key, &put) } else { cache.open_write(&key, &put) }
         })?;
@@ -222,7 +222,7 @@ impl FileCacheCore {
         user: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(&'static str, Option<FileCacheHandle>, Option<FileCacheWriter>)> {
         let key = key_of("get_or_create", key)?;
-        let put = put_of(timeout, ttl, size, content_type, user)?;
+        let put = put_of("get_or_create", &key, timeout, ttl, size, content_type, user)?;
         Ok(begun_parts(self.acquire(py, put.timeout, |cache| cache.begin(&key, &put))?))
     }
 
@@ -233,7 +233,7 @@ impl FileCacheCore {
 
     fn touch(&self, py: Python<'_>, key: &Bound<'_, PyAny>, ttl: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         let key = key_of("touch", key)?;
-        let ttl = optional_seconds("ttl", ttl)?;
+        let ttl = within(py, "touch", Some(&key), optional_seconds("ttl", ttl))?;
         self.call(py, |cache| cache.touch(&key, ttl))
     }
 
@@ -278,7 +278,7 @@ impl FileCacheCore {
         prefix: Option<&Bound<'py, PyAny>>,
         dry_run: bool,
     ) -> PyResult<EvictedTuple<'py>> {
-        let what = evict_of(py, to_bytes, older_than, idle_for, prefix, dry_run)?;
+        let what = within(py, "evict", None, evict_of(py, to_bytes, older_than, idle_for, prefix, dry_run))?;
         Ok(evicted_tuple(py, &self.call(py, |cache| cache.evict(&what))?))
     }
 

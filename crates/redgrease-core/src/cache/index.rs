@@ -396,7 +396,9 @@ impl Step<'_> {
 
     fn peek(&self, key: &Key) -> Reply {
         match self.index.entries.get(key) {
-            Some(entry) if !self.is_over(key, entry) => Reply::Hit(entry.clone()),
+            Some(entry) if !self.is_over(key, entry) => {
+                Reply::Seen { entry: entry.clone(), used: self.index.used.get(key).copied() }
+            }
             _ => self.absent(key),
         }
     }

@@ -225,6 +225,8 @@ pub enum Reply {
     Missing,
     /// The content.
     Hit(Entry),
+    /// The content, and when it was last used; not for one that limits leave alone.
+    Seen { entry: Entry, used: Option<Micros> },
     /// Somebody else writes the key: this owner of a session; `None`: somebody waits since longer.
     Busy { owner: Option<String> },
     /// The asker is the writer. `after_dead`: the one before died, and may have left a file.

@@ -95,9 +95,6 @@ counters!(
     index_errors
 );
 
-/// Who is in the way of somebody who is in its own way.
-const ITSELF: &str = "this very thread or task";
-
 /// Counts.
 pub(crate) fn count(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
@@ -165,6 +162,7 @@ impl<E: Edge> Engine<E> {
             Outage::Unavailable(message) => Cause::Unavailable(message),
             Outage::Refused(message) => Cause::NoSpace(format!("the server refuses writes: {message}")),
             Outage::Denied(message) => Cause::Denied(message),
+            Outage::Misnamed(message) => Cause::BadConfig(message),
         })
     }
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use redgrease_core::cache::Entry;
 use redgrease_core::cache::name::{self, file_name};
 use redgrease_core::cache::protocol::{Op, Reason, Reply, Token};
+use redgrease_core::cache::{Entry, Micros};
 
 use super::chores::Hold;
 use super::write::sidecar_of;
-use super::{Doing, Engine, ITSELF, count};
+use super::{Doing, Engine, count};
 use crate::edge::{self, Disk, Edge};
 use crate::error::{Cause, Code, Error, Result};
 use crate::options::{Check, OnOutage};
@@ -44,7 +44,7 @@ impl<E: Edge> Engine<E> {
                 hold.known = false;
             }
             match reply {
-                Reply::Hit(entry) => {
+                Reply::Hit(entry) | Reply::Seen { entry, .. } => {
                     hold.iter().for_each(|hold| self.sessions.is_known(hold.token.session, asked));
                     count(&self.counters.hits, 1);
                     return Ok((entry, hold));
@@ -57,7 +57,7 @@ impl<E: Edge> Engine<E> {
                     let waited = self.edge.elapsed() - began;
                     // Nobody can wait for itself.
                     if self.flights.is_held_by(doing.key(), self.edge.who()) {
-                        return Err(self.busy(doing, ITSELF.to_owned(), Duration::ZERO, waited));
+                        return Err(self.own(doing));
                     }
                     if waited >= timeout {
                         return Err(self.busy(doing, named(owner), timeout, waited));
@@ -83,6 +83,11 @@ impl<E: Edge> Engine<E> {
     pub(super) fn session_lost(&self, token: Token) {
         count(&self.counters.lease_losses, 1);
         self.sessions.lost(token.session, self.edge.random());
+    }
+
+    pub(super) fn own(&self, doing: Doing<'_>) -> Error {
+        count(&self.counters.busy, 1);
+        doing.failed(Cause::Own)
     }
 
     pub(super) fn busy(&self, doing: Doing<'_>, who: String, timeout: Duration, waited: Duration) -> Error {
@@ -270,9 +275,9 @@ impl<E: Edge> Engine<E> {
     }
 
     /// Looks without leaving a trace.
-    pub async fn peek(&self, doing: Doing<'_>) -> Result<Option<Entry>> {
+    pub async fn peek(&self, doing: Doing<'_>) -> Result<Option<(Entry, Option<Micros>)>> {
         match self.ask(doing, Op::Peek { key: doing.key().to_vec() }).await? {
-            Reply::Hit(entry) => Ok(Some(entry)),
+            Reply::Seen { entry, used } => Ok(Some((entry, used))),
             Reply::Missing | Reply::Busy { .. } => Ok(None),
             reply => Err(self.unexpected(doing, &reply)),
         }

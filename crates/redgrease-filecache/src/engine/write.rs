@@ -10,7 +10,7 @@ use redgrease_core::cache::{Entry, Key, MAX_KEY_BYTES};
 
 use super::chores::{Doubt, Hold, TakenReleases};
 use super::read::{Opened, named};
-use super::{Doing, Engine, ITSELF, MAX_PAUSE, count};
+use super::{Doing, Engine, MAX_PAUSE, count};
 use crate::edge::{Disk, Draft as _, Edge};
 use crate::error::{Cause, Code, Error, Result};
 use crate::flights::Flight;
@@ -275,7 +275,7 @@ impl<E: Edge> Engine<E> {
         let passed = self.edge.elapsed() - patience.began;
         // Nobody can wait for itself.
         if other.is_some() && other == self.edge.who() {
-            return Err(self.busy(doing, ITSELF.to_owned(), Duration::ZERO, passed));
+            return Err(self.own(doing));
         }
         if passed >= timeout {
             return Err(self.busy(doing, "somebody else in this process".to_owned(), timeout, passed));
@@ -349,7 +349,12 @@ impl<E: Edge> Engine<E> {
                 Reply::TooLarge { .. } | Reply::Full { .. } if wanted > size => wanted = size,
                 Reply::TooLarge { limit } => return Err(doing.failed(Cause::TooLarge { limit })),
                 Reply::Full { limit } => self.wait_for_room(doing, limit, made_room, &mut rounds).await?,
-                Reply::LeaseLost => return Err(self.lease_lost(doing, "while it was written")),
+                Reply::LeaseLost => {
+                    return Err(self.lease_lost(
+                        doing,
+                        "while the content was written it ran out (more time: the option `lease`) or was broken",
+                    ));
+                }
                 reply => return Err(self.unexpected(doing, &reply)),
             }
         }
@@ -485,7 +490,7 @@ impl<E: Edge> Engine<E> {
                 self.forget_file(&draft.key, &entry).await;
                 doubt.file = None;
                 self.abort(draft).await;
-                let when = "before it was published";
+                let when = "before the content was published it ran out (more time: the option `lease`) or was broken";
                 return Err(if lost { self.lease_lost(doing, when) } else { doing.io(error) });
             }
         };
@@ -526,7 +531,10 @@ impl<E: Edge> Engine<E> {
         let failure = match reply {
             Reply::Exists => doing.failed(Cause::Exists),
             Reply::TooLarge { limit } => doing.failed(Cause::TooLarge { limit }),
-            Reply::LeaseLost => self.lease_lost(doing, "before it was published"),
+            Reply::LeaseLost => self.lease_lost(
+                doing,
+                "before the content was published it ran out (more time: the option `lease`) or was broken",
+            ),
             reply => self.unexpected(doing, &reply),
         };
         self.forget_file(&draft.key, &entry).await;

@@ -12,7 +12,8 @@ local head, entries, used, ending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local cache, op, key = ARGV[1], ARGV[2], ARGV[3]
 
 local DONE, MISSING, HIT, BUSY, GRANTED, EXISTS, COMMITTED, LEASE_LOST, SESSION_LOST = 0, 1, 2, 3, 4, 5, 6, 7, 8
-local TOO_LARGE, FULL, FLAGS, INFO, AUDITED, MORE, LOST, REBUILDING, FOREIGN, CHANGED = 9, 10, 11, 12, 13, 14, 15, 16, 17, 18
+local TOO_LARGE, FULL, FLAGS, INFO, AUDITED, MORE, LOST, REBUILDING, FOREIGN, CHANGED, SEEN =
+  9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19
 local SLICE, WINDOW, PLACE, GRACE, MAX_PLACES = 64, 256, 2000000, 5000000, 1024
 
 local clock = call('TIME')
@@ -447,7 +448,7 @@ end
 
 function ops.peek()
   local packed = call('HGET', entries, key)
-  if packed and not is_over(key, entry_of(packed)) then return answer(HIT, packed) end
+  if packed and not is_over(key, entry_of(packed)) then return answer(SEEN, packed, call('ZSCORE', used, key) or '') end
   return absent(key)
 end
 

@@ -57,7 +57,7 @@ impl<'a> Locked<'a> {
             }
             if began.elapsed() > patience {
                 let message = format!(
-                    "{LOCK} is held by somebody else since {patience:?}, perhaps by a process that was stopped"
+                    "{LOCK} is held by somebody else since {patience:.1?}, perhaps by a process that was stopped"
                 );
                 return Err(io::Error::new(io::ErrorKind::TimedOut, message));
             }

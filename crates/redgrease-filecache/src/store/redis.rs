@@ -68,11 +68,8 @@ impl Server {
     pub fn new(url: &str, options: &Options) -> Result<Self> {
         let bad = |message: String| Error::new("open", None, Cause::BadConfig(message));
         // The address may contain a password: it is not repeated.
-        let info = url.into_connection_info().map_err(|error| {
-            bad(format!(
-                "the url of the server is not one ({}); write redis://[user:password@]host:port/db",
-                error.kind_text()
-            ))
+        let info = url.into_connection_info().map_err(|_| {
+            bad("the url of the server is not one; write redis://[user:password@]host:port/db".to_owned())
         })?;
         #[cfg(feature = "tls")]
         if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
@@ -164,7 +161,10 @@ impl Server {
         let refused = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
             || error.kind() == ErrorKind::AuthenticationFailed;
         let outage = if refused {
-            Outage::Denied(format!("{} does not let us in: {error}", self.shown))
+            let why = error.detail().unwrap_or("wrong user or password");
+            Outage::Denied(format!("{} does not let us in: {why}; correct user and password", self.shown))
+        } else if error.to_string().contains("DB index is out of range") {
+            Outage::Misnamed(format!("{} has no such database; correct the number at the end of the url", self.shown))
         } else {
             let mend = "start the server, or name another one by the url";
             Outage::Unavailable(format!("cannot connect to {}: {error}; {mend}", self.shown))
@@ -223,7 +223,7 @@ impl Server {
 
     fn give_up(&self, why: &str) -> Outage {
         let (server, patience) = (&self.shown, self.command_timeout);
-        Outage::Unavailable(format!("{server}: {why}; given up after {MAX_TURNS} tries or {patience:?}"))
+        Outage::Unavailable(format!("{server}: {why}; given up after {MAX_TURNS} tries or {patience:.1?}"))
     }
 }
 
@@ -231,17 +231,6 @@ fn host_of(addr: &ConnectionAddr) -> String {
     match addr {
         ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.clone(),
         _ => "127.0.0.1".to_owned(),
-    }
-}
-
-/// The text of an error that does not repeat what was given.
-trait KindText {
-    fn kind_text(&self) -> String;
-}
-
-impl KindText for RedisError {
-    fn kind_text(&self) -> String {
-        format!("{:?}", self.kind())
     }
 }
 

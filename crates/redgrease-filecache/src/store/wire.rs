@@ -221,6 +221,11 @@ pub(crate) fn answer(op: &Op, value: Value) -> Option<Answer> {
             Reply::Foreign { cache: u64::from_str_radix(&cache, 16).ok()? }
         }
         18 => Reply::Changed,
+        19 => {
+            let entry = Entry::unpack(&bytes(rest.next()?)?)?;
+            let used = bytes(rest.next()?)?;
+            Reply::Seen { entry, used: if used.is_empty() { None } else { number(&Value::BulkString(used)) } }
+        }
         _ => return None,
     };
     Some(Answer { reply, doomed })

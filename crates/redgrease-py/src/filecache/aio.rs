@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 use tokio::task::AbortHandle;
 
 use super::arguments::{DEPTHS, evict_of, key_of, limits_of, optional_seconds, options_of, put_of, seconds, word};
-use super::exceptions::{check_process, closed, raise};
+use super::exceptions::{check_process, closed, raise, within};
 use super::results::{
     evicted_tuple, findings_list, info_dict, locks_list, maintained_dict, page_tuple, stat_tuple, stats_dict,
     verification_dict,
@@ -211,7 +211,8 @@ impl FileCacheAioCore {
         key: &Bound<'_, PyAny>,
         timeout: &Bound<'_, PyAny>,
     ) -> PyResult<FileCacheTask> {
-        let (key, timeout) = (key_of("read", key)?, seconds("timeout", timeout)?);
+        let key = key_of("read", key)?;
+        let timeout = within(py, "read", Some(&key), seconds("timeout", timeout))?;
         self.start(
             py,
             done,
@@ -227,7 +228,8 @@ impl FileCacheAioCore {
         key: &Bound<'_, PyAny>,
         timeout: &Bound<'_, PyAny>,
     ) -> PyResult<FileCacheTask> {
-        let (key, timeout) = (key_of("open", key)?, seconds("timeout", timeout)?);
+        let key = key_of("open", key)?;
+        let timeout = within(py, "open", Some(&key), seconds("timeout", timeout))?;
         self.start(
             py,
             done,
@@ -265,7 +267,7 @@ impl FileCacheAioCore {
         user: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<FileCacheTask> {
         let key = key_of(if replace { "replace" } else { "write" }, key)?;
-        let put = put_of(timeout, ttl, None, content_type, user)?;
+        let put = put_of(if replace { "replace" } else { "write" }, &key, timeout, ttl, None, content_type, user)?;
         self.start(
             py,
             done,
@@ -290,7 +292,7 @@ impl FileCacheAioCore {
         user: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<FileCacheTask> {
         let key = key_of("create", key)?;
-        let put = put_of(timeout, ttl, size, content_type, user)?;
+        let put = put_of("create", &key, timeout, ttl, size, content_type, user)?;
         self.start(
             py,
             done,
@@ -314,7 +316,7 @@ impl FileCacheAioCore {
         user: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<FileCacheTask> {
         let key = key_of("get_or_create", key)?;
-        let put = put_of(timeout, ttl, size, content_type, user)?;
+        let put = put_of("get_or_create", &key, timeout, ttl, size, content_type, user)?;
         self.start(
             py,
             done,
@@ -343,7 +345,8 @@ impl FileCacheAioCore {
         key: &Bound<'_, PyAny>,
         ttl: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<FileCacheTask> {
-        let (key, ttl) = (key_of("touch", key)?, optional_seconds("ttl", ttl)?);
+        let key = key_of("touch", key)?;
+        let ttl = within(py, "touch", Some(&key), optional_seconds("ttl", ttl))?;
         self.start(py, done, move |cache| async move { cache.touch(&key, ttl).await }, plain)
     }
 
@@ -401,7 +404,7 @@ impl FileCacheAioCore {
         prefix: Option<&Bound<'_, PyAny>>,
         dry_run: bool,
     ) -> PyResult<FileCacheTask> {
-        let what = evict_of(py, to_bytes, older_than, idle_for, prefix, dry_run)?;
+        let what = within(py, "evict", None, evict_of(py, to_bytes, older_than, idle_for, prefix, dry_run))?;
         self.start(
             py,
             done,

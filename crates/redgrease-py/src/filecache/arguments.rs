@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyString};
 use redgrease_filecache::{Check, Code, Depth, Durability, Evict, Limits, OnOutage, Options, Put};
 
-use super::exceptions::{bad_config, exception};
+use super::exceptions::{bad_config, exception, within};
 
 pub(super) fn kind_of(value: &Bound<'_, PyAny>) -> String {
     value.get_type().qualname().map_or_else(|_| "that".to_owned(), |name| name.to_string())
@@ -51,7 +51,7 @@ pub(super) fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration
         )?,
     };
     Duration::try_from_secs_f64(number).map_err(|_| {
-        bad_config(py, &format!("{name} of {number} seconds; it is a finite number of seconds, 0 or more"))
+        bad_config(py, &format!("{name} of {number:?} seconds; it is a finite number of seconds, 0 to 1e19"))
     })
 }
 
@@ -78,7 +78,7 @@ pub(super) fn text(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
     let text = value
         .cast::<PyString>()
         .map_err(|_| PyTypeError::new_err(format!("{name} is a str, not {}", kind_of(value))))?;
-    text.extract().map_err(|_| PyValueError::new_err(format!("{name} has no UTF-8 form")))
+    text.extract().map_err(|_| bad_config(value.py(), &format!("{name} has no UTF-8 form (half of a surrogate pair)")))
 }
 
 pub(super) fn truth(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -104,29 +104,34 @@ pub(super) const OUTAGES: &[(&str, OnOutage)] = &[("fail", OnOutage::Fail), ("de
 
 /// What is said about new content.
 pub(super) fn put_of(
+    operation: &str,
+    key: &[u8],
     timeout: &Bound<'_, PyAny>,
     ttl: Option<&Bound<'_, PyAny>>,
     size: Option<&Bound<'_, PyAny>>,
     content_type: Option<&Bound<'_, PyAny>>,
     user: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Put> {
-    let mut put = Put {
-        timeout: seconds("timeout", timeout)?,
-        ttl: optional_seconds("ttl", ttl)?,
-        size: optional_count("size", size)?,
-        content_type: content_type.map(|value| text("content_type", value)).transpose()?,
-        user: BTreeMap::new(),
+    let put = || {
+        Ok(Put {
+            timeout: seconds("timeout", timeout)?,
+            ttl: optional_seconds("ttl", ttl)?,
+            size: optional_count("size", size)?,
+            content_type: content_type.map(|value| text("content_type", value)).transpose()?,
+            user: user.map_or_else(|| Ok(BTreeMap::new()), user_of)?,
+        })
     };
-    if let Some(user) = user {
-        let not_a_mapping = |_| PyTypeError::new_err(format!("user maps str to str; it is not a {}", kind_of(user)));
-        let mut pairs = BTreeMap::new();
-        for pair in user.call_method0(intern!(user.py(), "items")).map_err(not_a_mapping)?.try_iter()? {
-            let (name, value) = pair?.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
-            pairs.insert(text("a name in user", &name)?, text("a value in user", &value)?);
-        }
-        put.user = pairs;
+    within(timeout.py(), operation, Some(key), put())
+}
+
+fn user_of(user: &Bound<'_, PyAny>) -> PyResult<BTreeMap<String, String>> {
+    let not_a_mapping = |_| PyTypeError::new_err(format!("user maps str to str; it is not a {}", kind_of(user)));
+    let mut pairs = BTreeMap::new();
+    for pair in user.call_method0(intern!(user.py(), "items")).map_err(not_a_mapping)?.try_iter()? {
+        let (name, value) = pair?.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
+        pairs.insert(text("a name in user", &name)?, text("a value in user", &value)?);
     }
-    Ok(put)
+    Ok(pairs)
 }
 
 /// Sets bounds by their names; whether there were any.
@@ -216,7 +221,7 @@ pub(super) fn evict_of(
         dry_run,
     };
     if what == (Evict { dry_run, ..Evict::default() }) {
-        let mend = "evict: nothing is chosen; give to_bytes, older_than, idle_for or prefix, or call clear()";
+        let mend = "nothing is chosen; give to_bytes, older_than, idle_for or prefix, or call clear()";
         return Err(bad_config(py, mend));
     }
     Ok(what)

@@ -70,6 +70,19 @@ pub(super) fn bad_config(py: Python<'_>, message: &str) -> PyErr {
     exception(py, Code::BadConfig.as_str(), message, "", None, None)
 }
 
+/// Says of an error about an argument which operation, on what, it was given to.
+pub(super) fn within<T>(py: Python<'_>, operation: &str, key: Option<&[u8]>, checked: PyResult<T>) -> PyResult<T> {
+    checked.inspect_err(|error| {
+        let error = error.value(py);
+        let is_ours = error.getattr("operation").is_ok_and(|operation| operation.eq("").unwrap_or(false));
+        if is_ours {
+            // An exception of ours has both.
+            let key = key.map(|key| PyBytes::new(py, key));
+            let _ = error.setattr("operation", operation).and_then(|()| error.setattr("key", key));
+        }
+    })
+}
+
 /// Refuses what only the process that began to write may do.
 pub(super) fn check_process(py: Python<'_>, operation: &str, key: &[u8], process: u32) -> PyResult<()> {
     if process == std::process::id() {
