@@ -1269,6 +1269,27 @@ def test_h32_a_full_disk_makes_room(world: World) -> None:
     sound(world, cache)
 
 
+@ours_only
+def test_h32_what_can_never_fit_costs_nobody(world: World) -> None:
+    world.root = world.small_disk("4m")
+    cache: Any = world.open()
+    for number in range(3):
+        cache.create(f"k{number}", b"x" * 700_000)
+    before = cache.indexed()
+
+    def stream() -> None:
+        with cache.creating("stream") as file:
+            for _ in range(80):
+                file.write(b"x" * 100_000)
+
+    assert cache.outcome(lambda: cache.create("huge", b"x" * 8_000_000)) == "no-space"
+    assert cache.indexed() == before
+    # Of what nobody knows how long it gets, it shows only when nothing is left.
+    assert cache.outcome(stream) == "no-space"
+    assert not world.temporaries()
+    sound(world, cache)
+
+
 @hazard
 def test_h33_users_of_a_group_share_a_cache(world: World) -> None:
     group = 4242

@@ -914,6 +914,50 @@ def test_a_broken_lease_is_told_as_such(cache):
     assert "a" not in cache
 
 
+def old_file(path, mode=0o644, age=3600):
+    path.write_bytes(path.name.encode())
+    path.chmod(mode)
+    then = time.time() - age
+    os.utime(path, (then, then))
+
+
+def test_adopting_touches_nothing_that_was_no_entry(tmp_path):
+    ours = [".bashrc", ".env", ".gitconfig.backup", ".a.bin.old", ".profile"]
+    for name in ours:
+        old_file(tmp_path / name, age=10 * 86400)
+    old_file(tmp_path / ".key.bin.ab12cd_9", 0o600, age=10 * 86400)
+    old_file(tmp_path / ".key.bin.Zb12cd", 0o600, age=1)
+    old_file(tmp_path / "key.bin")
+    with FileCache(tmp_path, adopt=True) as cache:
+        assert {key: cache.read(key) for key in cache} == {b"key.bin": b"key.bin"}
+        cache.maintain()
+    for name in ours:
+        assert (tmp_path / name).read_bytes() == name.encode()
+    # An unfinished file of the old cache is put aside, unless somebody may still be at it.
+    assert (tmp_path / ".key.bin.Zb12cd").exists()
+    assert [path.name for path in (tmp_path / "quarantine").iterdir()] == [".key.bin.ab12cd_9"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        ({"max_bytes": 250_000}, "500000 bytes to take in, more than the 250000"),
+        ({"max_entries": 4}, "5 files to take in, more than the 4"),
+        ({"max_bytes": 50_000}, "has 100000 bytes, and an entry may have 50000"),
+        ({"max_entry_bytes": 99_999}, "has 100000 bytes, and an entry may have 99999"),
+    ],
+)
+def test_adopting_more_than_there_is_room_for_is_refused(tmp_path, limits, text):
+    for number in range(5):
+        (tmp_path / f"f{number}").write_bytes(b"x" * 100_000)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(CacheConfigError, match=text):
+        FileCache(tmp_path, adopt=True, **limits)
+    assert sorted(tmp_path.iterdir()) == before
+    with FileCache(tmp_path, adopt=True, max_bytes=500_000) as cache:
+        assert [cache.stat(key).size for key in cache] == [100_000] * 5
+
+
 def test_the_directory(tmp_path, monkeypatch):
     for wrong in (None, 5, ["x"]):
         with pytest.raises(TypeError):

@@ -239,7 +239,9 @@ impl FileCache {
     /// # Errors
     /// As there.
     pub async fn exists(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.stat(key).await?.is_some())
+        let key = key.as_ref();
+        check_key("exists", key)?;
+        Ok(self.inner.engine.peek(Doing::to("exists", key)).await?.is_some())
     }
 
     /// As [`crate::FileCache::stat`].
@@ -390,7 +392,11 @@ impl FileCache {
     /// # Errors
     /// As there.
     pub async fn info(&self) -> Result<Info> {
-        let info = self.inner.engine.info(Doing::all("info")).await?;
+        self.info_for("info").await
+    }
+
+    async fn info_for(&self, operation: &'static str) -> Result<Info> {
+        let info = self.inner.engine.info(Doing::all(operation)).await?;
         let free_bytes = self.inner.engine.edge.on_disk(|disk| disk.free_bytes()).await.unwrap_or(0);
         Ok(crate::report_of(self.inner.engine.cache, &self.inner.options.namespace, &info, free_bytes))
     }
@@ -505,17 +511,17 @@ impl FileCache {
         self.writable("repair", None)?.verify(Doing::all("repair"), depth, true, progress).await
     }
 
-    /// Looks for what may go wrong: configuration of the server, permissions, limits.
+    /// As [`crate::FileCache::doctor`].
     ///
     /// # Errors
-    /// Those of the index.
+    /// As there.
     pub async fn doctor(&self) -> Result<Vec<Finding>> {
-        let info = self.info().await?;
+        let info = self.info_for("doctor").await;
         let (directory, options) = (Arc::clone(&self.inner.prepared.directory), self.inner.options.clone());
         aside(move || {
             // It reads the settings over a connection of its own.
             let server = options.url.as_ref().map(|url| Server::new(url, &options)).transpose()?.map(Blocking::new);
-            doctor::examine(&info, &directory, server.as_ref(), &options)
+            Ok(doctor::examine(&info, &directory, server.as_ref(), &options))
         })
         .await
     }

@@ -424,7 +424,9 @@ impl FileCache {
     /// # Errors
     /// Those of the index.
     pub fn exists(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.stat(key)?.is_some())
+        let key = key.as_ref();
+        let inner = self.readable("exists", key)?;
+        Ok(block_on(inner.engine.peek(Doing::to("exists", key)))?.is_some())
     }
 
     /// What is known about a key's content. Does not count as use.
@@ -591,8 +593,11 @@ impl FileCache {
     /// # Errors
     /// Those of the index.
     pub fn info(&self) -> Result<Info> {
-        let inner = self.inner()?;
-        let info = block_on(inner.engine.info(Doing::all("info")))?;
+        self.info_for("info", &*self.inner()?)
+    }
+
+    fn info_for(&self, operation: &'static str, inner: &Inner) -> Result<Info> {
+        let info = block_on(inner.engine.info(Doing::all(operation)))?;
         let free_bytes = inner.prepared.directory.free_bytes().unwrap_or(0);
         Ok(crate::report_of(inner.engine.cache, &self.shared.options.namespace, &info, free_bytes))
     }
@@ -706,17 +711,27 @@ impl FileCache {
         block_on(inner.engine.verify(Doing::all("repair"), depth, true, progress))
     }
 
-    /// Looks for what may go wrong: configuration of the server, permissions, limits.
+    /// Looks for what may go wrong: configuration of the server, permissions, limits. What cannot be examined is a finding
+    /// itself.
     ///
     /// # Errors
-    /// Those of the index.
+    /// None today.
     pub fn doctor(&self) -> Result<Vec<Finding>> {
-        let inner = self.inner()?;
+        let inner = match self.inner() {
+            Ok(inner) => inner,
+            Err(failure) => return Ok(Self::doctor_unopened(&self.shared.options, &failure)),
+        };
         let server = match &inner.engine.edge.index {
             Index::Server(server) => Some(&**server),
             Index::File(..) => None,
         };
-        doctor::examine(&self.info()?, &inner.prepared.directory, server, &self.shared.options)
+        let info = self.info_for("doctor", &inner);
+        Ok(doctor::examine(&info, &inner.prepared.directory, server, &self.shared.options))
+    }
+
+    /// As [`doctor`](Self::doctor) of a cache that could not be opened, and why. Changes nothing.
+    pub fn doctor_unopened(options: &Options, failure: &Error) -> Vec<Finding> {
+        doctor::examine_unopened(options, failure)
     }
 }
 

@@ -127,9 +127,13 @@ impl Directory {
     pub(crate) fn contents(&self) -> io::Result<Contents> {
         match self.read_root(MARKER) {
             Ok(bytes) => {
-                let marker = serde_json::from_slice(&bytes)
-                    .map_err(|error| io::Error::other(format!("the file {MARKER} is damaged: {error}")))?;
-                return Ok(Contents::Cache(marker));
+                return marker(&bytes).map(Contents::Cache).map_err(|problem| {
+                    let message = format!(
+                        "the file {MARKER} is damaged ({problem}); the contents are not in it: put it back from a backup, or \
+                         move it away and open the cache once with adopt and its limits"
+                    );
+                    io::Error::new(io::ErrorKind::InvalidData, message)
+                });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -297,6 +301,14 @@ impl Directory {
         Ok(self.open_regular(name)?.0)
     }
 
+    /// Puts a file of an old flat cache where damaged files are kept for a while.
+    pub(crate) fn put_flat_aside(&self, name: &str) -> io::Result<()> {
+        let aside = self.open_directory(QUARANTINE)?;
+        rustix::fs::renameat(&self.root, name, &aside, name)?;
+        begin_quarantine(&aside, name);
+        Ok(())
+    }
+
     /// Unlinks a file of an old flat cache.
     pub(crate) fn unlink_flat(&self, name: &str) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.root, name, AtFlags::empty())?)
@@ -390,12 +402,30 @@ fn not_regular(name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{name} is not a regular file; somebody put it there"))
 }
 
+/// What a marker says; another version's may say the rest in another way.
+fn marker(bytes: &[u8]) -> Result<Marker, String> {
+    let marker: Marker = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if marker.format == FORMAT && u64::from_str_radix(&marker.id, 16).is_err() {
+        return Err(format!("its id is {:?}, not a number in hexadecimal", marker.id));
+    }
+    Ok(marker)
+}
+
 fn is_planted(error: &io::Error) -> bool {
     let codes = [Errno::NOTDIR, Errno::LOOP, Errno::XDEV].map(Errno::raw_os_error);
     error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
 /// Not less than was asked for, whatever the umask says; the group that a directory hands down is left as it is.
+/// The time of a quarantine counts from its beginning, however old the file is.
+fn begin_quarantine(aside: &OwnedFd, name: &str) {
+    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+    if let Err(error) = rustix::fs::utimensat(aside, name, &times, AtFlags::SYMLINK_NOFOLLOW) {
+        tracing::debug!(name, %error, "the time of its quarantine cannot be noted");
+    }
+}
+
 fn set_mode(directory: &OwnedFd, mode: Mode) -> io::Result<()> {
     let inherited = Mode::from_raw_mode(rustix::fs::fstat(directory)?.st_mode) & Mode::SGID;
     Ok(rustix::fs::fchmod(directory, mode | inherited)?)
@@ -555,8 +585,10 @@ impl Disk for Directory {
     fn quarantine(&self, name: &str) -> io::Result<()> {
         let (shard, name) = name.split_once('/').ok_or(io::ErrorKind::InvalidInput)?;
         let shard = format!("{FILES}/{shard}");
-        match rustix::fs::renameat(self.open_directory(&shard)?, name, self.open_directory(QUARANTINE)?, name) {
-            Ok(()) | Err(Errno::NOENT) => {}
+        let aside = self.open_directory(QUARANTINE)?;
+        match rustix::fs::renameat(self.open_directory(&shard)?, name, &aside, name) {
+            Ok(()) => begin_quarantine(&aside, name),
+            Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno.into()),
         }
         if name.ends_with("~m") {

@@ -1,81 +1,168 @@
-//! What may go wrong, found before it does.
+//! What may go wrong, found before it does; and what went wrong. What cannot be examined is a finding of its own.
 
-use crate::disk::Directory;
-use crate::error::Result;
+use crate::disk::{Contents, Directory, Marker};
+use crate::edge::{Disk, Outage};
+use crate::error::{Code, Error, Result};
 use crate::options::{Durability, Limits, Options};
 use crate::report::{Finding, Info, Level};
-use crate::store::redis::Blocking;
+use crate::store::redis::{Blocking, Server};
+
+/// What was found.
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn say(&mut self, level: Level, name: &'static str, message: impl Into<String>) {
+        self.0.push(Finding { level, name, message: message.into() });
+    }
+}
 
 /// Looks at everything that can be looked at without changing it.
 pub(crate) fn examine(
-    info: &Info,
+    info: &Result<Info>,
     directory: &Directory,
     server: Option<&Blocking>,
     options: &Options,
-) -> Result<Vec<Finding>> {
-    let mut findings = vec![Finding {
-        level: Level::Ok,
-        name: "index",
-        message: format!("cache {:016x}: {} entries, {} bytes", info.id, info.entries, info.bytes),
-    }];
-    let mut say = |level, name, message: String| findings.push(Finding { level, name, message });
-    match server {
-        None => say(Level::Ok, "server", "none: one host, file locks".to_owned()),
-        Some(server) => match server.settings() {
-            Ok(settings) => {
-                let get = |name: &str| settings.get(name).map_or("", String::as_str);
-                match (get("maxmemory"), get("maxmemory-policy")) {
-                    ("" | "0", _) => say(Level::Ok, "maxmemory", "none".to_owned()),
-                    (bytes, "noeviction") => {
-                        say(Level::Ok, "maxmemory", format!("{bytes} bytes, noeviction: the index stays whole"));
-                    }
-                    (bytes, policy) => say(
-                        Level::Error,
-                        "maxmemory-policy",
-                        format!(
-                            "{policy} at {bytes} bytes: the server may throw parts of the index away; set noeviction"
-                        ),
-                    ),
-                }
-                let persistent = get("appendonly") == "yes" || !get("save").is_empty();
-                let (level, message) = if persistent {
-                    (Level::Ok, "the index survives a restart of the server".to_owned())
-                } else {
-                    (Level::Ok, "none: after a restart the index is made anew from the directory".to_owned())
-                };
-                say(level, "persistence", message);
+) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    match info {
+        Ok(info) => {
+            let message = format!("cache {:016x}: {} entries, {} bytes", info.id, info.entries, info.bytes);
+            findings.say(Level::Ok, "index", message);
+        }
+        Err(failure) => findings.say(Level::Error, "index", format!("not examined: {}", ailment(failure, options))),
+    }
+    examine_server(&mut findings, server, options);
+    examine_directory(&mut findings, directory, info.as_ref().ok(), options);
+    findings.0
+}
+
+/// Looks at what can be looked at though the cache cannot be opened.
+pub(crate) fn examine_unopened(options: &Options, failure: &Error) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    findings.say(Level::Error, "index", format!("the cache cannot be opened: {}", ailment(failure, options)));
+    match options.url.as_ref().map(|url| Server::new(url, options)).transpose() {
+        Ok(server) => examine_server(&mut findings, server.map(Blocking::new).as_ref(), options),
+        Err(error) => findings.say(Level::Error, "server", error.reason()),
+    }
+    let Options { durability, file_mode, directory_mode, .. } = *options;
+    match Directory::open(&options.directory, durability, file_mode, directory_mode, true) {
+        Ok(directory) => examine_directory(&mut findings, &directory, None, options),
+        Err(error) => {
+            let shown = options.directory.display();
+            findings.say(Level::Error, "directory", format!("{shown}: {error}; name the directory of a cache"));
+        }
+    }
+    findings.0
+}
+
+/// What is wrong, and what mends it where that does not say so itself.
+fn ailment(failure: &Error, options: &Options) -> String {
+    match options.server().filter(|_| failure.code() == Code::Unavailable) {
+        Some(server) => format!("{}; {}", failure.reason(), revive(&server)),
+        None => failure.reason(),
+    }
+}
+
+fn revive(server: &str) -> String {
+    format!("start the server {server} or name another one by the url; an index that is lost is made anew")
+}
+
+fn examine_server(findings: &mut Findings, server: Option<&Blocking>, options: &Options) {
+    let Some(server) = server else { return findings.say(Level::Ok, "server", "none: one host, file locks") };
+    let settings = match server.settings() {
+        Ok(settings) => settings,
+        Err(Outage::Denied(message)) => {
+            let message = format!("its settings cannot be read ({message}); memory policy unknown: allow CONFIG GET");
+            return findings.say(Level::Warning, "server", message);
+        }
+        Err(Outage::Misnamed(message)) => return findings.say(Level::Error, "server", message),
+        Err(Outage::Refused(message) | Outage::Unavailable(message)) => {
+            let message = format!("not examined: {message}; {}", revive(&options.server().unwrap_or_default()));
+            return findings.say(Level::Error, "server", message);
+        }
+    };
+    let get = |name: &str| settings.get(name).map_or("", String::as_str);
+    match (get("maxmemory"), get("maxmemory-policy")) {
+        ("" | "0", _) => findings.say(Level::Ok, "maxmemory", "none"),
+        (bytes, "noeviction") => {
+            findings.say(Level::Ok, "maxmemory", format!("{bytes} bytes, noeviction: the index stays whole"));
+        }
+        (bytes, policy) => {
+            let message =
+                format!("{policy} at {bytes} bytes: the server may throw parts of the index away; set noeviction");
+            findings.say(Level::Error, "maxmemory-policy", message);
+        }
+    }
+    let persistent = get("appendonly") == "yes" || !get("save").is_empty();
+    let message = if persistent {
+        "the index survives a restart of the server"
+    } else {
+        "none: after a restart the index is made anew from the directory"
+    };
+    findings.say(Level::Ok, "persistence", message);
+}
+
+/// The directory and its disk; `info`: what the index says, where it says something.
+fn examine_directory(findings: &mut Findings, directory: &Directory, info: Option<&Info>, options: &Options) {
+    let marker = examine_marker(findings, directory);
+    let limits = info.map(|info| info.limits).or_else(|| marker.map(|marker| marker.limits));
+    match (limits, options.limits) {
+        (None, _) => findings.say(Level::Error, "limits", "not examined: neither the index nor the file CACHE tells them"),
+        (Some(limits), given) => {
+            if let Some(given) = given
+                && given != limits
+            {
+                let message = format!("the cache has {}; those given here differ and do not count", shown(&limits));
+                findings.say(Level::Warning, "limits", message);
             }
-            Err(outage) => {
-                say(
-                    Level::Warning,
-                    "server",
-                    format!("its settings cannot be read ({outage:?}); memory policy unknown"),
-                );
+            if limits.max_bytes == 0 && limits.min_free_bytes == 0 {
+                findings.say(Level::Warning, "limits", "neither max_bytes nor min_free_bytes: the disk may fill up");
+            } else {
+                findings.say(Level::Ok, "limits", shown(&limits));
             }
+        }
+    }
+    match directory.free_bytes() {
+        Err(error) => findings.say(Level::Error, "disk", format!("its free bytes cannot be read: {error}")),
+        Ok(free) => match info.map(|info| (info.limits.max_bytes, info.bytes)) {
+            Some((most, bytes)) if most > 0 && most.saturating_sub(bytes) > free => {
+                findings.say(Level::Warning, "disk", format!("{free} bytes free; max_bytes allows {most}"));
+            }
+            _ => findings.say(Level::Ok, "disk", format!("{free} bytes free")),
         },
     }
-    if let Some(limits) = options.limits
-        && limits != info.limits
-    {
-        let message = format!("the cache has {}; those given here differ and do not count", shown(&info.limits));
-        say(Level::Warning, "limits", message);
-    }
-    if info.limits.max_bytes == 0 && info.limits.min_free_bytes == 0 {
-        say(Level::Warning, "limits", "neither max_bytes nor min_free_bytes: the disk may fill up".to_owned());
-    } else {
-        say(Level::Ok, "limits", shown(&info.limits));
-    }
-    if info.limits.max_bytes > 0 && info.limits.max_bytes.saturating_sub(info.bytes) > info.free_bytes {
-        let message = format!("{} bytes free; max_bytes allows {}", info.free_bytes, info.limits.max_bytes);
-        say(Level::Warning, "disk", message);
-    } else {
-        say(Level::Ok, "disk", format!("{} bytes free", info.free_bytes));
-    }
     if options.durability != Durability::Full {
-        say(Level::Warning, "durability", "not full: files may be lost when the power fails".to_owned());
+        findings.say(Level::Warning, "durability", "not full: files may be lost when the power fails");
     }
-    say(Level::Ok, "directory", directory.path().display().to_string());
-    Ok(findings)
+    let shown = directory.path().display();
+    let writable = if options.read_only { Ok(()) } else { directory.check_writable() };
+    match directory.path().try_exists().and_then(|is_there| writable.map(|()| is_there)) {
+        Ok(true) => findings.say(Level::Ok, "directory", shown.to_string()),
+        Ok(false) => {
+            findings.say(Level::Error, "directory", format!("{shown} is gone; put it back, or open the cache anew"));
+        }
+        Err(error) => findings.say(Level::Error, "directory", format!("{shown}: {error}")),
+    }
+}
+
+/// What the file CACHE says.
+fn examine_marker(findings: &mut Findings, directory: &Directory) -> Option<Marker> {
+    let message = match directory.contents() {
+        Ok(Contents::Cache(marker)) => {
+            let server = marker.coordinator.as_deref().unwrap_or("none");
+            let message = format!("format {}, namespace {}, server {server}", marker.format, marker.namespace);
+            findings.say(Level::Ok, "marker", message);
+            return Some(marker);
+        }
+        Ok(Contents::Empty | Contents::Others(_)) => {
+            "the file CACHE is not there; put it back from a backup, or open the cache once with adopt and its limits"
+                .to_owned()
+        }
+        Err(error) => error.to_string(),
+    };
+    findings.say(Level::Error, "marker", message);
+    None
 }
 
 fn shown(limits: &Limits) -> String {

@@ -107,13 +107,13 @@ pub(crate) enum Cause {
     #[error("the index cannot be used: {0}")]
     Unavailable(String),
     #[error("{0}")]
-    Io(#[source] io::Error),
+    Io(io::Error),
     #[error("not a key: {0}; a key is 1 to 4096 bytes")]
     BadKey(String),
     #[error("{0}")]
     BadConfig(String),
     #[error("the producer failed: {0}")]
-    Producer(#[source] BoxError),
+    Producer(BoxError),
 }
 
 impl Error {
@@ -139,6 +139,11 @@ impl Error {
             Cause::BadConfig(_) => Code::BadConfig,
             Cause::Producer(_) => Code::Producer,
         }
+    }
+
+    /// What came of it, without what was tried on which key.
+    pub(crate) fn reason(&self) -> String {
+        self.cause.to_string()
     }
 
     /// What was tried, as the method is called.
@@ -196,9 +201,10 @@ impl std::fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        // The words of the cause are among ours: only what is behind it is told beside them.
         match &*self.cause {
-            Cause::Io(error) => Some(error),
-            Cause::Producer(error) => Some(&**error),
+            Cause::Io(error) => error.source(),
+            Cause::Producer(error) => error.source(),
             _ => None,
         }
     }

@@ -1,6 +1,7 @@
 //! Binding a directory to an index, once, before anything is read or written.
 
-use std::io::Read as _;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,13 +9,55 @@ use redgrease_core::cache::protocol::{Bounds, Mode, Op, Reply, Request};
 
 use crate::disk::{Contents, Directory, FORMAT, Marker};
 use crate::edge::{Edge, Outage};
-use crate::engine::{Doing, Engine, Rules};
+
+use crate::engine::{Begun, Doing, Engine, Rules};
 use crate::error::{Cause, Error, Result};
 use crate::options::{Limits, Options, Put};
 use crate::store::redis::{Blocking, Server};
 
 /// How old a temporary file of the proof of concept must be to be nobody's: its leases lasted a minute.
 const OLD_TEMPORARY: Duration = Duration::from_secs(60);
+
+/// What is copied at a time when a file is taken in.
+const BLOCK: u64 = 4 << 20;
+
+/// Whether the proof of concept would have called a temporary file so: `.key.` and 6 or 8 random characters, for its user
+/// alone.
+fn is_old_temporary(name: &str, mode: u32) -> bool {
+    let random = name.strip_prefix('.').and_then(|name| name.rsplit_once('.')).filter(|(key, _)| !key.is_empty());
+    mode & 0o777 == 0o600
+        && random.is_some_and(|(_, random)| {
+            let is_word = random.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            matches!(random.len(), 6 | 8) && is_word
+        })
+}
+
+/// Refuses to take files in that the bounds would push out again.
+fn check_room(directory: &Directory, files: &[String], limits: &Limits) -> Result<()> {
+    let bounds = Bounds::from(*limits);
+    let (mut total, mut count) = (0u64, 0u64);
+    for name in files.iter().filter(|name| !name.starts_with('.')) {
+        let about = directory.open_flat(name).and_then(|file| file.metadata());
+        let size = about.map_err(|error| Error::io("open", Some(name.as_bytes()), error))?.len();
+        let largest = bounds.largest_entry();
+        if largest != 0 && size > largest {
+            return Err(bad(format!(
+                "{name} has {size} bytes, and an entry may have {largest}; nothing was taken in: raise max_entry_bytes or \
+                 max_bytes, or remove the file"
+            )));
+        }
+        (total, count) = (total.saturating_add(size), count + 1);
+    }
+    for (what, found, most) in [("bytes", total, bounds.max_bytes), ("files", count, bounds.max_entries)] {
+        if most != 0 && found > most {
+            return Err(bad(format!(
+                "the directory has {found} {what} to take in, more than the {most} that the cache may have; nothing was \
+                 taken in: raise the limits, or remove files"
+            )));
+        }
+    }
+    Ok(())
+}
 
 /// A directory that is ready to be used, and what has to be done with the index.
 pub(crate) struct Prepared {
@@ -70,6 +113,7 @@ pub(crate) fn prepare(options: &Options) -> Result<Prepared> {
         }
         contents => {
             if let Contents::Others(files) = contents {
+                check_room(&directory, &files, &options.limits.unwrap_or_default())?;
                 flat = files;
             }
             directory.prepare().and_then(|()| directory.prepare_shards()).map_err(open)?;
@@ -207,35 +251,51 @@ impl Prepared {
     }
 
     async fn take_in_one<E: Edge>(&self, engine: &Engine<E>, name: &str) -> Result<()> {
-        {
-            let doing = Doing::to("open", name.as_bytes());
-            let failed = |error| Error::io("open", Some(name.as_bytes()), error);
-            let mut file = match self.directory.open_flat(name) {
-                // Somebody else took it in.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-                file => file.map_err(failed)?,
-            };
-            if name.starts_with('.') {
-                let modified = file.metadata().and_then(|data| data.modified()).map_err(failed)?;
-                let age = SystemTime::now().duration_since(modified).unwrap_or_default();
-                if age > OLD_TEMPORARY {
-                    self.directory.unlink_flat(name).map_err(failed)?;
-                }
-                return Ok(());
+        let doing = Doing::to("open", name.as_bytes());
+        let failed = |error| Error::io("open", Some(name.as_bytes()), error);
+        let mut file = match self.directory.open_flat(name) {
+            // Somebody else took it in.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            file => file.map_err(failed)?,
+        };
+        let about = file.metadata().map_err(failed)?;
+        if name.starts_with('.') {
+            let modified = about.modified().map_err(failed)?;
+            let age = SystemTime::now().duration_since(modified).unwrap_or_default();
+            if !is_old_temporary(name, about.mode()) {
+                tracing::warn!(name, "not of the old cache, whose entries begin with no dot; left where it is");
+            } else if age > OLD_TEMPORARY {
+                // Only put aside: it might be somebody's after all.
+                self.directory.put_flat_aside(name).map_err(failed)?;
             }
-            let mut content = Vec::new();
-            file.read_to_end(&mut content).map_err(failed)?;
-            match engine.put(doing, Mode::Create, content, &Put::default()).await {
-                Ok(_) => {}
-                Err(error) if error.code() == crate::error::Code::Exists => {}
-                Err(error) => return Err(error),
-            }
-            match self.directory.unlink_flat(name) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => {}
-            }
+            return Ok(());
         }
-        Ok(())
+        let put = Put { size: Some(about.len()), ..Put::default() };
+        let taken = match engine.begin(doing, Mode::Create, false, &put).await {
+            Ok(Begun::Draft(mut draft)) => {
+                let mut left = about.len();
+                while left > 0 {
+                    let mut block = Vec::new();
+                    Read::by_ref(&mut file).take(BLOCK).read_to_end(&mut block).map_err(failed)?;
+                    if block.is_empty() {
+                        break;
+                    }
+                    left = left.saturating_sub(block.len() as u64);
+                    engine.append(doing, &mut draft, block).await?;
+                }
+                engine.commit(doing, *draft, Vec::new(), false).await.map(drop)
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        match taken {
+            Err(error) if error.code() != crate::error::Code::Exists => return Err(error),
+            _ => {}
+        }
+        match self.directory.unlink_flat(name) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        }
     }
 
     pub fn remember(&self, limits: &Limits) -> std::io::Result<()> {

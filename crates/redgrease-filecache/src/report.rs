@@ -249,7 +249,7 @@ pub struct Verification {
 pub struct Problem {
     /// What kind of thing.
     pub kind: ProblemKind,
-    /// The file or key, escaped.
+    /// The file or key. Bytes that are no text are shown as `\xff`; all others are as they are, so escape it for terminals.
     pub name: String,
     /// What is wrong with it.
     pub message: String,

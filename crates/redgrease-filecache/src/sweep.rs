@@ -11,7 +11,7 @@ use redgrease_core::cache::{Digest, Entry, Key};
 
 use crate::edge::{Disk, Edge, Listed};
 use crate::engine::{BATCH, Doing, Engine, count, sidecar_of};
-use crate::error::{Cause, Result, Shown};
+use crate::error::{Cause, Result};
 use crate::options::micros;
 use crate::report::{Depth, Evict, Evicted, Maintained, Problem, ProblemKind, Verification};
 
@@ -152,8 +152,8 @@ impl<E: Edge> Engine<E> {
             for batch in restored.chunks(BATCH) {
                 match ask(Op::Restore { session: session.id, entries: batch.to_vec() }).await? {
                     Reply::Done => {}
-                    // Somebody thought us dead and took over.
-                    Reply::LeaseLost => return Ok(()),
+                    // Somebody thought us dead and took over, or it was lost once more.
+                    Reply::LeaseLost | Reply::Lost => return Ok(()),
                     reply => return Err(self.unexpected(doing, &reply)),
                 }
             }
@@ -328,7 +328,7 @@ impl<E: Edge> Engine<E> {
     }
 
     /// Finds (and unlinks) the temporary files of dead sessions.
-    async fn sweep_temporaries(&self, doing: Doing<'_>, unlink: bool) -> Result<Vec<String>> {
+    pub async fn sweep_temporaries(&self, doing: Doing<'_>, unlink: bool) -> Result<Vec<String>> {
         let io = |error| crate::error::Error::io(doing.operation, None, error);
         let listed = self.edge.on_disk(|disk| disk.list_temporaries()).await.map_err(io)?;
         let ours: Vec<(u64, String)> = listed
@@ -569,9 +569,19 @@ impl<E: Edge> Engine<E> {
             let op = Op::Remove { key: key.to_vec(), fence: Some(entry.fence), reason };
             self.done_or_missing(Doing::to(doing.operation, key), op).await?;
         }
-        found.problems.push(problem(kind, Shown(key).to_string(), message, mend));
+        found.problems.push(problem(kind, text(key), message, mend));
         Ok(())
     }
+}
+
+/// A key as text; bytes that are none are escaped.
+fn text(key: &[u8]) -> String {
+    let mut text = String::with_capacity(key.len());
+    for chunk in key.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    text
 }
 
 fn problem(kind: ProblemKind, name: String, message: String, mended: bool) -> Problem {

@@ -163,6 +163,7 @@ impl<E: Edge> Engine<E> {
                         // What it published without being able to commit it goes before there is anything newer.
                         let number = u16::from_str_radix(&name::shard(doing.key()), 16).unwrap_or(0);
                         self.sweep_shard(doing, number, true).await?;
+                        self.sweep_temporaries(doing, true).await?;
                     }
                     return Ok(Leased::Granted { hold, fence });
                 }
@@ -323,6 +324,21 @@ impl<E: Edge> Engine<E> {
         Err(doing.failed(Cause::NoSpace(format!("{min_free} bytes cannot be kept free"))))
     }
 
+    /// Evicts `wanted` bytes from a disk that is full; whether something went. Nothing goes for what will be `total` bytes
+    /// and would not fit even if everything went.
+    async fn make_disk_room(&self, doing: Doing<'_>, temporary: &str, wanted: u64, total: u64) -> bool {
+        let Ok(info) = self.info(doing).await else { return false };
+        let temporary = temporary.to_owned();
+        let there = self.edge.on_disk(move |disk| -> std::io::Result<u64> {
+            let drafts = disk.list_temporaries()?;
+            let written = drafts.iter().find(|draft| draft.name == temporary).map_or(0, |draft| draft.size);
+            Ok(disk.free_bytes()?.saturating_add(written))
+        });
+        let Ok(there) = there.await else { return false };
+        let most = there.saturating_add(info.bytes).saturating_add(info.garbage);
+        most >= total && self.evict_bytes(doing, wanted).await.is_ok_and(|gone| gone > 0)
+    }
+
     /// Makes room for a draft of unknown length that has grown to `size`.
     pub async fn reserve(&self, doing: Doing<'_>, draft: &mut Draft<E::Disk>, size: u64) -> Result<()> {
         let largest = self.known_largest.load(Ordering::Relaxed);
@@ -398,8 +414,8 @@ impl<E: Edge> Engine<E> {
         (file, result) = self.edge.on_disk(move |_| write(file, bytes)).await;
         if result.as_ref().is_err_and(is_full) {
             // Once more, if something can go.
-            let evicted = self.evict_bytes(doing, (again.len() as u64).max(1 << 20)).await;
-            if evicted.is_ok_and(|gone| gone > 0) {
+            let wanted = (again.len() as u64).max(1 << 20);
+            if self.make_disk_room(doing, &draft.temporary, wanted, size.max(draft.reserved)).await {
                 let rewrite = move |mut file: <E::Disk as Disk>::Draft| {
                     let result = file.cut(before).and_then(|()| file.write(&again));
                     (file, result)
@@ -477,8 +493,8 @@ impl<E: Edge> Engine<E> {
         let mut published = self.publish_file(&mut draft, &entry, &rest, keep).await;
         if can_begin_again && published.as_ref().is_err_and(is_full) {
             // Once more, if something can go.
-            let evicted = self.evict_bytes(doing, entry.size.max(1 << 20)).await;
-            if evicted.is_ok_and(|gone| gone > 0) {
+            let wanted = entry.size.max(1 << 20);
+            if self.make_disk_room(doing, &draft.temporary, wanted, entry.size).await {
                 published = self.publish_file(&mut draft, &entry, &rest, keep).await;
             }
         }

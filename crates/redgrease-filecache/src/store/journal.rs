@@ -4,16 +4,19 @@
 //! what others appended, applies it to its own copy, applies its request, appends it, and lets go. All copies are equal
 //! because the index is a pure function of its requests and their times. A process that dies while it appends leaves an
 //! incomplete record, which the next one cuts off.
+//!
+//! The content is not here, so nothing is lost with this file. What is damaged is cut off, too, and the index brought in line
+//! with the directory. Who may not write does that in memory, for itself.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use redgrease_core::cache::protocol::{Answer, Op, Request};
+use redgrease_core::cache::protocol::{Answer, Bounds, Op, Reply, Request, Session};
 use redgrease_core::cache::{Index, Micros};
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fstat};
+use rustix::fs::{FallocateFlags, FlockOperation, Stat, fallocate, fstat};
 
 use crate::disk::{Directory, JOURNAL};
 use crate::edge::{Leases, Outage, Page};
@@ -22,6 +25,9 @@ const LOCK: &str = "JOURNAL.lock";
 const NEW: &str = "JOURNAL.new";
 const RESERVE: &str = "JOURNAL.reserve";
 const MAGIC: &[u8; 8] = b"rgcache1";
+
+/// What the journals of all versions begin with.
+const FAMILY: &[u8; 7] = b"rgcache";
 
 /// The journal is written anew when it is so many times as long as the snapshot it began with.
 const GROWTH: u64 = 4;
@@ -38,7 +44,8 @@ const MAX_RECORD: u32 = 1 << 30;
 /// The index of a cache without a server.
 pub(crate) struct Journal {
     directory: std::sync::Arc<Directory>,
-    lock: File,
+    /// Not there, for those who may not make it, before anybody wrote.
+    lock: OnceLock<File>,
     patience: Duration,
     state: Mutex<State>,
 }
@@ -87,16 +94,46 @@ struct State {
     snapshot: u64,
     index: Index,
     last: Micros,
+    /// The cache that the requests are of.
+    cache: Option<u64>,
+    /// What the file was when it was last looked at.
+    stamp: Stamp,
+    /// What the file was when this copy went its own way, which only one that is read-only does.
+    own: Option<Stamp>,
+}
+
+/// Tells a file from what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Stamp {
+    inode: u64,
+    length: u64,
+    changed: (i64, u64),
+}
+
+impl Stamp {
+    fn of(stat: &Stat) -> Self {
+        Self { inode: stat.st_ino, length: stat.st_size as u64, changed: (stat.st_mtime, stat.st_mtime_nsec) }
+    }
 }
 
 impl Journal {
     /// Opens it; `patience`: how long others may keep its lock.
     pub fn open(directory: std::sync::Arc<Directory>, patience: Duration) -> io::Result<Self> {
-        let lock = directory.open_journal(LOCK, false)?;
-        let state = State { file: None, inode: 0, read: 0, snapshot: 0, index: Index::default(), last: 0 };
-        let journal = Self { directory, lock, patience, state: Mutex::new(state) };
+        let journal = Self { directory, lock: OnceLock::new(), patience, state: Mutex::new(State::new()) };
+        journal.lock()?;
         journal.set_aside();
         Ok(journal)
+    }
+
+    /// The file to lock. There is none yet where nobody has written and this process may not.
+    fn lock(&self) -> io::Result<Option<&File>> {
+        if self.lock.get().is_none() {
+            match self.directory.open_journal(LOCK, false) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && self.directory.is_read_only() => {}
+                lock => drop(self.lock.set(lock?)),
+            }
+        }
+        Ok(self.lock.get())
     }
 
     /// Keeps some of the disk for the time when it is full.
@@ -119,10 +156,11 @@ impl Journal {
     }
 
     /// Runs `job` on an index that knows everything, with the lock held.
-    fn locked<R>(&self, job: impl FnOnce(&mut State, Micros) -> io::Result<R>) -> Result<R, Outage> {
+    fn locked<R>(&self, cache: Option<u64>, job: impl FnOnce(&mut State, Micros) -> io::Result<R>) -> Result<R, Outage> {
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let run = || -> io::Result<R> {
-            let _locked = Locked::take(&self.lock, self.patience)?;
+            let _locked = self.lock()?.map(|lock| Locked::take(lock, self.patience)).transpose()?;
+            state.cache = cache.or(state.cache);
             state.catch_up(&self.directory)?;
             let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             // A clock that was set back stands still for a while.
@@ -136,13 +174,12 @@ impl Journal {
     }
 
     pub fn ask(&self, request: &Request) -> Result<Answer, Outage> {
-        self.locked(|state, now| {
+        self.locked(Some(request.cache), |state, now| {
             if Index::is_silent(&request.op) {
                 return Ok(state.index.apply(now, request));
             }
             if self.directory.is_read_only() {
-                // What would be answered, without it being done.
-                return Ok(state.index.clone().apply(now, request));
+                return Ok(state.look(now, request));
             }
             let mut appended = state.append(now, request);
             if appended.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull) {
@@ -170,7 +207,7 @@ impl Journal {
     }
 
     pub fn page(&self, cursor: Option<Vec<u8>>, count: usize) -> Result<Page, Outage> {
-        self.locked(|state, _| {
+        self.locked(None, |state, _| {
             let page = state.index.page(cursor.as_ref(), count);
             let next = if page.len() < count { None } else { page.last().map(|(key, ..)| key.clone()) };
             Ok((page, next))
@@ -178,7 +215,7 @@ impl Journal {
     }
 
     pub fn leases(&self) -> Result<Leases, Outage> {
-        self.locked(|state, now| {
+        self.locked(None, |state, now| {
             let sessions = state.index.sessions().map(|(id, until, owner)| (id, until, owner.to_owned())).collect();
             Ok(Leases { held: state.index.held(), sessions, now })
         })
@@ -186,52 +223,129 @@ impl Journal {
 }
 
 impl State {
+    fn new() -> Self {
+        Self {
+            file: None,
+            inode: 0,
+            read: 0,
+            snapshot: 0,
+            index: Index::default(),
+            last: 0,
+            cache: None,
+            stamp: Stamp::default(),
+            own: None,
+        }
+    }
+
     /// Reads what others did since.
     fn catch_up(&mut self, directory: &Directory) -> io::Result<()> {
         // Somebody may have written it anew, which gives it another inode.
-        let on_disk = directory.open_journal(JOURNAL, false)?;
-        let stat = fstat(&on_disk)?;
-        // A newcomer cuts off what is damaged: then what was read there is not the journal any more.
-        if self.file.is_none() || self.inode != stat.st_ino || (stat.st_size as u64) < self.read {
-            self.inode = stat.st_ino;
-            self.file = Some(on_disk);
-            (self.read, self.snapshot, self.index, self.last) = (0, 0, Index::default(), 0);
-        }
-        let length = stat.st_size as u64;
-        if length == self.read {
+        let on_disk = match directory.open_journal(JOURNAL, false) {
+            // Nobody wrote yet, or somebody removed it: an index that is lost.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && directory.is_read_only() => None,
+            on_disk => Some(on_disk?),
+        };
+        let stamp = on_disk.as_ref().map(fstat).transpose()?.as_ref().map_or(Stamp::default(), Stamp::of);
+        if self.own == Some(stamp) {
             return Ok(());
         }
-        let file = self.file.as_ref().expect("opened above");
-        let mut bytes = vec![0; usize::try_from(length.saturating_sub(self.read)).map_err(io::Error::other)?];
+        // A newcomer cuts off what is damaged: then what was read there is not the journal any more.
+        let is_another = self.file.is_none() || self.inode != stamp.inode || stamp.length < self.read;
+        if is_another || self.own.is_some() {
+            *self = Self { file: on_disk, inode: stamp.inode, cache: self.cache, ..Self::new() };
+        }
+        self.stamp = stamp;
+        let Some(file) = self.file.as_ref().filter(|_| stamp.length > self.read) else { return Ok(()) };
+        let mut bytes = vec![0; usize::try_from(stamp.length - self.read).map_err(io::Error::other)?];
         file.read_exact_at(&mut bytes, self.read)?;
         let mut rest = &bytes[..];
+        let mut is_damaged = false;
         if self.read == 0 {
-            match rest.split_first_chunk() {
-                Some((MAGIC, behind)) => rest = behind,
-                // Empty, or of a process that died in its first step: the next record makes it one.
-                _ => rest = &[],
+            match rest.strip_prefix(MAGIC) {
+                Some(behind) => (rest, self.read) = (behind, MAGIC.len() as u64),
+                None if rest.starts_with(FAMILY) => return Err(self.another_version()),
+                // Of a process that died in its first step: the next record makes it one.
+                None => (rest, is_damaged) = (&[], !MAGIC.starts_with(rest)),
             }
         }
-        let mut good = self.read + (bytes.len() - rest.len()) as u64;
-        if self.read == 0 && !bytes.starts_with(MAGIC) {
-            good = 0;
-        }
-        while let Some((record, behind)) = next_record(rest) {
-            if self.replay(record).is_none() {
-                let message = "another version of this program wrote it";
-                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        loop {
+            match next_record(rest) {
+                Next::Record(record, behind) => {
+                    if self.replay(record).is_none() {
+                        return Err(self.another_version());
+                    }
+                    self.read += (rest.len() - behind.len()) as u64;
+                    rest = behind;
+                    if self.snapshot == 0 {
+                        self.snapshot = self.read;
+                    }
+                }
+                Next::Incomplete => break,
+                Next::Damaged => {
+                    is_damaged = true;
+                    break;
+                }
             }
-            good += (rest.len() - behind.len()) as u64;
-            rest = behind;
-            if self.snapshot == 0 {
-                self.snapshot = good;
-            }
         }
-        if good < length && !directory.is_read_only() {
-            self.file.as_ref().expect("opened above").set_len(good)?;
+        if is_damaged {
+            self.distrust(directory)?;
         }
-        self.read = good;
+        if self.read < stamp.length && !directory.is_read_only() {
+            self.file.as_ref().expect("it was read").set_len(self.read)?;
+        }
         Ok(())
+    }
+
+    fn another_version(&mut self) -> io::Error {
+        *self = Self { cache: self.cache, ..Self::new() };
+        let message = "another version of this program wrote it; use that one, or end all processes that use the cache and \
+                       delete the file: the index is then made anew from the directory";
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    }
+
+    /// What followed is damaged, and nobody knows what it was: the index has to be brought in line with the directory.
+    fn distrust(&mut self, directory: &Directory) -> io::Result<()> {
+        tracing::warn!(at = self.read, "the journal is damaged; the index is brought in line with the directory");
+        let Some(cache) = self.cache else { return Ok(self.lose()) };
+        let now = self.last;
+        match self.index.apply(now, &Request { cache, op: Op::Open { instance: 0 } }).reply {
+            Reply::Lost | Reply::Foreign { .. } => return Ok(()),
+            Reply::Done | Reply::Changed => {}
+            // It was being made: what of it is missing cannot be told.
+            _ => return Ok(self.lose()),
+        }
+        // As after a builder that died: whoever asks next does it.
+        let session = Session { id: fastrand::u64(1..), lease: 0, new: true, owner: "damage".to_owned() };
+        let op = Op::Rebuild { session, instance: 0, bounds: Bounds::default(), wipe: false };
+        let request = Request { cache, op };
+        if directory.is_read_only() {
+            self.own = Some(self.stamp);
+        } else if let Err(error) = self.append(now, &request) {
+            tracing::warn!(%error, "the damage cannot be noted; the index is made anew");
+            return Ok(self.lose());
+        }
+        self.index.apply(now, &request);
+        Ok(())
+    }
+
+    /// Nothing of what was read counts.
+    fn lose(&mut self) {
+        (self.read, self.snapshot, self.index, self.last) = (0, 0, Index::default(), 0);
+    }
+
+    /// What would be answered, without it being done. Only an index that has to be made anew is made, in memory: it counts
+    /// for this copy, until the file changes. What there is to unlink is left to those who write.
+    fn look(&mut self, now: Micros, request: &Request) -> Answer {
+        let reply = if self.own.is_some() || matches!(request.op, Op::Rebuild { .. }) {
+            let reply = self.index.apply(now, request).reply;
+            if matches!(reply, Reply::Granted { .. } | Reply::Changed) {
+                self.own = Some(self.stamp);
+            }
+            reply
+        } else {
+            self.index.clone().apply(now, request).reply
+        };
+        Answer { reply, doomed: Vec::new() }
     }
 
     fn replay(&mut self, record: &[u8]) -> Option<()> {
@@ -300,11 +414,24 @@ fn write_record(bytes: &mut Vec<u8>, record: &RecordRef<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// The first record, and what is behind it; `None` when it is not complete.
-fn next_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    let (sum, rest) = rest.split_first_chunk::<4>()?;
+/// What comes next.
+enum Next<'a> {
+    /// A record, and what is behind it.
+    Record(&'a [u8], &'a [u8]),
+    /// Nothing, or less than a record: whoever wrote it died.
+    Incomplete,
+    /// What nobody wrote so.
+    Damaged,
+}
+
+fn next_record(bytes: &[u8]) -> Next<'_> {
+    let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return Next::Incomplete };
+    let Some((sum, rest)) = rest.split_first_chunk::<4>() else { return Next::Incomplete };
     let length = u32::from_le_bytes(*length);
-    let (record, behind) = rest.split_at_checked(usize::try_from(length).ok().filter(|_| length <= MAX_RECORD)?)?;
-    (crc32fast::hash(record) == u32::from_le_bytes(*sum)).then_some((record, behind))
+    // Zeros are what a power cut leaves.
+    let Some(length) = usize::try_from(length).ok().filter(|_| (1..=MAX_RECORD).contains(&length)) else {
+        return Next::Damaged;
+    };
+    let Some((record, behind)) = rest.split_at_checked(length) else { return Next::Incomplete };
+    if crc32fast::hash(record) == u32::from_le_bytes(*sum) { Next::Record(record, behind) } else { Next::Damaged }
 }

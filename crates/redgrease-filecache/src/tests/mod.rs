@@ -1,5 +1,6 @@
 //! Tests that need more than one module.
 
+mod damage;
 mod faces;
 mod scripts;
 mod server;
