@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
+import zlib
 from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
 
@@ -209,9 +215,10 @@ PROGRAMS = [
 ]
 
 
-def run_program(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run_program(name: str, *arguments: object, **environment: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    env = {**os.environ, **{key: str(value) for key, value in environment.items()}}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -251,6 +258,119 @@ def test_the_thumbnails_run_as_a_program(db, source):
     assert done.returncode == 0, done.stderr
     assert "8 thumbnails were wanted, 2 different ones" in done.stdout
     assert done.stdout.splitlines()[1].startswith("2 created, ")
+
+
+def png(rows: bytes, width: int, height: int, form=(8, 2, 0, 0, 0), pieces: int = 1) -> bytes:
+    """A PNG with a chunk of text, and its rows in so many chunks."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    data = zlib.compress(rows)
+    cut = [data[len(data) * n // pieces : len(data) * (n + 1) // pieces] for n in range(pieces)]
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, *form))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + chunk(b"tEXt", b"a\0b")
+        + b"".join(chunk(b"IDAT", piece) for piece in cut)
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_a_thumbnail_is_the_picture_however_its_lines_are_written():
+    """With each filter, whose sums are worked out here by hand."""
+    rows = [
+        (0, 10, 20, 30, 40, 50, 60),
+        (1, 1, 2, 3, 4, 5, 6),  # to the left: 1 2 3, 5 7 9
+        (2, 1, 1, 1, 255, 255, 255),  # above: 2 3 4, 4 6 8
+        (3, 1, 1, 1, 1, 1, 1),  # half of both: 2 2 3, 4 5 6
+        (4, 1, 1, 1, 1, 1, 1),  # nearest: 3 3 4, 5 6 7
+    ]
+    made = example("thumbnails").shrink(png(b"".join(map(bytes, rows)), 2, 5, pieces=3), factor=1)
+    lines = ((10, 20, 30, 40, 50, 60), (1, 2, 3, 5, 7, 9), (2, 3, 4, 4, 6, 8), (2, 2, 3, 4, 5, 6), (3, 3, 4, 5, 6, 7))
+    assert made == b"P6 2 5 255\n" + b"".join(map(bytes, lines))
+    transparent = png(bytes((0, 1, 2, 3, 99, 4, 5, 6, 99)), 2, 1, (8, 6, 0, 0, 0))
+    assert example("thumbnails").shrink(transparent, factor=1) == b"P6 2 1 255\n\1\2\3\4\5\6"
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [
+        (b"", "no PNG picture: its 0 bytes begin with b''"),
+        (b"<html>", "no PNG picture: its 6 bytes begin with b'<html>'"),
+        (b"\x89PNG\r\n\x1a\n", "a damaged PNG picture of 8 bytes"),
+        (png(bytes(7), 2, 1)[:-30], "a damaged PNG picture"),
+        (png(bytes(6), 2, 1), "6 bytes are no 1 lines of 2 pixels"),
+        (png(b"\5" + bytes(6), 2, 1), "a damaged PNG picture"),
+        (png(bytes(7), 2, 1, (8, 3, 0, 0, 0)), "colour type 3, interlacing 0: save it with 8-bit RGB"),
+        (png(bytes(7), 2, 1, (16, 2, 0, 0, 1)), "depth 16, colour type 2, interlacing 1"),
+        (png(bytes(7), 1 << 30, 1 << 30), "at most 50000000 pixels"),
+        (png(bytes(7), 0, 1), "of 0 x 1 pixels"),
+    ],
+)
+def test_what_is_no_picture_is_named(content, fragment):
+    with pytest.raises(example("thumbnails").NoThumbnail) as refused:
+        example("thumbnails").shrink(content)
+    assert fragment in str(refused.value)
+
+
+@pytest.fixture
+def page():
+    """Address of something that is no picture, and is there."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/page"
+        server.shutdown()
+
+
+def test_thumbnails_that_cannot_be_made_are_named_and_leave_nothing(db, source, page, tmp_path):
+    missing = source.url(0).replace("image-0", "nothing")
+    nobody = "http://127.0.0.1:1/x.png"
+    for _ in range(2):
+        done = run_program(
+            "thumbnails", "--port", db.server.port, source.url(1), page, missing, nobody, "file:///x", TMPDIR=tmp_path
+        )
+        assert done.returncode == 1, done.stderr
+        lines = dict(line.removeprefix("no thumbnail of ").split(": ", 1) for line in done.stderr.splitlines())
+        assert list(lines) == [page, missing, nobody, "file:///x"]
+        assert lines[page] == "no PNG picture: its 6 bytes begin with b'<html>' (the source says: text/html)"
+        assert lines[missing] == f"cannot be had: status 404 for '{missing}'"
+        assert lines[nobody].startswith(f"cannot be had: unreachable '{nobody}': ")
+        assert "begins with neither http:// nor https://" in lines["file:///x"]
+        assert "20 thumbnails were wanted, 5 different ones" in done.stdout
+        assert done.stdout.splitlines()[1].endswith(" hit, 16 failed")
+        assert (db.r.dbsize(), db.registrations(), list(tmp_path.iterdir())) == (0, [], [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_thumbnails_that_are_interrupted_leave_nothing(db, tmp_path, number):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/x.png"
+        command = [sys.executable, str(EXAMPLES / "thumbnails.py"), "--port", str(db.server.port), url]
+        program = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}, process_group=0
+        )
+        silent.settimeout(30)
+        line, _ = silent.accept()
+        with line:
+            # Ctrl-C reaches all processes of a program.
+            os.killpg(program.pid, number) if number == signal.SIGINT else program.send_signal(number)
+            _, told = program.communicate(timeout=30)
+    assert program.returncode == (1 if number == signal.SIGINT else 128 + number)
+    assert told == ("interrupted; the server is empty again\n" if number == signal.SIGINT else "")
+    assert (db.r.dbsize(), db.registrations(), list(tmp_path.iterdir())) == (0, [], [])
 
 
 def test_an_example_leaves_a_database_alone_that_is_not_empty(db):

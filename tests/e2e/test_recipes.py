@@ -299,6 +299,19 @@ def test_a_download_that_takes_too_long_is_ended_and_releases_all_who_wait(r, db
         assert source.ended.wait(10), "the download went on"
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_after_a_timeout_the_next_request_gets_what_is_kept_or_begins_anew(r, db, source, kept):
+    get = cache_get.on(r, timeout=0.3, negative_expiry=10 if kept else 0, full=True)
+    url = source.url("held/x")
+    found = [get(url) for _ in range(3)]
+    assert [one.outcome for one in found] == ["created", *(["hit"] * 2 if kept else ["created"] * 2)]
+    # The request's deadline and the one of the line come together.
+    told = re.escape(f"timeout '{url}'") + r"( was given up after|: it took longer than|: timed out).*"
+    assert all(re.fullmatch(told, one.error) for one in found), found
+    assert not any(re.search(r"\d\.\d\d", one.error) for one in found), found
+    assert source.asked.total() == (1 if kept else 3)
+
+
 def test_a_failure_is_kept_for_a_while_with_its_status(r, db, source):
     get = cache_get.on(r, negative_expiry=60, full=True)
     url = source.url("404")

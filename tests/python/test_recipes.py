@@ -410,12 +410,18 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch):
         ({"max_downloads": 0}, "max_downloads"),
         ({"hosts": [""]}, "hosts are names of hosts"),
         ({"hosts": [7]}, "hosts are names of hosts"),
+        ({"hosts": []}, "hosts is [], so nobody could be asked; name hosts"),
+        ({"hosts": iter(())}, "leave it out to allow any host"),
+        ({"hosts": ""}, "hosts are names of hosts"),
+        ({"trigger": ""}, "trigger is the name of the command, such as 'cache_get', not ''"),
+        ({"trigger": " "}, "trigger is the name of the command"),
+        ({"trigger": None}, "trigger is the name of the command"),
         ({"prefix": ""}, "prefix"),
         ({"prefix": "{a}"}, "prefix"),
     ],
 )
 def test_an_option_out_of_its_range_is_named(options, fragment):
-    with pytest.raises(ValueError, match="not") as refused:
+    with pytest.raises(ValueError, match=r"not|nobody") as refused:
         cache_get.on(FakeServer(), **options)
     assert fragment in str(refused.value)
 
@@ -466,6 +472,40 @@ def test_a_flight_whose_session_is_gone_releases_who_waits(beside):
     status, headers, _ = _caching.serve(_caching.Settings(full=True).dumps(), "http://127.0.0.1:1/")
     assert (status, headers["redgrease-cache"]) == (0, "waited")
     assert "was given up: NOPERM" in headers["redgrease-error"]
+    assert not _caching._Flight._all
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_who_asks_after_a_failure_begins_anew_unless_it_is_kept(beside, monkeypatch, kept):
+    """Also while the failed download still gives its lease back."""
+    releasing, go_on, published = threading.Event(), threading.Event(), threading.Event()
+
+    def evaluated(_, script, *__):
+        if script == _caching._RELEASE and not releasing.is_set():
+            releasing.set()
+            assert go_on.wait(20)
+        if script == _caching._PUBLISH:
+            published.set()
+        return 1
+
+    beside.replies["HMGET"] = lambda *_: ["0", "{}", "", "kept it"] if published.is_set() else [None] * 4
+    beside.replies["SET"] = "OK"
+    beside.replies["EVAL"] = evaluated
+    began = []
+    monkeypatch.setattr(
+        _caching._Flight, "_download", lambda self, end: began.append(self) or _download.Entry(error="broken it")
+    )
+    options = _caching.Settings(full=True, negative_expiry=10 if kept else 0).dumps()
+    first = threading.Thread(target=_caching.serve, args=(options, "http://127.0.0.1:1/"))
+    first.start()
+    try:
+        assert releasing.wait(20)
+        _, headers, _ = _caching.serve(options, "http://127.0.0.1:1/")
+    finally:
+        go_on.set()
+        first.join(20)
+    assert headers["redgrease-cache"] == ("hit" if kept else "created")
+    assert len(began) == (1 if kept else 2)
     assert not _caching._Flight._all
 
 

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, NoReturn
 
 from .. import runtime
-from ._download import OWN_HEADERS, Download, Entry, Refused, check_url, shown
+from ._download import OWN_HEADERS, Download, Entry, Refused, check_url, shown, span
 
 __all__ = ["CODE", "STATISTICS", "Settings", "key_of", "serve"]
 
@@ -38,6 +38,8 @@ TIMEOUT_MAX = 3600
 
 #: Seconds between two looks of whoever waits: an abort is heeded at the next one. An answer does not wait for it.
 _LOOK = 0.25
+#: Seconds that a request waits beyond its end for a download that ends with it: the answer is what came of that.
+_GRACE = 0.25
 #: Seconds between two tries for a lease that another worker holds: the first, and the longest.
 _TRY, _TRY_MAX = 0.01, 0.25
 
@@ -160,13 +162,14 @@ def _seconds(name: str, text: Any, default: float, most: float) -> float:
 
 
 def _get_or_create(settings: Settings, url: str, expiry: float, timeout: float) -> tuple[Entry, str]:
-    end = time.monotonic() + timeout
+    began = time.monotonic()
     key = key_of(url, settings.prefix)
     entry, outcome = _read(key), "hit"
     if entry is None:
-        flight, began = _Flight.join(settings, key, url, expiry, timeout)
-        entry = flight.wait(end)
-        outcome = "created" if began and flight.downloaded else "waited"
+        # A download gets at least what the registration allows: an impatient client is no reason to call it failed.
+        flight, own = _Flight.join(settings, key, url, expiry, began + max(timeout, settings.timeout))
+        entry = flight.wait(began + timeout)
+        outcome = "created" if own and flight.downloaded else "waited"
         if entry is None:
             return Entry(error=f"timeout {shown(url)} is still being downloaded after {timeout:g} s"), outcome
     if settings.sliding and not entry.error and outcome != "created":
@@ -186,14 +189,13 @@ class _Flight:
     _all: ClassVar[dict[tuple[Any, str], _Flight]] = {}
     _guard = threading.Lock()
 
-    def __init__(self, settings: Settings, session: Any, key: str, url: str, expiry: float, timeout: float) -> None:
+    def __init__(self, settings: Settings, session: Any, key: str, url: str, expiry: float, end: float) -> None:
         self.settings = settings
         self.session = session
         self.key = key
         self.url = url
         self.expiry = expiry
-        #: A download gets at least what the registration allows: an impatient client is no reason to call it failed.
-        self.seconds = max(timeout, settings.timeout)
+        self.end = end
         self.downloaded = False
         self._lease = f"{key}:lease"
         self._token = uuid.uuid4().hex
@@ -201,8 +203,8 @@ class _Flight:
         self._entry: Entry | None = None
 
     @classmethod
-    def join(cls, settings: Settings, key: str, url: str, expiry: float, timeout: float) -> tuple[_Flight, bool]:
-        """The flight for a resource, and whether it began with this call."""
+    def join(cls, settings: Settings, key: str, url: str, expiry: float, end: float) -> tuple[_Flight, bool]:
+        """The flight for a resource, and whether it began with this call, to last until the time `end`."""
         session = _session()
         with cls._guard:
             flight = cls._all.get((session, key))
@@ -211,7 +213,7 @@ class _Flight:
             busy = max(len(cls._all), Download.alive)
             if busy >= settings.max_downloads:
                 raise Refused("busy", f"{busy} downloads are under way, and the limit is {settings.max_downloads}")
-            flight = cls(settings, session, key, url, expiry, timeout)
+            flight = cls(settings, session, key, url, expiry, end)
             try:
                 cls._all[session, key] = flight
                 threading.Thread(target=flight._run, name="cache_get flight", daemon=True).start()
@@ -228,6 +230,8 @@ class _Flight:
 
     def wait(self, end: float) -> Entry | None:
         """What came of it; `None` when there is nothing yet at the time `end`."""
+        if self.end <= end:
+            end = max(end, self.end + _GRACE)
         while not self._landed.wait(max(0.0, min(_LOOK, end - time.monotonic()))):
             if time.monotonic() >= end:
                 return None
@@ -240,15 +244,20 @@ class _Flight:
         entry = Entry(error=f"broken {shown(self.url)} was given up")
         try:
             _native("setGearsSession")(self.session)
-            entry = self._obtain(began + self.seconds)
+            entry = self._obtain(self.end)
         except Exception as error:  # such as a registration that was removed meanwhile
             entry = replace(entry, error=f"{entry.error}: {error}")
         finally:
-            with self._guard:
-                self._all.pop((self.session, self.key), None)
+            self._leave()
             self._entry = entry
             self._landed.set()
         self._log(entry, time.monotonic() - began)
+
+    def _leave(self) -> None:
+        """Take nobody along any more: whoever asks from now on begins another flight."""
+        with self._guard:
+            if self._all.get((self.session, self.key)) is self:
+                del self._all[self.session, self.key]
 
     def _obtain(self, end: float) -> Entry:
         pause = _TRY
@@ -270,6 +279,8 @@ class _Flight:
             keep = self.settings.negative_expiry if entry.error else self.expiry
             if keep:
                 self._publish(entry, keep)
+            else:
+                self._leave()
             return entry
         finally:
             runtime.execute("EVAL", _RELEASE, "1", self._lease, self._token)
@@ -293,7 +304,7 @@ class _Flight:
         try:
             while not download.done.wait(max(0.0, min(settings.lease / 3, end - time.monotonic()))):
                 if time.monotonic() >= end:
-                    return Entry(error=f"timeout {shown(self.url)} was not there after {seconds:g} s")
+                    return Entry(error=f"timeout {shown(self.url)} was given up after {span(seconds)}")
                 runtime.execute("EVAL", _RENEW, "1", self._lease, self._token, _milliseconds(settings.lease))
             return download.entry
         finally:

@@ -25,7 +25,7 @@ from typing import Any
 
 from .. import __version__
 
-__all__ = ["Download", "Entry", "Refused", "check_url", "shown"]
+__all__ = ["Download", "Entry", "Refused", "check_url", "shown", "span"]
 
 URL_BYTES_MAX = 8192
 """Longest URL."""
@@ -87,6 +87,15 @@ def shown(url: Any) -> str:
     """A URL for a message: quoted, and cut when it is long."""
     text = repr(url)
     return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}... ({len(url)} long)"
+
+
+def span(seconds: float) -> str:
+    """A measured time for a message.
+
+    >>> span(0.999765), span(0.0496)
+    ('1.0 s', '50 ms')
+    """
+    return f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds * 1000:.0f} ms"
 
 
 def check_url(url: Any, hosts: Sequence[str] = ()) -> str:
@@ -253,7 +262,7 @@ class Download:
         """Seconds that are left."""
         left = self._end - time.monotonic()
         if self._cancelled or left <= 0:
-            raise TimeoutError(f"it took longer than {self.seconds:g} s")
+            raise TimeoutError(f"it took longer than {span(self.seconds)}")
         return left
 
     def _connect(self, address: Any, timeout: Any = None, source: Any = None) -> socket.socket:
@@ -266,7 +275,7 @@ class Download:
                 self._line = line.dup()
                 return line
         line.close()
-        raise TimeoutError(f"it took longer than {self.seconds:g} s")
+        raise TimeoutError(f"it took longer than {span(self.seconds)}")
 
     def _opener(self) -> urllib.request.OpenerDirector:
         """The standard library's client, without anything but HTTP, and with the proxies of the environment."""

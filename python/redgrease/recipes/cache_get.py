@@ -198,7 +198,7 @@ def on(
     negative_expiry: float = ...,
     sliding: bool = ...,
     strict: bool = ...,
-    hosts: str | Iterable[str] = ...,
+    hosts: str | Iterable[str] | None = ...,
     prefix: str = ...,
     lease: float = ...,
     max_downloads: int = ...,
@@ -218,7 +218,7 @@ def on(
     negative_expiry: float = ...,
     sliding: bool = ...,
     strict: bool = ...,
-    hosts: str | Iterable[str] = ...,
+    hosts: str | Iterable[str] | None = ...,
     prefix: str = ...,
     lease: float = ...,
     max_downloads: int = ...,
@@ -237,7 +237,7 @@ def on(
     sliding: bool = Settings.sliding,
     full: bool = Settings.full,
     strict: bool = Settings.strict,
-    hosts: str | Iterable[str] = Settings.hosts,
+    hosts: str | Iterable[str] | None = None,
     prefix: str = Settings.prefix,
     lease: float = Settings.lease,
     max_downloads: int = Settings.max_downloads,
@@ -256,8 +256,8 @@ def on(
             that old, however often it is asked for.
         full: answer ``(status, headers, body)`` in place of the body.
         strict: answer an error in place of an empty body when the resource cannot be had.
-        hosts: names of hosts that may be asked, as glob patterns; none: any host that the server can reach, those of
-            its own network included.
+        hosts: names of hosts that may be asked, as glob patterns, at least one; `None`: any host that the server can
+            reach, those of its own network included.
         prefix: beginning of the names of keys. Registrations with the same one share what they keep.
         lease: seconds after which a download counts as given up when nobody renews its lease: how long the resource
             is blocked when a worker is killed in the middle.
@@ -273,6 +273,8 @@ def on(
             options.
         redis.exceptions.ResponseError: the server does not let this client register anything.
     """
+    if not isinstance(trigger, str) or not trigger.strip():
+        raise ValueError(f"trigger is the name of the command, such as 'cache_get', not {trigger!r}")
     settings = Settings(
         expiry=expiry,
         timeout=timeout,
@@ -281,7 +283,7 @@ def on(
         sliding=sliding,
         full=full,
         strict=strict,
-        hosts=(hosts,) if isinstance(hosts, str) else tuple(hosts),
+        hosts=_hosts(hosts),
         prefix=prefix,
         lease=lease,
         max_downloads=max_downloads,
@@ -290,6 +292,19 @@ def on(
     for gears in _shards(redis):
         settings = _register(gears, trigger, settings, replace)
     return CacheGet(redis, trigger, settings)
+
+
+def _hosts(hosts: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Hosts as `Settings` has them, where none means any: so none must not be what a list happens to have."""
+    if hosts is None:
+        return Settings.hosts
+    names = (hosts,) if isinstance(hosts, str) else tuple(hosts)
+    if not names:
+        raise ValueError(
+            f"hosts is {hosts!r}, so nobody could be asked; name hosts, such as '*.example.org', or leave it out to "
+            "allow any host"
+        )
+    return names
 
 
 def _register(gears: Gears, trigger: str, settings: Settings, replace: bool | None) -> Settings:
