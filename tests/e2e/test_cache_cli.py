@@ -240,9 +240,26 @@ def test_stat_of_a_missing_entry_fails_in_words_and_in_json(cache: Cache) -> Non
 
 
 def test_refusals_are_json_when_json_is_asked_for(cache: Cache) -> None:
-    said = json.loads(cache.fails("get", "--json", "k", "-o", "/dev/null", code="missing"))
-    assert said["code"] == "missing" and "k" in said["error"]
+    expected = {"code": "missing", "error": "there is no entry k", "key": "k"}
+    for words in (["get", "--json", "k", "-o", "/dev/null"], ["stat", "--json", "k"]):
+        assert json.loads(cache.fails(*words, code="missing")) == expected
     assert "--output" in cache.fails("get", "--json", "k", code=2)
+
+
+def test_refusals_name_what_was_typed(cache: Cache) -> None:
+    """The subcommand and its options, not the methods and arguments of the library."""
+    for subcommand in ("get", "stat", "rm"):
+        assert cache.fails(subcommand, "nope", code="missing") == "redgrease: there is no entry nope\n"
+    cache.put("a")
+    said = cache.fails("put", "a", code="exists")
+    assert said.startswith('redgrease: put "a": there is such an entry already') and "--replace" in said
+    with cache.start("put", "b") as writer:
+        wait_until(lambda: cache.json("locks"), "the writer is at work")
+        said = cache.fails("put", "b", code="busy")
+        assert said.startswith('redgrease: put "b": ') and "--timeout" in said
+        said = cache.fails("put", "--timeout", "0.1", "b", code="timeout")
+        assert "--timeout" in said and "redgrease cache locks" in said
+        writer.kill()
 
 
 # -- rm, evict and clear
@@ -374,7 +391,7 @@ def test_configured_limits_are_shown_as_a_table_and_hold(cache: Cache) -> None:
         ["max_idle", "none"],
         ["low_mark", "0.9"],
     ]
-    assert "max_entry_bytes" in cache.fails("put", "large", code="too-large", input=b"x" * 2049)
+    assert "--max-entry-bytes" in cache.fails("put", "large", code="too-large", input=b"x" * 2049)
     for number in range(5):
         cache.put(f"k{number}", b"x" * 1000)
     assert cache.json("stat")[0]["bytes"] <= 3000
@@ -606,8 +623,26 @@ def test_a_misspelt_directory_is_not_made(tmp_path: Path) -> None:
         ["configure"],
         ["configure", "--max-entries", "7"],
     ):
-        assert str(cache.directory) in cache.fails(*words, code=1)
+        assert str(cache.directory) in cache.fails(*words, code="bad-config")
+        json_words = ["--json", "-o", os.devnull] if words[0] == "get" else ["--json"]
+        said = json.loads(cache.fails(words[0], *json_words, *words[1:], code="bad-config"))
+        assert said["code"] == "bad-config" and "--dir" in said["error"]
     assert not cache.directory.exists()
+
+
+def test_a_namespace_that_is_none_is_refused(cache: Cache) -> None:
+    for namespace in ("", "a*"):
+        for words in (["ls"], ["put", "k"]):
+            wrong = Cache(cache.directory, cache.url, namespace=namespace)
+            said = wrong.fails(*words, code="bad-config")
+            assert said.startswith(f'redgrease: {words[0]}: namespace "{namespace}"'), said
+
+
+def test_an_empty_namespace_in_the_environment_is_none(tmp_path: Path) -> None:
+    environment = clean_environment() | {"REDGREASE_CACHE_DIR": str(tmp_path / "c"), "REDGREASE_CACHE_NAMESPACE": ""}
+    line = [COMMAND, "cache", "put", "k", "/dev/null"]
+    done = subprocess.run(line, capture_output=True, timeout=TIMEOUT_S, env=environment)
+    assert done.returncode == 0, done
 
 
 def test_an_empty_directory_does_not_become_a_cache_by_being_looked_at(tmp_path: Path) -> None:
@@ -659,7 +694,7 @@ def test_a_directory_belongs_to_one_cache(coordinator: Server, tmp_path: Path) -
     mine.put("a", b"kept")
     other = Cache(mine.directory, url, namespace=f"cli-{next(_numbers)}")
     said = other.fails("ls", code="bad-config")
-    assert "adopt" in said
+    assert said.startswith("redgrease: ls: ") and said.endswith("with --adopt\n"), said
     assert other.run("ls", "--adopt").stdout == b"a\n"
     assert other.get("a") == b"kept"
 

@@ -9,6 +9,9 @@ use redgrease_filecache::DEFAULT_NAMESPACE;
 use super::stress::args::{Stress, StressWorker};
 use super::units::{bytes, duration, interval, max_bytes, max_count, max_duration, share};
 
+/// Where the environment names the namespace.
+pub const NAMESPACE_VARIABLE: &str = "REDGREASE_CACHE_NAMESPACE";
+
 /// Look after a cache of files that processes and hosts share
 ///
 /// A cache is a directory and, if processes of several hosts share it, a Redis or Valkey that coordinates them. Exit codes: 0,
@@ -51,7 +54,7 @@ pub struct Place {
     #[arg(long, value_name = "URL", env = "REDGREASE_CACHE_URL", hide_env_values = true)]
     pub url: Option<String>,
     /// Prefix of the cache's names in that server
-    #[arg(long, value_name = "NAME", env = "REDGREASE_CACHE_NAMESPACE", default_value = DEFAULT_NAMESPACE)]
+    #[arg(long, value_name = "NAME", env = NAMESPACE_VARIABLE, default_value = DEFAULT_NAMESPACE)]
     pub namespace: String,
     /// Take over a directory or a namespace that belonged to another cache
     #[arg(long)]

@@ -14,6 +14,7 @@ mod keys;
 mod locks;
 mod ls;
 mod put;
+mod refusal;
 mod rm;
 mod stat;
 mod stress;
@@ -29,16 +30,20 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
 use redgrease_filecache::{Code, Cursor, Error, FileCache, Options, Stat};
-use serde_json::json;
 
 use crate::Misuse;
-use args::{Cache, Command, KeyForm, Place};
+use args::{Cache, Command, KeyForm, NAMESPACE_VARIABLE, Place};
+use refusal::Refusal;
 
 const PAGE: usize = 1000;
 
 pub fn run(args: Cache) -> Result<ExitCode> {
-    let is_json = wants_json(&args.command);
-    match dispatch(args.command) {
+    let (name, is_json) = asked(&args.command);
+    let told = dispatch(args.command).map_err(|error| match error.downcast_ref::<Error>() {
+        Some(refused) => Refusal::of(name, refused).into(),
+        None => error,
+    });
+    match told {
         Err(error) if is_json => tell_as_json(&error).ok_or(error),
         other => other,
     }
@@ -65,37 +70,38 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     }
 }
 
-fn wants_json(command: &Command) -> bool {
+/// The subcommand as it is typed, and whether it shall talk JSON.
+fn asked(command: &Command) -> (&'static str, bool) {
     match command {
-        Command::Ls(args) => args.place.json,
-        Command::Stat(args) => args.place.json,
-        Command::Get(args) => args.place.json,
-        Command::Put(args) => args.place.json,
-        Command::Rm(args) => args.place.json,
-        Command::Evict(args) => args.place.json,
-        Command::Verify(args) => args.place.json,
-        Command::Repair(args) => args.place.json,
-        Command::Clear(args) => args.place.json,
-        Command::Configure(args) => args.place.json,
-        Command::Locks(args) => args.place.json,
-        Command::Top(args) => args.place.json,
-        Command::Doctor(args) => args.place.json,
-        Command::Codes(args) => args.json,
-        Command::Stress(args) => args.json,
-        Command::StressWorker(_) => false,
+        Command::Ls(args) => ("ls", args.place.json),
+        Command::Stat(args) => ("stat", args.place.json),
+        Command::Get(args) => ("get", args.place.json),
+        Command::Put(args) => ("put", args.place.json),
+        Command::Rm(args) => ("rm", args.place.json),
+        Command::Evict(args) => ("evict", args.place.json),
+        Command::Verify(args) => ("verify", args.place.json),
+        Command::Repair(args) => ("repair", args.place.json),
+        Command::Clear(args) => ("clear", args.place.json),
+        Command::Configure(args) => ("configure", args.place.json),
+        Command::Locks(args) => ("locks", args.place.json),
+        Command::Top(args) => ("top", args.place.json),
+        Command::Doctor(args) => ("doctor", args.place.json),
+        Command::Codes(args) => ("codes", args.json),
+        Command::Stress(args) => ("stress", args.json),
+        Command::StressWorker(_) => ("stress-worker", false),
     }
 }
 
 /// The exit code for what a cache refused; `None` when the error is another one.
 pub fn exit_status(error: &anyhow::Error) -> Option<ExitCode> {
-    error.downcast_ref::<Error>().map(|error| ExitCode::from(error.code().exit_status()))
+    error.downcast_ref::<Refusal>().map(Refusal::status)
 }
 
 /// Says on stderr, in JSON, what a cache refused. `None` when the error is another one.
 fn tell_as_json(error: &anyhow::Error) -> Option<ExitCode> {
-    let code = error.downcast_ref::<Error>()?.code();
-    let _nobody_listens = writeln!(stderr(), "{}", json!({ "error": format!("{error:#}"), "code": code.as_str() }));
-    Some(ExitCode::from(code.exit_status()))
+    let refusal = error.downcast_ref::<Refusal>()?;
+    let _nobody_listens = writeln!(stderr(), "{}", refusal.json());
+    Some(refusal.status())
 }
 
 impl Place {
@@ -124,7 +130,8 @@ impl Place {
     /// Opens the cache without changing anything; `None` when a directory that is no cache may be taken over.
     fn probe(&self) -> Result<Option<FileCache>> {
         if !self.dir.is_dir() {
-            return Err(anyhow!("there is no cache in {}: name its directory with --dir", self.dir.display()));
+            let words = format!("there is no cache in {}: name its directory with --dir", self.dir.display());
+            return Err(Refusal::new(Code::BadConfig, words).into());
         }
         if self.adopt {
             return Ok(None);
@@ -137,8 +144,9 @@ impl Place {
     fn options(&self) -> Options {
         let mut options = Options::new(&self.dir);
         options.url = self.url.clone().filter(|url| !url.is_empty());
-        // An empty one in the environment is none.
-        if !self.namespace.is_empty() {
+        // An empty one in the environment is none; one that was typed is refused like other wrong ones.
+        let is_none = self.namespace.is_empty() && std::env::var_os(NAMESPACE_VARIABLE).is_some_and(|it| it.is_empty());
+        if !is_none {
             options.namespace.clone_from(&self.namespace);
         }
         options.adopt = self.adopt;

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use redgrease_filecache::{Code, Info, Limits, Stat};
+use redgrease_filecache::{Info, Limits, Stat};
 use serde_json::{Value, json};
 
 use super::args;
+use super::refusal::Refusal;
 use super::units::{ago, epoch_seconds, show_bytes, show_duration, show_time};
 use super::{keys, print};
 
@@ -26,15 +27,13 @@ pub fn run(args: &args::Stat) -> Result<ExitCode> {
 
 /// Says that there is no such entry; the exit code for that.
 pub fn missing(key: &[u8], is_json: bool) -> ExitCode {
+    let refusal = Refusal::missing(key);
     if is_json {
-        eprintln!(
-            "{}",
-            json!({ "error": "there is no such entry", "code": Code::Missing.as_str(), "key": keys::json(key) })
-        );
+        eprintln!("{}", refusal.json());
     } else {
-        eprintln!("redgrease: there is no entry {}", keys::shown(key));
+        eprintln!("redgrease: {refusal}");
     }
-    ExitCode::from(Code::Missing.exit_status())
+    refusal.status()
 }
 
 pub fn info_json(info: &Info) -> Value {
