@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ def test_the_seeds_command_line_gives_the_seeds_report(stress: Stress) -> None:
     total = check_report(done.stdout, 6)
     assert total[1] > 0 and total[5] > 0
     assert EXISTS_NOTE in done.stdout
-    assert done.stderr == "", "nobody watches, so nothing is said"
+    assert done.stderr == "", "the run is shorter than the time between two lines"
     for heading in ("Run", "Rates", "Latency", "Invariants"):
         assert f"\n=== {heading} ===\n" in done.stdout
     assert "BROKEN" not in done.stdout
@@ -278,9 +279,49 @@ def test_the_monitor_speaks_as_the_seeds(stress: Stress) -> None:
     assert stress.run(*words, "--quiet").stderr == ""
 
 
+def test_without_a_terminal_there_is_a_plain_line_every_five_seconds(memory_path: Path) -> None:
+    def start(name: str, *words: object) -> subprocess.Popen[str]:
+        words = ("--duration", 5.7, "--processes", 1, "--max-bytes", "1MB", *words)
+        return Stress(memory_path / name, None, "plain").start(*words)
+
+    runs = [start("plain"), start("quiet", "--quiet"), start("monitored", "--monitor-ms", 2000)]
+    plain, quiet, monitored = (run.communicate(timeout=SLACK_S)[1] for run in runs)
+    assert [run.returncode for run in runs] == [0, 0, 0], (plain, quiet, monitored)
+    rates = r"reads \d+/s  writes \d+/s  hits [\d.]+ %  busy \d+  errors 0"
+    assert re.fullmatch(rf"\[stress\] 5/5\.7s  {rates}  [\d.]+ \wB of 1\.0 MB, \d+ evicted\n", plain), plain
+    assert quiet == ""
+    assert len(monitored.splitlines()) == 2 and all(line.startswith("[monitor t=") for line in monitored.splitlines())
+
+
+def test_the_peak_is_not_below_what_is_there_in_the_end(stress: Stress) -> None:
+    """A run that is over before the cache is looked at a second time."""
+    told = stress.json("--duration", 0.3, "--processes", 2, "--write-sleep", 0, "--write-prob", 1)
+    assert told["peak_bytes"] >= stress.cache().json("stat")[0]["bytes"] > 0
+
+
+def test_a_narrow_terminal_shows_all_that_matters(stress: Stress) -> None:
+    master, slave = pty.openpty()
+    try:
+        termios.tcsetwinsize(slave, (24, 80))
+        line = stress.line("--duration", 1.3, "--processes", 2, "--max-bytes", "100kB")
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=slave, env=clean_environment())
+        os.close(slave)
+        shown = b""
+        with contextlib.suppress(OSError):  # a terminal that nobody holds any more
+            while data := os.read(master, 10_000):
+                shown += data
+        assert process.wait(SLACK_S) == 0
+    finally:
+        os.close(master)
+    beats = [beat for beat in shown.decode().replace("\x1b[K", "").split("\r") if "busy" in beat]
+    parts = r"\[[#·]+\] \d/1\.3s r \S+/s w \S+/s hit \S+% busy \S+ err 0 [\d.]+k?B/100kB ev \d+"
+    assert beats and all(re.fullmatch(parts, beat) and len(beat) < 80 for beat in beats), beats
+
+
 def test_a_terminal_shows_how_far_it_is(stress: Stress) -> None:
     master, slave = pty.openpty()
     try:
+        termios.tcsetwinsize(slave, (24, 160))
         line = stress.line("--duration", 1.3, "--processes", 2)
         process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=slave, env=clean_environment())
         os.close(slave)

@@ -22,9 +22,14 @@ impl Line {
         self.is_terminal
     }
 
+    /// How many characters fit into it.
+    pub fn room(&self) -> usize {
+        room(width())
+    }
+
     pub fn set(&mut self, text: &str) {
         if self.is_terminal {
-            let _nobody_looks = write!(stderr(), "\r{}\x1b[K", cut(text, width()));
+            let _nobody_looks = write!(stderr(), "\r{}\x1b[K", cut(text, self.room()));
             self.is_shown = true;
         }
     }
@@ -73,8 +78,13 @@ impl Progress {
 
 /// `[#####···············]`
 pub fn bar(share: f64) -> String {
-    let filled = (share.clamp(0.0, 1.0) * BAR as f64) as usize;
-    format!("[{}{}]", "#".repeat(filled), "·".repeat(BAR - filled))
+    bar_of(BAR, share)
+}
+
+/// The same with so many cells.
+pub fn bar_of(cells: usize, share: f64) -> String {
+    let filled = (share.clamp(0.0, 1.0) * cells as f64) as usize;
+    format!("[{}{}]", "#".repeat(filled), "·".repeat(cells - filled))
 }
 
 fn width() -> usize {
@@ -82,9 +92,14 @@ fn width() -> usize {
     if columns == 0 { 80 } else { columns }
 }
 
+/// Some terminals begin a second line as soon as the first one is full.
+fn room(width: usize) -> usize {
+    width.saturating_sub(1)
+}
+
 /// The text without what would make a second line.
-fn cut(text: &str, width: usize) -> String {
-    text.chars().take(width.saturating_sub(1)).collect()
+fn cut(text: &str, room: usize) -> String {
+    text.chars().take(room).collect()
 }
 
 #[cfg(test)]
@@ -97,11 +112,13 @@ mod tests {
         assert_eq!(bar(0.5).matches('#').count(), BAR / 2);
         assert_eq!(bar(7.0), format!("[{}]", "#".repeat(BAR)));
         assert_eq!(bar(f64::NAN).matches('#').count(), 0);
+        assert_eq!(bar_of(4, 0.5), "[##··]");
     }
 
     #[test]
     fn a_line_is_cut_at_the_width_of_the_terminal() {
-        assert_eq!(cut("größer", 4), "grö");
-        assert_eq!(cut("a", 80), "a");
+        assert_eq!(cut("größer", room(4)), "grö");
+        assert_eq!(cut("a", room(80)), "a");
+        assert_eq!(room(0), 0);
     }
 }

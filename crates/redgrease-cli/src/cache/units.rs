@@ -113,6 +113,24 @@ pub fn show_bytes(bytes: u64) -> String {
     if unit == "B" || value >= 99.95 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
 }
 
+/// `9999`, `12k`, `3.4M`: in four characters.
+pub fn show_count(count: u64) -> String {
+    if count < 10_000 {
+        return count.to_string();
+    }
+    let mut value = count as f64;
+    let mut unit = "";
+    for next in ["k", "M", "G", "T", "P", "E"] {
+        // 999.5 would be shown as 1000.
+        if value < 999.5 {
+            break;
+        }
+        value /= 1000.0;
+        unit = next;
+    }
+    if value >= 9.95 { format!("{value:.0}{unit}") } else { format!("{value:.1}{unit}") }
+}
+
 /// `250ms`, `4.2s`, `12m`, `3h`, `8d`: enough to see how long.
 pub fn show_duration(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
@@ -160,6 +178,22 @@ fn date(days_since_1970: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_are_shown_in_four_characters() {
+        for (count, expected) in [
+            (0, "0"),
+            (9_999, "9999"),
+            (10_000, "10k"),
+            (999_499, "999k"),
+            (999_500, "1.0M"),
+            (9_949_999, "9.9M"),
+            (9_960_000, "10M"),
+            (u64::MAX, "18E"),
+        ] {
+            assert_eq!(show_count(count), expected);
+        }
+    }
 
     #[test]
     fn durations_have_units_and_bare_numbers_are_seconds() {

@@ -44,7 +44,7 @@ pub struct Stress {
     /// How long a stopped worker stays stopped [default: one and a half leases]
     #[arg(long, value_name = "TIME", value_parser = interval, requires = "stop_every")]
     pub stop_for: Option<Duration>,
-    /// Print a line on stderr every N milliseconds
+    /// Print a line on stderr every N milliseconds [default: every 5 s one that tells more, if stderr is no terminal]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub monitor_ms: Option<u64>,
     /// Print also what the cache holds: oldest, newest, locks

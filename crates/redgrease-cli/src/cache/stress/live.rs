@@ -15,8 +15,8 @@ use super::counters::{Count, Counters};
 use super::crew::Event;
 use super::journal::{self, Entry, Journal};
 use super::keyspace::KeySpace;
-use crate::cache::terminal::bar;
-use crate::cache::units::{ago, show_bytes, show_duration};
+use crate::cache::terminal::{bar, bar_of};
+use crate::cache::units::{ago, show_bytes, show_count, show_duration};
 use crate::cache::{each_entry, keys};
 
 /// How often the cache is asked for its sizes.
@@ -173,7 +173,7 @@ fn watch(
     }
 }
 
-/// The line that changes.
+/// Looks at the counters again and again.
 pub struct Pulse {
     began: Instant,
     duration: Duration,
@@ -186,32 +186,117 @@ impl Pulse {
         Self { began: now, duration, last: (now, Counters::default()) }
     }
 
-    pub fn line(&mut self, counters: Counters, seen: &Seen, killed: u32, stopped: u32) -> String {
+    /// How it goes; rates are those since the last beat.
+    pub fn beat(&mut self, counters: Counters, seen: &Seen, chaos: Chaos) -> Beat {
         let now = Instant::now();
-        let elapsed = now - self.began;
         let (then, before) = std::mem::replace(&mut self.last, (now, counters.clone()));
         let seconds = (now - then).as_secs_f64().max(1e-6);
-        let rate = |count: Count| counters[count].saturating_sub(before[count]) as f64 / seconds;
+        let rate = |count: Count| (counters[count].saturating_sub(before[count]) as f64 / seconds).round() as u64;
         let found = counters[Count::ReadOk] as f64;
-        let hits = 100.0 * found / (found + counters[Count::ReadMissing] as f64).max(1.0);
-        let busy = counters[Count::ReadBusy] + counters[Count::WriteBusy];
-        let size = seen.sizes.map_or("no answer".to_owned(), |sizes| match sizes.cap {
-            0 => show_bytes(sizes.bytes),
-            cap => format!("{} of {}, {} evicted", show_bytes(sizes.bytes), show_bytes(cap), sizes.evicted),
-        });
-        let mut line = format!(
-            "{} {:.0}/{}  reads {:.0}/s  writes {:.0}/s  hits {hits:.1} %  busy {busy}  errors {}  {size}",
-            bar(elapsed.as_secs_f64() / self.duration.as_secs_f64()),
-            elapsed.as_secs_f64(),
-            show_duration(self.duration),
-            rate(Count::ReadOk),
-            rate(Count::WriteOk),
-            counters[Count::Other],
-        );
-        if killed + stopped > 0 {
-            line += &format!("  killed {killed} stopped {stopped}");
+        Beat {
+            elapsed: now - self.began,
+            duration: self.duration,
+            reads: rate(Count::ReadOk),
+            writes: rate(Count::WriteOk),
+            hits: 100.0 * found / (found + counters[Count::ReadMissing] as f64).max(1.0),
+            busy: counters[Count::ReadBusy] + counters[Count::WriteBusy],
+            errors: counters[Count::Other],
+            sizes: seen.sizes,
+            chaos,
         }
-        line
+    }
+}
+
+/// How many workers were killed and stopped so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Chaos {
+    pub killed: u32,
+    pub stopped: u32,
+}
+
+/// How it goes at one moment.
+#[derive(Debug, Clone)]
+pub struct Beat {
+    elapsed: Duration,
+    duration: Duration,
+    /// Per second.
+    reads: u64,
+    writes: u64,
+    /// In percent.
+    hits: f64,
+    busy: u64,
+    errors: u64,
+    sizes: Option<Sizes>,
+    chaos: Chaos,
+}
+
+/// Cells of the bar where there is little room.
+const SHORT_BAR: usize = 8;
+
+impl Beat {
+    /// The line that changes: as much as there is room for. What matters least goes first: a wide bar, long words, the
+    /// chaos, the bar.
+    pub fn line(&self, room: usize) -> String {
+        let share = self.elapsed.as_secs_f64() / self.duration.as_secs_f64();
+        let (bar, short_bar) = (bar(share), bar_of(SHORT_BAR, share));
+        let (long, short, chaos) = (self.long(), self.short(), self.chaos());
+        [
+            format!("{bar} {long}{chaos}"),
+            format!("{short_bar} {long}{chaos}"),
+            format!("{short_bar} {short}{chaos}"),
+            format!("{short_bar} {short}"),
+        ]
+        .into_iter()
+        .find(|line| line.chars().count() <= room)
+        .unwrap_or(short)
+    }
+
+    /// A line of its own, for those who read it later.
+    pub fn plain(&self) -> String {
+        format!("[stress] {}{}", self.long(), self.chaos())
+    }
+
+    fn long(&self) -> String {
+        let size = self.sizes.map_or("no answer".to_owned(), |sizes| {
+            let cap = if sizes.cap == 0 { String::new() } else { format!(" of {}", show_bytes(sizes.cap)) };
+            format!("{}{cap}, {} evicted", show_bytes(sizes.bytes), sizes.evicted)
+        });
+        format!(
+            "{:.0}/{}  reads {}/s  writes {}/s  hits {:.1} %  busy {}  errors {}  {size}",
+            self.elapsed.as_secs_f64(),
+            show_duration(self.duration),
+            self.reads,
+            self.writes,
+            self.hits,
+            self.busy,
+            self.errors,
+        )
+    }
+
+    /// The same in less than 80 characters.
+    fn short(&self) -> String {
+        let bytes = |bytes| show_bytes(bytes).replace(' ', "");
+        let size = self.sizes.map_or("no answer".to_owned(), |sizes| {
+            let cap = if sizes.cap == 0 { String::new() } else { format!("/{}", bytes(sizes.cap)) };
+            format!("{}{cap} ev {}", bytes(sizes.bytes), show_count(sizes.evicted))
+        });
+        format!(
+            "{:.0}/{} r {}/s w {}/s hit {:.1}% busy {} err {} {size}",
+            self.elapsed.as_secs_f64(),
+            show_duration(self.duration),
+            show_count(self.reads),
+            show_count(self.writes),
+            self.hits,
+            show_count(self.busy),
+            show_count(self.errors),
+        )
+    }
+
+    fn chaos(&self) -> String {
+        match self.chaos {
+            Chaos { killed: 0, stopped: 0 } => String::new(),
+            Chaos { killed, stopped } => format!("  killed {killed} stopped {stopped}"),
+        }
     }
 }
 
@@ -286,9 +371,77 @@ mod tests {
         let mut counters = Counters::default();
         counters[Count::ReadOk] = 3;
         counters[Count::ReadMissing] = 1;
-        let line = pulse.line(counters, &seen(1_000_000), 2, 1);
-        for part in ["/20.0s", "hits 75.0 %", "412 kB of 1.0 MB, 5 evicted", "killed 2 stopped 1"] {
-            assert!(line.contains(part), "{line}");
+        let beat = pulse.beat(counters, &seen(1_000_000), Chaos { killed: 2, stopped: 1 });
+        for line in [beat.line(200), beat.plain()] {
+            for part in ["/20.0s", "hits 75.0 %", "412 kB of 1.0 MB, 5 evicted", "killed 2 stopped 1"] {
+                assert!(line.contains(part), "{line}");
+            }
         }
+    }
+
+    /// Of a small run, and of one whose numbers are as long as they may be.
+    fn beats() -> [Beat; 3] {
+        let sizes = |entries, bytes, cap, evicted| Some(Sizes { entries, bytes, cap, evicted });
+        let small = Beat {
+            elapsed: Duration::from_secs(12),
+            duration: Duration::from_secs(20),
+            reads: 812,
+            writes: 104,
+            hits: 97.1,
+            busy: 12,
+            errors: 0,
+            sizes: sizes(190, 412_345, 1_000_000, 5),
+            chaos: Chaos { killed: 3, stopped: 1 },
+        };
+        let large = Beat {
+            elapsed: Duration::from_secs(86_399),
+            duration: Duration::from_secs(86_000),
+            reads: 999_499,
+            writes: 123_456,
+            hits: 99.9,
+            busy: 123_456_789,
+            errors: 999_499_999,
+            sizes: sizes(1, 999_499_999_999, 999_499_999_999, 123_456_789),
+            chaos: Chaos { killed: 1234, stopped: 1234 },
+        };
+        let unlimited = Beat { sizes: sizes(190, 412_345, 0, 7), ..small.clone() };
+        [small, large, unlimited]
+    }
+
+    #[test]
+    fn on_80_columns_nothing_that_matters_is_missing() {
+        for beat in beats() {
+            for columns in 80..200 {
+                let line = beat.line(columns - 1);
+                assert!(line.chars().count() < columns, "{columns}: {line}");
+                for (long, short) in [
+                    ("reads ", "r "),
+                    ("writes ", "w "),
+                    ("hits ", "hit "),
+                    ("busy ", "busy "),
+                    ("errors ", "err "),
+                    ("B", "B"),
+                    (" evicted", "ev "),
+                ] {
+                    assert!(line.contains(long) || line.contains(short), "{columns}: {short} is not in {line}");
+                }
+                let elapsed = format!("{}/", beat.elapsed.as_secs());
+                assert!(line.contains(&elapsed), "{columns}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_matters_least_goes_first() {
+        let [small, large, _] = beats();
+        let long = "12/20.0s  reads 812/s  writes 104/s  hits 97.1 %  busy 12  errors 0  412 kB of 1.0 MB, 5 evicted";
+        let short = "12/20.0s r 812/s w 104/s hit 97.1% busy 12 err 0 412kB/1.0MB ev 5";
+        let chaos = "  killed 3 stopped 1";
+        assert_eq!(small.line(160), format!("[############········] {long}{chaos}"));
+        assert_eq!(small.line(130), format!("[####····] {long}{chaos}"));
+        assert_eq!(small.line(100), format!("[####····] {short}{chaos}"));
+        assert_eq!(small.line(79), format!("[####····] {short}"));
+        assert_eq!(small.line(70), short);
+        assert_eq!(large.line(79), "86399/23.9h r 999k/s w 123k/s hit 99.9% busy 123M err 999M 999GB/999GB ev 123M");
     }
 }

@@ -39,7 +39,7 @@ use self::args::{Stress, StressWorker};
 use self::checks::Journals;
 use self::control::{Control, Message};
 use self::crew::{Crew, Event};
-use self::live::{Lister, Pulse, Watcher};
+use self::live::{Chaos, Lister, Pulse, Watcher};
 use self::report::Run;
 use self::worker::Identity;
 use super::terminal::Line;
@@ -55,6 +55,8 @@ const INTERRUPTED: u8 = 130;
 /// How folders of runs begin; the process number follows.
 const FOLDER: &str = "redgrease-stress-";
 const PULSE_EVERY: Duration = Duration::from_millis(500);
+/// The same where it makes lines that stay.
+const PLAIN_EVERY: Duration = Duration::from_secs(5);
 /// A worker that is stopped this much longer than its lease has lost it.
 const STOP_LEASES: f64 = 1.5;
 
@@ -276,6 +278,8 @@ impl<'a> Stage<'a> {
         self.line.wipe();
         let seen = watcher.seen();
         drop(watcher);
+        // Between its last look and the end, the watcher saw nothing.
+        let bytes_left = self.cache.info().map_or(0, |info| info.bytes);
         Ok(Run {
             seed: self.seed,
             keyspace: self.args.load.keyspace().to_string(),
@@ -285,7 +289,7 @@ impl<'a> Stage<'a> {
             killed: self.killed,
             stopped: self.stopped,
             stopped_for: self.stop_for,
-            peak_bytes: seen.peak_bytes,
+            peak_bytes: seen.peak_bytes.max(bytes_left),
             peak_over: seen.peak_over,
             outcomes: self.crew.outcomes(),
         })
@@ -300,7 +304,9 @@ impl<'a> Stage<'a> {
         let milliseconds = |asked: bool, count: u64| (asked && !self.args.quiet).then(|| Duration::from_millis(count));
         let mut kill = every(self.args.kill_every);
         let mut stop = every(self.args.stop_every);
-        let mut show = every(self.line.is_visible().then_some(PULSE_EVERY));
+        let is_visible = self.line.is_visible();
+        let is_plain = !is_visible && !self.args.quiet && self.args.monitor_ms.is_none();
+        let mut show = every(is_visible.then_some(PULSE_EVERY).or(is_plain.then_some(PLAIN_EVERY)));
         let mut monitor = every(self.args.monitor_ms.and_then(|count| milliseconds(true, count)));
         let mut debug = every(milliseconds(self.args.debug, self.args.debug_interval_ms));
         loop {
@@ -321,8 +327,13 @@ impl<'a> Stage<'a> {
                 watcher.look(now - began, self.args.debug_top);
             }
             if show.is_due(now) {
-                let text = pulse.line(self.crew.counters(), &watcher.seen(), self.killed, self.stopped);
-                self.line.set(&text);
+                let chaos = Chaos { killed: self.killed, stopped: self.stopped };
+                let beat = pulse.beat(self.crew.counters(), &watcher.seen(), chaos);
+                if is_plain {
+                    self.line.say(&beat.plain());
+                } else {
+                    self.line.set(&beat.line(self.line.room()));
+                }
             }
             let resume = self.crew.continue_stopped(now);
             let timers = [kill.next, stop.next, show.next, monitor.next, debug.next, resume];

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::checks::Check;
 use super::counters::{Count, Counters, Kind, Tally};
 use super::crew::{Fate, Outcome};
+use crate::cache::counted;
 use crate::cache::units::{show_bytes, show_duration};
 
 const HEADING: &str = "=== Per-process stats ===";
@@ -227,6 +228,12 @@ fn latencies(sum: &Tally) -> String {
         }
         text += &format!("{:>10}{:>12}\n", show_latency(latency.max()), latency.count());
     }
+    let lost = |kind, count| sum.counters[count].saturating_sub(sum.latency_of(kind).count());
+    let (reads, writes) = (lost(Kind::Read, Count::ReadOk), lost(Kind::Write, Count::WriteOk));
+    if reads + writes > 0 {
+        let (reads, writes) = (counted(reads, "read", "reads"), counted(writes, "write", "writes"));
+        text += &format!("  n lacks {reads} ok and {writes} ok: times that killed workers had not recorded yet\n");
+    }
     text
 }
 
@@ -398,6 +405,18 @@ Note: Lock contention observed (busy counters > 0).
         ] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
+    }
+
+    #[test]
+    fn times_that_were_lost_are_owned_up_to() {
+        let mut run = run(vec![outcome(1, [2, 0, 5, 9], [1, 0, 0, 9])]);
+        let tally = &mut run.outcomes[0].tally;
+        tally.latency(Kind::Read).add(Duration::from_millis(1));
+        assert!(run.further().contains("\n  n lacks 1 read ok and 1 write ok: "), "{}", run.further());
+        let tally = &mut run.outcomes[0].tally;
+        tally.latency(Kind::Read).add(Duration::from_millis(1));
+        tally.latency(Kind::Write).add(Duration::from_millis(1));
+        assert!(!run.further().contains("lacks"), "{}", run.further());
     }
 
     #[test]
