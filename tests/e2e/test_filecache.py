@@ -185,6 +185,7 @@ def test_a_database_that_is_not_there_is_a_wrong_option(fresh: Server, tmp_path:
         FileCache(tmp_path / "cache", f"redis://127.0.0.1:{fresh.port}/99")
     with pytest.raises(CacheDeniedError, match="correct user and password"):
         FileCache(tmp_path / "cache", f"redis://nobody:nothing@127.0.0.1:{fresh.port}/0")
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_hit_is_one_exchange_with_the_server_and_a_create_two(cache: FileCache):

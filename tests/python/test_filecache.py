@@ -894,6 +894,14 @@ def test_a_wrong_argument_is_told_with_operation_and_key(cache, operation, key, 
     assert list(cache) == []
 
 
+def test_a_prefix_is_text_or_bytes(cache):
+    cache.write(b"\0\0\0", b"")
+    for wrong in (3, None, [b"a"]):
+        with pytest.raises(TypeError, match="a prefix is str or bytes"):
+            next(cache.keys(wrong))
+    assert list(cache.keys(b"\0")) == list(cache.keys("\0")) == [b"\0\0\0"]
+
+
 def test_the_last_use_is_told_alike(cache):
     made = cache.write("a", b"")
     assert cache.stat("a").last_used == next(cache.entries()).last_used == made.created

@@ -75,9 +75,19 @@ fn bad(message: String) -> Error {
     Error::new("open", None, Cause::BadConfig(message))
 }
 
-/// Looks at the directory; makes it a cache if it is none.
+/// Looks at the directory; makes it a cache if it is none. When that is refused, no directory is left that was not there.
 pub(crate) fn prepare(options: &Options) -> Result<Prepared> {
     options.check()?;
+    let is_there = options.directory.symlink_metadata().is_ok();
+    let prepared = prepare_directory(options);
+    if prepared.is_err() && !is_there {
+        // Only an empty one goes.
+        let _ = std::fs::remove_dir(&options.directory);
+    }
+    prepared
+}
+
+fn prepare_directory(options: &Options) -> Result<Prepared> {
     let shown = options.directory.display();
     let open =
         |error| Error::io("open", None, std::io::Error::new(std::io::Error::kind(&error), format!("{shown}: {error}")));

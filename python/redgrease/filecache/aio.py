@@ -45,7 +45,7 @@ from .._native import (
     FileCacheTask,
     filecache_stop_runtime,
 )
-from .cache import _PAGE, Key, Seconds, _living, _Opened, _verification
+from .cache import _PAGE, Key, Seconds, _living, _Opened, _start_of, _verification
 from .errors import CacheError
 from .handles import _CHUNK_BYTES, Got, Handle
 from .options import Options
@@ -575,7 +575,7 @@ class AsyncFileCache(_Opened):
 
     async def entries(self, prefix: Key = b"") -> AsyncIterator[Stat]:
         """As `FileCache.entries`, with ``async for``."""
-        start = prefix.encode() if isinstance(prefix, str) else bytes(prefix)
+        start = _start_of(prefix)
         cursor: Any = None
         while True:
             page, cursor = await _run(self._native.list, cursor, _PAGE)

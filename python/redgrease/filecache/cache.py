@@ -112,6 +112,15 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def _start_of(prefix: Key) -> bytes:
+    """The bytes that keys begin with; `TypeError` for what is neither text nor bytes."""
+    if isinstance(prefix, str):
+        return prefix.encode()
+    if isinstance(prefix, bytes):
+        return prefix
+    raise TypeError(f"a prefix is str or bytes, not {type(prefix).__name__}")
+
+
 class FileCache(_Opened):
     """A directory of immutable files that many threads, processes and hosts share.
 
@@ -449,7 +458,7 @@ class FileCache(_Opened):
         >>> sum(stat.size for stat in cache.entries("img:"))
         10
         """
-        start = prefix.encode() if isinstance(prefix, str) else bytes(prefix)
+        start = _start_of(prefix)
         cursor: Any = None
         while True:
             page, cursor = self._native.list(cursor, _PAGE)
