@@ -141,7 +141,7 @@ class FileCache(_Opened):
       is always compared;
     - `file_mode`, `directory_mode`: permissions of what is made, 0o640 and 0o750;
     - `connect_timeout`, `command_timeout`: seconds to wait for the server;
-    - `on_outage`: ``"fail"``, or ``"degrade"``: without the server, serve hits from the disk and make nothing;
+    - `on_outage`: ``"fail"``, or ``"degrade"``: without the server, `read` serves what lies in the directory;
     - `adopt`: take over a directory with files of another cache, or of the proof of concept;
     - `read_only`: change nothing, need no right to write;
     - `maintenance`: seconds between rounds of maintenance in the background; `None`: none, see `maintain`.
