@@ -56,7 +56,7 @@ pub(crate) fn examine_unopened(options: &Options, failure: &Error) -> Vec<Findin
     findings.0
 }
 
-/// What is wrong, and what mends it where that does not say so itself.
+/// What is wrong, and what becomes of it.
 fn ailment(failure: &Error, options: &Options) -> String {
     match options.server().filter(|_| failure.code() == Code::Unavailable) {
         Some(server) => format!("{}; {}", failure.reason(), revive(&server)),
@@ -65,7 +65,7 @@ fn ailment(failure: &Error, options: &Options) -> String {
 }
 
 fn revive(server: &str) -> String {
-    format!("start the server {server} or name another one by the url; an index that is lost is made anew")
+    format!("once {server} answers, all goes on; an index that is lost by then is made anew from the directory")
 }
 
 fn examine_server(findings: &mut Findings, server: Option<&Blocking>, options: &Options) {
@@ -108,7 +108,9 @@ fn examine_directory(findings: &mut Findings, directory: &Directory, info: Optio
     let marker = examine_marker(findings, directory);
     let limits = info.map(|info| info.limits).or_else(|| marker.map(|marker| marker.limits));
     match (limits, options.limits) {
-        (None, _) => findings.say(Level::Error, "limits", "not examined: neither the index nor the file CACHE tells them"),
+        (None, _) => {
+            findings.say(Level::Error, "limits", "not examined: neither the index nor the file CACHE tells them")
+        }
         (Some(limits), given) => {
             if let Some(given) = given
                 && given != limits

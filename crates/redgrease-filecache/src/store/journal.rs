@@ -156,7 +156,11 @@ impl Journal {
     }
 
     /// Runs `job` on an index that knows everything, with the lock held.
-    fn locked<R>(&self, cache: Option<u64>, job: impl FnOnce(&mut State, Micros) -> io::Result<R>) -> Result<R, Outage> {
+    fn locked<R>(
+        &self,
+        cache: Option<u64>,
+        job: impl FnOnce(&mut State, Micros) -> io::Result<R>,
+    ) -> Result<R, Outage> {
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let run = || -> io::Result<R> {
             let _locked = self.lock()?.map(|lock| Locked::take(lock, self.patience)).transpose()?;
@@ -287,8 +291,8 @@ impl State {
                 }
             }
         }
-        if is_damaged {
-            self.distrust(directory)?;
+        if is_damaged && !self.note_damage(directory) {
+            (self.read, self.snapshot, self.index, self.last) = (0, 0, Index::default(), 0);
         }
         if self.read < stamp.length && !directory.is_read_only() {
             self.file.as_ref().expect("it was read").set_len(self.read)?;
@@ -304,15 +308,16 @@ impl State {
     }
 
     /// What followed is damaged, and nobody knows what it was: the index has to be brought in line with the directory.
-    fn distrust(&mut self, directory: &Directory) -> io::Result<()> {
+    /// Whether what was read counts.
+    fn note_damage(&mut self, directory: &Directory) -> bool {
         tracing::warn!(at = self.read, "the journal is damaged; the index is brought in line with the directory");
-        let Some(cache) = self.cache else { return Ok(self.lose()) };
+        let Some(cache) = self.cache else { return false };
         let now = self.last;
         match self.index.apply(now, &Request { cache, op: Op::Open { instance: 0 } }).reply {
-            Reply::Lost | Reply::Foreign { .. } => return Ok(()),
+            Reply::Lost | Reply::Foreign { .. } => return true,
             Reply::Done | Reply::Changed => {}
             // It was being made: what of it is missing cannot be told.
-            _ => return Ok(self.lose()),
+            _ => return false,
         }
         // As after a builder that died: whoever asks next does it.
         let session = Session { id: fastrand::u64(1..), lease: 0, new: true, owner: "damage".to_owned() };
@@ -322,15 +327,10 @@ impl State {
             self.own = Some(self.stamp);
         } else if let Err(error) = self.append(now, &request) {
             tracing::warn!(%error, "the damage cannot be noted; the index is made anew");
-            return Ok(self.lose());
+            return false;
         }
         self.index.apply(now, &request);
-        Ok(())
-    }
-
-    /// Nothing of what was read counts.
-    fn lose(&mut self) {
-        (self.read, self.snapshot, self.index, self.last) = (0, 0, Index::default(), 0);
+        true
     }
 
     /// What would be answered, without it being done. Only an index that has to be made anew is made, in memory: it counts

@@ -1,0 +1,61 @@
+"""What is damaged or away in Python: told with the mend, and made good where it can be."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from redgrease.filecache import CacheIOError, FileCache
+
+
+@pytest.fixture
+def options(tmp_path):
+    options = {"directory": tmp_path / "cache", "maintenance": None}
+    with FileCache(**options) as cache:
+        cache.write("c", b"content")
+    return options
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+@pytest.mark.parametrize("garbage", [b"garbage\n", b"", b"rgcache1" + b"x" * 1000, None])
+def test_a_damaged_journal_is_made_anew_from_the_directory(options, garbage, read_only):
+    journal = options["directory"] / "JOURNAL"
+    if garbage is None:
+        journal.unlink()
+    else:
+        journal.write_bytes(garbage)
+    with FileCache(**options, read_only=read_only) as cache:
+        assert (list(cache.keys()), cache.read("c"), cache.verify("digests").problems) == ([b"c"], b"content", ())
+    assert journal.exists() == (not read_only or garbage is not None)
+
+
+def test_a_damaged_marker_is_told_once_and_adopting_mends_it(options):
+    marker = options["directory"] / "CACHE"
+    marker.write_bytes(b"not json")
+    with pytest.raises(CacheIOError) as caught:
+        FileCache(**options)
+    told = str(caught.value)
+    assert told.count("is damaged") == 1 and str(marker.parent) in told and "with adopt" in told
+    marker.unlink()
+    with FileCache(**options, adopt=True) as cache:
+        assert cache.read("c") == b"content"
+    with FileCache(**options) as cache:
+        assert cache.read("c") == b"content"
+
+
+def test_the_doctor_finds_what_is_gone(options):
+    with FileCache(**options) as cache:
+        shutil.rmtree(options["directory"])
+        found = {finding.name: finding for finding in cache.doctor()}
+        assert found["marker"].level == found["directory"].level == "error"
+        assert "gone" in found["directory"].message
+
+
+def test_problems_name_keys_as_they_are(options):
+    with FileCache(**options) as cache:
+        with cache.open("c") as handle:
+            path = handle.path
+        os.truncate(path, 1)
+        (problem,) = cache.verify("sizes").problems
+        assert (problem.kind, problem.name) == ("size-mismatch", "c")
