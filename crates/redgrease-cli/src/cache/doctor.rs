@@ -3,14 +3,18 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use redgrease_filecache::{Finding, Level};
+use redgrease_filecache::{Error, FileCache, Finding, Level};
 use serde_json::json;
 
 use super::args::Doctor;
 use super::print;
 
 pub fn run(args: &Doctor) -> Result<ExitCode> {
-    let findings = args.place.open_to_look()?.doctor()?;
+    let findings = match args.place.open_to_look() {
+        Ok(cache) => cache.doctor()?,
+        // What is ill may not let itself be opened.
+        Err(error) => FileCache::doctor_unopened(&args.place.options(), &error.downcast::<Error>()?),
+    };
     print(&findings.iter().map(|finding| told(finding, args.place.json)).collect::<String>())?;
     let is_ill = findings.iter().any(|finding| finding.level == Level::Error);
     Ok(if is_ill { ExitCode::FAILURE } else { ExitCode::SUCCESS })
