@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from redgrease.filecache import CacheIOError, FileCache
+
+from .filecache_tools import DEADLINE
+
+COMMAND = Path(sys.executable).parent / "redgrease"
 
 
 @pytest.fixture
@@ -59,3 +67,26 @@ def test_problems_name_keys_as_they_are(options):
         os.truncate(path, 1)
         (problem,) = cache.verify("sizes").problems
         assert (problem.kind, problem.name) == ("size-mismatch", "c")
+
+
+def command(options, *words):
+    line = [COMMAND, "cache", *words, "--dir", options["directory"]]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("REDGREASE_")}
+    return subprocess.run(line, capture_output=True, text=True, timeout=DEADLINE, env=environment)
+
+
+def test_the_command_lists_a_cache_whose_journal_is_garbage(options):
+    (options["directory"] / "JOURNAL").write_bytes(b"garbage\n")
+    done = command(options, "ls")
+    assert (done.returncode, done.stdout) == (0, "c\n"), done
+
+
+def test_the_doctor_of_the_command_examines_a_cache_that_cannot_be_opened(options):
+    (options["directory"] / "CACHE").write_bytes(b"not json")
+    done = command(options, "doctor", "--json")
+    levels = {found["name"]: found["level"] for found in map(json.loads, done.stdout.splitlines())}
+    assert done.returncode == 1, done
+    assert (levels["index"], levels["marker"], levels["disk"], levels["directory"]) == ("error", "error", "ok", "ok")
+    away = command(options, "doctor", "--json", "--url", "redis://localhost:1")
+    levels = {found["name"]: found["level"] for found in map(json.loads, away.stdout.splitlines())}
+    assert (away.returncode, levels["server"], levels["disk"]) == (1, "error", "ok"), away
