@@ -416,7 +416,6 @@ fn is_planted(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
-/// Not less than was asked for, whatever the umask says; the group that a directory hands down is left as it is.
 /// The time of a quarantine counts from its beginning, however old the file is.
 fn begin_quarantine(aside: &OwnedFd, name: &str) {
     let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
@@ -426,6 +425,7 @@ fn begin_quarantine(aside: &OwnedFd, name: &str) {
     }
 }
 
+/// Not less than was asked for, whatever the umask says; the group that a directory hands down is left as it is.
 fn set_mode(directory: &OwnedFd, mode: Mode) -> io::Result<()> {
     let inherited = Mode::from_raw_mode(rustix::fs::fstat(directory)?.st_mode) & Mode::SGID;
     Ok(rustix::fs::fchmod(directory, mode | inherited)?)
