@@ -988,15 +988,24 @@ def overfill(world: World, gate: Any = None, **options: Any) -> Program:
     return world.program('cache.create("new", b"n" * 4000)', gate=gate, families=families, max_bytes=10_000, **options)
 
 
-@hazard
-def test_h22_nobody_starts_to_read_what_is_being_evicted(world: World) -> None:
-    cache: Any = world.open(max_bytes=10_000)
+# How long the naive cache's claims to evict hold.
+SHORT_CLAIMS = {"purge_ms": round(LEASE * 1000), "evicting_ms": round(LEASE * 1000)}
+
+
+def evicting(world: World, **options: Any) -> tuple[Any, Program, Any]:
+    """A cache, a process that evicts `a-old` from it, and what holds that just before the file is unlinked."""
+    cache: Any = world.open(max_bytes=10_000, **options)
     for key in ("a-old", "b-mid"):
         cache.create(key, b"x" * 4000)
     gate = world.gate()
     gate.hold("unlink", "a-old")
-    evictor = overfill(world, gate)
-    held = gate.wait()
+    evictor = overfill(world, gate, **options)
+    return cache, evictor, gate.wait()
+
+
+@hazard
+def test_h22_nobody_starts_to_read_what_is_being_evicted(world: World) -> None:
+    cache, evictor, held = evicting(world)
     (path,) = world.published("a-old")
     assert path.exists()
     with contextlib.ExitStack() as reading:
@@ -1009,14 +1018,7 @@ def test_h22_nobody_starts_to_read_what_is_being_evicted(world: World) -> None:
 
 @hazard
 def test_h23_an_evictor_that_was_late_does_not_delete_a_newer_file(world: World) -> None:
-    ttls = {"purge_ms": round(LEASE * 1000), "evicting_ms": round(LEASE * 1000)}
-    cache: Any = world.open(max_bytes=10_000, **ttls)
-    for key in ("a-old", "b-mid"):
-        cache.create(key, b"x" * 4000)
-    gate = world.gate()
-    gate.hold("unlink", "a-old")
-    late = overfill(world, gate, **ttls)
-    held = gate.wait()
+    cache, late, held = evicting(world, **SHORT_CLAIMS)
     late.stop()
     if not world.ours:
         wait_until(lambda: not cache.cache.redis.exists(cache.cache.evicting("a-old")), "its claim ends")
@@ -1072,14 +1074,7 @@ def test_h25_the_bound_holds_while_many_write(world: World) -> None:
 
 @hazard
 def test_h26_two_who_evict_at_once_count_once(world: World) -> None:
-    ttls = {"purge_ms": round(LEASE * 1000), "evicting_ms": round(LEASE * 1000)}
-    cache: Any = world.open(max_bytes=10_000, **ttls)
-    for key in ("a-old", "b-mid"):
-        cache.create(key, b"x" * 4000)
-    gate = world.gate()
-    gate.hold("unlink", "a-old")
-    late = overfill(world, gate, **ttls)
-    held = gate.wait()
+    cache, late, held = evicting(world, **SHORT_CLAIMS)
     late.stop()
     if not world.ours:
         names = [cache.cache.evicting("a-old"), cache.cache.mutex]

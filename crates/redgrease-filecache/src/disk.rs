@@ -221,32 +221,28 @@ impl Directory {
     /// Makes all shards: what is made before anybody looks for it is not missed by hosts that remember, for a minute or so,
     /// what was not there.
     pub(crate) fn prepare_shards(&self) -> io::Result<()> {
-        let files = self.open_directory(FILES)?;
         for number in 0..SHARDS {
-            let shard = shard_at(number);
-            match rustix::fs::mkdirat(&files, &shard, self.directory_mode) {
-                Ok(()) => set_mode(&self.open_directory(&format!("{FILES}/{shard}"))?, self.directory_mode)?,
-                Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+            self.make_unsynced(&format!("{FILES}/{}", shard_at(number)))?;
         }
         if self.durability == Durability::Full {
-            rustix::fs::fsync(&files)?;
+            rustix::fs::fsync(self.open_directory(FILES)?)?;
         }
         Ok(())
     }
 
     fn make_directory(&self, name: &str) -> io::Result<()> {
+        if self.make_unsynced(name)? && self.durability == Durability::Full {
+            let parent = name.rsplit_once('/').map_or(".", |(parent, _)| parent);
+            rustix::fs::fsync(self.open_directory(parent)?)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a directory that is not there; whether it was so.
+    fn make_unsynced(&self, name: &str) -> io::Result<bool> {
         match rustix::fs::mkdirat(&self.root, name, self.directory_mode) {
-            Ok(()) => {
-                set_mode(&self.open_directory(name)?, self.directory_mode)?;
-                if self.durability == Durability::Full {
-                    let parent = name.rsplit_once('/').map_or(".", |(parent, _)| parent);
-                    rustix::fs::fsync(self.open_directory(parent)?)?;
-                }
-                Ok(())
-            }
-            Err(Errno::EXIST) => Ok(()),
+            Ok(()) => set_mode(&self.open_directory(name)?, self.directory_mode).map(|()| true),
+            Err(Errno::EXIST) => Ok(false),
             Err(errno) => Err(errno.into()),
         }
     }
