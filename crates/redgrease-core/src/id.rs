@@ -31,6 +31,28 @@ numbers! {
     RequestNo,
 }
 
+/// A numbered database of the server, as `SELECT` names it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Database(pub u32);
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Database {
+    /// The number under which the data of this database is found after `SWAPDB one other`.
+    #[must_use]
+    pub fn after_swap(self, one: Database, other: Database) -> Database {
+        match self {
+            _ if self == one => other,
+            _ if self == other => one,
+            _ => self,
+        }
+    }
+}
+
 /// Length of a shard id in an execution's or registration's identifier.
 pub const SHARD_ID_LEN: usize = 40;
 
@@ -76,6 +98,12 @@ mod tests {
         let shard = ShardId::standalone();
         assert_eq!(shard.identifier(17), format!("{}-17", "0".repeat(40)));
         assert_eq!(shard.counter(shard.identifier(17).as_bytes()), Some(17));
+    }
+
+    #[test]
+    fn a_swap_of_databases_moves_the_data_of_these_two_only() {
+        let [one, other, third] = [Database(0), Database(3), Database(7)];
+        assert_eq!([one, other, third].map(|db| db.after_swap(one, other)), [other, one, third]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::codec::KeyType;
 use crate::execution::Status;
-use crate::id::{ExecutionNo, PlanNo, RegistrationNo, SessionNo};
+use crate::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo};
 use crate::plan::{Mode, PlanSpec, Trigger};
 
 /// What happened to the executions of a registration (`RDR-COMMON-15`): every triggered one ends in exactly one of
@@ -83,6 +83,9 @@ impl Statistics {
 pub struct Registration {
     /// The session it belongs to.
     pub session: SessionNo,
+    /// The database that it was registered in: it hears the events of this one and acts in it. (A command acts in the
+    /// database of its caller.)
+    pub database: Database,
     /// Its number in the session's worker.
     pub plan: PlanNo,
     /// The plan, shared with its executions.
@@ -97,9 +100,10 @@ pub struct Registration {
 impl Registration {
     /// A registration without history.
     #[must_use]
-    pub fn new(session: SessionNo, plan: PlanNo, spec: PlanSpec, trigger: Trigger) -> Registration {
+    pub fn new(session: SessionNo, database: Database, plan: PlanNo, spec: PlanSpec, trigger: Trigger) -> Registration {
         Registration {
             session,
+            database,
             plan,
             spec: Rc::new(spec),
             trigger,
@@ -250,10 +254,16 @@ impl Registrations {
     }
 
     /// KeysReader registrations that match an event, in the order of registration.
-    pub fn for_event(&self, event: &str, key: &[u8], key_type: KeyType) -> Vec<(RegistrationNo, Mode)> {
+    pub fn for_event(
+        &self,
+        database: Database,
+        event: &str,
+        key: &[u8],
+        key_type: KeyType,
+    ) -> Vec<(RegistrationNo, Mode)> {
         let mut matching = Vec::new();
         for number in &self.keys {
-            let Some(registration) = self.all.get(number) else { continue };
+            let Some(registration) = self.all.get(number).filter(|found| found.database == database) else { continue };
             let Trigger::Keys { filter, event_types, key_types, .. } = &registration.trigger else { continue };
             let event_fits =
                 event_types.as_ref().is_none_or(|events| events.iter().any(|name| name.eq_ignore_ascii_case(event)));
@@ -269,11 +279,12 @@ impl Registrations {
     }
 
     /// StreamReader registrations that watch a key, in the order of registration.
-    pub fn for_stream(&self, key: &[u8]) -> Vec<RegistrationNo> {
+    pub fn for_stream(&self, database: Database, key: &[u8]) -> Vec<RegistrationNo> {
         let watches = |number: &&RegistrationNo| {
-            self.all.get(number).is_some_and(
-                |registration| matches!(&registration.trigger, Trigger::Stream { filter, .. } if filter.matches(key)),
-            )
+            self.all.get(number).is_some_and(|registration| {
+                registration.database == database
+                    && matches!(&registration.trigger, Trigger::Stream { filter, .. } if filter.matches(key))
+            })
         };
         self.streams.iter().filter(watches).copied().collect()
     }
@@ -289,6 +300,7 @@ impl Registrations {
 mod tests {
     use super::*;
     use crate::pattern::KeyFilter;
+    use crate::plan::FailurePolicy;
 
     fn spec() -> PlanSpec {
         use crate::codec::Value;
@@ -315,7 +327,7 @@ mod tests {
 
     fn add(registrations: &mut Registrations, trigger: Trigger) -> RegistrationNo {
         let number = registrations.take_number();
-        registrations.add(number, Registration::new(SessionNo(1), PlanNo(1), spec(), trigger));
+        registrations.add(number, Registration::new(SessionNo(1), Database(0), PlanNo(1), spec(), trigger));
         number
     }
 
@@ -350,12 +362,40 @@ mod tests {
         let hashes = add(&mut registrations, keys("a*", None, Some(&[KeyType::Hash])));
         let strings = add(&mut registrations, keys("a*", None, Some(&[KeyType::String])));
         let fired = |event: &str, key: &str, kind: KeyType| {
-            let found = registrations.for_event(event, key.as_bytes(), kind);
+            let found = registrations.for_event(Database(0), event, key.as_bytes(), kind);
             found.into_iter().map(|(number, _)| number).collect::<Vec<_>>()
         };
         assert_eq!(fired("SET", "a1", KeyType::String), [all, sets, strings]);
         assert_eq!(fired("hset", "a1", KeyType::Hash), [all, hashes]);
         assert_eq!(fired("set", "b", KeyType::String), [all]);
+    }
+
+    #[test]
+    fn events_and_streams_belong_to_the_database_of_the_registration() {
+        let mut registrations = Registrations::default();
+        let mut in_database = |database: u32, trigger: Trigger| {
+            let number = registrations.take_number();
+            let registration = Registration::new(SessionNo(1), Database(database), PlanNo(1), spec(), trigger);
+            registrations.add(number, registration);
+            number
+        };
+        let stream = || Trigger::Stream {
+            filter: KeyFilter::new("s*"),
+            batch: 1,
+            duration_ms: 0,
+            on_failed: FailurePolicy::Continue,
+            retry_interval_s: 0,
+            trim: true,
+        };
+        let (keys_0, keys_3) = (in_database(0, keys("*", None, None)), in_database(3, keys("*", None, None)));
+        let (stream_0, stream_3) = (in_database(0, stream()), in_database(3, stream()));
+        for (database, keys, stream) in [(0, vec![keys_0], vec![stream_0]), (3, vec![keys_3], vec![stream_3])] {
+            let found = registrations.for_event(Database(database), "set", b"k", KeyType::String);
+            assert_eq!(found.into_iter().map(|(number, _)| number).collect::<Vec<_>>(), keys);
+            assert_eq!(registrations.for_stream(Database(database), b"s"), stream);
+        }
+        assert!(registrations.for_event(Database(1), "set", b"k", KeyType::String).is_empty());
+        assert!(registrations.for_stream(Database(1), b"s").is_empty());
     }
 
     #[test]
@@ -375,7 +415,7 @@ mod tests {
 
     #[test]
     fn finished_executions_are_kept_up_to_a_number() {
-        let mut registration = Registration::new(SessionNo(1), PlanNo(1), spec(), command("t"));
+        let mut registration = Registration::new(SessionNo(1), Database(0), PlanNo(1), spec(), command("t"));
         assert!(registration.keep_finished(ExecutionNo(1), 2).is_empty());
         assert!(registration.keep_finished(ExecutionNo(2), 2).is_empty());
         assert_eq!(registration.keep_finished(ExecutionNo(3), 2), [ExecutionNo(1)]);

@@ -243,6 +243,14 @@ impl StreamRuns {
         self.stop(StreamStatus::Ok);
     }
 
+    /// The streams may be others under the same names: they are looked for again, unless a failure or the function
+    /// itself stopped the registration.
+    pub fn reset_if_ok(&mut self) {
+        if matches!(self.status, StreamStatus::Ok | StreamStatus::WaitingForRetry) {
+            self.reset();
+        }
+    }
+
     fn stop(&mut self, status: StreamStatus) {
         self.status = status;
         self.epoch += 1;
@@ -361,6 +369,20 @@ mod tests {
         assert_eq!(fail(FailurePolicy::Abort, End::Failure), (false, None, StreamStatus::Aborted));
         assert_eq!(fail(FailurePolicy::Retry, End::Failure), (false, rescan, StreamStatus::WaitingForRetry));
         assert_eq!(fail(FailurePolicy::Continue, End::Pause), (false, None, StreamStatus::Paused));
+    }
+
+    #[test]
+    fn streams_that_may_be_others_are_looked_for_again_unless_the_registration_was_stopped() {
+        let mut following = runs(1, 0, FailurePolicy::Abort);
+        following.found(S, 1, true, 0);
+        following.reset_if_ok();
+        assert!(!following.knows(S));
+        assert_eq!(following.ended(S, 0, End::Success, 1, 1).1, None);
+        assert_eq!(following.found(S, 1, false, 2), run(RunKind::Pending, 1));
+        following.ended(S, 1, End::Failure, 1, 3);
+        following.reset_if_ok();
+        assert_eq!(following.status(), StreamStatus::Aborted);
+        assert_eq!(following.found(S, 1, false, 4), None);
     }
 
     #[test]

@@ -45,6 +45,15 @@ pub(crate) fn guarded<T>(what: &str, fallback: T, body: impl FnOnce() -> T) -> T
     })
 }
 
+/// The number of the database that a context has selected.
+///
+/// # Safety
+/// `context` is a valid context that has a client (that of a command or a notification, or a detached one).
+pub(crate) unsafe fn selected_database(context: *mut raw::RedisModuleCtx) -> u32 {
+    // SAFETY: the caller vouches for the context.
+    u32::try_from(unsafe { api!(RedisModule_GetSelectedDb)(context) }).unwrap_or_default()
+}
+
 /// The bytes of a string of the server.
 ///
 /// # Safety

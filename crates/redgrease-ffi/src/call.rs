@@ -12,6 +12,8 @@ use crate::load::Server;
 /// As whom and how a command is run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CallOptions<'a> {
+    /// The number of the database that the command acts in.
+    pub database: u32,
     /// The user whose permissions are checked; `None`: no check (for the engine's own commands).
     pub user: Option<&'a str>,
     /// Effects go to replicas and the append-only file.
@@ -29,6 +31,8 @@ pub enum CallError {
     BadName,
     /// There is no such user, or it is disabled.
     NoUser(String),
+    /// The server has no database of that number.
+    NoDatabase(u32),
     /// The server did not say why.
     Refused,
 }
@@ -58,7 +62,7 @@ impl Server {
         let format = CString::new(format).expect("letters");
         let owned: Vec<OwnedString> = args.iter().map(|arg| OwnedString::new(arg)).collect();
         let mut pointers: Vec<*mut raw::RedisModuleString> = owned.iter().map(|string| string.0).collect();
-        let context = self.raw_context();
+        let context = self.in_database(options.database).ok_or(CallError::NoDatabase(options.database))?;
         if let Some(user) = &user {
             // SAFETY: context and user are valid; the user is taken off again before it is freed.
             unsafe { api!(RedisModule_SetContextUser)(context, user.0.as_ptr()) };

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use redis_module::raw;
 
-use crate::api::{api, api_if_present, guarded, string_bytes};
+use crate::api::{api, api_if_present, guarded, selected_database, string_bytes};
 use crate::client::{BlockedClient, Replier};
 use crate::load::{ContextFlags, Loader};
 
@@ -45,6 +45,13 @@ impl Invocation<'_> {
     #[must_use]
     pub fn flags(&self) -> ContextFlags {
         ContextFlags::of(self.context)
+    }
+
+    /// The number of the database that the client has selected.
+    #[must_use]
+    pub fn database(&self) -> u32 {
+        // SAFETY: the context of a running command has a client.
+        unsafe { selected_database(self.context) }
     }
 
     /// Name of the user that the client is logged in as.

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 
 use redis_module::raw;
 
-use crate::api::{OwnedString, api, api_if_present, guarded, string_bytes};
+use crate::api::{OwnedString, api, api_if_present, guarded, selected_database, string_bytes};
 use crate::load::Server;
 
 /// Type of a key's value.
@@ -47,9 +47,10 @@ fn kind_of(key: *mut raw::RedisModuleKey) -> KeyKind {
 }
 
 impl Server {
-    /// Type of a key, and length of its value, without side effects where the server can do that.
+    /// Type of a key of a database, and length of its value, without side effects where the server can do that.
     #[must_use]
-    pub fn key_kind(&self, key: &[u8]) -> (KeyKind, usize) {
+    pub fn key_kind(&self, database: u32, key: &[u8]) -> (KeyKind, usize) {
+        let Some(context) = self.in_database(database) else { return (KeyKind::Empty, 0) };
         let mut mode = raw::REDISMODULE_READ as c_int;
         if let Some(all) = api_if_present!(RedisModule_GetOpenKeyModesAll) {
             let quiet = raw::REDISMODULE_OPEN_KEY_NOEFFECTS
@@ -62,7 +63,7 @@ impl Server {
         }
         let name = OwnedString::new(key);
         // SAFETY: context and name are valid; closed below.
-        let open = unsafe { api!(RedisModule_OpenKey)(self.raw_context(), name.0, mode) }.cast::<raw::RedisModuleKey>();
+        let open = unsafe { api!(RedisModule_OpenKey)(context, name.0, mode) }.cast::<raw::RedisModuleKey>();
         let kind = kind_of(open);
         if open.is_null() {
             return (kind, 0);
@@ -120,8 +121,8 @@ impl Server {
     }
 }
 
-/// Called with the event's name and the key.
-type KeyHandler = fn(event: &str, key: &[u8]);
+/// Called with the number of the database, the event's name and the key.
+type KeyHandler = fn(database: u32, event: &str, key: &[u8]);
 
 thread_local! {
     static NOTIFY_KEYS: Cell<Option<KeyHandler>> = const { Cell::new(None) };
@@ -129,33 +130,39 @@ thread_local! {
 }
 
 unsafe extern "C" fn notified_keys(
-    _context: *mut raw::RedisModuleCtx,
+    context: *mut raw::RedisModuleCtx,
     _types: c_int,
     event: *const c_char,
     key: *mut raw::RedisModuleString,
 ) -> c_int {
-    // SAFETY: both live during the callback.
-    unsafe { notified(NOTIFY_KEYS.get(), event, key) }
+    // SAFETY: all live during the callback.
+    unsafe { notified(NOTIFY_KEYS.get(), context, event, key) }
 }
 
 unsafe extern "C" fn notified_streams(
-    _context: *mut raw::RedisModuleCtx,
+    context: *mut raw::RedisModuleCtx,
     _types: c_int,
     event: *const c_char,
     key: *mut raw::RedisModuleString,
 ) -> c_int {
-    // SAFETY: both live during the callback.
-    unsafe { notified(NOTIFY_STREAMS.get(), event, key) }
+    // SAFETY: all live during the callback.
+    unsafe { notified(NOTIFY_STREAMS.get(), context, event, key) }
 }
 
 /// # Safety
-/// `event` is a C string and `key` a string of the server; both live during the call.
-unsafe fn notified(handler: Option<KeyHandler>, event: *const c_char, key: *mut raw::RedisModuleString) -> c_int {
+/// `context` is the context of a notification, `event` a C string and `key` a string of the server; all live during the
+/// call.
+unsafe fn notified(
+    handler: Option<KeyHandler>,
+    context: *mut raw::RedisModuleCtx,
+    event: *const c_char,
+    key: *mut raw::RedisModuleString,
+) -> c_int {
     guarded("a notification", (), || {
-        // SAFETY: the caller vouches for both.
-        let (event, key) = unsafe { (CStr::from_ptr(event), string_bytes(key)) };
+        // SAFETY: the caller vouches for all of them; the server selects the database of the event in the context.
+        let (database, event, key) = unsafe { (selected_database(context), CStr::from_ptr(event), string_bytes(key)) };
         if let Some(handler) = handler {
-            handler(&event.to_string_lossy(), key);
+            handler(database, &event.to_string_lossy(), key);
         }
     });
     raw::REDISMODULE_OK as c_int

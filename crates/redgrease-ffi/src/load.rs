@@ -106,8 +106,8 @@ impl ContextFlags {
 
 /// The server, seen from its main thread: whoever has one may use the module API.
 ///
-/// It stands on a detached thread-safe context, which has no client: commands called through it run in database 0,
-/// and as whom is said per call.
+/// It uses a detached thread-safe context, which belongs to no client: each call says in which database and as which
+/// user it runs.
 #[derive(Clone, Copy)]
 pub struct Server {
     pub(crate) context: NonNull<raw::RedisModuleCtx>,
@@ -149,6 +149,19 @@ impl Server {
 
     pub(crate) fn raw_context(&self) -> *mut raw::RedisModuleCtx {
         self.context.as_ptr()
+    }
+
+    /// The context, with this database selected; `None` when the server has no such database. Nested calls may leave
+    /// another one selected, so every use of a database selects it.
+    pub(crate) fn in_database(&self, database: u32) -> Option<*mut raw::RedisModuleCtx> {
+        let context = self.raw_context();
+        let wanted = c_int::try_from(database).ok()?;
+        // SAFETY: a valid context of the main thread, where we are; an unknown number is refused.
+        let selected = unsafe {
+            api!(RedisModule_GetSelectedDb)(context) == wanted
+                || api!(RedisModule_SelectDb)(context, wanted) == raw::REDISMODULE_OK as c_int
+        };
+        selected.then_some(context)
     }
 
     /// The name of a user that exists, or why it cannot be had: [`crate::call`] uses it per call.

@@ -19,13 +19,16 @@ pub enum ServerEvent {
     RoleChanged,
     /// The server is about to end.
     Shutdown,
+    /// The data of two databases changed places.
+    DatabasesSwapped(u32, u32),
 }
 
-const KINDS: [(u64, u64, ServerEvent); 4] = [
+const KINDS: [(u64, u64, ServerEvent); 5] = [
     (raw::REDISMODULE_EVENT_EVENTLOOP, 1, ServerEvent::BeforeSleep),
     (raw::REDISMODULE_EVENT_LOADING, 1, ServerEvent::Loading),
     (raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED, 1, ServerEvent::RoleChanged),
     (raw::REDISMODULE_EVENT_SHUTDOWN, 1, ServerEvent::Shutdown),
+    (raw::REDISMODULE_EVENT_SWAPDB, 1, ServerEvent::DatabasesSwapped(0, 0)),
 ];
 
 thread_local! {
@@ -56,13 +59,19 @@ unsafe extern "C" fn happened(
     _context: *mut raw::RedisModuleCtx,
     event: raw::RedisModuleEvent,
     subevent: u64,
-    _data: *mut c_void,
+    data: *mut c_void,
 ) {
     let Some((_, _, kind)) = KINDS.iter().find(|(id, _, _)| *id == event.id) else { return };
     if *kind == ServerEvent::BeforeSleep && subevent != raw::REDISMODULE_SUBEVENT_EVENTLOOP_BEFORE_SLEEP {
         return;
     }
+    let mut announced = *kind;
+    if let ServerEvent::DatabasesSwapped(first, second) = &mut announced {
+        // SAFETY: the data of this event is null or this structure, which lives during the callback.
+        let Some(info) = (unsafe { data.cast::<raw::RedisModuleSwapDbInfo>().as_ref() }) else { return };
+        (*first, *second) = (info.dbnum_first as u32, info.dbnum_second as u32);
+    }
     if let Some(handler) = HANDLER.get() {
-        guarded("a server event", (), || handler(*kind));
+        guarded("a server event", (), || handler(announced));
     }
 }

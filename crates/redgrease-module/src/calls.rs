@@ -6,7 +6,7 @@ use std::rc::Rc;
 use redgrease_core::codec::Writer;
 use redgrease_core::command::acts_on_connection;
 use redgrease_core::frame::{Call, ToWorker};
-use redgrease_core::id::{ExecutionNo, PlanNo, SessionNo, WorkerNo};
+use redgrease_core::id::{Database, ExecutionNo, PlanNo, SessionNo, WorkerNo};
 use redgrease_core::plan::PlanSpec;
 use redgrease_ffi::call::{CallError, ReplyKind, ReplyView};
 use redgrease_ffi::{CallOptions, CallReply};
@@ -142,6 +142,13 @@ impl Engine {
         of_execution.or_else(|| Some(Rc::clone(&self.sessions.borrow().get(&caller.session)?.user)))
     }
 
+    /// The database that a caller acts in: that of its execution, or of the client that ran its script.
+    pub fn database_of(&self, caller: Chain) -> Database {
+        let of_execution = caller.exec.and_then(|exec| Some(self.live.borrow().get(&exec)?.database));
+        let of_script = || Some(self.sessions.borrow().get(&caller.session)?.database);
+        of_execution.or_else(of_script).unwrap_or_default()
+    }
+
     /// Whether the server may not replicate now and the caller can wait. A caller for whom the main thread waits cannot.
     fn must_defer(&self, caller: Chain) -> bool {
         let served = self.sync_chain.borrow().contains(&caller);
@@ -223,8 +230,13 @@ impl Engine {
             }
             () => self.write_refusal(),
         };
-        let options =
-            CallOptions { user: Some(&user), replicate: !paused, deny_oom: true, deny_write: refusal.is_some() };
+        let options = CallOptions {
+            database: self.database_of(caller).0,
+            user: Some(&user),
+            replicate: !paused,
+            deny_oom: true,
+            deny_write: refusal.is_some(),
+        };
         // Sync functions that this command fires run when it has ended, so that their effects are logged behind its own.
         self.call_jobs.borrow_mut().push(Vec::new());
         let reply = self.server.call(argv, options);
@@ -237,6 +249,7 @@ impl Engine {
             CallError::NoUser(user) => {
                 format!("NOPERM the user '{user}' on whose behalf the function runs does not exist any more")
             }
+            CallError::NoDatabase(database) => format!("ERR the server has no database {database}"),
             CallError::Refused => "ERR Failed executing command".to_owned(),
         })?;
         let view = reply.view();
@@ -316,7 +329,8 @@ impl Engine {
         }
         let (left, entered) = (Rc::new(Cell::new(false)), Cell::new(false));
         *self.atomic.borrow_mut() = Some(Atomic { worker: Rc::clone(worker), call, caller, left, entered });
-        let options = CallOptions { replicate: true, ..CallOptions::default() };
+        let database = self.database_of(caller).0;
+        let options = CallOptions { database, replicate: true, ..CallOptions::default() };
         let refused = match self.server.call(&[ATOMIC_COMMAND], options) {
             Ok(reply) if reply.view().kind() == ReplyKind::Error => {
                 Some(String::from_utf8_lossy(reply.view().bytes()).into_owned())

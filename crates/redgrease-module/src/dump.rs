@@ -1,7 +1,7 @@
 //! What can be looked at: registrations, memory, `INFO`.
 
 use redgrease_core::codec::KeyType;
-use redgrease_core::id::RegistrationNo;
+use redgrease_core::id::{Database, RegistrationNo};
 use redgrease_core::plan::Trigger;
 use redgrease_core::registration::Registration;
 use redgrease_core::render::Reply;
@@ -87,7 +87,7 @@ fn registration_data(engine: &Engine, number: RegistrationNo, registration: &Reg
         Reply::bulk("lastError"),
         last_error.map_or(Reply::Null, Reply::Bulk),
         Reply::bulk("args"),
-        Reply::Array(arguments(&registration.trigger)),
+        Reply::Array(arguments(registration)),
     ]);
     if stream {
         fields.extend([Reply::bulk("status"), Reply::bulk(engine.stream_status(number))]);
@@ -95,7 +95,16 @@ fn registration_data(engine: &Engine, number: RegistrationNo, registration: &Reg
     Reply::Array(fields)
 }
 
-fn arguments(trigger: &Trigger) -> Vec<Reply> {
+fn arguments(registration: &Registration) -> Vec<Reply> {
+    let mut arguments = trigger_arguments(&registration.trigger);
+    // Behind the fields of RedisGears, whose positions clients know.
+    if registration.database != Database::default() && !matches!(registration.trigger, Trigger::Command { .. }) {
+        arguments.extend([Reply::bulk("database"), count(registration.database.0.into())]);
+    }
+    arguments
+}
+
+fn trigger_arguments(trigger: &Trigger) -> Vec<Reply> {
     match trigger {
         Trigger::Keys { filter, event_types, key_types, .. } => vec![
             Reply::bulk("regex"),

@@ -4,7 +4,7 @@ use redgrease_core::codec::{KeyType, Writer};
 use redgrease_core::plan::{Mode, Trigger};
 use redgrease_ffi::{Invocation, LogLevel};
 
-use redgrease_core::id::{ExecutionNo, RegistrationNo};
+use redgrease_core::id::{Database, ExecutionNo, RegistrationNo};
 
 use crate::engine::{Engine, engine};
 use crate::readers::key_type;
@@ -15,16 +15,16 @@ use crate::runs::Input;
 const LIVE_MAX: usize = 100_000;
 
 /// Called by the server for every change of a key.
-pub fn key_changed(event: &str, key: &[u8]) {
-    notified(|engine| engine.key_changed(event, key));
+pub fn key_changed(database: u32, event: &str, key: &[u8]) {
+    notified(|engine| engine.key_changed(Database(database), event, key));
 }
 
 /// Called by the server for every change of a stream.
-pub fn stream_changed(event: &str, key: &[u8]) {
+pub fn stream_changed(database: u32, event: &str, key: &[u8]) {
     if event == "xadd" {
         notified(|engine| {
             if engine.hears_events() && !engine.in_sync_streams.get() {
-                engine.stream_entry(key);
+                engine.stream_entry(Database(database), key);
             }
         });
     }
@@ -45,15 +45,15 @@ impl Engine {
         !flags.loading() && !flags.replica() && self.registrations.borrow().wants_events()
     }
 
-    fn key_changed(&self, event: &str, key: &[u8]) {
+    fn key_changed(&self, database: Database, event: &str, key: &[u8]) {
         let own_miss = self.muted.get() > 0 && event == "keymiss";
         if own_miss || self.in_sync_keys.get() || !self.hears_events() {
             return;
         }
         // Asking for a type may itself fire (a key that has expired): no borrow may be held meanwhile.
         let typed = self.registrations.borrow().wants_types();
-        let kind = if typed { key_type(self.muted(|| self.server.key_kind(key)).0) } else { KeyType::Unknown };
-        let matching = self.registrations.borrow().for_event(event, key, kind);
+        let kind = if typed { key_type(self.key_kind(database, key).0) } else { KeyType::Unknown };
+        let matching = self.registrations.borrow().for_event(database, event, key, kind);
         for (registration, mode) in matching {
             self.key_event(registration, mode, event, key);
         }
@@ -73,7 +73,7 @@ impl Engine {
             return;
         }
         let input = Input::Event { key: key.to_vec(), event: event.as_bytes().to_vec(), read_value };
-        let Some(execution) = self.new_triggered(registration, input, false) else { return };
+        let Some(execution) = self.new_triggered(registration, None, input, false) else { return };
         if mode == Mode::Sync { self.run_event_sync(execution, key) } else { self.fire(execution) }
     }
 
@@ -142,7 +142,8 @@ impl Engine {
             writer.raw(arg);
         }
         let input = Input::Records { count: 1, bytes: writer.into_bytes() };
-        let Some(execution) = self.new_triggered(registration, input, tagged) else {
+        let Some(execution) = self.new_triggered(registration, Some(Database(invocation.database())), input, tagged)
+        else {
             return client.error("ERR Could not trigger execution, the registration is gone");
         };
         self.drop_at_end(execution);

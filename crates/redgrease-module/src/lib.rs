@@ -30,6 +30,7 @@ mod streams;
 mod supervisor;
 mod worker;
 
+use redgrease_core::id::Database;
 use redgrease_ffi::LogLevel;
 use redgrease_ffi::load::Loader;
 use redgrease_ffi::server_event::ServerEvent;
@@ -62,5 +63,6 @@ fn announced(event: ServerEvent) {
         ServerEvent::Shutdown => engine.shut_down(),
         ServerEvent::Loading => {}
         ServerEvent::RoleChanged => engine.role_changed(),
+        ServerEvent::DatabasesSwapped(one, other) => engine.databases_swapped(Database(one), Database(other)),
     }
 }

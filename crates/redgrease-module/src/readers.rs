@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use redgrease_core::codec::{KeyType, Writer};
-use redgrease_core::id::ExecutionNo;
+use redgrease_core::id::{Database, ExecutionNo};
 use redgrease_ffi::CallOptions;
 use redgrease_ffi::call::{ReplyKind, ReplyView};
 use redgrease_ffi::keyspace::KeyKind;
@@ -140,15 +140,18 @@ impl Engine {
 
     /// Reads a slice for one execution; returns whether its reader has ended.
     fn read_some(&self, number: ExecutionNo, deadline: Instant) -> bool {
-        let taken =
-            self.live.borrow_mut().get_mut(&number).map(|live| std::mem::replace(&mut live.input, Input::Worker));
-        let Some(Input::Reader(mut reader)) = taken else { return true };
+        let taken = self
+            .live
+            .borrow_mut()
+            .get_mut(&number)
+            .map(|live| (std::mem::replace(&mut live.input, Input::Worker), live.database));
+        let Some((Input::Reader(mut reader), db)) = taken else { return true };
         let native = self.is_native(number);
         let mut writer = Writer::new();
         let result = match &mut reader {
-            Reader::Scan(scan) if native => self.count_some(scan, deadline),
-            Reader::Scan(scan) => self.scan_some(scan, &mut writer, deadline),
-            Reader::Range(range) => self.range_some(range, &mut writer),
+            Reader::Scan(scan) if native => self.count_some(db, scan, deadline),
+            Reader::Scan(scan) => self.scan_some(db, scan, &mut writer, deadline),
+            Reader::Range(range) => self.range_some(db, range, &mut writer),
         };
         let counted = if let Reader::Scan(scan) = &reader { scan.count } else { 0 };
         if let Some(live) = self.live.borrow_mut().get_mut(&number) {
@@ -190,19 +193,19 @@ impl Engine {
         readers.len() < before
     }
 
-    /// Number of keys of the database.
-    pub fn database_size(&self) -> u64 {
-        let reply = self.server.call(&[b"dbsize"], CallOptions::default());
+    /// Number of keys of a database.
+    pub fn database_size(&self, database: Database) -> u64 {
+        let reply = self.server.call(&[b"dbsize"], CallOptions { database: database.0, ..CallOptions::default() });
         reply.map_or(0, |reply| u64::try_from(reply.view().int()).unwrap_or(0))
     }
 
     /// Goes on with a scan by a few keys; `found` is told each name that matches.
-    fn scan_step(&self, scan: &mut Scan, mut found: impl FnMut(&mut Scan, &[u8])) -> Result<(), String> {
+    fn scan_step(&self, db: Database, scan: &mut Scan, mut found: impl FnMut(&mut Scan, &[u8])) -> Result<(), String> {
         let mut argv: Vec<&[u8]> = vec![b"scan", &scan.cursor, b"count", KEYS_PER_STEP];
         if scan.pattern != b"*" {
             argv.extend([b"match".as_slice(), &scan.pattern]);
         }
-        let reply = self.read(&argv)?;
+        let reply = self.read(db, &argv)?;
         let (Some(next), Some(names)) = (reply.view().element(0), reply.view().element(1)) else {
             return Err("INTERNAL the server's SCAN answered something unknown".into());
         };
@@ -214,20 +217,26 @@ impl Engine {
         Ok(())
     }
 
-    fn count_some(&self, scan: &mut Scan, deadline: Instant) -> Result<Slice, String> {
+    fn count_some(&self, db: Database, scan: &mut Scan, deadline: Instant) -> Result<Slice, String> {
         if scan.no_scan {
             scan.count = 1;
             return Ok(Slice { count: 0, ended: true });
         }
         while scan.more && Instant::now() < deadline {
-            self.scan_step(scan, |scan, _| scan.count += 1)?;
+            self.scan_step(db, scan, |scan, _| scan.count += 1)?;
         }
         Ok(Slice { count: 0, ended: !scan.more })
     }
 
-    fn scan_some(&self, scan: &mut Scan, writer: &mut Writer, deadline: Instant) -> Result<Slice, String> {
+    fn scan_some(
+        &self,
+        db: Database,
+        scan: &mut Scan,
+        writer: &mut Writer,
+        deadline: Instant,
+    ) -> Result<Slice, String> {
         if scan.no_scan {
-            self.write_key_record(writer, &scan.pattern, None, scan.read_value)?;
+            self.write_key_record(writer, db, &scan.pattern, None, scan.read_value)?;
             return Ok(Slice { count: 1, ended: true });
         }
         let mut count = 0;
@@ -236,9 +245,9 @@ impl Engine {
                 if !scan.more {
                     return Ok(Slice { count, ended: true });
                 }
-                self.scan_step(scan, |scan, name| scan.found.push_back(name.to_vec()))?;
+                self.scan_step(db, scan, |scan, name| scan.found.push_back(name.to_vec()))?;
             } else {
-                match self.read_found(scan, writer) {
+                match self.read_found(db, scan, writer) {
                     Ok(read) => count += read,
                     // What was read before the error goes out first; the error comes again with the next slice.
                     Err(_) if count > 0 => return Ok(Slice { count, ended: false }),
@@ -253,7 +262,7 @@ impl Engine {
 
     /// Writes records of some of the keys that were found: strings in one go, or one key of another type. A key that is
     /// an error stays where it is.
-    fn read_found(&self, scan: &mut Scan, writer: &mut Writer) -> Result<u64, String> {
+    fn read_found(&self, db: Database, scan: &mut Scan, writer: &mut Writer) -> Result<u64, String> {
         if !scan.read_value {
             let count = scan.found.len() as u64;
             for key in scan.found.drain(..) {
@@ -266,7 +275,7 @@ impl Engine {
         while let Some(key) = scan.found.front()
             && strings.len() < KEYS_PER_READ
         {
-            let (kind, len) = self.key_kind(key);
+            let (kind, len) = self.key_kind(db, key);
             match kind {
                 KeyKind::Empty => {}
                 KeyKind::String if strings.is_empty() || bytes + len <= BYTES_PER_READ => {
@@ -277,24 +286,25 @@ impl Engine {
                 }
                 _ if !strings.is_empty() => break,
                 _ => {
-                    self.write_record(writer, key, None, kind, len)?;
+                    self.write_record(writer, (db, key), None, kind, len)?;
                     scan.found.pop_front();
                     return Ok(1);
                 }
             }
             scan.found.pop_front();
         }
-        if strings.is_empty() { Ok(0) } else { self.write_strings(writer, &strings) }
+        if strings.is_empty() { Ok(0) } else { self.write_strings(db, writer, &strings) }
     }
 
-    fn key_kind(&self, key: &[u8]) -> (KeyKind, usize) {
-        self.muted(|| self.server.key_kind(key))
+    /// Type of a key and length of its value; nothing is notified of the look.
+    pub fn key_kind(&self, db: Database, key: &[u8]) -> (KeyKind, usize) {
+        self.muted(|| self.server.key_kind(db.0, key))
     }
 
-    fn write_strings(&self, writer: &mut Writer, keys: &[Vec<u8>]) -> Result<u64, String> {
+    fn write_strings(&self, db: Database, writer: &mut Writer, keys: &[Vec<u8>]) -> Result<u64, String> {
         let mut argv: Vec<&[u8]> = vec![b"mget"];
         argv.extend(keys.iter().map(Vec::as_slice));
-        let reply = self.read(&argv)?;
+        let reply = self.read(db, &argv)?;
         let mut count = 0;
         for (key, value) in keys.iter().zip(reply.view().elements()) {
             // A key that expired between the scan and here is no key.
@@ -308,8 +318,9 @@ impl Engine {
     }
 
     /// Runs a reading command of the engine's own.
-    pub fn read(&self, argv: &[&[u8]]) -> Result<redgrease_ffi::CallReply, String> {
-        let reply = self.muted(|| self.server.call(argv, CallOptions::default()));
+    pub fn read(&self, db: Database, argv: &[&[u8]]) -> Result<redgrease_ffi::CallReply, String> {
+        let options = CallOptions { database: db.0, ..CallOptions::default() };
+        let reply = self.muted(|| self.server.call(argv, options));
         let reply = reply.map_err(|_| "ERR the server did not run a command of the reader".to_owned())?;
         if reply.view().kind() == ReplyKind::Error {
             return Err(String::from_utf8_lossy(reply.view().bytes()).into_owned());
@@ -333,6 +344,7 @@ impl Engine {
     pub fn write_key_record(
         &self,
         writer: &mut Writer,
+        db: Database,
         key: &[u8],
         event: Option<&[u8]>,
         read_value: bool,
@@ -341,14 +353,14 @@ impl Engine {
             writer.key_only_record(key, event);
             return Ok(());
         }
-        let (kind, len) = self.key_kind(key);
-        self.write_record(writer, key, event, kind, len)
+        let (kind, len) = self.key_kind(db, key);
+        self.write_record(writer, (db, key), event, kind, len)
     }
 
     fn write_record(
         &self,
         writer: &mut Writer,
-        key: &[u8],
+        (db, key): (Database, &[u8]),
         event: Option<&[u8]>,
         kind: KeyKind,
         len: usize,
@@ -367,7 +379,7 @@ impl Engine {
                 return Ok(());
             }
         };
-        let reply = self.read(command)?;
+        let reply = self.read(db, command)?;
         self.check_len(key, reply.wire_len())?;
         writer.key_record(key, event, key_type);
         let view = reply.view();
@@ -411,8 +423,8 @@ impl Engine {
         Ok(Some(id.bytes().to_vec()))
     }
 
-    fn range_some(&self, range: &mut StreamRange, writer: &mut Writer) -> Result<Slice, String> {
-        let reply = self.read(&[b"xread", b"count", ENTRIES_PER_READ, b"streams", &range.key, &range.after])?;
+    fn range_some(&self, db: Database, range: &mut StreamRange, writer: &mut Writer) -> Result<Slice, String> {
+        let reply = self.read(db, &[b"xread", b"count", ENTRIES_PER_READ, b"streams", &range.key, &range.after])?;
         let entries = reply.view().element(0).and_then(|stream| stream.element(1));
         let Some(entries) = entries else { return Ok(Slice { count: 0, ended: true }) };
         let mut count = 0;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use redgrease_core::codec::Writer;
 use redgrease_core::execution::Status;
 use redgrease_core::frame::{Records, StartFlags, ToWorker};
-use redgrease_core::id::{ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
+use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
 use redgrease_core::plan::{NativePlan, PlanSpec, RunReader, Trigger};
 use redgrease_core::render::Style;
 use redgrease_core::schedule::Decision;
@@ -69,6 +69,8 @@ pub struct Live {
     pub session: SessionNo,
     /// Whom its code acts as.
     pub user: UserName,
+    /// The database that its reader and its code act in.
+    pub database: Database,
     /// The plan's number in the session's worker.
     pub plan: PlanNo,
     /// The plan.
@@ -92,6 +94,15 @@ pub struct Live {
     stream_run: Option<StreamRun>,
 }
 
+impl Live {
+    /// The data of two databases changed places: entries of a stream that were read are in the other one.
+    pub fn stream_moved(&mut self, one: Database, other: Database) {
+        if let Some(run) = &mut self.stream_run {
+            run.moved(one, other);
+        }
+    }
+}
+
 impl Engine {
     /// An execution that was run at once by a script or function.
     pub fn new_run(
@@ -100,7 +111,7 @@ impl Engine {
         plan: PlanNo,
         spec: PlanSpec,
         reader: RunReader,
-        user: UserName,
+        (user, database): (UserName, Database),
         style: Style,
     ) -> ExecutionNo {
         let native = spec.native();
@@ -114,31 +125,41 @@ impl Engine {
             }
         };
         let number = self.executions.borrow_mut().create(None, style);
-        self.add_live(number, Live { native, ..self.live_of(session, user, plan, Rc::new(spec), style, input) });
+        self.add_live(
+            number,
+            Live { native, ..self.live_of(session, (user, database), plan, Rc::new(spec), style, input) },
+        );
         number
     }
 
-    /// An execution of a registration; `None` when the registration or its session is gone.
-    pub fn new_triggered(&self, registration: RegistrationNo, input: Input, tagged: bool) -> Option<ExecutionNo> {
-        let (session, plan, spec, in_order) = {
+    /// An execution of a registration; `None` when the registration or its session is gone. It acts in the database of
+    /// the registration, unless its caller has one.
+    pub fn new_triggered(
+        &self,
+        registration: RegistrationNo,
+        database: Option<Database>,
+        input: Input,
+        tagged: bool,
+    ) -> Option<ExecutionNo> {
+        let (session, database, plan, spec, in_order) = {
             let mut registrations = self.registrations.borrow_mut();
             let found = registrations.get_mut(registration)?;
             found.statistics.triggered += 1;
             let in_order = !matches!(found.trigger, Trigger::Command { in_order: false, .. });
-            (found.session, found.plan, Rc::clone(&found.spec), in_order)
+            (found.session, database.unwrap_or(found.database), found.plan, Rc::clone(&found.spec), in_order)
         };
         let user = Rc::clone(&self.sessions.borrow().get(&session)?.user);
         let style = if tagged { spec.style.tagged() } else { spec.style };
         let number = self.executions.borrow_mut().create(Some(registration), style);
         let lane = if in_order { registration.0 + 1 } else { 0 };
-        self.add_live(number, Live { lane, ..self.live_of(session, user, plan, spec, style, input) });
+        self.add_live(number, Live { lane, ..self.live_of(session, (user, database), plan, spec, style, input) });
         Some(number)
     }
 
     fn live_of(
         &self,
         session: SessionNo,
-        user: UserName,
+        (user, database): (UserName, Database),
         plan: PlanNo,
         spec: Rc<PlanSpec>,
         style: Style,
@@ -154,6 +175,7 @@ impl Engine {
         Live {
             session,
             user,
+            database,
             plan,
             spec,
             lane: 0,
@@ -197,6 +219,11 @@ impl Engine {
         }
     }
 
+    /// The database that an execution acts in.
+    fn database_of_run(&self, number: ExecutionNo) -> Database {
+        self.live.borrow().get(&number).map(|live| live.database).unwrap_or_default()
+    }
+
     /// Starts an execution as soon as may be.
     pub fn begin(&self, number: ExecutionNo) {
         let native = self.live.borrow().get(&number).is_some_and(|live| live.native.is_some());
@@ -206,14 +233,14 @@ impl Engine {
     fn begin_native(&self, number: ExecutionNo) {
         self.executions.borrow_mut().start(number);
         let now = self.now_ms();
-        let size_asked = {
+        let (size_asked, database) = {
             let mut live = self.live.borrow_mut();
             let Some(live) = live.get_mut(&number) else { return };
             live.started_ms = Some(now);
-            matches!(&live.input, Input::Reader(Reader::Scan(scan)) if scan.is_everything())
+            (matches!(&live.input, Input::Reader(Reader::Scan(scan)) if scan.is_everything()), live.database)
         };
         if size_asked {
-            let size = self.database_size();
+            let size = self.database_size(database);
             self.finish_native(number, size);
         } else {
             self.add_reader(number);
@@ -316,7 +343,8 @@ impl Engine {
             Some(Input::Records { count, bytes }) => Ok(Some((true, count, bytes))),
             Some(Input::Event { key, event, read_value }) => {
                 let mut writer = Writer::new();
-                self.write_key_record(&mut writer, &key, Some(&event), read_value)?;
+                let database = self.database_of_run(number);
+                self.write_key_record(&mut writer, database, &key, Some(&event), read_value)?;
                 Ok(Some((true, 1, writer.into_bytes())))
             }
             Some(Input::Stream(mut run)) => {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use redgrease_core::command::PyExecute;
 use redgrease_core::frame::ToWorker;
-use redgrease_core::id::{ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
+use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
 use redgrease_core::plan::Mode;
 use redgrease_core::registration::Registration;
 use redgrease_ffi::{BlockedClient, Invocation, LogLevel};
@@ -55,6 +55,8 @@ pub struct Session {
     pub description: Option<Vec<u8>>,
     /// Whom its scripts and registered functions act as.
     pub user: UserName,
+    /// The database of the client that ran its script: what the script does outside of executions is done there.
+    pub database: Database,
     /// Requirements as given.
     pub requirements: Vec<String>,
     /// What workers of this session must share: the set of requirements.
@@ -112,6 +114,7 @@ impl Engine {
             name,
             description: command.description.map(<[u8]>::to_vec),
             user,
+            database: Database(invocation.database()),
             environment: crate::requirements::environment(&requirements),
             requirements,
             paths: Vec::new(),
@@ -477,7 +480,8 @@ impl Engine {
         };
         let user = caller.exec.and_then(|exec| Some(Rc::clone(&self.live.borrow().get(&exec)?.user))).unwrap_or(user);
         self.registrations.borrow_mut().take_number();
-        let execution = self.new_run(caller.session, plan, spec, reader, user, style);
+        let database = self.database_of(caller);
+        let execution = self.new_run(caller.session, plan, spec, reader, (user, database), style);
         let mut of_script = false;
         if caller.exec.is_none()
             && let Some(session) = self.sessions.borrow_mut().get_mut(&caller.session)
@@ -504,6 +508,7 @@ impl Engine {
     ) -> Result<String, String> {
         let spec = self.plan(spec)?;
         let trigger = spec.trigger().map_err(|error| error.to_string())?;
+        let database = self.database_of(caller);
         let mut sessions = self.sessions.borrow_mut();
         let session = sessions.get_mut(&caller.session).ok_or("NOSESSION the session has ended")?;
         if session.worker != Some(worker.number) {
@@ -529,7 +534,7 @@ impl Engine {
             registrations.take_number();
             registrations.take_number()
         };
-        let registration = Registration::new(caller.session, plan, spec, trigger);
+        let registration = Registration::new(caller.session, database, plan, spec, trigger);
         let identifier = self.shard.identifier(number.0);
         if let Some(script) = &mut session.script {
             script.pending.push((number, registration));

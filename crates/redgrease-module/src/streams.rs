@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use redgrease_core::codec::Writer;
-use redgrease_core::id::{ExecutionNo, RegistrationNo};
+use redgrease_core::id::{Database, ExecutionNo, RegistrationNo};
 use redgrease_core::plan::{Mode, Trigger};
 use redgrease_core::stream::{Action, End, RunKind, StreamRuns};
 use redgrease_ffi::call::ReplyKind;
@@ -31,6 +31,7 @@ const ACK_RETRIES_MAX: u32 = 30_000;
 
 /// The streams of one registration.
 pub struct Streams {
+    database: Database,
     runs: StreamRuns,
 }
 
@@ -38,6 +39,7 @@ pub struct Streams {
 #[derive(Debug, Clone)]
 pub struct StreamRun {
     registration: RegistrationNo,
+    database: Database,
     stream: Vec<u8>,
     kind: RunKind,
     epoch: u64,
@@ -46,19 +48,34 @@ pub struct StreamRun {
     pub refused: Option<String>,
     /// It ended because its worker did: its entries are still to be processed.
     pub worker_died: bool,
+    /// Its entries changed to another database after they were read.
+    moved: bool,
+}
+
+impl StreamRun {
+    /// The data of two databases changed places after the entries were read.
+    pub fn moved(&mut self, one: Database, other: Database) {
+        let database = self.database.after_swap(one, other);
+        self.moved |= database != self.database;
+        self.database = database;
+    }
 }
 
 impl Engine {
     /// New stream registrations: looks for streams that exist.
     pub fn streams_registered(&self, registrations: &[RegistrationNo]) {
         for number in registrations {
-            let runs = match self.registrations.borrow().get(*number).map(|registration| &registration.trigger) {
-                Some(Trigger::Stream { batch, duration_ms, on_failed, retry_interval_s, .. }) => {
-                    StreamRuns::new(*batch, *duration_ms, *on_failed, *retry_interval_s)
-                }
-                _ => continue,
+            let streams = {
+                let registrations = self.registrations.borrow();
+                let Some(registration) = registrations.get(*number) else { continue };
+                let Trigger::Stream { batch, duration_ms, on_failed, retry_interval_s, .. } = &registration.trigger
+                else {
+                    continue;
+                };
+                let runs = StreamRuns::new(*batch, *duration_ms, *on_failed, *retry_interval_s);
+                Streams { database: registration.database, runs }
             };
-            self.streams.borrow_mut().insert(*number, Streams { runs });
+            self.streams.borrow_mut().insert(*number, streams);
             self.search_streams(*number, b"0".to_vec());
         }
     }
@@ -70,6 +87,30 @@ impl Engine {
             streams.runs.reset();
         }
         self.streams_revived(&numbers);
+    }
+
+    /// The data of two databases changed places: the registrations of both look for the streams that are there now. A
+    /// batch that was read is acknowledged where its entries are now.
+    pub fn databases_swapped(&self, one: Database, other: Database) {
+        if one == other {
+            return;
+        }
+        for live in self.live.borrow_mut().values_mut() {
+            live.stream_moved(one, other);
+        }
+        let mut changed = Vec::new();
+        for (number, streams) in &mut *self.streams.borrow_mut() {
+            if streams.database == one || streams.database == other {
+                streams.runs.reset_if_ok();
+                changed.push(*number);
+            }
+        }
+        // Inside a command nothing is read.
+        self.server.after_ms(0, move || {
+            if let Some(engine) = engine() {
+                engine.streams_revived(&changed);
+            }
+        });
     }
 
     /// The worker of these registrations is back: what was not acknowledged is read again.
@@ -88,19 +129,20 @@ impl Engine {
 
     /// One step of the search for streams that a registration watches, and the following ones a turn later each.
     fn search_streams(&self, number: RegistrationNo, cursor: Vec<u8>) {
-        if !self.streams.borrow().contains_key(&number) || self.server.flags().replica() {
+        let Some(database) = self.streams.borrow().get(&number).map(|streams| streams.database) else { return };
+        if self.server.flags().replica() {
             return;
         }
         let step = || {
             if !self.may_work() {
                 return Some(cursor.clone());
             }
-            let reply = self.read(&[b"scan", &cursor, b"count", SEARCH_STEP, b"type", b"stream"]).ok()?;
+            let reply = self.read(database, &[b"scan", &cursor, b"count", SEARCH_STEP, b"type", b"stream"]).ok()?;
             let view = reply.view();
             let next = view.element(0)?.bytes().to_vec();
             let keys: Vec<Vec<u8>> = view.element(1)?.elements().map(|key| key.bytes().to_vec()).collect();
             for key in keys {
-                self.stream_found(number, &key, false);
+                self.stream_found(number, database, &key, false);
             }
             (next != b"0").then_some(next)
         };
@@ -113,12 +155,12 @@ impl Engine {
         }
     }
 
-    fn stream_found(&self, number: RegistrationNo, key: &[u8], by_entry: bool) {
-        let watched = self.registrations.borrow().for_stream(key).contains(&number);
+    fn stream_found(&self, number: RegistrationNo, database: Database, key: &[u8], by_entry: bool) {
+        let watched = self.registrations.borrow().for_stream(database, key).contains(&number);
         if !watched {
             return;
         }
-        let (kind, len) = self.muted(|| self.server.key_kind(key));
+        let (kind, len) = self.key_kind(database, key);
         if kind != KeyKind::Stream {
             return;
         }
@@ -132,8 +174,8 @@ impl Engine {
     }
 
     /// An entry was added to a stream.
-    pub fn stream_entry(&self, key: &[u8]) {
-        let watching = self.registrations.borrow().for_stream(key);
+    pub fn stream_entry(&self, database: Database, key: &[u8]) {
+        let watching = self.registrations.borrow().for_stream(database, key);
         let now = self.now_ms();
         for number in watching {
             let known = self.streams.borrow().get(&number).is_some_and(|streams| streams.runs.knows(key));
@@ -142,7 +184,7 @@ impl Engine {
                     self.streams.borrow_mut().get_mut(&number).and_then(|streams| streams.runs.entry(key, now));
                 self.stream_act(number, action);
             } else {
-                self.stream_found(number, key, true);
+                self.stream_found(number, database, key, true);
             }
         }
     }
@@ -159,16 +201,19 @@ impl Engine {
                 });
             }
             Some(Action::Run { stream, kind, epoch }) => {
+                let Some(database) = self.streams.borrow().get(&number).map(|streams| streams.database) else { return };
                 let run = StreamRun {
                     registration: number,
+                    database,
                     stream,
                     kind,
                     epoch,
                     ids: Vec::new(),
                     refused: None,
                     worker_died: false,
+                    moved: false,
                 };
-                let Some(execution) = self.new_triggered(number, Input::Stream(run), false) else { return };
+                let Some(execution) = self.new_triggered(number, None, Input::Stream(run), false) else { return };
                 let sync = self
                     .registrations
                     .borrow()
@@ -255,7 +300,7 @@ impl Engine {
                 Ok(reply) => break reply,
                 Err(error) if error.starts_with("NOGROUP") && groups_made == 0 => {
                     groups_made += 1;
-                    if !self.make_group(&run.stream) {
+                    if !self.make_group(run.database, &run.stream) {
                         return Ok((0, Vec::new()));
                     }
                 }
@@ -288,20 +333,20 @@ impl Engine {
         let mut argv: Vec<&[u8]> = vec![b"xreadgroup", b"group", GROUP, CONSUMER];
         argv.extend(options);
         argv.extend([b"streams".as_slice(), &run.stream, from]);
-        self.write_command(&argv)
+        self.write_command(run.database, &argv)
     }
 
     /// Makes the group; `false` when the stream is gone.
-    fn make_group(&self, stream: &[u8]) -> bool {
-        self.write_command(&[b"xgroup", b"create", stream, GROUP, b"0"]).is_ok()
+    fn make_group(&self, database: Database, stream: &[u8]) -> bool {
+        self.write_command(database, &[b"xgroup", b"create", stream, GROUP, b"0"]).is_ok()
     }
 
     /// Runs a command of the engine's own that changes data.
-    fn write_command(&self, argv: &[&[u8]]) -> Result<CallReply, String> {
+    fn write_command(&self, database: Database, argv: &[&[u8]]) -> Result<CallReply, String> {
         if self.server.must_not_replicate() {
             return Err("PAUSED clients are paused".into());
         }
-        let options = CallOptions { replicate: true, ..CallOptions::default() };
+        let options = CallOptions { database: database.0, replicate: true, ..CallOptions::default() };
         let reply = self.muted(|| self.server.call(argv, options));
         let reply = reply.map_err(|_| "ERR the server did not run a command of the stream reader".to_owned())?;
         if reply.view().kind() == ReplyKind::Error {
@@ -323,6 +368,12 @@ impl Engine {
         if run.worker_died || paused_server {
             return self.stream_interrupted(&run, paused_server);
         }
+        if run.moved {
+            if end == End::Success && !run.ids.is_empty() {
+                self.acknowledge(run.database, run.stream, run.ids, false, 0);
+            }
+            return;
+        }
         let read = run.ids.len() as u64;
         let now = self.now_ms();
         let ended = self
@@ -343,7 +394,7 @@ impl Engine {
                 Some(Trigger::Stream { trim, .. }) => *trim,
                 _ => false,
             };
-            self.acknowledge(run.stream.clone(), run.ids, trim, 0);
+            self.acknowledge(run.database, run.stream.clone(), run.ids, trim, 0);
         }
         self.stream_act(run.registration, ended.and_then(|(_, action)| action));
     }
@@ -363,7 +414,7 @@ impl Engine {
         }
     }
 
-    fn acknowledge(&self, stream: Vec<u8>, ids: Vec<Vec<u8>>, trim: bool, tries: u32) {
+    fn acknowledge(&self, database: Database, stream: Vec<u8>, ids: Vec<Vec<u8>>, trim: bool, tries: u32) {
         if self.server.flags().replica() {
             return;
         }
@@ -374,7 +425,7 @@ impl Engine {
             }
             return self.server.after_ms(ACK_RETRY_MS, move || {
                 if let Some(engine) = engine() {
-                    engine.acknowledge(stream, ids, trim, tries + 1);
+                    engine.acknowledge(database, stream, ids, trim, tries + 1);
                 }
             });
         }
@@ -385,7 +436,7 @@ impl Engine {
         for head in commands.into_iter().flatten() {
             let mut argv = head.to_vec();
             argv.extend(ids.iter().map(Vec::as_slice));
-            if let Err(reason) = self.write_command(&argv) {
+            if let Err(reason) = self.write_command(database, &argv) {
                 let name = String::from_utf8_lossy(head[0]).into_owned();
                 self.server.log(
                     LogLevel::Warning,
