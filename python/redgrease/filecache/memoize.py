@@ -3,8 +3,10 @@
 `FileCache.memoize` and `AsyncFileCache.memoize` are decorators. A call that was made before, in any process, reads its
 result from the cache; several that make the same call at once compute it once. The entry's key is made of the
 function's module and name, and of its arguments as the function sees them, so ``f(1)`` and ``f(x=1)`` are the same
-call, while ``f(1)`` and ``f(1.0)`` are not. Arguments may be numbers, text, bytes, `None`, dates, enum members, paths,
-UUIDs, and tuples, lists, sets, dicts and dataclasses of such; for anything else give `key`, or `ignore` the parameter.
+call, while ``f(1)`` and ``f(1.0)`` are not. Arguments may be numbers, text, bytes, `None`, dates and times (with a time
+zone of `datetime` or `zoneinfo`), enum members, paths of `pathlib`, UUIDs, and tuples, lists, sets, dicts and
+dataclasses of such. A member of an enum is its class and value, a dataclass its class and all its attributes; types are
+compared exactly, so anything else, also a subclass of these types, is refused: give `key`, or `ignore` the parameter.
 
 Options:
 
@@ -41,8 +43,10 @@ import hashlib
 import inspect
 import json
 import os
+import pathlib
 import pickle
 import uuid
+import zoneinfo
 from typing import TYPE_CHECKING, Any, Callable, Protocol, Union
 
 if TYPE_CHECKING:
@@ -142,7 +146,10 @@ def memoize(
         for parameter, value in bound.arguments.items():
             if parameter not in ignore:
                 digest.update(_canonical(parameter, parameter))
-                digest.update(_canonical(value, parameter))
+                try:
+                    digest.update(_canonical(value, parameter))
+                except RecursionError:
+                    raise _no_key(type(value), parameter, ", nested too deeply or in itself") from None
         return f"{prefix}:{digest.hexdigest()}".encode()
 
     memoized: Any
@@ -182,52 +189,123 @@ def memoize(
 def _canonical(value: Any, parameter: str) -> bytes:
     """Bytes that are the same for equal arguments of the same types, in every process, and differ otherwise."""
     kind = type(value)
-    if value is None or kind is bool:
-        return _tagged("c", repr(value).encode())
-    if kind is int:
-        return _tagged("i", b"%d" % value)
-    if kind is float:
-        return _tagged("f", value.hex().encode())
-    if kind is str:
-        return _tagged("s", value.encode("utf-8", "surrogatepass"))
-    if kind in (bytes, bytearray):
-        return _tagged("b", bytes(value))
+    plain = _PLAIN.get(kind)
+    if plain is not None:
+        return _tagged(plain(value), kind.__name__)
     if kind in (tuple, list):
-        return _tagged(kind.__name__, b"".join(_canonical(item, parameter) for item in value))
+        return _tagged(b"".join(_canonical(item, parameter) for item in value), kind.__name__)
     if kind in (set, frozenset):
-        return _tagged("set", b"".join(sorted(_canonical(item, parameter) for item in value)))
+        return _tagged(b"".join(sorted(_canonical(item, parameter) for item in value)), kind.__name__)
     if kind is dict:
         pairs = (_canonical(key, parameter) + _canonical(item, parameter) for key, item in value.items())
-        return _tagged("dict", b"".join(sorted(pairs)))
+        return _tagged(b"".join(sorted(pairs)), kind.__name__)
     if isinstance(value, enum.Enum):
-        return _tagged("enum", f"{kind.__module__}.{kind.__qualname__}.{value.name}".encode())
-    if isinstance(value, os.PathLike):
-        return _tagged("path", os.fsencode(value))
-    if kind in _BY_REPR:
-        return _tagged(kind.__name__, repr(value).encode())
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        items = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
-        return _tagged(f"{kind.__module__}.{kind.__qualname__}", _canonical(items, parameter))
-    raise TypeError(
-        f"argument {parameter!r} is or holds a {kind.__module__}.{kind.__qualname__}, of which no key can be made: "
-        "give memoize(key=...), or ignore the parameter with memoize(ignore=(...))"
+        return _tagged(_member(value, parameter), "enum", *_class_name(kind))
+    if kind in (datetime.datetime, datetime.time):
+        zone = _zone(value.tzinfo, parameter)
+        return _tagged(_tagged(repr(value.replace(tzinfo=None)).encode()) + zone, kind.__name__)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type) and _is_of_python(kind):
+        state = sorted(_state(value).items())
+        return _tagged(b"".join(_canonical(item, parameter) for item in state), "dataclass", *_class_name(kind))
+    raise _no_key(kind, parameter)
+
+
+def _no_key(kind: type, parameter: str, why: str = "") -> TypeError:
+    return TypeError(
+        f"argument {parameter!r} is or holds a {kind.__module__}.{kind.__qualname__}{why}, of which no key can be made:"
+        " give memoize(key=...), or ignore the parameter with memoize(ignore=(...))"
     )
 
 
-_BY_REPR = frozenset(
-    (
-        complex,
-        range,
-        uuid.UUID,
-        decimal.Decimal,
-        fractions.Fraction,
-        datetime.date,
-        datetime.time,
-        datetime.datetime,
-        datetime.timedelta,
-    )
-)
+def _tagged(data: bytes, *tags: str) -> bytes:
+    """Bytes whose end is known, so that no two lists of such bytes are the same when joined."""
+    tagged = b"".join(b"%d:%s" % (len(tag), tag) for tag in (each.encode("utf-8", "surrogatepass") for each in tags))
+    return b"%s=%d:%s" % (tagged, len(data), data)
 
 
-def _tagged(tag: str, data: bytes) -> bytes:
-    return b"%s:%d:%s" % (tag.encode(), len(data), data)
+def _class_name(kind: type) -> tuple[str, str]:
+    return kind.__module__, kind.__qualname__
+
+
+def _integer(value: int) -> bytes:
+    # Decimal digits are limited to 4300 by the interpreter, and take quadratic time.
+    return b"%x" % value
+
+
+def _integers(*values: int) -> bytes:
+    return b",".join(map(_integer, values))
+
+
+def _decimal(value: decimal.Decimal) -> bytes:
+    sign, digits, exponent = value.as_tuple()
+    return f"{sign} {bytes(digits).hex()} {exponent}".encode()
+
+
+#: Bytes of the values of types that hold nothing else. Types are compared exactly: a subclass may hold more.
+_PLAIN: dict[type, Callable[[Any], bytes]] = {
+    type(None): lambda value: b"",
+    bool: lambda value: b"1" if value else b"0",
+    int: _integer,
+    float: lambda value: value.hex().encode(),
+    complex: lambda value: f"{value.real.hex()} {value.imag.hex()}".encode(),
+    str: lambda value: value.encode("utf-8", "surrogatepass"),
+    bytes: bytes,
+    bytearray: bytes,
+    range: lambda value: _integers(value.start, value.stop, value.step),
+    uuid.UUID: lambda value: value.bytes,
+    decimal.Decimal: _decimal,
+    fractions.Fraction: lambda value: _integers(value.numerator, value.denominator),
+    datetime.date: lambda value: value.isoformat().encode(),
+    datetime.timedelta: lambda value: _integers(value.days, value.seconds, value.microseconds),
+    **dict.fromkeys(
+        (pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath), os.fsencode
+    ),
+}
+
+
+def _member(value: enum.Enum, parameter: str) -> bytes:
+    """Bytes of a member of an enumeration: its value and, where it is not a combination of flags, its name."""
+    try:
+        data = _canonical(value.value, parameter)
+    except TypeError:
+        if value.name is None:
+            raise
+        # The name alone tells the members of a class apart.
+        data = b""
+    # Versions of Python name combined flags differently, or not at all.
+    return data if isinstance(value, enum.Flag) and data else data + _canonical(value.name, parameter)
+
+
+def _zone(zone: datetime.tzinfo | None, parameter: str) -> bytes:
+    """Bytes of a time zone. Only those whose text is all that they are: others may have the text of another one."""
+    kind = type(zone)
+    if zone is None or kind is datetime.timezone:
+        return _tagged(repr(zone).encode())
+    if kind is zoneinfo.ZoneInfo and isinstance(zone, zoneinfo.ZoneInfo) and zone.key is not None:
+        return _tagged(zone.key.encode("utf-8", "surrogatepass"), "zone")
+    raise _no_key(kind, parameter)
+
+
+def _is_of_python(kind: type) -> bool:
+    """Whether a class and all its bases are written in Python, so that `_state` finds all that an instance holds."""
+    return all(base is object or base.__flags__ & _HEAP_TYPE for base in kind.__mro__)
+
+
+#: Flag of types that a class statement (or an extension, at run time) made: `Py_TPFLAGS_HEAPTYPE`.
+_HEAP_TYPE = 1 << 9
+
+
+def _state(value: Any) -> dict[str, Any]:
+    """The attributes of an instance: fields, and what it holds besides, but not what can be computed again."""
+    state: dict[str, Any] = {}
+    for base in type(value).__mro__:
+        for name, attribute in vars(base).items():
+            if inspect.ismemberdescriptor(attribute) and hasattr(value, name):
+                state[name] = getattr(value, name)
+    for name, item in getattr(value, "__dict__", {}).items():
+        if not isinstance(inspect.getattr_static(type(value), name, None), functools.cached_property):
+            state[name] = item
+    for field in dataclasses.fields(value):
+        if hasattr(value, field.name):
+            state.setdefault(field.name, getattr(value, field.name))
+    return state
