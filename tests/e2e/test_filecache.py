@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
+import gc
 import itertools
 import json
 import os
@@ -572,6 +574,41 @@ print(slow(21), flush=True)
             outputs.append(program.end())
     assert outputs == ["computing\n{'double': 42}\n", "{'double': 42}\n"]
     assert len(list(cache.keys("slow:"))) == 1
+
+
+def test_combined_flags_are_arguments_of_their_own(cache: FileCache):
+    class Access(enum.IntFlag):
+        READ = 1
+        WRITE = 2
+
+    @cache.memoize
+    def number(flags: Access) -> int:
+        return int(flags)
+
+    for value in (1, 2, 3, 8, 16, 8, 16, 3):
+        assert number(Access(value)) == value
+    assert len(list(cache.keys())) == 5
+
+
+def test_an_entry_is_not_published_when_its_producer_is_not_done(cache: FileCache, where: dict):
+    def rows(writer):
+        yield writer.write(b"row")
+
+    async def forgets(writer):
+        writer.write(b"row")
+
+    async def main() -> None:
+        async with AsyncFileCache(**where) as twin:
+            with pytest.raises(TypeError, match="await write"):
+                await twin.get_or_create("forgets", forgets)
+
+    with pytest.raises(TypeError, match="does not yield"):
+        cache.get_or_create("rows", rows)
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        asyncio.run(main())
+        gc.collect()
+    wait_until(lambda: holders(cache), "no lease is left", until=lambda held: not held)
+    assert list(cache.keys()) == []
 
 
 def test_a_waiting_thread_is_woken_soon(cache: FileCache, where: dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import concurrent.futures
 import copy
 import errno
 import gc
@@ -542,18 +543,31 @@ def test_kinds_of_producers(cache):
         "default": lambda text=b"default": text,
         "writer": lambda writer: writer.write(b"written"),
         "returns": lambda writer: b"returned",
+        "itself": lambda writer: writer.write(b"itself") and writer,
         "object": Callable(),
         "builtin": bytes,
     }
     for key, producer in made.items():
         with cache.get_or_create(key, producer) as got:
             assert got.outcome == "created"
-    assert [cache.read(key) for key in made] == [b"bytes", b"default", b"written", b"returned", b"object", b""]
+    assert [cache.read(key) for key in made] == [
+        *(b"bytes", b"default", b"written", b"returned", b"itself", b"object", b""),
+    ]
 
     async def asynchronous():
         return b""
 
+    async def rows(writer):
+        yield writer.write(b"row")
+
+    def lines(writer):
+        yield writer.write(b"line")
+
     refused = {
+        "rows": (rows, "async_generator, whose work is not done"),
+        "lines": (lines, "generator, whose work is not done.*does not yield"),
+        "map": (lambda writer: map(writer.write, [b"x"]), "map, whose work is not done"),
+        "future": (lambda writer: concurrent.futures.Future(), "Future, whose work is not done"),
         "text": (lambda: "text", "encode"),
         "none": (lambda: None, "bytes"),
         "both": (both, "one of the two"),

@@ -254,6 +254,63 @@ def test_get_or_create(cache, run):
     run(main)
 
 
+def test_an_entry_is_refused_whose_producer_is_not_done(cache, run):
+    async def rows(writer):
+        yield await writer.write(b"row")
+
+    def lines(writer):
+        yield writer.write(b"line")
+
+    async def forgets(writer):
+        await writer.write(b"one")
+        writer.write(b"two")
+
+    async def keeps(writer):
+        tasks.append(asyncio.ensure_future(writer.write(b"one")))
+
+    tasks = []
+
+    async def main(twin):
+        for producer, words in (
+            (rows, "async_generator"),
+            (lines, "generator"),
+            (lambda writer: map(writer.write, [b"x"]), "map"),
+            (forgets, r"1 call of write\(\)"),
+            (keeps, r"1 call of write\(\)"),
+        ):
+            with pytest.raises(TypeError, match=words):
+                await twin.get_or_create("a", producer)
+            assert not cache.exists("a")
+            assert holders(cache) == []
+        await asyncio.gather(*tasks, return_exceptions=True)
+        async with twin.get_or_create("a", lambda: b"made") as got:
+            assert got.outcome == "created"
+
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        run(main)
+        gc.collect()
+
+
+def test_a_writer_that_was_not_awaited_is_not_committed(cache, run):
+    async def main(twin):
+        with pytest.raises(TypeError, match=r"2 calls of write\(\).*await write"):
+            async with twin.create("a") as writer:
+                _ = writer.write(b"one"), writer.write(b"two")
+        with pytest.raises(TypeError, match=r"1 call of abort\(\)"):
+            async with twin.create("a") as writer:
+                await writer.write(b"one")
+                _ = writer.abort()
+        assert not cache.exists("a")
+        assert holders(cache) == []
+        async with twin.create("a") as writer:
+            await asyncio.gather(writer.write(b"one"), writer.write(b"one"))
+        assert cache.read("a") == b"oneone"
+
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        run(main)
+        gc.collect()
+
+
 def test_many_tasks_make_an_entry_once(cache, run):
     calls = []
 

@@ -230,9 +230,24 @@ class AsyncWriter:
         self._stat: Stat | None = None
         self._written = 0
         self._is_over = False
+        # Calls of `write` and `abort` that have not ended: not awaited yet, or never.
+        self._unfinished = {"write": 0, "abort": 0}
 
-    async def write(self, data: Buffer) -> int:
-        """Append bytes; how many they were. Raises `TooLargeError`, `NoSpaceError`, `LeaseLostError`."""
+    def write(self, data: Buffer) -> Coroutine[Any, Any, int]:
+        """Append bytes; how many they were. To be awaited: `commit` refuses when a write has not ended.
+
+        Raises `TooLargeError`, `NoSpaceError`, `LeaseLostError`.
+        """
+        self._unfinished["write"] += 1
+        return self._write(data)
+
+    async def _write(self, data: Buffer) -> int:
+        try:
+            return await self._append(data)
+        finally:
+            self._unfinished["write"] -= 1
+
+    async def _append(self, data: Buffer) -> int:
         if self._is_over:
             raise ValueError("this writer is closed")
         if type(data) is bytes:
@@ -265,6 +280,13 @@ class AsyncWriter:
     async def _finish(self, act: Callable[..., FileCacheTask]) -> Any:
         if self._is_over:
             raise ValueError(f"the writer of {self._key!r} was {'committed' if self._stat else 'aborted'} before")
+        for name, count in self._unfinished.items():
+            if count:
+                await self._abort()
+                raise TypeError(
+                    f"the writer of {self._key!r} was to be committed while {count} call{'s' * (count > 1)} of "
+                    f"{name}() had not ended, and nothing was published: await {name}()"
+                )
         self._is_over = True
         try:
             return await _run(act)
@@ -272,8 +294,18 @@ class AsyncWriter:
             # What was cancelled before it began has left the writer where it was.
             self._native.discard()
 
-    async def abort(self) -> None:
-        """Give up; does nothing after `commit`."""
+    def abort(self) -> Coroutine[Any, Any, None]:
+        """Give up; does nothing after `commit`. To be awaited: `commit` refuses when it has not ended."""
+        self._unfinished["abort"] += 1
+        return self._abort_awaited()
+
+    async def _abort_awaited(self) -> None:
+        try:
+            await self._abort()
+        finally:
+            self._unfinished["abort"] -= 1
+
+    async def _abort(self) -> None:
         if not self._is_over:
             self._is_over = True
             try:
@@ -315,7 +347,7 @@ class AsyncWriter:
         elif error is None or isinstance(error, Exception):
             # The caller's own exception wins; a lease that could not be given back ends by itself.
             with contextlib.suppress(CacheError):
-                await self.abort()
+                await self._abort()
         else:
             # Cancelled: nothing is waited for any more.
             self._is_over = True
@@ -339,7 +371,10 @@ class _ThreadWriter:
         self.tell = writer.tell
 
     def write(self, data: Buffer) -> int:
-        return asyncio.run_coroutine_threadsafe(self._writer.write(data), self._loop).result()
+        async def write() -> int:
+            return await self._writer.write(data)
+
+        return asyncio.run_coroutine_threadsafe(write(), self._loop).result()
 
     def writelines(self, lines: Any) -> None:
         for line in lines:

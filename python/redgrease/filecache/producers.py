@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import io
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
 from typing import Any, Callable
 
 from .handles import Writer
@@ -52,6 +55,13 @@ def keep_result(producer: Any, takes_writer: bool, result: Any, written: int) ->
         if inspect.iscoroutine(result):
             result.close()
         raise TypeError(f"{producer!r} is asynchronous: AsyncFileCache takes such producers, FileCache does not")
+    if _is_unfinished(result):
+        if inspect.isgenerator(result):
+            result.close()
+        raise TypeError(
+            f"{producer!r} gives a {type(result).__name__}, whose work is not done yet, and nothing was published: a "
+            "producer writes before it returns, and does not yield"
+        )
     if takes_writer:
         if not isinstance(result, (bytes, bytearray, memoryview)):
             # What the last call of a lambda gave: a count, `None`, anything.
@@ -59,6 +69,14 @@ def keep_result(producer: Any, takes_writer: bool, result: Any, written: int) ->
         if written:
             raise TypeError(f"{producer!r} wrote {written} bytes and gave {len(result)} more: do one of the two")
     return as_bytes(result)
+
+
+def _is_unfinished(result: Any) -> bool:
+    """Whether a result stands for work that has not been done: a generator, a lazy `map`, a future."""
+    if isinstance(result, io.IOBase):
+        # A file is its own iterator; it may be the writer.
+        return False
+    return isinstance(result, (Iterator, AsyncIterator, Future))
 
 
 def run_producer(producer: Callable[..., Any], writer: Writer) -> None:
