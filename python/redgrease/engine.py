@@ -6,6 +6,7 @@ import ast
 import contextlib
 import dataclasses
 import fnmatch
+import functools
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -147,7 +148,12 @@ class Gears:
         Raises:
             redis.exceptions.ResponseError: there is no such command, or it raised.
         """
-        reply, decode = self._tagged(self._link.send, "RG.TRIGGER", utils.safe_str(trigger_name), *map(unwrap, args))
+        return self._trigger(trigger_name, *args)
+
+    def _trigger(self, trigger_name: str, *args: Any, patience: float | None = None) -> Any:
+        """Trigger a command that may take `patience` seconds, see `Link.send`."""
+        send = functools.partial(self._link.send, patience=patience)
+        reply, decode = self._tagged(send, "RG.TRIGGER", utils.safe_str(trigger_name), *map(unwrap, args))
         return parse_trigger_response(reply, decode)
 
     # -- executions --------------------------------------------------------------------------------------------

@@ -7,13 +7,19 @@ breaks, or no answer comes in time, the caller gets the error, and nothing is st
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import random
 from typing import Any
+
+from redis.exceptions import TimeoutError
 
 __all__ = ["Link"]
 
 # redis-py's option for a reply that is not to be decoded.
 _RAW = {"NEVER_DECODE": True}
+#: Seconds that a reply may be late beyond what its command may take, at least.
+_MARGIN = 5.0
 
 
 class Link:
@@ -36,9 +42,15 @@ class Link:
         """Send to any shard; redis-py may send it again."""
         return self._ask(self._any(), *args)
 
-    def send(self, *args: Any) -> Any:
-        """Send to any shard, once."""
-        return self._send(self._any(), *args)
+    def send(self, *args: Any, patience: float | None = None) -> Any:
+        """Send to any shard, once.
+
+        Args:
+            args: the command.
+            patience: seconds that the command may take on the server. A client that waits less for its replies waits
+                that long for this one, and its own time, or `_MARGIN`, on top.
+        """
+        return self._send(self._any(), *args, patience=patience)
 
     def ask_owner(self, shard_id: str, *args: Any) -> Any:
         """Send to the shard where an execution began; redis-py may send it again."""
@@ -79,13 +91,42 @@ class Link:
         return client.execute_command(*args, **_RAW)
 
     @staticmethod
-    def _send(client: Any, *args: Any) -> Any:
+    def _send(client: Any, *args: Any, patience: float | None = None) -> Any:
         pool = getattr(client, "connection_pool", None)
-        if pool is None or getattr(client, "connection", None) is not None or hasattr(client, "inside_server"):
+        single = getattr(client, "connection", None)
+        if pool is None or hasattr(client, "inside_server") or (single is not None and patience is None):
             return client.execute_command(*args, **_RAW)
+        if single is not None:
+            with getattr(client, "single_connection_lock", None) or contextlib.nullcontext():
+                return _exchange(single, args, patience)
         connection = pool.get_connection()
         try:
-            connection.send_command(*args)
-            return connection.read_response(disable_decoding=True)
+            return _exchange(connection, args, patience)
         finally:
             pool.release(connection)
+
+
+def _exchange(connection: Any, args: tuple[Any, ...], patience: float | None) -> Any:
+    """Send a command on a connection and read its reply."""
+    own: float | None = getattr(connection, "socket_timeout", None)
+    connection.send_command(*args)
+    if patience is None or own is None:
+        return connection.read_response(disable_decoding=True)
+    wait = patience + max(own, _MARGIN)
+    try:
+        # Versions of redis-py before 8 have no argument for it.
+        if "timeout" in inspect.signature(connection.read_response).parameters:
+            return connection.read_response(disable_decoding=True, timeout=wait)
+        if not connection.can_read(timeout=wait):
+            raise TimeoutError
+    except TimeoutError:
+        # What still comes must not be taken for the reply to another command.
+        connection.disconnect()
+        raise TimeoutError(
+            f"no reply to {args[0]} within {wait:g} s: {patience:g} s for the command, and {wait - patience:g} s for "
+            "the way there and back"
+        ) from None
+    except BaseException:
+        connection.disconnect()
+        raise
+    return connection.read_response(disable_decoding=True)

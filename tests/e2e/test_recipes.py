@@ -68,6 +68,16 @@ class Source:
             def send_empty(self) -> None:
                 self.answer(200, b"")
 
+            def send_lengths(self) -> None:
+                self.send_response(200)
+                for length in (4, 5):
+                    self.send_header("Content-Length", str(length))
+                self.end_headers()
+                self.wfile.write(b"12345")
+
+            def send_part(self) -> None:
+                self.answer(206, b"part")
+
             def send_text(self) -> None:
                 self.answer(200, "täxt\r\n\0".encode(), "text/plain")
 
@@ -272,7 +282,7 @@ def test_a_user_who_may_only_trigger_can_use_it(r, db, source):
 # -- failures
 
 
-@pytest.mark.parametrize("how", ["500", "404", "reset", "cut", "long", "endless"])
+@pytest.mark.parametrize("how", ["500", "404", "reset", "cut", "long", "endless", "lengths", "part"])
 def test_a_failing_download_releases_all_who_wait(r, db, source, together, how):
     cache_get.on(r, max_bytes=1 << 20)
     url = source.url(f"failing/{how}")
@@ -522,6 +532,85 @@ def test_a_lease_that_was_lost_is_left_alone_and_nothing_is_stored(r, db, source
     assert not db.r.exists(get.key_of(url))
 
 
+@pytest.mark.parametrize("kind", ["string", "hash", "list", "part"])
+def test_what_is_not_of_the_cache_is_refused_and_left_alone(r, db, source, kind):
+    get = cache_get.on(r, sliding=True)
+    url = source.url("a")
+    key = get.key_of(url)
+    store = {
+        "string": lambda: db.r.set(key, "mine"),
+        "hash": lambda: db.r.hset(key, "mine", "x"),
+        "list": lambda: db.r.rpush(key, "mine"),
+        "part": lambda: db.r.hset(key, mapping={"status": 200, "body": "x"}),
+    }
+    store[kind]()
+    before = db.r.dump(key)
+    for act in (get, get.forget):
+        with pytest.raises(cache_get.CacheGetError, match="holds something that is no resource of this cache") as error:
+            act(url)
+        assert error.value.kind == "key"
+    assert (db.r.dump(key), db.r.ttl(key), db.r.dbsize()) == (before, -1, 1)
+    assert source.asked.total() == 0
+    db.r.delete(key)
+    assert get(url) == content("/a")
+    assert get.forget(url)
+    assert not get.forget(url)
+
+
+def test_what_is_stored_at_the_key_during_a_download_is_left_alone(r, db, source, together):
+    get = cache_get.on(r)
+    url = source.url("held/x")
+    [waiting] = together(1, get, url)
+    source.wait_asked("held/x")
+    db.r.set(get.key_of(url), "mine")
+    source.release()
+    assert waiting.result(30) == content("/held/x")
+    assert db.r.get(get.key_of(url)) == b"mine"
+    db.wait_log("holds something that is no resource of this cache")
+    wait_until(lambda: db.r.exists(lease_of(get, url)), "the lease is given back", until=lambda there: not there)
+
+
+def test_a_key_that_is_no_lease_is_refused_and_left_alone(r, db, source):
+    get = cache_get.on(r)
+    url = source.url("a")
+    db.r.set(lease_of(get, url), "mine")
+    with pytest.raises(cache_get.CacheGetError, match="holds something"):
+        get(url)
+    assert db.r.get(lease_of(get, url)) == b"mine"
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_a_request_takes_as_long_as_it_may_whatever_the_client_would_wait(r, db, source, together, single, protocol):
+    with redis.Redis(
+        port=db.server.port, socket_timeout=0.3, single_connection_client=single, protocol=protocol
+    ) as client:
+        get = cache_get.on(client, timeout=30)
+        [waiting] = together(1, get, source.url("held/x"))
+        source.wait_asked("held/x")
+        with pytest.raises(TimeoutError):
+            waiting.result(0.7)
+        source.release()
+        assert waiting.result(30) == content("/held/x")
+        assert client.ping()
+        assert source.asked.total() == 1
+
+
+def test_a_reply_that_does_not_come_is_given_up_with_what_was_waited_for(r, db, monkeypatch):
+    monkeypatch.setattr("redgrease.link._MARGIN", 0.2)
+    with redis.Redis(port=db.server.port, socket_timeout=0.1) as client:
+        get = cache_get.on(redgrease.RedisGears(port=db.server.port))
+        caller = cache_get.CacheGet(client, "cache_get", get.settings)
+        assert client.ping()
+        db.r.client_pause(60_000)
+        try:
+            with pytest.raises(redis.exceptions.TimeoutError, match=r"RG\.\w+ within 0\.5 s: 0\.3 s for"):
+                caller("http://127.0.0.1:1/", timeout=0.3)
+        finally:
+            db.r.client_unpause()
+        assert client.ping()
+
+
 def test_an_abort_ends_a_request_and_not_the_download(r, db, source, together):
     get = cache_get.on(r)
     url = source.url("held/x")
@@ -579,6 +668,8 @@ def test_a_full_memory_is_no_reason_not_to_answer(r, db, source):
         (["file:///etc/passwd"], "url 'file:///etc/passwd' begins with neither http:// nor https://"),
         ([""], "url '' begins with neither http:// nor https://"),
         (["http://"], "url 'http://' names no host that can be asked"),
+        (["http://a..b/"], "url 'http://a..b/' names no host: a part of its name is empty or too long"),
+        (["/abc"], "url '/abc' begins with neither http:// nor https://"),
         (["http://a/\0b"], r"url 'http://a/\x00b' has '\x00' at position 9: percent-encode it"),
         (["http://a/\r\nX: y"], r"url 'http://a/\r\nX: y' has '\r' at position 9: percent-encode it"),
         (["http://ä/"], "url 'http://ä/' has 'ä' at position 7: percent-encode it"),

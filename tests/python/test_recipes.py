@@ -29,6 +29,8 @@ from redis.exceptions import MovedError, ResponseError, TryAgainError
         "https://example.org:8443/a/b?c=d&e=%20#f",
         "http://127.0.0.1:1/",
         "http://[::1]:80/x",
+        "http://example.org./",
+        "http://" + "x" * 63 + ".org/",
         "HTTP://EXAMPLE.org/",
         "http://example.org/" + "x" * (_download.URL_BYTES_MAX - 19),
     ],
@@ -49,6 +51,13 @@ def test_an_address_of_the_web_is_accepted_as_it_is(url):
         ("http:///path", "names no host"),
         ("http://:80/", "names no host"),
         ("http://host:0/", "names no port"),
+        ("/abc", "neither http:// nor https://"),
+        ("http://a..b/", "a part of its name is empty"),
+        ("http://.a/", "a part of its name is empty"),
+        ("http://a../", "a part of its name is empty"),
+        ("http://./", "a part of its name is empty"),
+        ("http://" + "x" * 64 + ".org/", "or too long"),
+        ("http://" + "x." * 127 + "/", "or too long"),
         ("http://host:99999/", "cannot be read"),
         ("http://host:x/", "cannot be read"),
         ("http://[::1/", "cannot be read"),
@@ -173,6 +182,8 @@ def test_the_body_comes_with_status_and_headers():
         (answer(b"", Content_Length=0), b""),
         (answer(b"", status="204 No Content"), b""),
         (answer(b"exact", Content_Length=5) + b"and more", b"exact"),
+        (answer(b"exact", Content_Length=5, content_length=5), b"exact"),
+        (answer(b"exact", Content_Length="5, 5"), b"exact"),
     ],
 )
 def test_every_way_to_send_a_body(sent, body):
@@ -191,6 +202,16 @@ def test_every_way_to_send_a_body(sent, body):
         (b"HTTP/1.1 200 OK\r\nContent-Type: te", "the headers broke off"),
         (b"this is no HTTP\r\n\r\n", "this is no HTTP"),
         (answer(b"", X="y" * 70_000), ""),
+        (answer(b"12345", Content_Length=5, content_length=4), "Content-Length is '4, 5', which is not one number"),
+        (answer(b"12345", Content_Length="5, 4"), "which is not one number"),
+        (answer(b"12345", Content_Length=-5), "which is not one number"),
+        (answer(b"12345", Content_Length="five"), "which is not one number"),
+        (answer(b"123", Content_Length="5, 5"), "ended after 3 of 5 bytes"),
+        (
+            answer(b"1", "206 Partial Content", Content_Length=1, Content_Range="bytes 0-0/5"),
+            "status 206, which is a part",
+        ),
+        (answer(b"1", "226 IM Used", Content_Length=1), "status 226, which is a part"),
     ],
 )
 def test_half_an_answer_is_none(sent, fragment):
@@ -473,6 +494,33 @@ def test_a_flight_whose_session_is_gone_releases_who_waits(beside):
     assert (status, headers["redgrease-cache"]) == (0, "waited")
     assert "was given up: NOPERM" in headers["redgrease-error"]
     assert not _caching._Flight._all
+
+
+def test_a_value_that_comes_while_a_lease_is_waited_for_ends_the_wait(beside):
+    looks = iter([[None] * 4, ["200", "{}", "body", ""], ["200", None, None, None]])
+    beside.replies["HMGET"] = lambda *_: next(looks)
+    beside.replies["EXISTS"] = 1
+    options = _caching.Settings(full=True).dumps()
+    assert _caching.serve(options, "http://127.0.0.1:1/")[2] == b"body", "it was stored between two looks"
+    for values in (
+        [None] * 4,
+        ["200", None, None, None],
+        ["x", "{}", "", ""],
+        ["200", "[]", "", ""],
+        ["1", "{", "", ""],
+    ):
+        looks = iter([values] * 2)
+        with pytest.raises(
+            beside.GearsFlatError, match=r"CACHEGET key 'cache_get:\{http://127\.0\.0\.1:1/\}' holds something"
+        ):
+            _caching.serve(options, "http://127.0.0.1:1/")
+    looks = iter([[None] * 4])
+    beside.replies.update(EXISTS=0, SET=None, PTTL=-1)
+    beside.replies["SET"] = lambda *_: None
+    with pytest.raises(beside.GearsFlatError, match="lease' holds something"):
+        _caching.serve(options, "http://127.0.0.1:1/")
+    assert not _caching._Flight._all
+    assert not any(command[0] in ("DEL", "PEXPIRE") for command in beside.commands)
 
 
 @pytest.mark.parametrize("kept", [True, False])

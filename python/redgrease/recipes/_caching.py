@@ -25,12 +25,14 @@ from typing import Any, ClassVar, NoReturn
 from .. import runtime
 from ._download import OWN_HEADERS, Download, Entry, Refused, check_url, shown, span
 
-__all__ = ["CODE", "STATISTICS", "Settings", "key_of", "serve"]
+__all__ = ["CODE", "FIELDS", "STATISTICS", "Settings", "foreign", "key_of", "serve"]
 
 CODE = "CACHEGET"
 """First word of the errors that clients get."""
 STATISTICS = "stats"
 """What is asked for in place of a URL to get the numbers of this worker."""
+FIELDS = ("status", "headers", "body", "error")
+"""The fields of the hash that keeps a resource."""
 EXPIRY_MAX = 10 * 365 * 86400
 """Longest time, in seconds, that anything is kept."""
 TIMEOUT_MAX = 3600
@@ -45,9 +47,15 @@ _TRY, _TRY_MAX = 0.01, 0.25
 
 _RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-#: Gives the lease back and, if it was still held, stores the entry: all or nothing.
+#: Gives the lease back and, if it was still held, stores the entry: all or nothing. -1: something else is at its key.
 _PUBLISH = """
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+local old = redis.pcall('HMGET', KEYS[1], 'status', 'headers', 'body', 'error')
+local is_ours = not old.err and old[1] and old[2] and old[3] and old[4]
+if not is_ours and redis.call('EXISTS', KEYS[1]) == 1 then
+  redis.call('DEL', KEYS[2])
+  return -1
+end
 redis.call('DEL', KEYS[1], KEYS[2])
 redis.call('HSET', KEYS[1], 'status', ARGV[3], 'headers', ARGV[4], 'body', ARGV[5], 'error', ARGV[6])
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
@@ -97,6 +105,14 @@ class Settings:
 def _within(name: str, value: Any, least: float, most: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
         raise ValueError(f"{name} is a number from {least:g} to {most:g}, not {value!r}")
+
+
+def foreign(key: str) -> str:
+    """What is said of a key that holds something else."""
+    return (
+        f"{shown(key)} holds something that is no resource of this cache, and is left alone: delete it, or register "
+        "with another prefix"
+    )
 
 
 def key_of(url: str, prefix: str = Settings.prefix) -> str:
@@ -201,6 +217,7 @@ class _Flight:
         self._token = uuid.uuid4().hex
         self._landed = threading.Event()
         self._entry: Entry | None = None
+        self._refused: Refused | None = None
 
     @classmethod
     def join(cls, settings: Settings, key: str, url: str, expiry: float, end: float) -> tuple[_Flight, bool]:
@@ -229,12 +246,18 @@ class _Flight:
             return sum(owner is session for owner, _ in cls._all)
 
     def wait(self, end: float) -> Entry | None:
-        """What came of it; `None` when there is nothing yet at the time `end`."""
+        """What came of it; `None` when there is nothing yet at the time `end`.
+
+        Raises:
+            Refused: something else is stored at the key.
+        """
         if self.end <= end:
             end = max(end, self.end + _GRACE)
         while not self._landed.wait(max(0.0, min(_LOOK, end - time.monotonic()))):
             if time.monotonic() >= end:
                 return None
+        if self._refused is not None:
+            raise Refused(self._refused.kind, self._refused.text)
         return self._entry
 
     # -- in the thread -----------------------------------------------------------------------------------------
@@ -245,6 +268,8 @@ class _Flight:
         try:
             _native("setGearsSession")(self.session)
             entry = self._obtain(self.end)
+        except Refused as refused:
+            self._refused = refused
         except Exception as error:  # such as a registration that was removed meanwhile
             entry = replace(entry, error=f"{entry.error}: {error}")
         finally:
@@ -264,6 +289,8 @@ class _Flight:
         while not self._take_lease():
             if time.monotonic() >= end:
                 return Entry(error=f"timeout {shown(self.url)} is still being downloaded elsewhere")
+            if str(runtime.execute("PTTL", self._lease)) == "-1":  # a lease ends by itself
+                raise Refused("key", foreign(self._lease))
             time.sleep(min(pause * random.uniform(0.5, 1.0), max(0.0, end - time.monotonic())))
             pause = min(2 * pause, _TRY_MAX)
             entry = _read(self.key)
@@ -314,7 +341,10 @@ class _Flight:
         """Store an entry, unless the lease is lost: then somebody else stores a newer one."""
         content = (str(entry.status), json.dumps(entry.headers), entry.body, entry.error)
         try:
-            runtime.execute("EVAL", _PUBLISH, "2", self.key, self._lease, self._token, _milliseconds(seconds), *content)
+            life = _milliseconds(seconds)
+            published = runtime.execute("EVAL", _PUBLISH, "2", self.key, self._lease, self._token, life, *content)
+            if str(published) == "-1":
+                runtime.log(f"cache_get: {_place(self.url)} is not kept: {foreign(self.key)}", level="warning")
         except _gears_error() as error:  # such as memory that has become full: who waits gets it nevertheless
             runtime.log(f"cache_get: {_place(self.url)} is not kept: {error}", level="warning")
 
@@ -335,15 +365,34 @@ class _Flight:
 
 
 def _read(key: str) -> Entry | None:
-    try:
-        status, headers, body, error = runtime.execute("HMGET", key, "status", "headers", "body", "error")
-    except _gears_error() as refusal:
-        if "non local key" in str(refusal):
-            _moved(key)
-        raise
-    if status is None:
-        return None
-    return Entry(int(status), json.loads(_bytes(headers)), _bytes(body), _bytes(error).decode())
+    """The entry at a key; `None` when there is nothing.
+
+    Raises:
+        Refused: there is something else.
+    """
+    # Twice: it may have been stored between the two looks.
+    for _ in range(2):
+        try:
+            values = runtime.execute("HMGET", key, *FIELDS)
+        except _gears_error() as refusal:
+            if "non local key" in str(refusal):
+                _moved(key)
+            if "WRONGTYPE" in str(refusal):
+                raise Refused("key", foreign(key)) from None
+            raise
+        if None not in values:
+            return _entry(key, *values)
+        if str(runtime.execute("EXISTS", key)) != "1":
+            return None
+    raise Refused("key", foreign(key))
+
+
+def _entry(key: str, status: Any, headers: Any, body: Any, error: Any) -> Entry:
+    with contextlib.suppress(ValueError):  # also of what is no text
+        found = Entry(int(status), json.loads(_bytes(headers)), _bytes(body), _bytes(error).decode())
+        if isinstance(found.headers, dict):
+            return found
+    raise Refused("key", foreign(key))
 
 
 def _moved(key: str) -> NoReturn:

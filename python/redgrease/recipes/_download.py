@@ -29,6 +29,8 @@ __all__ = ["Download", "Entry", "Refused", "check_url", "shown", "span"]
 
 URL_BYTES_MAX = 8192
 """Longest URL."""
+HOST_BYTES_MAX = 253
+"""Longest name of a host; each part between dots has 1 to 63 bytes."""
 REDIRECTS_MAX = 5
 """How many redirects are followed."""
 HEADER_BYTES_MAX = 64 << 10
@@ -39,6 +41,8 @@ FAILURE_BODY_MAX = 64 << 10
 _PIECE = 64 << 10
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _SHOWN_MAX = 120
+#: A part (206) and a difference (226): only for requests that ask for one.
+_UNASKED = frozenset((206, 226))
 #: Headers that are about the connection, or about one client of the source.
 _NOT_KEPT = frozenset(
     (
@@ -130,6 +134,9 @@ def check_url(url: Any, hosts: Sequence[str] = ()) -> str:
         raise Refused("url", f"{shown(url)} names no {'host' if not host else 'port'} that can be asked")
     if "@" in parts.netloc:
         raise Refused("url", "a user and a password may not stand in a URL: it would be seen in keys and logs")
+    labels = host.removesuffix(".").split(".")
+    if ":" not in host and (len(host) > HOST_BYTES_MAX or not all(0 < len(label) < 64 for label in labels)):
+        raise Refused("url", f"{shown(url)} names no host: a part of its name is empty or too long")
     if "%" in parts.netloc:  # it would be decoded after this look at it
         raise Refused("url", f"{shown(url)} has a host with an escape: write the host as it is")
     if hosts and not any(fnmatch.fnmatchcase(host, pattern.lower()) for pattern in hosts):
@@ -232,9 +239,12 @@ class Download:
         for name, value in response.headers.items():
             name = name.lower()
             if name not in _NOT_KEPT and not name.startswith(OWN_HEADERS):
-                headers[name] = f"{headers[name]}, {value}" if name in headers else value
+                is_again = name in headers and name != "content-length"
+                headers[name] = f"{headers[name]}, {value}" if is_again else value
         if sum(map(len, (*headers, *headers.values()))) > HEADER_BYTES_MAX:
             raise Refused("too_large", f"{shown(self.url)}: the headers are longer than {HEADER_BYTES_MAX} bytes")
+        if status in _UNASKED:
+            raise Refused("broken", f"{shown(self.url)}: status {status}, which is a part that was not asked for")
         if 200 <= status < 300:
             return Entry(status, headers, self._body(response, self.max_bytes))
         try:
@@ -245,7 +255,7 @@ class Download:
         return Entry(status, headers, body, f"status {status} for {shown(self.url)}")
 
     def _body(self, response: Any, limit: int) -> bytes:
-        said = response.length
+        said = self._length(response)
         if said is not None and said > limit:
             raise Refused("too_large", f"{shown(self.url)} has {said} bytes, and the limit is {limit}")
         body = bytearray()
@@ -257,6 +267,15 @@ class Download:
         if said is not None and len(body) != said:
             raise Refused("broken", f"{shown(self.url)} ended after {len(body)} of {said} bytes")
         return bytes(body)
+
+    def _length(self, response: Any) -> int | None:
+        """How long the body is, where that is told."""
+        told = {each.strip() for value in response.headers.get_all("content-length", ()) for each in value.split(",")}
+        if len(told) > 1 or not all(each.isascii() and each.isdigit() for each in told):
+            lengths = shown(", ".join(sorted(told)))
+            raise Refused("broken", f"{shown(self.url)}: its Content-Length is {lengths}, which is not one number")
+        length: int | None = response.length
+        return int(told.pop()) if length is None and told and not response.chunked else length
 
     def _left(self) -> float:
         """Seconds that are left."""

@@ -26,7 +26,7 @@ from .. import utils
 from ..engine import Gears, gears_of
 from ..exceptions import DuplicateTriggerError, ScriptError
 from ..reader import CommandReader
-from ._caching import CODE, STATISTICS, Settings, key_of, serve
+from ._caching import CODE, FIELDS, STATISTICS, Settings, foreign, key_of, serve
 from ._download import OWN_HEADERS
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ class CacheGetError(ResponseError):
     """The cache refused a request; with ``strict`` also: the resource cannot be had.
 
     Attributes:
-        kind: one word: ``url``, ``host``, ``argument`` or ``busy`` for requests that are refused; ``status``,
-            ``timeout``, ``unreachable``, ``tls``, ``redirect``, ``too_large`` or ``broken`` for resources.
+        kind: one word: ``url``, ``host``, ``argument``, ``key`` (something else is stored at the key of the URL) or
+            ``busy`` for requests that are refused; ``status``, ``timeout``, ``unreachable``, ``tls``, ``redirect``,
+            ``too_large`` or ``broken`` for resources.
         text: a sentence.
     """
 
@@ -109,7 +110,8 @@ class CacheGet(Generic[_R]):
             expiry: seconds that the resource is kept, if this request makes that it is downloaded (with ``sliding``:
                 from this request on, in any case). Default: that of the registration.
             timeout: seconds that this request may take from when it runs: it may have to wait for its turn before, see
-                the option ``ExecutionThreads`` of the server. Default: that of the registration.
+                the option ``ExecutionThreads`` of the server. Default: that of the registration. A client with a
+                shorter ``socket_timeout`` waits this long, and its own timeout (at least 5 s) on top.
 
         Returns:
             The body as `bytes`, which are empty when the resource cannot be had; with ``full`` a `Response`.
@@ -127,8 +129,23 @@ class CacheGet(Generic[_R]):
         return key_of(utils.safe_str(url), self.settings.prefix)
 
     def forget(self, url: str) -> bool:
-        """Remove a resource from the cache; whether it was there."""
-        return bool(self._redis.unlink(self.key_of(url)))
+        """Remove a resource from the cache; whether it was there.
+
+        Raises:
+            CacheGetError: something else is stored at its key; it is left alone.
+        """
+        key = self.key_of(url)
+        try:
+            found = {utils.safe_str(name) for name in self._redis.hkeys(key)}
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            found = {""}
+        if not found:
+            return False
+        if not found.issuperset(FIELDS):
+            raise CacheGetError("key", foreign(key))
+        return bool(self._redis.unlink(key))
 
     def stats(self) -> dict[str, int]:
         """How requests were answered since the worker (on a cluster: each worker) began.
@@ -152,11 +169,12 @@ class CacheGet(Generic[_R]):
         return f"<cache {self.trigger!r} on {self._redis!r}>"
 
     def _ask(self, key: str, timeout: float | None, *arguments: Any) -> Any:
-        end = time.monotonic() + (self.settings.timeout if timeout is None else timeout)
+        patience = self.settings.timeout if timeout is None else float(timeout)
+        end = time.monotonic() + patience
         moves = 0
         while True:
             try:
-                return _owner(self._redis, key).trigger(self.trigger, *arguments).records[0]
+                return _owner(self._redis, key)._trigger(self.trigger, *arguments, patience=patience).records[0]
             except MovedError:  # what the client knows of the cluster is old
                 moves += 1
                 if moves > _MOVES_MAX or not _is_cluster(self._redis):
