@@ -36,7 +36,7 @@ def process(pid: int) -> Process | None:
 
 
 def workers_of(server_pid: int) -> list[Process]:
-    """The worker processes that are descendants of this server."""
+    """The worker processes that are descendants of this server: children of the supervisors that are its own."""
     parents: dict[int, int] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -45,20 +45,12 @@ def workers_of(server_pid: int) -> list[Process]:
                 parents[int(entry)] = int(fields[1])
     found = []
     for pid in parents:
-        if _descends(pid, server_pid, parents) and "redgrease.worker" in _command_line(pid):
+        supervised = parents.get(parents[pid]) == server_pid
+        if supervised and all("redgrease.worker" in _command_line(each) for each in (pid, parents[pid])):
             candidate = process(pid)
             if candidate is not None and candidate.alive():
                 found.append(candidate)
     return found
-
-
-def _descends(pid: int, ancestor: int, parents: dict[int, int]) -> bool:
-    parent = parents.get(pid, 0)
-    while parent > 1:
-        if parent == ancestor:
-            return True
-        parent = parents.get(parent, 0)
-    return False
 
 
 def _command_line(pid: int) -> str:

@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from .database import text
+from .processes import process
 from .waiting import wait_until
 
 #: The server may be busy for this long with what a worker does to it. Generous, because test machines are shared.
@@ -568,3 +569,164 @@ GB('ShardsIDReader').map(step).run()
     pings.assert_never_stalled(1.0)
     assert db.r.set("after", "1")
     assert_healthy(db)
+
+
+# -- processes that a function starts
+
+
+def _alive(pid: int) -> bool:
+    found = process(pid)
+    return found is not None and found.alive()
+
+
+FORKS = {
+    "interpreter": "os.fork()",
+    "library": "__import__('ctypes').CDLL(None).fork()",  # the interpreter's hooks do not see it
+}
+
+
+@pytest.mark.parametrize("fork", FORKS.values(), ids=FORKS)
+def test_a_function_that_forks_and_returns_twice_gives_one_result_and_harms_no_later_script(db, fork, tmp_path):
+    child = tmp_path / "child"
+    script = f"""
+import os
+def fork(_):
+    pid = {fork}
+    if pid == 0:
+        open({str(child)!r}, 'w').write(str(os.getpid()) + '\\n')
+    return 'once'
+GB('ShardsIDReader').map(fork).run()
+"""
+    for _ in range(3):
+        assert db.results(script) == ["once"]
+        began = time.monotonic()
+        for _ in range(4):
+            assert db.results("GB('ShardsIDReader').run()") == ["1"]
+        assert time.monotonic() - began < 5
+        pid = int(wait_until(lambda: child.exists() and child.read_text().strip(), "the child ran"))
+        wait_until(lambda pid=pid: not _alive(pid), "the child has ended")
+        child.unlink()
+
+
+def test_a_script_that_forks_is_answered_once(db):
+    assert db.execute("import os\npid = os.fork()\nGB('ShardsIDReader').run() if pid else None") == [[b"1"], []]
+    assert_healthy(db)
+
+
+def test_the_child_of_a_fork_cannot_call_the_server(db, tmp_path):
+    answer = tmp_path / "answer"
+    script = f"""
+import os
+def fork(_):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            text = str(execute('set', 'k', 'child'))
+        except Exception as error:
+            text = str(error)
+        open({str(answer)!r}, 'w').write(text)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return execute('get', 'k')
+GB('ShardsIDReader').map(fork).run()
+"""
+    assert db.results(script) == ["None"]
+    assert answer.read_text().startswith("FORKED the child of a fork has no connection to the server")
+
+
+def test_a_forked_child_that_fails_prints_its_error_and_ends(db):
+    script = """
+import os
+def fork(_):
+    pid = os.fork()
+    if pid == 0:
+        raise ValueError('in the child')
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+GB('ShardsIDReader').map(fork).run()
+"""
+    assert db.results(script) == ["1"]
+    db.wait_log("ValueError: in the child")
+
+
+#: Starts a process as daemons are started: no parent, no group and no session of the worker, and a bare environment.
+DAEMON = """
+import os, subprocess, sys
+def daemon(_):
+    program = "import os, time; os.setsid() if os.fork() == 0 else os._exit(0); "
+    program += "open(%r, 'w').write(str(os.getpid()) + chr(10)); time.sleep(600)"
+    subprocess.Popen([sys.executable, '-c', program % {path!r}], env={{}}, start_new_session=True).wait()
+    execute('set', 'worker', os.getpid())
+"""
+
+
+def _start_daemon(db, path, after: str = "") -> int:
+    db.execute(DAEMON.format(path=str(path)) + f"\nGB('ShardsIDReader').foreach(daemon){after}.run()")
+    return int(wait_until(lambda: path.exists() and path.read_text().strip(), "the daemon runs"))
+
+
+def test_a_process_in_a_session_of_its_own_ends_with_the_worker(db, tmp_path):
+    daemon = _start_daemon(db, tmp_path / "pid")
+    assert _alive(daemon)
+    os.kill(int(db.r.get("worker")), signal.SIGKILL)
+    wait_until(lambda: not _alive(daemon), "the daemon has ended")
+    assert_healthy(db)
+
+
+def test_a_process_in_a_session_of_its_own_ends_when_the_server_ends_the_worker(db, tmp_path):
+    loop = f"\nwhile not __import__('os').path.exists({str(tmp_path / 'pid')!r}): pass\nwhile True: pass"
+    execution = db.start(
+        DAEMON.format(path=str(tmp_path / "pid")) + f"\ndef loop(_):\n    daemon(_)\n    exec({loop!r})\n"
+        "GB('ShardsIDReader').foreach(loop).run()"
+    )
+    daemon = int(wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), "it runs"))
+    worker = int(db.wait_key("worker"))
+    os.kill(worker, signal.SIGSTOP)  # heeds no abort
+    db.r.execute_command("RG.ABORTEXECUTION", execution)
+    db.wait_status(execution, "done", "aborted")
+    wait_until(lambda: not _alive(daemon) and not _alive(worker), "the daemon and the worker have ended")
+
+
+def test_a_process_in_a_session_of_its_own_ends_when_the_server_is_killed(fresh_server, tmp_path):
+    db = fresh_server()
+    daemon = _start_daemon(db, tmp_path / "pid")
+    worker = int(db.r.get("worker"))
+    os.kill(db.server.pid, signal.SIGKILL)
+    wait_until(lambda: not _alive(daemon) and not _alive(worker), "the daemon and the worker have ended")
+
+
+def test_workers_that_close_their_connection_all_at_once_do_not_stall_the_server(fresh_server, tmp_path):
+    db = fresh_server(load_args={"MaxWorkers": 8, "ExecutionThreads": 8})
+    gate = tmp_path / "open"
+    close = f"""
+import os, socket, stat, time
+def close(_):
+    execute('incr', 'waiting')
+    while not os.path.exists({str(gate)!r}): time.sleep(0.001)
+    for name in os.listdir('/proc/self/fd'):
+        try:
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                socket.socket(fileno=os.dup(int(name))).shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+    while True: time.sleep(1)
+GB('ShardsIDReader').foreach(close).run()
+"""
+    executions = [db.start(close) for _ in range(6)]
+    db.wait_value("waiting", 6)
+    with db.pinging() as pings:
+        gate.touch()
+        for execution in executions:
+            db.wait_status(execution, "done", "aborted")
+            assert b"closed its connection" in db.r.execute_command("RG.GETRESULTS", execution)[1][0]
+    pings.assert_never_stalled(0.15)
+
+
+def test_the_text_of_an_error_is_cut_with_a_note(db):
+    for script in ("raise Exception('x' * 50_000_000)", "raise flat_error('x' * 50_000_000)"):
+        with db.pinging() as pings:
+            message = db.refused(script)
+        pings.assert_never_stalled(0.25)
+        assert len(message) < 66_000
+        assert "more bytes: error texts are cut to 65536" in message
+    [message] = db.errors("def f(_): raise Exception('x' * 50_000_000)\nGB('ShardsIDReader').map(f).run()")
+    assert len(message) < 66_000 and "error texts are cut to 65536" in message

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import redis
 
+from .database import text
+
 
 @pytest.fixture
 def alice(db):
@@ -134,3 +136,94 @@ def test_a_user_with_the_right_to_trigger_needs_no_other(db):
     assert caller.execute_command("RG.TRIGGER", "t") == [b"v"]
     with pytest.raises(redis.ResponseError):
         caller.get("k")
+
+
+# -- workers belong to one user
+
+#: The process that runs a function.
+PID = "import os\nGB('ShardsIDReader').map(lambda _: os.getpid()).run()"
+
+
+def test_what_a_script_changed_in_its_worker_does_not_reach_another_user(db, alice):
+    poison = """
+import sys
+builder = type(GB('ShardsIDReader'))
+run = builder.run
+def evil(self, *args, **options):
+    try:
+        sys._getframe(1).f_globals['execute']('set', 'secret', 'stolen')
+    except BaseException:
+        pass
+    return run(self, *args, **options)
+builder.run = evil
+"""
+    for _ in range(3):
+        run(alice, poison)
+    for _ in range(3):
+        assert db.results("GB('ShardsIDReader').run()") == ["1"]
+    assert db.r.get("secret") == b"s"
+
+
+def test_two_users_have_two_workers_also_where_only_one_may_run(fresh_server):
+    db = fresh_server(load_args={"MaxWorkers": 1})
+    db.r.execute_command("ACL", "SETUSER", "alice", "on", ">pw", "~*", "&*", "+@all")
+    alice = db.client(username="alice", password="pw")
+    seen = set()
+    for _ in range(2):
+        mine, hers = db.results(PID)[0], run(alice, PID)[0][0].decode()
+        assert mine != hers
+        assert not {mine, hers} & seen
+        seen |= {mine, hers}
+    assert db.r.info("rg_workers")["rg_workers"] == 1
+
+
+def test_a_session_waits_while_all_workers_serve_another_user(fresh_server, tmp_path):
+    db = fresh_server(load_args={"MaxWorkers": 1})
+    db.r.execute_command("ACL", "SETUSER", "alice", "on", ">pw", "~*", "&*", "+@all")
+    gate = tmp_path / "open"
+    script = f"""
+import os, time
+def wait(_):
+    execute('incr', 'waiting')
+    while not os.path.exists({str(gate)!r}): time.sleep(0.002)
+    return os.getpid()
+GB('ShardsIDReader').map(wait).run()
+"""
+    first, second, other = db.wire(), db.wire(), db.wire()
+    first.send("RG.PYEXECUTE", script)
+    db.wait_value("waiting", 1)
+    other.send("AUTH", "alice", "pw")
+    assert other.read().text == "OK"
+    other.send("RG.PYEXECUTE", PID)
+    second.send("RG.PYEXECUTE", script)  # shares the worker of its own user
+    db.wait_value("waiting", 2)
+    assert db.r.info("rg_workers")["rg_workers_shared"] == 1
+    gate.touch()
+    mine = {text(wire.read())[0][0] for wire in (first, second)}
+    hers = text(other.read())[0][0]
+    assert len(mine) == 1 and hers not in mine
+
+
+#: Sends a frame of its own making to the server: a command, as whatever session is named.
+FORGE = """
+import os, stat
+def forge(sessions):
+    [carrier] = [int(n) for n in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + n)
+                 and stat.S_ISSOCK(os.fstat(int(n)).st_mode)]
+    for session in sessions:
+        body = bytes([67, 127, 0, session, 1, 3, 3]) + b'set' + bytes([6]) + b'secret' + bytes([6]) + b'stolen'
+        os.write(carrier, len(body).to_bytes(4, 'little') + body)
+    return 'sent'
+"""
+
+
+def test_a_frame_that_names_another_user_s_session_is_refused_and_logged(fresh_server):
+    db = fresh_server()
+    db.r.execute_command("ACL", "SETUSER", "alice", "on", ">pw", "~hers:*", "&*", "+@all")
+    alice = db.client(username="alice", password="pw")
+    db.ok("GB('CommandReader').map(lambda x: 1).register(trigger='t')")
+    script = FORGE + "\nGB('ShardsIDReader').map(lambda _: forge(range(1, 20))).run()"
+    assert run(alice, script) == [[b"sent"], []]
+    db.wait_log("refused a frame that names session")
+    assert db.r.get("secret") is None
+    assert db.trigger("t") == ["1"]

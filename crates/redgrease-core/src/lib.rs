@@ -17,6 +17,7 @@
 pub mod cache;
 pub mod codec;
 pub mod command;
+pub mod error_text;
 pub mod execution;
 pub mod frame;
 pub mod id;

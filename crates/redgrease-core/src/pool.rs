@@ -2,8 +2,12 @@
 //!
 //! A session has a worker to itself while there are fewer than `workers_max`; one ready worker more than is in use
 //! is kept as a spare. A worker whose session registered something stays with it; any other goes back when the
-//! session's last execution ended, and is replaced after `sessions_max` of them. Only when no further worker may be
-//! started do sessions share one, and never sessions of different environments (sets of requirements).
+//! session's last execution ended, and is replaced after `sessions_max` of them.
+//!
+//! The first session binds its worker to an [`Owner`] for the worker's life: code of one user changes the interpreter that
+//! later sessions run in, so no session of another user, or of another environment, is ever served there. When no
+//! further worker may be started, sessions of the same owner share one, an idle worker of another owner is ended to
+//! make room, and otherwise a session waits.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +27,16 @@ pub struct Limits {
     pub sessions_max: u64,
 }
 
-/// The answer to a wish for a worker.
+/// Whose sessions a worker serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The user that the sessions act as.
+    pub user: String,
+    /// The set of requirements; empty: none.
+    pub environment: String,
+}
+
+/// The answer to a lease request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lease {
     /// This one.
@@ -36,7 +49,8 @@ pub enum Lease {
 struct Slot {
     ready: bool,
     retired: bool,
-    environment: Option<String>,
+    /// Set by the first lease.
+    owner: Option<Owner>,
     sessions: BTreeSet<SessionNo>,
     served: u64,
     idle_since_ms: u64,
@@ -82,11 +96,12 @@ impl Pool {
         if now_ms < self.start_not_before_ms {
             return Vec::new();
         }
-        // An idle worker that is bound to an environment serves nobody who is still waiting: he would have it.
-        let fresh = |slot: &&Slot| {
-            slot.sessions.is_empty() && !slot.retired && slot.environment.as_deref().unwrap_or("").is_empty()
-        };
-        let wanted = (waiting + 1).saturating_sub(self.slots.values().filter(fresh).count());
+        // Idle workers that are bound serve none of those that wait: they would have been leased. One without requirements
+        // is as good a spare as an unbound one.
+        let idle = |slot: &Slot| slot.sessions.is_empty() && !slot.retired;
+        let plain = |slot: &Slot| slot.owner.as_ref().is_some_and(|owner| owner.environment.is_empty());
+        let has_spare = self.slots.values().any(|slot| idle(slot) && plain(slot));
+        let wanted = (waiting + usize::from(!has_spare)).saturating_sub(self.unbound_count());
         // While starts fail, one attempt at a time is enough to learn whether they still do.
         let wanted = if self.failures > 0 { wanted.min(1) } else { wanted };
         let room = self.limits.workers_max.saturating_sub(self.slots.len());
@@ -124,25 +139,22 @@ impl Pool {
         slot.sessions.into_iter().collect()
     }
 
-    /// A session wants a worker for an environment (`""`: no requirements).
-    pub fn lease(&mut self, session: SessionNo, environment: &str) -> Lease {
-        let fits = |slot: &Slot| match slot.environment.as_deref() {
-            None | Some("") => true,
-            Some(bound) => bound == environment,
-        };
+    /// A session of `owner` wants a worker.
+    pub fn lease(&mut self, session: SessionNo, owner: &Owner) -> Lease {
         let free = |slot: &&Slot| slot.ready && !slot.retired && slot.sessions.is_empty();
-        // A worker that already has this environment first: its modules are warm.
+        let fits = |slot: &&Slot| slot.owner.as_ref().is_none_or(|bound| bound == owner);
+        // A worker of this owner first: its modules are warm.
         let best = self
             .slots
             .iter()
             .filter(|(_, slot)| free(slot) && fits(slot))
-            .min_by_key(|(_, slot)| (slot.environment.as_deref() != Some(environment), std::cmp::Reverse(slot.served)))
+            .min_by_key(|(_, slot)| (slot.owner.is_none(), std::cmp::Reverse(slot.served)))
             .map(|(worker, _)| *worker);
-        let best = best.or_else(|| self.shared(environment));
+        let best = best.or_else(|| self.shared(owner));
         match best.and_then(|worker| Some((worker, self.slots.get_mut(&worker)?))) {
             None => Lease::Wait,
             Some((worker, slot)) => {
-                slot.environment = Some(environment.to_owned());
+                slot.owner.get_or_insert_with(|| owner.clone());
                 slot.sessions.insert(session);
                 slot.served += 1;
                 Lease::Granted(worker)
@@ -150,25 +162,35 @@ impl Pool {
         }
     }
 
-    /// The least crowded worker to share, when no further one may be started.
-    fn shared(&self, environment: &str) -> Option<WorkerNo> {
+    /// The owner's worker with the fewest sessions, when no further worker may be started.
+    fn shared(&self, owner: &Owner) -> Option<WorkerNo> {
         if self.slots.len() < self.limits.workers_max || self.slots.values().any(|slot| !slot.ready) {
             return None;
         }
         self.slots
             .iter()
-            .filter(|(_, slot)| !slot.retired && slot.environment.as_deref() == Some(environment))
+            .filter(|(_, slot)| !slot.retired && slot.owner.as_ref() == Some(owner))
             .min_by_key(|(_, slot)| slot.sessions.len())
             .map(|(worker, _)| *worker)
     }
 
-    /// An idle worker of another environment that must go so that one for `environment` can be started.
+    /// The idle worker to end so that one can be started for the last of `waiting` sessions: it serves none of them,
+    /// no further worker may be started, and those that are starting are for the others.
     #[must_use]
-    pub fn in_the_way(&self) -> Option<WorkerNo> {
-        if self.slots.len() < self.limits.workers_max {
+    pub fn evictable(&self, waiting: usize) -> Option<WorkerNo> {
+        if self.slots.len() < self.limits.workers_max || self.unbound_count() >= waiting {
             return None;
         }
-        self.slots.iter().find(|(_, slot)| slot.ready && slot.sessions.is_empty()).map(|(worker, _)| *worker)
+        self.slots
+            .iter()
+            .filter(|(_, slot)| slot.ready && slot.sessions.is_empty() && slot.owner.is_some())
+            .min_by_key(|(_, slot)| slot.idle_since_ms)
+            .map(|(worker, _)| *worker)
+    }
+
+    /// Workers that have served no session yet, starting ones included.
+    fn unbound_count(&self) -> usize {
+        self.slots.values().filter(|slot| slot.owner.is_none() && !slot.retired).count()
     }
 
     /// A worker that nobody needs: idle for `idle_ms`, while another one is kept as a spare.
@@ -224,6 +246,14 @@ mod tests {
         Pool::new(Limits { workers_max, sessions_max: 3 })
     }
 
+    fn owner(user: &str, environment: &str) -> Owner {
+        Owner { user: user.into(), environment: environment.into() }
+    }
+
+    fn with(environment: &str) -> Owner {
+        owner("default", environment)
+    }
+
     fn start(pool: &mut Pool, waiting: usize) -> Vec<WorkerNo> {
         let started = pool.starts(waiting, 0);
         for worker in &started {
@@ -238,7 +268,7 @@ mod tests {
         let first = start(&mut pool, 0);
         assert_eq!(first.len(), 1);
         assert!(pool.starts(0, 0).is_empty());
-        assert_eq!(pool.lease(SessionNo(1), ""), Lease::Granted(first[0]));
+        assert_eq!(pool.lease(SessionNo(1), &with("")), Lease::Granted(first[0]));
         assert_eq!(pool.starts(0, 0).len(), 1);
     }
 
@@ -247,24 +277,72 @@ mod tests {
         let mut pool = pool(8);
         let worker = start(&mut pool, 0)[0];
         for session in 1..=3 {
-            assert_eq!(pool.lease(SessionNo(session), ""), Lease::Granted(worker));
+            assert_eq!(pool.lease(SessionNo(session), &with("")), Lease::Granted(worker));
             let retired = pool.release(SessionNo(session), 0);
             assert_eq!(retired, (session == 3).then_some(worker));
         }
-        assert_eq!(pool.lease(SessionNo(4), ""), Lease::Wait);
+        assert_eq!(pool.lease(SessionNo(4), &with("")), Lease::Wait);
     }
 
     #[test]
     fn environments_never_share_a_worker() {
         let mut pool = pool(2);
         start(&mut pool, 1);
-        assert!(matches!(pool.lease(SessionNo(1), "requests"), Lease::Granted(_)));
-        assert!(matches!(pool.lease(SessionNo(2), "numpy"), Lease::Granted(_)));
-        assert_eq!(pool.lease(SessionNo(3), ""), Lease::Wait);
-        assert_eq!(pool.in_the_way(), None);
+        assert!(matches!(pool.lease(SessionNo(1), &with("requests")), Lease::Granted(_)));
+        assert!(matches!(pool.lease(SessionNo(2), &with("numpy")), Lease::Granted(_)));
+        assert_eq!(pool.lease(SessionNo(3), &with("")), Lease::Wait);
+        assert_eq!(pool.evictable(1), None);
         pool.release(SessionNo(1), 0);
-        assert_eq!(pool.lease(SessionNo(3), ""), Lease::Wait);
-        assert!(pool.in_the_way().is_some());
+        assert_eq!(pool.lease(SessionNo(3), &with("")), Lease::Wait);
+        assert!(pool.evictable(1).is_some());
+    }
+
+    #[test]
+    fn a_worker_serves_one_user_in_its_life() {
+        let mut pool = pool(8);
+        let first = start(&mut pool, 0)[0];
+        assert_eq!(pool.lease(SessionNo(1), &owner("a", "")), Lease::Granted(first));
+        pool.release(SessionNo(1), 0);
+        assert_eq!(pool.lease(SessionNo(2), &owner("b", "")), Lease::Wait);
+        let second = start(&mut pool, 1)[0];
+        assert_eq!(pool.lease(SessionNo(2), &owner("b", "")), Lease::Granted(second));
+        assert_eq!(pool.lease(SessionNo(3), &owner("a", "")), Lease::Granted(first));
+    }
+
+    #[test]
+    fn a_worker_that_served_a_session_without_requirements_serves_none_with_them() {
+        let mut pool = pool(8);
+        start(&mut pool, 0);
+        pool.lease(SessionNo(1), &with(""));
+        pool.release(SessionNo(1), 0);
+        assert_eq!(pool.lease(SessionNo(2), &with("numpy")), Lease::Wait);
+        assert_eq!(pool.starts(1, 0).len(), 1);
+    }
+
+    #[test]
+    fn users_do_not_share_a_worker_when_no_further_one_may_be_started() {
+        let mut pool = pool(1);
+        let worker = start(&mut pool, 1)[0];
+        assert_eq!(pool.lease(SessionNo(1), &owner("a", "")), Lease::Granted(worker));
+        assert_eq!(pool.lease(SessionNo(2), &owner("b", "")), Lease::Wait);
+        assert_eq!(pool.evictable(1), None);
+        pool.release(SessionNo(1), 0);
+        assert_eq!(pool.lease(SessionNo(2), &owner("b", "")), Lease::Wait);
+        assert_eq!(pool.evictable(1), Some(worker));
+        pool.gone(worker, 0);
+        assert_eq!((pool.evictable(1), start(&mut pool, 1).len()), (None, 1));
+        assert!(matches!(pool.lease(SessionNo(2), &owner("b", "")), Lease::Granted(_)));
+    }
+
+    #[test]
+    fn a_worker_that_is_starting_for_a_session_evicts_no_other() {
+        let mut pool = pool(2);
+        let worker = start(&mut pool, 0)[0];
+        pool.lease(SessionNo(1), &owner("a", ""));
+        pool.release(SessionNo(1), 0);
+        assert_eq!(pool.starts(1, 0).len(), 1);
+        assert_eq!(pool.evictable(1), None);
+        assert_eq!(pool.evictable(2), Some(worker));
     }
 
     #[test]
@@ -274,11 +352,11 @@ mod tests {
         assert_eq!(workers.len(), 2);
         let mut used = BTreeSet::new();
         for session in 1..=2 {
-            let Lease::Granted(worker) = pool.lease(SessionNo(session), "") else { panic!("no worker") };
+            let Lease::Granted(worker) = pool.lease(SessionNo(session), &with("")) else { panic!("no worker") };
             used.insert(worker);
         }
         assert_eq!((used.len(), pool.shared_count()), (2, 0));
-        assert!(matches!(pool.lease(SessionNo(3), ""), Lease::Granted(_)));
+        assert!(matches!(pool.lease(SessionNo(3), &with("")), Lease::Granted(_)));
         assert_eq!(pool.shared_count(), 1);
     }
 
@@ -322,11 +400,11 @@ mod tests {
         let mut pool = pool(8);
         start(&mut pool, 1);
         for session in 1..=2 {
-            pool.lease(SessionNo(session), "numpy");
+            pool.lease(SessionNo(session), &with("numpy"));
             pool.release(SessionNo(session), 0);
         }
-        pool.lease(SessionNo(3), "requests");
-        assert_eq!(pool.lease(SessionNo(4), "pandas"), Lease::Wait);
+        pool.lease(SessionNo(3), &with("requests"));
+        assert_eq!(pool.lease(SessionNo(4), &with("pandas")), Lease::Wait);
         assert!(!pool.starts(1, 0).is_empty());
     }
 
@@ -334,7 +412,7 @@ mod tests {
     fn a_dead_worker_names_its_sessions() {
         let mut pool = pool(4);
         let worker = start(&mut pool, 0)[0];
-        pool.lease(SessionNo(7), "");
+        pool.lease(SessionNo(7), &with(""));
         assert_eq!(pool.gone(worker, 0), [SessionNo(7)]);
         assert_eq!(pool.failures(), 0);
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use redgrease_core::execution::{Executions, Status};
 use redgrease_core::id::{ExecutionNo, SessionNo, WorkerNo};
-use redgrease_core::pool::{Lease, Limits, Pool};
+use redgrease_core::pool::{Lease, Limits, Owner, Pool};
 use redgrease_core::render::Style;
 use redgrease_core::schedule::{Decision, Schedule};
 
@@ -33,6 +33,8 @@ impl Random {
 #[derive(Default)]
 struct SimWorker {
     ready: bool,
+    /// The owner of all sessions that it ever served.
+    owner: Option<Owner>,
     threads: usize,
     /// What was sent, in order, with the time it takes.
     queue: Vec<(ExecutionNo, u64)>,
@@ -47,8 +49,8 @@ struct Simulation {
     schedule: Schedule,
     executions: Executions,
     workers: BTreeMap<WorkerNo, SimWorker>,
-    /// Session: its environment, its worker, executions to do.
-    sessions: BTreeMap<SessionNo, (String, Option<WorkerNo>, Vec<ExecutionNo>)>,
+    /// Session: its owner, its worker, executions to do.
+    sessions: BTreeMap<SessionNo, (Owner, Option<WorkerNo>, Vec<ExecutionNo>)>,
     waiting: Vec<SessionNo>,
     owner: HashMap<ExecutionNo, SessionNo>,
     ended: HashSet<ExecutionNo>,
@@ -137,12 +139,17 @@ impl Simulation {
     fn serve(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
         for session in waiting {
-            let Some((environment, None, _)) = self.sessions.get(&session) else { continue };
-            match self.pool.lease(session, environment) {
-                Lease::Wait => self.waiting.push(session),
+            let Some((owner, None, _)) = self.sessions.get(&session) else { continue };
+            match self.pool.lease(session, owner) {
+                Lease::Wait => {
+                    self.waiting.push(session);
+                    if let Some(worker) = self.pool.evictable(self.waiting.len()) {
+                        self.kill(worker);
+                    }
+                }
                 Lease::Granted(worker) => {
                     assert!(self.workers[&worker].ready, "seed {}: leased before it was ready", self.seed);
-                    self.check_environments(worker, session);
+                    self.check_owner(worker, session);
                     let (_, place, left) = self.sessions.get_mut(&session).expect("looked up above");
                     *place = Some(worker);
                     let mut decisions = Vec::new();
@@ -153,21 +160,16 @@ impl Simulation {
                 }
             }
         }
-        if !self.waiting.is_empty()
-            && let Some(worker) = self.pool.in_the_way()
-        {
-            self.kill(worker);
-        }
         for number in self.pool.starts(self.waiting.len(), self.now_ms) {
-            self.workers.insert(number, SimWorker { ready: false, threads: 1, queue: Vec::new() });
+            self.workers.insert(number, SimWorker { ready: false, owner: None, threads: 1, queue: Vec::new() });
         }
     }
 
-    fn check_environments(&self, worker: WorkerNo, session: SessionNo) {
-        let environment = &self.sessions[&session].0;
-        for (other, place, _) in self.sessions.values() {
-            assert!(*place != Some(worker) || other == environment, "seed {}: environments share a worker", self.seed);
-        }
+    fn check_owner(&mut self, worker: WorkerNo, session: SessionNo) {
+        let owner = &self.sessions[&session].0;
+        let worker = self.workers.get_mut(&worker).expect("a lease names a worker that lives");
+        let first = worker.owner.get_or_insert_with(|| owner.clone());
+        assert_eq!(first, owner, "seed {}: a worker serves two owners", self.seed);
     }
 
     fn step(&mut self, calm: bool) {
@@ -176,6 +178,7 @@ impl Simulation {
             let session = SessionNo(self.next_session);
             self.next_session += 1;
             let environment = ["", "", "numpy", "requests"][self.random.below(4) as usize].to_owned();
+            let user = ["default", "default", "alice"][self.random.below(3) as usize].to_owned();
             let count = 1 + self.random.below(80);
             let mut executions = Vec::new();
             for _ in 0..count {
@@ -184,7 +187,7 @@ impl Simulation {
                 executions.push(execution);
                 self.created += 1;
             }
-            self.sessions.insert(session, (environment, None, executions));
+            self.sessions.insert(session, (Owner { user, environment }, None, executions));
             self.waiting.push(session);
         }
         let numbers: Vec<WorkerNo> = self.workers.keys().copied().collect();

@@ -69,6 +69,7 @@ impl Engine {
     pub fn call(&self, worker: &Rc<Worker>, call: u64, exec: Option<ExecutionNo>, session: SessionNo, op: Call<'_>) {
         let caller = Chain { exec, session };
         if !self.runs_code(worker, caller) {
+            self.report_foreign(worker, caller);
             return self.answer(worker, call, Err("NOPERM the caller does not run in this worker".into()));
         }
         if let Some(exec) = exec {

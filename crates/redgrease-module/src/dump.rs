@@ -25,7 +25,7 @@ pub fn python_memory(engine: &Engine) -> PythonMemory {
     let workers = engine.workers.borrow();
     let (current, peak) = workers
         .values()
-        .map(|worker| resident_and_peak_bytes(worker.pid))
+        .map(|worker| resident_and_peak_bytes(worker.pid()))
         .fold((0, 0), |(current, peak), (one_current, one_peak)| (current + one_current, peak + one_peak));
     PythonMemory { total: engine.past_peak_bytes.get() + peak, peak, current }
 }

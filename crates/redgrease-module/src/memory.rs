@@ -14,3 +14,9 @@ pub fn resident_and_peak_bytes(pid: u32) -> (u64, u64) {
 pub fn peak_bytes(pid: u32) -> u64 {
     resident_and_peak_bytes(pid).1
 }
+
+/// The parent of a process; `None` when there is no such process.
+pub fn parent_of(pid: u64) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}

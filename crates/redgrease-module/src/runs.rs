@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use redgrease_core::codec::Writer;
+use redgrease_core::error_text::cut_error;
 use redgrease_core::execution::Status;
 use redgrease_core::frame::{Records, StartFlags, ToWorker};
 use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
@@ -426,7 +427,11 @@ impl Engine {
     }
 
     fn runs_in(&self, number: ExecutionNo, worker: &Worker) -> bool {
-        self.live.borrow().get(&number).is_some_and(|live| live.worker == Some(worker.number))
+        let found = self.live.borrow().get(&number).map(|live| (live.worker == Some(worker.number), live.session));
+        if let Some((false, session)) = found {
+            self.report_foreign(worker, Chain { exec: Some(number), session });
+        }
+        found.is_some_and(|(here, _)| here)
     }
 
     /// An execution has been running for a while, or has reached another step.
@@ -477,7 +482,7 @@ impl Engine {
         }
         self.output(worker, number, records);
         if let Some(execution) = self.executions.borrow_mut().get_mut(number) {
-            execution.errors.extend(errors.iter().map(|error| error.to_vec()));
+            execution.errors.extend(errors.iter().map(|error| cut_error(error).into_owned()));
         }
         let session = self.live.borrow().get(&number).map(|live| live.session);
         if let Some(session) = session

@@ -3,9 +3,11 @@
 use std::rc::Rc;
 
 use redgrease_core::command::PyExecute;
+use redgrease_core::error_text::cut_error;
 use redgrease_core::frame::ToWorker;
 use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
 use redgrease_core::plan::Mode;
+use redgrease_core::pool::Owner;
 use redgrease_core::registration::Registration;
 use redgrease_ffi::{BlockedClient, Invocation, LogLevel};
 
@@ -84,6 +86,11 @@ impl Session {
     /// Whether its script is still running.
     pub fn runs_script(&self) -> bool {
         self.script.is_some()
+    }
+
+    /// Whose workers may serve it.
+    pub fn owner(&self) -> Owner {
+        Owner { user: self.user.to_string(), environment: self.environment.clone() }
     }
 
     /// Whether its functions can be run now.
@@ -209,7 +216,8 @@ impl Engine {
             if engine.waiting.borrow().len() < before {
                 let reason = engine.start_error.borrow().clone().unwrap_or_else(|| {
                     format!(
-                        "WORKERBUSY no worker became free within {WAITING_MS_MAX} ms: raise MaxWorkers (now {})",
+                        "WORKERBUSY no worker became free within {WAITING_MS_MAX} ms: all of MaxWorkers ({}) serve other \
+                         users, other requirements or registrations; raise it or unregister what is not needed",
                         engine.config.workers_max
                     )
                 });
@@ -325,6 +333,8 @@ impl Engine {
 
     /// A script, or the rebuilding of a session, ended in its worker.
     pub fn script_done(&self, worker: &Rc<Worker>, number: SessionNo, error: Option<&str>, blob: &[u8]) {
+        let error = error.map(|error| String::from_utf8_lossy(&cut_error(error.as_bytes())).into_owned());
+        let error = error.as_deref();
         let script = {
             let mut sessions = self.sessions.borrow_mut();
             let Some(session) = sessions.get_mut(&number).filter(|session| session.worker == Some(worker.number))
@@ -378,7 +388,7 @@ impl Engine {
         } else {
             self.server.log(
                 LogLevel::Notice,
-                &format!("rg: session rebuilt in worker {} (pid {})", worker.number, worker.pid),
+                &format!("rg: session rebuilt in worker {} (pid {})", worker.number, worker.pid()),
             );
             let registrations = self.registrations.borrow().of_session(number);
             self.announce(worker, &registrations);
@@ -618,7 +628,8 @@ impl Engine {
         self.send(&worker, &ToWorker::ForgetSession { session: number.0 });
         let retired = self.pool.borrow_mut().release(number, self.now_ms()).is_some();
         let unused = self.pool.borrow().is_unused(worker.number);
-        let grown = unused && crate::memory::resident_and_peak_bytes(worker.pid).0 > self.config.worker_idle_bytes_max;
+        let grown =
+            unused && crate::memory::resident_and_peak_bytes(worker.pid()).0 > self.config.worker_idle_bytes_max;
         if retired || grown {
             self.dismiss(&worker);
         }

@@ -14,7 +14,7 @@ use crate::background::Background;
 
 /// A worker process as it was born.
 pub struct Spawned {
-    /// The process.
+    /// The process: the supervisor, which forks the worker off and ends as it ends.
     pub child: Child,
     /// Our end of its socket, non-blocking.
     pub socket: OwnedFd,
@@ -81,7 +81,7 @@ fn spawn(python: &PathBuf) -> Result<Spawned, String> {
     nonblocking(&ours)?;
     let mut command = Command::new(python);
     command
-        .args(["-I", "-m", "redgrease.worker", "--fd", "0"])
+        .args(["-I", "-m", "redgrease.worker", "--fd", "0", "--supervise"])
         .env_clear()
         .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
         .stdin(Stdio::from(theirs))

@@ -12,6 +12,7 @@ use redgrease_ffi::LogLevel;
 use redgrease_ffi::event_loop::Readiness;
 
 use crate::engine::{Engine, engine};
+use crate::sessions::Session;
 use crate::spawner::Spawned;
 use crate::worker::{Frames, Incoming, Worker};
 
@@ -29,6 +30,12 @@ const LINE_MS_MAX: u64 = 200;
 
 /// Bytes that may wait for one worker before it is taken for dead.
 const UNSENT_BYTES_MAX: usize = 1 << 30;
+
+/// Time between the end of a worker's connection and the end of its process, in milliseconds.
+const CLOSED_MS_MAX: u64 = 100;
+
+/// Frames with numbers of other workers that are logged per worker.
+const FOREIGN_FRAMES_LOGGED_MAX: u32 = 10;
 
 impl Engine {
     /// Watches the spawner and starts the first spare.
@@ -158,9 +165,26 @@ impl Engine {
         match worker.read() {
             Incoming::Nothing => {}
             Incoming::Frames(frames) => self.handle_frames(&worker, frames),
-            Incoming::Closed => self.end_worker(&worker, None),
+            Incoming::Closed => self.connection_closed(&worker),
             Incoming::Broken(reason) => self.end_worker(&worker, Some(&broken(&reason))),
         }
+    }
+
+    /// A worker closed its end of the socket. Usually its process is about to end, and its status says more than the socket:
+    /// it has a moment for that, in which the server does not wait.
+    fn connection_closed(&self, worker: &Rc<Worker>) {
+        if worker.has_ended() {
+            return self.end_worker(worker, None);
+        }
+        self.server.unwatch(worker.socket_fd(), Readiness::Readable);
+        let number = worker.number;
+        self.server.after_ms(CLOSED_MS_MAX, move || {
+            if let Some(engine) = engine()
+                && let Some(worker) = engine.worker(number)
+            {
+                engine.end_worker(&worker, Some("was killed: it closed its connection to the server"));
+            }
+        });
     }
 
     /// A worker's process has ended.
@@ -212,7 +236,10 @@ impl Engine {
             return Err("it spoke before its handshake".into());
         }
         match frame {
-            FromWorker::Ready { protocol, codec, python, package, .. } => {
+            FromWorker::Ready { protocol, codec, pid, python, package } => {
+                if worker.ready.get() {
+                    return Err("a second handshake".into());
+                }
                 if (protocol, codec) != (PROTOCOL_VERSION, CODEC_VERSION) {
                     return Err(format!(
                         "the package {package} of its interpreter speaks protocol {protocol} and codec {codec}, the \
@@ -220,10 +247,12 @@ impl Engine {
                          came with the module"
                     ));
                 }
+                worker.set_pid(pid)?;
                 worker.ready.set(true);
                 let text = format!(
                     "rg: worker {} is ready (pid {}, Python {python}, package {package})",
-                    worker.number, worker.pid
+                    worker.number,
+                    worker.pid()
                 );
                 self.server.log(LogLevel::Verbose, &text);
                 self.pool.borrow_mut().ready(worker.number);
@@ -284,6 +313,29 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Logs that a worker named an execution or a session that lives in another worker: only hostile code does. What has
+    /// ended is not reported, because threads of a script may outlive it.
+    pub fn report_foreign(&self, worker: &Worker, caller: Chain) {
+        let of_session = |session: SessionNo| self.sessions.borrow().get(&session).and_then(|session| session.worker);
+        let (what, owner) = match caller.exec {
+            None => (format!("session {}", caller.session), of_session(caller.session)),
+            Some(exec) => (
+                format!("execution {} (as session {})", self.shard.identifier(exec.0), caller.session),
+                self.live.borrow().get(&exec).and_then(|live| live.worker),
+            ),
+        };
+        let count = worker.foreign_frames.get().saturating_add(1);
+        worker.foreign_frames.set(count);
+        if let Some(owner) = owner.filter(|owner| *owner != worker.number && count <= FOREIGN_FRAMES_LOGGED_MAX) {
+            let text = format!(
+                "rg: worker {} (pid {}): refused a frame that names {what} of worker {owner}",
+                worker.number,
+                worker.pid()
+            );
+            self.server.log(LogLevel::Warning, &text);
+        }
     }
 
     fn output_ready(&self, number: WorkerNo, stream: usize) {
@@ -369,32 +421,29 @@ impl Engine {
         }
     }
 
-    /// Gives workers to sessions that wait, in the order of their arrival as far as environments allow, and starts more if
-    /// they are needed.
+    /// Gives workers to sessions that wait, in the order of their arrival as far as users and environments allow; makes room
+    /// for those that no worker may serve, and starts more workers if they are needed.
     pub fn serve_waiting(&self) {
         let waiting: Vec<SessionNo> = self.waiting.borrow().iter().copied().collect();
+        let mut unserved = 0;
         for session in waiting {
-            let environment = self.sessions.borrow().get(&session).map(|session| session.environment.clone());
-            let lease = environment.map(|environment| self.pool.borrow_mut().lease(session, &environment));
-            if lease != Some(Lease::Wait) {
-                self.waiting.borrow_mut().retain(|other| *other != session);
+            let owner = self.sessions.borrow().get(&session).map(Session::owner);
+            let lease = owner.map(|owner| self.pool.borrow_mut().lease(session, &owner));
+            if lease == Some(Lease::Wait) {
+                // At once, and not behind the others: a later session would take the idle worker again and again.
+                unserved += 1;
+                let evictable = self.pool.borrow().evictable(unserved);
+                if let Some(worker) = evictable.and_then(|number| self.worker(number)) {
+                    self.dismiss(&worker);
+                }
+                continue;
             }
+            self.waiting.borrow_mut().retain(|other| *other != session);
             if let Some(Lease::Granted(number)) = lease {
                 self.session_got_worker(session, number);
             }
         }
-        if !self.waiting.borrow().is_empty() {
-            self.make_room();
-        }
         self.start_workers();
-    }
-
-    /// Ends an idle worker of another environment when it stands in the way of one that is wanted.
-    fn make_room(&self) {
-        let in_the_way = self.pool.borrow().in_the_way();
-        if let Some(worker) = in_the_way.and_then(|number| self.worker(number)) {
-            self.dismiss(&worker);
-        }
     }
 
     /// Ends a worker that is not needed any more.
@@ -422,7 +471,7 @@ impl Engine {
         }
         let started = worker.ready.get();
         let sessions = self.bury(worker);
-        let head = format!("worker {} (pid {}) {fate}", worker.number, worker.pid);
+        let head = format!("worker {} (pid {}) {fate}", worker.number, worker.pid());
         self.worker_deaths.set(self.worker_deaths.get() + 1);
         if started {
             self.server.log(LogLevel::Warning, &format!("rg: WORKERDIED {head}"));
@@ -451,7 +500,7 @@ impl Engine {
     /// Takes a worker out of all tables; returns its sessions.
     fn bury(&self, worker: &Rc<Worker>) -> Vec<SessionNo> {
         worker.closed.set(true);
-        self.past_peak_bytes.set(self.past_peak_bytes.get() + crate::memory::peak_bytes(worker.pid));
+        self.past_peak_bytes.set(self.past_peak_bytes.get() + crate::memory::peak_bytes(worker.pid()));
         self.server.unwatch(worker.socket_fd(), Readiness::Readable);
         self.server.unwatch(worker.socket_fd(), Readiness::Writable);
         if let Some(fd) = worker.pid_fd() {
@@ -518,7 +567,7 @@ impl Engine {
                 let reason =
                     format!("was killed: the server waited longer than SyncMaxTime ({} ms)", limit.as_millis());
                 self.end_worker(worker, Some(&reason));
-                return Err(format!("WORKERDIED worker {} (pid {}) {reason}", worker.number, worker.pid));
+                return Err(format!("WORKERDIED worker {} (pid {}) {reason}", worker.number, worker.pid()));
             }
             if !worker.wait(left) {
                 continue;
@@ -542,7 +591,7 @@ impl Engine {
                 Incoming::Broken(reason) => self.end_worker(worker, Some(&broken(&reason))),
             }
             if worker.closed.get() && !until() {
-                return Err(format!("WORKERDIED worker {} (pid {}) {}", worker.number, worker.pid, worker.fate()));
+                return Err(format!("WORKERDIED worker {} (pid {}) {}", worker.number, worker.pid(), worker.fate()));
             }
         }
     }

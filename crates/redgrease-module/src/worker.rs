@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use redgrease_core::frame::{FRAME_BYTES_MAX, ToWorker, split};
 use redgrease_core::id::WorkerNo;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::spawner::Spawned;
 
@@ -38,6 +38,9 @@ const LINE_COST_BYTES: usize = 100;
 
 /// Bytes that functions of one worker may log per second with `log()`.
 const FUNCTION_LOG_BYTES_PER_S: usize = 1 << 20;
+
+/// Seconds in which a supervisor must have ended everything that its worker started; then it is killed itself.
+const SUPERVISOR_END_S_MAX: i64 = 10;
 
 /// A line of output is cut to this many bytes.
 const LINE_BYTES_MAX: usize = 8 << 10;
@@ -113,12 +116,14 @@ struct Lines {
 pub struct Worker {
     /// Its number.
     pub number: WorkerNo,
-    /// Its process id.
-    pub pid: u32,
+    /// Its process id: that of its supervisor until the handshake.
+    pid: Cell<u32>,
     /// It finished its handshake.
     pub ready: Cell<bool>,
     /// Nothing is read from it or sent to it any more.
     pub closed: Cell<bool>,
+    /// Frames that named what lives in another worker.
+    pub foreign_frames: Cell<u32>,
     /// Frames of others that came while the main thread waited for one execution.
     backlog: RefCell<VecDeque<Vec<u8>>>,
     /// What it said last about the script that it runs: for its log lines.
@@ -142,9 +147,10 @@ impl Worker {
     pub fn new(number: WorkerNo, spawned: Spawned) -> Worker {
         Worker {
             number,
-            pid: spawned.child.id(),
+            pid: Cell::new(spawned.child.id()),
             ready: Cell::new(false),
             closed: Cell::new(false),
+            foreign_frames: Cell::new(0),
             backlog: RefCell::default(),
             session_name: RefCell::default(),
             child: RefCell::new(spawned.child),
@@ -158,6 +164,25 @@ impl Worker {
             last_words: RefCell::default(),
             verdict: RefCell::default(),
         }
+    }
+
+    /// Its process id: that of its supervisor until the handshake.
+    pub fn pid(&self) -> u32 {
+        self.pid.get()
+    }
+
+    /// Takes the process id that it names in its handshake, before any user code runs in it.
+    ///
+    /// # Errors
+    /// That process is no child of the supervisor.
+    pub fn set_pid(&self, pid: u64) -> Result<(), String> {
+        let supervisor = self.child.borrow().id();
+        let parent = crate::memory::parent_of(pid);
+        if parent != Some(u64::from(supervisor)) {
+            return Err(format!("it names the process id {pid}, whose parent is not its supervisor {supervisor}"));
+        }
+        self.pid.set(pid as u32);
+        Ok(())
     }
 
     /// Keeps a frame that cannot be handled now; `false` when too much is kept already.
@@ -350,15 +375,22 @@ impl Worker {
         (!line.is_empty()).then(|| String::from_utf8_lossy(&line).into_owned())
     }
 
-    /// Ends the process and everything that it started; the reason is told by [`Worker::fate`].
+    /// Ends the process; its supervisor then ends everything that it started. The reason is told by [`Worker::fate`].
     pub fn kill(&self, reason: Option<&str>) {
         if let Some(reason) = reason {
             self.verdict.borrow_mut().get_or_insert_with(|| reason.to_owned());
         }
-        if let Some(group) = Pid::from_raw(self.pid as i32) {
-            let _ = kill_process_group(group, Signal::KILL);
+        let has_ended = self.has_ended();
+        if !self.ready.get() {
+            // No user code has run, and a worker without a supervisor is ended by the kernel.
+            let _ = self.child.borrow_mut().kill();
+        } else if let Some(pid) = Pid::from_raw(self.pid() as i32) {
+            let _ = kill_process_group(pid, Signal::KILL);
+            if !has_ended {
+                // It may have moved to another group.
+                let _ = kill_process(pid, Signal::KILL);
+            }
         }
-        let _ = self.child.borrow_mut().kill();
     }
 
     /// Whether the process has ended.
@@ -395,6 +427,9 @@ impl Worker {
 
     /// Waits a moment for the process to end and says why it did: the verdict first, else signal or status.
     pub fn fate(&self) -> String {
+        if let Some(verdict) = &*self.verdict.borrow() {
+            return verdict.clone();
+        }
         let deadline = Instant::now() + Duration::from_millis(20);
         let status = loop {
             match self.child.borrow_mut().try_wait() {
@@ -409,27 +444,31 @@ impl Worker {
                 }
             }
         };
-        match (&*self.verdict.borrow(), status) {
-            (Some(verdict), _) => verdict.clone(),
-            (None, Some(status)) => describe(status),
-            (None, None) => "ended".to_owned(),
-        }
+        status.map_or_else(|| "ended".to_owned(), describe)
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
         self.kill(None);
-        if !self.ends_within(Duration::from_millis(2)) {
-            // Killed, but not gone yet: somebody has to take its status, and the main thread must not wait for it.
-            let pid = self.pid;
-            let reap = move || {
-                if let Some(pid) = Pid::from_raw(pid as i32) {
-                    let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
-                }
-            };
-            let _ = std::thread::Builder::new().name("rg-reaper".into()).spawn(reap);
+        if self.has_ended() {
+            return;
         }
+        // Killed, but not gone yet: its status must be taken, and the main thread must not wait for it.
+        let (pid, pidfd) = (self.child.borrow().id(), self.pidfd.take());
+        let reap = move || {
+            if let Some(pidfd) = pidfd {
+                let time = rustix::time::Timespec { tv_sec: SUPERVISOR_END_S_MAX, tv_nsec: 0 };
+                let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&time));
+                if !matches!(ended, Ok(count) if count > 0) {
+                    let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+                }
+            }
+            if let Some(pid) = Pid::from_raw(pid as i32) {
+                let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+            }
+        };
+        let _ = std::thread::Builder::new().name("rg-reaper".into()).spawn(reap);
     }
 }
 

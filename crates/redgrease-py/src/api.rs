@@ -89,6 +89,9 @@ fn context(py: Python<'_>) -> PyResult<Context> {
 /// Asks the server; the answer is an encoded value.
 fn ask(py: Python<'_>, op: Call<'_>) -> PyResult<Vec<u8>> {
     let worker = worker(py)?;
+    if crate::child::is_marked() {
+        return Err(gears_error(py, crate::child::NO_CONNECTION));
+    }
     let call = worker.begin_call(context(py)?, op);
     match py.detach(|| worker.finish_call(call)) {
         Ok(value) => Ok(value),
@@ -379,6 +382,38 @@ fn bind_to_parent() -> PyResult<()> {
     Ok(())
 }
 
+/// Makes this process the one that inherits what its descendants leave behind, and has it told of the server's end by
+/// `SIGTERM`. See `redgrease.worker.supervise`.
+#[pyfunction]
+fn become_supervisor() -> PyResult<()> {
+    use rustix::process::{Resource, Rlimit, getppid, setrlimit};
+
+    let parent = getppid();
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Signal, getpid, set_child_subreaper, set_parent_process_death_signal};
+        set_parent_process_death_signal(Some(Signal::TERM)).map_err(std::io::Error::from)?;
+        set_child_subreaper(Some(getpid())).map_err(std::io::Error::from)?;
+    }
+    if getppid() != parent {
+        kill_self();
+    }
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(std::io::Error::from)?;
+    Ok(())
+}
+
+/// Notes that this process is the child of a fork of a worker: it has no connection to the server.
+#[pyfunction]
+fn mark_forked() {
+    crate::child::mark();
+}
+
+/// Whether this process is the child of a fork of a worker.
+#[pyfunction]
+fn is_forked() -> bool {
+    crate::child::is_child()
+}
+
 /// Adds everything of this file to the module.
 pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
@@ -403,5 +438,8 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(register_plan, module)?)?;
     module.add_function(wrap_pyfunction!(serve, module)?)?;
     module.add_function(wrap_pyfunction!(bind_to_parent, module)?)?;
+    module.add_function(wrap_pyfunction!(become_supervisor, module)?)?;
+    module.add_function(wrap_pyfunction!(mark_forked, module)?)?;
+    module.add_function(wrap_pyfunction!(is_forked, module)?)?;
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! - [`codec`]: Python objects to and from the record codec (`loads`, `dumps`), for clients too;
 //! - [`transport`]: the socket of a worker;
 //! - [`worker`], [`seat`]: its threads: who reads, who runs, who is interrupted;
+//! - [`child`]: processes that user code forks;
 //! - [`plan`], [`run`]: what a plan is lowered to, and one execution of it;
 //! - [`api`]: what Python code calls;
 //! - [`filecache`]: the file cache's face.
@@ -11,6 +12,7 @@
 //! Public names come from Python modules, never from here. It needs no unsafe code.
 
 mod api;
+mod child;
 mod codec;
 mod filecache;
 mod plan;

@@ -18,8 +18,10 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PySet, PyString, PyTuple, PyType};
 use redgrease_core::codec::{Reader, Token, Writer};
+use redgrease_core::error_text::cut_error;
 use redgrease_core::frame::{FromWorker, Records, StartFlags};
 
+use crate::child::end_if_child;
 use crate::codec::{Decoder, Foreign, bytes_of_text, encode};
 use crate::plan::{Op, Plan, Source, Zero};
 use crate::seat::Seat;
@@ -29,8 +31,6 @@ use crate::worker::Worker;
 const OUTPUT_BYTES: usize = 64 << 10;
 /// Error texts kept of one execution; the last one counts what was left out.
 const ERRORS_MAX: usize = 1000;
-/// Longest error text.
-const ERROR_BYTES_MAX: usize = 1 << 20;
 
 /// Who runs: everything an operator needs beside its state.
 #[derive(Clone, Copy)]
@@ -229,7 +229,7 @@ impl Run {
     }
 
     fn source(&mut self, ctx: Ctx<'_, '_>, make: &Py<PyAny>) -> PyResult<()> {
-        let made = make.bind(ctx.py).call0()?;
+        let made = end_if_child(ctx.py, make.bind(ctx.py).call0())?;
         refuse_async(&made, || "the reader's function".to_owned())?;
         // A value that is no generator is one record: calling again for the next one would never end.
         match made.cast::<PyIterator>() {
@@ -278,7 +278,7 @@ impl Run {
                     Pending::Source { items } => {
                         let mut items = items.clone_ref(py).into_bound(py);
                         let first = self.first;
-                        items.next().map(|item| (first, item))
+                        items.next().map(|item| (first, end_if_child(py, item)))
                     }
                 };
             match next {
@@ -620,7 +620,7 @@ impl Run {
     ) -> PyResult<Bound<'py, PyAny>> {
         let step = self.step(op);
         ctx.seat.enter_step(step);
-        let result = self.timed(op, || f.bind(ctx.py).call1(args))?;
+        let result = end_if_child(ctx.py, self.timed(op, || f.bind(ctx.py).call1(args)))?;
         refuse_async(&result, || format!("the callback of step {step} '{}'", self.plan.steps[step as usize]))?;
         Ok(result)
     }
@@ -688,18 +688,13 @@ impl Run {
         }
     }
 
-    fn error_text(&mut self, _ctx: Ctx<'_, '_>, mut text: Vec<u8>) {
+    fn error_text(&mut self, _ctx: Ctx<'_, '_>, text: Vec<u8>) {
         self.input_closed = true;
         if self.errors.len() >= ERRORS_MAX {
             self.errors_left_out += 1;
             return;
         }
-        if text.len() > ERROR_BYTES_MAX {
-            let left_out = text.len() - ERROR_BYTES_MAX;
-            text.truncate(ERROR_BYTES_MAX);
-            text.extend_from_slice(format!("... {left_out} more bytes").as_bytes());
-        }
-        self.errors.push(text);
+        self.errors.push(cut_error(&text).into_owned());
     }
 }
 

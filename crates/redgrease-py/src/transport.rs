@@ -70,6 +70,10 @@ impl Inbox {
         let announced = self.buf.first_chunk::<4>().map_or(0, |prefix| u32::from_le_bytes(*prefix) as usize + 4);
         self.buf.reserve(READ_BYTES.max(announced.min(frame::FRAME_BYTES_MAX).saturating_sub(self.buf.len())));
         loop {
+            // Also a child that was forked behind the interpreter's back: it would take the worker's frames.
+            if crate::child::is_child() {
+                return Err(Broken::Closed);
+            }
             match rustix::io::read(fd, spare_capacity(&mut self.buf)) {
                 Ok(0) => return Err(Broken::Closed),
                 Ok(_) => return Ok(()),
@@ -147,6 +151,9 @@ impl Transport {
                 }
                 outbox.since = None;
                 std::mem::swap(&mut outbox.buf, &mut spare);
+            }
+            if crate::child::is_child() {
+                return Err(Broken::Closed);
             }
             let mut rest = &spare[..];
             while !rest.is_empty() {

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
+use redgrease_core::error_text::cut_error;
 use redgrease_core::frame::{Call, FromWorker, LogLevel, Records, StartFlags, ToWorker};
 use redgrease_core::{codec, frame};
 
@@ -262,6 +263,7 @@ impl Worker {
             record_bytes_max: AtomicUsize::new(64 << 20),
             watcher: OnceLock::new(),
         });
+        crate::child::set_worker();
         WORKER.set(worker).ok()?;
         WORKER.get()
     }
@@ -273,11 +275,18 @@ impl Worker {
 
     /// Appends a frame; it leaves with the next flush, at the latest at the watcher's next tick.
     pub fn append(&self, frame: &FromWorker<'_>) {
+        // Another thread of the worker may have held the lock when it was forked.
+        if crate::child::is_marked() {
+            return;
+        }
         self.transport.append(frame);
     }
 
     /// Writes what waits. Blocks: without Python's lock only.
     pub fn flush(&self) {
+        if crate::child::is_marked() {
+            return;
+        }
         self.transport.flush().unwrap_or_else(|broken| fatal(&broken));
     }
 
@@ -686,6 +695,9 @@ impl Worker {
         loop {
             while let Some(batch) = turn.input.pop_front() {
                 run.feed(ctx, batch.count, &batch.bytes);
+                if crate::child::is_child() {
+                    crate::child::end(py, None);
+                }
                 if !batch.bytes.is_empty() {
                     self.append(&FromWorker::Consumed { exec, bytes: batch.bytes.len() as u64 });
                 }
@@ -803,11 +815,15 @@ impl Worker {
             }
             Job::ForgetSession { session } => (None, sessions.call_method1("forget_session", (session,))),
         };
+        if crate::child::is_child() {
+            crate::child::end(py, result.err());
+        }
         let result = result.and_then(|done| match request {
             Some(_) => done.extract::<(Option<String>, Vec<u8>)>(),
             None => Ok((None, Vec::new())),
         });
         let (error, blob) = result.unwrap_or_else(|error| (Some(lossy(self.describe(py, error, true))), Vec::new()));
+        let error = error.map(|error| lossy(cut_error(error.as_bytes()).into_owned()));
         match request {
             Some(request) => {
                 self.append(&FromWorker::ScriptDone { request, error: error.as_deref(), blob: &blob });

@@ -1,4 +1,4 @@
-"""Start of a worker process: ``python -m redgrease.worker --fd N``."""
+"""Start of a worker process: ``python -m redgrease.worker --fd N [--supervise]``."""
 
 import contextlib
 import io
@@ -8,8 +8,9 @@ import sys
 
 def main(argv):
     """Prepare the process, then serve until the server ends it."""
-    if len(argv) != 2 or argv[0] != "--fd" or not argv[1].isdigit():
-        sys.stderr.write("usage: python -m redgrease.worker --fd N (started by the server's module, not by hand)\n")
+    if len(argv) not in (2, 3) or argv[0] != "--fd" or not argv[1].isdigit() or argv[2:] not in ([], ["--supervise"]):
+        usage = "usage: python -m redgrease.worker --fd N [--supervise] (started by the server's module, not by hand)\n"
+        sys.stderr.write(usage)
         return 2
     # `-m` puts the current directory first: a file there must not stand in for a module that we load later.
     if sys.path and sys.path[0] in ("", os.getcwd()):
@@ -17,12 +18,18 @@ def main(argv):
 
     from redgrease import _native
 
-    _native.bind_to_parent()
+    if argv[2:]:
+        from redgrease.worker import supervise
+
+        supervise.split()
+    else:
+        _native.bind_to_parent()
     # The socket may come as standard input: keep it under a number of its own, which no child inherits.
     given = int(argv[1])
     socket = os.dup(given)
     _close_others(socket)
     _ignore_terminal()
+    _disconnect_forks(socket)
 
     from redgrease.worker import runtime, sessions
     from redgrease.worker.errors import describe
@@ -41,6 +48,19 @@ def _close_others(socket):
         if int(name) > 2 and int(name) != socket:
             with contextlib.suppress(OSError):  # the listing's own descriptor is closed already
                 os.close(int(name))
+
+
+def _disconnect_forks(socket):
+    """Take the socket from each child that the worker's code forks: two processes on it would mix their frames."""
+    from redgrease import _native
+
+    def disconnect(open=os.open, dup2=os.dup2, close=os.close, null=os.devnull, mode=os.O_RDWR):
+        _native.mark_forked()
+        descriptor = open(null, mode)
+        dup2(descriptor, socket, inheritable=False)
+        close(descriptor)
+
+    os.register_at_fork(after_in_child=disconnect)
 
 
 def _ignore_terminal():

@@ -64,6 +64,8 @@ class Sessions:
             exec(code, session.namespace)
             return None, _pickle(session)
         except BaseException as error:
+            if _native.is_forked():
+                raise
             return describe(error, traceback), b""
         finally:
             if session is not None:
@@ -100,6 +102,8 @@ class Sessions:
                 made.close()
                 _native.log("onRegistered returned a coroutine: async functions are not supported there", "warning")
         except BaseException as error:
+            if _native.is_forked():
+                raise
             _native.log("onRegistered failed: " + describe(error, True), "warning")
 
     def forget_plans(self, plans):
