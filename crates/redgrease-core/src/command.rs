@@ -68,34 +68,6 @@ impl<'a> PyExecute<'a> {
     }
 }
 
-/// Whether a command changes or needs the connection that it comes on: functions have none of their own.
-#[must_use]
-pub fn acts_on_connection(name: &[u8]) -> bool {
-    const NAMES: [&str; 20] = [
-        "multi",
-        "exec",
-        "discard",
-        "watch",
-        "unwatch",
-        "subscribe",
-        "psubscribe",
-        "ssubscribe",
-        "unsubscribe",
-        "punsubscribe",
-        "sunsubscribe",
-        "monitor",
-        "hello",
-        "auth",
-        "quit",
-        "reset",
-        "select",
-        "sync",
-        "psync",
-        "replconf",
-    ];
-    NAMES.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
-}
-
 fn session_id(bytes: &[u8]) -> Result<&str, ArgumentError> {
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if bytes.is_empty() || !bytes.iter().all(allowed) {
@@ -119,12 +91,6 @@ mod tests {
             parse(&["upgrade", "ID", "a", "id", "b", "unblocking", "REQUIREMENTS", "x", "UNBLOCKING"]).unwrap();
         assert_eq!((parsed.id, parsed.upgrade, parsed.unblocking), (Some("b"), true, true));
         assert_eq!(parsed.requirements, [b"x".as_slice(), b"UNBLOCKING"]);
-    }
-
-    #[test]
-    fn commands_that_act_on_a_connection_are_known_in_any_case() {
-        assert!(acts_on_connection(b"Multi") && acts_on_connection(b"SUBSCRIBE"));
-        assert!(!acts_on_connection(b"set") && !acts_on_connection(b""));
     }
 
     #[test]

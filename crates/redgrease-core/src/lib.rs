@@ -5,6 +5,7 @@
 //! - [`frame`]: what server and worker say to each other;
 //! - [`plan`]: readers, steps and what may run without a worker;
 //! - [`command`]: the grammar of the `RG.*` commands;
+//! - [`policy`]: which commands user code may call, and when;
 //! - [`execution`], [`registration`], [`stream`]: state machines;
 //! - [`schedule`]: which execution may be sent to which worker;
 //! - [`pool`]: how many workers are kept, leased and replaced;
@@ -23,6 +24,7 @@ pub mod frame;
 pub mod id;
 pub mod pattern;
 pub mod plan;
+pub mod policy;
 pub mod pool;
 pub mod registration;
 pub mod render;

@@ -145,6 +145,11 @@ pub struct Registrations {
     commands: HashMap<Vec<u8>, RegistrationNo>,
     keys: Vec<RegistrationNo>,
     streams: Vec<RegistrationNo>,
+    sync_events: usize,
+}
+
+fn hears_events_in_sync(registration: &Registration) -> bool {
+    registration.spec.mode == Mode::Sync && !matches!(registration.trigger, Trigger::Command { .. })
 }
 
 impl Registrations {
@@ -186,12 +191,14 @@ impl Registrations {
                 self.commands.insert(name.clone(), number);
             }
         }
+        self.sync_events += usize::from(hears_events_in_sync(&registration));
         self.all.insert(number, registration);
     }
 
     /// Takes a registration out.
     pub fn remove(&mut self, number: RegistrationNo) -> Option<Registration> {
         let registration = self.all.remove(&number)?;
+        self.sync_events -= usize::from(hears_events_in_sync(&registration));
         match &registration.trigger {
             Trigger::Keys { .. } => self.keys.retain(|other| *other != number),
             Trigger::Stream { .. } => self.streams.retain(|other| *other != number),
@@ -242,6 +249,12 @@ impl Registrations {
     #[must_use]
     pub fn wants_events(&self) -> bool {
         !self.keys.is_empty() || !self.streams.is_empty()
+    }
+
+    /// Whether any of them runs its functions behind the command that fired them.
+    #[must_use]
+    pub fn wants_sync_events(&self) -> bool {
+        self.sync_events > 0
     }
 
     /// Whether any registration filters by the type of the key.

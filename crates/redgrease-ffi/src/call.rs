@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 
 use redis_module::raw;
 
-use crate::api::{OwnedString, api, api_if_present};
+use crate::api::{OwnedString, api};
 use crate::load::Server;
 
 /// As whom and how a command is run.
@@ -94,38 +94,6 @@ impl Server {
             )
         };
         allowed == raw::REDISMODULE_OK as c_int
-    }
-
-    /// Positions in `argv` of the command's keys, and whether it would change them where the server tells (Redis 7.0 tells
-    /// it for few commands); `None` when the server cannot tell the keys.
-    #[must_use]
-    pub fn command_keys(&self, argv: &[&[u8]]) -> Option<Vec<(usize, Option<bool>)>> {
-        const WRITES: u32 = raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_OW | raw::REDISMODULE_CMD_KEY_RM;
-        let get = api_if_present!(RedisModule_GetCommandKeysWithFlags)?;
-        let owned: Vec<OwnedString> = argv.iter().map(|arg| OwnedString::new(arg)).collect();
-        let mut pointers: Vec<*mut raw::RedisModuleString> = owned.iter().map(|string| string.0).collect();
-        let (mut count, mut flags): (c_int, *mut c_int) = (0, std::ptr::null_mut());
-        // SAFETY: `pointers` holds valid strings; count and flags are written by the callee.
-        let keys = unsafe {
-            get(self.raw_context(), pointers.as_mut_ptr(), pointers.len() as c_int, &raw mut count, &raw mut flags)
-        };
-        if keys.is_null() {
-            return None;
-        }
-        let mut found = Vec::new();
-        for index in 0..count as usize {
-            // SAFETY: both arrays hold `count` numbers.
-            let (position, flag) = unsafe { (*keys.add(index), if flags.is_null() { 0 } else { *flags.add(index) }) };
-            found.push((position as usize, (flag != 0).then_some(flag as u32 & WRITES != 0)));
-        }
-        // SAFETY: both were allocated by the server for us and are freed once.
-        unsafe {
-            api!(RedisModule_Free)(keys.cast());
-            if !flags.is_null() {
-                api!(RedisModule_Free)(flags.cast());
-            }
-        }
-        Some(found)
     }
 }
 

@@ -4,6 +4,7 @@
 //! - [`load`]: the entry point, and [`Server`], the witness of being on the server's main thread;
 //! - [`command`]: commands and their arguments; [`client`]: replies and blocked clients;
 //! - [`call`]: running commands in the server; [`keyspace`]: key types, notifications;
+//! - [`between`]: the moment between two commands;
 //! - [`event_loop`]: descriptors and timers in the server's own loop; [`server_event`]: what the server announces;
 //! - [`info`]: sections of `INFO`.
 //!
@@ -12,6 +13,7 @@
 //! this room are not `Send`), functions that some server lacks are tested for and never assumed.
 
 mod api;
+pub mod between;
 pub mod call;
 pub mod client;
 pub mod command;

@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use redgrease_core::codec::Writer;
-use redgrease_core::command::acts_on_connection;
 use redgrease_core::frame::{Call, ToWorker};
 use redgrease_core::id::{Database, ExecutionNo, PlanNo, SessionNo, WorkerNo};
 use redgrease_core::plan::PlanSpec;
+use redgrease_core::policy::{Around, CommandFacts, Facts, Protection, check_call};
 use redgrease_ffi::call::{CallError, ReplyKind, ReplyView};
 use redgrease_ffi::{CallOptions, CallReply};
 
@@ -33,13 +33,6 @@ const FACTS_MAX: usize = 4096;
 
 /// Length of the names that are remembered: more than any command has.
 const NAME_BYTES_MAX: usize = 64;
-
-/// What the server says of a command.
-#[derive(Debug, Clone, Copy)]
-pub struct CommandFacts {
-    reads: bool,
-    writes: bool,
-}
 
 /// A call that has to wait until the server may write again.
 pub struct Deferred {
@@ -201,24 +194,10 @@ impl Engine {
 
     /// Runs a command as the caller's user; the reply comes encoded.
     fn execute(&self, caller: Chain, argv: &[&[u8]]) -> Result<Vec<u8>, String> {
-        if argv.is_empty() {
-            return Err("ERR execute needs a command".into());
-        }
         let user = self.user_of(caller).ok_or("NOPERM the caller is unknown")?;
-        if acts_on_connection(argv[0]) {
-            let name = String::from_utf8_lossy(argv[0]);
-            return Err(format!("ERR '{name}' acts on a connection, and a function has none of its own"));
-        }
-        if let Some(key) = self.guarded_key(caller)
-            && self.writes_key(argv, &key)
-        {
-            return Err(format!(
-                "SYNCWRITE on Redis 7.0 a sync function may not write the key '{}' that it was fired for: the write \
-                 would reach replicas and the append-only file before the command that fired it (newer servers have \
-                 a way around); register with mode='async_local'",
-                String::from_utf8_lossy(&key)
-            ));
-        }
+        let facts = self.command_facts(argv);
+        check_call(argv, facts.as_deref(), self.around(caller), self.protection())
+            .map_err(|refusal| refusal.to_string())?;
         let paused = self.server.must_not_replicate();
         // What is not known to read only may replicate (a script, say), which would end the server.
         if paused && !self.only_reads(argv) {
@@ -239,11 +218,11 @@ impl Engine {
             deny_write: refusal.is_some(),
         };
         // Sync functions that this command fires run when it has ended, so that their effects are logged behind its own.
-        self.call_jobs.borrow_mut().push(Vec::new());
+        self.call_runs.borrow_mut().push(Vec::new());
         let reply = self.server.call(argv, options);
-        let jobs = self.call_jobs.borrow_mut().pop().unwrap_or_default();
-        for job in jobs {
-            job();
+        let runs = self.call_runs.borrow_mut().pop().unwrap_or_default();
+        for run in runs {
+            self.run_sync_event(run);
         }
         let reply = reply.map_err(|error| match error {
             CallError::BadName => "ERR the command's name holds a NUL".to_owned(),
@@ -269,54 +248,58 @@ impl Engine {
         encode(&reply)
     }
 
-    /// Whether a command changes a key.
-    fn writes_key(&self, argv: &[&[u8]], key: &[u8]) -> bool {
-        let keys = self.server.command_keys(argv).unwrap_or_default();
-        let writes = || self.command_facts(argv).writes;
-        keys.iter().any(|(position, changes)| argv.get(*position) == Some(&key) && changes.unwrap_or_else(writes))
-    }
-
     /// Whether a command can change nothing, so that it may run while clients are paused.
     fn only_reads(&self, argv: &[&[u8]]) -> bool {
-        self.command_facts(argv).reads
+        self.command_facts(argv).is_some_and(|facts| facts.of_call(argv).reads)
     }
 
-    /// What the server says of a command, asked once per name.
-    fn command_facts(&self, argv: &[&[u8]]) -> CommandFacts {
-        let name = argv.first().map(|name| name.to_ascii_lowercase()).unwrap_or_default();
-        let mut facts = self.facts_of(&name);
-        if !facts.reads
-            && !facts.writes
-            && let Some(word) = argv.get(1)
-        {
-            // A container: its subcommands have the facts.
-            facts = self.facts_of(&[&name, b"|".as_slice(), &word.to_ascii_lowercase()].concat());
+    /// What is running around the code of a caller.
+    fn around(&self, caller: Chain) -> Around {
+        let flags = self.server.flags();
+        let atomic = || self.atomic.borrow().as_ref().is_some_and(|atomic| atomic.caller == caller);
+        match () {
+            () if flags.lua() => Around::Script,
+            () if flags.multi() => Around::Transaction,
+            () if atomic() => Around::Atomic,
+            () if self.sync_chain.borrow().contains(&caller) => Around::Command,
+            () => Around::Nothing,
         }
-        facts
     }
 
-    fn facts_of(&self, name: &[u8]) -> CommandFacts {
-        if let Some(facts) = self.command_facts.borrow().get(name) {
-            return *facts;
+    /// The server's options that protect commands; they cannot change while it runs.
+    fn protection(&self) -> Protection {
+        *self.protection.get_or_init(|| {
+            let enabled = |option: &str| {
+                self.settings(&[b"config", b"get", option.as_bytes()]).get(option).is_some_and(|value| value == "yes")
+            };
+            Protection {
+                debug_enabled: enabled("enable-debug-command"),
+                module_enabled: enabled("enable-module-command"),
+            }
+        })
+    }
+
+    /// What the server says of a command; `None` when it does not know it.
+    fn command_facts(&self, argv: &[&[u8]]) -> Option<Rc<CommandFacts>> {
+        let name = argv.first()?.to_ascii_lowercase();
+        if let Some(facts) = self.command_facts.borrow().get(&name) {
+            return Some(Rc::clone(facts));
         }
-        let reply = self.server.call(&[b"command", b"info", name], CallOptions::default()).ok();
-        let flags: Vec<Vec<u8>> = reply
-            .as_ref()
-            .and_then(|reply| reply.view().element(0)?.element(2))
-            .map(|flags| flags.elements().map(|flag| flag.bytes().to_vec()).collect())
-            .unwrap_or_default();
-        let has = |wanted: &[u8]| flags.iter().any(|flag| flag == wanted);
-        let facts = CommandFacts { reads: has(b"readonly"), writes: has(b"write") };
+        let reply = self.server.call(&[b"command", b"info", &name], CallOptions::default()).ok()?;
+        let row = reply.view().element(0)?;
+        let own = facts_of(&name, row)?;
+        let subcommands = row.element(9).into_iter().flat_map(|rows| rows.elements()).filter_map(|row| {
+            let full = row.element(0)?.bytes();
+            let word = full.split(|byte| *byte == b'|').nth(1)?;
+            Some((word.to_ascii_lowercase(), facts_of(&name, row)?))
+        });
+        let facts = Rc::new(CommandFacts { own, subcommands: subcommands.collect() });
         let mut known = self.command_facts.borrow_mut();
-        if known.len() < FACTS_MAX && name.len() <= NAME_BYTES_MAX {
-            known.insert(name.to_vec(), facts);
+        // Commands of other modules may go and come back as others.
+        if !own.foreign && known.len() < FACTS_MAX && name.len() <= NAME_BYTES_MAX {
+            known.insert(name, Rc::clone(&facts));
         }
-        facts
-    }
-
-    /// The key that a caller may not write: see [`Live::guarded_key`](crate::runs::Live).
-    fn guarded_key(&self, caller: Chain) -> Option<Vec<u8>> {
-        caller.exec.and_then(|exec| self.live.borrow().get(&exec)?.guarded_key.clone())
+        Some(facts)
     }
 
     /// Serves an atomic block: a command of ours runs it, so that its effects are one unit of replication.
@@ -378,6 +361,12 @@ impl Engine {
     pub fn plan(&self, spec: &[u8]) -> Result<PlanSpec, String> {
         PlanSpec::decode(spec).map_err(|error| error.to_string())
     }
+}
+
+/// The facts in a row of `COMMAND INFO`.
+fn facts_of(name: &[u8], row: ReplyView<'_>) -> Option<Facts> {
+    let (flags, categories) = (row.element(2)?, row.element(6)?);
+    Some(Facts::new(name, flags.elements().map(|flag| flag.bytes()), categories.elements().map(|name| name.bytes())))
 }
 
 fn text(text: &str) -> Vec<u8> {

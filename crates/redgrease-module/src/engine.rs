@@ -12,12 +12,14 @@ use std::time::Instant;
 
 use redgrease_core::execution::Executions;
 use redgrease_core::id::{ExecutionNo, RegistrationNo, SessionNo, ShardId, WorkerNo};
+use redgrease_core::policy::{CommandFacts, Protection};
 use redgrease_core::pool::{Limits, Pool};
 use redgrease_core::registration::Registrations;
 use redgrease_core::schedule::Schedule;
 use redgrease_ffi::Server;
 
 use crate::config::Config;
+use crate::events::SyncRun;
 use crate::pump::Pump;
 use crate::requirements::Installer;
 use crate::runs::Live;
@@ -29,9 +31,6 @@ use crate::worker::Worker;
 
 /// Who a function acts as.
 pub type UserName = Rc<str>;
-
-/// Something to be done once.
-type Job = Box<dyn FnOnce()>;
 
 /// What the events of a turn of the server's loop made due.
 #[derive(Default)]
@@ -96,10 +95,12 @@ pub struct Engine {
     /// Calls that may not be served now.
     pub deferred: RefCell<VecDeque<crate::calls::Deferred>>,
 
-    /// Per command that a function is running, innermost last: what runs when it has ended.
-    pub call_jobs: RefCell<Vec<Vec<Job>>>,
+    /// Per command that a function is running, innermost last: sync executions that run when it has ended.
+    pub call_runs: RefCell<Vec<Vec<SyncRun>>>,
     /// What the server says of commands.
-    pub command_facts: RefCell<HashMap<Vec<u8>, crate::calls::CommandFacts>>,
+    pub command_facts: RefCell<HashMap<Vec<u8>, Rc<CommandFacts>>>,
+    /// The server's options that protect commands, once they were asked for.
+    pub protection: OnceCell<Protection>,
     /// Whether clients may write, as last asked.
     pub health: RefCell<crate::health::Health>,
 
@@ -111,8 +112,14 @@ pub struct Engine {
     pub subscribed: Cell<bool>,
     /// Keyspace events of our own reads are not events.
     pub muted: Cell<u32>,
-    /// A notification is being handled: the command that caused it has not been logged yet.
+    /// A notification is being handled: the command that caused it has not ended.
     pub in_notification: Cell<bool>,
+    /// Sync executions of key events that run before the next command, or before the loop sleeps.
+    pub sync_due: RefCell<VecDeque<ExecutionNo>>,
+    /// The same for events of the server's own walks over its keys, to which no client waits.
+    pub sync_later: RefCell<VecDeque<ExecutionNo>>,
+    /// The server removed a field of a hash that had expired, in this turn of the loop.
+    pub field_expired: Cell<bool>,
     /// Executions that notifications asked for, to be started when the command that caused them has ended.
     pub fired: RefCell<VecDeque<ExecutionNo>>,
     /// Sync stream executions that wait for their turn.
@@ -170,14 +177,18 @@ impl Engine {
             wait_deadline: Cell::new(None),
             atomic: RefCell::default(),
             deferred: RefCell::default(),
-            call_jobs: RefCell::default(),
+            call_runs: RefCell::default(),
             command_facts: RefCell::default(),
+            protection: OnceCell::new(),
             health: RefCell::default(),
             registrations: RefCell::default(),
             streams: RefCell::default(),
             subscribed: Cell::new(false),
             muted: Cell::new(0),
             in_notification: Cell::new(false),
+            sync_due: RefCell::default(),
+            sync_later: RefCell::default(),
+            field_expired: Cell::new(false),
             fired: RefCell::default(),
             sync_streams: RefCell::default(),
             in_sync_keys: Cell::new(false),
@@ -236,6 +247,7 @@ impl Engine {
         // Commands of functions must not land in the middle of a script, nor of a load: everything stays where it is, and
         // its descriptors go on being ready.
         if self.may_work() {
+            self.run_due();
             if !self.deferred.borrow().is_empty() {
                 self.retry_deferred();
             }
@@ -247,20 +259,6 @@ impl Engine {
             }
         }
         self.flush_workers();
-    }
-
-    /// Inside a notification: runs `job` when the command that caused it has ended, if that can be arranged.
-    ///
-    /// # Errors
-    /// The job itself, where the server can only do it before the command is logged (Redis 7.0).
-    pub fn after_command<J: FnOnce() + 'static>(&self, job: J) -> Result<(), J> {
-        match self.call_jobs.borrow_mut().last_mut() {
-            Some(jobs) => {
-                jobs.push(Box::new(job));
-                Ok(())
-            }
-            None => self.server.after_notification(job),
-        }
     }
 
     /// Starts an execution once the command that is running has ended.

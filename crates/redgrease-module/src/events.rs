@@ -10,9 +10,36 @@ use crate::engine::{Engine, engine};
 use crate::readers::key_type;
 use crate::reply;
 use crate::runs::Input;
+use crate::streams::SYNC_SLICE;
 
 /// Executions that may wait or run before further events are dropped.
 const LIVE_MAX: usize = 100_000;
+
+/// A sync execution that waits for the end of the command that fired it.
+#[derive(Debug, Clone, Copy)]
+pub enum SyncRun {
+    /// One of a key event.
+    Key(ExecutionNo),
+    /// Those of streams that are queued.
+    Streams,
+}
+
+/// Whether an event may come from a walk of the server over its own structures: its expire or evict cycle, or the removal
+/// of a hash slot. No user code may run inside one, and where the server runs a job after a notification is inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Walk {
+    /// A command fired it.
+    No,
+    /// A walk may have fired it.
+    Possible,
+}
+
+/// Called before a command of a client is run, while sync functions are registered (Redis 7.0 only).
+pub fn command_begins() {
+    if let Some(engine) = engine() {
+        engine.between_commands();
+    }
+}
 
 /// Called by the server for every change of a key.
 pub fn key_changed(database: u32, event: &str, key: &[u8]) {
@@ -50,6 +77,9 @@ impl Engine {
         if own_miss || self.in_sync_keys.get() || !self.hears_events() {
             return;
         }
+        if event == "hexpired" {
+            self.field_expired.set(true);
+        }
         // Asking for a type may itself fire (a key that has expired): no borrow may be held meanwhile.
         let typed = self.registrations.borrow().wants_types();
         let kind = if typed { key_type(self.key_kind(database, key).0) } else { KeyType::Unknown };
@@ -74,27 +104,94 @@ impl Engine {
         }
         let input = Input::Event { key: key.to_vec(), event: event.as_bytes().to_vec(), read_value };
         let Some(execution) = self.new_triggered(registration, None, input, false) else { return };
-        if mode == Mode::Sync { self.run_event_sync(execution, key) } else { self.fire(execution) }
-    }
-
-    /// Runs a sync execution of an event: behind the command that fired it where the server can do that, and otherwise
-    /// inside it, where writing the same key is refused because replicas would see it too early.
-    fn run_event_sync(&self, execution: ExecutionNo, key: &[u8]) {
-        let job = move || {
-            if let Some(engine) = engine() {
-                engine.run_sync_event(execution);
-            }
-        };
-        if let Err(job) = self.after_command(job) {
-            self.guard_key(execution, key);
-            job();
+        if mode == Mode::Sync {
+            self.run_after_command(SyncRun::Key(execution), self.walk_of(event));
+        } else {
+            self.fire(execution);
         }
     }
 
-    fn run_sync_event(&self, execution: ExecutionNo) {
-        let before = self.in_sync_keys.replace(true);
-        self.run_sync(execution, true);
-        self.in_sync_keys.set(before);
+    fn walk_of(&self, event: &str) -> Walk {
+        match event {
+            "expired" | "evicted" | "hexpired" => Walk::Possible,
+            // A hash whose last field expired, or keys of a slot that moved to another shard.
+            "del" if self.field_expired.get() || self.server.flags().cluster() => Walk::Possible,
+            _ => Walk::No,
+        }
+    }
+
+    /// Inside a notification: runs a sync execution when the command that caused it has ended and been logged, so that
+    /// replicas see its effects behind those of the command, and before the command is answered.
+    pub fn run_after_command(&self, run: SyncRun, walk: Walk) {
+        if let Some(runs) = self.call_runs.borrow_mut().last_mut() {
+            runs.push(run);
+            return;
+        }
+        let job = move || {
+            if let Some(engine) = engine() {
+                engine.run_sync_event(run);
+            }
+        };
+        // Redis 7.0 has no jobs after a notification: its moment is before the next command, or before the loop sleeps.
+        let refused = walk == Walk::Possible || self.server.after_notification(job).is_err();
+        if let (SyncRun::Key(execution), true) = (run, refused) {
+            let queue = if walk == Walk::Possible { &self.sync_later } else { &self.sync_due };
+            queue.borrow_mut().push_back(execution);
+        }
+    }
+
+    /// Runs a sync execution that waited for the end of a command.
+    pub fn run_sync_event(&self, run: SyncRun) {
+        match run {
+            SyncRun::Streams => self.run_sync_streams(),
+            SyncRun::Key(execution) => {
+                let before = self.in_sync_keys.replace(true);
+                self.run_sync(execution, true);
+                self.in_sync_keys.set(before);
+            }
+        }
+    }
+
+    /// Before a command of a client: what the one before fired runs first.
+    fn between_commands(&self) {
+        if self.sync_due.borrow().is_empty() && self.sync_streams.borrow().is_empty() {
+            return;
+        }
+        let flags = self.server.flags();
+        let inside = flags.lua() || flags.multi() || flags.loading() || !self.sync_chain.borrow().is_empty();
+        if !inside {
+            self.server.in_context(|| {
+                if let Some(engine) = engine() {
+                    engine.run_owed();
+                }
+            });
+        }
+    }
+
+    /// Runs what commands fired and clients wait for.
+    fn run_owed(&self) {
+        loop {
+            let Some(execution) = self.sync_due.borrow_mut().pop_front() else { break };
+            self.run_sync_event(SyncRun::Key(execution));
+        }
+        if !self.sync_streams.borrow().is_empty() {
+            self.run_sync_streams();
+        }
+    }
+
+    /// Runs sync executions whose moment is before the loop sleeps.
+    pub fn run_due(&self) {
+        self.field_expired.set(false);
+        self.run_owed();
+        let deadline = std::time::Instant::now() + SYNC_SLICE;
+        loop {
+            let Some(execution) = self.sync_later.borrow_mut().pop_front() else { return };
+            self.run_sync_event(SyncRun::Key(execution));
+            if std::time::Instant::now() >= deadline {
+                // The rest in the next turn, which this brings about.
+                return self.server.after_ms(0, || {});
+            }
+        }
     }
 
     fn warn_once(&self, text: &'static str) {

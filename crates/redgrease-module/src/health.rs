@@ -57,7 +57,8 @@ impl Engine {
         None
     }
 
-    fn settings(&self, argv: &[&[u8]]) -> HashMap<String, String> {
+    /// Values of the server's options.
+    pub fn settings(&self, argv: &[&[u8]]) -> HashMap<String, String> {
         let Ok(reply) = self.server.call(argv, CallOptions::default()) else { return HashMap::new() };
         let texts: Vec<String> =
             reply.view().elements().map(|item| String::from_utf8_lossy(item.bytes()).into_owned()).collect();

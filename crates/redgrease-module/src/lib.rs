@@ -42,6 +42,7 @@ fn start(loader: &Loader<'_>) -> Result<(), String> {
     let config = config::Config::parse(&loader.args)?;
     loader.acl_category();
     commands::register(loader)?;
+    loader.context_command()?;
     loader.info(dump::info)?;
     loader.subscribe(announced)?;
     let engine = engine::Engine::new(loader.server, config)?.install();

@@ -78,8 +78,6 @@ pub struct Live {
     pub spec: Rc<PlanSpec>,
     /// Executions of the same lane run one after the other; 0: none.
     pub lane: u64,
-    /// A key that its code may not write (see `SYNCWRITE`).
-    pub guarded_key: Option<Vec<u8>>,
     /// Bytes of records that its worker has not worked off.
     pub unconsumed: u64,
     /// Where it runs.
@@ -180,7 +178,6 @@ impl Engine {
             plan,
             spec,
             lane: 0,
-            guarded_key: None,
             unconsumed: 0,
             worker: None,
             input,
@@ -210,13 +207,6 @@ impl Engine {
     pub fn drop_at_end(&self, number: ExecutionNo) {
         if let Some(live) = self.live.borrow_mut().get_mut(&number) {
             live.drop_at_end = true;
-        }
-    }
-
-    /// Forbids the code of an execution to write a key.
-    pub fn guard_key(&self, number: ExecutionNo, key: &[u8]) {
-        if let Some(live) = self.live.borrow_mut().get_mut(&number) {
-            live.guarded_key = Some(key.to_vec());
         }
     }
 

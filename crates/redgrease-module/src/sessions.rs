@@ -562,6 +562,11 @@ impl Engine {
 
     fn add_registration(&self, number: RegistrationNo, registration: Registration) {
         self.registrations.borrow_mut().add(number, registration);
+        if self.registrations.borrow().wants_sync_events()
+            && let Err(reason) = self.server.watch_commands(crate::events::command_begins)
+        {
+            self.server.log(LogLevel::Warning, &format!("rg: {reason}"));
+        }
         if self.registrations.borrow().wants_events()
             && !self.subscribed.replace(true)
             && let Err(reason) =
@@ -574,6 +579,9 @@ impl Engine {
     /// Takes a registration out; its executions that have not begun are aborted if that is wanted.
     pub fn remove_registration(&self, number: RegistrationNo, abort_pending: bool) {
         let Some(registration) = self.registrations.borrow_mut().remove(number) else { return };
+        if !self.registrations.borrow().wants_sync_events() {
+            self.server.unwatch_commands();
+        }
         self.streams.borrow_mut().remove(&number);
         if abort_pending {
             self.abort_pending(number);

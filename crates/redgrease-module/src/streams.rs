@@ -11,6 +11,7 @@ use redgrease_ffi::keyspace::KeyKind;
 use redgrease_ffi::{CallOptions, CallReply, LogLevel};
 
 use crate::engine::{Engine, engine};
+use crate::events::{SyncRun, Walk};
 use crate::runs::{Input, Outcome};
 
 /// Names that RedisGears gave its group and consumer: data files hold them (`RDR-STREAM-13`).
@@ -21,7 +22,7 @@ const CONSUMER: &[u8] = b"__gears_client__";
 const SEARCH_STEP: &[u8] = b"500";
 
 /// Time that one go at sync stream executions takes before others have their turn.
-const SYNC_SLICE: std::time::Duration = std::time::Duration::from_millis(5);
+pub const SYNC_SLICE: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// Pause before an acknowledgement is tried again while clients are paused, in milliseconds.
 const ACK_RETRY_MS: u64 = 20;
@@ -246,20 +247,14 @@ impl Engine {
         }
     }
 
-    /// Runs a sync stream execution: behind the command that fired it where the server can do that, so that replicas see
-    /// its effects after the entry itself, and otherwise before the replies of this turn are written. What a run
-    /// starts in its turn waits for its end.
+    /// Runs a sync stream execution: behind the command that fired it, so that replicas see its effects after the entry
+    /// itself. What a run starts in its turn waits for its end.
     fn run_stream_sync(&self, execution: ExecutionNo) {
         self.sync_streams.borrow_mut().push_back(execution);
-        let run = || {
-            if let Some(engine) = engine() {
-                engine.run_sync_streams();
-            }
-        };
-        if !self.in_notification.get() {
-            run();
-        } else if self.after_command(run).is_err() {
-            // Redis 7.0: `before_sleep` does it.
+        if self.in_notification.get() {
+            self.run_after_command(SyncRun::Streams, Walk::No);
+        } else {
+            self.run_sync_streams();
         }
     }
 
@@ -448,9 +443,6 @@ impl Engine {
 
     /// Starts executions that notifications asked for.
     pub fn start_fired(&self) {
-        if !self.sync_streams.borrow().is_empty() {
-            self.run_sync_streams();
-        }
         let fired: VecDeque<ExecutionNo> = std::mem::take(&mut *self.fired.borrow_mut());
         for execution in fired {
             self.begin(execution);
