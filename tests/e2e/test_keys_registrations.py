@@ -284,26 +284,6 @@ def test_unregistering_what_is_not_registered_is_an_error(db, name):
         db.unregister(name)
 
 
-def test_unregister_lets_pending_executions_finish_unless_told_otherwise(db, tmp_path):
-    gate = tmp_path / "open"
-    script = """
-import os, time
-def slow(r):
-    end = time.monotonic() + 20
-    while not os.path.exists(GATE) and time.monotonic() < end:
-        time.sleep(0.005)
-    execute('incr', 'n')
-GB().foreach(slow).register('w:*', readValue=False)
-""".replace("GATE", repr(str(gate)))
-    db.ok(script)
-    for number in range(3):
-        db.r.set(f"w:{number}", "v")
-    wait_until(lambda: db.registration().numTriggered, "three events", until=lambda n: n == 3)
-    db.unregister(db.registration().id)
-    gate.touch()
-    db.wait_value("n", 3)
-
-
 def test_unregister_with_abortpending_drops_what_did_not_start(db, tmp_path):
     gate = tmp_path / "open"
     script = """

@@ -1,6 +1,6 @@
 //! Executions and the list of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use thiserror::Error;
 
@@ -55,7 +55,8 @@ pub struct Execution {
     pub result_count: u64,
     /// Error texts.
     pub errors: Vec<Vec<u8>>,
-    drop_when_final: bool,
+    /// Its place in the order of ends, once it has ended.
+    ended: Option<u64>,
 }
 
 impl Execution {
@@ -93,13 +94,19 @@ pub enum DropError {
 
 /// All executions of this shard.
 ///
-/// Numbers are given in order and never again. The list that users see holds at most `max` of them: the oldest go
-/// first, at once when they have ended and otherwise when they end (`EXE-LIST-01`).
+/// Numbers are given in order and never again. The list that users see holds at most `max` of them, those of registrations
+/// that have not ended not counted, and more only while more have not ended: only ended ones leave it, first those of
+/// registrations and then those that a client may still ask for, each in the order of their ends (`EXE-LIST-01`, where
+/// running ones left it, too).
 #[derive(Debug)]
 pub struct Executions {
     next: u64,
     all: BTreeMap<ExecutionNo, Execution>,
-    listed: BTreeSet<ExecutionNo>,
+    next_end: u64,
+    /// Ended executions in the order of their ends: of registrations, and of runs.
+    ends: [BTreeMap<u64, ExecutionNo>; 2],
+    /// Executions of registrations that have not ended.
+    live_registered: usize,
     max: usize,
 }
 
@@ -107,7 +114,7 @@ impl Executions {
     /// An empty list of at most `max` executions; 0: no limit.
     #[must_use]
     pub fn new(max: usize) -> Executions {
-        Executions { next: 0, all: BTreeMap::new(), listed: BTreeSet::new(), max }
+        Executions { next: 0, all: BTreeMap::new(), next_end: 0, ends: Default::default(), live_registered: 0, max }
     }
 
     /// Takes a number for an operation that is not listed (`EXE-ID-03`).
@@ -117,10 +124,7 @@ impl Executions {
 
     /// Adds an execution.
     pub fn create(&mut self, registration: Option<RegistrationNo>, style: Style) -> ExecutionNo {
-        while self.max > 0 && self.listed.len() >= self.max {
-            let Some(oldest) = self.listed.pop_first() else { break };
-            self.drop_when_final(oldest);
-        }
+        self.make_room(self.max.saturating_sub(1), None);
         let number = ExecutionNo(self.next);
         self.next += 1;
         let execution = Execution {
@@ -130,11 +134,20 @@ impl Executions {
             results: Vec::new(),
             result_count: 0,
             errors: Vec::new(),
-            drop_when_final: false,
+            ended: None,
         };
+        self.live_registered += usize::from(execution.registration.is_some());
         self.all.insert(number, execution);
-        self.listed.insert(number);
         number
+    }
+
+    /// Removes ended executions, except `kept`, while more than `len_max` count.
+    fn make_room(&mut self, len_max: usize, kept: Option<ExecutionNo>) {
+        while self.max > 0 && self.all.len() - self.live_registered > len_max {
+            let oldest = self.ends.iter().find_map(|ends| ends.values().find(|number| Some(**number) != kept).copied());
+            let Some(oldest) = oldest else { return };
+            self.take(oldest);
+        }
     }
 
     /// The execution with that number.
@@ -159,34 +172,33 @@ impl Executions {
 
     /// Takes an execution out of everything, with what it has.
     pub fn take(&mut self, number: ExecutionNo) -> Option<Execution> {
-        self.listed.remove(&number);
-        self.all.remove(&number)
+        let execution = self.all.remove(&number)?;
+        match execution.ended {
+            Some(end) => {
+                self.ends[class(&execution)].remove(&end);
+            }
+            None => self.live_registered -= usize::from(execution.registration.is_some()),
+        }
+        Some(execution)
     }
 
-    /// It ended. Whoever waits for it must read it before [`Executions::settle`].
+    /// It ended.
     pub fn finish(&mut self, number: ExecutionNo, status: Status) {
         debug_assert!(status.is_final());
         if let Some(execution) = self.all.get_mut(&number)
             && !execution.status.is_final()
         {
             execution.status = status;
+            execution.ended = Some(self.next_end);
+            self.ends[class(execution)].insert(self.next_end, number);
+            self.live_registered -= usize::from(execution.registration.is_some());
+            self.next_end += 1;
         }
     }
 
-    /// Forgets it if that was wanted for the time after its end.
+    /// After an end: removes others if there are too many.
     pub fn settle(&mut self, number: ExecutionNo) {
-        if self.all.get(&number).is_some_and(|execution| execution.drop_when_final && execution.status.is_final()) {
-            self.all.remove(&number);
-            self.listed.remove(&number);
-        }
-    }
-
-    /// Forgets it now if it has ended, or as soon as it ends.
-    pub fn drop_when_final(&mut self, number: ExecutionNo) {
-        if let Some(execution) = self.all.get_mut(&number) {
-            execution.drop_when_final = true;
-        }
-        self.settle(number);
+        self.make_room(self.max, Some(number));
     }
 
     /// Forgets an execution that has ended.
@@ -194,31 +206,35 @@ impl Executions {
     /// # Errors
     /// It is unknown, or has not ended.
     pub fn drop_finished(&mut self, number: ExecutionNo) -> Result<(), DropError> {
-        let execution = self.all.get(&number).filter(|_| self.listed.contains(&number)).ok_or(DropError::Unknown)?;
+        let execution = self.all.get(&number).ok_or(DropError::Unknown)?;
         if !execution.status.is_final() {
             return Err(DropError::NotFinished);
         }
-        self.all.remove(&number);
-        self.listed.remove(&number);
+        self.take(number);
         Ok(())
     }
 
-    /// The listed executions, oldest first.
+    /// All executions, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = (ExecutionNo, &Execution)> {
-        self.listed.iter().filter_map(|number| Some((*number, self.all.get(number)?)))
+        self.all.iter().map(|(number, execution)| (*number, execution))
     }
 
-    /// Number of listed executions.
+    /// Number of executions.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.listed.len()
+        self.all.len()
     }
 
-    /// Whether none is listed.
+    /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.listed.is_empty()
+        self.all.is_empty()
     }
+}
+
+/// Which ended executions leave the list first: those of registrations.
+fn class(execution: &Execution) -> usize {
+    usize::from(execution.registration.is_none())
 }
 
 #[cfg(test)]
@@ -244,17 +260,51 @@ mod tests {
         assert_eq!(numbers(&executions), [1, 2, 3]);
     }
 
+    fn end(executions: &mut Executions, number: ExecutionNo) {
+        executions.finish(number, Status::Done);
+        executions.settle(number);
+    }
+
     #[test]
-    fn an_unfinished_execution_leaves_the_list_but_lives_until_it_ends() {
+    fn an_execution_that_has_not_ended_stays_in_a_full_list() {
+        let mut executions = list(2);
+        let slow = executions.create(None, Style::Compat);
+        for _ in 0..5 {
+            let quick = executions.create(None, Style::Compat);
+            end(&mut executions, quick);
+        }
+        assert_eq!(numbers(&executions), [0, 5]);
+        end(&mut executions, slow);
+        assert_eq!(numbers(&executions), [0, 5]);
+        executions.create(None, Style::Compat);
+        assert_eq!(numbers(&executions), [0, 6], "the one that ended first goes first");
+    }
+
+    #[test]
+    fn an_execution_that_ends_while_too_many_run_can_be_asked_for() {
         let mut executions = list(1);
         let first = executions.create(None, Style::Compat);
-        executions.create(None, Style::Compat);
-        assert_eq!(numbers(&executions), [1]);
-        executions.start(first);
-        executions.finish(first, Status::Done);
-        assert!(executions.get(first).is_some());
-        executions.settle(first);
-        assert!(executions.get(first).is_none());
+        let second = executions.create(None, Style::Compat);
+        end(&mut executions, second);
+        assert_eq!(numbers(&executions), [0, 1]);
+        end(&mut executions, first);
+        assert_eq!(numbers(&executions), [0]);
+    }
+
+    #[test]
+    fn executions_of_registrations_leave_before_those_of_runs() {
+        let mut executions = list(3);
+        let run = executions.create(None, Style::Compat);
+        end(&mut executions, run);
+        for _ in 0..1100 {
+            let event = executions.create(Some(RegistrationNo(1)), Style::Compat);
+            end(&mut executions, event);
+        }
+        assert_eq!(numbers(&executions), [0, 1099, 1100]);
+        for _ in 0..1100 {
+            executions.create(Some(RegistrationNo(1)), Style::Compat);
+        }
+        assert!(executions.get(run).is_some(), "what runs for registrations takes nothing from clients");
     }
 
     #[test]

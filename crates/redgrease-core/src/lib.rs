@@ -7,6 +7,7 @@
 //! - [`command`]: the grammar of the `RG.*` commands;
 //! - [`policy`]: which commands user code may call, and when;
 //! - [`execution`], [`registration`], [`stream`]: state machines;
+//! - [`pending`]: key events that wait for their executions;
 //! - [`schedule`]: which execution may be sent to which worker;
 //! - [`pool`]: how many workers are kept, leased and replaced;
 //! - [`render`]: how a result looks to a client;
@@ -23,6 +24,7 @@ pub mod execution;
 pub mod frame;
 pub mod id;
 pub mod pattern;
+pub mod pending;
 pub mod plan;
 pub mod policy;
 pub mod pool;

@@ -5,7 +5,7 @@
 //! executions may be on their way to a worker per permit, so that short ones need no round trip each; they count
 //! as running only one at a time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::id::{ExecutionNo, WorkerNo};
 
@@ -97,6 +97,17 @@ impl Schedule {
         }
         self.advance(worker, decisions);
         was_waiting
+    }
+
+    /// Takes executions that have not been sent out of the queues; [`Schedule::ended`] of each follows.
+    pub fn forget_waiting(&mut self, executions: &HashSet<ExecutionNo>) {
+        let workers: HashSet<WorkerNo> =
+            executions.iter().filter_map(|execution| self.homes.get(execution)).copied().collect();
+        for worker in workers {
+            if let Some(lane) = self.lanes.get_mut(&worker) {
+                lane.queue.retain(|execution| !executions.contains(execution));
+            }
+        }
     }
 
     /// Whether an execution has been sent and not ended.
@@ -246,6 +257,23 @@ mod tests {
         assert!(schedule.ended(ExecutionNo(2), &mut out));
         assert!(!schedule.ended(ExecutionNo(1), &mut out));
         assert_eq!(started(&out), [1]);
+    }
+
+    #[test]
+    fn many_that_wait_are_taken_out_at_once_and_those_sent_stay() {
+        let mut schedule = Schedule::new(1);
+        let mut out = Vec::new();
+        for number in 0..DEPTH as u64 + 10 {
+            schedule.enqueue(ExecutionNo(number), A, &mut out);
+        }
+        let all: HashSet<ExecutionNo> = (0..DEPTH as u64 + 10).map(ExecutionNo).collect();
+        schedule.forget_waiting(&all);
+        out.clear();
+        for number in 0..DEPTH as u64 + 10 {
+            assert_eq!(schedule.ended(ExecutionNo(number), &mut out), number >= DEPTH as u64);
+        }
+        assert!(out.is_empty());
+        assert_eq!(schedule.granted, 0);
     }
 
     #[test]

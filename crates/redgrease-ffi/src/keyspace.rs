@@ -99,26 +99,32 @@ impl Server {
         Ok(())
     }
 
-    /// Inside a notification: calls `job` when the command that is running has been logged, so that what it writes
-    /// is replicated behind it. Gives the job back where the server cannot do that (Redis 7.0).
+    /// Inside a notification: calls `run` with `data` when the command that is running has been logged, so that what it
+    /// writes is replicated behind it. Gives the data back where the server cannot do that (Redis 7.0).
     ///
     /// # Errors
-    /// The job itself.
-    pub fn after_notification<J: FnOnce() + 'static>(&self, job: J) -> Result<(), J> {
-        let Some(add) = api_if_present!(RedisModule_AddPostNotificationJob) else { return Err(job) };
-        let data = Box::into_raw(Box::new(Some(job)));
-        // SAFETY: both callbacks read the data as `Option<J>`; the server calls the second one after the first.
+    /// The data itself.
+    pub fn after_notification<D: 'static>(&self, data: D, run: fn(D)) -> Result<(), D> {
+        let Some(add) = api_if_present!(RedisModule_AddPostNotificationJob) else { return Err(data) };
+        let job = Box::into_raw(Box::new(PostJob { data: Some(data), run }));
+        // SAFETY: both callbacks read the job as `PostJob<D>`; the server calls the second one after the first.
         let added =
-            unsafe { add(self.raw_context(), Some(post_job::<J>), data.cast::<c_void>(), Some(free_post_job::<J>)) };
+            unsafe { add(self.raw_context(), Some(post_job::<D>), job.cast::<c_void>(), Some(free_post_job::<D>)) };
         if added == raw::REDISMODULE_OK as c_int {
             return Ok(());
         }
-        // SAFETY: refused, so the data is still ours.
-        match *unsafe { Box::from_raw(data) } {
-            Some(job) => Err(job),
+        // SAFETY: refused, so the job is still ours.
+        match unsafe { Box::from_raw(job) }.data {
+            Some(data) => Err(data),
             None => Ok(()),
         }
     }
+}
+
+/// Something to be done after a notification.
+struct PostJob<D> {
+    data: Option<D>,
+    run: fn(D),
 }
 
 /// Called with the number of the database, the event's name and the key.
@@ -168,14 +174,15 @@ unsafe fn notified(
     raw::REDISMODULE_OK as c_int
 }
 
-unsafe extern "C" fn post_job<J: FnOnce() + 'static>(_context: *mut raw::RedisModuleCtx, data: *mut c_void) {
-    // SAFETY: made by `after_notification` and freed by `free_post_job` later.
-    if let Some(job) = unsafe { &mut *data.cast::<Option<J>>() }.take() {
-        guarded("a job after a notification", (), job);
+unsafe extern "C" fn post_job<D: 'static>(_context: *mut raw::RedisModuleCtx, job: *mut c_void) {
+    // SAFETY: made by `after_notification` and freed by `free_post_job` later; nothing else refers to it.
+    let job = unsafe { &mut *job.cast::<PostJob<D>>() };
+    if let Some(data) = job.data.take() {
+        guarded("a job after a notification", (), || (job.run)(data));
     }
 }
 
-unsafe extern "C" fn free_post_job<J: FnOnce() + 'static>(data: *mut c_void) {
+unsafe extern "C" fn free_post_job<D: 'static>(job: *mut c_void) {
     // SAFETY: made by `Box::into_raw` in `after_notification`, freed once.
-    drop(unsafe { Box::from_raw(data.cast::<Option<J>>()) });
+    drop(unsafe { Box::from_raw(job.cast::<PostJob<D>>()) });
 }

@@ -27,6 +27,8 @@ pub struct Config {
     pub sync_time_max: Duration,
     /// Longest time that a script's top level may run.
     pub script_time_max: Duration,
+    /// Key events that may wait for their executions, in bytes.
+    pub pending_event_bytes_max: usize,
     /// Longest value that becomes a record, in bytes.
     pub record_bytes_max: usize,
     /// Longest results of one execution, encoded, in bytes.
@@ -57,6 +59,7 @@ impl Default for Config {
             abort_grace: Duration::from_millis(1000),
             sync_time_max: Duration::from_millis(5000),
             script_time_max: Duration::from_secs(60),
+            pending_event_bytes_max: 64 << 20,
             record_bytes_max: 64 << 20,
             result_bytes_max: 512 << 20,
             worker_start_max: Duration::from_secs(30),
@@ -103,6 +106,7 @@ impl Config {
             "abortgrace" => self.abort_grace = Duration::from_millis(number(1, MS_MAX)?),
             "syncmaxtime" => self.sync_time_max = Duration::from_millis(number(1, MS_MAX)?),
             "scriptmaxtime" => self.script_time_max = Duration::from_millis(number(1, MS_MAX)?),
+            "pendingeventbytesmax" => self.pending_event_bytes_max = number(1 << 10, 1 << 40)? as usize,
             "maxrecordbytes" => self.record_bytes_max = number(1, 256 << 20)? as usize,
             "resultbytesmax" => self.result_bytes_max = number(1, 1 << 40)? as usize,
             "workerstartmax" => self.worker_start_max = Duration::from_millis(number(100, MS_MAX)?),

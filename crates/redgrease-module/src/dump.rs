@@ -186,6 +186,8 @@ pub fn info(writer: &InfoWriter) {
     if writer.section("") {
         writer.number("nexecutions", engine.executions.borrow().len() as u64);
         writer.number("nregistrations", engine.registrations.borrow().len() as u64);
+        writer.number("events_pending", engine.pending.borrow().len() as u64);
+        writer.number("events_pending_bytes", engine.pending.borrow().bytes() as u64);
         let memory = python_memory(&engine);
         writer.number("TotalAllocated", memory.total);
         writer.number("PeakAllocated", memory.peak);

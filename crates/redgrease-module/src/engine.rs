@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use redgrease_core::execution::Executions;
 use redgrease_core::id::{ExecutionNo, RegistrationNo, SessionNo, ShardId, WorkerNo};
+use redgrease_core::pending::{KeyEvent, PendingEvents};
 use redgrease_core::policy::{CommandFacts, Protection};
 use redgrease_core::pool::{Limits, Pool};
 use redgrease_core::registration::Registrations;
@@ -115,11 +116,13 @@ pub struct Engine {
     /// A notification is being handled: the command that caused it has not ended.
     pub in_notification: Cell<bool>,
     /// Sync executions of key events that run before the next command, or before the loop sleeps.
-    pub sync_due: RefCell<VecDeque<ExecutionNo>>,
+    pub sync_due: RefCell<VecDeque<KeyEvent>>,
     /// The same for events of the server's own walks over its keys, to which no client waits.
-    pub sync_later: RefCell<VecDeque<ExecutionNo>>,
+    pub sync_later: RefCell<VecDeque<KeyEvent>>,
     /// The server removed a field of a hash that had expired, in this turn of the loop.
     pub field_expired: Cell<bool>,
+    /// Key events that wait for their executions.
+    pub pending: RefCell<PendingEvents>,
     /// Executions that notifications asked for, to be started when the command that caused them has ended.
     pub fired: RefCell<VecDeque<ExecutionNo>>,
     /// Sync stream executions that wait for their turn.
@@ -189,6 +192,7 @@ impl Engine {
             sync_due: RefCell::default(),
             sync_later: RefCell::default(),
             field_expired: Cell::new(false),
+            pending: RefCell::new(PendingEvents::new(config.pending_event_bytes_max)),
             fired: RefCell::default(),
             sync_streams: RefCell::default(),
             in_sync_keys: Cell::new(false),
@@ -254,6 +258,7 @@ impl Engine {
             due.readable.into_iter().for_each(|worker| self.socket_ready(worker));
             due.ended.into_iter().for_each(|worker| self.process_ended(worker));
             self.start_fired();
+            self.start_pending();
             if due.slice {
                 self.read_slices();
             }

@@ -1,6 +1,7 @@
 //! What starts executions of registrations: keyspace events and triggers.
 
 use redgrease_core::codec::{KeyType, Writer};
+use redgrease_core::pending::KeyEvent;
 use redgrease_core::plan::{Mode, Trigger};
 use redgrease_ffi::{Invocation, LogLevel};
 
@@ -12,14 +13,14 @@ use crate::reply;
 use crate::runs::Input;
 use crate::streams::SYNC_SLICE;
 
-/// Executions that may wait or run before further events are dropped.
-const LIVE_MAX: usize = 100_000;
+/// Events that may wait for their sync executions before further ones are dropped.
+const SYNC_WAITING_MAX: usize = 100_000;
 
 /// A sync execution that waits for the end of the command that fired it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub enum SyncRun {
-    /// One of a key event.
-    Key(ExecutionNo),
+    /// That of a key event.
+    Key(KeyEvent),
     /// Those of streams that are queued.
     Streams,
 }
@@ -65,6 +66,12 @@ fn notified(tell: impl FnOnce(&Engine)) {
     }
 }
 
+fn run_sync_event(run: SyncRun) {
+    if let Some(engine) = engine() {
+        engine.run_sync_event(run);
+    }
+}
+
 impl Engine {
     /// Whether events start anything here: on a master, with data that is there.
     fn hears_events(&self) -> bool {
@@ -90,24 +97,53 @@ impl Engine {
     }
 
     fn key_event(&self, registration: RegistrationNo, mode: Mode, event: &str, key: &[u8]) {
-        let read_value = match self.registrations.borrow().get(registration).map(|registration| &registration.trigger) {
-            Some(Trigger::Keys { read_value, .. }) => *read_value,
-            _ => return,
+        self.count_triggered(registration);
+        let key_event = self.pending.borrow_mut().event(registration, key, event);
+        let accepted = match mode {
+            Mode::Sync => self.run_after_command(SyncRun::Key(key_event), self.walk_of(event)),
+            Mode::Async | Mode::AsyncLocal => self.pending.borrow_mut().push(key_event),
         };
-        if self.live.borrow().len() >= LIVE_MAX {
-            self.warn_once("events are dropped (counted as aborted): 100,000 executions have not ended");
+        if !accepted {
+            self.warn_once("events dropped", || {
+                let max = self.config.pending_event_bytes_max;
+                format!(
+                    "events are dropped and counted as aborted: those that wait take PendingEventBytesMax ({max}), or \
+                     {SYNC_WAITING_MAX} sync ones wait"
+                )
+            });
             if let Some(registration) = self.registrations.borrow_mut().get_mut(registration) {
-                registration.statistics.triggered += 1;
                 registration.statistics.aborted += 1;
             }
-            return;
         }
-        let input = Input::Event { key: key.to_vec(), event: event.as_bytes().to_vec(), read_value };
-        let Some(execution) = self.new_triggered(registration, None, input, false) else { return };
-        if mode == Mode::Sync {
-            self.run_after_command(SyncRun::Key(execution), self.walk_of(event));
-        } else {
-            self.fire(execution);
+    }
+
+    /// The execution of an event; `None` when its registration is gone.
+    fn event_execution(&self, event: KeyEvent) -> Option<ExecutionNo> {
+        let KeyEvent { registration, key, event } = event;
+        let read_value = match &self.registrations.borrow().get(registration)?.trigger {
+            Trigger::Keys { read_value, .. } => *read_value,
+            _ => return None,
+        };
+        self.new_triggered(registration, None, Input::Event { key, event, read_value }, false)
+    }
+
+    /// Makes executions of events that wait.
+    pub fn start_pending(&self) {
+        let deadline = std::time::Instant::now() + SYNC_SLICE;
+        loop {
+            let Some(event) = self.pending.borrow_mut().take() else { return };
+            let registration = event.registration;
+            match self.event_execution(event) {
+                Some(execution) => {
+                    self.mark_pending(execution);
+                    self.begin(execution);
+                }
+                None => self.pending.borrow_mut().ended(registration),
+            }
+            if std::time::Instant::now() >= deadline {
+                // The rest in the next turn, which this brings about.
+                return self.server.after_ms(0, || {});
+            }
         }
     }
 
@@ -121,30 +157,37 @@ impl Engine {
     }
 
     /// Inside a notification: runs a sync execution when the command that caused it has ended and been logged, so that
-    /// replicas see its effects behind those of the command, and before the command is answered.
-    pub fn run_after_command(&self, run: SyncRun, walk: Walk) {
+    /// replicas see its effects behind those of the command, and before the command is answered. Returns whether it
+    /// will be run.
+    pub fn run_after_command(&self, run: SyncRun, walk: Walk) -> bool {
         if let Some(runs) = self.call_runs.borrow_mut().last_mut() {
             runs.push(run);
-            return;
+            return true;
         }
-        let job = move || {
-            if let Some(engine) = engine() {
-                engine.run_sync_event(run);
-            }
+        let run = match walk {
+            Walk::Possible => run,
+            // Redis 7.0 has no jobs after a notification: its moment is before the next command, or before the loop sleeps.
+            Walk::No => match self.server.after_notification(run, run_sync_event) {
+                Ok(()) => return true,
+                Err(run) => run,
+            },
         };
-        // Redis 7.0 has no jobs after a notification: its moment is before the next command, or before the loop sleeps.
-        let refused = walk == Walk::Possible || self.server.after_notification(job).is_err();
-        if let (SyncRun::Key(execution), true) = (run, refused) {
-            let queue = if walk == Walk::Possible { &self.sync_later } else { &self.sync_due };
-            queue.borrow_mut().push_back(execution);
+        let SyncRun::Key(event) = run else { return true };
+        let queue = if walk == Walk::Possible { &self.sync_later } else { &self.sync_due };
+        let mut queue = queue.borrow_mut();
+        let fits = queue.len() < SYNC_WAITING_MAX;
+        if fits {
+            queue.push_back(event);
         }
+        fits
     }
 
     /// Runs a sync execution that waited for the end of a command.
     pub fn run_sync_event(&self, run: SyncRun) {
         match run {
             SyncRun::Streams => self.run_sync_streams(),
-            SyncRun::Key(execution) => {
+            SyncRun::Key(event) => {
+                let Some(execution) = self.event_execution(event) else { return };
                 let before = self.in_sync_keys.replace(true);
                 self.run_sync(execution, true);
                 self.in_sync_keys.set(before);
@@ -171,8 +214,8 @@ impl Engine {
     /// Runs what commands fired and clients wait for.
     fn run_owed(&self) {
         loop {
-            let Some(execution) = self.sync_due.borrow_mut().pop_front() else { break };
-            self.run_sync_event(SyncRun::Key(execution));
+            let Some(event) = self.sync_due.borrow_mut().pop_front() else { break };
+            self.run_sync_event(SyncRun::Key(event));
         }
         if !self.sync_streams.borrow().is_empty() {
             self.run_sync_streams();
@@ -185,8 +228,8 @@ impl Engine {
         self.run_owed();
         let deadline = std::time::Instant::now() + SYNC_SLICE;
         loop {
-            let Some(execution) = self.sync_later.borrow_mut().pop_front() else { return };
-            self.run_sync_event(SyncRun::Key(execution));
+            let Some(event) = self.sync_later.borrow_mut().pop_front() else { return };
+            self.run_sync_event(SyncRun::Key(event));
             if std::time::Instant::now() >= deadline {
                 // The rest in the next turn, which this brings about.
                 return self.server.after_ms(0, || {});
@@ -194,9 +237,9 @@ impl Engine {
         }
     }
 
-    fn warn_once(&self, text: &'static str) {
-        if self.warned.borrow_mut().insert(text) {
-            self.server.log(LogLevel::Warning, &format!("rg: {text}"));
+    fn warn_once(&self, what: &'static str, text: impl FnOnce() -> String) {
+        if self.warned.borrow_mut().insert(what) {
+            self.server.log(LogLevel::Warning, &format!("rg: {}", text()));
         }
     }
 
@@ -239,6 +282,7 @@ impl Engine {
             writer.raw(arg);
         }
         let input = Input::Records { count: 1, bytes: writer.into_bytes() };
+        self.count_triggered(registration);
         let Some(execution) = self.new_triggered(registration, Some(Database(invocation.database())), input, tagged)
         else {
             return client.error("ERR Could not trigger execution, the registration is gone");

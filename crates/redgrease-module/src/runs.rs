@@ -1,5 +1,6 @@
 //! Executions: from their creation over their worker to their end.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use redgrease_core::codec::Writer;
@@ -52,9 +53,9 @@ pub enum Input {
     /// One key, read when the execution starts.
     Event {
         /// The key.
-        key: Vec<u8>,
+        key: Box<[u8]>,
         /// Name of the event.
-        event: Vec<u8>,
+        event: Rc<str>,
         /// Whether type and value are read.
         read_value: bool,
     },
@@ -89,6 +90,7 @@ pub struct Live {
     step: Option<u64>,
     started_ms: Option<u64>,
     drop_at_end: bool,
+    from_pending: bool,
     ends: Vec<EndFn>,
     stream_run: Option<StreamRun>,
 }
@@ -141,9 +143,8 @@ impl Engine {
         tagged: bool,
     ) -> Option<ExecutionNo> {
         let (session, database, plan, spec, in_order) = {
-            let mut registrations = self.registrations.borrow_mut();
-            let found = registrations.get_mut(registration)?;
-            found.statistics.triggered += 1;
+            let registrations = self.registrations.borrow();
+            let found = registrations.get(registration)?;
             let in_order = !matches!(found.trigger, Trigger::Command { in_order: false, .. });
             (found.session, database.unwrap_or(found.database), found.plan, Rc::clone(&found.spec), in_order)
         };
@@ -153,6 +154,20 @@ impl Engine {
         let lane = if in_order { registration.0 + 1 } else { 0 };
         self.add_live(number, Live { lane, ..self.live_of(session, (user, database), plan, spec, style, input) });
         Some(number)
+    }
+
+    /// Counts something that fires a registration.
+    pub fn count_triggered(&self, registration: RegistrationNo) {
+        if let Some(registration) = self.registrations.borrow_mut().get_mut(registration) {
+            registration.statistics.triggered += 1;
+        }
+    }
+
+    /// The execution was taken from the events that wait: at its end the next one may be.
+    pub fn mark_pending(&self, number: ExecutionNo) {
+        if let Some(live) = self.live.borrow_mut().get_mut(&number) {
+            live.from_pending = true;
+        }
     }
 
     fn live_of(
@@ -186,6 +201,7 @@ impl Engine {
             step: None,
             started_ms: None,
             drop_at_end: false,
+            from_pending: false,
             ends: Vec::new(),
             stream_run: None,
         }
@@ -335,7 +351,7 @@ impl Engine {
             Some(Input::Event { key, event, read_value }) => {
                 let mut writer = Writer::new();
                 let database = self.database_of_run(number);
-                self.write_key_record(&mut writer, database, &key, Some(&event), read_value)?;
+                self.write_key_record(&mut writer, database, &key, Some(event.as_bytes()), read_value)?;
                 Ok(Some((true, 1, writer.into_bytes())))
             }
             Some(Input::Stream(mut run)) => {
@@ -544,6 +560,9 @@ impl Engine {
             }
         };
         self.executions.borrow_mut().settle(number);
+        if let (Some(registration), true) = (registration, live.from_pending) {
+            self.pending.borrow_mut().ended(registration);
+        }
         if let Some(registration) = registration {
             self.count_end(registration, number, &outcome, run_ms, live.drop_at_end);
         }
@@ -593,21 +612,30 @@ impl Engine {
         self.live.borrow().values().any(|live| live.plan == plan)
     }
 
-    /// Aborts executions of a registration that have not begun.
-    pub fn abort_pending(&self, registration: RegistrationNo) {
-        let mine: Vec<(ExecutionNo, Option<WorkerNo>)> = {
+    /// Aborts what a registration has waiting: events, and executions that have not begun.
+    pub fn abort_pending(&self, number: RegistrationNo) {
+        let waiting = self.pending.borrow_mut().remove(number);
+        if let Some(registration) = self.registrations.borrow_mut().get_mut(number) {
+            registration.statistics.aborted += waiting as u64;
+        }
+        let mut mine: Vec<(ExecutionNo, Option<WorkerNo>)> = {
             let (live, executions) = (self.live.borrow(), self.executions.borrow());
             let of = |number: &ExecutionNo| executions.get(*number).and_then(|execution| execution.registration);
             live.iter()
-                .filter(|(number, _)| of(number) == Some(registration))
-                .map(|(number, live)| (*number, live.worker))
+                .filter(|(execution, _)| of(execution) == Some(number))
+                .map(|(execution, live)| (*execution, live.worker))
                 .collect()
         };
-        for (number, worker) in mine {
+        mine.sort_unstable();
+        let here: HashSet<ExecutionNo> =
+            mine.iter().filter(|(_, worker)| worker.is_none()).map(|(execution, _)| *execution).collect();
+        // All at once: one by one, each would be searched for in the queue.
+        self.schedule.borrow_mut().forget_waiting(&here);
+        for (execution, worker) in mine {
             match worker.and_then(|worker| self.worker(worker)) {
                 // It is not known here whether it has begun: the worker decides.
-                Some(worker) => self.send(&worker, &ToWorker::Abort { exec: number.0 + 1, begun: false }),
-                None => self.finish(number, Status::Aborted),
+                Some(worker) => self.send(&worker, &ToWorker::Abort { exec: execution.0 + 1, begun: false }),
+                None => self.finish(execution, Status::Aborted),
             }
         }
     }

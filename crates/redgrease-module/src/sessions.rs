@@ -6,7 +6,7 @@ use redgrease_core::command::PyExecute;
 use redgrease_core::error_text::cut_error;
 use redgrease_core::frame::ToWorker;
 use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
-use redgrease_core::plan::Mode;
+use redgrease_core::plan::{Mode, Trigger};
 use redgrease_core::pool::Owner;
 use redgrease_core::registration::Registration;
 use redgrease_ffi::{BlockedClient, Invocation, LogLevel};
@@ -576,15 +576,22 @@ impl Engine {
         }
     }
 
-    /// Takes a registration out; its executions that have not begun are aborted if that is wanted.
-    pub fn remove_registration(&self, number: RegistrationNo, abort_pending: bool) {
+    /// Takes a registration out. What its events fired and has not begun is aborted: nothing fires after the reply.
+    /// Triggers that clients wait for are run, unless `abort_triggers`.
+    pub fn remove_registration(&self, number: RegistrationNo, abort_triggers: bool) {
+        let command = match self.registrations.borrow().get(number).map(|registration| &registration.trigger) {
+            Some(Trigger::Command { .. }) => true,
+            Some(_) => false,
+            None => return,
+        };
+        // First of all, so that no end of an execution starts another one.
+        self.streams.borrow_mut().remove(&number);
+        if abort_triggers || !command {
+            self.abort_pending(number);
+        }
         let Some(registration) = self.registrations.borrow_mut().remove(number) else { return };
         if !self.registrations.borrow().wants_sync_events() {
             self.server.unwatch_commands();
-        }
-        self.streams.borrow_mut().remove(&number);
-        if abort_pending {
-            self.abort_pending(number);
         }
         for execution in registration.finished() {
             let _ = self.executions.borrow_mut().drop_finished(execution);

@@ -214,6 +214,7 @@ impl Engine {
                     worker_died: false,
                     moved: false,
                 };
+                self.count_triggered(number);
                 let Some(execution) = self.new_triggered(number, None, Input::Stream(run), false) else { return };
                 let sync = self
                     .registrations

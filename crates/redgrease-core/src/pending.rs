@@ -1,0 +1,256 @@
+//! Key events that wait for their executions.
+//!
+//! An event costs little while it waits: its key and a reference to the event's name. At most [`WINDOW`] executions of a
+//! registration exist at any time; the next events become executions as those end. What waits is bounded in bytes over
+//! all registrations.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::rc::Rc;
+
+use crate::id::RegistrationNo;
+
+/// Executions of one registration that exist at any time.
+pub const WINDOW: usize = 64;
+
+/// Names of events that are shared; further ones cost their own bytes.
+const NAMES_MAX: usize = 1024;
+
+/// What an event costs beside its key and its place in the queue: the allocator's overhead.
+const OVERHEAD_BYTES: usize = 32;
+
+/// An event of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyEvent {
+    /// The registration that it fires.
+    pub registration: RegistrationNo,
+    /// The key.
+    pub key: Box<[u8]>,
+    /// Name of the event.
+    pub event: Rc<str>,
+}
+
+impl KeyEvent {
+    fn cost_bytes(&self) -> usize {
+        size_of::<KeyEvent>() + OVERHEAD_BYTES + self.key.len()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    events: VecDeque<KeyEvent>,
+    /// Executions that were taken from here and have not ended.
+    taken: usize,
+}
+
+/// The events that wait.
+#[derive(Debug)]
+pub struct PendingEvents {
+    queues: HashMap<RegistrationNo, Queue>,
+    /// Registrations that may have an event to be taken, in turn.
+    ready: VecDeque<RegistrationNo>,
+    names: BTreeSet<Rc<str>>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl PendingEvents {
+    /// No events; at most `bytes_max` bytes of them may wait.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> PendingEvents {
+        PendingEvents { queues: HashMap::new(), ready: VecDeque::new(), names: BTreeSet::new(), bytes: 0, bytes_max }
+    }
+
+    /// Makes an event, sharing its name.
+    pub fn event(&mut self, registration: RegistrationNo, key: &[u8], event: &str) -> KeyEvent {
+        let event = match self.names.get(event) {
+            Some(name) => Rc::clone(name),
+            None => {
+                let name: Rc<str> = event.into();
+                if self.names.len() < NAMES_MAX {
+                    self.names.insert(Rc::clone(&name));
+                }
+                name
+            }
+        };
+        KeyEvent { registration, key: key.into(), event }
+    }
+
+    /// Queues an event; `false` when it does not fit.
+    #[must_use]
+    pub fn push(&mut self, event: KeyEvent) -> bool {
+        let cost = event.cost_bytes();
+        if self.bytes + cost > self.bytes_max {
+            return false;
+        }
+        self.bytes += cost;
+        let registration = event.registration;
+        let queue = self.queues.entry(registration).or_default();
+        queue.events.push_back(event);
+        if queue.events.len() == 1 && queue.taken < WINDOW {
+            self.ready.push_back(registration);
+        }
+        true
+    }
+
+    /// Takes the next event that may become an execution; registrations take turns.
+    pub fn take(&mut self) -> Option<KeyEvent> {
+        while let Some(registration) = self.ready.pop_front() {
+            let Some(queue) = self.queues.get_mut(&registration) else { continue };
+            if queue.taken >= WINDOW {
+                continue;
+            }
+            let Some(event) = queue.events.pop_front() else { continue };
+            queue.taken += 1;
+            self.bytes -= event.cost_bytes();
+            if queue.events.is_empty() {
+                queue.events = VecDeque::new();
+            } else {
+                self.ready.push_back(registration);
+            }
+            return Some(event);
+        }
+        None
+    }
+
+    /// An execution of a taken event ended.
+    pub fn ended(&mut self, registration: RegistrationNo) {
+        let Some(queue) = self.queues.get_mut(&registration) else { return };
+        let was_full = queue.taken == WINDOW;
+        queue.taken = queue.taken.saturating_sub(1);
+        if was_full && !queue.events.is_empty() {
+            self.ready.push_back(registration);
+        }
+        if queue.taken == 0 && queue.events.is_empty() {
+            self.queues.remove(&registration);
+        }
+    }
+
+    /// Forgets the events of a registration; returns how many waited.
+    pub fn remove(&mut self, registration: RegistrationNo) -> usize {
+        let Some(queue) = self.queues.remove(&registration) else { return 0 };
+        self.bytes -= queue.events.iter().map(KeyEvent::cost_bytes).sum::<usize>();
+        queue.events.len()
+    }
+
+    /// Number of events that wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queues.values().map(|queue| queue.events.len()).sum()
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queues.values().all(|queue| queue.events.is_empty())
+    }
+
+    /// Bytes of events that wait.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const A: RegistrationNo = RegistrationNo(1);
+    const B: RegistrationNo = RegistrationNo(2);
+
+    fn push(pending: &mut PendingEvents, registration: RegistrationNo, key: &str) -> bool {
+        let event = pending.event(registration, key.as_bytes(), "set");
+        pending.push(event)
+    }
+
+    #[test]
+    fn a_window_of_events_is_taken_and_the_rest_as_executions_end() {
+        let mut pending = PendingEvents::new(1 << 20);
+        for number in 0..WINDOW + 2 {
+            assert!(push(&mut pending, A, &number.to_string()));
+        }
+        let taken: Vec<_> = std::iter::from_fn(|| pending.take()).collect();
+        assert_eq!(taken.len(), WINDOW);
+        assert_eq!(&*taken[5].key, b"5");
+        pending.ended(A);
+        assert_eq!(&*pending.take().unwrap().key, WINDOW.to_string().as_bytes());
+        assert_eq!(pending.take(), None);
+    }
+
+    #[test]
+    fn registrations_take_turns() {
+        let mut pending = PendingEvents::new(1 << 20);
+        for key in ["1", "2"] {
+            push(&mut pending, A, key);
+        }
+        push(&mut pending, B, "3");
+        let order: Vec<_> = std::iter::from_fn(|| pending.take()).map(|event| event.registration).collect();
+        assert_eq!(order, [A, B, A]);
+    }
+
+    #[test]
+    fn an_event_costs_less_than_200_bytes_beside_its_key_and_the_bound_holds() {
+        let mut pending = PendingEvents::new(20_000);
+        let mut count = 0;
+        while push(&mut pending, A, "key") {
+            count += 1;
+        }
+        assert!(count > 20_000 / 200, "{count} events fit");
+        assert!(pending.bytes() <= 20_000);
+        assert_eq!((pending.remove(A), pending.bytes()), (count, 0));
+        assert!(push(&mut pending, A, "key"));
+    }
+
+    proptest! {
+        #[test]
+        fn every_event_is_taken_once_in_order_or_removed(steps in prop::collection::vec((0u8..4, 0u64..3), 1..600)) {
+            let mut pending = PendingEvents::new(1 << 20);
+            let mut next = 0u64;
+            let mut expected: HashMap<u64, VecDeque<u64>> = HashMap::new();
+            let mut running: HashMap<u64, usize> = HashMap::new();
+            for (kind, registration) in steps {
+                match kind {
+                    0 | 1 => {
+                        prop_assert!(push(&mut pending, RegistrationNo(registration), &next.to_string()));
+                        expected.entry(registration).or_default().push_back(next);
+                        next += 1;
+                    }
+                    2 => {
+                        if let Some(event) = pending.take() {
+                            let first = expected.get_mut(&event.registration.0).and_then(VecDeque::pop_front).unwrap();
+                            prop_assert_eq!(String::from_utf8_lossy(&event.key), first.to_string());
+                            *running.entry(event.registration.0).or_default() += 1;
+                        }
+                    }
+                    _ => {
+                        let count = running.entry(registration).or_default();
+                        if *count > 0 {
+                            *count -= 1;
+                            pending.ended(RegistrationNo(registration));
+                        }
+                    }
+                }
+                prop_assert!(running.values().all(|count| *count <= WINDOW));
+                prop_assert_eq!(pending.len(), expected.values().map(VecDeque::len).sum::<usize>());
+            }
+            // Whatever is left comes out as executions end.
+            loop {
+                match pending.take() {
+                    Some(event) => {
+                        let first = expected.get_mut(&event.registration.0).and_then(VecDeque::pop_front).unwrap();
+                        prop_assert_eq!(String::from_utf8_lossy(&event.key), first.to_string());
+                        pending.ended(event.registration);
+                    }
+                    None => {
+                        let Some((registration, count)) = running.iter_mut().find(|(_, count)| **count > 0) else { break };
+                        *count -= 1;
+                        pending.ended(RegistrationNo(*registration));
+                    }
+                }
+            }
+            prop_assert!(pending.is_empty());
+            prop_assert_eq!(pending.bytes(), 0);
+        }
+    }
+}
