@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -244,6 +246,22 @@ class Database:
         finally:
             loop.end()
 
+    @contextmanager
+    def longest_ping(self) -> Iterator[LongestPing]:
+        """The longest wait for a PING during the block, seen from a process of its own."""
+        longest = LongestPing()
+        port = str(self.server.port)
+        with subprocess.Popen(
+            [sys.executable, "-c", PING_PROGRAM, port], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as pinger:
+            assert pinger.stdout is not None and pinger.stdin is not None
+            assert pinger.stdout.readline() == "ready\n"
+            try:
+                yield longest
+            finally:
+                pinger.stdin.close()
+                longest.ms = float(pinger.stdout.readline())
+
     # -- cleaning up between tests
 
     def reset(self) -> None:
@@ -267,6 +285,29 @@ class Database:
                 with suppress(redis.ResponseError):
                     self.r.execute_command(command, execution.id)
         return self.executions()
+
+
+#: Sends PING after PING until its standard input ends; prints the longest wait in milliseconds.
+PING_PROGRAM = """
+import select, socket, sys, time
+connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+print("ready", flush=True)
+longest = 0.0
+while not select.select([sys.stdin], [], [], 0.0005)[0]:
+    began = time.perf_counter()
+    connection.sendall(b"PING\\r\\n")
+    assert connection.recv(64) == b"+PONG\\r\\n"
+    longest = max(longest, time.perf_counter() - began)
+print(longest * 1000, flush=True)
+"""
+
+
+@dataclass
+class LongestPing:
+    """The longest wait for a PING; known when the block has ended."""
+
+    ms: float = float("nan")
 
 
 @dataclass

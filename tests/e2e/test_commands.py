@@ -237,3 +237,37 @@ GB('CommandReader').map(step).register(trigger='t')
     db.unregister(db.registration().id)
     gate.touch()
     assert waiting.read() == [b"answered"]
+
+
+def test_ten_thousand_registrations_are_listed_without_stalling_the_server(fresh_server):
+    db = fresh_server()
+    count = 10_000
+    db.ok(f"for i in range({count}): GB().map(lambda x: 1).register('q%d' % i, readValue=False)")
+    with db.longest_ping() as longest:
+        rows = text(db.r.execute_command("RG.DUMPREGISTRATIONS"))
+    assert longest.ms < 25
+    names = {row[7][row[7].index("args") + 1][1] for row in rows}
+    assert names == {f"q{number}" for number in range(count)}
+    ids = [row[1] for row in rows]
+    # The session's list stands in its first row; the other rows of so large a session name themselves.
+    assert all(f"'{name}'" in rows[0][9] for name in ids[:: count // 50])
+    assert f"'registrationsList':['{ids[7]}']" in rows[7][9]
+    # Inside a transaction nothing can wait: the answer is the same.
+    assert len(db.r.pipeline().execute_command("RG.DUMPREGISTRATIONS").execute()[0]) == count
+    with db.longest_ping() as longest:
+        pipeline = db.r.pipeline(transaction=False)
+        for name in ids:
+            pipeline.execute_command("RG.UNREGISTER", name)
+        pipeline.execute()
+    assert longest.ms < 250
+    assert db.r.execute_command("RG.DUMPREGISTRATIONS") == []
+
+
+def test_a_client_that_leaves_while_its_answer_is_written_harms_nothing(fresh_server):
+    db = fresh_server()
+    db.ok("for i in range(3000): GB().map(lambda x: 1).register('q%d' % i, readValue=False)")
+    for _ in range(20):
+        wire = db.wire()
+        wire.send("RG.DUMPREGISTRATIONS")
+        wire.close()
+    assert len(db.r.execute_command("RG.DUMPREGISTRATIONS")) == 3000

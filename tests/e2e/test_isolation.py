@@ -23,8 +23,12 @@ STALL_LIMIT_S = 0.5
 
 #: Tells its pid and then loops for ever in a step that can be recognised by its name.
 TELL_AND_LOOP = """
-import os
+import os, time
 def tell(_):
+    # Long enough for the worker to have said which step it is in.
+    end = time.monotonic() + 0.1
+    while time.monotonic() < end:
+        pass
     execute('set', 'pid', os.getpid())
     while True:
         pass

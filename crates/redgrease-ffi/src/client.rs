@@ -128,13 +128,21 @@ impl BlockedClient {
 
     /// Answers and lets the client go. If it is gone already the answer is thrown away.
     pub fn answer(mut self, answer: impl FnOnce(&Replier<'_>) + 'static) {
-        self.unblock(Box::new(answer));
+        self.unblock(Some(Box::new(answer)));
     }
 
-    fn unblock(&mut self, answer: Answer) {
+    /// Begins an answer that is written bit by bit, over several turns of the server's loop.
+    #[must_use]
+    pub fn write_slowly(self) -> SlowAnswer {
+        // SAFETY: a blocked client that was not unblocked yet; for none the context is null, which writes nothing.
+        let context = self.handle.map(|handle| unsafe { api!(RedisModule_GetThreadSafeContext)(handle.as_ptr()) });
+        SlowAnswer { client: self, context: context.and_then(NonNull::new), len: 0 }
+    }
+
+    fn unblock(&mut self, answer: Option<Answer>) {
         self.measure_end();
         let Some(handle) = self.handle.take() else { return };
-        let data = Box::into_raw(Box::new(Some(answer))).cast::<c_void>();
+        let data = Box::into_raw(Box::new(answer)).cast::<c_void>();
         // SAFETY: the handle is valid until this call, which happens once because it was taken; also for clients that
         // disconnected or whose block was refused the server wants it. The data is freed by `free_answer`.
         unsafe { api!(RedisModule_UnblockClient)(handle.as_ptr(), data) };
@@ -144,7 +152,65 @@ impl BlockedClient {
 impl Drop for BlockedClient {
     fn drop(&mut self) {
         if self.handle.is_some() {
-            self.unblock(Box::new(|reply| reply.error("INTERNAL the request was dropped without an answer")));
+            self.unblock(Some(Box::new(|reply| reply.error("INTERNAL the request was dropped without an answer"))));
+        }
+    }
+}
+
+/// An answer to a blocked client, written bit by bit: an array whose length shows at its end.
+pub struct SlowAnswer {
+    client: BlockedClient,
+    context: Option<NonNull<raw::RedisModuleCtx>>,
+    len: usize,
+}
+
+impl SlowAnswer {
+    /// Writes one element of the array.
+    pub fn element(&mut self, write: impl FnOnce(&Replier<'_>)) {
+        let Some(context) = self.context else { return };
+        if self.len == 0 {
+            self.begin(context);
+        }
+        write(&Replier::new(context.as_ptr()));
+        self.len += 1;
+    }
+
+    fn begin(&self, context: NonNull<raw::RedisModuleCtx>) {
+        // SAFETY: the thread-safe context of a blocked client; what is written to it is kept for that client.
+        unsafe {
+            api!(RedisModule_ReplyWithArray)(context.as_ptr(), raw::REDISMODULE_POSTPONED_LEN as _);
+        }
+    }
+
+    /// Sends the answer.
+    pub fn finish(mut self) {
+        let Some(context) = self.context.take() else { return };
+        if self.len == 0 {
+            self.begin(context);
+        }
+        // SAFETY: an array of postponed length was begun in this context, which is freed once, here.
+        unsafe {
+            api!(RedisModule_ReplySetArrayLength)(context.as_ptr(), self.len as _);
+            api!(RedisModule_FreeThreadSafeContext)(context.as_ptr());
+        }
+        self.client.unblock(None);
+    }
+}
+
+impl Drop for SlowAnswer {
+    fn drop(&mut self) {
+        if let Some(context) = self.context.take() {
+            // SAFETY: freed once; the client is answered with an error when it is dropped. An array that was begun is
+            // closed, so that the reply stays readable.
+            unsafe {
+                if self.len > 0 {
+                    api!(RedisModule_ReplySetArrayLength)(context.as_ptr(), self.len as _);
+                }
+                api!(RedisModule_FreeThreadSafeContext)(context.as_ptr());
+            }
+            if self.len > 0 {
+                self.client.unblock(None);
+            }
         }
     }
 }

@@ -24,7 +24,7 @@ pub mod load;
 pub mod server_event;
 
 pub use call::{CallOptions, CallReply};
-pub use client::{BlockedClient, Replier};
+pub use client::{BlockedClient, Replier, SlowAnswer};
 pub use command::{Command, Invocation};
 pub use load::{ContextFlags, LogLevel, Server};
 

@@ -202,7 +202,7 @@ fn refuse_to_wait(invocation: &Invocation<'_>) {
 }
 
 fn dump_registrations(engine: &Engine, invocation: &Invocation<'_>, _args: &[&[u8]], _tagged: bool) {
-    reply::write(&invocation.reply(), &dump::registrations(engine));
+    dump::registrations(engine, invocation);
 }
 
 fn unregister(engine: &Engine, invocation: &Invocation<'_>, args: &[&[u8]], _tagged: bool) {

@@ -1,14 +1,19 @@
 //! What can be looked at: registrations, memory, `INFO`.
 
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
 use redgrease_core::codec::KeyType;
-use redgrease_core::id::{Database, RegistrationNo};
+use redgrease_core::id::{Database, RegistrationNo, SessionNo};
 use redgrease_core::plan::Trigger;
 use redgrease_core::registration::Registration;
 use redgrease_core::render::Reply;
 use redgrease_ffi::info::InfoWriter;
+use redgrease_ffi::{Invocation, SlowAnswer};
 
 use crate::engine::{Engine, engine};
 use crate::memory::resident_and_peak_bytes;
+use crate::reply;
 
 /// Memory of all workers, in bytes.
 pub struct PythonMemory {
@@ -30,26 +35,99 @@ pub fn python_memory(engine: &Engine) -> PythonMemory {
     PythonMemory { total: engine.past_peak_bytes.get() + peak, peak, current }
 }
 
-/// The reply of `RG.DUMPREGISTRATIONS`. Clients index the fields by number (`DEC-01`): nothing may be put between them.
-pub fn registrations(engine: &Engine) -> Reply {
-    let registrations = engine.registrations.borrow();
-    let entries = registrations.iter().map(|(number, registration)| {
-        Reply::Array(vec![
-            Reply::bulk("id"),
-            Reply::bulk(engine.shard.identifier(number.0)),
-            Reply::bulk("reader"),
-            Reply::bulk(&registration.spec.reader),
-            Reply::bulk("desc"),
-            optional(registration.spec.desc.as_deref()),
-            Reply::bulk("RegistrationData"),
-            registration_data(engine, number, registration),
-            Reply::bulk("PD"),
-            Reply::bulk(private_data(engine, registration)),
-            Reply::bulk("ExecutionThreadPool"),
-            Reply::bulk("DefaultPool"),
-        ])
-    });
-    Reply::Array(entries.collect())
+/// Registrations of a session up to which each of its rows names them all; of more, the first row names them.
+const NAMED_IN_EACH_ROW: usize = 32;
+
+/// Rows of `RG.DUMPREGISTRATIONS` that are written at once; more are written in slices.
+const ROWS_AT_ONCE: usize = 128;
+
+/// The rows of `RG.DUMPREGISTRATIONS`, one after the other. Clients index the fields of a row by number (`DEC-01`): nothing
+/// may be put between them.
+pub struct RegistrationRows {
+    left: VecDeque<RegistrationNo>,
+    of_session: HashMap<SessionNo, Vec<RegistrationNo>>,
+}
+
+impl RegistrationRows {
+    /// Rows of all registrations that exist now; those that go meanwhile are left out.
+    pub fn new(engine: &Engine) -> RegistrationRows {
+        let registrations = engine.registrations.borrow();
+        let mut of_session: HashMap<SessionNo, Vec<RegistrationNo>> = HashMap::new();
+        for (number, registration) in registrations.iter() {
+            of_session.entry(registration.session).or_default().push(number);
+        }
+        RegistrationRows { left: registrations.iter().map(|(number, _)| number).collect(), of_session }
+    }
+
+    fn next(&mut self, engine: &Engine) -> Option<Reply> {
+        loop {
+            let number = self.left.pop_front()?;
+            if let Some(registration) = engine.registrations.borrow().get(number) {
+                let named = self.of_session.get(&registration.session).map(Vec::as_slice).unwrap_or_default();
+                return Some(row(engine, number, registration, named));
+            }
+        }
+    }
+}
+
+/// Answers `RG.DUMPREGISTRATIONS`: at once, or in slices when there are many rows and the client can wait.
+pub fn registrations(engine: &Engine, invocation: &Invocation<'_>) {
+    let mut rows = RegistrationRows::new(engine);
+    let blocked = if rows.left.len() > ROWS_AT_ONCE { invocation.block() } else { None };
+    match blocked {
+        Some(client) => engine.write_rows(client.write_slowly(), rows),
+        None => {
+            let entries = std::iter::from_fn(|| rows.next(engine)).collect();
+            reply::write(&invocation.reply(), &Reply::Array(entries));
+        }
+    }
+}
+
+/// An answer that is written in slices.
+pub struct Dump {
+    answer: SlowAnswer,
+    rows: RegistrationRows,
+}
+
+impl Engine {
+    fn write_rows(&self, answer: SlowAnswer, rows: RegistrationRows) {
+        self.dumps.borrow_mut().push_back(Dump { answer, rows });
+        self.wake_readers();
+    }
+
+    /// Writes rows of answers until the time is over.
+    pub fn write_dumps(&self, deadline: Instant) {
+        loop {
+            let Some(mut dump) = self.dumps.borrow_mut().pop_front() else { return };
+            loop {
+                let Some(row) = dump.rows.next(self) else {
+                    dump.answer.finish();
+                    break;
+                };
+                dump.answer.element(|client| reply::write(client, &row));
+                if Instant::now() >= deadline {
+                    return self.dumps.borrow_mut().push_back(dump);
+                }
+            }
+        }
+    }
+}
+
+fn row(engine: &Engine, number: RegistrationNo, registration: &Registration, named: &[RegistrationNo]) -> Reply {
+    Reply::Array(vec![
+        Reply::bulk("id"),
+        Reply::bulk(engine.shard.identifier(number.0)),
+        Reply::bulk("reader"),
+        Reply::bulk(&registration.spec.reader),
+        Reply::bulk("desc"),
+        optional(registration.spec.desc.as_deref()),
+        Reply::bulk("RegistrationData"),
+        registration_data(engine, number, registration),
+        Reply::bulk("PD"),
+        Reply::bulk(private_data(engine, number, registration, named)),
+        Reply::bulk("ExecutionThreadPool"),
+        Reply::bulk("DefaultPool"),
+    ])
 }
 
 fn registration_data(engine: &Engine, number: RegistrationNo, registration: &Registration) -> Reply {
@@ -148,13 +226,21 @@ fn count(number: u64) -> Reply {
     Reply::Int(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-/// The text of the `PD` field (`CMD-DUMPREGISTRATIONS-06`): single-quoted, parsed by some clients.
-fn private_data(engine: &Engine, registration: &Registration) -> String {
+/// The text of the `PD` field (`CMD-DUMPREGISTRATIONS-06`): single-quoted, parsed by some clients. `of_session` are the
+/// registrations of its session; the row of the first one names them all.
+fn private_data(
+    engine: &Engine,
+    number: RegistrationNo,
+    registration: &Registration,
+    of_session: &[RegistrationNo],
+) -> String {
     let quote = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     let sessions = engine.sessions.borrow();
     let Some(session) = sessions.get(&registration.session) else { return "{}".to_owned() };
-    let registrations = engine.registrations.borrow().of_session(registration.session);
-    let ids: Vec<_> = registrations.iter().map(|number| quote(&engine.shard.identifier(number.0))).collect();
+    let own = [number];
+    let names_all = of_session.len() <= NAMED_IN_EACH_ROW || of_session.first() == Some(&number);
+    let named = if names_all { of_session } else { &own };
+    let ids: Vec<_> = named.iter().map(|number| quote(&engine.shard.identifier(number.0))).collect();
     let paths: Vec<_> = session.paths.iter().map(|path| quote(path)).collect();
     let requirements: Vec<_> = session
         .requirements
@@ -167,13 +253,13 @@ fn private_data(engine: &Engine, registration: &Registration) -> String {
             )
         })
         .collect();
-    let description =
-        session.description.as_ref().map_or("null".to_owned(), |text| quote(&String::from_utf8_lossy(text)));
+    let description = session.description.as_ref().filter(|_| names_all);
+    let description = description.map_or("null".to_owned(), |text| quote(&String::from_utf8_lossy(text)));
     format!(
         "{{'sessionName':{}, 'sessionDescription':{description}, 'refCount': {}, 'linkedTo': primary, 'dead': false, \
          'isInstallationNeeded':{}, 'registrationsList':[{}], 'depsList':[{}]}}",
         quote(&session.name),
-        registrations.len() + session.live,
+        of_session.len() + session.live,
         u8::from(!session.paths.is_empty()),
         ids.join(", "),
         requirements.join(", "),

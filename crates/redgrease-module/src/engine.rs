@@ -134,6 +134,8 @@ pub struct Engine {
 
     /// Executions whose reader has more to read.
     pub readers: RefCell<VecDeque<ExecutionNo>>,
+    /// Answers that are written in slices.
+    pub dumps: RefCell<VecDeque<crate::dump::Dump>>,
     /// What the next [`Engine::before_sleep`] does.
     pub due: RefCell<Due>,
     /// Work that the loop should come back for.
@@ -198,6 +200,7 @@ impl Engine {
             in_sync_keys: Cell::new(false),
             in_sync_streams: Cell::new(false),
             readers: RefCell::default(),
+            dumps: RefCell::default(),
             due: RefCell::default(),
             pump: Pump::new()?,
             warned: RefCell::default(),

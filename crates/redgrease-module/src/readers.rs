@@ -92,7 +92,7 @@ impl Engine {
 
     /// Readers may have room again.
     pub fn wake_readers(&self) {
-        if !self.readers.borrow().is_empty() {
+        if !self.readers.borrow().is_empty() || !self.dumps.borrow().is_empty() {
             self.pump.run(&self.server, || {
                 if let Some(engine) = engine() {
                     engine.due.borrow_mut().slice = true;
@@ -101,8 +101,10 @@ impl Engine {
         }
     }
 
-    /// One turn: a slice of time for all readers together.
+    /// One turn: a slice of time for all readers together, and one for answers that are written in slices.
     pub fn read_slices(&self) {
+        self.write_dumps(Instant::now() + SLICE);
+        let dumping = !self.dumps.borrow().is_empty();
         let deadline = Instant::now() + SLICE;
         let mut blocked = 0;
         loop {
@@ -110,7 +112,10 @@ impl Engine {
                 let mut readers = self.readers.borrow_mut();
                 if blocked >= readers.len() {
                     drop(readers);
-                    return self.pump.stop(&self.server);
+                    if !dumping {
+                        self.pump.stop(&self.server);
+                    }
+                    return;
                 }
                 readers.pop_front()
             };
