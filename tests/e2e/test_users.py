@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from .database import text
+from .waiting import wait_until
 
 
 @pytest.fixture
@@ -64,8 +65,8 @@ def test_a_registration_acts_as_who_registered_it_whoever_fires_it(db, alice, mo
 
 @pytest.mark.parametrize("mode", ["async", "sync"])
 def test_an_event_function_acts_as_who_registered_it(db, alice, mode):
-    run(alice, f"GB().foreach(lambda r: execute('set', 'elsewhere', 1)).register('w:*', mode='{mode}')")
-    db.r.set("w:1", "v")
+    run(alice, f"GB().foreach(lambda r: execute('set', 'elsewhere', 1)).register('hers:w:*', mode='{mode}')")
+    db.r.set("hers:w:1", "v")
     db.wait_quiet()
     assert "NOPERM" in db.registration().lastError
     assert db.r.get("elsewhere") is None
@@ -105,11 +106,11 @@ GB('ShardsIDReader').map(step).run()
 
 
 def test_after_its_user_is_deleted_an_event_function_may_do_nothing_more(db, alice):
-    run(alice, "GB().foreach(lambda r: execute('incr', 'hers:n')).register('w:*', mode='sync')")
-    db.r.set("w:1", "v")
+    run(alice, "GB().foreach(lambda r: execute('incr', 'hers:n')).register('hers:w:*', mode='sync')")
+    db.r.set("hers:w:1", "v")
     assert db.r.get("hers:n") == b"1"
     db.r.execute_command("ACL", "DELUSER", "alice")
-    db.r.set("w:1", "v")
+    db.r.set("hers:w:1", "v")
     assert db.r.get("hers:n") == b"1"
     assert "alice" in db.registration().lastError
 
@@ -144,7 +145,11 @@ def test_a_user_with_the_right_to_trigger_needs_no_other(db):
 PID = "import os\nGB('ShardsIDReader').map(lambda _: os.getpid()).run()"
 
 
-def test_what_a_script_changed_in_its_worker_does_not_reach_another_user(db, alice):
+def test_what_a_script_changed_in_its_worker_does_not_reach_another_user(db):
+    # A user of this test alone: its later scripts may meet the changed worker.
+    db.r.execute_command("ACL", "SETUSER", "eve", "on", ">pw", "~hers:*", "&*", "+@all")
+    eve = db.client(username="eve", password="pw")
+    db.r.set("secret", "s")
     poison = """
 import sys
 builder = type(GB('ShardsIDReader'))
@@ -158,7 +163,7 @@ def evil(self, *args, **options):
 builder.run = evil
 """
     for _ in range(3):
-        run(alice, poison)
+        run(eve, poison)
     for _ in range(3):
         assert db.results("GB('ShardsIDReader').run()") == ["1"]
     assert db.r.get("secret") == b"s"
@@ -227,3 +232,217 @@ def test_a_frame_that_names_another_user_s_session_is_refused_and_logged(fresh_s
     db.wait_log("refused a frame that names session")
     assert db.r.get("secret") is None
     assert db.trigger("t") == ["1"]
+
+
+# -- a user who is disabled
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_after_its_user_is_disabled_a_function_may_do_nothing_more(db, alice, mode):
+    run(alice, f"GB('CommandReader').map(lambda x: execute('get', 'hers:1')).register(trigger='t', mode='{mode}')")
+    assert db.trigger("t") == ["h"]
+    db.r.execute_command("ACL", "SETUSER", "alice", "off")
+    message = db.trigger_refused("t")
+    assert "NOPERM" in message and "alice" in message
+    db.r.execute_command("ACL", "SETUSER", "alice", "on")
+    assert db.trigger("t") == ["h"]
+
+
+@pytest.mark.parametrize("change", [("SETUSER", "alice", "off"), ("DELUSER", "alice")])
+def test_without_its_user_an_event_function_reads_nothing(db, alice, change):
+    run(alice, "GB().map(lambda r: r['value']).register('hers:w:*', mode='sync')")
+    db.r.set("hers:w:1", "v")
+    assert db.registration().numFailures == 0
+    db.r.execute_command("ACL", *change)
+    db.r.set("hers:w:1", "v")
+    assert db.registration().numFailures == 1
+    assert "alice" in str(db.registration().lastError)
+
+
+# -- readers read as the user
+
+
+@pytest.fixture
+def values(db):
+    """A key of each type, readable and not readable by alice."""
+    for prefix in ("hers:", ""):
+        db.r.set(f"{prefix}string", "v")
+        db.r.hset(f"{prefix}hash", mapping={"f": "v"})
+        db.r.rpush(f"{prefix}list", "v")
+        db.r.sadd(f"{prefix}set", "v")
+        db.r.zadd(f"{prefix}zset", {"v": 1})
+        db.r.xadd(f"{prefix}stream", {"f": "v"})
+    return ["string", "hash", "list", "set", "zset", "stream"]
+
+
+def test_a_run_reads_the_keys_that_its_user_may_read(alice, values):
+    results, errors = run(alice, "GB().map(lambda r: r['key']).sort().run('hers:*')")
+    assert errors == []
+    assert text(results) == sorted(f"hers:{name}" for name in [*values, "1"])
+
+
+@pytest.mark.parametrize("kind", ["string", "hash", "list", "set", "zset", "stream"])
+@pytest.mark.parametrize("arguments", ["'{}'", "'{}', noScan=True"])
+def test_a_run_does_not_read_a_key_that_its_user_may_not_read(alice, values, kind, arguments):
+    results, errors = run(alice, f"GB().run({arguments.format(kind)})")
+    assert results == []
+    [error] = text(errors)
+    assert "NOPERM" in error and "alice" in error and f"read the key '{kind}'" in error
+
+
+def test_a_run_over_all_keys_ends_at_the_first_that_its_user_may_not_read(db, alice):
+    for number in range(200):
+        db.r.set(f"hers:n{number}", "v")
+    for number in range(5):
+        db.r.set(f"other{number}", "v")
+    results, errors = run(alice, "GB().map(lambda r: r['key']).run('*')")
+    assert all(key.startswith("hers:") for key in text(results))
+    [error] = text(errors)
+    assert "NOPERM" in error and "read the key" in error
+
+
+def test_a_run_over_a_stream_that_its_user_may_not_read_is_refused(alice, values):
+    assert text(run(alice, "GB('StreamReader').map(lambda r: r['value']).run('hers:stream')")[0]) == ["{'f': 'v'}"]
+    results, errors = run(alice, "GB('StreamReader').run('stream')")
+    assert results == []
+    assert "read the key 'stream'" in text(errors)[0]
+
+
+def test_a_reader_needs_the_permission_for_its_commands(db):
+    db.r.execute_command("ACL", "SETUSER", "bob", "on", ">pw", "~*", "+@all", "-hgetall")
+    bob = db.client(username="bob", password="pw")
+    db.r.hset("h", mapping={"f": "v"})
+    assert "permission to run the command 'hgetall'" in text(run(bob, "GB().run('h')")[1])[0]
+
+
+def test_a_user_without_mget_reads_strings_one_by_one(db):
+    db.r.execute_command("ACL", "SETUSER", "bob", "on", ">pw", "~*", "+@all", "-mget")
+    bob = db.client(username="bob", password="pw")
+    for number in range(100):
+        db.r.set(f"k{number}", "v")
+    assert run(bob, "GB().map(lambda r: r['value']).count().run('k*')") == [[b"100"], []]
+
+
+# -- registering for what the user may not read
+
+
+def refused(client, script) -> str:
+    with pytest.raises(redis.ResponseError) as caught:
+        run(client, script)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("pattern", ["secret", "secret*"])
+def test_a_registration_for_keys_that_the_user_may_not_read_is_refused(db, alice, pattern):
+    message = refused(alice, f"GB().register('{pattern}')")
+    assert "NOPERM" in message and f"read the key '{pattern}'" in message
+    assert db.registrations() == []
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+@pytest.mark.parametrize("read_value", [True, False])
+def test_an_event_of_a_key_that_the_user_may_not_read_is_an_error(db, alice, mode, read_value):
+    script = "GB().foreach(lambda r: execute('rpush', 'hers:seen', r['key']))"
+    run(alice, f"{script}.register('*', eventTypes=['set'], mode='{mode}', readValue={read_value})")
+    db.r.set("hers:k", "v")
+    db.wait_quiet()
+    db.r.set("other", "v")
+    db.wait_quiet()
+    assert text(db.r.lrange("hers:seen", 0, -1)) == ["hers:k"]
+    assert "read the key 'other'" in str(db.registration().lastError)
+
+
+def test_a_user_with_reading_rights_only_cannot_consume_a_stream(db):
+    db.r.execute_command("ACL", "SETUSER", "ro", "on", ">pw", "~nothing:*", "+@read", "+rg.pyexecute")
+    ro = db.client(username="ro", password="pw")
+    for number in range(5):
+        db.r.xadd("orders", {"n": number})
+    message = refused(ro, "GB('StreamReader').map(lambda x: 1).register('orders')")
+    assert "NOPERM" in message and "read the key 'orders'" in message
+    run(ro, "GB('StreamReader').map(lambda x: 1).register('*')")
+    wait_until(lambda: db.registration().numFailures, "the read is refused", until=lambda n: n >= 1)
+    assert "orders" in str(db.registration().lastError)
+    assert db.r.xinfo_groups("orders") == []
+    assert db.r.xlen("orders") == 5
+
+
+@pytest.mark.parametrize(
+    ("rules", "fragment"),
+    [
+        (("%R~orders",), "write the key 'orders'"),
+        (("~orders", "-xdel"), "run the command 'xdel'"),
+        (("~orders", "-xgroup"), "run the command 'xgroup'"),
+    ],
+)
+def test_a_stream_registration_needs_reading_and_writing(db, rules, fragment):
+    db.r.execute_command("ACL", "SETUSER", "bob", "on", ">pw", "+@all", *rules)
+    bob = db.client(username="bob", password="pw")
+    message = refused(bob, "GB('StreamReader').register('orders')")
+    assert "NOPERM" in message and fragment in message
+
+
+def test_a_stream_registration_that_does_not_trim_needs_no_permission_to_delete(db):
+    db.r.execute_command("ACL", "SETUSER", "bob", "on", ">pw", "+@all", "~orders", "~seen", "-xdel")
+    bob = db.client(username="bob", password="pw")
+    note = "GB('StreamReader').foreach(lambda r: execute('rpush', 'seen', r['value']['n']))"
+    run(bob, f"{note}.register('orders', trimStream=False)")
+    db.r.xadd("orders", {"n": 1})
+    wait_until(lambda: db.r.lrange("seen", 0, -1), "the entry was read", until=lambda seen: seen == [b"1"])
+
+
+# -- what belongs to others
+
+
+@pytest.fixture
+def mallory(db):
+    """A user who may run functions and end them, and who may not administer."""
+    commands = ["+rg.pyexecute", "+rg.unregister", "+rg.abortexecution", "+rg.dropexecution", "+rg.trigger"]
+    db.r.execute_command("ACL", "SETUSER", "mallory", "on", ">pw", "~*", *commands)
+    return db.client(username="mallory", password="pw")
+
+
+def refused_command(client, *command) -> str:
+    with pytest.raises(redis.exceptions.NoPermissionError) as caught:
+        client.execute_command(*command)
+    return str(caught.value)
+
+
+def test_a_registration_of_another_user_needs_the_right_to_administer(db, mallory):
+    db.ok("GB('CommandReader').register(trigger='t')", "ID", "mine")
+    registration = db.registration().id
+    message = refused_command(mallory, "RG.UNREGISTER", registration)
+    assert "mallory" in message and "default" in message and "RG.ADMINISTER" in message
+    for option in (("ID", "mine", "UPGRADE"), ("ID", "other", "REPLACE_WITH", "mine")):
+        command = ("RG.PYEXECUTE", "GB('CommandReader').register(trigger='t')", *option)
+        assert "replace the session" in refused_command(mallory, *command)
+    assert db.registration().id == registration
+    db.r.execute_command("ACL", "SETUSER", "mallory", "+rg.administer")
+    assert mallory.execute_command("RG.UNREGISTER", registration) == b"OK"
+
+
+def test_an_execution_of_another_user_needs_the_right_to_administer(db, mallory):
+    execution = db.start("GB('ShardsIDReader').run()")
+    db.wait_status(execution, "done")
+    for command in ("RG.DROPEXECUTION", "RG.ABORTEXECUTION"):
+        assert "execution of the user 'default'" in refused_command(mallory, command, execution)
+    # Redis 7.0 has no categories for commands of modules.
+    right = "+rg.administer" if db.kind.is_redis_7_0 else "+@admin"
+    db.r.execute_command("ACL", "SETUSER", "mallory", right)
+    for command in ("RG.ABORTEXECUTION", "RG.DROPEXECUTION"):
+        assert mallory.execute_command(command, execution) == b"OK"
+
+
+def test_what_is_their_own_users_may_end(db, mallory):
+    run(mallory, "GB('CommandReader').register(trigger='t')")
+    assert mallory.execute_command("RG.UNREGISTER", db.registration().id) == b"OK"
+    execution = mallory.execute_command("RG.PYEXECUTE", "GB('ShardsIDReader').run()", "UNBLOCKING")
+    db.wait_status(execution.decode(), "done")
+    assert mallory.execute_command("RG.DROPEXECUTION", execution) == b"OK"
+
+
+def test_a_function_has_no_more_right_to_end_things_than_its_user(db, mallory):
+    db.ok("GB('CommandReader').register(trigger='t')")
+    registration = db.registration().id
+    script = f"GB('ShardsIDReader').map(lambda _: execute('RG.UNREGISTER', '{registration}')).run()"
+    assert "NOPERM" in text(run(mallory, script)[1])[0]
+    assert db.registration().id == registration

@@ -1,6 +1,7 @@
 //! Executions and the list of them.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use thiserror::Error;
 
@@ -47,6 +48,8 @@ pub struct Execution {
     status: Status,
     /// The registration that started it.
     pub registration: Option<RegistrationNo>,
+    /// Name of the user that its code acts as.
+    pub owner: Option<Rc<str>>,
     /// How its results are rendered.
     pub style: Style,
     /// Encoded results.
@@ -130,6 +133,7 @@ impl Executions {
         let execution = Execution {
             status: Status::Created,
             registration,
+            owner: None,
             style,
             results: Vec::new(),
             result_count: 0,

@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::codec::KeyType;
 use crate::execution::Status;
 use crate::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo};
+use crate::pattern::KeyFilter;
 use crate::plan::{Mode, PlanSpec, Trigger};
 
 /// What happened to the executions of a registration (`RDR-COMMON-15`): every triggered one ends in exactly one of
@@ -92,6 +93,8 @@ pub struct Registration {
     pub spec: Rc<PlanSpec>,
     /// What starts it.
     pub trigger: Trigger,
+    /// The consumer group of a stream registration; empty for others.
+    pub group: String,
     /// What happened so far.
     pub statistics: Statistics,
     finished: VecDeque<ExecutionNo>,
@@ -107,6 +110,7 @@ impl Registration {
             plan,
             spec: Rc::new(spec),
             trigger,
+            group: String::new(),
             statistics: Statistics::default(),
             finished: VecDeque::new(),
         }
@@ -123,6 +127,25 @@ impl Registration {
     /// The executions that are kept.
     pub fn finished(&self) -> impl Iterator<Item = ExecutionNo> {
         self.finished.iter().copied()
+    }
+}
+
+/// The consumer group of RedisGears: data files hold it (`RDR-STREAM-13`).
+pub const STREAM_GROUP: &str = "__gears_consumer_group__";
+
+/// Whether some key may pass both filters. It may answer yes when there is none.
+fn may_overlap(one: &KeyFilter, other: &KeyFilter) -> bool {
+    let parts = |filter: &KeyFilter| {
+        let text = filter.text();
+        let end = text.iter().position(|byte| b"*?[\\".contains(byte));
+        (text[..end.unwrap_or(text.len())].to_vec(), end.is_none())
+    };
+    let ((one, one_exact), (other, other_exact)) = (parts(one), parts(other));
+    match (one_exact, other_exact) {
+        (true, true) => one == other,
+        (true, false) => one.starts_with(&other),
+        (false, true) => other.starts_with(&one),
+        (false, false) => one.starts_with(&other) || other.starts_with(&one),
     }
 }
 
@@ -302,6 +325,37 @@ impl Registrations {
         self.streams.iter().filter(watches).copied().collect()
     }
 
+    /// The consumer group of a stream registration that is about to be added: that of RedisGears, unless a live
+    /// registration that may watch the same streams has it, so that a registration that is made again resumes where it
+    /// stopped. Others get a group of their own, named after `own`.
+    #[must_use]
+    pub fn stream_group(&self, database: Database, filter: &KeyFilter, own: impl FnOnce() -> String) -> String {
+        let has_it = |number: &RegistrationNo| {
+            self.all.get(number).is_some_and(|found| {
+                let Trigger::Stream { filter: other, .. } = &found.trigger else { return false };
+                found.database == database && found.group == STREAM_GROUP && may_overlap(filter, other)
+            })
+        };
+        if self.streams.iter().any(has_it) { format!("{STREAM_GROUP}:{}", own()) } else { STREAM_GROUP.to_owned() }
+    }
+
+    /// The consumer group that a registration takes over when it replaces a session: that of the session's registration
+    /// for the same streams, unless it is among those that are `taken`.
+    #[must_use]
+    pub fn group_to_resume(
+        &self,
+        replaced: SessionNo,
+        database: Database,
+        filter: &KeyFilter,
+        taken: &[String],
+    ) -> Option<String> {
+        self.streams.iter().filter_map(|number| self.all.get(number)).find_map(|found| {
+            let Trigger::Stream { filter: other, .. } = &found.trigger else { return None };
+            let same = found.session == replaced && found.database == database && filter == other;
+            (same && !taken.contains(&found.group)).then(|| found.group.clone())
+        })
+    }
+
     /// Registrations of a session, in the order of their numbers.
     #[must_use]
     pub fn of_session(&self, session: SessionNo) -> Vec<RegistrationNo> {
@@ -312,7 +366,6 @@ impl Registrations {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pattern::KeyFilter;
     use crate::plan::FailurePolicy;
 
     fn spec() -> PlanSpec {
@@ -335,6 +388,17 @@ mod tests {
             event_types: events.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
             key_types: types.map(<[KeyType]>::to_vec),
             read_value: true,
+        }
+    }
+
+    fn stream(filter: &str) -> Trigger {
+        Trigger::Stream {
+            filter: KeyFilter::new(filter),
+            batch: 1,
+            duration_ms: 0,
+            on_failed: FailurePolicy::Continue,
+            retry_interval_s: 0,
+            trim: true,
         }
     }
 
@@ -392,14 +456,7 @@ mod tests {
             registrations.add(number, registration);
             number
         };
-        let stream = || Trigger::Stream {
-            filter: KeyFilter::new("s*"),
-            batch: 1,
-            duration_ms: 0,
-            on_failed: FailurePolicy::Continue,
-            retry_interval_s: 0,
-            trim: true,
-        };
+        let stream = || stream("s*");
         let (keys_0, keys_3) = (in_database(0, keys("*", None, None)), in_database(3, keys("*", None, None)));
         let (stream_0, stream_3) = (in_database(0, stream()), in_database(3, stream()));
         for (database, keys, stream) in [(0, vec![keys_0], vec![stream_0]), (3, vec![keys_3], vec![stream_3])] {
@@ -409,6 +466,60 @@ mod tests {
         }
         assert!(registrations.for_event(Database(1), "set", b"k", KeyType::String).is_empty());
         assert!(registrations.for_stream(Database(1), b"s").is_empty());
+    }
+
+    #[test]
+    fn the_first_registration_on_a_stream_has_the_known_group_and_others_their_own() {
+        let mut registrations = Registrations::default();
+        let mut add = |session: u64, database: u32, filter: &str| {
+            let number = registrations.take_number();
+            let mut registration =
+                Registration::new(SessionNo(session), Database(database), PlanNo(1), spec(), stream(filter));
+            let own = || format!("own-{number}");
+            registration.group = registrations.stream_group(Database(database), &KeyFilter::new(filter), own);
+            let group = registration.group.clone();
+            registrations.add(number, registration);
+            group
+        };
+        let own = |number: u64| format!("{STREAM_GROUP}:own-{number}");
+        assert_eq!(add(1, 0, "s:*"), STREAM_GROUP);
+        assert_eq!(add(2, 0, "s:1"), own(1));
+        assert_eq!(add(3, 0, "*"), own(2));
+        assert_eq!(add(4, 0, "t"), STREAM_GROUP);
+        assert_eq!(add(5, 0, "t"), own(4));
+        assert_eq!(add(6, 3, "t"), STREAM_GROUP);
+        let resumed = |session, filter: &str, taken: &[String]| {
+            registrations.group_to_resume(SessionNo(session), Database(0), &KeyFilter::new(filter), taken)
+        };
+        assert_eq!(resumed(5, "t", &[]), Some(own(4)));
+        assert_eq!(resumed(5, "t", &[own(4)]), None);
+        assert_eq!(resumed(5, "u", &[]), None);
+        assert_eq!(resumed(6, "t", &[]), None);
+        // The holder goes: the next one resumes, the others keep what they have.
+        registrations.remove(RegistrationNo(0));
+        let group = |filter: &str| registrations.stream_group(Database(0), &KeyFilter::new(filter), || "x".into());
+        assert_eq!(group("s:*"), STREAM_GROUP);
+        assert_eq!(group("*"), format!("{STREAM_GROUP}:x"));
+    }
+
+    #[test]
+    fn filters_overlap_when_a_key_may_pass_both() {
+        let table = [
+            ("a", "a", true),
+            ("a", "b", false),
+            ("a*", "ab", true),
+            ("ab*", "a", false),
+            ("a*", "ab*", true),
+            ("a*", "b*", false),
+            ("*", "b", true),
+            ("*x", "b*", true),
+            ("a?c", "abc", true),
+        ];
+        for (one, other, expected) in table {
+            for (one, other) in [(one, other), (other, one)] {
+                assert_eq!(may_overlap(&KeyFilter::new(one), &KeyFilter::new(other)), expected, "{one} and {other}");
+            }
+        }
     }
 
     #[test]

@@ -4,8 +4,52 @@
 //! (the *pending run*); the following ones read up to `batch` new entries. See spec `RDR-STREAM-14` to `-40`.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use crate::plan::FailurePolicy;
+
+/// Number of an entry of a stream, as the server orders them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId {
+    /// Milliseconds.
+    pub ms: u64,
+    /// Number within the millisecond.
+    pub seq: u64,
+}
+
+impl EntryId {
+    /// Reads `<ms>-<seq>`; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<EntryId> {
+        let (ms, seq) = std::str::from_utf8(text).ok()?.split_once('-')?;
+        Some(EntryId { ms: ms.parse().ok()?, seq: seq.parse().ok()? })
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.ms, self.seq)
+    }
+}
+
+/// What a consumer group has done with a range of entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupProgress {
+    /// The last entry that was delivered.
+    pub last_delivered: EntryId,
+    /// Entries of the range that were delivered and not acknowledged.
+    pub pending: Vec<EntryId>,
+}
+
+/// The entries of `ids` that every group has acknowledged; a group that does not exist yet (`None`) has acknowledged
+/// nothing.
+#[must_use]
+pub fn acknowledged_by_all(ids: &[EntryId], groups: &[Option<GroupProgress>]) -> Vec<EntryId> {
+    let by = |group: &Option<GroupProgress>, id: &EntryId| {
+        group.as_ref().is_some_and(|group| *id <= group.last_delivered && !group.pending.contains(id))
+    };
+    ids.iter().filter(|id| groups.iter().all(|group| by(group, id))).copied().collect()
+}
 
 /// What the registration is doing as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +138,17 @@ pub struct Verdict {
     pub lag_ms: Option<u64>,
 }
 
+/// What is left in a stream behind the entries that were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// The read was not short, and what follows was not looked at.
+    Unknown,
+    /// So many entries.
+    Exactly(u64),
+    /// So many entries or more.
+    AtLeast(u64),
+}
+
 #[derive(Debug, Default)]
 struct Stream {
     /// Estimate of entries not yet read.
@@ -102,6 +157,12 @@ struct Stream {
     /// Entries were there before we looked: read on until a read comes back short.
     backlog: bool,
     arrived_while_running: bool,
+    /// The run has read entries; for a batch, [`StreamRuns::read`] has corrected the estimate.
+    has_read: bool,
+    /// Another value took the place of the stream during the run: begin again with pending entries.
+    replaced: bool,
+    /// The run had read entries before: they are gone with the old stream.
+    read_is_gone: bool,
     /// Arrival of the first entry that is not in a run.
     first_arrival_ms: Option<u64>,
     /// Arrival of the first entry of the running batch.
@@ -164,6 +225,62 @@ impl StreamRuns {
         Some(Action::Run { stream: stream.to_vec(), kind: RunKind::Pending, epoch: self.epoch })
     }
 
+    /// A stream took the place of a key (by `RENAME`, `RESTORE`, `COPY` or `MOVE`); `len` entries are in it.
+    pub fn replaced(&mut self, stream: &[u8], len: u64, now_ms: u64) -> Option<Action> {
+        if self.status != StreamStatus::Ok {
+            return None;
+        }
+        if let Some(state) = self.streams.get_mut(stream)
+            && state.running.is_some()
+        {
+            state.replaced = true;
+            state.read_is_gone = state.has_read;
+            state.outstanding = len;
+            return None;
+        }
+        self.streams.remove(stream);
+        self.found(stream, len, false, now_ms)
+    }
+
+    /// How many entries to look for behind a batch that read `read` entries, for [`Left`]; `None` when the estimate says
+    /// that another batch follows anyway.
+    #[must_use]
+    pub fn look_ahead(&self, stream: &[u8], read: u64) -> Option<u64> {
+        let estimate = self.streams.get(stream).map_or(0, |state| state.outstanding.saturating_sub(read));
+        (estimate < self.batch).then_some(self.batch)
+    }
+
+    /// The run read `read` entries. What was added since the run was decided may be among them, and keys may
+    /// have been replaced, so what is `left` corrects the estimate. May be called several times for a batch that is read
+    /// in parts.
+    pub fn read(&mut self, stream: &[u8], epoch: u64, read: u64, left: Left) {
+        let current = epoch == self.epoch;
+        let Some(state) = self.streams.get_mut(stream).filter(|state| current && state.running.is_some()) else {
+            return;
+        };
+        state.has_read = true;
+        if state.replaced || state.running == Some(RunKind::Pending) {
+            return;
+        }
+        state.outstanding = state.outstanding.saturating_sub(read);
+        let at_least = match left {
+            Left::Unknown => 1,
+            Left::Exactly(count) | Left::AtLeast(count) => count,
+        };
+        if at_least > state.outstanding {
+            // More than was known of: as with a stream that was just found.
+            state.outstanding = at_least;
+            state.backlog = true;
+        }
+        if let Left::Exactly(count) = left {
+            state.outstanding = count;
+        }
+        if state.outstanding == 0 {
+            state.backlog = false;
+            state.first_arrival_ms = None;
+        }
+    }
+
     /// An entry was added to a stream that is known.
     pub fn entry(&mut self, stream: &[u8], now_ms: u64) -> Option<Action> {
         if self.status != StreamStatus::Ok {
@@ -213,14 +330,23 @@ impl StreamRuns {
                 .then(|| Action::Rescan { at_ms: now_ms + self.retry_interval_ms, epoch: self.epoch });
             return (Verdict { acknowledge: false, lag_ms }, rescan);
         }
-        state.outstanding = state.outstanding.saturating_sub(read);
-        if let Some(RunKind::Batch(asked)) = kind {
+        if state.replaced {
+            let (len, acknowledge) = (state.outstanding, !state.read_is_gone);
+            self.streams.remove(stream);
+            return (Verdict { acknowledge, lag_ms }, self.found(stream, len, false, now_ms));
+        }
+        if std::mem::take(&mut state.has_read) && kind != Some(RunKind::Pending) {
+            // The estimate was corrected when it was read.
+        } else if let Some(RunKind::Batch(asked)) = kind {
+            state.outstanding = state.outstanding.saturating_sub(read);
             if read < asked {
                 state.backlog = false;
             }
             if read == 0 && !state.arrived_while_running {
                 state.outstanding = 0;
             }
+        } else {
+            state.outstanding = state.outstanding.saturating_sub(read);
         }
         state.arrived_while_running = false;
         if state.outstanding == 0 {
@@ -287,6 +413,7 @@ impl StreamRuns {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const S: &[u8] = b"s";
 
@@ -353,6 +480,162 @@ mod tests {
         runs.ended(S, 0, End::Success, 0, 0);
         let (_, next) = runs.ended(S, 0, End::Success, 0, 0);
         assert_eq!(next, None);
+    }
+
+    #[test]
+    fn a_batch_that_leaves_entries_behind_is_followed_by_another_whatever_was_estimated() {
+        let mut runs = runs(2, 0, FailurePolicy::Continue);
+        runs.found(S, 1, true, 0);
+        runs.ended(S, 0, End::Success, 0, 0);
+        assert_eq!(runs.entry(S, 1), run(RunKind::Batch(2), 0));
+        runs.read(S, 0, 2, Left::AtLeast(2));
+        let (_, next) = runs.ended(S, 0, End::Success, 2, 2);
+        assert_eq!(next, run(RunKind::Batch(2), 0));
+        runs.read(S, 0, 1, Left::Exactly(0));
+        let (_, next) = runs.ended(S, 0, End::Success, 1, 3);
+        assert_eq!(next, None);
+    }
+
+    #[test]
+    fn what_arrives_between_the_read_and_the_end_of_a_batch_is_not_forgotten() {
+        let mut runs = runs(1, 0, FailurePolicy::Continue);
+        runs.found(S, 1, true, 0);
+        runs.ended(S, 0, End::Success, 0, 0);
+        runs.read(S, 0, 1, Left::Exactly(0));
+        assert_eq!(runs.entry(S, 1), None);
+        let (_, next) = runs.ended(S, 0, End::Success, 1, 2);
+        assert_eq!(next, run(RunKind::Batch(1), 0));
+    }
+
+    #[test]
+    fn a_batch_that_is_read_in_parts_is_one_run() {
+        let mut runs = runs(300, 0, FailurePolicy::Continue);
+        runs.found(S, 301, false, 0);
+        runs.ended(S, 0, End::Success, 0, 0);
+        for _ in 0..3 {
+            runs.read(S, 0, 100, Left::Unknown);
+        }
+        let (_, next) = runs.ended(S, 0, End::Success, 300, 2);
+        assert_eq!(next, run(RunKind::Batch(300), 0));
+    }
+
+    #[test]
+    fn a_stream_that_was_replaced_begins_with_its_pending_entries() {
+        let mut runs = runs(1, 0, FailurePolicy::Continue);
+        runs.found(S, 1, true, 0);
+        runs.ended(S, 0, End::Success, 0, 0);
+        runs.read(S, 0, 1, Left::Exactly(0));
+        // During a run: what the run read is gone, and nothing of it is acknowledged in the new stream.
+        assert_eq!(runs.replaced(S, 3, 1), None);
+        let (verdict, next) = runs.ended(S, 0, End::Success, 1, 2);
+        assert_eq!((verdict.acknowledge, next), (false, run(RunKind::Pending, 0)));
+        runs.ended(S, 0, End::Success, 0, 3);
+        runs.read(S, 0, 1, Left::Exactly(0));
+        runs.ended(S, 0, End::Success, 1, 3);
+        // Between two runs.
+        assert_eq!(runs.replaced(S, 3, 4), run(RunKind::Pending, 0));
+        let (_, next) = runs.ended(S, 0, End::Success, 0, 5);
+        assert_eq!(next, run(RunKind::Batch(1), 0));
+        // One that was not known.
+        assert!(matches!(runs.replaced(b"t", 3, 4), Some(Action::Run { kind: RunKind::Pending, .. })));
+    }
+
+    #[test]
+    fn ids_of_entries_are_ordered_as_the_server_orders_them() {
+        let id = |text: &str| EntryId::parse(text.as_bytes());
+        assert!(id("9-5") < id("10-0") && id("10-0") < id("10-1"));
+        assert_eq!(id("18446744073709551615-3").map(|id| id.to_string()).as_deref(), Some("18446744073709551615-3"));
+        for text in ["", "-", "1", "1-", "x-1", "1-1-1"] {
+            assert_eq!(id(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_entry_may_go_when_all_groups_have_acknowledged_it() {
+        let id = |seq| EntryId { ms: 1, seq };
+        let ids = [id(1), id(2), id(3), id(4)];
+        let group = |last, pending: &[u64]| {
+            Some(GroupProgress { last_delivered: id(last), pending: pending.iter().map(|seq| id(*seq)).collect() })
+        };
+        assert_eq!(acknowledged_by_all(&ids, &[]), ids);
+        assert_eq!(acknowledged_by_all(&ids, &[group(4, &[])]), ids);
+        assert_eq!(acknowledged_by_all(&ids, &[group(4, &[]), group(3, &[2])]), [id(1), id(3)]);
+        assert_eq!(acknowledged_by_all(&ids, &[group(4, &[]), None]), []);
+    }
+
+    proptest! {
+        #[test]
+        fn every_entry_of_a_stream_is_read_whatever_happens_to_the_key(
+            batch in 1u64..4,
+            steps in prop::collection::vec((0u8..5, 0u64..6), 1..60),
+        ) {
+            // The model: a stream with so many unread entries; reads take up to a batch.
+            let mut runs = StreamRuns::new(batch, 0, FailurePolicy::Continue, 1);
+            let mut unread = 0u64;
+            let mut running: Option<RunKind> = None;
+            let mut in_run = 0;
+            let note = |action: Option<Action>, running: &mut Option<RunKind>| {
+                if let Some(Action::Run { kind, .. }) = action {
+                    assert!(running.replace(kind).is_none(), "two runs at once");
+                }
+            };
+            // Reads and ends a run.
+            let advance = |runs: &mut StreamRuns, running: &mut Option<RunKind>, unread: &mut u64, in_run: &mut u64, arrive: u64| {
+                let Some(kind) = running.take() else { return };
+                *in_run = match kind {
+                    RunKind::Pending => 0,
+                    RunKind::Batch(asked) => (*unread).min(asked),
+                };
+                *unread -= *in_run;
+                if let RunKind::Batch(asked) = kind {
+                    let left = match runs.look_ahead(S, *in_run) {
+                        _ if *in_run < asked => Left::Exactly(0),
+                        None => Left::Unknown,
+                        Some(count) if *unread >= count => Left::AtLeast(count),
+                        Some(_) => Left::Exactly(*unread),
+                    };
+                    runs.read(S, 0, *in_run, left);
+                }
+                for _ in 0..arrive {
+                    *unread += 1;
+                    assert_eq!(runs.entry(S, 0), None);
+                }
+                let (_, next) = runs.ended(S, 0, End::Success, *in_run, 0);
+                if let Some(Action::Run { kind, .. }) = next {
+                    *running = Some(kind);
+                }
+            };
+            for (step, count) in steps {
+                match step {
+                    0 | 1 => {
+                        unread += 1;
+                        let action = if runs.knows(S) { runs.entry(S, 0) } else { runs.found(S, unread, true, 0) };
+                        note(action, &mut running);
+                    }
+                    2 => {
+                        // Entries that no event tells of: a group that was destroyed, say.
+                        unread += count;
+                    }
+                    3 => {
+                        unread = count;
+                        note(runs.replaced(S, count, 0), &mut running);
+                    }
+                    _ => advance(&mut runs, &mut running, &mut unread, &mut in_run, count % 2),
+                }
+            }
+            for _ in 0..batch {
+                unread += 1;
+                let action = if runs.knows(S) { runs.entry(S, 0) } else { runs.found(S, unread, true, 0) };
+                note(action, &mut running);
+            }
+            let mut turns = 0;
+            while running.is_some() {
+                advance(&mut runs, &mut running, &mut unread, &mut in_run, 0);
+                turns += 1;
+                prop_assert!(turns < 1000, "endless runs");
+            }
+            prop_assert!(unread < batch, "{} entries are left behind", unread);
+        }
     }
 
     #[test]

@@ -79,6 +79,12 @@ impl Server {
         NonNull::new(reply).map(|reply| CallReply { reply }).ok_or(CallError::Refused)
     }
 
+    /// Whether a user exists and is enabled.
+    #[must_use]
+    pub fn user_is_enabled(&self, user: &str) -> bool {
+        self.user(user).is_some()
+    }
+
     /// Whether a user may run a command with these arguments (keys included).
     #[must_use]
     pub fn may_run(&self, user: &str, argv: &[&[u8]]) -> bool {

@@ -15,6 +15,8 @@ pub trait Command {
     const NAME: &'static CStr;
     /// Flags, as `RM_CreateCommand` reads them.
     const FLAGS: &'static CStr;
+    /// ACL categories, where the server lets modules have them.
+    const CATEGORIES: &'static CStr;
     /// First key, last key and step; zeros when it has none.
     const KEYS: (i32, i32, i32) = (0, 0, 0);
     /// Arguments including the name: at least.
@@ -81,7 +83,7 @@ impl Invocation<'_> {
 }
 
 impl Loader<'_> {
-    /// Registers a command; the category `gears` is added where the server lets modules have one.
+    /// Registers a command, with its categories where the server lets modules have them.
     ///
     /// # Errors
     /// The server refuses its name or flags.
@@ -109,7 +111,7 @@ impl Loader<'_> {
             let command = unsafe { get(self.raw_context(), C::NAME.as_ptr()) };
             if !command.is_null() {
                 // SAFETY: a valid command of ours, during the load, as the API asks.
-                unsafe { set(command, c"gears".as_ptr()) };
+                unsafe { set(command, C::CATEGORIES.as_ptr()) };
             }
         }
         Ok(())

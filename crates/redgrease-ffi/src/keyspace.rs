@@ -31,6 +31,15 @@ pub enum KeyKind {
     Unknown,
 }
 
+/// What is done to a key, for the check of permissions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Its value is read.
+    Read,
+    /// Its value is changed.
+    Write,
+}
+
 fn kind_of(key: *mut raw::RedisModuleKey) -> KeyKind {
     // SAFETY: null (an absent key) or a key that is open.
     match unsafe { api!(RedisModule_KeyType)(key) } as isize {
@@ -76,8 +85,22 @@ impl Server {
         }
     }
 
-    /// Calls `keys` for every change of a key in this server (and misses), and `streams` for every change of a stream, from
-    /// now on. They are two subscribers: what one of them changes is told to the other one, but not to itself.
+    /// Whether a user exists, is enabled and may do this to a key.
+    #[must_use]
+    pub fn may_access(&self, user: &str, key: &[u8], access: Access) -> bool {
+        let Some(user) = self.user(user) else { return false };
+        let key = OwnedString::new(key);
+        let flags = match access {
+            Access::Read => raw::REDISMODULE_CMD_KEY_ACCESS,
+            Access::Write => raw::REDISMODULE_CMD_KEY_UPDATE,
+        };
+        // SAFETY: a valid user and a valid string during the call.
+        let allowed = unsafe { api!(RedisModule_ACLCheckKeyPermissions)(user.0.as_ptr(), key.0, flags as c_int) };
+        allowed == raw::REDISMODULE_OK as c_int
+    }
+
+    /// Calls `keys` for every change of a key in this server (and misses), and `streams` for every change of a stream and
+    /// every event that may put a stream in the place of a key, from now on. They are two subscribers: what one of them changes is told to the other one, but not to itself.
     /// May be called once.
     ///
     /// # Errors
@@ -86,8 +109,9 @@ impl Server {
         NOTIFY_KEYS.set(Some(keys));
         NOTIFY_STREAMS.set(Some(streams));
         let all = raw::REDISMODULE_NOTIFY_ALL | raw::REDISMODULE_NOTIFY_KEY_MISS | raw::REDISMODULE_NOTIFY_MODULE;
+        let streams_too = raw::REDISMODULE_NOTIFY_STREAM | raw::REDISMODULE_NOTIFY_GENERIC;
         let callbacks: [(c_int, raw::RedisModuleNotificationFunc); 2] =
-            [(all, Some(notified_keys)), (raw::REDISMODULE_NOTIFY_STREAM, Some(notified_streams))];
+            [(all, Some(notified_keys)), (streams_too, Some(notified_streams))];
         for (types, callback) in callbacks {
             // SAFETY: a valid context of this module and a static callback.
             let subscribed =

@@ -164,17 +164,39 @@ impl Server {
         selected.then_some(context)
     }
 
-    /// The name of a user that exists, or why it cannot be had: [`crate::call`] uses it per call.
+    /// The user of that name, if it exists and is enabled: [`crate::call`] asks for it per call.
     pub(crate) fn user(&self, name: &str) -> Option<ModuleUser> {
         let get = api_if_present!(RedisModule_GetModuleUserFromUserName)?;
-        let name = OwnedString::new(name.as_bytes());
+        let text = OwnedString::new(name.as_bytes());
         // SAFETY: the string lives during the call; the user that comes back is ours to free.
-        NonNull::new(unsafe { get(name.0) }).map(ModuleUser)
+        let user = NonNull::new(unsafe { get(text.0) }).map(ModuleUser)?;
+        let enabled = user.rules().unwrap_or_else(|| self.described_user(name));
+        (enabled.split(|byte| *byte == b' ').next() == Some(b"on")).then_some(user)
+    }
+
+    /// The first flag of a user, on servers that cannot describe a user (Redis before 7.0.6).
+    fn described_user(&self, name: &str) -> Vec<u8> {
+        let reply = self.call(&[b"acl", b"getuser", name.as_bytes()], crate::CallOptions::default());
+        reply.ok().and_then(|reply| Some(reply.view().element(1)?.element(0)?.bytes().to_vec())).unwrap_or_default()
     }
 }
 
 /// A user of the server, valid for one call.
 pub(crate) struct ModuleUser(pub(crate) NonNull<raw::RedisModuleUser>);
+
+impl ModuleUser {
+    /// The user's rules, which begin with `on` or `off`; the server keeps this text between changes of the user.
+    fn rules(&self) -> Option<Vec<u8>> {
+        let describe = api_if_present!(RedisModule_GetModuleUserACLString)?;
+        // SAFETY: a valid user; the string that comes back is ours to free.
+        let text = NonNull::new(unsafe { describe(self.0.as_ptr()) })?;
+        // SAFETY: a valid string, of which a part is copied before it is freed.
+        let rules = unsafe { string_bytes(text.as_ptr()) }.iter().take(4).copied().collect();
+        // SAFETY: ours, freed once.
+        unsafe { api!(RedisModule_FreeString)(std::ptr::null_mut(), text.as_ptr()) };
+        Some(rules)
+    }
+}
 
 impl Drop for ModuleUser {
     fn drop(&mut self) {

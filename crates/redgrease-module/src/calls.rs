@@ -131,7 +131,7 @@ impl Engine {
     }
 
     /// Whom a caller acts as.
-    fn user_of(&self, caller: Chain) -> Option<UserName> {
+    pub fn user_of(&self, caller: Chain) -> Option<UserName> {
         let of_execution = caller.exec.and_then(|exec| Some(Rc::clone(&self.live.borrow().get(&exec)?.user)));
         of_execution.or_else(|| Some(Rc::clone(&self.sessions.borrow().get(&caller.session)?.user)))
     }
@@ -227,7 +227,9 @@ impl Engine {
         let reply = reply.map_err(|error| match error {
             CallError::BadName => "ERR the command's name holds a NUL".to_owned(),
             CallError::NoUser(user) => {
-                format!("NOPERM the user '{user}' on whose behalf the function runs does not exist any more")
+                format!(
+                    "NOPERM the user '{user}' on whose behalf the function runs does not exist any more, or is disabled"
+                )
             }
             CallError::NoDatabase(database) => format!("ERR the server has no database {database}"),
             CallError::Refused => "ERR Failed executing command".to_owned(),

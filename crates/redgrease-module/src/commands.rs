@@ -14,12 +14,14 @@ use crate::engine::{Engine, engine};
 use crate::runs::Outcome;
 use crate::{dump, reply};
 
-/// Flags of commands that make something run: the server postpones them while clients are paused.
-const RUNS: &CStr = c"may-replicate";
+/// Flags and categories of commands that make something run: the server postpones them while clients are paused.
+const RUNS: (&CStr, &CStr) = (c"may-replicate", c"gears");
 /// The same for those that bring programs in.
-const PROGRAMS: &CStr = c"admin may-replicate";
+const PROGRAMS: (&CStr, &CStr) = (c"admin may-replicate", c"gears admin dangerous");
+/// Flags of the command that stands for a right; it is not in `@gears`, which is for those who use functions.
+const ADMINISTERS: (&CStr, &CStr) = (c"admin", c"admin dangerous");
 /// Flags of look-ups.
-const LOOKS: &CStr = c"readonly";
+const LOOKS: (&CStr, &CStr) = (c"readonly", c"gears read");
 
 macro_rules! commands {
     ($($(#[$doc:meta])* $name:ident: $wire:literal, $flags:expr, $min:literal..$max:expr => $run:path;)+) => {
@@ -29,7 +31,8 @@ macro_rules! commands {
 
             impl Command for $name {
                 const NAME: &'static CStr = $wire;
-                const FLAGS: &'static CStr = $flags;
+                const FLAGS: &'static CStr = $flags.0;
+                const CATEGORIES: &'static CStr = $flags.1;
                 const ARGS_MIN: usize = $min;
                 const ARGS_MAX: usize = $max;
 
@@ -80,6 +83,9 @@ commands! {
     RefreshCluster: c"rg.refreshcluster", RUNS, 1..ANY => refresh_cluster;
     /// `RG.WITHCODEC version command [arg ...]`
     WithCodec: c"rg.withcodec", RUNS, 3..ANY => with_codec;
+    /// `RG.ADMINISTER`: does nothing; permission for it is the right to abort, drop, unregister and replace what belongs
+    /// to other users.
+    Administer: c"rg.administer", ADMINISTERS, 1..1 => administer;
     /// Internal: runs the atomic block that is about to be entered.
     InnerAtomic: c"rg.inneratomic", RUNS, 1..1 => inner_atomic;
 }
@@ -172,7 +178,11 @@ fn drop_execution(engine: &Engine, invocation: &Invocation<'_>, args: &[&[u8]], 
     let Some(number) = find_execution(engine, args[1]) else {
         return client.error("execution plan does not exist");
     };
-    match engine.executions.borrow_mut().drop_finished(number) {
+    if let Err(reason) = check_execution(engine, invocation, number, "drop the execution") {
+        return client.error(&reason);
+    }
+    let dropped = engine.executions.borrow_mut().drop_finished(number);
+    match dropped {
         Ok(()) => client.simple("OK"),
         Err(error) => client.error(&error.to_string()),
     }
@@ -183,12 +193,30 @@ fn abort_execution(engine: &Engine, invocation: &Invocation<'_>, args: &[&[u8]],
     let Some(number) = find_execution(engine, args[1]) else {
         return client.error("execution does not exist");
     };
+    if let Err(reason) = check_execution(engine, invocation, number, "abort the execution") {
+        return client.error(&reason);
+    }
     if outcome_of(engine, number, false).is_some() {
         return client.simple("OK");
     }
     let Some(blocked) = invocation.block() else { return refuse_to_wait(invocation) };
     engine.on_end(number, move |_, _| blocked.answer(|client| client.simple("OK")));
     engine.abort(number);
+}
+
+fn administer(_engine: &Engine, invocation: &Invocation<'_>, _args: &[&[u8]], _tagged: bool) {
+    invocation.reply().simple("OK");
+}
+
+/// Refuses what a caller may not do to an execution of another user.
+fn check_execution(
+    engine: &Engine,
+    invocation: &Invocation<'_>,
+    number: ExecutionNo,
+    what: &str,
+) -> Result<(), String> {
+    let owner = engine.executions.borrow().get(number).and_then(|execution| execution.owner.clone());
+    engine.check_owner(invocation.user().as_deref(), owner.as_deref(), what)
 }
 
 /// Answers a command that would have to wait where its caller cannot, with the server's own words (`CMD-COMMON-08`).
@@ -211,6 +239,12 @@ fn unregister(engine: &Engine, invocation: &Invocation<'_>, args: &[&[u8]], _tag
     let Some(number) = number.filter(|number| engine.registrations.borrow().get(*number).is_some()) else {
         return client.error("execution is not registered");
     };
+    let session = engine.registrations.borrow().get(number).map(|registration| registration.session);
+    let owner =
+        session.and_then(|session| engine.sessions.borrow().get(&session).map(|session| Rc::clone(&session.user)));
+    if let Err(reason) = engine.check_owner(invocation.user().as_deref(), owner.as_deref(), "unregister the function") {
+        return client.error(&reason);
+    }
     let abort_pending = args.get(2).is_some_and(|word| word.eq_ignore_ascii_case(b"ABORTPENDING"));
     engine.remove_registration(number, abort_pending);
     client.simple("OK");

@@ -6,7 +6,7 @@ use std::time::Instant;
 use redgrease_core::codec::KeyType;
 use redgrease_core::id::{Database, RegistrationNo, SessionNo};
 use redgrease_core::plan::Trigger;
-use redgrease_core::registration::Registration;
+use redgrease_core::registration::{Registration, STREAM_GROUP};
 use redgrease_core::render::Reply;
 use redgrease_ffi::info::InfoWriter;
 use redgrease_ffi::{Invocation, SlowAnswer};
@@ -178,6 +178,9 @@ fn arguments(registration: &Registration) -> Vec<Reply> {
     // Behind the fields of RedisGears, whose positions clients know.
     if registration.database != Database::default() && !matches!(registration.trigger, Trigger::Command { .. }) {
         arguments.extend([Reply::bulk("database"), count(registration.database.0.into())]);
+    }
+    if !matches!(registration.group.as_str(), "" | STREAM_GROUP) {
+        arguments.extend([Reply::bulk("group"), Reply::bulk(&registration.group)]);
     }
     arguments
 }

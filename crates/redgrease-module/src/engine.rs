@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use redgrease_core::execution::Executions;
-use redgrease_core::id::{ExecutionNo, RegistrationNo, SessionNo, ShardId, WorkerNo};
+use redgrease_core::id::{Database, ExecutionNo, RegistrationNo, SessionNo, ShardId, WorkerNo};
 use redgrease_core::pending::{KeyEvent, PendingEvents};
 use redgrease_core::policy::{CommandFacts, Protection};
 use redgrease_core::pool::{Limits, Pool};
@@ -32,6 +32,15 @@ use crate::worker::Worker;
 
 /// Who a function acts as.
 pub type UserName = Rc<str>;
+
+/// As which user and in which database something is done.
+#[derive(Debug, Clone)]
+pub struct Actor {
+    /// The user whose permissions are checked.
+    pub user: UserName,
+    /// The database.
+    pub database: Database,
+}
 
 /// What the events of a turn of the server's loop made due.
 #[derive(Default)]
@@ -109,6 +118,12 @@ pub struct Engine {
     pub registrations: RefCell<Registrations>,
     /// Stream registrations at work.
     pub streams: RefCell<HashMap<RegistrationNo, Streams>>,
+    /// Entries that were acknowledged by some of the registrations that match their stream.
+    pub held: RefCell<crate::stream_groups::Held>,
+    /// Batches that are being acknowledged in slices.
+    pub acknowledging: Cell<usize>,
+    /// What distinguishes names of this run of the server from those of others.
+    pub run_id: String,
     /// The server calls us for keyspace events.
     pub subscribed: Cell<bool>,
     /// Keyspace events of our own reads are not events.
@@ -188,6 +203,9 @@ impl Engine {
             health: RefCell::default(),
             registrations: RefCell::default(),
             streams: RefCell::default(),
+            held: RefCell::default(),
+            acknowledging: Cell::new(0),
+            run_id: crate::sessions::random_id(SessionNo(0)).split_off(32),
             subscribed: Cell::new(false),
             muted: Cell::new(0),
             in_notification: Cell::new(false),

@@ -49,10 +49,12 @@ pub fn key_changed(database: u32, event: &str, key: &[u8]) {
 
 /// Called by the server for every change of a stream.
 pub fn stream_changed(database: u32, event: &str, key: &[u8]) {
-    if event == "xadd" {
+    let added = event == "xadd";
+    // After these the key may be another stream.
+    if added || matches!(event, "rename_to" | "restore" | "copy_to" | "move_to") {
         notified(|engine| {
-            if engine.hears_events() && !engine.in_sync_streams.get() {
-                engine.stream_entry(Database(database), key);
+            if engine.hears_events() {
+                engine.stream_event(Database(database), key, added);
             }
         });
     }

@@ -3,8 +3,8 @@
 //! # Layout
 //! - [`engine`]: the state, and what is looked up in it; [`config`], [`python`]: load arguments, the interpreter;
 //! - [`commands`], [`dump`], [`reply`]: the `RG.*` commands and their answers;
-//! - [`sessions`], [`runs`], [`calls`], [`health`]: scripts, executions, what functions ask of the server;
-//! - [`events`], [`streams`], [`readers`], [`pump`]: where records come from;
+//! - [`sessions`], [`runs`], [`calls`], [`health`], [`rights`]: scripts, executions, what functions ask of the server;
+//! - [`events`], [`streams`], [`stream_groups`], [`readers`], [`pump`]: where records come from;
 //! - [`supervisor`], [`worker`], [`spawner`], [`requirements`], [`memory`]: processes; [`background`]: threads.
 //!
 //! No logic that a test would need a server for belongs here if it can live in `redgrease-core`.
@@ -23,9 +23,11 @@ mod python;
 mod readers;
 mod reply;
 mod requirements;
+mod rights;
 mod runs;
 mod sessions;
 mod spawner;
+mod stream_groups;
 mod streams;
 mod supervisor;
 mod worker;

@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use redgrease_core::codec::{KeyType, Writer};
 use redgrease_core::id::{Database, ExecutionNo};
-use redgrease_ffi::CallOptions;
-use redgrease_ffi::call::{ReplyKind, ReplyView};
-use redgrease_ffi::keyspace::KeyKind;
+use redgrease_ffi::call::{CallError, ReplyKind, ReplyView};
+use redgrease_ffi::keyspace::{Access, KeyKind};
+use redgrease_ffi::{CallOptions, CallReply};
 
-use crate::engine::{Engine, engine};
+use crate::engine::{Actor, Engine, engine};
 use crate::pump::SLICE;
 use crate::runs::Input;
+use crate::stream_groups::RETRY_MS;
 use crate::worker::Worker;
 
 /// Encoded bytes that a worker may have before it, per execution.
@@ -38,6 +39,8 @@ pub enum Reader {
     Scan(Scan),
     /// Entries of a stream.
     Range(StreamRange),
+    /// Entries that a stream registration reads through its group; the execution holds the run.
+    Group,
 }
 
 /// A scan over all keys, by the server's `SCAN`: it looks at names alone until they match, where `RM_Scan` copies each
@@ -120,6 +123,9 @@ impl Engine {
                 readers.pop_front()
             };
             let Some(number) = next else { return };
+            if self.pauses_group_reader(number) {
+                continue;
+            }
             if !self.has_room(number) {
                 blocked += 1;
                 self.readers.borrow_mut().push_back(number);
@@ -133,6 +139,21 @@ impl Engine {
                 return;
             }
         }
+    }
+
+    /// Reading through a group is a write: while clients are paused it waits, and comes back a while later.
+    fn pauses_group_reader(&self, number: ExecutionNo) -> bool {
+        let reads_group =
+            || matches!(self.live.borrow().get(&number).map(|live| &live.input), Some(Input::Reader(Reader::Group)));
+        let pauses = self.server.must_not_replicate() && reads_group();
+        if pauses {
+            self.server.after_ms(RETRY_MS, move || {
+                if let Some(engine) = engine() {
+                    engine.add_reader(number);
+                }
+            });
+        }
+        pauses
     }
 
     fn has_room(&self, number: ExecutionNo) -> bool {
@@ -149,14 +170,18 @@ impl Engine {
             .live
             .borrow_mut()
             .get_mut(&number)
-            .map(|live| (std::mem::replace(&mut live.input, Input::Worker), live.database));
-        let Some((Input::Reader(mut reader), db)) = taken else { return true };
+            .map(|live| (std::mem::replace(&mut live.input, Input::Worker), live.actor()));
+        let Some((Input::Reader(mut reader), actor)) = taken else { return true };
+        let actor = &actor;
         let native = self.is_native(number);
         let mut writer = Writer::new();
         let result = match &mut reader {
-            Reader::Scan(scan) if native => self.count_some(db, scan, deadline),
-            Reader::Scan(scan) => self.scan_some(db, scan, &mut writer, deadline),
-            Reader::Range(range) => self.range_some(db, range, &mut writer),
+            Reader::Scan(scan) if native => self.count_some(actor, scan, deadline),
+            Reader::Scan(scan) => self.scan_some(actor, scan, &mut writer, deadline),
+            Reader::Range(range) => self.range_some(actor, range, &mut writer),
+            Reader::Group => {
+                self.read_stream_part(number, &mut writer).map(|part| Slice { count: part.records, ended: !part.more })
+            }
         };
         let counted = if let Reader::Scan(scan) = &reader { scan.count } else { 0 };
         if let Some(live) = self.live.borrow_mut().get_mut(&number) {
@@ -205,12 +230,12 @@ impl Engine {
     }
 
     /// Goes on with a scan by a few keys; `found` is told each name that matches.
-    fn scan_step(&self, db: Database, scan: &mut Scan, mut found: impl FnMut(&mut Scan, &[u8])) -> Result<(), String> {
+    fn scan_step(&self, actor: &Actor, scan: &mut Scan, mut found: impl FnMut(&mut Scan, &[u8])) -> Result<(), String> {
         let mut argv: Vec<&[u8]> = vec![b"scan", &scan.cursor, b"count", KEYS_PER_STEP];
         if scan.pattern != b"*" {
             argv.extend([b"match".as_slice(), &scan.pattern]);
         }
-        let reply = self.read(db, &argv)?;
+        let reply = self.read_as(actor, None, &argv)?;
         let (Some(next), Some(names)) = (reply.view().element(0), reply.view().element(1)) else {
             return Err("INTERNAL the server's SCAN answered something unknown".into());
         };
@@ -222,26 +247,26 @@ impl Engine {
         Ok(())
     }
 
-    fn count_some(&self, db: Database, scan: &mut Scan, deadline: Instant) -> Result<Slice, String> {
+    fn count_some(&self, actor: &Actor, scan: &mut Scan, deadline: Instant) -> Result<Slice, String> {
         if scan.no_scan {
             scan.count = 1;
             return Ok(Slice { count: 0, ended: true });
         }
         while scan.more && Instant::now() < deadline {
-            self.scan_step(db, scan, |scan, _| scan.count += 1)?;
+            self.scan_step(actor, scan, |scan, _| scan.count += 1)?;
         }
         Ok(Slice { count: 0, ended: !scan.more })
     }
 
     fn scan_some(
         &self,
-        db: Database,
+        actor: &Actor,
         scan: &mut Scan,
         writer: &mut Writer,
         deadline: Instant,
     ) -> Result<Slice, String> {
         if scan.no_scan {
-            self.write_key_record(writer, db, &scan.pattern, None, scan.read_value)?;
+            self.write_key_record(writer, actor, &scan.pattern, None, scan.read_value)?;
             return Ok(Slice { count: 1, ended: true });
         }
         let mut count = 0;
@@ -250,9 +275,9 @@ impl Engine {
                 if !scan.more {
                     return Ok(Slice { count, ended: true });
                 }
-                self.scan_step(db, scan, |scan, name| scan.found.push_back(name.to_vec()))?;
+                self.scan_step(actor, scan, |scan, name| scan.found.push_back(name.to_vec()))?;
             } else {
-                match self.read_found(db, scan, writer) {
+                match self.read_found(actor, scan, writer) {
                     Ok(read) => count += read,
                     // What was read before the error goes out first; the error comes again with the next slice.
                     Err(_) if count > 0 => return Ok(Slice { count, ended: false }),
@@ -267,7 +292,7 @@ impl Engine {
 
     /// Writes records of some of the keys that were found: strings in one go, or one key of another type. A key that is
     /// an error stays where it is.
-    fn read_found(&self, db: Database, scan: &mut Scan, writer: &mut Writer) -> Result<u64, String> {
+    fn read_found(&self, actor: &Actor, scan: &mut Scan, writer: &mut Writer) -> Result<u64, String> {
         if !scan.read_value {
             let count = scan.found.len() as u64;
             for key in scan.found.drain(..) {
@@ -280,7 +305,7 @@ impl Engine {
         while let Some(key) = scan.found.front()
             && strings.len() < KEYS_PER_READ
         {
-            let (kind, len) = self.key_kind(db, key);
+            let (kind, len) = self.key_kind(actor.database, key);
             match kind {
                 KeyKind::Empty => {}
                 KeyKind::String if strings.is_empty() || bytes + len <= BYTES_PER_READ => {
@@ -291,14 +316,21 @@ impl Engine {
                 }
                 _ if !strings.is_empty() => break,
                 _ => {
-                    self.write_record(writer, (db, key), None, kind, len)?;
+                    self.write_record(writer, (actor, key), None, kind, len)?;
                     scan.found.pop_front();
                     return Ok(1);
                 }
             }
             scan.found.pop_front();
         }
-        if strings.is_empty() { Ok(0) } else { self.write_strings(db, writer, &strings) }
+        if strings.is_empty() {
+            return Ok(0);
+        }
+        match self.write_strings(actor, writer, &strings) {
+            // One of them may not be read: one by one, up to that one.
+            Err(reason) if reason.starts_with("NOPERM") => self.write_one_by_one(actor, scan, writer, strings),
+            written => written,
+        }
     }
 
     /// Type of a key and length of its value; nothing is notified of the look.
@@ -306,10 +338,34 @@ impl Engine {
         self.muted(|| self.server.key_kind(db.0, key))
     }
 
-    fn write_strings(&self, db: Database, writer: &mut Writer, keys: &[Vec<u8>]) -> Result<u64, String> {
+    fn write_one_by_one(
+        &self,
+        actor: &Actor,
+        scan: &mut Scan,
+        writer: &mut Writer,
+        mut keys: Vec<Vec<u8>>,
+    ) -> Result<u64, String> {
+        let mut count = 0;
+        for index in 0..keys.len() {
+            let (kind, len) = self.key_kind(actor.database, &keys[index]);
+            if kind == KeyKind::Empty {
+                continue;
+            }
+            if let Err(reason) = self.write_record(writer, (actor, &keys[index]), None, kind, len) {
+                for key in keys.drain(index..).rev() {
+                    scan.found.push_front(key);
+                }
+                return if count > 0 { Ok(count) } else { Err(reason) };
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn write_strings(&self, actor: &Actor, writer: &mut Writer, keys: &[Vec<u8>]) -> Result<u64, String> {
         let mut argv: Vec<&[u8]> = vec![b"mget"];
         argv.extend(keys.iter().map(Vec::as_slice));
-        let reply = self.read(db, &argv)?;
+        let reply = self.read_as(actor, None, &argv)?;
         let mut count = 0;
         for (key, value) in keys.iter().zip(reply.view().elements()) {
             // A key that expired between the scan and here is no key.
@@ -322,15 +378,66 @@ impl Engine {
         Ok(count)
     }
 
-    /// Runs a reading command of the engine's own.
-    pub fn read(&self, db: Database, argv: &[&[u8]]) -> Result<redgrease_ffi::CallReply, String> {
-        let options = CallOptions { database: db.0, ..CallOptions::default() };
-        let reply = self.muted(|| self.server.call(argv, options));
-        let reply = reply.map_err(|_| "ERR the server did not run a command of the reader".to_owned())?;
-        if reply.view().kind() == ReplyKind::Error {
-            return Err(String::from_utf8_lossy(reply.view().bytes()).into_owned());
+    /// Runs a reading command of the engine's own, whose reply tells no user anything.
+    pub fn read(&self, db: Database, argv: &[&[u8]]) -> Result<CallReply, String> {
+        self.call_as(CallOptions { database: db.0, ..CallOptions::default() }, None, argv)
+    }
+
+    /// Runs a reading command of a reader as the function's user; `key` is its key, if it has one.
+    fn read_as(&self, actor: &Actor, key: Option<&[u8]>, argv: &[&[u8]]) -> Result<CallReply, String> {
+        let options = CallOptions { database: actor.database.0, user: Some(&actor.user), ..CallOptions::default() };
+        self.call_as(options, key.map(|key| (key, Access::Read)), argv)
+    }
+
+    /// Runs a command of a reader. `key` is its key and what is done to it: an error says whether that is what the user
+    /// may not do.
+    pub fn call_as(
+        &self,
+        options: CallOptions<'_>,
+        key: Option<(&[u8], Access)>,
+        argv: &[&[u8]],
+    ) -> Result<CallReply, String> {
+        let reply = self.muted(|| self.server.call(argv, options)).map_err(|error| match error {
+            CallError::NoUser(user) => no_user(&user),
+            _ => "ERR the server did not run a command of the reader".to_owned(),
+        })?;
+        if reply.view().kind() != ReplyKind::Error {
+            return Ok(reply);
         }
-        Ok(reply)
+        let text = String::from_utf8_lossy(reply.view().bytes()).into_owned();
+        let refused = text.starts_with("NOPERM") || text.contains("acl verification failed");
+        match options.user {
+            Some(user) if refused => Err(self.missing_permission(user, key, argv[0])),
+            _ => Err(text),
+        }
+    }
+
+    /// What a user who was refused may not do.
+    pub fn missing_permission(&self, user: &str, key: Option<(&[u8], Access)>, command: &[u8]) -> String {
+        let all: &[Access] =
+            if let Some((_, Access::Read)) = key { &[Access::Read] } else { &[Access::Read, Access::Write] };
+        if let Some((key, _)) = key
+            && let Some(access) = all.iter().find(|access| !self.server.may_access(user, key, **access))
+        {
+            let verb = if *access == Access::Read { "read" } else { "write" };
+            return format!(
+                "NOPERM the user '{user}' has no permission to {verb} the key '{}'",
+                String::from_utf8_lossy(key)
+            );
+        }
+        let command = String::from_utf8_lossy(command);
+        format!("NOPERM the user '{user}' has no permission to run the command '{command}', which a reader needs")
+    }
+
+    /// Refuses a key that the user may not read.
+    fn check_read(&self, actor: &Actor, key: &[u8]) -> Result<(), String> {
+        if self.server.may_access(&actor.user, key, Access::Read) {
+            return Ok(());
+        }
+        if !self.server.user_is_enabled(&actor.user) {
+            return Err(no_user(&actor.user));
+        }
+        Err(self.missing_permission(&actor.user, Some((key, Access::Read)), b"get"))
     }
 
     fn check_len(&self, key: &[u8], len: usize) -> Result<(), String> {
@@ -345,11 +452,26 @@ impl Engine {
         ))
     }
 
-    /// Writes the record of one key as it is now.
-    pub fn write_key_record(
+    /// Writes the record of a key that an event is about, as the key is now.
+    pub fn write_event_record(
         &self,
         writer: &mut Writer,
-        db: Database,
+        actor: &Actor,
+        key: &[u8],
+        event: &[u8],
+        read_value: bool,
+    ) -> Result<(), String> {
+        if !read_value {
+            self.check_read(actor, key)?;
+        }
+        self.write_key_record(writer, actor, key, Some(event), read_value)
+    }
+
+    /// Writes the record of one key as it is now.
+    fn write_key_record(
+        &self,
+        writer: &mut Writer,
+        actor: &Actor,
         key: &[u8],
         event: Option<&[u8]>,
         read_value: bool,
@@ -358,14 +480,14 @@ impl Engine {
             writer.key_only_record(key, event);
             return Ok(());
         }
-        let (kind, len) = self.key_kind(db, key);
-        self.write_record(writer, (db, key), event, kind, len)
+        let (kind, len) = self.key_kind(actor.database, key);
+        self.write_record(writer, (actor, key), event, kind, len)
     }
 
     fn write_record(
         &self,
         writer: &mut Writer,
-        (db, key): (Database, &[u8]),
+        (actor, key): (&Actor, &[u8]),
         event: Option<&[u8]>,
         kind: KeyKind,
         len: usize,
@@ -379,12 +501,13 @@ impl Engine {
             KeyKind::Hash => &[b"hgetall", key],
             KeyKind::List => &[b"lrange", key, b"0", b"-1"],
             _ => {
+                self.check_read(actor, key)?;
                 writer.key_record(key, event, key_type);
                 writer.none();
                 return Ok(());
             }
         };
-        let reply = self.read(db, command)?;
+        let reply = self.read_as(actor, Some(key), command)?;
         self.check_len(key, reply.wire_len())?;
         writer.key_record(key, event, key_type);
         let view = reply.view();
@@ -428,8 +551,12 @@ impl Engine {
         Ok(Some(id.bytes().to_vec()))
     }
 
-    fn range_some(&self, db: Database, range: &mut StreamRange, writer: &mut Writer) -> Result<Slice, String> {
-        let reply = self.read(db, &[b"xread", b"count", ENTRIES_PER_READ, b"streams", &range.key, &range.after])?;
+    fn range_some(&self, actor: &Actor, range: &mut StreamRange, writer: &mut Writer) -> Result<Slice, String> {
+        let reply = self.read_as(
+            actor,
+            Some(&range.key),
+            &[b"xread", b"count", ENTRIES_PER_READ, b"streams", &range.key, &range.after],
+        )?;
         let entries = reply.view().element(0).and_then(|stream| stream.element(1));
         let Some(entries) = entries else { return Ok(Slice { count: 0, ended: true }) };
         let mut count = 0;
@@ -441,6 +568,11 @@ impl Engine {
         }
         Ok(Slice { count, ended: count == 0 })
     }
+}
+
+/// The error of a reader whose user is gone.
+fn no_user(user: &str) -> String {
+    format!("NOPERM the user '{user}' on whose behalf the function runs does not exist any more, or is disabled")
 }
 
 /// Writes the fields and values of a flat array, two by two.

@@ -12,8 +12,9 @@ use redgrease_core::plan::{NativePlan, PlanSpec, RunReader, Trigger};
 use redgrease_core::render::Style;
 use redgrease_core::schedule::Decision;
 
-use crate::engine::{Engine, UserName, engine};
+use crate::engine::{Actor, Engine, UserName, engine};
 use crate::readers::{Reader, Scan, StreamRange};
+use crate::stream_groups::Part;
 use crate::streams::StreamRun;
 use crate::supervisor::Chain;
 use crate::worker::Worker;
@@ -96,6 +97,17 @@ pub struct Live {
 }
 
 impl Live {
+    /// As which user and in which database its reader reads.
+    pub fn actor(&self) -> Actor {
+        Actor { user: Rc::clone(&self.user), database: self.database }
+    }
+
+    /// Whether it runs over entries of a stream for that registration.
+    pub fn reads_for(&self, registration: RegistrationNo) -> bool {
+        let waiting = if let Input::Stream(run) = &self.input { Some(run) } else { None };
+        self.stream_run.as_ref().or(waiting).is_some_and(|run| run.source.registration == registration)
+    }
+
     /// The data of two databases changed places: entries of a stream that were read are in the other one.
     pub fn stream_moved(&mut self, one: Database, other: Database) {
         if let Some(run) = &mut self.stream_run {
@@ -209,6 +221,9 @@ impl Engine {
 
     fn add_live(&self, number: ExecutionNo, live: Live) {
         self.session_use(live.session, 1);
+        if let Some(execution) = self.executions.borrow_mut().get_mut(number) {
+            execution.owner = Some(Rc::clone(&live.user));
+        }
         self.live.borrow_mut().insert(number, live);
     }
 
@@ -226,9 +241,16 @@ impl Engine {
         }
     }
 
-    /// The database that an execution acts in.
-    fn database_of_run(&self, number: ExecutionNo) -> Database {
-        self.live.borrow().get(&number).map(|live| live.database).unwrap_or_default()
+    /// Takes the run over entries of a stream out of an execution, to read for it.
+    pub fn take_stream_run(&self, number: ExecutionNo) -> Option<StreamRun> {
+        self.live.borrow_mut().get_mut(&number)?.stream_run.take()
+    }
+
+    /// Puts it back.
+    pub fn put_stream_run(&self, number: ExecutionNo, run: StreamRun) {
+        if let Some(live) = self.live.borrow_mut().get_mut(&number) {
+            live.stream_run = Some(run);
+        }
     }
 
     /// Starts an execution as soon as may be.
@@ -330,7 +352,7 @@ impl Engine {
                 input => Some(std::mem::replace(input, Input::Worker)),
             }
         };
-        match self.first_records(number, input) {
+        match self.first_records(number, input, false) {
             Ok(Some((last, count, bytes))) => {
                 self.send_start(&worker, number, last, StartFlags::default(), Records { count, bytes: &bytes });
                 if !last {
@@ -342,32 +364,56 @@ impl Engine {
         }
     }
 
-    /// The records that an execution starts with, and whether they are all; `None` when it has nothing to do.
-    fn first_records(&self, number: ExecutionNo, input: Option<Input>) -> Result<Option<(bool, u64, Vec<u8>)>, String> {
+    /// The records that an execution starts with, and whether they are all, which they are when `whole` is asked for;
+    /// `None` when it has nothing to do.
+    fn first_records(
+        &self,
+        number: ExecutionNo,
+        input: Option<Input>,
+        whole: bool,
+    ) -> Result<Option<(bool, u64, Vec<u8>)>, String> {
         match input {
             None => Ok(Some((false, 0, Vec::new()))),
             Some(Input::Worker | Input::Reader(_)) => Ok(Some((true, 0, Vec::new()))),
             Some(Input::Records { count, bytes }) => Ok(Some((true, count, bytes))),
             Some(Input::Event { key, event, read_value }) => {
                 let mut writer = Writer::new();
-                let database = self.database_of_run(number);
-                self.write_key_record(&mut writer, database, &key, Some(event.as_bytes()), read_value)?;
+                let actor = self.live.borrow().get(&number).map(Live::actor).ok_or("ERR the execution has ended")?;
+                self.write_event_record(&mut writer, &actor, &key, event.as_bytes(), read_value)?;
                 Ok(Some((true, 1, writer.into_bytes())))
             }
-            Some(Input::Stream(mut run)) => {
-                let records = self.read_stream_run(&mut run);
-                if let Some(reason) = run.refused.take()
-                    && let Some(execution) = self.executions.borrow_mut().get_mut(number)
-                {
-                    execution.errors.push(reason.into_bytes());
+            Some(Input::Stream(run)) => {
+                self.put_stream_run(number, run);
+                let mut writer = Writer::new();
+                let mut records = 0;
+                let more = loop {
+                    let part = self.read_stream_part(number, &mut writer)?;
+                    records += part.records;
+                    if !part.more || !whole {
+                        break part.more;
+                    }
+                };
+                if more && let Some(live) = self.live.borrow_mut().get_mut(&number) {
+                    live.input = Input::Reader(Reader::Group);
                 }
-                if let Some(live) = self.live.borrow_mut().get_mut(&number) {
-                    live.stream_run = Some(run);
-                }
-                let (count, bytes) = records?;
-                Ok((count > 0).then_some((true, count, bytes)))
+                // Entries that were deleted while they waited are no records.
+                Ok((more || records > 0)
+                    .then(|| (!more, records, if records > 0 { writer.into_bytes() } else { Vec::new() })))
             }
         }
+    }
+
+    /// Reads a part of the entries that an execution runs over; entries that cannot become records are errors of it.
+    pub fn read_stream_part(&self, number: ExecutionNo, writer: &mut Writer) -> Result<Part, String> {
+        let Some(mut run) = self.take_stream_run(number) else { return Ok(Part { records: 0, more: false }) };
+        let mut errors = Vec::new();
+        let part = self.read_part(&mut run, writer, &mut errors);
+        self.put_stream_run(number, run);
+        if let Some(execution) = self.executions.borrow_mut().get_mut(number) {
+            // The first one counts, and one per entry may be too many.
+            execution.errors.extend(errors.into_iter().take(1).map(String::into_bytes));
+        }
+        part
     }
 
     fn send_start(&self, worker: &Worker, number: ExecutionNo, last: bool, more: StartFlags, records: Records<'_>) {
@@ -417,7 +463,7 @@ impl Engine {
             std::mem::replace(&mut live.input, Input::Worker)
         };
         self.executions.borrow_mut().start(number);
-        let (count, bytes) = match self.first_records(number, Some(input)) {
+        let (count, bytes) = match self.first_records(number, Some(input), true) {
             Ok(Some((_, count, bytes))) => (count, bytes),
             Ok(None) => return self.finish(number, Status::Done),
             Err(reason) => return self.end_with_error(number, &reason),

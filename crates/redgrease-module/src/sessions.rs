@@ -103,7 +103,7 @@ impl Engine {
     /// `RG.PYEXECUTE`.
     pub fn py_execute(&self, invocation: &Invocation<'_>, command: &PyExecute<'_>, tagged: bool) {
         let client = invocation.reply();
-        if let Err(reason) = self.accept_script(command) {
+        if let Err(reason) = self.accept_script(invocation.user().as_deref(), command) {
             return client.error(&reason);
         }
         let Some(blocked) = invocation.block() else {
@@ -153,7 +153,7 @@ impl Engine {
         }
     }
 
-    fn accept_script(&self, command: &PyExecute<'_>) -> Result<(), String> {
+    fn accept_script(&self, caller: Option<&str>, command: &PyExecute<'_>) -> Result<(), String> {
         if let Err(reason) = &self.python {
             return Err(format!("NOPYTHON {reason}"));
         }
@@ -173,6 +173,12 @@ impl Engine {
             if self.session_named(&old).is_none() {
                 return Err(format!("Can not replace with {old}, session does not exists."));
             }
+        }
+        let replaced = command.replace_with.map(|old| String::from_utf8_lossy(old).into_owned());
+        let replaced = replaced.or_else(|| command.id.filter(|_| command.upgrade).map(str::to_owned));
+        if let Some(replaced) = replaced.and_then(|name| self.session_named(&name)) {
+            let owner = self.sessions.borrow().get(&replaced).map(|session| Rc::clone(&session.user));
+            self.check_owner(caller, owner.as_deref(), "replace the session")?;
         }
         Ok(())
     }
@@ -447,7 +453,9 @@ impl Engine {
     /// The registration operation (`EXE-REGOP-01`): the old session goes and the new one comes in one step.
     fn register_all(&self, worker: &Rc<Worker>, number: SessionNo, script: Script, blob: &[u8]) {
         self.executions.borrow_mut().skip_number();
+        let mut script = script;
         if let Some(old) = script.replaces {
+            self.resume_groups(old, &mut script.pending);
             let registrations = self.registrations.borrow().of_session(old);
             for registration in registrations {
                 self.remove_registration(registration, true);
@@ -519,6 +527,9 @@ impl Engine {
         let spec = self.plan(spec)?;
         let trigger = spec.trigger().map_err(|error| error.to_string())?;
         let database = self.database_of(caller);
+        if let Some(user) = self.user_of(caller) {
+            self.check_trigger(&user, &trigger)?;
+        }
         let mut sessions = self.sessions.borrow_mut();
         let session = sessions.get_mut(&caller.session).ok_or("NOSESSION the session has ended")?;
         if session.worker != Some(worker.number) {
@@ -560,7 +571,27 @@ impl Engine {
         Ok(identifier)
     }
 
-    fn add_registration(&self, number: RegistrationNo, registration: Registration) {
+    /// Stream registrations that replace those of a session go on where these stopped.
+    fn resume_groups(&self, replaced: SessionNo, pending: &mut [(RegistrationNo, Registration)]) {
+        let mut taken = Vec::new();
+        for (_, registration) in pending {
+            let Trigger::Stream { filter, .. } = &registration.trigger else { continue };
+            let registrations = self.registrations.borrow();
+            let resumed = registrations.group_to_resume(replaced, registration.database, filter, &taken);
+            if let Some(group) = resumed {
+                taken.push(group.clone());
+                registration.group = group;
+            }
+        }
+    }
+
+    fn add_registration(&self, number: RegistrationNo, mut registration: Registration) {
+        if let Trigger::Stream { filter, .. } = &registration.trigger
+            && registration.group.is_empty()
+        {
+            let own = || format!("{}:{}", self.shard.identifier(number.0), self.run_id);
+            registration.group = self.registrations.borrow().stream_group(registration.database, filter, own);
+        }
         self.registrations.borrow_mut().add(number, registration);
         if self.registrations.borrow().wants_sync_events()
             && let Err(reason) = self.server.watch_commands(crate::events::command_begins)
@@ -585,7 +616,7 @@ impl Engine {
             None => return,
         };
         // First of all, so that no end of an execution starts another one.
-        self.streams.borrow_mut().remove(&number);
+        let streams = self.streams.borrow_mut().remove(&number);
         if abort_triggers || !command {
             self.abort_pending(number);
         }
@@ -595,6 +626,9 @@ impl Engine {
         }
         for execution in registration.finished() {
             let _ = self.executions.borrow_mut().drop_finished(execution);
+        }
+        if let Some(streams) = streams {
+            self.stream_unregistered(&streams.source);
         }
         let session = registration.session;
         let last = self.registrations.borrow().of_session(session).is_empty();
@@ -713,7 +747,7 @@ impl Engine {
 }
 
 /// Forty hexadecimal digits.
-fn random_id(number: SessionNo) -> String {
+pub fn random_id(number: SessionNo) -> String {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let digits = || {
         let mut hasher = RandomState::new().build_hasher();
