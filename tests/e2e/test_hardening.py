@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 
@@ -132,3 +133,182 @@ def test_of_two_scripts_that_take_the_same_name_at_once_one_fails(db, tmp_path):
         thread.join(10)
     assert sorted(map(str, answers)) == ["b'OK'", "trigger already registered"]
     assert len(db.registrations()) == 1
+
+
+def _pid_of(path) -> int:
+    return int(wait_until(lambda: path.exists() and path.read_text().strip(), "the worker told its pid"))
+
+
+def test_many_large_replies_at_once_neither_stall_the_server_nor_fill_its_memory(db):
+    db.r.set("big", "x" * 400_000)
+    script = """
+from threading import Thread
+session = getGearsSession()
+def ask():
+    setGearsSession(session)
+    for _ in range(25):
+        execute('get', 'big')
+def step(_):
+    threads = [Thread(target=ask) for _ in range(40)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    return 'done'
+GB('ShardsIDReader').map(step).run()
+"""
+    with db.pinging() as pings:
+        assert db.results(script) == ["done"]
+    pings.assert_never_stalled(0.3)
+
+
+#: Sends calls of its own making and reads no answers.
+UNREAD = """
+import os, signal, stat
+def carrier():
+    [fd] = [int(n) for n in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + n)
+            and stat.S_ISSOCK(os.fstat(int(n)).st_mode)]
+    return fd
+def varint(number):
+    return bytes([number]) if number < 128 else bytes([number % 128 | 128]) + varint(number // 128)
+def ask(count, after):
+    execution, session = here()
+    body = bytes([67, 0]) + varint(execution) + varint(session) + bytes([1, 2, 3]) + b'get' + bytes([3]) + b'big'
+    data = (len(body).to_bytes(4, 'little') + body) * count
+    while data:
+        data = data[os.write(carrier(), data):]
+    after()
+"""
+
+
+def _state(pid: int) -> str:
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
+def test_calls_of_a_worker_that_reads_no_answers_wait_until_it_does(db, tmp_path):
+    db.r.set("big", "x" * 400_000)
+    pid = tmp_path / "pid"
+    script = f"""
+{UNREAD}
+from redgrease import _native
+def here():
+    return _native.current_execution(), _native.current_session()
+def step(_):
+    open({str(pid)!r}, 'w').write(str(os.getpid()))
+    ask(2000, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+    return 'it goes on'
+GB('ShardsIDReader').map(step).run()
+"""
+    used = db.r.info("memory")["used_memory"]
+    with db.pinging() as pings:
+        execution = db.start(script)
+        worker = _pid_of(pid)
+        wait_until(lambda: _state(worker), "the worker is stopped", until=lambda state: state == "T")
+        for _ in range(20):
+            assert db.r.info("memory")["used_memory"] - used < 100_000_000
+        os.kill(worker, signal.SIGCONT)
+        db.wait_status(execution, "done", deadline=20)
+        assert text(db.r.execute_command("RG.GETRESULTS", execution)) == [["it goes on"], []]
+    pings.assert_never_stalled(0.3)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSTOP)", "it was stopped by a signal"),
+        ("os.write(carrier(), bytes([100, 0, 0, 0, 1]))", "a frame that it began was not finished"),
+        ("ask(100, lambda: os.kill(os.getpid(), signal.SIGSTOP))", "it left|it was stopped"),
+    ],
+    ids=["stopped", "unfinished-frame", "unread"],
+)
+def test_a_worker_that_owes_an_answer_and_does_not_move_is_ended(fresh_server, what, message):
+    db = fresh_server(load_args={"WorkerStallMax": 500})
+    db.r.set("big", "x" * 400_000)
+    script = f"""
+{UNREAD}
+def here():
+    from redgrease import _native
+    return _native.current_execution(), _native.current_session()
+{what}
+while True: pass
+"""
+    error = db.refused(script)
+    assert re.search(message, error), error
+    assert "for longer than WorkerStallMax (500 ms)" in error
+    assert db.results("GB('ShardsIDReader').run()") == ["1"]
+
+
+def test_an_idle_worker_that_is_stopped_does_not_keep_the_next_script_waiting(fresh_server):
+    db = fresh_server(load_args={"WorkerStallMax": 500})
+    [pid] = db.results("import os\nGB('ShardsIDReader').map(lambda _: os.getpid()).run()")
+    os.kill(int(pid), signal.SIGSTOP)
+    error = db.refused("GB('ShardsIDReader').run()")
+    assert "it was stopped by a signal for longer than WorkerStallMax (500 ms)" in error
+    assert db.results("GB('ShardsIDReader').run()") == ["1"]
+
+
+LOOP = "GB('ShardsIDReader').foreach(lambda _: exec('while True: pass')).run()"
+
+
+def test_endless_executions_of_one_session_do_not_keep_those_of_others_waiting(fresh_server):
+    db = fresh_server(load_args={"ExecutionThreads": 2})
+    db.ok("GB('CommandReader').foreach(lambda x: exec('while True: pass')).register(trigger='loop', inOrder=False)")
+    db.ok("GB('CommandReader').map(lambda x: x[1]).register(trigger='other')")
+    for _ in range(4):
+        db.wire().send("RG.TRIGGER", "loop")
+    wait_until(
+        lambda: sum(execution.status == "running" for execution in db.executions()),
+        "two loops run",
+        until=lambda count: count == 2,
+    )
+    for word in ("a", "b", "c"):
+        assert db.trigger("other", word) == [word]
+
+
+def test_endless_executions_of_several_sessions_do_not_keep_others_waiting(fresh_server):
+    db = fresh_server(load_args={"ExecutionThreads": 2})
+    for execution in [db.start(LOOP) for _ in range(3)]:
+        db.wait_status(execution, "running")
+    assert db.results("GB('ShardsIDReader').run()") == ["1"]
+
+
+def test_an_execution_that_runs_longer_than_the_limit_is_aborted(fresh_server):
+    db = fresh_server(load_args={"ExecutionMaxTime": 200})
+    [error, *_] = db.errors(LOOP)
+    assert error == "TOOLONG the execution ran longer than ExecutionMaxTime (200 ms) and was aborted"
+    assert db.results("GB('ShardsIDReader').run()") == ["1"]
+
+
+def test_calls_that_wait_while_clients_are_paused_are_bounded_in_bytes(fresh_server, tmp_path):
+    db = fresh_server()
+    gate, refused = tmp_path / "open", tmp_path / "refused"
+    execution = db.start(f"""
+import os, time
+from threading import Thread
+session = getGearsSession()
+errors = []
+def write(number):
+    setGearsSession(session)
+    try:
+        execute('set', 'k%d' % number, 'x' * (1 << 20))
+    except Exception as error:
+        errors.append(str(error))
+        open({str(refused)!r}, 'w').close()
+def step(_):
+    while not os.path.exists({str(gate)!r}): time.sleep(0.002)
+    threads = [Thread(target=write, args=(number,)) for number in range(100)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    return errors[0]
+GB('ShardsIDReader').map(step).run()
+""")
+    db.wait_status(execution, "running")
+    db.r.execute_command("CLIENT", "PAUSE", "60000", "WRITE")
+    gate.touch()
+    wait_until(refused.exists, "a call is refused")
+    assert db.r.info("memory")["used_memory"] > 60_000_000
+    db.r.execute_command("CLIENT", "UNPAUSE")
+    db.wait_status(execution, "done")
+    [result] = text(db.r.execute_command("RG.GETRESULTS", execution)[0])
+    assert result.startswith("PAUSED") and result.endswith("the limit is 67108864 bytes for all")
+    assert 60 <= db.r.dbsize() < 100
+    assert db.r.info("memory")["used_memory_peak"] < 250_000_000

@@ -729,7 +729,7 @@ def test_the_text_of_an_error_is_cut_with_a_note(db):
     for script in ("raise Exception('x' * 50_000_000)", "raise flat_error('x' * 50_000_000)"):
         with db.pinging() as pings:
             message = db.refused(script)
-        pings.assert_never_stalled(0.25)
+        pings.assert_never_stalled(STALL_LIMIT_S)
         assert len(message) < 66_000
         assert "more bytes: error texts are cut to 65536" in message
     [message] = db.errors("def f(_): raise Exception('x' * 50_000_000)\nGB('ShardsIDReader').map(f).run()")

@@ -4,6 +4,11 @@
 //! executions turn out to be slow while others wait behind them, it is given another if one is free. Several
 //! executions may be on their way to a worker per permit, so that short ones need no round trip each; they count
 //! as running only one at a time.
+//!
+//! No execution can be interrupted for another one, so endless ones would keep their permits from all other workers. An
+//! execution that has been running for [`LONG_TICKS`] ticks while a worker waits for a permit is *long*: it no longer
+//! counts, up to a bound, when a worker without a permit asks for its first one. With a single thread this does not
+//! apply: one thread means that executions run one after the other.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -15,6 +20,9 @@ const DEPTH: usize = 64;
 /// Executions that a worker may be sent in one go while another worker waits for a permit.
 const TURN: usize = 256;
 
+/// Ticks for which an execution runs, while other workers wait, before it no longer counts against them.
+pub const LONG_TICKS: u32 = 3;
+
 /// A decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
@@ -25,17 +33,29 @@ pub enum Decision {
 }
 
 #[derive(Debug, Default)]
+struct Sent {
+    /// It has been running for a while.
+    slow: bool,
+    /// Ticks since it turned out to be slow.
+    ticks: u32,
+}
+
+#[derive(Debug, Default)]
 struct Lane {
     queue: VecDeque<ExecutionNo>,
-    /// On their way or running; the flag says that it turned out to be slow.
-    sent: HashMap<ExecutionNo, bool>,
+    /// On their way or running.
+    sent: HashMap<ExecutionNo, Sent>,
     permits: usize,
     sent_this_turn: usize,
 }
 
 impl Lane {
     fn slow(&self) -> usize {
-        self.sent.values().filter(|slow| **slow).count()
+        self.sent.values().filter(|sent| sent.slow).count()
+    }
+
+    fn long(&self) -> usize {
+        self.sent.values().filter(|sent| sent.ticks >= LONG_TICKS).count().min(self.permits)
     }
 
     fn is_idle(&self) -> bool {
@@ -51,18 +71,23 @@ pub struct Schedule {
     /// Workers with work and no permit, in the order of arrival.
     waiting: VecDeque<WorkerNo>,
     granted: usize,
+    /// Permits of long executions.
+    long: usize,
+    long_max: usize,
     homes: HashMap<ExecutionNo, WorkerNo>,
 }
 
 impl Schedule {
-    /// A schedule for at most `threads` executions at once (at least one).
+    /// A schedule for at most `threads` executions at once (at least one), and `long_max` long ones besides.
     #[must_use]
-    pub fn new(threads: usize) -> Schedule {
+    pub fn new(threads: usize, long_max: usize) -> Schedule {
         Schedule {
             threads: threads.max(1),
             lanes: HashMap::new(),
             waiting: VecDeque::new(),
             granted: 0,
+            long: 0,
+            long_max: if threads > 1 { long_max } else { 0 },
             homes: HashMap::new(),
         }
     }
@@ -81,19 +106,47 @@ impl Schedule {
     /// An execution has been running for a while.
     pub fn turned_slow(&mut self, execution: ExecutionNo, decisions: &mut Vec<Decision>) {
         let Some(worker) = self.homes.get(&execution).copied() else { return };
-        if let Some(slow) = self.lanes.get_mut(&worker).and_then(|lane| lane.sent.get_mut(&execution)) {
-            *slow = true;
+        if let Some(sent) = self.lanes.get_mut(&worker).and_then(|lane| lane.sent.get_mut(&execution)) {
+            sent.slow = true;
         }
         self.advance(worker, decisions);
+    }
+
+    /// Whether [`Schedule::tick`] may help: a worker waits for a permit.
+    #[must_use]
+    pub fn wants_ticks(&self) -> bool {
+        self.long_max > 0 && !self.waiting.is_empty()
+    }
+
+    /// Some time passed, always the same, while [`Schedule::wants_ticks`].
+    pub fn tick(&mut self, decisions: &mut Vec<Decision>) {
+        for lane in self.lanes.values_mut() {
+            lane.sent.values_mut().filter(|sent| sent.slow).for_each(|sent| sent.ticks = sent.ticks.saturating_add(1));
+        }
+        self.count_long();
+        self.grant_waiting(decisions);
+    }
+
+    fn count_long(&mut self) {
+        self.long = self.lanes.values().map(Lane::long).sum::<usize>().min(self.long_max);
     }
 
     /// An execution ended, or will not run; returns whether it was still waiting here.
     pub fn ended(&mut self, execution: ExecutionNo, decisions: &mut Vec<Decision>) -> bool {
         let Some(worker) = self.homes.remove(&execution) else { return false };
         let Some(lane) = self.lanes.get_mut(&worker) else { return false };
-        let was_waiting = lane.sent.remove(&execution).is_none();
+        let sent = lane.sent.remove(&execution);
+        let was_waiting = sent.is_none();
         if was_waiting {
             lane.queue.retain(|other| *other != execution);
+        } else if lane.permits > 1 && !self.waiting.is_empty() {
+            // Another worker has none: this one gives back what it was given beyond its first.
+            lane.permits -= 1;
+            self.granted -= 1;
+            decisions.push(Decision::Threads(worker, lane.permits));
+        }
+        if sent.is_some_and(|sent| sent.ticks >= LONG_TICKS) {
+            self.count_long();
         }
         self.advance(worker, decisions);
         was_waiting
@@ -126,6 +179,7 @@ impl Schedule {
         let Some(lane) = self.lanes.remove(&worker) else { return (Vec::new(), Vec::new()) };
         self.waiting.retain(|other| *other != worker);
         self.granted -= lane.permits;
+        self.count_long();
         let mut sent: Vec<_> = lane.sent.into_keys().collect();
         sent.sort_unstable();
         let queued: Vec<_> = lane.queue.into();
@@ -164,7 +218,7 @@ impl Schedule {
     }
 
     fn grant_waiting(&mut self, decisions: &mut Vec<Decision>) {
-        while self.granted < self.threads {
+        while self.granted < self.threads + self.long {
             let Some(worker) = self.waiting.pop_front() else { break };
             let Some(lane) = self.lanes.get_mut(&worker) else { continue };
             lane.permits = 1;
@@ -195,7 +249,7 @@ impl Schedule {
                 break;
             }
             let Some(execution) = lane.queue.pop_front() else { break };
-            lane.sent.insert(execution, false);
+            lane.sent.insert(execution, Sent::default());
             lane.sent_this_turn += 1;
             decisions.push(Decision::Start(execution, worker));
         }
@@ -222,7 +276,7 @@ mod tests {
 
     #[test]
     fn with_one_thread_a_second_worker_waits_for_the_first() {
-        let mut schedule = Schedule::new(1);
+        let mut schedule = Schedule::new(1, 4);
         let mut out = Vec::new();
         schedule.enqueue(ExecutionNo(1), A, &mut out);
         schedule.enqueue(ExecutionNo(2), B, &mut out);
@@ -235,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_slow_execution_with_another_behind_it_gets_its_worker_a_second_thread() {
-        let mut schedule = Schedule::new(3);
+        let mut schedule = Schedule::new(3, 4);
         let mut out = Vec::new();
         schedule.enqueue(ExecutionNo(1), A, &mut out);
         schedule.enqueue(ExecutionNo(2), A, &mut out);
@@ -248,9 +302,83 @@ mod tests {
         assert_eq!(out, [Decision::Threads(A, 1)]);
     }
 
+    /// Workers 1 to `count` with an endless execution each, numbered like them.
+    fn endless(schedule: &mut Schedule, count: u64) {
+        let mut out = Vec::new();
+        for number in 1..=count {
+            schedule.enqueue(ExecutionNo(number), WorkerNo(number), &mut out);
+            schedule.turned_slow(ExecutionNo(number), &mut out);
+        }
+    }
+
+    fn ticks(schedule: &mut Schedule, count: u32) -> Vec<Decision> {
+        let mut out = Vec::new();
+        (0..count).for_each(|_| schedule.tick(&mut out));
+        out
+    }
+
+    #[test]
+    fn endless_executions_do_not_keep_other_workers_waiting() {
+        let mut schedule = Schedule::new(2, 2);
+        endless(&mut schedule, 2);
+        assert!(!schedule.wants_ticks());
+        let mut out = Vec::new();
+        schedule.enqueue(ExecutionNo(8), WorkerNo(8), &mut out);
+        assert!(out.is_empty() && schedule.wants_ticks());
+        assert!(ticks(&mut schedule, LONG_TICKS - 1).is_empty());
+        assert_eq!(started(&ticks(&mut schedule, 1)), [8]);
+        assert!(!schedule.wants_ticks());
+    }
+
+    #[test]
+    fn endless_executions_of_one_worker_take_no_more_than_the_threads() {
+        let mut schedule = Schedule::new(3, 1);
+        let mut out = Vec::new();
+        for number in 0..20 {
+            schedule.enqueue(ExecutionNo(number), A, &mut out);
+        }
+        for number in 0..20 {
+            schedule.turned_slow(ExecutionNo(number), &mut out);
+        }
+        assert_eq!(schedule.granted, 3);
+        out.clear();
+        schedule.enqueue(ExecutionNo(50), B, &mut out);
+        assert_eq!(started(&ticks(&mut schedule, LONG_TICKS)), [50]);
+        assert_eq!(schedule.granted, 4);
+        // What it gets back when one ends goes to those who wait.
+        schedule.enqueue(ExecutionNo(60), WorkerNo(3), &mut out);
+        out.clear();
+        schedule.ended(ExecutionNo(0), &mut out);
+        assert_eq!(out[0], Decision::Threads(A, 2));
+        assert_eq!(started(&out)[0], 60);
+    }
+
+    #[test]
+    fn long_executions_beyond_the_bound_count() {
+        let mut schedule = Schedule::new(2, 1);
+        endless(&mut schedule, 2);
+        let mut out = Vec::new();
+        schedule.enqueue(ExecutionNo(8), WorkerNo(8), &mut out);
+        schedule.enqueue(ExecutionNo(9), WorkerNo(9), &mut out);
+        assert_eq!(started(&ticks(&mut schedule, 10)), [8]);
+        out.clear();
+        schedule.ended(ExecutionNo(1), &mut out);
+        assert_eq!(started(&out), [9]);
+    }
+
+    #[test]
+    fn one_thread_runs_executions_one_after_the_other_however_long_they_are() {
+        let mut schedule = Schedule::new(1, 4);
+        endless(&mut schedule, 1);
+        let mut out = Vec::new();
+        schedule.enqueue(ExecutionNo(8), WorkerNo(8), &mut out);
+        assert!(!schedule.wants_ticks());
+        assert!(ticks(&mut schedule, 100).is_empty());
+    }
+
     #[test]
     fn what_waits_can_be_taken_out_and_is_reported_as_waiting() {
-        let mut schedule = Schedule::new(1);
+        let mut schedule = Schedule::new(1, 4);
         let mut out = Vec::new();
         schedule.enqueue(ExecutionNo(1), A, &mut out);
         schedule.enqueue(ExecutionNo(2), B, &mut out);
@@ -278,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_dead_worker_gives_back_its_permit_and_its_executions() {
-        let mut schedule = Schedule::new(1);
+        let mut schedule = Schedule::new(1, 4);
         let mut out = Vec::new();
         for number in 0..100 {
             schedule.enqueue(ExecutionNo(number), A, &mut out);
@@ -294,7 +422,7 @@ mod tests {
 
     #[test]
     fn a_busy_worker_gives_way_to_a_waiting_one() {
-        let mut schedule = Schedule::new(1);
+        let mut schedule = Schedule::new(1, 4);
         let mut out = Vec::new();
         for number in 0..1000 {
             schedule.enqueue(ExecutionNo(number), A, &mut out);
@@ -319,9 +447,9 @@ mod tests {
         #[test]
         fn everything_that_was_enqueued_is_started_once_and_permits_never_exceed_the_threads(
             threads in 1usize..4,
-            steps in prop::collection::vec((0u8..4, 0u64..4, any::<prop::sample::Index>()), 1..200),
+            steps in prop::collection::vec((0u8..5, 0u64..4, any::<prop::sample::Index>()), 1..200),
         ) {
-            let mut schedule = Schedule::new(threads);
+            let mut schedule = Schedule::new(threads, 4);
             let mut next = 0u64;
             let mut running: Vec<ExecutionNo> = Vec::new();
             let mut seen = std::collections::HashSet::new();
@@ -349,10 +477,12 @@ mod tests {
                     3 if !running.is_empty() => {
                         schedule.turned_slow(running[index.index(running.len())], &mut out);
                     }
+                    4 => schedule.tick(&mut out),
                     _ => {}
                 }
                 apply(out, &mut running);
-                prop_assert!(schedule.granted <= threads);
+                let long_max = if threads > 1 { 4 } else { 0 };
+                prop_assert!(schedule.granted <= threads + long_max);
             }
             while let Some(execution) = running.pop() {
                 let mut out = Vec::new();

@@ -68,7 +68,7 @@ impl Simulation {
             now_ms: 0,
             threads,
             pool: Pool::new(limits),
-            schedule: Schedule::new(threads),
+            schedule: Schedule::new(threads, 0),
             executions: Executions::new(0),
             workers: BTreeMap::new(),
             sessions: BTreeMap::new(),

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use redgrease_core::codec::Writer;
 use redgrease_core::frame::{Call, ToWorker};
@@ -18,6 +19,15 @@ use crate::worker::Worker;
 
 /// Calls that may wait while clients are paused.
 const DEFERRED_MAX: usize = 10_000;
+
+/// Bytes of arguments of all calls that wait while clients are paused.
+const DEFERRED_BYTES_MAX: usize = 64 << 20;
+
+/// What a waiting call costs besides its arguments, in bytes.
+const DEFERRED_COST_BYTES: usize = 200;
+
+/// Time that one turn of the server's loop gives to calls that waited.
+const DEFERRED_SLICE: Duration = Duration::from_millis(1);
 
 /// The longest time that a call waits while clients are paused, in milliseconds.
 const DEFERRED_MS_MAX: u64 = 60_000;
@@ -41,6 +51,16 @@ pub struct Deferred {
     caller: Chain,
     op: Waiting,
     deadline_ms: u64,
+}
+
+impl Deferred {
+    fn bytes(&self) -> usize {
+        DEFERRED_COST_BYTES
+            + match &self.op {
+                Waiting::Execute(argv) => argv.iter().map(|arg| arg.len() + size_of::<Vec<u8>>()).sum(),
+                Waiting::Atomic => 0,
+            }
+    }
 }
 
 enum Waiting {
@@ -155,12 +175,27 @@ impl Engine {
             return self.answer(worker, call, Err(text));
         }
         let deadline_ms = self.now_ms() + DEFERRED_MS_MAX;
-        self.deferred.borrow_mut().push_back(Deferred { worker: worker.number, call, caller, op, deadline_ms });
+        let deferred = Deferred { worker: worker.number, call, caller, op, deadline_ms };
+        let bytes = self.deferred_bytes.get() + deferred.bytes();
+        if bytes > DEFERRED_BYTES_MAX {
+            let text = format!(
+                "PAUSED clients are paused, and calls of functions with {} bytes wait already: the limit is \
+                 {DEFERRED_BYTES_MAX} bytes for all",
+                self.deferred_bytes.get()
+            );
+            return self.answer(worker, call, Err(text));
+        }
+        self.deferred_bytes.set(bytes);
+        self.deferred.borrow_mut().push_back(deferred);
     }
 
     /// Serves calls that waited, if they may be served now; gives up those that waited too long.
     pub fn retry_deferred(&self) {
+        let until = Instant::now() + DEFERRED_SLICE;
         loop {
+            if Instant::now() >= until {
+                return self.deferred_left.set(true);
+            }
             let paused = self.server.must_not_replicate();
             let now = self.now_ms();
             let next = {
@@ -170,7 +205,9 @@ impl Engine {
                     _ => None,
                 }
             };
-            let Some(Deferred { worker, call, caller, op, .. }) = next else { return };
+            let Some(next) = next else { return };
+            self.deferred_bytes.set(self.deferred_bytes.get().saturating_sub(next.bytes()));
+            let Deferred { worker, call, caller, op, .. } = next;
             let Some(worker) = self.worker(worker) else { continue };
             if !self.runs_code(&worker, caller) {
                 self.answer(&worker, call, Err("NOPERM the caller has ended".into()));

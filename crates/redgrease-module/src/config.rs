@@ -35,6 +35,10 @@ pub struct Config {
     pub result_bytes_max: usize,
     /// Longest time between the start of a worker and its handshake.
     pub worker_start_max: Duration,
+    /// Longest time without progress of a worker that owes an answer.
+    pub worker_stall_max: Duration,
+    /// Longest run of an asynchronous execution; zero: no limit.
+    pub execution_time_max: Duration,
     /// Longest installation of requirements.
     pub install_time_max: Duration,
     /// Where requirements are installed; below the server's working directory unless it is absolute.
@@ -63,6 +67,8 @@ impl Default for Config {
             record_bytes_max: 64 << 20,
             result_bytes_max: 512 << 20,
             worker_start_max: Duration::from_secs(30),
+            worker_stall_max: Duration::from_secs(10),
+            execution_time_max: Duration::ZERO,
             install_time_max: Duration::from_secs(300),
             requirements_dir: PathBuf::from("redgrease-requirements"),
             traceback: true,
@@ -110,6 +116,8 @@ impl Config {
             "maxrecordbytes" => self.record_bytes_max = number(1, 256 << 20)? as usize,
             "resultbytesmax" => self.result_bytes_max = number(1, 1 << 40)? as usize,
             "workerstartmax" => self.worker_start_max = Duration::from_millis(number(100, MS_MAX)?),
+            "workerstallmax" => self.worker_stall_max = Duration::from_millis(number(500, MS_MAX)?),
+            "executionmaxtime" => self.execution_time_max = Duration::from_millis(number(0, MS_MAX)?),
             "installmax" => self.install_time_max = Duration::from_millis(number(100, MS_MAX)?),
             "requirementsdir" => self.requirements_dir = PathBuf::from(text()),
             "pythonattempttraceback" => self.traceback = number(0, 1)? == 1,

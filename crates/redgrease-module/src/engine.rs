@@ -96,6 +96,8 @@ pub struct Engine {
     pub live: RefCell<HashMap<ExecutionNo, Live>>,
     /// Which of them may run.
     pub schedule: RefCell<Schedule>,
+    /// A tick of the schedule is planned.
+    pub ticking: Cell<bool>,
     /// Code that the main thread is waiting for, outermost first.
     pub sync_chain: RefCell<Vec<Chain>>,
     /// When the outermost wait of the main thread ends.
@@ -104,6 +106,11 @@ pub struct Engine {
     pub atomic: RefCell<Option<crate::calls::Atomic>>,
     /// Calls that may not be served now.
     pub deferred: RefCell<VecDeque<crate::calls::Deferred>>,
+
+    /// Bytes of arguments of these calls.
+    pub deferred_bytes: Cell<usize>,
+    /// Some of them may be served in the next turn of the loop.
+    pub deferred_left: Cell<bool>,
 
     /// Per command that a function is running, innermost last: sync executions that run when it has ended.
     pub call_runs: RefCell<Vec<Vec<SyncRun>>>,
@@ -149,6 +156,10 @@ pub struct Engine {
 
     /// Executions whose reader has more to read.
     pub readers: RefCell<VecDeque<ExecutionNo>>,
+    /// Workers with frames that were read and not handled.
+    pub frames_left: RefCell<BTreeSet<WorkerNo>>,
+    /// Has the loop come back for them.
+    pub frame_pump: Pump,
     /// Answers that are written in slices.
     pub dumps: RefCell<VecDeque<crate::dump::Dump>>,
     /// What the next [`Engine::before_sleep`] does.
@@ -192,11 +203,14 @@ impl Engine {
             installer: Installer::start()?,
             executions: RefCell::new(Executions::new(config.executions_max)),
             live: RefCell::default(),
-            schedule: RefCell::new(Schedule::new(config.execution_threads)),
+            schedule: RefCell::new(Schedule::new(config.execution_threads, config.workers_max)),
+            ticking: Cell::new(false),
             sync_chain: RefCell::default(),
             wait_deadline: Cell::new(None),
             atomic: RefCell::default(),
             deferred: RefCell::default(),
+            deferred_bytes: Cell::new(0),
+            deferred_left: Cell::new(false),
             call_runs: RefCell::default(),
             command_facts: RefCell::default(),
             protection: OnceCell::new(),
@@ -218,6 +232,8 @@ impl Engine {
             in_sync_keys: Cell::new(false),
             in_sync_streams: Cell::new(false),
             readers: RefCell::default(),
+            frames_left: RefCell::default(),
+            frame_pump: Pump::new()?,
             dumps: RefCell::default(),
             due: RefCell::default(),
             pump: Pump::new()?,
@@ -272,11 +288,14 @@ impl Engine {
         // Commands of functions must not land in the middle of a script, nor of a load: everything stays where it is, and
         // its descriptors go on being ready.
         if self.may_work() {
+            self.deferred_left.set(false);
             self.run_due();
             if !self.deferred.borrow().is_empty() {
                 self.retry_deferred();
             }
-            due.readable.into_iter().for_each(|worker| self.socket_ready(worker));
+            let mut readable = due.readable;
+            readable.append(&mut self.frames_left.borrow_mut());
+            self.work_off_frames(readable);
             due.ended.into_iter().for_each(|worker| self.process_ended(worker));
             self.start_fired();
             self.start_pending();
@@ -285,6 +304,11 @@ impl Engine {
             }
         }
         self.flush_workers();
+        if self.frames_left.borrow().is_empty() && !self.deferred_left.get() {
+            self.frame_pump.stop(&self.server);
+        } else {
+            self.frame_pump.run(&self.server, || {});
+        }
     }
 
     /// Starts an execution once the command that is running has ended.

@@ -22,6 +22,9 @@ use crate::worker::Worker;
 /// Executions that one session may have waiting for its worker to come back.
 const HELD_MAX: usize = 100_000;
 
+/// Time between two ticks of the schedule while a worker waits, in milliseconds.
+const TICK_MS: u64 = 100;
+
 /// The deepest nesting of sync executions.
 const SYNC_DEPTH_MAX: usize = 16;
 
@@ -321,9 +324,20 @@ impl Engine {
         }
     }
 
+    fn tick_later(&self) {
+        self.server.after_ms(TICK_MS, || {
+            let Some(engine) = engine() else { return };
+            engine.ticking.set(false);
+            engine.schedule(|schedule, decisions| schedule.tick(decisions));
+        });
+    }
+
     fn schedule<T>(&self, change: impl FnOnce(&mut redgrease_core::schedule::Schedule, &mut Vec<Decision>) -> T) -> T {
         let mut decisions = Vec::new();
         let value = change(&mut self.schedule.borrow_mut(), &mut decisions);
+        if self.schedule.borrow().wants_ticks() && !self.ticking.replace(true) {
+            self.tick_later();
+        }
         for decision in decisions {
             match decision {
                 Decision::Start(number, worker) => self.start(number, worker),
@@ -492,10 +506,35 @@ impl Engine {
             return;
         }
         self.executions.borrow_mut().start(number);
-        if let Some(live) = self.live.borrow_mut().get_mut(&number) {
-            live.step = Some(step);
+        let is_first = match self.live.borrow_mut().get_mut(&number) {
+            Some(live) => live.step.replace(step).is_none(),
+            None => false,
+        };
+        if is_first {
+            self.limit_execution(number);
         }
         self.schedule(|schedule, decisions| schedule.turned_slow(number, decisions));
+    }
+
+    /// An execution that runs for longer than `ExecutionMaxTime` is aborted. Called when it has been running for a few
+    /// milliseconds.
+    fn limit_execution(&self, number: ExecutionNo) {
+        let limit = self.config.execution_time_max.as_millis() as u64;
+        if limit == 0 {
+            return;
+        }
+        self.server.after_ms(limit, move || {
+            let Some(engine) = engine() else { return };
+            if !engine.live.borrow().contains_key(&number) {
+                return;
+            }
+            if let Some(execution) = engine.executions.borrow_mut().get_mut(number) {
+                let text =
+                    format!("TOOLONG the execution ran longer than ExecutionMaxTime ({limit} ms) and was aborted");
+                execution.errors.push(text.into_bytes());
+            }
+            engine.abort(number);
+        });
     }
 
     /// Results so far.

@@ -1,7 +1,8 @@
 //! Workers from birth to death: starting, handshake, frames, output, replacement.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redgrease_core::VERSION;
 use redgrease_core::codec::CODEC_VERSION;
@@ -14,7 +15,7 @@ use redgrease_ffi::event_loop::Readiness;
 use crate::engine::{Engine, engine};
 use crate::sessions::Session;
 use crate::spawner::Spawned;
-use crate::worker::{Frames, Incoming, Worker};
+use crate::worker::{IDLE_LOOKS_MAX, Incoming, Worker};
 
 /// Code that may call the server: an execution, or (without one) a script or callback of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,12 @@ const UNSENT_BYTES_MAX: usize = 1 << 30;
 /// Time between the end of a worker's connection and the end of its process, in milliseconds.
 const CLOSED_MS_MAX: u64 = 100;
 
+/// Time that one turn of the server's loop gives to frames of workers.
+const FRAMES_SLICE: Duration = Duration::from_millis(1);
+
+/// How often that time is granted to the supervisor of a process that has ended.
+const CLOSED_LOOKS_MAX: u32 = 20;
+
 /// Frames with numbers of other workers that are logged per worker.
 const FOREIGN_FRAMES_LOGGED_MAX: u32 = 10;
 
@@ -46,6 +53,7 @@ impl Engine {
             }
         })?;
         self.start_workers();
+        self.look_at_workers();
         Ok(())
     }
 
@@ -134,13 +142,18 @@ impl Engine {
         });
     }
 
-    fn watch_worker(&self, worker: &Rc<Worker>) -> Result<(), String> {
+    fn watch_socket(&self, worker: &Worker) -> Result<(), String> {
         let number = worker.number;
         self.server.watch(worker.socket_fd(), Readiness::Readable, move || {
             if let Some(engine) = engine() {
                 engine.due.borrow_mut().readable.insert(number);
             }
-        })?;
+        })
+    }
+
+    fn watch_worker(&self, worker: &Rc<Worker>) -> Result<(), String> {
+        let number = worker.number;
+        self.watch_socket(worker)?;
         if let Some(fd) = worker.pid_fd() {
             self.server.watch(fd, Readiness::Readable, move || {
                 if let Some(engine) = engine() {
@@ -158,64 +171,142 @@ impl Engine {
         Ok(())
     }
 
-    /// Reads what a worker sent and acts on it.
-    pub fn socket_ready(&self, number: WorkerNo) {
+    /// Acts on what workers sent, for about a millisecond in all; the rest follows in the next turn of the loop.
+    pub fn work_off_frames(&self, ready: BTreeSet<WorkerNo>) {
+        let slice = FRAMES_SLICE / ready.len().max(1) as u32;
+        for number in ready {
+            self.socket_ready(number, Instant::now() + slice);
+        }
+    }
+
+    /// Reads what a worker sent and acts on it until `until`.
+    fn socket_ready(&self, number: WorkerNo, until: Instant) {
         let Some(worker) = self.worker(number) else { return };
-        self.drain_backlog(&worker);
+        self.handle_waiting(&worker, until);
+        if worker.closed.get() || worker.ending.get() {
+            return;
+        }
+        // Frames that wait are in memory, and others wait in the socket behind them, so that a worker that leaves too much
+        // unread can finish what it writes, and then read.
+        let waits = worker.has_unhandled() || worker.has_kept();
+        if waits && !(worker.is_congested() && worker.may_read_ahead()) {
+            return self.handle_later(&worker);
+        }
         match worker.read() {
             Incoming::Nothing => {}
-            Incoming::Frames(frames) => self.handle_frames(&worker, frames),
+            Incoming::Frames(frames) => {
+                worker.add_unhandled(frames);
+                if !waits {
+                    self.handle_waiting(&worker, until);
+                }
+                self.handle_later(&worker);
+            }
             Incoming::Closed => self.connection_closed(&worker),
             Incoming::Broken(reason) => self.end_worker(&worker, Some(&broken(&reason))),
+        }
+    }
+
+    /// What a worker sent and was not handled comes in a later turn: the next one, or when it has read what it was sent.
+    fn handle_later(&self, worker: &Rc<Worker>) {
+        let waits = worker.has_unhandled() || worker.has_kept();
+        if worker.closed.get() || !waits {
+            return;
+        }
+        if !worker.is_congested() {
+            self.frames_left.borrow_mut().insert(worker.number);
+        } else if !worker.may_read_ahead() {
+            self.server.unwatch(worker.socket_fd(), Readiness::Readable);
+            worker.unwatched.set(true);
         }
     }
 
     /// A worker closed its end of the socket. Usually its process is about to end, and its status says more than the socket:
     /// it has a moment for that, in which the server does not wait.
     fn connection_closed(&self, worker: &Rc<Worker>) {
-        if worker.has_ended() {
+        if worker.has_ended() && worker.pid_fd().is_none() {
             return self.end_worker(worker, None);
         }
         self.server.unwatch(worker.socket_fd(), Readiness::Readable);
-        let number = worker.number;
+        self.end_closed_later(worker.number, CLOSED_LOOKS_MAX);
+    }
+
+    fn end_closed_later(&self, number: WorkerNo, looks: u32) {
         self.server.after_ms(CLOSED_MS_MAX, move || {
-            if let Some(engine) = engine()
-                && let Some(worker) = engine.worker(number)
-            {
-                engine.end_worker(&worker, Some("was killed: it closed its connection to the server"));
+            let Some(engine) = engine() else { return };
+            let Some(worker) = engine.worker(number) else { return };
+            if looks > 0 && crate::memory::is_gone(worker.pid()) {
+                // Its supervisor is about to say how it ended.
+                return engine.end_closed_later(number, looks - 1);
             }
+            engine.end_worker(&worker, Some("was killed: it closed its connection to the server"));
         });
     }
 
     /// A worker's process has ended.
     pub fn process_ended(&self, number: WorkerNo) {
         let Some(worker) = self.worker(number) else { return };
-        // What it said before its end still counts: that is at most what a socket's buffer holds, whatever a child
-        // that has its socket goes on writing.
-        self.drain_backlog(&worker);
-        if let Incoming::Frames(frames) = worker.read() {
-            self.handle_frames(&worker, frames);
+        // What it said before its end still counts: that is at most what was read and what a socket's buffer holds, whatever
+        // a child that has its socket goes on writing.
+        if !worker.ending.replace(true)
+            && let Incoming::Frames(frames) = worker.read()
+        {
+            worker.add_unhandled(frames);
+        }
+        self.handle_waiting(&worker, Instant::now() + FRAMES_SLICE);
+        if worker.has_unhandled() || worker.has_kept() {
+            // Its pidfd stays readable: the next turn comes back here.
+            return;
         }
         self.end_worker(&worker, None);
     }
 
-    /// Frames that had to wait while the main thread waited for something else.
-    pub fn drain_backlog(&self, worker: &Rc<Worker>) {
-        // One by one: what a frame makes us wait for may put others behind those that are here.
-        while !worker.closed.get()
-            && let Some(body) = worker.take_kept(|_| true)
-        {
-            self.handle_body(worker, &body);
+    /// Acts on frames that were read, oldest first, until `until` (at least one), or until the worker has to read first.
+    fn handle_waiting(&self, worker: &Rc<Worker>, until: Instant) {
+        let has_time = || Instant::now() < until && !worker.closed.get();
+        loop {
+            if worker.closed.get() || (worker.is_congested() && worker.flush() && worker.is_congested()) {
+                return;
+            }
+            if let Some(mut frames) = worker.take_unhandled() {
+                while let Some(body) = frames.next_body() {
+                    self.handle_body(worker, body);
+                    if !has_time() || worker.is_congested() {
+                        break;
+                    }
+                }
+                worker.put_back(frames);
+            } else if let Some(body) = worker.take_kept(|_| true) {
+                // One by one: what a frame makes us wait for may put others behind those that are here.
+                self.handle_body(worker, &body);
+            } else {
+                return;
+            }
+            if !has_time() {
+                return;
+            }
         }
     }
 
-    fn handle_frames(&self, worker: &Rc<Worker>, mut frames: Frames) {
-        while let Some(body) = frames.next_body() {
-            if worker.closed.get() {
-                return;
+    /// Looks at all workers several times per `WorkerStallMax`: one that owes an answer and makes no progress is ended.
+    pub fn look_at_workers(&self) {
+        let workers: Vec<_> = self.workers.borrow().values().cloned().collect();
+        // While a script runs or data is loaded nothing is read from workers.
+        for worker in workers.iter().filter(|_| self.may_work()) {
+            let owes = !self.pool.borrow().is_unused(worker.number);
+            if let Some(what) = worker.look(owes) {
+                let limit = self.config.worker_stall_max.as_millis();
+                self.end_worker(
+                    worker,
+                    Some(&format!("was killed: {what} for longer than WorkerStallMax ({limit} ms)")),
+                );
             }
-            self.handle_body(worker, body);
         }
+        let pause_ms = self.config.worker_stall_max.as_millis() as u64 / u64::from(IDLE_LOOKS_MAX);
+        self.server.after_ms(pause_ms, || {
+            if let Some(engine) = engine() {
+                engine.look_at_workers();
+            }
+        });
     }
 
     /// Acts on one frame.
@@ -407,13 +498,29 @@ impl Engine {
         }
     }
 
+    /// A worker has read enough of what it was sent: frames of it that waited are handled.
+    fn worker_has_read(&self, worker: &Rc<Worker>) {
+        if worker.unwatched.replace(false)
+            && let Err(reason) = self.watch_socket(worker)
+        {
+            worker.kill(Some(&format!("was killed: {reason}")));
+        }
+        if worker.has_unhandled() || worker.has_kept() {
+            self.due.borrow_mut().readable.insert(worker.number);
+        }
+    }
+
     fn flush_when_writable(&self, worker: &Worker) {
         let (number, fd) = (worker.number, worker.socket_fd());
         let watched = self.server.watch(fd, Readiness::Writable, move || {
             let Some(engine) = engine() else { return };
-            let done = engine.worker(number).is_none_or(|worker| !worker.flush());
+            let worker = engine.worker(number);
+            let done = worker.as_ref().is_none_or(|worker| !worker.flush());
             if done {
                 engine.server.unwatch(fd, Readiness::Writable);
+            }
+            if let Some(worker) = worker.filter(|worker| !worker.is_congested()) {
+                engine.worker_has_read(&worker);
             }
         });
         if let Err(reason) = watched {
@@ -601,14 +708,8 @@ impl Engine {
         if !worker.has_kept() {
             return;
         }
-        let number = worker.number;
-        self.server.after_ms(0, move || {
-            if let Some(engine) = engine()
-                && let Some(worker) = engine.worker(number)
-            {
-                engine.drain_backlog(&worker);
-            }
-        });
+        self.frames_left.borrow_mut().insert(worker.number);
+        self.frame_pump.run(&self.server, || {});
     }
 }
 

@@ -33,6 +33,18 @@ const LOG_BYTES_PER_S: usize = 64 << 10;
 const BACKLOG_BYTES_MAX: usize = 64 << 20;
 const BACKLOG_FRAMES_MAX: usize = 10_000;
 
+/// Bytes that a worker may leave unread before its frames wait: what it asks for is not served until it reads.
+const UNREAD_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of frames that are read while they wait; more stay in the socket.
+const UNHANDLED_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes written that are kept at the front of the outgoing buffer before the rest is moved there.
+const SENT_BYTES_MAX: usize = 1 << 20;
+
+/// Looks in a row after which a worker that owes an answer and makes no progress is ended.
+pub const IDLE_LOOKS_MAX: u32 = 10;
+
 /// What one line costs besides its bytes.
 const LINE_COST_BYTES: usize = 100;
 
@@ -52,6 +64,11 @@ pub struct Frames {
 }
 
 impl Frames {
+    /// Bytes of frames that were not taken yet.
+    fn left(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
     /// The body of the next frame.
     pub fn next_body(&mut self) -> Option<&[u8]> {
         // What stands here was checked by `Worker::read`.
@@ -112,6 +129,41 @@ struct Lines {
     rate: Rate,
 }
 
+/// Bytes on their way to a worker.
+#[derive(Default)]
+struct Out {
+    bytes: Vec<u8>,
+    /// How many of them were written.
+    sent: usize,
+    /// How many were ever written.
+    total: u64,
+}
+
+impl Out {
+    /// Gives up what was written, in time linear in what was.
+    fn compact(&mut self) {
+        if self.sent == self.bytes.len() {
+            self.sent = 0;
+            self.bytes.clear();
+            if self.bytes.capacity() > 1 << 20 {
+                self.bytes = Vec::new();
+            }
+        } else if self.sent > SENT_BYTES_MAX && self.sent > self.bytes.len() / 2 {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+}
+
+/// How far a worker was when it was looked at.
+#[derive(Default, PartialEq, Eq, Clone, Copy)]
+struct Look {
+    received: usize,
+    sent: u64,
+    /// Looks in a row that found it stopped, a frame not finished, or bytes not read, and no progress.
+    idle: u32,
+}
+
 /// A worker process.
 pub struct Worker {
     /// Its number.
@@ -122,6 +174,15 @@ pub struct Worker {
     pub ready: Cell<bool>,
     /// Nothing is read from it or sent to it any more.
     pub closed: Cell<bool>,
+    /// Its socket is not watched: what it sent has to be handled first.
+    pub unwatched: Cell<bool>,
+    /// Its process has ended: nothing more is read from it.
+    pub ending: Cell<bool>,
+    /// Frames that were read and not handled, oldest first, and their bytes.
+    unhandled: RefCell<VecDeque<Frames>>,
+    unhandled_bytes: Cell<usize>,
+    /// What the last look at its progress found.
+    look: RefCell<Look>,
     /// Frames that named what lives in another worker.
     pub foreign_frames: Cell<u32>,
     /// Frames of others that came while the main thread waited for one execution.
@@ -134,7 +195,7 @@ pub struct Worker {
     output: [OwnedFd; 2],
     lines: [RefCell<Lines>; 2],
     log_rate: RefCell<Rate>,
-    out: RefCell<Vec<u8>>,
+    out: RefCell<Out>,
     incoming: RefCell<Vec<u8>>,
     /// The last line that it wrote to standard error.
     pub last_words: RefCell<String>,
@@ -150,6 +211,11 @@ impl Worker {
             pid: Cell::new(spawned.child.id()),
             ready: Cell::new(false),
             closed: Cell::new(false),
+            unwatched: Cell::new(false),
+            ending: Cell::new(false),
+            unhandled: RefCell::default(),
+            unhandled_bytes: Cell::new(0),
+            look: RefCell::default(),
             foreign_frames: Cell::new(0),
             backlog: RefCell::default(),
             session_name: RefCell::default(),
@@ -226,39 +292,95 @@ impl Worker {
     /// Puts a frame into the outgoing buffer; returns whether the buffer was empty before.
     pub fn send(&self, frame: &ToWorker<'_>) -> bool {
         let mut out = self.out.borrow_mut();
-        let first = out.is_empty();
+        let first = out.bytes.is_empty();
         if !self.closed.get() {
-            frame.write(&mut out);
+            frame.write(&mut out.bytes);
         }
         first
     }
 
     /// Bytes that wait to be written.
     pub fn unsent(&self) -> usize {
-        self.out.borrow().len()
+        let out = self.out.borrow();
+        out.bytes.len() - out.sent
+    }
+
+    /// Whether it left so much unread that its frames wait.
+    pub fn is_congested(&self) -> bool {
+        self.unsent() > UNREAD_BYTES_MAX && !self.ending.get()
     }
 
     /// Writes what the socket takes; returns whether something is left. A closed socket shows when reading.
     pub fn flush(&self) -> bool {
         let mut out = self.out.borrow_mut();
-        let mut written = 0;
-        while written < out.len() {
-            match rustix::net::send(&self.socket, &out[written..], rustix::net::SendFlags::NOSIGNAL) {
+        while out.sent < out.bytes.len() {
+            match rustix::net::send(&self.socket, &out.bytes[out.sent..], rustix::net::SendFlags::NOSIGNAL) {
                 Ok(0) => break,
-                Ok(count) => written += count,
+                Ok(count) => {
+                    out.sent += count;
+                    out.total += count as u64;
+                }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => break,
                 Err(_) => {
-                    out.clear();
-                    return false;
+                    out.sent = out.bytes.len();
+                    break;
                 }
             }
         }
-        out.drain(..written);
-        if out.is_empty() && out.capacity() > 1 << 20 {
-            *out = Vec::new();
+        out.compact();
+        !out.bytes.is_empty()
+    }
+
+    /// Adds frames that were read to those that are not handled.
+    pub fn add_unhandled(&self, frames: Frames) {
+        self.unhandled_bytes.set(self.unhandled_bytes.get() + frames.left());
+        self.unhandled.borrow_mut().push_back(frames);
+    }
+
+    /// The oldest frames that are not handled; what is left of them goes back with [`Worker::put_back`].
+    pub fn take_unhandled(&self) -> Option<Frames> {
+        let frames = self.unhandled.borrow_mut().pop_front()?;
+        self.unhandled_bytes.set(self.unhandled_bytes.get() - frames.left());
+        Some(frames)
+    }
+
+    /// Puts frames back that [`Worker::take_unhandled`] took.
+    pub fn put_back(&self, frames: Frames) {
+        if frames.left() > 0 {
+            self.unhandled_bytes.set(self.unhandled_bytes.get() + frames.left());
+            self.unhandled.borrow_mut().push_front(frames);
         }
-        !out.is_empty()
+    }
+
+    /// Whether frames were read and not handled.
+    pub fn has_unhandled(&self) -> bool {
+        !self.unhandled.borrow().is_empty()
+    }
+
+    /// Whether more may be read before frames are handled.
+    pub fn may_read_ahead(&self) -> bool {
+        self.unhandled_bytes.get() < UNHANDLED_BYTES_MAX
+    }
+
+    /// Looks whether it makes progress, [`IDLE_LOOKS_MAX`] times per `WorkerStallMax`; `owes`: an answer is waited for. Returns
+    /// what it did all that time when it made none.
+    pub fn look(&self, owes: bool) -> Option<String> {
+        let unfinished = self.incoming.borrow().len();
+        let mut look = self.look.borrow_mut();
+        let stopped = owes && crate::memory::is_stopped(self.pid());
+        let now = Look { received: unfinished, sent: self.out.borrow().total, idle: look.idle + 1 };
+        let moves = (now.received, now.sent) != (look.received, look.sent) && !stopped;
+        let waits = stopped || (unfinished > 0 && !self.has_unhandled()) || self.is_congested();
+        *look = if moves || !waits { Look { idle: 0, ..now } } else { now };
+        if look.idle < IDLE_LOOKS_MAX {
+            return None;
+        }
+        Some(match () {
+            () if stopped => "it was stopped by a signal".to_owned(),
+            () if unfinished > 0 => "a frame that it began was not finished".to_owned(),
+            () => format!("it left {} bytes unread", self.unsent()),
+        })
     }
 
     /// Reads what is there, up to a bound, and cuts whole frames out of it.
@@ -409,7 +531,8 @@ impl Worker {
             self.kill(reason);
         } else {
             // Its socket is closed: usually the process is just ending.
-            if self.ends_within(Duration::from_millis(50)) {
+            let ended = crate::memory::is_gone(self.pid());
+            if self.ends_within(Duration::from_millis(if ended { 500 } else { 50 })) {
                 self.kill(None);
             } else {
                 self.kill(Some("was killed: it closed its connection to the server"));
