@@ -110,13 +110,6 @@ def test_blocking_commands_do_not_block(db):
     assert shard_value(db, "execute('blpop', 'absent', '0')") is None
 
 
-def test_execute_works_in_database_zero_whatever_the_client_selected(db):
-    elsewhere = db.client(db=1)
-    elsewhere.execute_command("RG.PYEXECUTE", "execute('set', 'k', 'v')")
-    assert db.r.get("k") == b"v"
-    assert elsewhere.get("k") is None
-
-
 def test_a_large_value_travels_both_ways(db):
     shard(db, "execute('set', 'k', 'x' * 10_000_000)")
     assert db.r.strlen("k") == 10_000_000
