@@ -81,7 +81,7 @@ fn the_script_does_what_the_model_does() {
     for operation in ["lookup", "acquire", "commit"] {
         for way in ["at once", "in full"] {
             let times = ways.get(&format!("{operation} {way}")).copied().unwrap_or(0);
-            assert!(times > 100, "{operation} was answered {way} {times} times: {ways:?}");
+            assert!(times > 20, "{operation} was answered {way} {times} times: {ways:?}");
         }
     }
 }
