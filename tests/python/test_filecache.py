@@ -926,6 +926,48 @@ def test_the_last_use_is_told_alike(cache):
     assert cache.stat("a").last_used is next(cache.entries()).last_used is None
 
 
+@pytest.mark.parametrize("number", [10**400, 10**5000, -(10**400)], ids=["large", "huge", "negative"])
+def test_a_number_that_is_too_large_is_told_with_its_range(cache, tmp_path, number):
+    calls = {
+        "ttl": lambda: cache.write("a", b"", ttl=number),
+        "timeout": lambda: cache.read("a", timeout=number),
+        "size": lambda: cache.create("a", size=number),
+        "older_than": lambda: cache.evict(older_than=number),
+        "max_bytes": lambda: cache.configure(max_bytes=number),
+        "low_mark": lambda: cache.configure(low_mark=number),
+        "lease": lambda: FileCache(tmp_path / "other", lease=number),
+    }
+    ranges = {"ttl": "up to 142 years", "size": "less than 2", "max_bytes": "less than 2", "low_mark": "0 to 1"}
+    for name, call in calls.items():
+        with pytest.raises(CacheConfigError) as refused:
+            call()
+        assert f"{name} of " in str(refused.value)
+        assert ranges.get(name, "0 to 1e19") in str(refused.value)
+        assert len(str(refused.value)) < 200
+    with pytest.raises(CacheConfigError, match=r"ttl of 5000000000 s; .*142 years"):
+        cache.write("a", b"", ttl=5e9)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("/abc", '"/abc", is a path; write redis\\+unix:///abc'),
+        ("", "is empty; leave it out"),
+        ("localhost:6379", '"localhost:6379", has no scheme; write redis://'),
+        ("http://localhost/", 'has the scheme "http"; write redis://'),
+        ("redis://localhost:x/", "a port or a database that is no number; write redis://"),
+        ("me:s3cret@localhost", "has no scheme"),
+        ("s3cret@x://localhost", "has no scheme"),
+        ("redis://:s3cret@localhost:x/", "a port or a database"),
+    ],
+)
+def test_an_address_that_is_none_is_told_with_what_is_wrong(tmp_path, url, words):
+    with pytest.raises(CacheConfigError, match=words) as refused:
+        FileCache(tmp_path / "cache", url)
+    assert "s3cret" not in str(refused.value)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_broken_lease_is_told_as_such(cache):
     writer = cache.create("a")
     writer.write(b"made")

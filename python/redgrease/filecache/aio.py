@@ -46,7 +46,7 @@ from .._native import (
     filecache_stop_runtime,
 )
 from .cache import _PAGE, Key, Seconds, _living, _Opened, _start_of, _verification
-from .errors import CacheError
+from .errors import CacheBusyError, CacheError
 from .handles import _CHUNK_BYTES, Got, Handle
 from .options import Options
 from .producers import as_bytes, keep_result, wants_writer
@@ -448,14 +448,20 @@ class AsyncFileCache(_Opened):
 
     async def read(self, key: Key, timeout: Seconds = 0) -> bytes:
         """As `FileCache.read`."""
-        data: bytes = await _run(self._native.read, key, self._patience(key, timeout))
+        data: bytes = await self._wait(self._native.read, key, timeout)
         return data
 
-    def _patience(self, key: Key, timeout: Seconds) -> Seconds:
-        """How long to wait for a key: not at all for what this very task is making."""
-        writer = self._making.get(key.encode() if isinstance(key, str) else key)
-        is_own = writer is not None and not writer.closed and writer._task is asyncio.current_task()
-        return 0 if is_own else timeout
+    async def _wait(self, start: Callable[..., FileCacheTask], key: Key, timeout: Seconds, *more: Any) -> Any:
+        """Runs what may wait for a key: not at all for what this very task is making."""
+        writer = self._making.get(key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key)
+        if writer is None or writer.closed or writer._task is not asyncio.current_task():
+            return await _run(start, key, timeout, *more)
+        try:
+            return await _run(start, key, 0, *more)
+        except CacheBusyError as error:
+            what = str(error).rpartition(": ")[0]
+            message = f"{what}: this very task is writing it, and cannot wait for itself"
+            raise CacheBusyError(message, operation=error.operation, key=error.key) from None
 
     def _writer(self, native: FileCacheAioWriter) -> AsyncWriter:
         writer = AsyncWriter(native)
@@ -466,7 +472,7 @@ class AsyncFileCache(_Opened):
         """As `FileCache.open`; gives an `AsyncHandle`."""
 
         async def acquire() -> AsyncHandle:
-            return AsyncHandle(Handle(await _run(self._native.open_read, key, self._patience(key, timeout))))
+            return AsyncHandle(Handle(await self._wait(self._native.open_read, key, timeout)))
 
         return _Acquiring(acquire)
 
@@ -515,8 +521,12 @@ class AsyncFileCache(_Opened):
         return await self._put(key, data, True, timeout, ttl, content_type, user)
 
     async def _put(self, key: Key, data: Buffer, replace: bool, timeout: Seconds, *more: Any) -> Stat:
-        patience = self._patience(key, timeout)
-        return Stat(*await _run(self._native.put, key, as_bytes(data), replace, patience, *more))
+        content = as_bytes(data)
+
+        def start(done: Any, key: Key, timeout: Seconds) -> FileCacheTask:
+            return self._native.put(done, key, content, replace, timeout, *more)
+
+        return Stat(*await self._wait(start, key, timeout))
 
     def create(
         self,
@@ -532,8 +542,10 @@ class AsyncFileCache(_Opened):
         """As `FileCache.create`; gives an `AsyncWriter`."""
 
         async def acquire() -> AsyncWriter:
-            start, patience = self._native.open_write, self._patience(key, timeout)
-            return self._writer(await _run(start, key, replace, patience, ttl, size, content_type, user))
+            def start(done: Any, key: Key, timeout: Seconds) -> FileCacheTask:
+                return self._native.open_write(done, key, replace, timeout, ttl, size, content_type, user)
+
+            return self._writer(await self._wait(start, key, timeout))
 
         return _Acquiring(acquire)
 
@@ -556,8 +568,7 @@ class AsyncFileCache(_Opened):
 
         async def acquire() -> AsyncGot:
             takes_writer = wants_writer(producer)
-            begin, patience = self._native.begin, self._patience(key, timeout)
-            outcome, handle, native = await _run(begin, key, patience, ttl, size, content_type, user)
+            outcome, handle, native = await self._wait(self._native.begin, key, timeout, ttl, size, content_type, user)
             if handle is None:
                 async with self._writer(native) as writer:
                     data = await _produce(producer, takes_writer, writer)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyString};
@@ -40,19 +40,43 @@ pub(super) fn key_of(operation: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<
     Err(PyTypeError::new_err(format!("a key is str or bytes, not {}{mend}", kind_of(value))))
 }
 
+/// What a duration may be.
+fn range_of(name: &str) -> &'static str {
+    match name {
+        "ttl" => "a time to live is above 0 and up to 142 years (4.5e9 seconds)",
+        _ => "it is a finite number of seconds, 0 to 1e19",
+    }
+}
+
+/// The longest value that an error shows whole, in bytes.
+const MAX_SHOWN: usize = 40;
+
+/// A value for an error: a number of thousands of digits helps nobody.
+fn shown(value: &Bound<'_, PyAny>) -> String {
+    let Ok(text) = value.repr() else { return format!("a very large {}", kind_of(value)) };
+    let text = text.to_string_lossy();
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((at, _)) => format!("{}... ({} characters)", &text[..at], text.chars().count()),
+        None => text.into_owned(),
+    }
+}
+
 /// A duration: seconds or a `timedelta`.
 pub(super) fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
     let py = value.py();
-    let number = if value.is_instance_of::<PyBool>() { None } else { value.extract::<f64>().ok() };
+    let number = if value.is_instance_of::<PyBool>() { None } else { Some(value.extract::<f64>()) };
     let number = match number {
-        Some(number) => number,
-        None => value.getattr(intern!(py, "total_seconds")).and_then(|total| total.call0()?.extract::<f64>()).map_err(
+        Some(Ok(number)) => number,
+        // An int that no float is large enough for.
+        Some(Err(error)) if error.is_instance_of::<PyOverflowError>(py) => {
+            return Err(bad_config(py, &format!("{name} of {} seconds; {}", shown(value), range_of(name))));
+        }
+        _ => value.getattr(intern!(py, "total_seconds")).and_then(|total| total.call0()?.extract::<f64>()).map_err(
             |_| PyTypeError::new_err(format!("{name} is a number of seconds or a timedelta, not {}", kind_of(value))),
         )?,
     };
-    Duration::try_from_secs_f64(number).map_err(|_| {
-        bad_config(py, &format!("{name} of {number:?} seconds; it is a finite number of seconds, 0 to 1e19"))
-    })
+    Duration::try_from_secs_f64(number)
+        .map_err(|_| bad_config(py, &format!("{name} of {number:?} seconds; {}", range_of(name))))
 }
 
 pub(super) fn optional_seconds(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Duration>> {
@@ -65,8 +89,7 @@ pub(super) fn count(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
         return Err(PyTypeError::new_err(format!("{name} is an int, not {}", kind_of(value))));
     }
     value.extract().map_err(|_| {
-        let shown = value.repr().map_or_else(|_| String::new(), |text| text.to_string());
-        bad_config(value.py(), &format!("{name} of {shown}; it is 0 or more, and less than 2^64"))
+        bad_config(value.py(), &format!("{name} of {}; it is 0 or more, and less than 2^64", shown(value)))
     })
 }
 
@@ -158,9 +181,12 @@ pub(super) fn limits_of(limits: &mut Limits, values: &Bound<'_, PyDict>) -> PyRe
         }
     }
     if let Some(value) = get("low_mark")? {
-        limits.low_mark = value
-            .extract()
-            .map_err(|_| PyTypeError::new_err(format!("low_mark is a float, not {}", kind_of(&value))))?;
+        limits.low_mark = value.extract().map_err(|error: PyErr| {
+            if error.is_instance_of::<PyOverflowError>(value.py()) {
+                return bad_config(value.py(), &format!("low_mark of {}; it is a share from 0 to 1", shown(&value)));
+            }
+            PyTypeError::new_err(format!("low_mark is a float, not {}", kind_of(&value)))
+        })?;
     }
     Ok(any)
 }
