@@ -491,6 +491,23 @@ def test_doctor_finds_a_sound_cache_sound(cache: Cache) -> None:
     assert len(lines) == len(rows)
 
 
+def test_a_policy_that_evicts_the_index_is_warned_of(coordinator: Server, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", f"redis://127.0.0.1:{coordinator.port}/0", namespace=f"cli-{next(_numbers)}")
+    cache.put("a", b"content")
+    assert b"warning" not in cache.run("ls").stderr
+    with coordinator.client() as client:
+        try:
+            client.config_set("maxmemory-policy", "allkeys-lru")
+            client.config_set("maxmemory", "1gb")
+            assert b"warning: the server evicts keys" in cache.run("ls").stderr
+            assert cache.run("ls", "--json").stderr == b""
+            rows = map(json.loads, cache.run("doctor", "--json", code=1).stdout.splitlines())
+            assert {row["name"]: row["level"] for row in rows}["maxmemory-policy"] == "error"
+        finally:
+            client.config_set("maxmemory", "0")
+            client.config_set("maxmemory-policy", "noeviction")
+
+
 # -- locks and top
 
 

@@ -16,17 +16,21 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from redgrease import filecache
 from redgrease.filecache import (
     AsyncFileCache,
+    CacheBusyError,
     CacheConfigError,
     CacheDeniedError,
+    CacheIOError,
     CacheTimeoutError,
     FileCache,
+    NoSpaceError,
     RedisFileCache,
     UnavailableError,
 )
@@ -377,6 +381,198 @@ def test_a_server_that_forgets_everything(cache: FileCache, where: dict, coordin
     assert cache.info().entries == 51
     assert cache.stat("n8").user == {"n": "8"}
     assert cache.stats().rebuilds >= 1
+    assert cache.verify().ok
+
+
+@pytest.mark.parametrize("call", ["read", "open", "hit", "new", "write", "exists", "task"])
+def test_a_call_ends_at_its_deadline_while_the_server_evicts_the_index(fresh: Server, tmp_path: Path, call: str):
+    where = {"directory": tmp_path / "cache", "url": url_of(fresh), "command_timeout": 1, "maintenance": None}
+    cache = FileCache(**where)
+    for number in range(20):
+        cache.write(f"k{number}", b"x" * 1000)
+
+    async def task() -> None:
+        async with AsyncFileCache(**where) as twin:
+            await twin.read("k1", timeout=1)
+
+    calls = {
+        "read": lambda: cache.read("k1", timeout=1),
+        "open": lambda: cache.open("k1", timeout=1),
+        "hit": lambda: cache.get_or_create("k1", lambda: b"", timeout=1),
+        "new": lambda: cache.get_or_create("new", lambda: b"", timeout=1),
+        "write": lambda: cache.write("new", b"", timeout=1),
+        "exists": lambda: cache.exists("k1"),
+        "task": lambda: asyncio.run(task()),
+    }
+    with fresh.client() as client:
+        client.config_set("maxmemory-policy", "allkeys-random")
+        client.config_set("maxmemory", "100kb")
+        before = client.info("stats")["total_commands_processed"]
+        began = time.monotonic()
+        with pytest.raises((UnavailableError, NoSpaceError)) as refused, warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            calls[call]()
+        passed = time.monotonic() - began
+        commands = client.info("stats")["total_commands_processed"] - before
+        client.config_set("maxmemory", "0")
+    assert passed < 5
+    assert commands < 5000, "it is tried with pauses"
+    if isinstance(refused.value, UnavailableError):
+        assert re.search(r"lost \d+ times within .* evicts its keys .*allkeys-random.* noeviction", str(refused.value))
+    else:
+        assert "OOM" in str(refused.value)
+    assert cache.read("k1", timeout=DEADLINE) == b"x" * 1000
+    assert len(list(cache.keys("k"))) == 20
+    assert cache.verify().ok
+    cache.close()
+
+
+def test_opening_and_the_doctor_warn_of_a_policy_that_evicts_the_index(fresh: Server, tmp_path: Path):
+    where = {"directory": tmp_path / "cache", "url": url_of(fresh)}
+
+    async def task() -> None:
+        async with AsyncFileCache(**where):
+            pass
+
+    def opened(open: Callable[[], object]) -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            open()
+        return [str(each.message) for each in caught if each.category is RuntimeWarning]
+
+    opens = (lambda: FileCache(**where).close(), lambda: asyncio.run(task()))
+    with fresh.client() as client:
+        for policy, limit, level in (
+            ("noeviction", "1gb", "ok"),
+            ("allkeys-lru", "0", "warning"),
+            ("allkeys-lru", "1gb", "error"),
+            ("allkeys-random", "1gb", "error"),
+            ("volatile-lru", "1gb", "warning"),
+        ):
+            client.config_set("maxmemory-policy", policy)
+            client.config_set("maxmemory", limit)
+            for open in opens:
+                said = opened(open)
+                assert len(said) == (1 if level == "error" else 0), (policy, said)
+                assert all("noeviction" in text and policy in text for text in said)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                cache = FileCache(**where)
+            levels = {found.name: found.level for found in cache.doctor()}
+            assert levels.get("maxmemory-policy", "ok") == level, (policy, levels)
+            cache.close()
+
+
+def test_the_first_call_after_an_outage_is_answered(fresh: Server, tmp_path: Path):
+    cache = FileCache(tmp_path / "cache", url_of(fresh), connect_timeout=1, command_timeout=1)
+    cache.write("a", b"1")
+    fresh.kill()
+    for _ in range(8):
+        with pytest.raises(UnavailableError):
+            cache.read("a")
+    fresh._spawn()
+    fresh._wait_ready()
+    assert cache.read("a") == b"1"
+    cache.close()
+
+
+def test_threads_that_ended_leave_no_connections(fresh: Server, tmp_path: Path):
+    cache = FileCache(tmp_path / "cache", url_of(fresh))
+    cache.write("a", b"1")
+    go = threading.Barrier(30)
+
+    def read() -> None:
+        go.wait(DEADLINE)
+        for _ in range(20):
+            assert cache.read("a") == b"1"
+
+    threads = [threading.Thread(target=read) for _ in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    with fresh.client() as client:
+        wait_until(
+            lambda: len(client.client_list()) - 1,
+            "idle connections are closed",
+            until=lambda count: count <= 2,
+            deadline=15,
+        )
+    assert cache.read("a") == b"1"
+    cache.close()
+
+
+def test_readers_whose_lease_is_over_are_not_shown(cache: FileCache, where: dict):
+    cache.write("a", b"1")
+    with Program(where, "handle = cache.open('a')\nprint('open', flush=True)\nsys.stdin.readline()") as program:
+        assert program.line() == "open"
+        assert holders(cache) == [("reader", b"a")]
+        program.signal(signal.SIGKILL)
+        # Nothing sweeps meanwhile: it is not there because its lease is over.
+        wait_until(lambda: holders(cache), "the dead reader is not shown", until=lambda held: not held, deadline=10)
+
+
+def test_a_task_that_waits_for_itself_is_told_so(where: dict):
+    async def main() -> None:
+        async with AsyncFileCache(**where) as twin:
+
+            async def nested() -> bytes:
+                return await twin.read("b\u00e4: x", timeout=DEADLINE)
+
+            with pytest.raises(CacheBusyError, match=r"^read .*: this very task is writing it") as refused:
+                await twin.get_or_create("b\u00e4: x", nested, timeout=DEADLINE)
+            assert (refused.value.operation, refused.value.key) == ("read", "b\u00e4: x".encode())
+            async with twin.create("c") as writer:
+                for wait in (
+                    lambda: twin.write("c", b"", timeout=DEADLINE),
+                    lambda: twin.create("c", timeout=DEADLINE)._acquire(),
+                    lambda: twin.open("c", timeout=DEADLINE)._acquire(),
+                ):
+                    with pytest.raises(CacheBusyError, match="this very task"):
+                        await wait()
+                await writer.write(b"x")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["files", "temporary", "quarantine"])
+def test_a_directory_that_became_a_link_is_named_and_nothing_is_lost(
+    cache: FileCache, where: dict, tmp_path: Path, name: str
+):
+    cache.write("a", b"1")
+    place, aside = Path(where["directory"]) / name, tmp_path / "aside"
+    place.rename(aside)
+    place.symlink_to(aside)
+    errors = [found.message for found in cache.doctor() if found.level == "error"]
+    assert len(errors) == 1
+    assert f"{name} is a symbolic link" in errors[0]
+    for look in (cache.verify, cache.repair):
+        found = look()
+        assert [(each.kind, each.name, each.mended) for each in found.problems] == [("foreign", name, False)]
+    if name == "files":
+        with pytest.raises(CacheIOError, match="files is a symbolic link") as refused:
+            cache.read("a")
+        assert "quarantine" not in str(refused.value)
+    place.unlink()
+    aside.rename(place)
+    assert cache.read("a") == b"1"
+    assert cache.verify().ok
+
+
+def test_a_copy_of_the_directory_is_refused_and_can_become_a_cache_of_its_own(
+    cache: FileCache, where: dict, tmp_path: Path
+):
+    cache.write("a", b"1")
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-a", where["directory"], copy], check=True)
+    for read_only in (False, True):
+        with pytest.raises(CacheConfigError, match=r"is a copy of a cache.*inode.*adopt"):
+            FileCache(**{**where, "directory": copy, "read_only": read_only})
+    own = FileCache(**{**where, "directory": copy, "namespace": f"{where['namespace']}-copy"}, adopt=True)
+    assert own.read("a") == b"1"
+    own.clear()
+    own.close()
+    assert cache.read("a") == b"1"
     assert cache.verify().ok
 
 

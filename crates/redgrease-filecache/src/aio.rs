@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use event_listener::EventListener;
+use redgrease_core::cache::memory::Memory;
 use redgrease_core::cache::name::SHARDS;
 use redgrease_core::cache::protocol::{Answer, Bounds, Mode, Op, Request};
 use redgrease_core::cache::{Entry, Key};
@@ -132,6 +133,13 @@ impl Edge for World {
         }
     }
 
+    async fn memory(&self) -> Option<Memory> {
+        match &self.index {
+            Index::Server(server) => server.memory().await,
+            Index::File(..) => None,
+        }
+    }
+
     fn instance(&self) -> u64 {
         match &self.index {
             Index::Server(server) => server.server.instance(),
@@ -201,6 +209,11 @@ impl FileCache {
     /// How it was opened.
     pub fn options(&self) -> &Options {
         &self.inner.options
+    }
+
+    /// As [`crate::FileCache::warnings`].
+    pub fn warnings(&self) -> Vec<String> {
+        self.inner.prepared.warnings()
     }
 
     fn writable(&self, operation: &'static str, key: Option<&[u8]>) -> Result<&Engine<World>> {
@@ -607,11 +620,14 @@ impl Keeper for Caretaker {
     }
 
     fn put_aside(&self, key: &[u8], entry: &Entry, what: &str) -> Error {
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        let left = if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (inner, key, entry, what) = (Arc::clone(&self.0), key.to_vec(), entry.clone(), what.to_owned());
             runtime.spawn(async move { inner.engine.quarantine(Doing::to("read", &key), &entry, what).await });
-        }
-        Error::new("read", Some(key), Cause::Corrupt(what.to_owned()))
+            "it is being put into quarantine"
+        } else {
+            "it stays where it is: `repair` takes it out"
+        };
+        Error::new("read", Some(key), Cause::Corrupt { what: what.to_owned(), left: left.to_owned() })
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use event_listener::{Event, EventListener, Listener};
 use pollster::block_on;
+use redgrease_core::cache::memory::Memory;
 use redgrease_core::cache::name::{SHARDS, file_name};
 use redgrease_core::cache::protocol::{Answer, Bounds, Mode, Op, Request};
 use redgrease_core::cache::{Entry, Key};
@@ -23,7 +24,7 @@ use crate::opening::{self, Prepared};
 use crate::options::{Limits, Options, Put};
 use crate::report::{Depth, Evict, Evicted, Finding, Info, Lock, Maintained, Outcome, Stat, Stats, Verification};
 use crate::store::journal::Journal;
-use crate::store::redis::{Blocking, Server};
+use crate::store::redis::{Blocking, IDLE_TIME, Server};
 use crate::wake::Wake;
 
 /// A cache of files in one directory, shared by threads, processes and hosts.
@@ -117,7 +118,11 @@ impl Keeper for Open {
 
     fn put_aside(&self, key: &[u8], entry: &Entry, what: &str) -> Error {
         if self.process != std::process::id() {
-            return Error::new("read", Some(key), Cause::Corrupt(what.to_owned()));
+            return Error::new(
+                "read",
+                Some(key),
+                Cause::Corrupt { what: what.to_owned(), left: format!("it stays where it is: {FORKED}") },
+            );
         }
         block_on(self.engine.quarantine(Doing::to("read", key), entry, what.to_owned()))
     }
@@ -167,6 +172,13 @@ impl Edge for World {
         match &self.index {
             Index::Server(server) => server.leases(),
             Index::File(journal, _) => journal.leases(),
+        }
+    }
+
+    async fn memory(&self) -> Option<Memory> {
+        match &self.index {
+            Index::Server(server) => server.memory(),
+            Index::File(..) => None,
         }
     }
 
@@ -238,11 +250,30 @@ impl Inner {
         if !options.read_only {
             Self::keep(&inner, options).map_err(|error| Error::io("open", None, error))?;
         }
+        if options.read_only && options.url.is_some() {
+            Self::keep_lines(&inner).map_err(|error| Error::io("open", None, error))?;
+        }
         block_on(inner.prepared.arrive(&inner.engine, options))?;
         if !options.read_only {
             block_on(inner.prepared.take_in(&inner.engine, options))?;
         }
         Ok(Arc::new(open))
+    }
+
+    /// Starts the thread of a cache that changes nothing: it closes connections that are not used.
+    fn keep_lines(inner: &Arc<Self>) -> io::Result<()> {
+        let caretaker = Arc::clone(inner);
+        let run = move || {
+            loop {
+                let ended = caretaker.ending.listen();
+                if caretaker.ended.load(Ordering::Acquire) {
+                    return;
+                }
+                ended.wait_timeout(IDLE_TIME);
+                caretaker.close_idle();
+            }
+        };
+        std::thread::Builder::new().name("filecache-keeper".to_owned()).spawn(run).map(drop)
     }
 
     /// Starts two threads: one says that we live, and waits for nothing but the index; the other does what was put off and
@@ -276,7 +307,9 @@ impl Inner {
                 }
                 if !chores.are_waiting() {
                     let due = every.map_or(renewal, |every| every.saturating_sub(maintained.elapsed()));
-                    added.wait_timeout(renewal.min(due).max(Duration::from_millis(1)));
+                    let idle_lines = caretaker.close_idle();
+                    let longest = if idle_lines { renewal.min(due).min(IDLE_TIME) } else { renewal.min(due) };
+                    added.wait_timeout(longest.max(Duration::from_millis(1)));
                 }
                 if chores.are_waiting() {
                     std::thread::sleep(CHORE_DELAY);
@@ -296,6 +329,14 @@ impl Inner {
             }
         })?;
         Ok(())
+    }
+
+    /// Closes connections that are not used; whether there are more of them.
+    fn close_idle(&self) -> bool {
+        match &self.engine.edge.index {
+            Index::Server(server) => server.close_idle(),
+            Index::File(..) => false,
+        }
     }
 
     fn look_after(&self) {
@@ -353,6 +394,12 @@ impl FileCache {
         &self.shared.options
     }
 
+    /// What was noticed when it was opened and does no harm yet: a server that may evict the index, for example. `doctor`
+    /// looks again, and at more.
+    pub fn warnings(&self) -> Vec<String> {
+        self.shared.inner.prepared.warnings()
+    }
+
     /// Has `asks` asked from time to time (each quarter of a second, or more often) by whoever waits, on the waiting thread;
     /// when it says `true`, the wait ends with [`Code::Timeout`](crate::Code::Timeout). For languages whose signals would
     /// wait for us. Can be set once.
@@ -366,6 +413,13 @@ impl FileCache {
         if let Ok(inner) = self.inner() {
             block_on(inner.engine.close());
         }
+    }
+
+    /// Lets the leases end, as a process that was stopped would.
+    #[cfg(test)]
+    pub(crate) fn stop_renewing(&self) {
+        self.shared.inner.ended.store(true, Ordering::Release);
+        self.shared.inner.ending.notify(usize::MAX);
     }
 
     /// What this process has open; opens anew after a fork.

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redgrease_core::cache::name::{SHARDS, SIDECAR, shard_at};
+use redgrease_core::cache::place::Place;
 use redgrease_core::cache::protocol::Bounds;
 use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, RawMode, ResolveFlags};
 use rustix::io::Errno;
@@ -42,6 +43,9 @@ pub(crate) struct Marker {
     /// The server, without credentials; none: file locks.
     pub coordinator: Option<String>,
     pub limits: Limits,
+    /// Where the directory is; none: an earlier version made it, or its file system has no lasting numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
 }
 
 /// A directory.
@@ -114,7 +118,8 @@ impl Directory {
     /// Opens a temporary file again, as it is under its name now, to append to it.
     pub(crate) fn reopen(&self, temporary: &str) -> io::Result<(Temporary, File)> {
         let path = format!("{TEMPORARY}/{temporary}");
-        let file = File::from(self.open_beneath(&path, OFlags::RDWR | OFlags::APPEND, Mode::empty())?);
+        let file = self.open_beneath(&path, OFlags::RDWR | OFlags::APPEND, Mode::empty());
+        let file = File::from(file.map_err(|error| self.explain(TEMPORARY, error))?);
         rustix::fs::fchmod(&file, self.file_mode)?;
         let whole = file.try_clone()?;
         Ok((Temporary { file, durability: self.durability }, whole))
@@ -248,7 +253,40 @@ impl Directory {
     }
 
     fn open_directory(&self, name: &str) -> io::Result<OwnedFd> {
-        self.open_beneath(name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())
+        let opened = self.open_beneath(name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty());
+        opened.map_err(|error| self.explain(name, error))
+    }
+
+    /// Where this directory is; `None` on a file system whose numbers do not outlast a mount.
+    pub(crate) fn place(&self, boot: u64) -> io::Result<Option<Place>> {
+        if PASSING_NUMBERS.contains(&(rustix::fs::fstatfs(&self.root)?.f_type as u64 & 0xffff_ffff)) {
+            return Ok(None);
+        }
+        let stat = rustix::fs::fstat(&self.root)?;
+        let device = if rustix::fs::major(stat.st_dev) == 0 { 0 } else { stat.st_dev };
+        Ok(Some(Place { inode: stat.st_ino, device, boot }))
+    }
+
+    /// The first part of a path that is there and no directory, and what it is.
+    fn first_planted(&self, path: &str) -> Option<(String, &'static str)> {
+        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+        for part in ends.map(|end| &path[..end]) {
+            let stat = rustix::fs::statat(&self.root, part, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => {}
+                FileType::Symlink => return Some((part.to_owned(), "a symbolic link")),
+                _ => return Some((part.to_owned(), "no directory")),
+            }
+        }
+        None
+    }
+
+    /// An error of a path of directories that names what is in its way.
+    fn explain(&self, path: &str, error: io::Error) -> io::Error {
+        match self.first_planted(path).filter(|_| is_planted(&error)) {
+            Some((part, what)) => io::Error::new(io::ErrorKind::NotADirectory, planted(&part, what)),
+            None => error,
+        }
     }
 
     /// Whether this user may change what is here; an error that says what to do if not.
@@ -272,16 +310,32 @@ impl Directory {
         loop {
             match rustix::fs::openat2(&self.root, name, flags, mode, resolve) {
                 Err(Errno::INTR | Errno::AGAIN) => {}
-                // Kernels before 5.6, and sandboxes that do not know the call: the last component is still not followed.
-                Err(Errno::NOSYS | Errno::PERM) => return Ok(rustix::fs::openat(&self.root, name, flags, mode)?),
+                // Kernels before 5.6, and sandboxes that do not know the call.
+                Err(Errno::NOSYS | Errno::PERM) => return self.open_by_steps(name, flags, mode),
                 result => return Ok(result?),
             }
         }
     }
 
+    /// As [`open_beneath`](Self::open_beneath), one component after the other.
+    fn open_by_steps(&self, name: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+        let Some((parents, last)) = name.rsplit_once('/') else {
+            return Ok(rustix::fs::openat(&self.root, name, flags, mode)?);
+        };
+        let step = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mut directory: Option<OwnedFd> = None;
+        for parent in parents.split('/') {
+            let from = directory.as_ref().unwrap_or(&self.root);
+            directory = Some(rustix::fs::openat(from, parent, step, Mode::empty())?);
+        }
+        Ok(rustix::fs::openat(directory.as_ref().unwrap_or(&self.root), last, flags, mode)?)
+    }
+
     /// Opens a regular file for reading, with its length; anything else that lies there is an error, and not waited for.
     fn open_regular(&self, name: &str) -> io::Result<(File, u64)> {
         let file = self.open_beneath(name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).map_err(|error| {
+            let directories = name.rsplit_once('/').map_or("", |(directories, _)| directories);
+            let error = if directories.is_empty() { error } else { self.explain(directories, error) };
             // A symbolic link under one of our names: not our file.
             if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) { not_regular(name) } else { error }
         })?;
@@ -326,9 +380,9 @@ impl Directory {
     fn list_at(&self, path: &str) -> io::Result<Vec<Listed>> {
         let directory = match self.open_directory(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            // Somebody put something else there: the rest of the cache is not to suffer for it.
-            Err(error) if is_planted(&error) => {
-                tracing::warn!(path, "not a directory of the cache; somebody put it there");
+            // One shard is not the cache's: the rest of it can still be used. Without all of them nothing can be said.
+            Err(error) if self.first_planted(path).is_some_and(|(part, _)| part.contains('/')) => {
+                tracing::warn!(path, %error, "skipped");
                 return Ok(Vec::new());
             }
             result => result?,
@@ -407,10 +461,18 @@ fn marker(bytes: &[u8]) -> Result<Marker, String> {
     Ok(marker)
 }
 
-fn is_planted(error: &io::Error) -> bool {
+/// Whether something else is where the cache has a directory.
+pub(crate) fn is_planted(error: &io::Error) -> bool {
     let codes = [Errno::NOTDIR, Errno::LOOP, Errno::XDEV].map(Errno::raw_os_error);
-    error.raw_os_error().is_some_and(|code| codes.contains(&code))
+    error.kind() == io::ErrorKind::NotADirectory || error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
+
+fn planted(part: &str, what: &str) -> String {
+    format!("{part} is {what}, not the cache's own directory: remove it and put the directory back")
+}
+
+/// File systems that number what they hold anew with each mount (FAT, exFAT, SMB, 9P, FUSE), by their magic numbers.
+const PASSING_NUMBERS: [u64; 7] = [0x4d44, 0x2011_bab0, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x0102_1997, 0x6573_5546];
 
 /// The time of a quarantine counts from its beginning, however old the file is.
 fn begin_quarantine(aside: &OwnedFd, name: &str) {
@@ -490,7 +552,7 @@ impl Disk for Directory {
                 self.prepare().map_err(|_| io::Error::other("the directory of the cache was removed"))?;
                 self.open_beneath(&path, flags, self.file_mode)?
             }
-            file => file?,
+            file => file.map_err(|error| self.explain(TEMPORARY, error))?,
         };
         rustix::fs::fchmod(&file, self.file_mode)?;
         Ok(Temporary { file: File::from(file), durability: self.durability })
@@ -578,19 +640,42 @@ impl Disk for Directory {
         Ok(())
     }
 
-    fn quarantine(&self, name: &str) -> io::Result<()> {
+    fn quarantine(&self, name: &str) -> io::Result<bool> {
         let (shard, name) = name.split_once('/').ok_or(io::ErrorKind::InvalidInput)?;
         let shard = format!("{FILES}/{shard}");
-        let aside = self.open_directory(QUARANTINE)?;
-        match rustix::fs::renameat(self.open_directory(&shard)?, name, &aside, name) {
-            Ok(()) => begin_quarantine(&aside, name),
-            Err(Errno::NOENT) => {}
+        let aside = match self.open_directory(QUARANTINE) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_directory(QUARANTINE)?;
+                self.open_directory(QUARANTINE)?
+            }
+            aside => aside?,
+        };
+        let moved = match rustix::fs::renameat(self.open_directory(&shard)?, name, &aside, name) {
+            Ok(()) => {
+                begin_quarantine(&aside, name);
+                true
+            }
+            Err(Errno::NOENT) => false,
             Err(errno) => return Err(errno.into()),
-        }
+        };
         if name.ends_with("~m") {
             self.unlink_in(&shard, &format!("{name}{SIDECAR}"))?;
         }
-        Ok(())
+        Ok(moved)
+    }
+
+    fn planted(&self) -> Vec<(String, String)> {
+        let shards = (0..SHARDS).map(|number| format!("{FILES}/{}", shard_at(number)));
+        let mut found: Vec<(String, String)> = Vec::new();
+        for path in [FILES, TEMPORARY, QUARANTINE].into_iter().map(str::to_owned).chain(shards) {
+            if let Some((part, what)) = self.first_planted(&path)
+                && part == path
+            {
+                let message = planted(&part, what);
+                found.push((part, message));
+            }
+        }
+        found
     }
 
     fn list(&self, shard: &str) -> io::Result<Vec<Listed>> {

@@ -73,8 +73,9 @@ fn examine_server(findings: &mut Findings, server: Option<&Blocking>, options: &
     let settings = match server.settings() {
         Ok(settings) => settings,
         Err(Outage::Denied(message)) => {
-            let message = format!("its settings cannot be read ({message}); memory policy unknown: allow CONFIG GET");
-            return findings.say(Level::Warning, "server", message);
+            let message = format!("its settings cannot be read ({message}); persistence unknown: allow CONFIG GET");
+            findings.say(Level::Warning, "server", message);
+            return examine_memory(findings, server);
         }
         Err(Outage::Misnamed(message)) => return findings.say(Level::Error, "server", message),
         Err(Outage::Refused(message) | Outage::Unavailable(message)) => {
@@ -83,17 +84,7 @@ fn examine_server(findings: &mut Findings, server: Option<&Blocking>, options: &
         }
     };
     let get = |name: &str| settings.get(name).map_or("", String::as_str);
-    match (get("maxmemory"), get("maxmemory-policy")) {
-        ("" | "0", _) => findings.say(Level::Ok, "maxmemory", "none"),
-        (bytes, "noeviction") => {
-            findings.say(Level::Ok, "maxmemory", format!("{bytes} bytes, noeviction: the index stays whole"));
-        }
-        (bytes, policy) => {
-            let message =
-                format!("{policy} at {bytes} bytes: the server may throw parts of the index away; set noeviction");
-            findings.say(Level::Error, "maxmemory-policy", message);
-        }
-    }
+    examine_memory(findings, server);
     let persistent = get("appendonly") == "yes" || !get("save").is_empty();
     let message = if persistent {
         "the index survives a restart of the server"
@@ -101,6 +92,35 @@ fn examine_server(findings: &mut Findings, server: Option<&Blocking>, options: &
         "none: after a restart the index is made anew from the directory"
     };
     findings.say(Level::Ok, "persistence", message);
+}
+
+/// Whether the server may evict the index.
+fn examine_memory(findings: &mut Findings, server: &Blocking) {
+    let Some(memory) = server.memory() else {
+        return findings.say(Level::Warning, "maxmemory-policy", "unknown: allow INFO, and set noeviction");
+    };
+    let policy = &memory.policy;
+    match memory.limit {
+        0 => findings.say(Level::Ok, "maxmemory", "none"),
+        bytes if policy == "noeviction" => {
+            findings.say(Level::Ok, "maxmemory", format!("{bytes} bytes, noeviction: the index stays whole"));
+        }
+        _ => {}
+    }
+    if memory.evicts_index() {
+        let message = format!("{memory}: the server may evict parts of the index; set noeviction");
+        findings.say(Level::Error, "maxmemory-policy", message);
+    } else if memory.policy_takes_index() {
+        let message =
+            format!("{policy}: the server may evict parts of the index once maxmemory is set; set noeviction");
+        findings.say(Level::Warning, "maxmemory-policy", message);
+    } else if memory.limit > 0 && policy != "noeviction" {
+        let message = format!(
+            "{memory}: the index has no expiry and stays, but other data goes first, and without such data writes are refused; \
+             set noeviction"
+        );
+        findings.say(Level::Warning, "maxmemory-policy", message);
+    }
 }
 
 /// The directory and its disk; `info`: what the index says, where it says something.
@@ -136,6 +156,9 @@ fn examine_directory(findings: &mut Findings, directory: &Directory, info: Optio
     }
     if options.durability != Durability::Full {
         findings.say(Level::Warning, "durability", "not full: files may be lost when the power fails");
+    }
+    for (_, message) in directory.planted() {
+        findings.say(Level::Error, "directory", message);
     }
     let shown = directory.path().display();
     let writable = if options.read_only { Ok(()) } else { directory.check_writable() };

@@ -7,6 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use event_listener::EventListener;
+use redgrease_core::cache::memory::Memory;
 use redgrease_core::cache::protocol::{Answer, Bounds, Held, Request};
 use redgrease_core::cache::{Entry, Key, Micros};
 
@@ -51,6 +52,11 @@ pub trait Edge: Send + Sync + 'static {
 
     /// All leases.
     fn leases(&self) -> impl Future<Output = Result<Leases, Outage>> + Send;
+
+    /// The server's memory settings, where there is a server and it tells them.
+    fn memory(&self) -> impl Future<Output = Option<Memory>> + Send {
+        std::future::ready(None)
+    }
 
     /// Which run of the server this is.
     fn instance(&self) -> u64;
@@ -132,8 +138,13 @@ pub trait Disk: Send + Sync + 'static {
     /// Unlinks what has been in quarantine for so long.
     fn empty_quarantine(&self, age: Duration) -> io::Result<()>;
 
-    /// Puts a published file where it is not used but can be looked at.
-    fn quarantine(&self, name: &str) -> io::Result<()>;
+    /// Puts a published file where it is not used but can be looked at; whether it was there.
+    fn quarantine(&self, name: &str) -> io::Result<bool>;
+
+    /// What lies where the cache has its directories and is none, and what to do about it.
+    fn planted(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
 
     /// Lists a shard.
     fn list(&self, shard: &str) -> io::Result<Vec<Listed>>;

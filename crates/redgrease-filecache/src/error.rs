@@ -88,7 +88,7 @@ pub(crate) enum Cause {
     Exists,
     #[error("{who} is writing it; wait with a timeout")]
     Busy { who: String },
-    #[error("this very thread or task is writing it, and cannot wait for itself")]
+    #[error("this very thread is writing it, and cannot wait for itself")]
     Own,
     #[error("{who} was still writing it after {waited:.1?}; the timeout is too short, or `locks` shows who to blame")]
     Timeout { who: String, waited: Duration },
@@ -102,8 +102,8 @@ pub(crate) enum Cause {
     NoSpace(String),
     #[error("not permitted: {0}")]
     Denied(String),
-    #[error("its file was damaged ({0}); it has been put into quarantine")]
-    Corrupt(String),
+    #[error("its file was damaged ({what}); {left}")]
+    Corrupt { what: String, left: String },
     #[error("the index cannot be used: {0}")]
     Unavailable(String),
     #[error("{0}")]
@@ -132,7 +132,7 @@ impl Error {
             Cause::TooLarge { .. } => Code::TooLarge,
             Cause::NoSpace(_) => Code::NoSpace,
             Cause::Denied(_) => Code::Denied,
-            Cause::Corrupt(_) => Code::Corrupt,
+            Cause::Corrupt { .. } => Code::Corrupt,
             Cause::Unavailable(_) => Code::Unavailable,
             Cause::Io(_) => Code::Io,
             Cause::BadKey(_) => Code::BadKey,

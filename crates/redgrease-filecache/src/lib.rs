@@ -39,6 +39,7 @@ pub use report::{
     Stats, Verification,
 };
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use redgrease_core::cache::protocol::{self, HeldKind};
@@ -61,24 +62,29 @@ fn report_of(id: u64, namespace: &str, info: &protocol::Info, free_bytes: u64) -
     }
 }
 
-/// The index's leases, for users.
+/// The index's leases, for users. Those whose session has ended protect nothing; the next sweep removes them.
 fn locks_of(leases: edge::Leases) -> Vec<Lock> {
     let edge::Leases { held, sessions, now } = leases;
+    let living: HashMap<u64, (u64, String)> = sessions
+        .into_iter()
+        .filter(|(_, until, _)| *until > now)
+        .map(|(id, until, owner)| (id, (until, owner)))
+        .collect();
     held.into_iter()
-        .map(|held| {
-            let session = sessions.iter().find(|(id, ..)| *id == held.token.session);
-            Lock {
+        .filter_map(|held| {
+            let (until, owner) = living.get(&held.token.session)?;
+            Some(Lock {
                 key: held.key,
                 kind: match held.kind {
                     HeldKind::Writer => LockKind::Writer,
                     HeldKind::Reader => LockKind::Reader,
                     HeldKind::Waiting => LockKind::Waiting,
                 },
-                owner: session.map_or("?", |(_, _, owner)| owner).to_owned(),
+                owner: owner.clone(),
                 age: (held.since != 0).then(|| Duration::from_micros(now.saturating_sub(held.since))),
-                left: session.map_or(Duration::ZERO, |(_, until, _)| Duration::from_micros(until.saturating_sub(now))),
+                left: Duration::from_micros(until.saturating_sub(now)),
                 fence: held.fence,
-            }
+            })
         })
         .collect()
 }

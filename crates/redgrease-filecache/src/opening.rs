@@ -2,9 +2,10 @@
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use redgrease_core::cache::memory::Memory;
 use redgrease_core::cache::protocol::{Bounds, Mode, Op, Reply, Request};
 
 use crate::disk::{Contents, Directory, FORMAT, Marker};
@@ -13,6 +14,7 @@ use crate::edge::{Edge, Outage};
 use crate::engine::{Begun, Doing, Engine, Rules};
 use crate::error::{Cause, Error, Result};
 use crate::options::{Limits, Options, Put};
+use crate::store::journal::Journal;
 use crate::store::redis::{Blocking, Server};
 
 /// How old a temporary file of the proof of concept must be to be nobody's: its leases lasted a minute.
@@ -69,6 +71,8 @@ pub(crate) struct Prepared {
     /// The directory was used with another server: an index that is not there is not simply lost.
     moved_from: Option<String>,
     marker: Marker,
+    /// What was noticed when the cache was opened.
+    warnings: OnceLock<String>,
 }
 
 fn bad(message: String) -> Error {
@@ -101,6 +105,7 @@ fn prepare_directory(options: &Options) -> Result<Prepared> {
     let coordinator = options.server();
     let mut flat = Vec::new();
     let contents = directory.contents().map_err(open)?;
+    let here = directory.place(Journal::instance()).map_err(open)?;
     let is_new = !matches!(contents, Contents::Cache(_));
     if is_new && read_only {
         return Err(bad(format!("{shown} holds no cache, and a read-only one cannot be made")));
@@ -133,12 +138,30 @@ fn prepare_directory(options: &Options) -> Result<Prepared> {
                 namespace: options.namespace.clone(),
                 coordinator: coordinator.clone(),
                 limits: options.limits.unwrap_or_default(),
+                place: here.clone(),
             };
             directory.write_marker(&new, false).map_err(open)?
         }
     };
     if marker.format != FORMAT {
         return Err(bad(format!("{shown} has format {}; this version knows {FORMAT}", marker.format)));
+    }
+    let is_own = match (&marker.place, &here) {
+        (Some(place), Some(here)) if place.is_elsewhere(here) => {
+            if !options.adopt || read_only {
+                return Err(bad(format!(
+                    "{shown} is a copy of a cache, or was moved to another file system (the file CACHE is of inode {} of \
+                     device {}, the directory is inode {} of device {}); with the original it would lose entries: use the \
+                     original, or make this one a cache of its own with adopt and another namespace",
+                    place.inode, place.device, here.inode, here.device
+                )));
+            }
+            false
+        }
+        _ => true,
+    };
+    if !is_own {
+        marker.id = format!("{:016x}", random()?);
     }
     let cache = u64::from_str_radix(&marker.id, 16).map_err(|_| bad(format!("{shown}: the file CACHE is damaged")))?;
     let mut moved_from = None;
@@ -159,9 +182,16 @@ fn prepare_directory(options: &Options) -> Result<Prepared> {
     if marker.coordinator != coordinator && !options.adopt {
         moved_from.clone_from(&marker.coordinator);
     }
-    if options.adopt && !read_only && (marker.namespace != options.namespace || marker.coordinator != coordinator) {
+    let adopts =
+        options.adopt && (marker.namespace != options.namespace || marker.coordinator != coordinator || !is_own);
+    if adopts {
         marker.namespace.clone_from(&options.namespace);
         marker.coordinator.clone_from(&coordinator);
+    }
+    // An earlier version did not note the place.
+    let is_unplaced = marker.place.is_none() && here.is_some();
+    if !read_only && (adopts || is_unplaced) {
+        marker.place = here;
         directory.write_marker(&marker, true).map_err(open)?;
     }
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -173,8 +203,9 @@ fn prepare_directory(options: &Options) -> Result<Prepared> {
         namespace: options.namespace.clone(),
         bounds: Bounds::from(options.limits.unwrap_or(marker.limits)),
         read_only,
+        patience: options.command_timeout,
     };
-    Ok(Prepared { directory: Arc::new(directory), cache, rules, flat, moved_from, marker })
+    Ok(Prepared { directory: Arc::new(directory), cache, rules, flat, moved_from, marker, warnings: OnceLock::new() })
 }
 
 fn random() -> Result<u64> {
@@ -217,7 +248,7 @@ impl Prepared {
         let request = Request { cache: self.cache, op: Op::Open { instance: engine.edge.instance() } };
         let answer = engine.edge.ask(request).await;
         match answer.map(|answer| answer.reply) {
-            Ok(Reply::Foreign { .. }) if options.adopt => engine.rebuild(doing, true).await?,
+            Ok(Reply::Foreign { .. }) if options.adopt => engine.rebuild(doing, true, None).await?,
             Ok(Reply::Lost) if self.moved_from.is_some() => {
                 let old = self.moved_from.as_deref().unwrap_or_default();
                 return Err(bad(format!(
@@ -239,7 +270,19 @@ impl Prepared {
                 "the cache keeps the limits it has; those that were given differ: change them with configure"
             );
         }
+        if let Some(memory) = engine.edge.memory().await.filter(Memory::evicts_index) {
+            let warning = format!(
+                "the server evicts keys, and may evict the index of the cache ({memory}): set maxmemory-policy noeviction"
+            );
+            tracing::warn!(namespace = options.namespace, "{warning}");
+            let _ = self.warnings.set(warning);
+        }
         Ok(())
+    }
+
+    /// What was noticed when the cache was opened, and does no harm yet.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.get().cloned().into_iter().collect()
     }
 
     /// Takes the files of a flat cache in: each becomes the content of the key that it is called by.

@@ -9,8 +9,9 @@ use redgrease_core::cache::name::{self, Named, SHARDS, SIDECAR, file_name, shard
 use redgrease_core::cache::protocol::{Choice, Op, Reason, Reply, Request, Session};
 use redgrease_core::cache::{Digest, Entry, Key};
 
+use crate::disk::is_planted;
 use crate::edge::{Disk, Edge, Listed};
-use crate::engine::{BATCH, Doing, Engine, count, sidecar_of};
+use crate::engine::{BATCH, Doing, Engine, REBUILD_PATIENCE, count, sidecar_of};
 use crate::error::{Cause, Result};
 use crate::options::micros;
 use crate::report::{Depth, Evict, Evicted, Maintained, Problem, ProblemKind, Verification};
@@ -105,18 +106,20 @@ impl<E: Edge> Engine<E> {
 
     /// Brings the index in line with the directory: makes one that is lost, completes one that may lack the latest steps.
     /// Somebody else may be at it already; then waits.
-    pub async fn recover(&self, doing: Doing<'_>) -> Result<()> {
+    /// `until`: when to stop waiting for it, if anything but the work ends that.
+    pub async fn recover(&self, doing: Doing<'_>, until: Option<Duration>) -> Result<()> {
         // One at a time in this process.
         let heard = self.flights.listen(b"");
         let Ok(_flight) = self.flights.take(b"", None) else {
-            self.edge.pause(heard, Duration::from_secs(1)).await;
+            let left = until.map_or(Duration::MAX, |until| until.saturating_sub(self.edge.elapsed()));
+            self.edge.pause(heard, left.min(Duration::from_secs(1))).await;
             return Ok(());
         };
-        self.rebuild(doing, false).await
+        self.rebuild(doing, false, until).await
     }
 
     /// Does it; `wipe`: whatever the index contains now.
-    pub async fn rebuild(&self, doing: Doing<'_>, wipe: bool) -> Result<()> {
+    pub async fn rebuild(&self, doing: Doing<'_>, wipe: bool, until: Option<Duration>) -> Result<()> {
         let session = self.sessions.another(self.edge.random());
         let instance = self.edge.instance();
         let ask = async |op: Op| {
@@ -125,16 +128,21 @@ impl<E: Edge> Engine<E> {
         };
         // They may have been changed since this process opened the cache.
         let bounds = self.edge.on_disk(|disk| disk.bounds()).await.unwrap_or(self.rules.bounds);
-        let (began, mut wipe) = (self.edge.elapsed(), wipe);
+        let mut wipe = wipe;
+        let until = until.unwrap_or_else(|| self.edge.elapsed().saturating_add(REBUILD_PATIENCE));
         let existed = loop {
             let op = Op::Rebuild { session: session.clone(), instance, bounds, wipe };
             match ask(op).await? {
                 Reply::Granted { .. } => break false,
                 Reply::Changed => break true,
                 Reply::Done => return Ok(()),
-                Reply::Rebuilding if self.edge.elapsed() - began < Duration::from_secs(300) => {
+                Reply::Rebuilding if self.edge.elapsed() < until => {
                     let heard = self.flights.listen(b"\0rebuild");
                     self.edge.pause(heard, Duration::from_millis(50)).await;
+                }
+                Reply::Rebuilding => {
+                    let message = "it is being rebuilt by another process, and was not ready in time".to_owned();
+                    return Err(doing.failed(Cause::Unavailable(message)));
                 }
                 Reply::Foreign { cache } => return Err(doing.failed(Cause::BadConfig(self.foreign(cache)))),
                 reply => return Err(self.unexpected(doing, &reply)),
@@ -147,8 +155,18 @@ impl<E: Edge> Engine<E> {
         let mut alive = self.edge.elapsed();
         for number in 0..SHARDS {
             self.building.set(Some((session.clone(), self.edge.elapsed() + SHARD_PATIENCE)));
-            let shard = self.shard(doing, number).await?;
-            let restored = self.restored(doing, number, shard.files).await?;
+            let listed = match self.shard(doing, number).await {
+                Ok(shard) => self.restored(doing, number, shard.files).await,
+                Err(error) => Err(error),
+            };
+            let restored = match listed {
+                Ok(restored) => restored,
+                Err(error) => {
+                    // The next caller need not wait until the claim ends by itself.
+                    let _ = ask(Op::Close { session: session.id }).await;
+                    return Err(error);
+                }
+            };
             for batch in restored.chunks(BATCH) {
                 match ask(Op::Restore { session: session.id, entries: batch.to_vec() }).await? {
                     Reply::Done => {}
@@ -458,10 +476,17 @@ impl<E: Edge> Engine<E> {
             self.sweep_index(doing).await?;
         }
         self.verify_index(doing, mend, &mut found).await?;
+        let planted = self.edge.on_disk(|disk| disk.planted()).await;
+        let is_planted = |name: &str| planted.iter().any(|(planted, _)| planted == name);
+        let (is_hidden, has_drafts) = (is_planted("files"), !is_planted("temporary"));
+        for (name, message) in &planted {
+            found.problems.push(problem(ProblemKind::Foreign, name.clone(), message.clone(), false));
+        }
         let entries = self.entries(doing).await?;
         found.entries = entries.len() as u64;
         found.bytes = entries.iter().map(|(_, entry, _)| entry.size).sum();
-        if depth == Depth::Index {
+        // What cannot be seen is not said to be missing.
+        if depth == Depth::Index || is_hidden {
             return Ok(found);
         }
         for (done, (key, entry, _)) in entries.iter().enumerate() {
@@ -484,7 +509,8 @@ impl<E: Edge> Engine<E> {
                 found.problems.push(problem(ProblemKind::OrphanFile, name, message, mend));
             }
         }
-        for name in self.sweep_temporaries(doing, mend).await? {
+        let orphans = if has_drafts { self.sweep_temporaries(doing, mend).await? } else { Vec::new() };
+        for name in orphans {
             let message = "its writer is dead".to_owned();
             found.problems.push(problem(ProblemKind::OrphanTemporary, name, message, mend));
         }
@@ -553,6 +579,8 @@ impl<E: Edge> Engine<E> {
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 (ProblemKind::DigestMismatch, error.to_string())
             }
+            // What is in its way is a problem of its own.
+            Err(error) if is_planted(&error) => return Ok(()),
             Err(error) => return Err(crate::error::Error::io(doing.operation, Some(key), error)),
         };
         // It may have been replaced or evicted while we looked.

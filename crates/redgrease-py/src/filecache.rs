@@ -15,6 +15,7 @@ mod exceptions;
 mod results;
 
 use std::cell::Cell;
+use std::ffi::CString;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use pyo3::exceptions::PyRuntimeWarning;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
@@ -63,6 +65,12 @@ fn gets_signals(py: Python<'_>) -> PyResult<bool> {
     let threading = py.import(intern!(py, "threading"))?;
     let main = threading.call_method0(intern!(py, "main_thread"))?.getattr(intern!(py, "ident"))?;
     main.eq(threading.call_method0(intern!(py, "get_ident"))?)
+}
+
+/// Issues a warning of Python; `level`: how many of Python's frames are this package's, and one.
+fn warn(py: Python<'_>, text: &str, level: i32) -> PyResult<()> {
+    let text = CString::new(text.replace('\0', "\\0")).unwrap_or_default();
+    PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, level)
 }
 
 /// An opened cache.
@@ -122,6 +130,11 @@ impl FileCacheCore {
     fn new(py: Python<'_>, options: &Bound<'_, PyDict>) -> PyResult<FileCacheCore> {
         let options = options_of(options)?;
         let cache = py.detach(|| FileCache::open(options)).map_err(|error| raise(py, &error))?;
+        // The caller of the constructor that opens it.
+        if let Err(error) = cache.warnings().iter().try_for_each(|text| warn(py, text, 3)) {
+            without_lock(move || drop(cache));
+            return Err(error);
+        }
         cache.set_interrupt(is_interrupted);
         Ok(FileCacheCore { cache: Some(cache), buffer: Mutex::default() })
     }

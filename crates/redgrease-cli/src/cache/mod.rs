@@ -107,7 +107,11 @@ fn tell_as_json(error: &anyhow::Error) -> Option<ExitCode> {
 impl Place {
     /// Opens the cache; it is made when it is not there.
     fn open(&self) -> Result<FileCache> {
-        Ok(FileCache::open(self.options())?)
+        let cache = FileCache::open(self.options())?;
+        if !self.json {
+            cache.warnings().iter().for_each(|warning| eprintln!("redgrease: warning: {warning}"));
+        }
+        Ok(cache)
     }
 
     /// Opens a cache that is there: a misspelt directory shall not become a new cache.

@@ -5,7 +5,10 @@
 //! - [`name`]: the names of files, safe for any key and readable back;
 //! - [`protocol`]: the operations on the index and their answers;
 //! - [`index`]: the state machine that answers them. It is the model of the scripts that do the same inside a server, and
-//!   itself the index of caches without one.
+//!   itself the index of caches without one;
+//! - [`retries`]: how long a request is repeated whose index is lost again and again;
+//! - [`place`]: where a directory is, to tell it from a copy of it;
+//! - [`memory`]: whether a server evicts the keys of an index.
 //!
 //! Times are microseconds since 1970 of *one* clock, the index's own (the server's); clients' clocks are never compared.
 //!
@@ -18,8 +21,11 @@
 
 pub mod entry;
 pub mod index;
+pub mod memory;
 pub mod name;
+pub mod place;
 pub mod protocol;
+pub mod retries;
 
 pub use entry::{Digest, Entry};
 pub use index::Index;

@@ -12,6 +12,7 @@ use event_listener::EventListener;
 use redgrease_core::cache::MAX_KEY_BYTES;
 use redgrease_core::cache::name::file_name;
 use redgrease_core::cache::protocol::{Answer, Bounds, Choice, Doomed, Info, Op, Reply, Request};
+use redgrease_core::cache::retries::Retries;
 
 use crate::edge::{Disk, Edge, Outage};
 use crate::error::{Cause, Error, Result};
@@ -37,10 +38,12 @@ pub(crate) struct Rules {
     pub bounds: Bounds,
     /// Leave no trace, not even that something was used.
     pub read_only: bool,
+    /// How long an operation without a timeout of its own is repeated while the index is lost again and again.
+    pub patience: Duration,
 }
 
 /// How long the making of an index is waited for.
-const REBUILD_PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const REBUILD_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Longest pause between two looks at what somebody else is doing.
 const MAX_PAUSE: Duration = Duration::from_millis(250);
@@ -105,15 +108,22 @@ pub(crate) fn count(counter: &AtomicU64, by: u64) {
 pub(crate) struct Doing<'a> {
     pub operation: &'static str,
     pub key: Option<&'a [u8]>,
+    /// Until when the caller waits, by the process's clock; `None`: as long as a command may take.
+    pub until: Option<Duration>,
 }
 
 impl<'a> Doing<'a> {
     pub fn to(operation: &'static str, key: &'a [u8]) -> Self {
-        Self { operation, key: Some(key) }
+        Self { operation, key: Some(key), until: None }
     }
 
     pub fn all(operation: &'static str) -> Self {
-        Self { operation, key: None }
+        Self { operation, key: None, until: None }
+    }
+
+    /// The same for a caller that waits until this time.
+    pub fn until(self, until: Duration) -> Self {
+        Self { until: Some(until), ..self }
     }
 
     pub fn failed(self, cause: Cause) -> Error {
@@ -176,6 +186,7 @@ impl<E: Edge> Engine<E> {
 
     pub async fn ask_index(&self, doing: Doing<'_>, op: Op) -> Result<Answer> {
         let began = self.edge.elapsed();
+        let mut retries = self.retries(doing, began);
         loop {
             let session = self.sessions.id();
             let answer = self
@@ -183,27 +194,65 @@ impl<E: Edge> Engine<E> {
                 .ask(Request { cache: self.cache, op: op.clone() })
                 .await
                 .map_err(|outage| self.outage(doing, outage))?;
-            let patient = self.edge.elapsed() - began < REBUILD_PATIENCE;
             match answer.reply {
-                // With the index all sessions are gone.
-                Reply::Lost if patient => {
-                    self.sessions.lost(session, self.edge.random());
-                    self.recover(doing).await?;
+                Reply::Lost | Reply::Changed => {
+                    if matches!(answer.reply, Reply::Lost) {
+                        // With the index all sessions are gone.
+                        self.sessions.lost(session, self.edge.random());
+                    }
+                    self.pause_after_loss(doing, &mut retries, began).await?;
+                    self.recover(doing, retries.deadline()).await?;
                     self.go_on(doing)?;
                 }
-                // Whoever makes it may have died: then it is taken over.
-                Reply::Changed | Reply::Rebuilding if patient => {
-                    self.recover(doing).await?;
+                // The process that rebuilds it may have died: then it is taken over.
+                Reply::Rebuilding => {
+                    let passed = self.edge.elapsed() - began;
+                    let is_late = retries.deadline().is_some_and(|until| self.edge.elapsed() >= until);
+                    if is_late || passed >= REBUILD_PATIENCE {
+                        let message = format!("it is being rebuilt, and was not ready after {passed:.1?}");
+                        return Err(doing.failed(Cause::Unavailable(message)));
+                    }
+                    self.recover(doing, retries.deadline()).await?;
                     self.go_on(doing)?;
-                }
-                Reply::Lost | Reply::Changed | Reply::Rebuilding => {
-                    return Err(doing.failed(Cause::Unavailable(format!(
-                        "the index is being made anew, since {:?}",
-                        self.edge.elapsed() - began
-                    ))));
                 }
                 Reply::Foreign { cache } => return Err(doing.failed(Cause::BadConfig(self.foreign(cache)))),
                 _ => return Ok(answer),
+            }
+        }
+    }
+
+    /// How long an operation that began then is repeated when the index is lost.
+    pub(crate) fn retries(&self, doing: Doing<'_>, began: Duration) -> Retries {
+        Retries::until(doing.until.unwrap_or_else(|| began.saturating_add(self.rules.patience)))
+    }
+
+    /// After the index, or the session in it, was lost: a pause, or an error that says why at the caller's deadline.
+    pub(crate) async fn pause_after_loss(
+        &self,
+        doing: Doing<'_>,
+        retries: &mut Retries,
+        began: Duration,
+    ) -> Result<()> {
+        let now = self.edge.elapsed();
+        match retries.lost(now) {
+            Some(Duration::ZERO) => Ok(()),
+            Some(pause) => {
+                self.edge.pause(self.flights.listen(b"\0lost"), pause).await;
+                self.go_on(doing)
+            }
+            None => {
+                count(&self.counters.index_errors, 1);
+                let why = match self.edge.memory().await {
+                    Some(memory) if memory.evicts_index() => {
+                        format!(
+                            "the server evicts its keys ({memory}); set maxmemory-policy noeviction, or raise maxmemory"
+                        )
+                    }
+                    _ => "something deletes its keys, by FLUSHALL or DEL, for example; use a server that keeps them"
+                        .to_owned(),
+                };
+                let (losses, passed) = (retries.losses(), now - began);
+                Err(doing.failed(Cause::Unavailable(format!("it was lost {losses} times within {passed:.1?}: {why}"))))
             }
         }
     }

@@ -28,6 +28,8 @@ impl<E: Edge> Engine<E> {
     /// Finds the content of a key, waiting for one that is being made if there is time.
     pub async fn find(&self, doing: Doing<'_>, leased: bool, timeout: Duration) -> Result<(Entry, Option<Hold>)> {
         let began = self.edge.elapsed();
+        let doing = doing.until(began.saturating_add(timeout));
+        let mut retries = self.retries(doing, began);
         let mut hold = (leased && !self.rules.read_only).then(|| self.hold(doing.key()));
         for turn in 0.. {
             let heard = (timeout > Duration::ZERO).then(|| self.flights.listen(doing.key()));
@@ -73,6 +75,7 @@ impl<E: Edge> Engine<E> {
                     let hold = hold.as_mut().expect("only leases need a session");
                     self.session_lost(hold.token);
                     hold.exchange();
+                    self.pause_after_loss(doing, &mut retries, began).await?;
                 }
                 reply => return Err(self.unexpected(doing, &reply)),
             }
@@ -186,12 +189,17 @@ impl<E: Edge> Engine<E> {
         count(&self.counters.corrupt, 1);
         tracing::warn!(key = %crate::error::Shown(doing.key()), what, "damaged file");
         let file = file_name(doing.key(), entry);
-        if let Err(error) = self.edge.on_disk(move |disk| disk.quarantine(&file)).await {
-            tracing::warn!(%error, "cannot put it into quarantine");
-        }
+        let left = match self.edge.on_disk(move |disk| disk.quarantine(&file)).await {
+            Ok(true) => "it has been put into quarantine".to_owned(),
+            Ok(false) => "it is gone meanwhile".to_owned(),
+            Err(error) => {
+                tracing::warn!(%error, "cannot put it into quarantine");
+                format!("its entry is gone, and it cannot be put into quarantine: {error}")
+            }
+        };
         let op = Op::Remove { key: doing.key().to_vec(), fence: Some(entry.fence), reason: Reason::Corrupt };
         match self.ask(doing, op).await {
-            Ok(_) => doing.failed(Cause::Corrupt(what)),
+            Ok(_) => doing.failed(Cause::Corrupt { what, left }),
             Err(error) => error,
         }
     }

@@ -75,11 +75,13 @@ fn full(limit: u64) -> Cause {
 
 /// A time to live in microseconds; refuses those that the index cannot compute with.
 pub(crate) fn check_ttl(doing: Doing<'_>, ttl: Option<Duration>) -> Result<Option<u64>> {
-    match ttl.map(micros) {
-        Some(ttl) if ttl == 0 || ttl > MAX_NUMBER => {
-            Err(doing.failed(Cause::BadConfig("a time to live is above 0 and up to 142 years".to_owned())))
+    match ttl.map(|ttl| (ttl, micros(ttl))) {
+        Some((given, ttl)) if ttl == 0 || ttl > MAX_NUMBER => {
+            let seconds = given.as_secs_f64();
+            let message = format!("ttl of {seconds} s; a time to live is above 0 and up to 142 years (4.5e9 s)");
+            Err(doing.failed(Cause::BadConfig(message)))
         }
-        ttl => Ok(ttl),
+        ttl => Ok(ttl.map(|(_, ttl)| ttl)),
     }
 }
 
@@ -127,6 +129,7 @@ impl<E: Edge> Engine<E> {
         patience: &mut Patience,
     ) -> Result<Leased> {
         let Patience { timeout, began, .. } = *patience;
+        let mut retries = self.retries(doing, began);
         let mut hold = self.hold(doing.key());
         let mut rounds = 0;
         for turn in 0.. {
@@ -174,6 +177,7 @@ impl<E: Edge> Engine<E> {
                 Reply::SessionLost => {
                     self.session_lost(hold.token);
                     hold.exchange();
+                    self.pause_after_loss(doing, &mut retries, began).await?;
                 }
                 Reply::Busy { owner } => {
                     let passed = self.edge.elapsed() - began;
@@ -194,6 +198,7 @@ impl<E: Edge> Engine<E> {
     pub async fn begin(&self, doing: Doing<'_>, mode: Mode, hit: bool, put: &Put) -> Result<Begun<E::Disk>> {
         let metadata = self.check_put(doing, put)?;
         let mut patience = Patience { timeout: put.timeout, began: self.edge.elapsed(), waited: false };
+        let doing = doing.until(patience.began.saturating_add(put.timeout));
         let (mut attempt, mut missed) = (0, 0);
         // What is not known to be larger is let in with this, so that small contents need no further request.
         let allowance = (64 << 10).min(self.known_largest.load(Ordering::Relaxed) / 8);
@@ -279,7 +284,9 @@ impl<E: Edge> Engine<E> {
             return Err(self.own(doing));
         }
         if passed >= timeout {
-            return Err(self.busy(doing, "somebody else in this process".to_owned(), timeout, passed));
+            // Tasks are not told apart: it may be the one that waits.
+            let who = if other.is_some() { "another thread of this process" } else { "a task of this process" };
+            return Err(self.busy(doing, who.to_owned(), timeout, passed));
         }
         self.begin_to_wait(patience);
         self.edge.pause(heard, (timeout - passed).min(MAX_PAUSE)).await;
@@ -368,7 +375,7 @@ impl<E: Edge> Engine<E> {
                 Reply::LeaseLost => {
                     return Err(self.lease_lost(
                         doing,
-                        "while the content was written it ran out (more time: the option `lease`) or was broken",
+                        "while the content was written it ran out (more time: the option `lease`), went with the index, or was broken",
                     ));
                 }
                 reply => return Err(self.unexpected(doing, &reply)),
@@ -506,7 +513,7 @@ impl<E: Edge> Engine<E> {
                 self.forget_file(&draft.key, &entry).await;
                 doubt.file = None;
                 self.abort(draft).await;
-                let when = "before the content was published it ran out (more time: the option `lease`) or was broken";
+                let when = "before the content was published it ran out (more time: the option `lease`), went with the index, or was broken";
                 return Err(if lost { self.lease_lost(doing, when) } else { doing.io(error) });
             }
         };
@@ -549,7 +556,7 @@ impl<E: Edge> Engine<E> {
             Reply::TooLarge { limit } => doing.failed(Cause::TooLarge { limit }),
             Reply::LeaseLost => self.lease_lost(
                 doing,
-                "before the content was published it ran out (more time: the option `lease`) or was broken",
+                "before the content was published it ran out (more time: the option `lease`), went with the index, or was broken",
             ),
             reply => self.unexpected(doing, &reply),
         };

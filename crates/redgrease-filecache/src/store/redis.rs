@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use redgrease_core::cache::memory::Memory;
 use redgrease_core::cache::protocol::{Answer, Held, HeldKind, Op, Reply, Request, Token};
 use redgrease_core::cache::{Entry, Micros};
 use redis::{
@@ -15,7 +16,7 @@ use super::script;
 use super::wire::{self, Arguments};
 use crate::edge::{Leases, Outage, Page};
 use crate::error::{Cause, Error, Result};
-use crate::options::{self, Options};
+use crate::options::{self, OnOutage, Options};
 
 /// Most redirections, reconnections and reloads of the script for one request.
 const MAX_TURNS: u32 = 8;
@@ -35,13 +36,39 @@ pub(crate) struct Server {
     instance: AtomicU64,
     pub(crate) round_trips: AtomicU64,
     breaker: Mutex<Breaker>,
+    on_outage: OnOutage,
 }
 
-/// Keeps a server that was found dead just now from being asked by everybody.
+/// What came of the latest tries to connect, as long as they failed. Callers that come during a try share what comes of the
+/// next one; each caller gets the outcome of a try that began after it called.
 #[derive(Debug, Default)]
 struct Breaker {
     failures: u32,
-    open_until: Option<(Instant, Outage)>,
+    last: Option<Failed>,
+}
+
+/// A try to connect that failed.
+#[derive(Debug)]
+struct Failed {
+    began: Instant,
+    ended: Instant,
+    /// Until when a cache that can do without the server does not ask it again.
+    spared_until: Instant,
+    outage: Outage,
+}
+
+/// The least time between two tries of a process to connect to a server that does not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+/// A try that took longer costs callers time that a cache in the mode `degrade` does not spend on each read.
+const SLOW_TRY: Duration = Duration::from_millis(50);
+
+/// What to do before connecting.
+enum Ready {
+    Connect,
+    /// After this pause.
+    Pause(Duration),
+    Fail(Outage),
 }
 
 fn push_bulk(packed: &mut Vec<u8>, bytes: &[u8]) {
@@ -67,10 +94,7 @@ enum Next {
 impl Server {
     pub fn new(url: &str, options: &Options) -> Result<Self> {
         let bad = |message: String| Error::new("open", None, Cause::BadConfig(message));
-        // The address may contain a password: it is not repeated.
-        let info = url.into_connection_info().map_err(|_| {
-            bad("the url of the server is not one; write redis://[user:password@]host:port/db".to_owned())
-        })?;
+        let info = url.into_connection_info().map_err(|_| bad(wrong_url(url)))?;
         #[cfg(feature = "tls")]
         if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
             // Somebody else in this process may have chosen a provider already; that one is as good.
@@ -92,6 +116,7 @@ impl Server {
             instance: AtomicU64::new(0),
             round_trips: AtomicU64::new(0),
             breaker: Mutex::default(),
+            on_outage: options.on_outage,
         })
     }
 
@@ -138,13 +163,26 @@ impl Server {
         Client::open(info).map_err(|error| Outage::Unavailable(error.to_string()))
     }
 
-    /// Refuses at once while the server was found dead just now.
-    fn may_connect(&self) -> Result<(), Outage> {
+    /// Whether a caller that asked for a connection at `called` may try to get one, or shares the failure of another.
+    fn may_connect(&self, called: Instant) -> Ready {
         let breaker = self.breaker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match &breaker.open_until {
-            Some((until, outage)) if *until > Instant::now() => Err(outage.clone()),
-            _ => Ok(()),
+        let Some(failed) = &breaker.last else { return Ready::Connect };
+        let now = Instant::now();
+        let is_spared = self.on_outage == OnOutage::Degrade
+            && now < failed.spared_until
+            && failed.ended.duration_since(failed.began) > SLOW_TRY;
+        if failed.began >= called || is_spared {
+            return Ready::Fail(failed.outage.clone());
         }
+        match RETRY_PAUSE.checked_sub(now.saturating_duration_since(failed.ended)) {
+            Some(left) if !left.is_zero() => Ready::Pause(left),
+            _ => Ready::Connect,
+        }
+    }
+
+    /// Whether the latest try to connect failed.
+    fn is_out(&self) -> bool {
+        self.breaker.lock().unwrap_or_else(std::sync::PoisonError::into_inner).last.is_some()
     }
 
     fn connected(&self, instance: u64) {
@@ -152,7 +190,7 @@ impl Server {
         self.instance.store(instance, Ordering::Relaxed);
     }
 
-    fn not_connected(&self, error: &RedisError) -> Outage {
+    fn not_connected(&self, error: &RedisError, began: Instant) -> Outage {
         let mut breaker = self.breaker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         breaker.failures = breaker.failures.saturating_add(1);
         // The node that was named may be dead, and its replica in its place: the one of the url knows.
@@ -169,7 +207,8 @@ impl Server {
             let mend = "start the server, or name another one by the url";
             Outage::Unavailable(format!("cannot connect to {}: {error}; {mend}", self.shown))
         };
-        breaker.open_until = Some((Instant::now() + pause, outage.clone()));
+        let ended = Instant::now();
+        breaker.last = Some(Failed { began, ended, spared_until: ended + pause, outage: outage.clone() });
         outage
     }
 
@@ -227,6 +266,28 @@ impl Server {
     }
 }
 
+/// Schemes of the addresses of servers.
+const SCHEMES: [&str; 7] = ["redis", "rediss", "valkey", "valkeys", "redis+unix", "valkey+unix", "unix"];
+
+/// What is wrong with an address. It may contain a password: it is repeated only where it cannot.
+fn wrong_url(url: &str) -> String {
+    const FORM: &str =
+        "write redis://[user:password@]host:port/db, rediss:// for TLS, or redis+unix:///path for a socket";
+    match url.split_once("://") {
+        None if url.is_empty() => format!("the url of the server is empty; leave it out, or {FORM}"),
+        None if url.starts_with('/') => {
+            format!("the url of the server, {url:?}, is a path; write redis+unix://{url} if it is a socket, or {FORM}")
+        }
+        None if url.contains('@') => format!("the url of the server has no scheme; {FORM}"),
+        None => format!("the url of the server, {url:?}, has no scheme; {FORM}"),
+        Some((scheme, _)) if scheme.contains('@') => format!("the url of the server has no scheme; {FORM}"),
+        Some((scheme, _)) if !SCHEMES.contains(&scheme) => {
+            format!("the url of the server has the scheme {scheme:?}; {FORM}")
+        }
+        Some(_) => format!("the url of the server names no host, or a port or a database that is no number; {FORM}"),
+    }
+}
+
 fn host_of(addr: &ConnectionAddr) -> String {
     match addr {
         ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.clone(),
@@ -247,6 +308,10 @@ fn instance_in(info: &str) -> u64 {
         .unwrap_or(0)
 }
 
+fn memory_in(mut values: Vec<Value>) -> Option<Memory> {
+    redis::from_redis_value::<String>(values.pop()?).ok().and_then(|info| Memory::of_info(&info))
+}
+
 fn pause_of(turn: u32) -> Duration {
     Duration::from_millis(5 << turn.min(6)).mul_f64(0.5 + fastrand::f64())
 }
@@ -259,7 +324,10 @@ fn parse(op: &Op, value: Value) -> Result<Answer, Outage> {
 /// Connections for threads that wait for their answers.
 pub(crate) struct Blocking {
     pub server: Server,
-    idle: Mutex<Vec<Line>>,
+    /// The one that was used last is used next, so those at the beginning are idle for the longest time.
+    idle: Mutex<Vec<(Line, Instant)>>,
+    /// Held by the thread that tries to connect to a server that does not answer.
+    turn: Mutex<()>,
 }
 
 /// One connection.
@@ -268,16 +336,30 @@ struct Line {
     checked: bool,
 }
 
-/// Most connections that are kept while nobody uses them.
+/// Most connections that are kept while no thread uses them.
 const MAX_IDLE: usize = 256;
+
+/// Connections that are kept however long no thread uses them.
+const KEPT_IDLE: usize = 1;
+
+/// How long further ones are kept.
+pub(crate) const IDLE_TIME: Duration = Duration::from_secs(2);
 
 impl Blocking {
     pub fn new(server: Server) -> Self {
-        Self { server, idle: Mutex::default() }
+        Self { server, idle: Mutex::default(), turn: Mutex::default() }
     }
 
     fn connect(&self) -> Result<Line, Outage> {
-        self.server.may_connect()?;
+        // While the server does not answer, one thread tries at a time, and the others share what comes of it.
+        let called = Instant::now();
+        let _turn = self.server.is_out().then(|| self.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        match self.server.may_connect(called) {
+            Ready::Connect => {}
+            Ready::Pause(pause) => std::thread::sleep(pause),
+            Ready::Fail(outage) => return Err(outage),
+        }
+        let began = Instant::now();
         let client = self.server.client()?;
         let connect = || {
             let mut connection = client.get_connection_with_timeout(self.server.connect_timeout)?;
@@ -291,7 +373,7 @@ impl Blocking {
                 info => Ok((connection, instance_in(&info.unwrap_or_default()))),
             }
         };
-        let (connection, instance) = connect().map_err(|error| self.server.not_connected(&error))?;
+        let (connection, instance) = connect().map_err(|error| self.server.not_connected(&error, began))?;
         self.server.connected(instance);
         Ok(Line { connection, checked: false })
     }
@@ -309,7 +391,7 @@ impl Blocking {
             }
             let idle = self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
             let mut line = match idle {
-                Some(line) => line,
+                Some((line, _)) => line,
                 None => self.connect()?,
             };
             let error = match job(&mut line, load) {
@@ -357,8 +439,20 @@ impl Blocking {
     fn put_back(&self, line: Line) {
         let mut idle = self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if idle.len() < MAX_IDLE {
-            idle.push(line);
+            idle.push((line, Instant::now()));
         }
+    }
+
+    /// Closes the connections that no thread has used for a while; whether some are left that may be closed later.
+    pub fn close_idle(&self) -> bool {
+        let mut idle = self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let most = idle.len().saturating_sub(KEPT_IDLE);
+        let old = idle[..most].iter().take_while(|(_, since)| since.elapsed() >= IDLE_TIME).count();
+        let closed: Vec<_> = idle.drain(..old).collect();
+        let are_left = idle.len() > KEPT_IDLE;
+        drop(idle);
+        drop(closed);
+        are_left
     }
 
     pub fn ask(&self, request: &Request) -> Result<Answer, Outage> {
@@ -405,7 +499,7 @@ impl Blocking {
     /// The server's settings that matter to an index.
     pub fn settings(&self) -> Result<std::collections::HashMap<String, String>, Outage> {
         let mut settings = std::collections::HashMap::new();
-        for name in ["maxmemory", "maxmemory-policy", "appendonly", "save"] {
+        for name in ["appendonly", "save"] {
             let mut pipeline = redis::pipe();
             pipeline.cmd("CONFIG").arg("GET").arg(name);
             let value = self.pipe(&pipeline)?.pop().and_then(pairs).ok_or_else(not_understood)?;
@@ -413,6 +507,11 @@ impl Blocking {
             settings.extend(value.into_iter().map(|(name, value)| (text(name), text(value))));
         }
         Ok(settings)
+    }
+
+    /// The server's memory settings; `None` when it does not tell them.
+    pub fn memory(&self) -> Option<Memory> {
+        memory_in(self.pipe(redis::pipe().cmd("INFO").arg("memory")).ok()?)
     }
 
     /// Deletes the keys of a predecessor; its locks end by themselves.
@@ -600,11 +699,17 @@ impl Asynchronous {
     }
 
     async fn line(&self) -> Result<(redis::aio::MultiplexedConnection, u64), Outage> {
+        let called = Instant::now();
         let mut line = self.line.lock().await;
         if let Some(connection) = &*line {
             return Ok((connection.clone(), self.number.load(Ordering::Relaxed)));
         }
-        self.server.may_connect()?;
+        match self.server.may_connect(called) {
+            Ready::Connect => {}
+            Ready::Pause(pause) => tokio::time::sleep(pause).await,
+            Ready::Fail(outage) => return Err(outage),
+        }
+        let began = Instant::now();
         let client = self.server.client()?;
         let config = redis::AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.server.connect_timeout))
@@ -618,7 +723,7 @@ impl Asynchronous {
                 info => Ok((connection, instance_in(&info.unwrap_or_default()))),
             }
         };
-        let (connection, instance) = connect.await.map_err(|error| self.server.not_connected(&error))?;
+        let (connection, instance) = connect.await.map_err(|error| self.server.not_connected(&error, began))?;
         self.server.connected(instance);
         *line = Some(connection.clone());
         Ok((connection, self.number.fetch_add(1, Ordering::Relaxed) + 1))
@@ -712,6 +817,10 @@ impl Asynchronous {
         }
         let used = self.pipe(&self.server.last_used(&entries)).await?;
         with_last_used(entries, used).map(|page| (page, next)).ok_or_else(not_understood)
+    }
+
+    pub async fn memory(&self) -> Option<Memory> {
+        memory_in(self.pipe(redis::pipe().cmd("INFO").arg("memory")).await.ok()?)
     }
 
     pub async fn leases(&self) -> Result<Leases, Outage> {

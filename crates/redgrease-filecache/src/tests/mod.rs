@@ -5,3 +5,4 @@ mod faces;
 mod scripts;
 mod server;
 mod simulation;
+mod troubles;

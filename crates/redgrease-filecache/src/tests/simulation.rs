@@ -237,7 +237,7 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn quarantine(&self, name: &str) -> io::Result<()> {
+    fn quarantine(&self, name: &str) -> io::Result<bool> {
         let world = self.shared.world();
         panic!("{name} was found damaged\n{}", world.history());
     }
@@ -439,6 +439,7 @@ fn rules(random: &mut fastrand::Rng) -> Rules {
         namespace: "sim".to_owned(),
         bounds: Bounds { max_bytes: if random.bool() { 900 } else { 0 }, low_mark: 800, ..Bounds::default() },
         read_only: false,
+        patience: Duration::from_secs(5),
     }
 }
 
@@ -716,7 +717,7 @@ fn a_builder_that_needs_long_for_a_shard_keeps_its_claim() {
         shared.world().apply(2, &Request { cache: CACHE, op }).reply
     };
     let begin = || {
-        let mut building = Box::pin(engine.rebuild(Doing::all("open"), false));
+        let mut building = Box::pin(engine.rebuild(Doing::all("open"), false, None));
         while engine.building.to_renew(engine.edge.elapsed()).is_none() {
             assert!(building.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         }

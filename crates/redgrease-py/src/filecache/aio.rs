@@ -20,7 +20,7 @@ use super::results::{
     evicted_tuple, findings_list, info_dict, locks_list, maintained_dict, page_tuple, stat_tuple, stats_dict,
     verification_dict,
 };
-use super::{FileCacheCursor, FileCacheHandle};
+use super::{FileCacheCursor, FileCacheHandle, warn};
 use crate::transport::lock;
 
 /// Threads that drive operations; what blocks on the disk has threads of its own.
@@ -142,7 +142,20 @@ struct Opening {
 
 impl Opening {
     async fn open(&self) -> Result<&aio::FileCache, Error> {
-        self.cache.get_or_try_init(|| aio::FileCache::open(self.options.clone())).await
+        let open = async || {
+            let cache = aio::FileCache::open(self.options.clone()).await?;
+            let warnings = cache.warnings();
+            if !warnings.is_empty() {
+                Python::try_attach(|py| {
+                    for error in warnings.iter().filter_map(|text| warn(py, text, 1).err()) {
+                        // A filter made an exception of it, and the operation that opened the cache is not at fault.
+                        error.write_unraisable(py, None);
+                    }
+                });
+            }
+            Ok(cache)
+        };
+        self.cache.get_or_try_init(open).await
     }
 }
 
