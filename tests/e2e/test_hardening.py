@@ -312,3 +312,28 @@ GB('ShardsIDReader').map(step).run()
     assert result.startswith("PAUSED") and result.endswith("the limit is 67108864 bytes for all")
     assert 60 <= db.r.dbsize() < 100
     assert db.r.info("memory")["used_memory_peak"] < 250_000_000
+
+
+def test_a_function_may_write_again_as_soon_as_clients_may_and_no_longer_than_they(fresh_server):
+    db = fresh_server(conf={"save": "3600 1"})
+    db.ok("GB('CommandReader').map(lambda x: execute('set', 'k', x[1])).register(trigger='write')")
+    db.ok("GB('CommandReader').map(lambda x: execute('get', 'k')).register(trigger='read')")
+    # A snapshot cannot take the place of a directory.
+    obstacle = os.path.join(db.r.config_get("dir")["dir"], db.r.config_get("dbfilename")["dbfilename"])
+    for number in range(3):
+        assert db.trigger("write", number) == ["OK"]
+        if os.path.exists(obstacle):
+            os.unlink(obstacle)
+        os.mkdir(obstacle)
+        db.r.bgsave()
+        wait_until(lambda: db.r.info("persistence")["rdb_last_bgsave_status"], "it failed", until=lambda s: s == "err")
+        with pytest.raises(redis.ResponseError, match="MISCONF"):
+            db.r.set("k", "of a client")
+        assert "MISCONF" in db.trigger_refused("write", "refused")
+        assert db.trigger("read") == [str(number)]
+        db.r.config_set("stop-writes-on-bgsave-error", "no")
+        assert db.trigger("write", number) == ["OK"]
+        db.r.config_set("stop-writes-on-bgsave-error", "yes")
+        assert "MISCONF" in db.trigger_refused("write", "refused")
+        os.rmdir(obstacle)
+        db.r.save()

@@ -21,6 +21,7 @@ pub mod codec;
 pub mod command;
 pub mod error_text;
 pub mod execution;
+pub mod fair;
 pub mod frame;
 pub mod id;
 pub mod pattern;

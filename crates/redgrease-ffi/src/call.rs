@@ -85,6 +85,36 @@ impl Server {
         self.user(user).is_some()
     }
 
+    /// The error with which the server would answer a client's write now because it cannot save (`MISCONF`) or has too few
+    /// replicas (`NOREPLICAS`), if it would. A command is checked as one of a script would be; it changes nothing: servers
+    /// before 7.2 know no dry run, and there it runs on a key that does not exist.
+    #[must_use]
+    pub fn write_refusal(&self) -> Option<String> {
+        const DRY_RUN_SINCE: u32 = 0x07_02_00;
+        let key = OwnedString::new(b"\0rg: no such key");
+        let mut arguments = [key.0];
+        let format = if self.version() >= DRY_RUN_SINCE { c"vESD" } else { c"vES" };
+        // SAFETY: the format begins with `v`, which takes an array of strings and its length; the other letters (reply
+        // with errors, checks of a script, dry run) take nothing. All strings live during the call.
+        let reply = unsafe {
+            api!(RedisModule_Call)(
+                self.raw_context(),
+                c"persist".as_ptr(),
+                format.as_ptr(),
+                arguments.as_mut_ptr(),
+                arguments.len(),
+            )
+        };
+        // There is no reply when the command would run.
+        let reply = CallReply { reply: NonNull::new(reply)? };
+        if reply.view().kind() != ReplyKind::Error {
+            return None;
+        }
+        let text = String::from_utf8_lossy(reply.view().bytes()).into_owned();
+        let is_refusal = ["MISCONF", "NOREPLICAS"].iter().any(|code| text.starts_with(code));
+        is_refusal.then_some(text)
+    }
+
     /// Whether a user may run a command with these arguments (keys included).
     #[must_use]
     pub fn may_run(&self, user: &str, argv: &[&[u8]]) -> bool {

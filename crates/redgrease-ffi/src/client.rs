@@ -1,5 +1,7 @@
 //! Replies, and clients that wait for them.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -101,7 +103,17 @@ impl BlockedClient {
         // private data of every unblock is a boxed `Option<Answer>`, freed by `free_answer`.
         let handle =
             unsafe { api!(RedisModule_BlockClient)(context, Some(reply_callback), None, Some(free_answer), 0) };
+        if let Some(handle) = NonNull::new(handle) {
+            // SAFETY: a blocked client that was not unblocked yet, and a static callback.
+            unsafe { api!(RedisModule_SetDisconnectCallback)(handle.as_ptr(), Some(disconnected)) };
+        }
         BlockedClient { handle: NonNull::new(handle), measuring: false }
+    }
+
+    /// Whether the client has left: its answer will be thrown away.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.handle.is_some_and(|handle| GONE.with_borrow(|gone| gone.contains(&(handle.as_ptr() as usize))))
     }
 
     /// The time from here to [`BlockedClient::measure_end`] counts as the command's (slow log, statistics).
@@ -142,11 +154,23 @@ impl BlockedClient {
     fn unblock(&mut self, answer: Option<Answer>) {
         self.measure_end();
         let Some(handle) = self.handle.take() else { return };
+        GONE.with_borrow_mut(|gone| gone.remove(&(handle.as_ptr() as usize)));
         let data = Box::into_raw(Box::new(answer)).cast::<c_void>();
         // SAFETY: the handle is valid until this call, which happens once because it was taken; also for clients that
         // disconnected or whose block was refused the server wants it. The data is freed by `free_answer`.
         unsafe { api!(RedisModule_UnblockClient)(handle.as_ptr(), data) };
     }
+}
+
+thread_local! {
+    /// Addresses of the handles of blocked clients that have left and were not unblocked yet.
+    static GONE: RefCell<HashSet<usize>> = RefCell::default();
+}
+
+unsafe extern "C" fn disconnected(_context: *mut raw::RedisModuleCtx, client: *mut raw::RedisModuleBlockedClient) {
+    guarded("a disconnection", (), || {
+        GONE.with_borrow_mut(|gone| gone.insert(client as usize));
+    });
 }
 
 impl Drop for BlockedClient {

@@ -1,6 +1,7 @@
 //! What user code asks of the server: commands, actions, atomic blocks.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -245,7 +246,8 @@ impl Engine {
             () if flags.replica() && flags.read_only() => {
                 Some("READONLY You can't write against a read only replica.".to_owned())
             }
-            () => self.write_refusal(),
+            () if self.only_reads(argv) => None,
+            () => self.server.write_refusal(),
         };
         let options = CallOptions {
             database: self.database_of(caller).0,
@@ -303,6 +305,14 @@ impl Engine {
             () if self.sync_chain.borrow().contains(&caller) => Around::Command,
             () => Around::Nothing,
         }
+    }
+
+    /// Options of the server and their values, as `CONFIG GET` answers.
+    fn settings(&self, argv: &[&[u8]]) -> HashMap<String, String> {
+        let Ok(reply) = self.server.call(argv, CallOptions::default()) else { return HashMap::new() };
+        let texts: Vec<String> =
+            reply.view().elements().map(|item| String::from_utf8_lossy(item.bytes()).into_owned()).collect();
+        texts.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
     }
 
     /// The server's options that protect commands; they cannot change while it runs.

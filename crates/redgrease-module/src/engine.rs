@@ -118,8 +118,6 @@ pub struct Engine {
     pub command_facts: RefCell<HashMap<Vec<u8>, Rc<CommandFacts>>>,
     /// The server's options that protect commands, once they were asked for.
     pub protection: OnceCell<Protection>,
-    /// Whether clients may write, as last asked.
-    pub health: RefCell<crate::health::Health>,
 
     /// All registrations.
     pub registrations: RefCell<Registrations>,
@@ -214,7 +212,6 @@ impl Engine {
             call_runs: RefCell::default(),
             command_facts: RefCell::default(),
             protection: OnceCell::new(),
-            health: RefCell::default(),
             registrations: RefCell::default(),
             streams: RefCell::default(),
             held: RefCell::default(),

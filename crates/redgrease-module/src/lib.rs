@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`engine`]: the state, and what is looked up in it; [`config`], [`python`]: load arguments, the interpreter;
 //! - [`commands`], [`dump`], [`reply`]: the `RG.*` commands and their answers;
-//! - [`sessions`], [`runs`], [`calls`], [`health`], [`rights`]: scripts, executions, what functions ask of the server;
+//! - [`sessions`], [`runs`], [`calls`], [`rights`]: scripts, executions, what functions ask of the server;
 //! - [`events`], [`streams`], [`stream_groups`], [`readers`], [`pump`]: where records come from;
 //! - [`supervisor`], [`worker`], [`spawner`], [`requirements`], [`memory`]: processes; [`background`]: threads.
 //!
@@ -16,7 +16,6 @@ mod config;
 mod dump;
 mod engine;
 mod events;
-mod health;
 mod memory;
 mod pump;
 mod python;

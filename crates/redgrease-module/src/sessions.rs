@@ -88,6 +88,11 @@ impl Session {
         self.script.is_some()
     }
 
+    /// Whether the client that waits for its script has left.
+    pub fn client_is_gone(&self) -> bool {
+        self.script.as_ref().is_some_and(|script| script.client.is_gone())
+    }
+
     /// Whose workers may serve it.
     pub fn owner(&self) -> Owner {
         Owner { user: self.user.to_string(), environment: self.environment.clone() }

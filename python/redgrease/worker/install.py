@@ -1,7 +1,11 @@
 """Make requirements available in a directory of their own: ``-m redgrease.worker.install --target DIR -- REQ...``.
 
-Prints ``importable`` when this interpreter has everything already, ``installed`` when the directory holds it (now, or
-from an earlier call); anything else is an error, whose text stands on standard error.
+A requirement is anything that pip takes as one argument and that is no option: names with versions, extras and markers,
+``name @ URL``, ``git+https://...``, a URL or an absolute path of an archive or a project.
+
+Prints ``importable`` when this interpreter has everything already, ``missing`` when it has not and ``--check`` says not
+to install, ``installed`` when the directory holds it (now, or from an earlier call); anything else is an error, whose
+text stands on standard error.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,9 +25,29 @@ from packaging.utils import canonicalize_name
 
 OWN_NAME = "redgrease"
 
+#: What pip takes for a URL: a scheme, perhaps behind the name of a version control system.
+_URL = re.compile(r"((git|hg|svn|bzr)\+)?[a-z][a-z0-9.-]*://", re.IGNORECASE)
 
-def is_importable(requirement: Requirement) -> bool:
+
+def parse(text: str) -> Requirement | str:
+    """Return a requirement, or the text as it is when only pip understands it: a URL or an absolute path.
+
+    Raises:
+        InvalidRequirement: it is neither; options of pip are neither, too.
+    """
+    text = text.strip()
+    if _URL.match(text):
+        return text
+    # A path, perhaps with extras behind it. A relative one would depend on the server's directory.
+    if text.startswith("/"):
+        return text
+    return Requirement(text)
+
+
+def is_importable(requirement: Requirement | str) -> bool:
     """Tell whether the installed distribution satisfies the requirement and what its extras ask for."""
+    if isinstance(requirement, str):
+        return False
     if canonicalize_name(requirement.name) == OWN_NAME:
         return True
     if requirement.url or (requirement.marker and not requirement.marker.evaluate()):
@@ -44,14 +69,16 @@ def is_importable(requirement: Requirement) -> bool:
     return True
 
 
-def install(requirements: list[Requirement], target: Path) -> int:
+def install(requirements: list[Requirement | str], target: Path) -> int:
     """Install into a fresh directory and put it in place of ``target`` in one step; return pip's exit status."""
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
     try:
-        command = [sys.executable, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--target"]
+        # Its output becomes an error text: no progress bars, no colours.
+        command = [sys.executable, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+        command += ["--progress-bar", "off", "--no-color", "--target", str(fresh), "--"]
         status = subprocess.call(
-            [*command, str(fresh), *(str(requirement) for requirement in requirements)],
+            [*command, *(str(requirement) for requirement in requirements)],
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,
         )
@@ -68,24 +95,33 @@ def install(requirements: list[Requirement], target: Path) -> int:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+def _is_own(requirement: Requirement | str) -> bool:
+    return isinstance(requirement, Requirement) and canonicalize_name(requirement.name) == OWN_NAME
+
+
 def main() -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="redgrease.worker.install")
     parser.add_argument("--target", type=Path, required=True)
     parser.add_argument("--force", action="store_true")
+    parser.add_argument("--check", action="store_true")
     parser.add_argument("requirements", nargs="*")
     arguments = parser.parse_args()
-    try:
-        requirements = [Requirement(text) for text in arguments.requirements]
-    except InvalidRequirement as error:
-        print(f"not a requirement: {error}", file=sys.stderr)
-        return 2
-    missing = [one for one in requirements if not is_importable(one)]
-    if not missing and not arguments.force:
+    requirements = []
+    for text in arguments.requirements:
+        try:
+            requirements.append(parse(text))
+        except InvalidRequirement as error:
+            print(f"not a requirement: {text!r}: {str(error).splitlines()[0]}", file=sys.stderr)
+            return 2
+    if all(map(is_importable, requirements)) and not arguments.force:
         print("importable")
         return 0
-    wanted = [one for one in requirements if canonicalize_name(one.name) != OWN_NAME]
+    wanted = [one for one in requirements if not _is_own(one)]
     if wanted and (arguments.force or not arguments.target.is_dir()):
+        if arguments.check:
+            print("missing")
+            return 0
         status = install(wanted, arguments.target)
         if status != 0:
             return status
