@@ -389,7 +389,7 @@ mod tests {
 
     #[test]
     fn many_that_wait_are_taken_out_at_once_and_those_sent_stay() {
-        let mut schedule = Schedule::new(1);
+        let mut schedule = Schedule::new(1, 4);
         let mut out = Vec::new();
         for number in 0..DEPTH as u64 + 10 {
             schedule.enqueue(ExecutionNo(number), A, &mut out);
