@@ -134,7 +134,8 @@ impl Schedule {
     /// An execution ended, or will not run; returns whether it was still waiting here.
     pub fn ended(&mut self, execution: ExecutionNo, decisions: &mut Vec<Decision>) -> bool {
         let Some(worker) = self.homes.remove(&execution) else { return false };
-        let Some(lane) = self.lanes.get_mut(&worker) else { return false };
+        // A lane ends with its last execution: what `forget_waiting` took out of it may end later.
+        let Some(lane) = self.lanes.get_mut(&worker) else { return true };
         let sent = lane.sent.remove(&execution);
         let was_waiting = sent.is_none();
         if was_waiting {
