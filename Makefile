@@ -17,7 +17,7 @@ EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/re
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench lint lint-rust lint-python fix pins clean
+.PHONY: help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench calm lint lint-rust lint-python fix pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ test-wheel: wheel
 
 bench: build ## Measure against the yardsticks and print ratios
 	@$(PY) benches/bench.py
+
+calm: build ## Measure the pauses that others see while something heavy happens
+	@$(PY) benches/stalls.py
 
 lint: lint-rust lint-python ## Check formatting, warnings, docs, types and the arrows between crates
 

@@ -114,7 +114,7 @@ def measure(run: Run, chosen: list[str]) -> Iterator[Measured]:
 
 
 @contextlib.contextmanager
-def _pinging(server: Server, pings: Pings) -> Iterator[None]:
+def pinging(server: Server, pings: Pings) -> Iterator[None]:
     path = server.directory / "pings.json"
     command = [sys.executable, str(Path(__file__).with_name("pinger.py")), str(server.port), str(server.pid), str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as pinger:
@@ -133,7 +133,7 @@ def _pings(run: Run, name: str, server: Server, gear: Callable[[], int], client:
     for number in run.rounds(name):
         works = [(beside_ours, gear), (beside_client, client), (idle, lambda: time.sleep(max(0.2, run.scale)))]
         for pings, work in works if number % 2 else reversed(works):
-            with _pinging(server, pings):
+            with pinging(server, pings):
                 work()
     worst, caused = max(beside_ours.worst), max(beside_ours.worst_caused)
     verdict = "bar reached" if caused <= PAUSE_MAX_MS else "missed"
