@@ -244,17 +244,21 @@ class OpenGearFunction(GearFunction[_Out]):
         return self._add(Map(op), requirements)
 
     def flatmap(
-        self, op: Expander[_Out, _New] | None = None, requirements: Iterable[Any] | None = None
+        self,
+        op: Expander[_Out, _New] | None = None,
+        requirements: Iterable[Any] | None = None,
+        inOrder: bool = False,
     ) -> OpenGearFunction[_New]:
         """A list of records of each record.
 
-        The elements of a list come out **last one first**. Anything but a list stays one record.
+        The elements of a list come out **last one first**, as in RedisGears. Anything but a list stays one record.
 
         Args:
             op: ``(record) -> list``; default: the record itself is the list.
             requirements: packages that `op` needs.
+            inOrder: emit the elements in the order of the list.
         """
-        return self._add(FlatMap(op), requirements)
+        return self._add(FlatMap(op, inOrder), requirements)
 
     def foreach(self, op: Processor[_Out], requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
         """An effect for each record; the record itself goes on.

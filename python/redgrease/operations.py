@@ -162,12 +162,15 @@ class Map(Operation):
 
 @dataclass(frozen=True, repr=False)
 class FlatMap(Operation):
-    """A list of records of each record: ``op(record) -> list``."""
+    """A list of records of each record: ``op(record) -> list``, last element first unless `in_order`."""
 
     op: Any = None
+    in_order: bool = False
 
     def _apply(self, function: Any) -> Any:
-        return function.flatmap(_plain(self.op))
+        # A builder that does not know the option gets the call without it.
+        options = {"inOrder": True} if self.in_order else {}
+        return function.flatmap(_plain(self.op), **options)
 
 
 @dataclass(frozen=True, repr=False)

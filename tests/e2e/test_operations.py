@@ -195,17 +195,6 @@ def test_a_mutable_zero_is_copied_for_each_accumulator(db):
     assert sorted(found, key=str) == [{"key": "0", "value": {"n": 8}}, {"key": "1", "value": {"n": 15}}]
 
 
-def test_a_falsy_accumulator_is_replaced_by_a_fresh_zero(db):
-    # 10 + 1 = 11, 11 - 11 = 0 which is falsy, so the next starts at 10 again: 10 + 2 = 12
-    steps = ".aggregate(10, lambda a, x: a + x, lambda a, x: x)"
-    assert feed(db, "[1, -11, 2]", steps) == ["12"]
-
-
-def test_a_falsy_accumulator_of_a_key_is_replaced_too(db):
-    steps = ".aggregateby(lambda x: 'k', 10, lambda k, a, x: a + x, lambda k, a, x: x)"
-    assert values(feed(db, "[1, -11, 2]", steps)) == [{"key": "k", "value": 12}]
-
-
 def test_aggregateby_sums_by_key(db):
     steps = ".aggregateby(lambda x: x[0], 0, lambda k, a, x: a + x[1], lambda k, a, x: a + x)"
     found = values(feed(db, "[('a', 1), ('b', 2), ('a', 3)]", steps))

@@ -118,8 +118,9 @@ def test_globals_of_one_script_are_invisible_to_the_next(db):
         assert db.results(script) == ["1"]
 
 
-def test_the_script_s_name_is_not_main(db):
-    assert db.results("n = __name__\nGB('ShardsIDReader').map(lambda _: n).run()") == ["not_main"]
+def test_a_script_is_the_main_program(db):
+    script = "if __name__ == '__main__':\n    GB('ShardsIDReader').map(lambda _: __name__).run()"
+    assert db.results(script) == ["__main__"]
 
 
 def test_a_script_may_define_functions_classes_and_import_modules(db):

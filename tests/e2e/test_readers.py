@@ -35,7 +35,7 @@ def test_sets_sorted_sets_and_streams_have_a_type_but_no_value(db):
     db.r.zadd("z", {"a": 1})
     db.r.xadd("x", {"f": "v"})
     found = {r["key"]: (r["type"], r["value"]) for r in _records(db, "GB().run()")}
-    assert found == {"s": ("set", None), "z": ("zset", None), "x": ("unknown", None)}
+    assert found == {"s": ("set", None), "z": ("zset", None), "x": ("stream", None)}
 
 
 def test_big_hashes_and_lists_arrive_whole(db):

@@ -72,7 +72,7 @@ def random_steps(seed):
         elif kind in ("filter", "foreach"):
             args = (callback([lambda n, x: n % 3]),)
         elif kind == "flatmap":
-            args = (callback(FLAT),)
+            args = (callback(FLAT), rng.random() < 0.3)
         elif kind == "accumulate":
             args = (callback(ACC),)
         elif kind in ("localgroupby", "groupby", "batchgroupby"):
@@ -106,7 +106,10 @@ def build(builder, steps):
     """The same plan, for the executor."""
     names = {"countwords": "countby", "avgdefault": "avg", "localaggregateby": "__localAggregateby__"}
     for kind, args in steps:
-        getattr(builder, names.get(kind, kind))(*args)
+        if kind == "flatmap":
+            builder.flatmap(args[0], inOrder=args[1])
+        else:
+            getattr(builder, names.get(kind, kind))(*args)
     return builder
 
 
@@ -144,10 +147,10 @@ def interpret(steps, records):
             if attempt(f, record) is not UNSET:
                 yield record
 
-    def flat(up, f):
+    def flat(up, f, in_order=False):
         for record in mapped(up, f):
             if type(record) is list:
-                yield from reversed(record)
+                yield from record if in_order else reversed(record)
             else:
                 yield record
 
@@ -165,7 +168,7 @@ def interpret(steps, records):
         for record in up:
             if zero is UNSET:
                 acc = None if acc is UNSET else acc
-            elif acc is UNSET or not acc:
+            elif acc is UNSET:
                 acc = copy.deepcopy(zero)
             acc = attempt(f, acc, record)
         if acc is not UNSET:
@@ -181,7 +184,7 @@ def interpret(steps, records):
             acc = accs.get(key, UNSET)
             if zero is UNSET:
                 acc = None if acc is UNSET else acc
-            elif acc is UNSET or not acc:
+            elif acc is UNSET:
                 acc = copy.deepcopy(zero)
             acc = attempt(f, key, acc, value(record))
             if acc is UNSET:

@@ -107,7 +107,7 @@ def test_the_same_numbers_twice_are_an_error():
     [
         ("lambda: 1 / 0", b"ZeroDivisionError"),
         ("flat_error_function", b"a flat one"),
-        ("coroutine_function", b"async functions are not supported"),
+        ("lambda: coroutine_function()", b"async functions are not supported"),
     ],
 )
 def test_what_on_registered_raises_is_logged(server, function, logged):

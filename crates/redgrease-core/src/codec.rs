@@ -95,7 +95,7 @@ pub enum KeyType {
     ZSet = 5,
     /// A value of a module's type.
     Module = 6,
-    /// A stream (shown as `unknown` in records, as the original did).
+    /// A stream.
     Stream = 7,
     /// Anything that this version does not know.
     Unknown = 8,
@@ -114,18 +114,9 @@ impl KeyType {
         KeyType::Unknown,
     ];
 
-    /// The name in a record (`RDR-KEYS-06`): streams are `unknown` there.
+    /// The name in records and in the `keyTypes` filter of a registration.
     #[must_use]
-    pub fn record_name(self) -> &'static str {
-        match self {
-            KeyType::Stream => "unknown",
-            other => other.filter_name(),
-        }
-    }
-
-    /// The name in the `keyTypes` filter of a registration.
-    #[must_use]
-    pub fn filter_name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             KeyType::Empty => "empty",
             KeyType::String => "string",
@@ -139,10 +130,10 @@ impl KeyType {
         }
     }
 
-    /// The type with that filter name.
+    /// The type with that name.
     #[must_use]
-    pub fn from_filter_name(name: &str) -> Option<KeyType> {
-        KeyType::ALL.into_iter().find(|kind| *kind != KeyType::Unknown && kind.filter_name() == name)
+    pub fn from_name(name: &str) -> Option<KeyType> {
+        KeyType::ALL.into_iter().find(|kind| *kind != KeyType::Unknown && kind.name() == name)
     }
 
     fn from_byte(byte: u8, at: usize) -> Result<KeyType> {
@@ -693,7 +684,7 @@ impl<'a> Reader<'a> {
                 Value::Dict(vec![
                     (Value::text("key"), Value::Raw(key.to_vec())),
                     (Value::text("value"), value),
-                    (Value::text("type"), Value::text(key_type.record_name())),
+                    (Value::text("type"), Value::text(key_type.name())),
                     (Value::text("event"), event.map_or(Value::None, |event| Value::Raw(event.to_vec()))),
                 ])
             }

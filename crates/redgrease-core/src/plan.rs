@@ -306,7 +306,7 @@ impl PlanSpec {
                     Some(names) => Some(
                         names
                             .iter()
-                            .map(|name| KeyType::from_filter_name(name).ok_or(PlanError::Field("keyTypes")))
+                            .map(|name| KeyType::from_name(name).ok_or(PlanError::Field("keyTypes")))
                             .collect::<Result<_, _>>()?,
                     ),
                 };

@@ -63,6 +63,15 @@ impl Style {
     }
 }
 
+/// What a reply answers, which decides whether a text may choose the kind of its reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answers {
+    /// A run: all results are data.
+    Run,
+    /// A triggered command: a text of the function's may be a status or an error (`REC-REPLY-03`).
+    Trigger,
+}
+
 /// What RedisGears answered in place of a value that has no reply of its own.
 const PY_RECORD: &str = "PY RECORD";
 
@@ -70,31 +79,32 @@ const PY_RECORD: &str = "PY RECORD";
 ///
 /// # Errors
 /// When the bytes are not records.
-pub fn records(bytes: &[u8], style: Style) -> Result<Vec<Reply>, CodecError> {
+pub fn records(bytes: &[u8], style: Style, answers: Answers) -> Result<Vec<Reply>, CodecError> {
     let mut reader = Reader::new(bytes);
     let mut replies = Vec::new();
     while !reader.is_empty() {
         replies.push(match style {
             Style::Tagged => Reply::Bulk(reader.encoded_value()?.to_vec()),
             Style::TaggedCompat => Reply::Bulk(as_bytes(reader.value()?).encode()),
-            Style::Compat => compat(reader.value()?),
+            Style::Compat => compat(reader.value()?, answers),
             Style::Plain => plain(reader.value()?),
         });
     }
     Ok(replies)
 }
 
-fn compat(value: Value) -> Reply {
+fn compat(value: Value, answers: Answers) -> Reply {
+    let text = |bytes| if answers == Answers::Trigger { compat_text(bytes) } else { Reply::Bulk(bytes) };
     match value {
         Value::Bool(flag) => Reply::Int(i64::from(flag)),
         Value::Int(number) => Reply::Int(number),
         Value::BigInt(digits) => Reply::Bulk(digits.into_bytes()),
         Value::Float(number) => Reply::Bulk(fixed_point(number).into_bytes()),
-        Value::Str(text) => compat_text(text.into_bytes()),
-        Value::Raw(bytes) => compat_text(bytes),
+        Value::Str(string) => text(string.into_bytes()),
+        Value::Raw(bytes) => text(bytes),
         Value::Bytes(bytes) => Reply::Bulk(bytes),
-        Value::Error(text) => compat_text(text),
-        Value::List(items) => Reply::Array(items.into_iter().map(compat).collect()),
+        Value::Error(bytes) => text(bytes),
+        Value::List(items) => Reply::Array(items.into_iter().map(|item| compat(item, answers)).collect()),
         Value::None
         | Value::Complex(..)
         | Value::ByteArray(_)
@@ -118,11 +128,11 @@ fn fixed_point(number: f64) -> String {
     }
 }
 
-/// Text longer than one character that starts with `+` or `-` chooses the kind of its reply (`REC-REPLY-03`).
+/// Text that starts with `+` or `-` and a letter chooses the kind of its reply (`REC-REPLY-03`): `-7` and `+49 170` are data.
 fn compat_text(bytes: Vec<u8>) -> Reply {
     match bytes.as_slice() {
-        [b'+', rest @ ..] if !rest.is_empty() => Reply::Simple(one_line(rest)),
-        [b'-', rest @ ..] if !rest.is_empty() => Reply::Error(one_line(rest)),
+        [b'+', first, ..] if first.is_ascii_alphabetic() => Reply::Simple(one_line(&bytes[1..])),
+        [b'-', first, ..] if first.is_ascii_alphabetic() => Reply::Error(one_line(&bytes[1..])),
         _ => Reply::Bulk(bytes),
     }
 }
@@ -135,6 +145,25 @@ pub fn one_line(bytes: &[u8]) -> String {
         return text.into_owned();
     }
     text.replace('\r', "\\r").replace('\n', "\\n").replace('\0', "\\0")
+}
+
+/// Bytes of user code as one line of a log: control characters and what is not UTF-8 are shown as escapes.
+#[must_use]
+pub fn log_line(bytes: &[u8]) -> String {
+    let mut line = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() && c != '\t' {
+                line.extend(c.escape_default());
+            } else {
+                line.push(c);
+            }
+        }
+        for byte in chunk.invalid() {
+            line.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    line
 }
 
 /// Text becomes bytes; also in lists, which are all that such clients get nested.
@@ -200,12 +229,14 @@ mod tests {
             Reply::Error("bad thing".into()),
             Reply::bulk("+"),
         ]);
-        assert_eq!(records(&example().encode(), Style::Compat).unwrap(), [expected]);
+        assert_eq!(records(&example().encode(), Style::Compat, Answers::Trigger).unwrap(), [expected]);
     }
 
     #[test]
     fn plain_keeps_every_value_readable() {
-        let Reply::Array(items) = records(&example().encode(), Style::Plain).unwrap().remove(0) else { panic!() };
+        let Reply::Array(items) = records(&example().encode(), Style::Plain, Answers::Run).unwrap().remove(0) else {
+            panic!()
+        };
         assert_eq!(items[1], Reply::Double(2.5));
         assert_eq!(items[3], Reply::Null);
         assert_eq!(items[4], Reply::Array(vec![Reply::Bool(true), Reply::bulk("y")]));
@@ -217,19 +248,45 @@ mod tests {
     fn tagged_hands_out_the_bytes_of_each_record() {
         let bytes = [example().encode(), Value::None.encode()].concat();
         let expected = [Reply::Bulk(example().encode()), Reply::Bulk(vec![0])];
-        assert_eq!(records(&bytes, Style::Tagged).unwrap(), expected);
+        assert_eq!(records(&bytes, Style::Tagged, Answers::Run).unwrap(), expected);
     }
 
     #[test]
     fn scripts_written_for_redisgears_keep_giving_bytes_to_a_client_with_the_codec() {
         let value = Value::List(vec![Value::text("a"), Value::Int(1), Value::Raw(b"k".to_vec())]);
         let expected = Value::List(vec![Value::Bytes(b"a".to_vec()), Value::Int(1), Value::Bytes(b"k".to_vec())]);
-        assert_eq!(records(&value.encode(), Style::Compat.tagged()).unwrap(), [Reply::Bulk(expected.encode())]);
+        assert_eq!(
+            records(&value.encode(), Style::Compat.tagged(), Answers::Run).unwrap(),
+            [Reply::Bulk(expected.encode())]
+        );
     }
 
     #[test]
     fn text_never_breaks_the_line_of_a_simple_reply() {
         let value = Value::text("+a\r\nb\0c");
-        assert_eq!(records(&value.encode(), Style::Compat).unwrap(), [Reply::Simple("a\\r\\nb\\0c".into())]);
+        assert_eq!(
+            records(&value.encode(), Style::Compat, Answers::Trigger).unwrap(),
+            [Reply::Simple("a\\r\\nb\\0c".into())]
+        );
+    }
+
+    #[test]
+    fn numbers_and_results_of_runs_are_data() {
+        for text in ["-5", "+49 170", "-", "+", "--x", "-\u{e4}", "", "-OK", "+OK"] {
+            let value = Value::text(text).encode();
+            assert_eq!(records(&value, Style::Compat, Answers::Run).unwrap(), [Reply::bulk(text)], "{text}");
+        }
+        for text in ["-5", "+49 170", "-", "--x", "-\u{e4}", "+1", "- x"] {
+            let value = Value::text(text).encode();
+            assert_eq!(records(&value, Style::Compat, Answers::Trigger).unwrap(), [Reply::bulk(text)], "{text}");
+        }
+        let status = records(&Value::text("+OK").encode(), Style::Compat, Answers::Trigger).unwrap();
+        assert_eq!(status, [Reply::Simple("OK".into())]);
+    }
+
+    #[test]
+    fn a_line_of_the_log_is_one_line_whatever_is_logged() {
+        assert_eq!(log_line(b"a\r\nb\0\t\xff\xc4"), "a\\r\\nb\\u{0}\t\\xff\\xc4");
+        assert_eq!(log_line("100 % Ā".as_bytes()), "100 % Ā");
     }
 }

@@ -1,7 +1,6 @@
 //! What user code asks of the server: commands, actions, atomic blocks.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -307,23 +306,16 @@ impl Engine {
         }
     }
 
-    /// Options of the server and their values, as `CONFIG GET` answers.
-    fn settings(&self, argv: &[&[u8]]) -> HashMap<String, String> {
-        let Ok(reply) = self.server.call(argv, CallOptions::default()) else { return HashMap::new() };
-        let texts: Vec<String> =
-            reply.view().elements().map(|item| String::from_utf8_lossy(item.bytes()).into_owned()).collect();
-        texts.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
-    }
-
     /// The server's options that protect commands; they cannot change while it runs.
     fn protection(&self) -> Protection {
         *self.protection.get_or_init(|| {
-            let enabled = |option: &str| {
-                self.settings(&[b"config", b"get", option.as_bytes()]).get(option).is_some_and(|value| value == "yes")
+            let enabled = |option: &[u8]| {
+                let reply = self.server.call(&[b"config", b"get", option], CallOptions::default()).ok();
+                reply.is_some_and(|reply| reply.view().element(1).is_some_and(|value| value.bytes() == b"yes"))
             };
             Protection {
-                debug_enabled: enabled("enable-debug-command"),
-                module_enabled: enabled("enable-module-command"),
+                debug_enabled: enabled(b"enable-debug-command"),
+                module_enabled: enabled(b"enable-module-command"),
             }
         })
     }

@@ -86,6 +86,44 @@ commands! {
     /// `RG.ADMINISTER`: does nothing; permission for it is the right to abort, drop, unregister and replace what belongs
     /// to other users.
     Administer: c"rg.administer", ADMINISTERS, 1..1 => administer;
+    /// `RG.CONFIGGET`, not yet.
+    ConfigGet: c"rg.configget", LOOKS, 1..ANY => not_yet;
+    /// `RG.CONFIGSET`, not yet.
+    ConfigSet: c"rg.configset", PROGRAMS, 1..ANY => not_yet;
+    /// `RG.GETEXECUTION`, not yet.
+    GetExecution: c"rg.getexecution", LOOKS, 1..ANY => not_yet;
+    /// `RG.DUMPPLUGINS`, not yet.
+    DumpPlugins: c"rg.dumpplugins", LOOKS, 1..ANY => not_yet;
+    /// `RG.PYDUMPSESSIONS`, not yet.
+    PyDumpSessions: c"rg.pydumpsessions", LOOKS, 1..ANY => not_yet;
+    /// `RG.PYDUMPREQS`, not yet.
+    PyDumpReqs: c"rg.pydumpreqs", LOOKS, 1..ANY => not_yet;
+    /// `RG.PYEXPORTREQ`, not yet.
+    PyExportReq: c"rg.pyexportreq", LOOKS, 1..ANY => not_yet;
+    /// `RG.PYIMPORTREQ`, not yet.
+    PyImportReq: c"rg.pyimportreq", PROGRAMS, 1..ANY => not_yet;
+    /// `RG.PYPROFILE`, not yet.
+    PyProfile: c"rg.pyprofile", PROGRAMS, 1..ANY => not_yet;
+    /// `RG.PAUSEREGISTRATIONS`, not yet.
+    PauseRegistrations: c"rg.pauseregistrations", PROGRAMS, 1..ANY => not_yet;
+    /// `RG.UNPAUSEREGISTRATIONS`, not yet.
+    UnpauseRegistrations: c"rg.unpauseregistrations", PROGRAMS, 1..ANY => not_yet;
+    /// `RG.CLEARREGISTRATIONSSTATS`, not yet.
+    ClearRegistrationsStats: c"rg.clearregistrationsstats", PROGRAMS, 1..ANY => not_yet;
+    /// `RG.TRIGGERONKEY`, not yet.
+    TriggerOnKey: c"rg.triggeronkey", RUNS, 1..ANY => not_yet;
+    /// `RG.CLUSTERSET`, not yet.
+    ClusterSet: c"rg.clusterset", PROGRAMS, 1..ANY => not_yet;
+    /// `RG.CLUSTERSETFROMSHARD`, not yet.
+    ClusterSetFromShard: c"rg.clustersetfromshard", PROGRAMS, 1..ANY => not_yet;
+    /// `RG.NETWORKTEST`, not yet.
+    NetworkTest: c"rg.networktest", LOOKS, 1..ANY => not_yet;
+    /// `RG.HELLO`, not yet.
+    Hello: c"rg.hello", LOOKS, 1..ANY => not_yet;
+    /// `RG.PYEXECUTEREMOTE`, given up by RedisGears (`CMD-COMMON-06`).
+    PyExecuteRemote: c"rg.pyexecuteremote", LOOKS, 1..ANY => execute_remote;
+    /// `RG.PYFREEINTERPRETER`, given up by RedisGears (`CMD-COMMON-06`).
+    PyFreeInterpreter: c"rg.pyfreeinterpreter", LOOKS, 1..ANY => free_interpreter;
     /// Internal: runs the atomic block that is about to be entered.
     InnerAtomic: c"rg.inneratomic", RUNS, 1..1 => inner_atomic;
 }
@@ -302,6 +340,20 @@ fn with_codec(engine: &Engine, invocation: &Invocation<'_>, args: &[&[u8]], _tag
         return client.wrong_arity();
     }
     handler(engine, invocation, inner, true);
+}
+
+/// Answers a command of RedisGears 1.2 that this version does not have.
+fn not_yet(_engine: &Engine, invocation: &Invocation<'_>, args: &[&[u8]], _tagged: bool) {
+    let name = String::from_utf8_lossy(args[0]).to_uppercase();
+    invocation.reply().error(&format!("NOTYET {name} is not available in this version of redgrease"));
+}
+
+fn execute_remote(_engine: &Engine, invocation: &Invocation<'_>, _args: &[&[u8]], _tagged: bool) {
+    invocation.reply().bulk(b"Execute remote is not longer supported");
+}
+
+fn free_interpreter(_engine: &Engine, invocation: &Invocation<'_>, _args: &[&[u8]], _tagged: bool) {
+    invocation.reply().bulk(b"Free interpreter is not longer supported");
 }
 
 fn inner_atomic(engine: &Rc<Engine>, invocation: &Invocation<'_>, _args: &[&[u8]], _tagged: bool) {

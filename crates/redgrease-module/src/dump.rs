@@ -193,7 +193,7 @@ fn trigger_arguments(trigger: &Trigger) -> Vec<Reply> {
             Reply::bulk("eventTypes"),
             names(event_types.as_ref().map(|names| names.iter().map(String::as_str).collect())),
             Reply::bulk("keyTypes"),
-            names(key_types.as_ref().map(|types| types.iter().copied().map(KeyType::filter_name).collect())),
+            names(key_types.as_ref().map(|types| types.iter().copied().map(KeyType::name).collect())),
             Reply::bulk("hookCommands"),
             Reply::Null,
         ],

@@ -1,6 +1,6 @@
 //! Writing replies.
 
-use redgrease_core::render::{Reply, Style, one_line, records};
+use redgrease_core::render::{Answers, Reply, Style, one_line, records};
 use redgrease_ffi::Replier;
 
 use crate::runs::Outcome;
@@ -34,8 +34,8 @@ fn array(client: &Replier<'_>, items: &[Reply]) {
 }
 
 /// Writes an array of the results of an execution.
-pub fn results(client: &Replier<'_>, encoded: &[u8], style: Style) {
-    match records(encoded, style) {
+pub fn results(client: &Replier<'_>, encoded: &[u8], style: Style, answers: Answers) {
+    match records(encoded, style, answers) {
         Ok(replies) => array(client, &replies),
         Err(error) => client.error(&format!("INTERNAL results are not readable: {error}")),
     }
@@ -44,7 +44,7 @@ pub fn results(client: &Replier<'_>, encoded: &[u8], style: Style) {
 /// Writes `[results, errors]`.
 pub fn outcome(client: &Replier<'_>, outcome: &Outcome) {
     client.array(2);
-    results(client, &outcome.results, outcome.style);
+    results(client, &outcome.results, outcome.style, Answers::Run);
     client.array(outcome.errors.len());
     for error in &outcome.errors {
         client.bulk(error);
@@ -55,7 +55,7 @@ pub fn outcome(client: &Replier<'_>, outcome: &Outcome) {
 pub fn triggered(client: &Replier<'_>, outcome: &Outcome) {
     match outcome.errors.first() {
         Some(error) => user_error(client, error),
-        None => results(client, &outcome.results, outcome.style),
+        None => results(client, &outcome.results, outcome.style, Answers::Trigger),
     }
 }
 

@@ -9,7 +9,7 @@ use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionN
 use redgrease_core::plan::{Mode, Trigger};
 use redgrease_core::pool::Owner;
 use redgrease_core::registration::Registration;
-use redgrease_ffi::{BlockedClient, Invocation, LogLevel};
+use redgrease_ffi::{BlockedClient, CallOptions, Invocation, LogLevel};
 
 use crate::engine::{Engine, UserName, engine};
 use crate::reply;
@@ -486,6 +486,7 @@ impl Engine {
         if spec.mode == Mode::Sync {
             return Err("unknown execution mode".into());
         }
+        self.refuse_all_shards(spec.mode)?;
         let (user, style) = {
             let sessions = self.sessions.borrow();
             let session = sessions.get(&caller.session).ok_or("NOSESSION the session has ended")?;
@@ -531,6 +532,9 @@ impl Engine {
     ) -> Result<String, String> {
         let spec = self.plan(spec)?;
         let trigger = spec.trigger().map_err(|error| error.to_string())?;
+        if !matches!(trigger, Trigger::Command { .. }) {
+            self.refuse_all_shards(spec.mode)?;
+        }
         let database = self.database_of(caller);
         if let Some(user) = self.user_of(caller) {
             self.check_trigger(&user, &trigger)?;
@@ -574,6 +578,24 @@ impl Engine {
         self.announce(worker, &[number]);
         self.streams_registered(&[number]);
         Ok(identifier)
+    }
+
+    /// Refuses what is meant for all shards where there are others: an answer for one part of the data would look like
+    /// an answer for all of it.
+    fn refuse_all_shards(&self, mode: Mode) -> Result<(), String> {
+        let others = || {
+            let reply = self.server.call(&[b"cluster", b"info"], CallOptions::default()).ok();
+            let text =
+                reply.map(|reply| String::from_utf8_lossy(reply.view().bytes()).into_owned()).unwrap_or_default();
+            let size = text.lines().find_map(|line| line.strip_prefix("cluster_size:")?.parse::<u64>().ok());
+            size.is_none_or(|size| size > 1)
+        };
+        if mode != Mode::Async || !self.server.flags().cluster() || !others() {
+            return Ok(());
+        }
+        Err("CLUSTERMODE functions over all shards of a cluster are not available in this version: use \
+             mode='async_local' on each shard and combine the results"
+            .into())
     }
 
     /// Stream registrations that replace those of a session go on where these stopped.

@@ -9,6 +9,7 @@ use redgrease_core::codec::CODEC_VERSION;
 use redgrease_core::frame::{FromWorker, LogLevel as FrameLogLevel, PROTOCOL_VERSION, ToWorker};
 use redgrease_core::id::{ExecutionNo, SessionNo, WorkerNo};
 use redgrease_core::pool::Lease;
+use redgrease_core::render::log_line;
 use redgrease_ffi::LogLevel;
 use redgrease_ffi::event_loop::Readiness;
 
@@ -395,7 +396,7 @@ impl Engine {
                 if !admitted {
                     return Ok(());
                 }
-                let text = String::from_utf8_lossy(message);
+                let text = log_line(message);
                 if session == 0 {
                     self.server.log(level, &format!("rg: worker {}: {text}", worker.number));
                 } else {

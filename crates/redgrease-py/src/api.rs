@@ -9,9 +9,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 use pyo3::exceptions::{PyBaseException, PyException, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple, PyType};
 use redgrease_core::codec::Reader;
 use redgrease_core::frame::{Call, FromWorker, LogLevel};
 
@@ -116,6 +117,9 @@ fn argument<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     if let Ok(array) = value.cast::<PyByteArray>() {
         return Ok(PyBytes::new(value.py(), &array.to_vec()));
     }
+    if let Ok(view) = value.cast::<PyMemoryView>() {
+        return Ok(view.call_method0(intern!(value.py(), "tobytes"))?.cast_into::<PyBytes>()?);
+    }
     bytes_of_text(&value.str()?)
 }
 
@@ -124,7 +128,7 @@ fn argument<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
 #[pyo3(signature = (*args), text_signature = "(command, *args)")]
 fn execute<'py>(py: Python<'py>, args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
     if args.is_empty() {
-        return Ok(PyList::empty(py).into_any());
+        return Err(gears_error(py, "execute needs a command: execute('GET', 'key')"));
     }
     if !args.get_item(0)?.is_instance_of::<PyString>() {
         return Err(gears_error(py, "the given command must be a string"));

@@ -141,7 +141,8 @@ fn type_name(py: Python<'_>, key_type: KeyType) -> &Bound<'_, PyString> {
         KeyType::Set => intern!(py, "set"),
         KeyType::ZSet => intern!(py, "zset"),
         KeyType::Module => intern!(py, "module"),
-        KeyType::Stream | KeyType::Unknown => intern!(py, "unknown"),
+        KeyType::Stream => intern!(py, "stream"),
+        KeyType::Unknown => intern!(py, "unknown"),
     }
 }
 

@@ -28,8 +28,8 @@ pub enum Op {
     Filter(Py<PyAny>),
     /// `f(record)` is called, the record goes on.
     Foreach(Py<PyAny>),
-    /// The items of the list `f(record)`, last one first.
-    FlatMap(Py<PyAny>),
+    /// The items of the list `f(record)`, last one first unless `in_order`.
+    FlatMap { f: Py<PyAny>, in_order: bool },
     /// `acc = f(acc, record)`.
     Accumulate(Py<PyAny>),
     /// `acc = f(acc, record)`, beginning with a copy of a zero.
@@ -158,7 +158,10 @@ fn lower(kind: &str, step: &Bound<'_, PyTuple>) -> PyResult<Vec<Op>> {
         "map" => vec![Op::Map(arg(0)?)],
         "filter" => vec![Op::Filter(arg(0)?)],
         "foreach" => vec![Op::Foreach(arg(0)?)],
-        "flatmap" => vec![Op::FlatMap(arg(0)?)],
+        "flatmap" => {
+            let in_order = step.len() > 2 && step.get_item(2)?.is_truthy()?;
+            vec![Op::FlatMap { f: arg(0)?, in_order }]
+        }
         "accumulate" => vec![Op::Accumulate(arg(0)?)],
         "localgroupby" => vec![Op::AccumulateByKey { extractor: arg(0)?, f: arg(1)? }],
         "groupby" => vec![Op::Exchange, Op::AccumulateByKey { extractor: arg(0)?, f: arg(1)? }],

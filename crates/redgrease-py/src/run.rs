@@ -360,9 +360,12 @@ impl Run {
                 self.call(ctx, op, f, (&record,))?;
                 Ok(Some(record))
             }
-            Op::FlatMap(f) => {
+            Op::FlatMap { f, in_order } => {
                 let made = self.call(ctx, op, f, (record,))?;
                 let Ok(items) = made.cast_exact::<PyList>() else { return Ok(Some(made)) };
+                // Items come out last one first: those of a reversed copy in their own order.
+                let reversed = if *in_order { Some(reversed_copy(items)?) } else { None };
+                let items = reversed.as_ref().unwrap_or(items);
                 if self.count_words(ctx, op + 1, items)? {
                     return Ok(None);
                 }
@@ -379,7 +382,7 @@ impl Run {
             }
             Op::Fold { zero, f } => {
                 let acc = match std::mem::take(&mut self.slots[op]) {
-                    Slot::Object(acc) => truthy_or(acc.into_bound(py), zero)?,
+                    Slot::Object(acc) => acc.into_bound(py),
                     _ => zero.fresh(py)?,
                 };
                 self.slots[op] = Slot::Object(self.call(ctx, op, f, (acc, record))?.unbind());
@@ -570,9 +573,8 @@ impl Run {
         let was_known = known.is_some();
         let result = (|| {
             let acc = match (known, zero) {
-                (Some(acc), None) => acc,
+                (Some(acc), _) => acc,
                 (None, None) => py.None().into_bound(py),
-                (Some(acc), Some(zero)) => truthy_or(acc, zero)?,
                 (None, Some(zero)) => zero.fresh(py)?,
             };
             self.call(ctx, op, f, (&key, acc, record))
@@ -698,8 +700,10 @@ impl Run {
     }
 }
 
-fn truthy_or<'py>(acc: Bound<'py, PyAny>, zero: &Zero) -> PyResult<Bound<'py, PyAny>> {
-    if acc.is_truthy()? { Ok(acc) } else { zero.fresh(acc.py()) }
+fn reversed_copy<'py>(items: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyList>> {
+    let copy = items.get_slice(0, items.len());
+    copy.reverse()?;
+    Ok(copy)
 }
 
 /// The text under which a key is known: text as it is, everything else by its `repr`.

@@ -75,9 +75,17 @@ class GearsBuilder:
         """Call ``f(record)``; the record goes on."""
         return self._add("foreach", args, 1)
 
-    def flatmap(self, *args):
-        """Replace each record by the items of the list ``f(record)``, last one first."""
-        return self._add("flatmap", args, 1)
+    def flatmap(self, *args, inOrder=False):
+        """Replace each record by the items of the list ``f(record)``: last one first, as RedisGears did.
+
+        ``inOrder=True`` emits them in the order of the list.
+        """
+        if not isinstance(inOrder, bool):
+            raise _error("inOrder argument must be a boolean")
+        self._add("flatmap", args, 1)
+        if inOrder:
+            self._steps[-1] += (True,)
+        return self
 
     def accumulate(self, *args):
         """Reduce the records of a shard with ``f(accumulator, record)``, beginning with None."""
@@ -194,6 +202,8 @@ class GearsBuilder:
         on_registered = options.pop("onRegistered", None)
         if on_registered is not None and not callable(on_registered):
             raise _error("OnRegistered argument must be a function")
+        if on_registered is not None and _is_async(on_registered):
+            raise _error("onRegistered got an async function, and async functions are not supported yet")
         args = self._register_arguments(prefix, mode, options)
         session = current_session()
         if session is None:
@@ -269,6 +279,8 @@ class GearsBuilder:
         if self.reader == "PythonReader":
             if not callable(arg):
                 raise _error("pyreader argument must be a function")
+            if _is_async(arg):
+                raise _error("pyreader got an async function, and async functions are not supported yet")
             return arg, {}
         if self.reader == "KeysOnlyReader":
             return _keys_only(arg, **options), {}
@@ -305,6 +317,28 @@ def _check(kind, *callbacks):
     for callback in callbacks:
         if not callable(callback):
             raise _error(f"{kind} argument must be a function")
+        if _is_async(callback):
+            raise _error(f"{kind} got an async function, and async functions are not supported yet: use a plain one")
+
+
+#: Flags of code objects: coroutine, async generator (``inspect`` costs too much to import for them).
+_ASYNC_FLAGS = 0x80 | 0x200
+
+
+def _is_async(callback):
+    """Whether a call gives a coroutine or an async generator, as far as its code tells."""
+    # Partial functions, bound methods and callable objects lead to a function; eight steps are more than anybody takes.
+    for _ in range(8):
+        code = getattr(callback, "__code__", None)
+        if code is not None:
+            return bool(getattr(code, "co_flags", 0) & _ASYNC_FLAGS)
+        inner = getattr(callback, "func", None) or getattr(callback, "__func__", None)
+        if inner is None and not isinstance(callback, type):
+            inner = next((vars(base)["__call__"] for base in type(callback).__mro__ if "__call__" in vars(base)), None)
+        if inner is None or inner is callback:
+            return False
+        callback = inner
+    return False
 
 
 def _step(step):

@@ -177,7 +177,7 @@ _names: dict[str, object] = {}
 
 def namespace(source):
     """Return the globals in which the script ``source`` (bytes) runs."""
-    globals_ = {"__name__": "not_main", "__builtins__": builtins, "__doc__": None, **_names}
+    globals_ = {"__name__": "__main__", "__builtins__": builtins, "__doc__": None, **_names}
     for name, (module, attribute) in _COSTLY.items():
         if name.encode() in source:
             import importlib
