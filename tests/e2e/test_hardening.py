@@ -184,7 +184,7 @@ def _state(pid: int) -> str:
         return file.read().rpartition(")")[2].split()[0]
 
 
-def test_calls_of_a_worker_that_reads_no_answers_wait_until_it_does(db, tmp_path):
+def test_calls_of_a_worker_that_reads_no_answers_are_not_served(db, tmp_path):
     db.r.set("big", "x" * 400_000)
     pid = tmp_path / "pid"
     script = f"""
@@ -194,7 +194,7 @@ def here():
     return _native.current_execution(), _native.current_session()
 def step(_):
     open({str(pid)!r}, 'w').write(str(os.getpid()))
-    ask(2000, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+    ask(500, lambda: os.kill(os.getpid(), signal.SIGSTOP))
     return 'it goes on'
 GB('ShardsIDReader').map(step).run()
 """
@@ -204,10 +204,9 @@ GB('ShardsIDReader').map(step).run()
         worker = _pid_of(pid)
         wait_until(lambda: _state(worker), "the worker is stopped", until=lambda state: state == "T")
         for _ in range(20):
-            assert db.r.info("memory")["used_memory"] - used < 100_000_000
-        os.kill(worker, signal.SIGCONT)
-        db.wait_status(execution, "done", deadline=20)
-        assert text(db.r.execute_command("RG.GETRESULTS", execution)) == [["it goes on"], []]
+            assert db.r.info("memory")["used_memory"] - used < 60_000_000
+        db.r.execute_command("RG.ABORTEXECUTION", execution)
+        db.wait_status(execution, "done", "aborted")
     pings.assert_never_stalled(0.3)
 
 

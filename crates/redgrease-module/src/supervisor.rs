@@ -507,7 +507,7 @@ impl Engine {
             worker.kill(Some(&format!("was killed: {reason}")));
         }
         if worker.has_unhandled() || worker.has_kept() {
-            self.due.borrow_mut().readable.insert(worker.number);
+            self.frames_left.borrow_mut().insert(worker.number);
         }
     }
 
