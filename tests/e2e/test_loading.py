@@ -146,3 +146,15 @@ def test_the_server_answers_resp3_clients_too(db):
     db.r.set("k", "v")
     reply = db.wire(resp3=True)("RG.PYEXECUTE", "GB('KeysOnlyReader').run()")
     assert reply == [[b"k"], []]
+
+
+def test_a_clean_stop_is_without_warnings_of_the_module(fresh_server):
+    db = fresh_server()
+    db.ok("GB().foreach(lambda r: execute('incr', 'n')).register('w:*')")
+    db.r.set("w:1", "v")
+    db.wait_value("n", 1)
+    process = db.server.process
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 0
+    log = db.server.log()
+    assert "failed" not in log and "Error unloading" not in log, log

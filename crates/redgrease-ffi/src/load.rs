@@ -288,11 +288,11 @@ macro_rules! export_module {
         }
 
         /// Called by the server before it unloads the module: refused, because the module's threads and the server's
-        /// event loop refer to its code.
+        /// event loop refer to its code. A server that ends may unload it: the code stays mapped (see `build.rs`).
         #[unsafe(no_mangle)]
         #[allow(non_snake_case)]
         pub extern "C" fn RedisModule_OnUnload(_context: *mut $crate::raw_types::RedisModuleCtx) -> ::std::ffi::c_int {
-            1
+            $crate::server_event::on_unload()
         }
     };
 }

@@ -1,7 +1,7 @@
 //! What the server announces.
 
 use std::cell::Cell;
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 
 use redis_module::raw;
 
@@ -33,6 +33,15 @@ const KINDS: [(u64, u64, ServerEvent); 5] = [
 
 thread_local! {
     static HANDLER: Cell<Option<fn(ServerEvent)>> = const { Cell::new(None) };
+    /// The server announced its end.
+    static ENDING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Answer to the request to unload the module: only a server that ends may do it.
+#[doc(hidden)]
+#[must_use]
+pub fn on_unload() -> c_int {
+    (if ENDING.get() { raw::REDISMODULE_OK } else { raw::REDISMODULE_ERR }) as c_int
 }
 
 impl Loader<'_> {
@@ -66,6 +75,9 @@ unsafe extern "C" fn happened(
         return;
     }
     let mut announced = *kind;
+    if announced == ServerEvent::Shutdown {
+        ENDING.set(true);
+    }
     if let ServerEvent::DatabasesSwapped(first, second) = &mut announced {
         // SAFETY: the data of this event is null or this structure, which lives during the callback.
         let Some(info) = (unsafe { data.cast::<raw::RedisModuleSwapDbInfo>().as_ref() }) else { return };
