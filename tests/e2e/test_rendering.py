@@ -84,6 +84,12 @@ def test_a_mixed_list_shows_every_rule_at_once(db):
     assert triggered(db, expression) == [*same, Simple("fine"), Err("bad thing")]
 
 
+@pytest.mark.parametrize("expression", ["-5", "-2.5", "float('-inf')", "-2**70", "complex(0, float('-inf'))"])
+def test_a_negative_number_that_a_command_returns_is_no_error(db, expression):
+    db.ok(f"GB('CommandReader').map(lambda _: {expression}).register(trigger='t')")
+    assert db.trigger("t") == [str(eval(expression))]
+
+
 @pytest.mark.parametrize("number", ["2**63", "-2**63 - 1", "10**30"])
 def test_a_number_beyond_64_bits_is_its_text_not_garbage(db, number):
     assert rendered(db, number) == str(eval(number)).encode()

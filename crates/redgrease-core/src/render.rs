@@ -128,13 +128,21 @@ fn fixed_point(number: f64) -> String {
     }
 }
 
-/// Text that starts with `+` or `-` and a letter chooses the kind of its reply (`REC-REPLY-03`): `-7` and `+49 170` are data.
+/// Text that starts with `+` or `-` and a letter chooses the kind of its reply (`REC-REPLY-03`): `-7`, `-inf` and `+49 170`
+/// are data.
 fn compat_text(bytes: Vec<u8>) -> Reply {
     match bytes.as_slice() {
+        [b'+' | b'-', ..] if is_number(&bytes) => Reply::Bulk(bytes),
         [b'+', first, ..] if first.is_ascii_alphabetic() => Reply::Simple(one_line(&bytes[1..])),
         [b'-', first, ..] if first.is_ascii_alphabetic() => Reply::Error(one_line(&bytes[1..])),
         _ => Reply::Bulk(bytes),
     }
+}
+
+/// Whether a text is that of a number, also of an imaginary one.
+fn is_number(text: &[u8]) -> bool {
+    let text = text.strip_suffix(b"j").unwrap_or(text);
+    std::str::from_utf8(text).is_ok_and(|text| text.parse::<f64>().is_ok())
 }
 
 /// Text for a place where the protocol ends a line: line breaks and NUL are shown as escapes.
@@ -276,7 +284,7 @@ mod tests {
             let value = Value::text(text).encode();
             assert_eq!(records(&value, Style::Compat, Answers::Run).unwrap(), [Reply::bulk(text)], "{text}");
         }
-        for text in ["-5", "+49 170", "-", "--x", "-\u{e4}", "+1", "- x"] {
+        for text in ["-5", "+49 170", "-", "--x", "-\u{e4}", "+1", "- x", "-inf", "-nan", "-Infinity", "-infj"] {
             let value = Value::text(text).encode();
             assert_eq!(records(&value, Style::Compat, Answers::Trigger).unwrap(), [Reply::bulk(text)], "{text}");
         }
