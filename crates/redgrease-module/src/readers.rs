@@ -223,10 +223,14 @@ impl Engine {
         readers.len() < before
     }
 
-    /// Number of keys of a database.
-    pub fn database_size(&self, database: Database) -> u64 {
-        let reply = self.server.call(&[b"dbsize"], CallOptions { database: database.0, ..CallOptions::default() });
-        reply.map_or(0, |reply| u64::try_from(reply.view().int()).unwrap_or(0))
+    /// Number of keys of a database; `None` when some of them may have expired, which the server counts until it
+    /// removes them.
+    pub fn database_size(&self, database: Database) -> Option<u64> {
+        let keyspace = self.read(database, &[b"info", b"keyspace"]).ok()?;
+        if has_expiring_keys(keyspace.view().bytes()) {
+            return None;
+        }
+        u64::try_from(self.read(database, &[b"dbsize"]).ok()?.view().int()).ok()
     }
 
     /// Goes on with a scan by a few keys; `found` is told each name that matches.
@@ -249,7 +253,7 @@ impl Engine {
 
     fn count_some(&self, actor: &Actor, scan: &mut Scan, deadline: Instant) -> Result<Slice, String> {
         if scan.no_scan {
-            scan.count = 1;
+            scan.count = u64::from(self.key_kind(actor.database, &scan.pattern).0 != KeyKind::Empty);
             return Ok(Slice { count: 0, ended: true });
         }
         while scan.more && Instant::now() < deadline {
@@ -266,6 +270,10 @@ impl Engine {
         deadline: Instant,
     ) -> Result<Slice, String> {
         if scan.no_scan {
+            if self.key_kind(actor.database, &scan.pattern).0 == KeyKind::Empty {
+                self.check_read(actor, &scan.pattern)?;
+                return Ok(Slice { count: 0, ended: true });
+            }
             self.write_key_record(writer, actor, &scan.pattern, None, scan.read_value)?;
             return Ok(Slice { count: 1, ended: true });
         }
@@ -575,6 +583,12 @@ fn no_user(user: &str) -> String {
     format!("NOPERM the user '{user}' on whose behalf the function runs does not exist any more, or is disabled")
 }
 
+/// Whether a database holds keys that expire, after the section `keyspace` of the server's `INFO`.
+fn has_expiring_keys(keyspace: &[u8]) -> bool {
+    let fields = keyspace.split(|byte| matches!(byte, b',' | b':' | b'\r' | b'\n'));
+    fields.filter_map(|field| field.strip_prefix(b"expires=")).any(|number| number != b"0")
+}
+
 /// Writes the fields and values of a flat array, two by two.
 fn write_pairs(writer: &mut Writer, flat: ReplyView<'_>) {
     let pairs = if let ReplyKind::Array(len) = flat.kind() { len / 2 } else { 0 };
@@ -595,5 +609,20 @@ pub fn key_type(kind: KeyKind) -> KeyType {
         KeyKind::Module => KeyType::Module,
         KeyKind::Stream => KeyType::Stream,
         KeyKind::Unknown => KeyType::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_expire_are_seen_in_the_keyspace_section() {
+        let info = |expires: &str| {
+            format!("# Keyspace\r\ndb0:keys=3,expires=0,avg_ttl=0\r\ndb7:keys=12,{expires},avg_ttl=0\r\n")
+        };
+        assert!(has_expiring_keys(info("expires=1").as_bytes()));
+        assert!(!has_expiring_keys(info("expires=0").as_bytes()));
+        assert!(!has_expiring_keys(b"# Keyspace\r\n"));
     }
 }

@@ -272,8 +272,10 @@ impl Engine {
             (matches!(&live.input, Input::Reader(Reader::Scan(scan)) if scan.is_everything()), live.database)
         };
         if size_asked {
-            let size = self.database_size(database);
-            self.finish_native(number, size);
+            match self.database_size(database) {
+                Some(size) => self.finish_native(number, size),
+                None => self.add_reader(number),
+            }
         } else {
             self.add_reader(number);
         }
