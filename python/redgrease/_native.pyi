@@ -9,6 +9,7 @@ from typing_extensions import TypeAlias
 CODEC_VERSION: int
 PROTOCOL_VERSION: int
 VERSION: str
+NUMBER_RANGES: Mapping[str, tuple[int, int, str]]
 
 class GearsError(Exception): ...
 class GearsFlatError(Exception): ...

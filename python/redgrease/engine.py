@@ -296,7 +296,7 @@ class Gears:
         """Version of the server's Python, such as ``(3, 11, 7, 'final', 0)``."""
         if self._python_version is None:
             result = self.pyexecute(
-                "import sys; GB('ShardsIDReader').map(lambda _: str(tuple(sys.version_info))).run()"
+                "import sys; GB('ShardsIDReader').map(lambda _: str(tuple(sys.version_info))).run(mode='async_local')"
             )
             self._python_version = tuple(ast.literal_eval(utils.safe_str(result.records[0])))
         return self._python_version
@@ -359,11 +359,8 @@ def _described(desc: Any, pattern: str) -> bool:
 
 
 def _covers(prefix: Any, name: Any) -> Any:
-    """Whether a registration for `prefix` (a name, or the beginning of one and ``*``) is for `name`."""
-    if prefix is None:
-        return False
-    prefix, name = utils.safe_str(prefix), utils.safe_str(name)
-    return name.startswith(prefix[:-1]) if prefix.endswith("*") else name == prefix
+    """Whether a registration for the pattern `prefix` is for `name`."""
+    return prefix is not None and utils.matches_pattern(utils.safe_str(prefix), utils.safe_str(name))
 
 
 def _is_named(trigger: Any, name: Any) -> bool:

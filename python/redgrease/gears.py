@@ -496,24 +496,25 @@ class OpenGearFunction(GearFunction[_Out]):
         """Close the function to be run whenever something happens. Arguments left at `None` are the server's choice.
 
         Args:
-            prefix: name of a key or stream, or the beginning of names followed by ``*``. No other pattern.
+            prefix: name of a key or stream, or a glob pattern as for the server's KEYS: ``user:*``, ``*:[ab]``.
             convertToStr: `True` answers a command with the text of results.
             collect: whether results of all shards are brought together.
             mode: `redgrease.TriggerMode`: ``"async"`` (default; on a cluster a command runs on **every** shard),
                 ``"async_local"`` or ``"sync"``.
             onRegistered: called once on every shard when the function is registered.
-            eventTypes: KeysReader: names of events, such as ``["hset", "expired"]``.
+            eventTypes: KeysReader: names of events (of writes: reads make none), such as ``["hset", "expired"]``.
             keyTypes: KeysReader: types of keys, see `redgrease.KeyType`.
             readValue: KeysReader: whether values are read.
-            batch: StreamReader: number of messages that start a run.
-            duration: StreamReader: milliseconds after which fewer messages do, too.
+            batch: StreamReader: number of messages that start a run, 1 to 1,000,000,000.
+            duration: StreamReader: milliseconds after which fewer messages do, too; 0 (never) to 31,536,000,000.
             onFailedPolicy: StreamReader: see `redgrease.FailurePolicy`.
-            onFailedRetryInterval: StreamReader: seconds between tries.
+            onFailedRetryInterval: StreamReader: seconds between tries, 0 to 31,536,000.
             trimStream: StreamReader: whether processed messages are removed.
             trigger: CommandReader: name of the command.
             requirements: packages that the callbacks need.
             on: a client: register there at once.
-            kwargs: ``replace`` (see `ClosedGearFunction.on`), ``inorder``, ``hook``, ``keyprefix``, ``commands``.
+            kwargs: ``replace`` (see `ClosedGearFunction.on`), ``inorder``, ``hook``, ``keyprefix``, ``commands``,
+                ``unknownEvents`` (`True` allows events that the server does not know, such as those of other modules).
 
         Returns:
             A `ClosedGearFunction`; with `on`, `True`, or for a command a callable that triggers it. Inside the

@@ -388,7 +388,7 @@ def aggregation(zero: Any, seq: Any, comb: Any) -> tuple[Any, Any]:
 
 #: Keywords of the server's `run` and `register` beyond those that the methods here name themselves.
 RUN_OPTIONS = ("noScan", "readValue", "count", "fromId", "patternGenerator", "mode")
-REGISTER_OPTIONS = ("inorder", "hook", "keyprefix", "commands", "regex")
+REGISTER_OPTIONS = ("inorder", "hook", "keyprefix", "commands", "regex", "unknownEvents")
 
 
 @dataclass(frozen=True, repr=False, init=False)
@@ -429,7 +429,7 @@ class Register(Operation):
     """Closes a function that is to run whenever something happens.
 
     Args:
-        prefix: name of a key or stream, or the beginning of names followed by ``*``.
+        prefix: name of a key or stream, or a glob pattern.
         convertToStr: whether results come back as their text.
         collect: whether the results of all shards come back, or only those of the shard that was asked.
         mode: see `redgrease.TriggerMode`.

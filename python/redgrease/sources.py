@@ -14,7 +14,7 @@ __all__ = ["readable"]
 
 def readable(reader: Reader, run: Run) -> tuple[Reader, Run]:
     """Reader and run as the server takes them, where it takes less than we promise."""
-    if reader.reader == "PythonReader" and callable(run.arg) and not inspect.isgeneratorfunction(run.arg):
+    if reader.reader == "PythonReader" and callable(run.arg) and not _is_generator(run.arg):
         return reader, _with_arg(run, _generating(run.arg))
     if reader.reader == "StreamReader":
         name = reader.defaultArg if run.arg is None else run.arg
@@ -24,6 +24,12 @@ def readable(reader: Reader, run: Run) -> tuple[Reader, Run]:
             streams = Reader("PythonReader", "*", reader.desc)
             return streams, Run(_messages(name, from_id), run.convertToStr, run.collect, **kept)
     return reader, run
+
+
+def _is_generator(function: Callable[..., Any]) -> bool:
+    """Whether the server takes a function as it is: a generator, or an asynchronous one, which it refuses."""
+    kinds = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+    return any(is_kind(function) for is_kind in kinds)
 
 
 def _with_arg(run: Run, arg: Any) -> Run:

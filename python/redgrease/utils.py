@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import enum
 import inspect
+import re
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Callable, TypeVar, Union, overload
@@ -31,6 +32,7 @@ __all__ = [
     "dict_of",
     "list_of_str",
     "list_parser",
+    "matches_pattern",
     "optional",
     "passfun",
     "record",
@@ -484,3 +486,47 @@ class _REnum(enum.Enum):
 
     def __hash__(self) -> int:
         return hash(safe_str(self.value))
+
+
+_PATTERN_PARTS = re.compile(r"\*+|\?|\[\^?(?:\\.|[^\]\\])*(?:\]|$)|\\?(?:.|$)", re.DOTALL)
+
+
+def matches_pattern(pattern: str, name: str) -> bool:
+    """Whether a glob pattern of the server matches a name: ``*``, ``?``, ``[a-c]``, ``[^a]``, and ``\\`` as an escape.
+
+    >>> matches_pattern("user:*", "user:1"), matches_pattern("user:[ab]", "user:c")
+    (True, False)
+    """
+    parts = [_single(part) if part[0] != "*" else None for part in _PATTERN_PARTS.findall(pattern) if part]
+    part = at = 0
+    star: tuple[int, int] | None = None
+    while at < len(name):
+        single = parts[part] if part < len(parts) else None
+        if single is None and part < len(parts):
+            part += 1
+            star = part, at
+        elif single is not None and single.fullmatch(name[at]):
+            part, at = part + 1, at + 1
+        elif star is None:
+            return False
+        else:
+            star = star[0], star[1] + 1
+            part, at = star
+    return all(rest is None for rest in parts[part:])
+
+
+def _single(part: str) -> re.Pattern[str]:
+    """What matches the one character that a part of a pattern stands for."""
+    if part == "?":
+        return re.compile(".", re.DOTALL)
+    if part[0] != "[":
+        return re.compile(re.escape(part[1:] if len(part) > 1 else part), re.DOTALL)
+    negated = part[1:2] == "^"
+    inner = part[1 + negated : -1] if part[-1] == "]" else part[1 + negated :]
+    allowed = []
+    for first, last, escaped in re.findall(r"([^\\])-(.)|\\?(.)", inner, re.DOTALL):
+        low, high = sorted((first, last)) if first else (escaped, escaped)
+        allowed.append(f"{re.escape(low)}-{re.escape(high)}")
+    if not allowed:
+        return re.compile("." if negated else r"(?!)", re.DOTALL)
+    return re.compile(f"[{'^' if negated else ''}{''.join(allowed)}]", re.DOTALL)

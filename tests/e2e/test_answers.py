@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import redis
+from redgrease import Gears
 
 from .database import text
 from .resp import Err, Simple
@@ -152,6 +153,9 @@ def test_on_a_cluster_nothing_answers_for_one_shard_as_if_for_all(shards):
         db.ok("GB().foreach(lambda r: None).register('*', mode='sync')")
         counts.append(db.results("GB().count().run(mode='async_local')"))
     assert counts == [[]] * 3
+    with pytest.raises(redis.ResponseError, match=r"NOTYET RG\.INFOCLUSTER on a cluster .* CLUSTER SHARDS"):
+        first.r.execute_command("RG.INFOCLUSTER")
+    assert Gears(first.r).python_version()[0] == 3
 
 
 def test_a_cluster_of_one_shard_is_one_server(fresh_server):

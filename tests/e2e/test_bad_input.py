@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import redis
 
 from .database import text
-from .resp import Err
+from .resp import Err, Simple
+from .waiting import wait_until
 
 COMMANDS = [
     "RG.PYEXECUTE",
@@ -189,3 +191,128 @@ def test_a_large_argument_reaches_a_trigger(db):
 def test_a_hundred_thousand_arguments_reach_a_trigger(db):
     db.ok("GB('CommandReader').map(lambda x: len(x)).register(trigger='t')")
     assert db.trigger("t", *range(100_000)) == ["100001"]
+
+
+# -- numbers of users
+
+#: Numbers that a user may give, with whether they may be right at all.
+NUMBERS = [
+    "0", "1", "2", "1000", "10**9", "10**9 + 1", "31536000", "31536001", "31536000000", "31536000001",
+    "2**31", "2**32", "2**62", "2**63 - 1", "2**63", "2**64", "10**400", "10**5000", "-1", "-2**63",
+    "-2**63 - 1", "-10**400", "0.5", "2.0", "1e308", "float('inf')", "float('-inf')", "float('nan')", "True",
+    "False", "None", "'7'", "1j",
+]  # fmt: skip
+RANGES = {"batch": (1, 10**9), "duration": (0, 31_536_000_000), "onFailedRetryInterval": (0, 31_536_000)}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_a_number_of_a_stream_registration_works_or_is_refused_with_name_value_and_range(db, name):
+    least, most = RANGES[name]
+    works = []
+    for number in NUMBERS:
+        value = eval(number)
+        script = f"GB('StreamReader').foreach(lambda r: 1 / 0).register('s', onFailedPolicy='retry', {name}={number})"
+        if type(value) in (int, float) and least <= value <= most and value == int(value):
+            db.ok(script)
+            works.append(number)
+            continue
+        message = db.refused(script)
+        assert name in message or "retryInterval" in message, message
+        assert "must be a" in message and "got " in message
+        assert len(message) < 1500
+        if type(value) in (int, float):
+            assert f"from {least} to {most}" in message
+    with db.pinging() as pings:
+        # The first event, the timer that it sets, and a failure that sets another.
+        for _ in range(3):
+            db.r.xadd("s", {"f": "v"})
+        wait_until(
+            lambda: [one for one in db.registrations() if one.numTriggered == 0],
+            "all registrations have read their stream",
+            until=lambda idle: not idle,
+        )
+        for registration in db.registrations():
+            db.unregister(registration.id)
+    pings.assert_never_stalled(2.0)
+    assert len(works) >= 3
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "100001", "2**63 - 1", "10**400", "1.5", "None", "True"])
+def test_a_count_of_a_scan_that_would_stall_the_server_is_refused(db, count):
+    message = db.refused(f"GB('KeysOnlyReader').run(count={count})")
+    assert "count" in message and "got" in message
+
+
+@pytest.mark.parametrize("number", ["-1", "9" * 400, "1.5", "", "0x1", "1 ", "\0", "NaN"])
+def test_a_number_of_a_command_that_is_none_is_an_error(db, number):
+    wire = db.wire()
+    for command in (["RG.GETRESULTS", "0" * 40 + "-" + number], ["RG.UNREGISTER", "0" * 40 + "-" + number],
+                    ["RG.WITHCODEC", number, "RG.TRIGGER", "t"]):  # fmt: skip
+        assert isinstance(wire(*command), Err)
+    assert wire("PING") == Simple("PONG")
+
+
+# -- commands that are still to come
+
+NOT_YET = [
+    "TRIGGERONKEY", "GETEXECUTION", "PAUSEREGISTRATIONS", "UNPAUSEREGISTRATIONS", "CLEARREGISTRATIONSSTATS",
+    "CONFIGGET", "CONFIGSET", "PYDUMPREQS", "PYEXPORTREQ", "PYIMPORTREQ", "PYDUMPSESSIONS", "PYPROFILE",
+    "DUMPPLUGINS",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_YET)
+@pytest.mark.parametrize("arguments", [[], ["a"], ["a", "b", "c"]])
+def test_a_command_that_is_not_implemented_yet_says_so(db, name, arguments):
+    reply = db.wire()(f"rg.{name.lower()}", *arguments)
+    assert reply == Err(f"NOTYET RG.{name} is not available in this version of redgrease")
+
+
+def test_commands_that_redisgears_had_given_up_answer_its_text(db):
+    assert db.wire()("RG.PYEXECUTEREMOTE", "x") == b"Execute remote is not longer supported"
+    assert db.wire()("RG.PYFREEINTERPRETER") == b"Free interpreter is not longer supported"
+
+
+def test_the_package_passes_on_that_a_command_is_not_implemented_yet(db):
+    from redgrease import Gears
+
+    gears = Gears(db.r)
+    for call in (
+        gears.pydumpreqs,
+        lambda: gears.getexecution("0" * 40 + "-1"),
+        lambda: gears.config.get("MaxExecutions"),
+        lambda: gears.config.set(MaxExecutions=1),
+        lambda: gears.config.MaxExecutions,
+    ):
+        with pytest.raises(
+            redis.ResponseError, match=r"NOTYET RG\.[A-Z]+ is not available in this version of redgrease"
+        ):
+            call()
+
+
+# -- asynchronous functions
+
+
+def test_an_asynchronous_function_is_refused_before_it_consumes_an_entry(db):
+    db.r.xadd("s", {"f": "v"})
+    script = "import functools\nasync def f(*args): pass\n"
+    for use in ("f", "functools.partial(f, 1)"):
+        message = db.refused(f"{script}GB('StreamReader').foreach({use}).register('s')")
+        assert "async functions are not supported yet" in message
+        assert "async functions are not supported yet" in db.refused(f"{script}GB().map({use}).run()")
+    assert (db.registrations(), db.r.xlen("s")) == ([], 1)
+
+
+def test_an_asynchronous_function_of_the_package_is_refused_too(db):
+    import redgrease
+
+    async def answer(*_arguments):
+        return 1
+
+    for function in (
+        redgrease.CommandReader().apply(answer).register(trigger="t"),
+        redgrease.KeysReader().map(answer).run(),
+        redgrease.PythonReader().run(answer),
+    ):
+        with pytest.raises(redis.ResponseError, match="async functions are not supported yet"):
+            function.on(db.r)

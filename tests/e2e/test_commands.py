@@ -87,7 +87,7 @@ def test_a_name_may_be_used_once_in_a_script(db):
 def test_a_duplicate_at_the_end_of_a_mixed_script_registers_nothing(db):
     db.ok("GB('CommandReader').register(trigger='t')")
     script = """
-GB().register('w:*', noScan=True)
+GB().register('w:*', readValue=False)
 GB('StreamReader').register('s')
 GB('CommandReader').register(trigger='t')
 """

@@ -250,7 +250,7 @@ LOOP = "GB('ShardsIDReader').foreach(lambda _: exec('while True: pass')).run()"
 
 def test_endless_executions_of_one_session_do_not_keep_those_of_others_waiting(fresh_server):
     db = fresh_server(load_args={"ExecutionThreads": 2})
-    db.ok("GB('CommandReader').foreach(lambda x: exec('while True: pass')).register(trigger='loop', inOrder=False)")
+    db.ok("GB('CommandReader').foreach(lambda x: exec('while True: pass')).register(trigger='loop', inorder=False)")
     db.ok("GB('CommandReader').map(lambda x: x[1]).register(trigger='other')")
     for _ in range(4):
         db.wire().send("RG.TRIGGER", "loop")

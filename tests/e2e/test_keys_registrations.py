@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from ast import literal_eval
+from contextlib import suppress
 
 import pytest
+import redis
 
 from .database import text
 from .waiting import wait_until
@@ -78,16 +81,73 @@ def test_events_of_one_registration_are_handled_in_their_order(db, mode):
         ("person:1", True),
         ("person:", False),
         ("person", False),
-        ("p*1", False),
-        ("person:?", False),
+        ("p*1", True),
+        ("person:?", True),
+        ("person:??", False),
+        ("*son*", True),
+        ("*:1", True),
+        ("*:2", False),
+        ("p[aeiou]rson:[0-9]", True),
+        ("p[^aeiou]rson:1", False),
+        ("person:[^2-9]", True),
+        ("person\\\\:1", True),
+        ("person:\\\\*", False),
         ("Person:*", False),
     ],
 )
-def test_a_prefix_ends_in_a_star_or_is_the_whole_name(db, prefix, fires):
+def test_a_registration_matches_as_a_run_does(db, prefix, fires):
     function = "lambda r: r['key'] != 'n' and execute('set', 'n', 1)"
     db.ok(f"GB().foreach({function}).register('{prefix}', mode='sync', readValue=False)")
     db.r.set("person:1", "v")
+    assert db.results(f"GB().map(lambda r: r['key']).filter(lambda key: key != 'n').run('{prefix}')") == (
+        ["person:1"] if fires else []
+    )
     assert (db.r.get("n") is not None) == fires
+
+
+def test_generated_patterns_match_the_same_keys_as_the_server_s_keys_command(db):
+    dice = random.Random(28)
+    patterns = {"".join(dice.choices("ab*?[]^-\\", k=dice.randint(1, 7))) for _ in range(150)}
+    keys = sorted({"".join(dice.choices("ab-]^\\", k=dice.randint(1, 5))) for _ in range(100)})
+    script = "".join(
+        f"GB().foreach(lambda r: execute('sadd', 'seen:{number}', r['key'])).register({pattern!r}, mode='sync', "
+        "readValue=False, eventTypes=['set'])\n"
+        for number, pattern in enumerate(patterns)
+    )
+    db.ok(script)
+    with db.r.pipeline(transaction=False) as pipeline:
+        for key in keys:
+            pipeline.set(key, 1)
+        pipeline.execute()
+    for number, pattern in enumerate(patterns):
+        matching = {key for key in text(db.r.keys(pattern)) if key in keys}
+        assert set(text(list(db.r.smembers(f"seen:{number}")))) == matching, pattern
+
+
+def test_a_pattern_of_many_stars_does_not_stall_the_server(db):
+    pattern = "*a" * 500 + "b"
+    db.ok(f"GB().foreach(lambda r: execute('incr', 'n')).register('{pattern}')")
+    with db.pinging() as pings:
+        for number in range(20):
+            db.r.set("a" * 10_000 + str(number), "v")
+    pings.assert_never_stalled(0.5)
+    assert db.registration().numTriggered == 0
+
+
+def test_a_pattern_that_is_too_long_is_named_with_its_length(db):
+    message = db.refused("GB().register('?' * 1025)")
+    assert "at most 1024 bytes, got 1025" in message
+    db.ok("GB().register('x' * 5000 + '*')")
+
+
+def test_a_stream_registration_reads_streams_that_match_its_pattern(db):
+    db.ok(
+        "GB('StreamReader').foreach(lambda r: execute('rpush', 'seen', r['key'])).register('*stream[12]', mode='sync')"
+    )
+    for key in ("my stream1", "stream2", "stream3", "stream"):
+        db.r.xadd(key, {"f": "v"})
+    wait_until(lambda: db.r.llen("seen"), "two entries were read", until=lambda count: count == 2)
+    assert text(db.r.lrange("seen", 0, -1)) == ["my stream1", "stream2"]
 
 
 def test_only_the_listed_event_types_fire(db):
@@ -107,6 +167,105 @@ def test_only_the_listed_key_types_fire(db):
     db.r.xadd("w:x", {"f": "v"})
     db.r.delete("w:s")
     assert [(event, key) for event, key, *_ in seen(db)] == [("hset", "w:h"), ("xadd", "w:x"), ("del", "w:s")]
+
+
+#: Keeps events in the worker: no write is possible where keys are evicted.
+KEEP_EVENTS = """
+found = []
+def note(r):
+    found.append([r['event'], r['key'], r['type'], r['value']])
+GB().foreach(note).register({arguments})
+GB('CommandReader').flatmap(lambda _: list(map(tuple, found)), inOrder=True).register(trigger='found')
+"""
+
+
+@pytest.mark.parametrize("event", ["del", "expired", "evicted"])
+def test_a_key_that_is_gone_passes_the_filter_of_types(db, event):
+    db.ok(KEEP_EVENTS.format(arguments=f"'w:*', keyTypes=['hash'], eventTypes=['{event}', 'set', 'hset']"))
+    db.r.set("w:string", "v")
+    db.r.hset("w:hash", "f", "v")
+    if event == "del":
+        db.r.delete("w:hash")
+    elif event == "expired":
+        db.r.pexpire("w:hash", 1)
+    else:
+        db.r.config_set("maxmemory-policy", "allkeys-random")
+        db.r.config_set("maxmemory", "1")
+        try:
+            with suppress(redis.ResponseError):
+                db.r.set("other", "v")
+        finally:
+            db.r.config_set("maxmemory", "0")
+            db.r.config_set("maxmemory-policy", "noeviction")
+    found = wait_until(
+        lambda: [literal_eval(one) for one in db.trigger("found")],
+        "the event was seen",
+        until=lambda events: (event, "w:hash", "empty", None) in events,
+    )
+    assert "set" not in [one[0] for one in found]
+
+
+@pytest.mark.parametrize(
+    ("names", "fragments"),
+    [
+        ("['get']", ["'get'", "reads make no events"]),
+        ("['set', 'LRANGE']", ["'lrange'", "reads make no events"]),
+        ("['settt']", ["'settt'", "did you mean 'set'?", "zunionstore", "unknownEvents=True"]),
+        ("['incr']", ["'incr'", "whose event is incrby"]),
+        ("['json.set']", ["'json.set'", "unknownEvents=True"]),
+        ("[]", ["eventTypes is an empty list"]),
+        ("'set'", ["eventTypes=['set']"]),
+    ],
+)
+def test_event_types_that_never_fire_are_refused(db, names, fragments):
+    message = db.refused(f"GB().register(eventTypes={names})")
+    assert [fragment for fragment in fragments if fragment not in message] == []
+    assert db.registrations() == []
+
+
+def test_unknown_events_are_accepted_on_request(db):
+    db.ok("GB().register(eventTypes=['json.set'], unknownEvents=True)")
+    assert db.registration().args["eventTypes"] == ["json.set"]
+
+
+#: Commands that make every event which all servers have: each is run with the data that it needs.
+EVENTS = """
+SET s v; APPEND s v; SETRANGE s 1 x; SETBIT s 1 1; INCRBY n 1; INCR n; DECR n; DECRBY n 1; INCRBYFLOAT n 1;
+MSET m 1; SETEX e 100 v; GETEX e PERSIST; EXPIRE s 100; PERSIST s; COPY s s2; RENAME s2 s3; RESTORE_; MOVE s3
+1; GETDEL m; GETSET g 1; BITFIELD s SET u8 0 1; BITOP NOT b s; PFADD p 1; PFMERGE p2 p; LPUSH l 1 2 3; RPUSH l
+4 5 6; LPUSHX l 7; LINSERT l BEFORE 1 0; LSET l 0 8; LREM l 0 8; LPOP l; RPOP l; RPOPLPUSH l l2; LMOVE l l2
+LEFT LEFT; LMPOP 1 l LEFT; LTRIM l2 0 0; SORT l2 STORE l3; HSET h f 1; HINCRBY h f 1; HINCRBYFLOAT h f 1; HDEL
+h f; SADD t 1 2 3; SADD t2 2; SREM t 1; SMOVE t t2 2; SINTERSTORE t3 t2 t2; SUNIONSTORE t3 t t2; SDIFFSTORE t3
+t t2; SPOP t; ZADD z 1 a 2 b 3 c 4 d 5 e 6 f 7 g; ZINCRBY z 1 a; ZREM z a; ZREMRANGEBYRANK z 0 0;
+ZREMRANGEBYSCORE z 3 3; ZUNIONSTORE z2 1 z; ZINTERSTORE z2 1 z; ZDIFFSTORE z2 1 z; ZRANGESTORE z2 z 0 -1;
+ZPOPMIN z; ZPOPMAX z; ZMPOP 1 z MIN; ZADD y 0 a 0 b; ZREMRANGEBYLEX y [a [a; GEOADD o 1 1 m; GEOSEARCHSTORE o2
+o FROMMEMBER m BYRADIUS 1 m; GEORADIUS o 1 1 10 km STORE o3; XADD x 1-1 f v; XADD x 2-1 f v; XDEL x 1-1; XTRIM
+x MAXLEN 0; XSETID x 9-9; XGROUP_; GET absent; UNLINK s; DEL n
+"""
+
+
+def test_every_event_that_the_commands_of_the_server_make_can_be_listened_to(db):
+    db.ok("GB().foreach(lambda r: execute('sadd', '{seen}', r['event'])).register('[^{]*', readValue=False)")
+    for command in EVENTS.replace("\n", " ").strip().split(";"):
+        words = command.split()
+        if words == ["RESTORE_"]:
+            db.r.restore("r", 0, db.r.dump("s"))
+        elif words == ["XGROUP_"]:
+            for rest in ("CREATE x g 0", "SETID x g 0", "CREATECONSUMER x g c", "DELCONSUMER x g c", "DESTROY x g"):
+                db.r.execute_command("XGROUP", *rest.split())
+        else:
+            db.r.execute_command(*words)
+    if db.wire()("COMMAND", "INFO", "HPEXPIRE") != [None]:
+        db.r.execute_command("HSET", "h2", "a", "1", "b", "1")
+        db.r.execute_command("HEXPIRE", "h2", "100", "FIELDS", "2", "a", "b")
+        db.r.execute_command("HPERSIST", "h2", "FIELDS", "1", "a")
+        db.r.execute_command("HPEXPIRE", "h2", "1", "FIELDS", "1", "b")
+        wait_until(lambda: db.r.hlen("h2"), "the field has expired", until=lambda count: count == 1)
+    db.wait_quiet()
+    found = set(text(list(db.r.smembers("{seen}"))))
+    assert len(found) > 55, sorted(found)
+    refused = {name: db.execute(f"GB().register('never', eventTypes=[{name!r}])") for name in sorted(found)}
+    assert set(refused.values()) == {b"OK"}
 
 
 def test_without_read_value_the_record_has_only_key_and_event(db):
@@ -340,10 +499,11 @@ def test_the_old_word_regex_still_works(db):
 
 @pytest.mark.parametrize("reader", ["KeysReader", "StreamReader", "CommandReader"])
 def test_what_cannot_be_pickled_cannot_be_registered(db, reader):
+    arguments = "trigger='t'" if reader == "CommandReader" else ""
     script = f"""
 import threading
 lock = threading.Lock()
-GB('{reader}').map(lambda x, captured=lock: captured).register('*', trigger='t')
+GB('{reader}').map(lambda x, captured=lock: captured).register('*', {arguments})
 """
     assert "Error occured when serialized a python callback" in db.refused(script)
     assert db.registrations() == []

@@ -82,6 +82,12 @@ GB('PythonReader').map(first).map(second).filter(lambda x: x).map(lambda x: str(
     assert values(db.results(script)) == [[("first", 1), ("second", 1), ("first", 2), ("second", 2)]]
 
 
+def test_flatmap_in_order_reads_a_list_that_changes_meanwhile_to_its_end(db):
+    steps = ".flatmap(lambda x: x, inOrder=True).map(lambda x: (items.append('new'), x)[1])"
+    script = f"items = [1, 2]\ndef feed():\n    yield items\nGB('PythonReader'){steps}.run(feed)"
+    assert db.results(script) == ["1", "2"]
+
+
 # -- limit
 
 
@@ -91,6 +97,12 @@ GB('PythonReader').map(first).map(second).filter(lambda x: x).map(lambda x: str(
 )
 def test_limit_passes_a_slice(db, arguments, expected):
     assert feed(db, "range(7)", f".limit({arguments})") == list(expected)
+
+
+@pytest.mark.parametrize("arguments", ["-1", "1, -1", "2**63", "10**400", "1.5", "True", "None"])
+def test_limit_refuses_what_is_no_number_of_records(db, arguments):
+    message = db.refused(f"GB().limit({arguments})")
+    assert "limit argument must be a" in message
 
 
 def test_limit_stops_what_is_before_it(db):
@@ -181,6 +193,15 @@ def test_aggregate_sums_a_hundred(hundred):
 def test_aggregate_calls_the_second_function_with_the_partial_result(db):
     steps = ".aggregate([], lambda a, x: a + [x], lambda a, x: a + ['part', x])"
     assert values(feed(db, "[1, 2]", steps)) == [["part", [1, 2]]]
+
+
+@pytest.mark.parametrize("empty", ["0", "''", "[]", "False", "None"])
+def test_an_accumulator_that_becomes_empty_stays_what_it_is(db, empty):
+    check = f"lambda acc, x: acc if x == 'look' else (x if x != 'empty' else {empty})"
+    records = "['a', 'empty', 'look']"
+    assert feed(db, records, f".aggregate('zero', {check}, lambda acc, x: x)") == [str(eval(empty))]
+    by_key = f".aggregateby(lambda x: 'k', 'zero', lambda k, acc, x: ({check})(acc, x), lambda k, acc, x: x)"
+    assert feed(db, records, f"{by_key}.map(lambda r: r['value'])") == [str(eval(empty))]
 
 
 def test_aggregate_of_nothing_gives_nothing(db):

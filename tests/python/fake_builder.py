@@ -27,7 +27,7 @@ class FakeBuilder:
     def map(self, op):
         return self._note("map", op)
 
-    def flatmap(self, op):
+    def flatmap(self, op, inOrder=False):
         return self._note("flatmap", op)
 
     def foreach(self, op):

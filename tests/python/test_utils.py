@@ -265,3 +265,32 @@ def test_passfun_keeps_coroutines_awaitable():
     made = utils.passfun(Waiting())
     assert inspect.iscoroutinefunction(made)
     assert asyncio.run(made(1)) == 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matches"),
+    [
+        ("*", "", True),
+        ("user:*", "user:1", True),
+        ("user:*", "users", False),
+        ("*b*", "abc", True),
+        ("*b", "abc", False),
+        ("a?c", "abc", True),
+        ("a?c", "ac", False),
+        ("a[bx]c", "axc", True),
+        ("a[^bx]c", "axc", False),
+        ("[a-c]", "b", True),
+        ("[c-a]", "b", True),
+        ("[]", "a", False),
+        ("[^]", "a", True),
+        ("[ab", "b", True),
+        ("[a\\]]", "]", True),
+        ("a\\*", "a*", True),
+        ("a\\*", "ab", False),
+        ("a\\", "a\\", True),
+        ("a.c", "abc", False),
+        ("*a" * 500 + "b", "a" * 2000, False),
+    ],
+)
+def test_patterns_match_names_as_in_the_server(pattern, name, matches):
+    assert utils.matches_pattern(pattern, name) == matches

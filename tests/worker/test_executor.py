@@ -89,6 +89,9 @@ def test_the_first_error_stops_the_reader_and_the_accumulators_still_end(server)
 
 def test_flatmap_emits_backwards_and_limit_counts_so(server):
     assert server.run("GB().flatmap(lambda x: x).limit(1, 3).run()", [[1, 2, 3, 4, 5]]) == (["2"], [])
+    in_order = "GB().flatmap(lambda x: x, inOrder=True)"
+    assert server.run(f"{in_order}.limit(2, 3).run()", [[1, 2, 3, 4, 5]]) == (["4", "5"], [])
+    assert server.run(f"{in_order}.countby().map(lambda r: r['key']).run()", [["b", "a", "b"]]) == (["b", "a"], [])
 
 
 def test_sort_is_ascending_by_default(server):
@@ -237,7 +240,8 @@ def test_keys_only_reader_scans():
         assert server.run("GB('KeysOnlyReader').run('x', noScan=True)") == (["x"], [])
         assert server.run("GB('KeysOnlyReader').run('y', noScan=True)") == ([], [])
         assert server.run("GB('KeysOnlyReader').run(patternGenerator=lambda: ('x', True))") == (["x"], [])
-        assert "object is not callable" in server.run("GB('KeysOnlyReader').run(patternGenerator=1)")[1][0]
+        refused = server.script("GB('KeysOnlyReader').run(patternGenerator=1)", session=9)["error"]
+        assert "patternGenerator argument must be a function" in refused
 
 
 def test_shards_id_reader_yields_one_id(server):

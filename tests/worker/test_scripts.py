@@ -253,6 +253,30 @@ OPS = {"map": 1, "filter": 1, "foreach": 1, "flatmap": 1, "accumulate": 1, "repa
         ("GB().limit(1, 2, 3)", "wrong number of args to limit function"),
         ("GB().limit('1')", "limit argument must be a number"),
         ("GB().limit(1, '1')", "limit argument must be a number"),
+        ("GB().limit(True)", "limit argument must be a number"),
+        ("GB().limit(-1)", "limit argument must be a whole number from 0 to 9223372036854775807, got -1"),
+        ("GB().limit(1, 10**400)", "limit argument must be a whole number from 0 to 9223372036854775807, got 1000"),
+        ("GB().limit(10**9999)", "got an integer of 33216 bits"),
+        ("GB().flatmap(len, inOrder=1)", "inOrder argument must be a boolean"),
+        ("GB('KeysOnlyReader').run(count=0)", "count must be a whole number from 1 to 100000, got 0"),
+        ("GB('KeysOnlyReader').run(count=2**63 - 1)", "count must be a whole number from 1 to 100000"),
+        ("GB('KeysOnlyReader').run(count='9')", "count argument must be a number, got '9'"),
+        ("GB().run(noscan=True)", "run of the KeysReader has no keyword 'noscan': did you mean 'noScan'?"),
+        ("GB().run(fromId='0')", "run of the KeysReader has no keyword 'fromId': it belongs to StreamReader"),
+        ("GB().run(xyz=1)", "run of the KeysReader has no keyword 'xyz': it has mode, reply, noScan, readValue"),
+        ("GB('ShardsIDReader').run(converttostr=1)", "did you mean 'convertToStr'?"),
+        ("GB().register(event=['set'])", "has no keyword 'event': did you mean 'eventTypes'?"),
+        ("GB().register(eventType=['set'])", "has no keyword 'eventType': did you mean 'eventTypes'?"),
+        ("GB().register(key_types=['hash'])", "has no keyword 'key_types': did you mean 'keyTypes'?"),
+        ("GB().register(readvalue=False)", "has no keyword 'readvalue': did you mean 'readValue'?"),
+        ("GB().register(batch=1)", "has no keyword 'batch': it belongs to StreamReader"),
+        ("GB('StreamReader').register(batchSize=1)", "has no keyword 'batchSize': did you mean 'batch'?"),
+        ("GB('CommandReader').register(triger='t')", "has no keyword 'triger': did you mean 'trigger'?"),
+        ("GB().register(eventTypes='set')", "eventTypes must be a list of names, got 'set': write eventTypes=['set']"),
+        ("GB().register(eventTypes=[])", "eventTypes is an empty list"),
+        ("GB().register(keyTypes='hash')", "keyTypes must be a list of names, got 'hash'"),
+        ("GB().register(keyTypes=[])", "keyTypes is an empty list"),
+        ("GB().register(unknownEvents=1)", "unknownEvents value is not boolean"),
         ("GB('CommandReader').run()", "reader do not support run"),
         ("GB('PythonReader').register()", "given reader does not exists or does not support register"),
         ("GB('KeysOnlyReader').register()", "given reader does not exists or does not support register"),
@@ -283,7 +307,7 @@ OPS = {"map": 1, "filter": 1, "foreach": 1, "flatmap": 1, "accumulate": 1, "repa
         ("GB('StreamReader').register(onFailedPolicy=1)", "onFailedPolicy must be a string (Continue/Abort/Retry)"),
         ("GB('StreamReader').register(mode='sync', onFailedPolicy='retry')", "ExecutionMode sync can only be combined with OnFailedPolicy Continue"),
         ("GB('StreamReader').register(onFailedRetryInterval='1')", "retryInterval argument must be a number"),
-        ("GB('StreamReader').register(trimStream=1)", "pyTrimmStream argument must be a boolean"),
+        ("GB('StreamReader').register(trimStream=1)", "trimStream argument must be a boolean"),
         ("GB('CommandReader').register()", "no trigger or hook argument was given"),
         ("GB('CommandReader').register('t')", "no trigger or hook argument was given"),
         ("GB('CommandReader').register(trigger=1)", "trigger argument is not string"),
@@ -300,6 +324,56 @@ OPS = {"map": 1, "filter": 1, "foreach": 1, "flatmap": 1, "accumulate": 1, "repa
 )  # fmt: skip
 def test_arguments_are_checked(shared, source, text):
     assert text in fails(shared, source)
+
+
+ASYNC = {
+    "a coroutine function": "f",
+    "a partial": "functools.partial(functools.partial(f, 1), 2)",
+    "an object with an asynchronous call": "Called()",
+    "a bound method": "Called().method",
+    "an asynchronous generator": "generate",
+    "a function that is marked": "marked",
+}
+
+
+@pytest.mark.parametrize("function", ASYNC.values(), ids=ASYNC)
+@pytest.mark.parametrize(
+    "use",
+    [
+        "GB().map({})", "GB().filter({})", "GB().foreach({})", "GB().flatmap({})", "GB().accumulate({})",
+        "GB().groupby(len, {})", "GB().batchgroupby({}, len)", "GB().aggregate(0, {}, len)", "GB().countby({})",
+        "GB().avg({})", "GB().repartition({})", "GB().register(onRegistered={})", "GB('PythonReader').run({})",
+        "GB('KeysOnlyReader').run(patternGenerator={})",
+    ],
+)  # fmt: skip
+def test_asynchronous_functions_are_refused_where_they_are_given(shared, function, use):
+    definitions = """
+import functools, inspect
+async def f(*args): pass
+async def generate(*args): yield 1
+class Called:
+    async def __call__(self, *args): pass
+    async def method(self, *args): pass
+def marked(*args): pass
+marked = inspect.markcoroutinefunction(marked) if hasattr(inspect, 'markcoroutinefunction') else f
+"""
+    assert "async functions are not supported yet" in fails(shared, definitions + use.format(function))
+
+
+@pytest.mark.parametrize(
+    "function", ["len", "str.upper", "int", "functools.partial(int, base=2)", "Plain()", "Plain().method", "Odd()"]
+)
+def test_plain_callables_of_every_kind_are_accepted(shared, function):
+    definitions = """
+import functools
+class Plain:
+    def __call__(self, record): return record
+    def method(self, record): return record
+class Odd:
+    def __getattr__(self, name): return self
+    def __call__(self, record): return record
+"""
+    spec_of(shared, f"{definitions}GB().map({function}).run('*')")
 
 
 def spec_of(server, source):
@@ -332,6 +406,7 @@ def test_what_the_server_is_told_of_a_registration(shared):
     assert spec["args"] == {
         "prefix": "p*",
         "eventTypes": ["set", "del"],
+        "unknownEvents": False,
         "keyTypes": ["hash"],
         "readValue": True,
         "commands": None,

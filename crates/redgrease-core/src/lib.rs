@@ -12,7 +12,7 @@
 //! - [`pool`]: how many workers are kept, leased and replaced;
 //! - [`render`]: how a result looks to a client;
 //! - [`cache`]: the rules of the file cache;
-//! - [`id`], [`pattern`]: identifiers and the matching of names.
+//! - [`id`], [`pattern`], [`event`]: identifiers, the matching of names, and names of events.
 //!
 //! It must not know Redis, Python, threads, clocks or I/O: time and randomness come in as values.
 
@@ -20,6 +20,7 @@ pub mod cache;
 pub mod codec;
 pub mod command;
 pub mod error_text;
+pub mod event;
 pub mod execution;
 pub mod fair;
 pub mod frame;

@@ -1,7 +1,8 @@
 //! Plans: a reader, steps and how it was asked to run; plain data.
 
 use crate::codec::{CodecError, KeyType, Value};
-use crate::pattern::KeyFilter;
+use crate::event::{self, EventError};
+use crate::pattern::{KeyFilter, PatternError};
 use crate::render::Style;
 use thiserror::Error;
 
@@ -173,7 +174,7 @@ pub enum Trigger {
         filter: KeyFilter,
         /// Names of events in lower case; `None`: all.
         event_types: Option<Vec<String>>,
-        /// Types of keys; `None`: all.
+        /// Types of keys; `None`: all. A key that is gone passes.
         key_types: Option<Vec<KeyType>>,
         /// Whether records carry type and value.
         read_value: bool,
@@ -228,6 +229,23 @@ pub enum PlanError {
     /// A field is absent or of the wrong type.
     #[error("BADPLAN the plan's field '{0}' is missing or of the wrong type")]
     Field(&'static str),
+    /// A number outside its range.
+    #[error("BADPLAN {} must be a whole number from {} to {}{}, got {value}", range.name, range.min, range.max, range.unit)]
+    Range {
+        /// What is allowed.
+        range: NumberRange,
+        /// What was given.
+        value: String,
+    },
+    /// A list of names that is empty.
+    #[error("BADPLAN {0} is an empty list, with which the function never runs: leave it out to have it run for all")]
+    Empty(&'static str),
+    /// A pattern that is refused.
+    #[error("{0}")]
+    Pattern(#[from] PatternError),
+    /// An event type that never fires.
+    #[error("{0}")]
+    Event(#[from] EventError),
     /// A step nobody knows.
     #[error("BADPLAN the plan holds an unknown step '{0}'")]
     Step(String),
@@ -238,6 +256,34 @@ pub enum PlanError {
     #[error("BADPLAN {0} is not supported yet")]
     Unsupported(&'static str),
 }
+
+/// Range of a number that users give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NumberRange {
+    /// The keyword.
+    pub name: &'static str,
+    /// Smallest value.
+    pub min: u64,
+    /// Largest value.
+    pub max: u64,
+    /// Its unit, with a space before it; empty: none.
+    pub unit: &'static str,
+}
+
+/// Entries that start a run of a stream registration.
+pub const BATCH: NumberRange = NumberRange { name: "batch", min: 1, max: 1_000_000_000, unit: "" };
+/// Time after which fewer entries start one: at most a year.
+pub const DURATION: NumberRange = NumberRange { name: "duration", min: 0, max: 31_536_000_000, unit: " milliseconds" };
+/// Pause before a failed batch is read again: at most a year.
+pub const RETRY_INTERVAL: NumberRange =
+    NumberRange { name: "onFailedRetryInterval", min: 0, max: 31_536_000, unit: " seconds" };
+/// Records that pass a `limit`.
+pub const LIMIT: NumberRange = NumberRange { name: "limit argument", min: 0, max: i64::MAX as u64, unit: "" };
+/// Hint of a KeysOnlyReader for each `SCAN`: the server looks at so many keys without a pause.
+pub const SCAN_COUNT: NumberRange = NumberRange { name: "count", min: 1, max: 100_000, unit: "" };
+
+/// The ranges of all numbers in scripts.
+pub const NUMBER_RANGES: [NumberRange; 5] = [BATCH, DURATION, RETRY_INTERVAL, LIMIT, SCAN_COUNT];
 
 impl PlanSpec {
     /// Reads an encoded plan.
@@ -301,7 +347,7 @@ impl PlanSpec {
                 if strings(args, "commands")?.is_some_and(|commands| !commands.is_empty()) {
                     return Err(PlanError::Unsupported("the KeysReader option 'commands'"));
                 }
-                let key_types = match strings(args, "keyTypes")? {
+                let key_types = match names(args, "keyTypes")? {
                     None => None,
                     Some(names) => Some(
                         names
@@ -310,25 +356,25 @@ impl PlanSpec {
                             .collect::<Result<_, _>>()?,
                     ),
                 };
-                let event_types = strings(args, "eventTypes")?;
+                let event_types = names(args, "eventTypes")?;
                 Ok(Trigger::Keys {
-                    filter: KeyFilter::new(bytes(args, "prefix")?),
+                    filter: KeyFilter::new(bytes(args, "prefix")?)?,
                     event_types: event_types.map(|names| names.iter().map(|name| name.to_ascii_lowercase()).collect()),
                     key_types,
                     read_value: flag(args, "readValue")?,
                 })
             }
             "StreamReader" => Ok(Trigger::Stream {
-                filter: KeyFilter::new(bytes(args, "prefix")?),
-                batch: number(args, "batch")?.max(1),
-                duration_ms: number(args, "duration")?,
+                filter: KeyFilter::new(bytes(args, "prefix")?)?,
+                batch: number(args, BATCH)?,
+                duration_ms: number(args, DURATION)?,
                 on_failed: match text(args, "onFailedPolicy")?.to_ascii_lowercase().as_str() {
                     "continue" => FailurePolicy::Continue,
                     "abort" => FailurePolicy::Abort,
                     "retry" => FailurePolicy::Retry,
                     _ => return Err(PlanError::Field("onFailedPolicy")),
                 },
-                retry_interval_s: number(args, "onFailedRetryInterval")?,
+                retry_interval_s: number(args, RETRY_INTERVAL)?,
                 trim: flag(args, "trimStream")?,
             }),
             "CommandReader" => {
@@ -339,6 +385,23 @@ impl PlanSpec {
             }
             _ => Err(PlanError::Reader("given reader does not exists or does not support register")),
         }
+    }
+
+    /// Checks that the event types of a registration can fire; see [`event::check`] for what is asked.
+    ///
+    /// # Errors
+    /// One of them never fires.
+    pub fn check_events(
+        &self,
+        trigger: &Trigger,
+        has_command: impl Fn(&str) -> bool,
+        reads: impl Fn(&str) -> bool,
+    ) -> Result<(), PlanError> {
+        let Trigger::Keys { event_types: Some(names), .. } = trigger else { return Ok(()) };
+        if flag(&self.args, "unknownEvents")? {
+            return Ok(());
+        }
+        names.iter().try_for_each(|name| event::check(name, &has_command, &reads)).map_err(PlanError::from)
     }
 
     /// Whether the server can work the whole plan off without a worker, and how: see [`NativePlan`].
@@ -396,10 +459,24 @@ fn flag(dict: &Value, name: &'static str) -> Result<bool, PlanError> {
     }
 }
 
-fn number(dict: &Value, name: &'static str) -> Result<u64, PlanError> {
-    match field(dict, name)? {
-        Value::Int(number) => u64::try_from(*number).map_err(|_| PlanError::Field(name)),
-        _ => Err(PlanError::Field(name)),
+fn number(dict: &Value, range: NumberRange) -> Result<u64, PlanError> {
+    let refused = |value: &dyn std::fmt::Display| Err(PlanError::Range { range, value: format!("{value:.40}") });
+    match field(dict, range.name)? {
+        Value::Int(number) => match u64::try_from(*number) {
+            Ok(number) if (range.min..=range.max).contains(&number) => Ok(number),
+            _ => refused(number),
+        },
+        Value::BigInt(digits) => refused(digits),
+        Value::Float(number) => refused(number),
+        _ => Err(PlanError::Field(range.name)),
+    }
+}
+
+/// Names, of which there is at least one.
+fn names(dict: &Value, name: &'static str) -> Result<Option<Vec<String>>, PlanError> {
+    match strings(dict, name)? {
+        Some(names) if names.is_empty() => Err(PlanError::Empty(name)),
+        names => Ok(names),
     }
 }
 
@@ -478,6 +555,75 @@ mod tests {
         assert_eq!(decoded.run_reader(), Ok(RunReader::Worker));
         let refused = PlanError::Reader("given reader does not exists or does not support register");
         assert_eq!(decoded.trigger(), Err(refused));
+    }
+
+    fn stream(changed: &str, value: Value) -> Result<Trigger, String> {
+        let mut args = vec![
+            ("prefix", Value::text("s")),
+            ("batch", Value::Int(1)),
+            ("duration", Value::Int(0)),
+            ("onFailedPolicy", Value::text("continue")),
+            ("onFailedRetryInterval", Value::Int(1)),
+            ("trimStream", Value::Bool(true)),
+        ];
+        args.iter_mut().filter(|(name, _)| *name == changed).for_each(|(_, old)| *old = value.clone());
+        let decoded = PlanSpec::decode(&plan("StreamReader", &[], args)).unwrap();
+        decoded.trigger().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_number_outside_its_range_is_named_with_value_and_range() {
+        for range in [BATCH, DURATION, RETRY_INTERVAL] {
+            let expected = format!("{} must be a whole number from {} to {}", range.name, range.min, range.max);
+            let bad = [
+                Value::Int(-1),
+                Value::Int(i64::MIN),
+                Value::Int(i64::MAX),
+                Value::Int(range.max as i64 + 1),
+                Value::Int(range.min as i64 - 1),
+                Value::BigInt("9".repeat(400)),
+                Value::Float(0.5),
+                Value::Float(f64::NAN),
+            ];
+            for value in bad {
+                let error = stream(range.name, value.clone()).unwrap_err();
+                assert!(error.contains(&expected) && error.len() < 200, "{value:?}: {error}");
+            }
+            for good in [range.min, range.max] {
+                assert!(stream(range.name, Value::Int(good as i64)).is_ok(), "{good}");
+            }
+        }
+        assert!(stream("duration", Value::Int(-7)).unwrap_err().ends_with("milliseconds, got -7"));
+        assert!(stream("batch", Value::Bool(true)).is_err());
+    }
+
+    fn keys(event_types: Value, key_types: Value) -> Result<(PlanSpec, Trigger), String> {
+        let args = vec![
+            ("prefix", Value::text("*")),
+            ("eventTypes", event_types),
+            ("keyTypes", key_types),
+            ("commands", Value::None),
+            ("readValue", Value::Bool(true)),
+            ("unknownEvents", Value::Bool(false)),
+        ];
+        let decoded = PlanSpec::decode(&plan("KeysReader", &[], args)).unwrap();
+        decoded.trigger().map(|trigger| (decoded, trigger)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_list_of_names_is_not_empty() {
+        let error = keys(Value::List(vec![]), Value::None).unwrap_err();
+        assert!(error.contains("eventTypes is an empty list"), "{error}");
+        let error = keys(Value::None, Value::List(vec![])).unwrap_err();
+        assert!(error.contains("keyTypes is an empty list"), "{error}");
+    }
+
+    #[test]
+    fn event_types_that_never_fire_are_refused() {
+        let (spec, trigger) = keys(Value::List(vec![Value::text("SET"), Value::text("get")]), Value::None).unwrap();
+        assert!(spec.check_events(&trigger, |_| true, |name| name == "get").is_err());
+        let (spec, trigger) = keys(Value::List(vec![Value::text("SET")]), Value::None).unwrap();
+        assert_eq!(spec.check_events(&trigger, |_| true, |_| false), Ok(()));
     }
 
     #[test]

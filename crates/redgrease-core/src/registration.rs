@@ -306,7 +306,9 @@ impl Registrations {
             if !event_fits || !filter.matches(key) {
                 continue;
             }
-            if key_types.as_ref().is_some_and(|types| !types.contains(&key_type)) {
+            // A key that is gone has no type to be filtered by.
+            let type_fits = |types: &Vec<KeyType>| key_type == KeyType::Empty || types.contains(&key_type);
+            if !key_types.as_ref().is_none_or(type_fits) {
                 continue;
             }
             matching.push((*number, registration.spec.mode));
@@ -384,7 +386,7 @@ mod tests {
 
     fn keys(filter: &str, events: Option<&[&str]>, types: Option<&[KeyType]>) -> Trigger {
         Trigger::Keys {
-            filter: KeyFilter::new(filter),
+            filter: KeyFilter::new(filter).unwrap(),
             event_types: events.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
             key_types: types.map(<[KeyType]>::to_vec),
             read_value: true,
@@ -393,7 +395,7 @@ mod tests {
 
     fn stream(filter: &str) -> Trigger {
         Trigger::Stream {
-            filter: KeyFilter::new(filter),
+            filter: KeyFilter::new(filter).unwrap(),
             batch: 1,
             duration_ms: 0,
             on_failed: FailurePolicy::Continue,
@@ -445,6 +447,7 @@ mod tests {
         assert_eq!(fired("SET", "a1", KeyType::String), [all, sets, strings]);
         assert_eq!(fired("hset", "a1", KeyType::Hash), [all, hashes]);
         assert_eq!(fired("set", "b", KeyType::String), [all]);
+        assert_eq!(fired("del", "a1", KeyType::Empty), [all, hashes, strings]);
     }
 
     #[test]
@@ -476,7 +479,7 @@ mod tests {
             let mut registration =
                 Registration::new(SessionNo(session), Database(database), PlanNo(1), spec(), stream(filter));
             let own = || format!("own-{number}");
-            registration.group = registrations.stream_group(Database(database), &KeyFilter::new(filter), own);
+            registration.group = registrations.stream_group(Database(database), &KeyFilter::new(filter).unwrap(), own);
             let group = registration.group.clone();
             registrations.add(number, registration);
             group
@@ -489,7 +492,7 @@ mod tests {
         assert_eq!(add(5, 0, "t"), own(4));
         assert_eq!(add(6, 3, "t"), STREAM_GROUP);
         let resumed = |session, filter: &str, taken: &[String]| {
-            registrations.group_to_resume(SessionNo(session), Database(0), &KeyFilter::new(filter), taken)
+            registrations.group_to_resume(SessionNo(session), Database(0), &KeyFilter::new(filter).unwrap(), taken)
         };
         assert_eq!(resumed(5, "t", &[]), Some(own(4)));
         assert_eq!(resumed(5, "t", &[own(4)]), None);
@@ -497,7 +500,8 @@ mod tests {
         assert_eq!(resumed(6, "t", &[]), None);
         // The holder goes: the next one resumes, the others keep what they have.
         registrations.remove(RegistrationNo(0));
-        let group = |filter: &str| registrations.stream_group(Database(0), &KeyFilter::new(filter), || "x".into());
+        let group =
+            |filter: &str| registrations.stream_group(Database(0), &KeyFilter::new(filter).unwrap(), || "x".into());
         assert_eq!(group("s:*"), STREAM_GROUP);
         assert_eq!(group("*"), format!("{STREAM_GROUP}:x"));
     }
@@ -516,8 +520,9 @@ mod tests {
             ("a?c", "abc", true),
         ];
         for (one, other, expected) in table {
+            let filter = |text: &str| KeyFilter::new(text).unwrap();
             for (one, other) in [(one, other), (other, one)] {
-                assert_eq!(may_overlap(&KeyFilter::new(one), &KeyFilter::new(other)), expected, "{one} and {other}");
+                assert_eq!(may_overlap(&filter(one), &filter(other)), expected, "{one} and {other}");
             }
         }
     }

@@ -327,7 +327,7 @@ impl StreamRuns {
         if let Some(status) = failed {
             self.stop(status);
             let rescan = (status == StreamStatus::WaitingForRetry)
-                .then(|| Action::Rescan { at_ms: now_ms + self.retry_interval_ms, epoch: self.epoch });
+                .then(|| Action::Rescan { at_ms: now_ms.saturating_add(self.retry_interval_ms), epoch: self.epoch });
             return (Verdict { acknowledge: false, lag_ms }, rescan);
         }
         if state.replaced {

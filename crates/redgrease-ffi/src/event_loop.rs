@@ -29,6 +29,10 @@ impl Readiness {
     }
 }
 
+/// Longest time of a timer: ten years, in milliseconds. The server adds it to the time of day in microseconds and does
+/// not check for an overflow, with which its event loop would run the timer without end.
+const TIMER_MS_MAX: u64 = 10 * 365 * 86_400_000;
+
 type Handler = Rc<dyn Fn()>;
 
 thread_local! {
@@ -67,10 +71,10 @@ impl Server {
         }
     }
 
-    /// Calls `job` once after so many milliseconds. What it runs in the server is one unit of replication.
+    /// Calls `job` once after so many milliseconds, at most ten years. What it runs in the server is one unit of replication.
     pub fn after_ms(&self, ms: u64, job: impl FnOnce() + 'static) {
         let data = Box::into_raw(Box::new(Box::new(job) as Box<dyn FnOnce()>)).cast::<c_void>();
-        let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+        let ms = ms.min(TIMER_MS_MAX) as i64;
         // SAFETY: the callback, or `stop_timers`, frees the data.
         let id = unsafe { api!(RedisModule_CreateTimer)(self.raw_context(), ms, Some(timer), data) };
         TIMERS.with_borrow_mut(|timers| timers.insert(data as usize, id));

@@ -321,7 +321,7 @@ impl Engine {
     }
 
     /// What the server says of a command; `None` when it does not know it.
-    fn command_facts(&self, argv: &[&[u8]]) -> Option<Rc<CommandFacts>> {
+    pub fn command_facts(&self, argv: &[&[u8]]) -> Option<Rc<CommandFacts>> {
         let name = argv.first()?.to_ascii_lowercase();
         if let Some(facts) = self.command_facts.borrow().get(&name) {
             return Some(Rc::clone(facts));

@@ -295,7 +295,13 @@ fn py_stats(engine: &Engine, invocation: &Invocation<'_>, _args: &[&[u8]], _tagg
     reply::write(&invocation.reply(), &Reply::Array(reply));
 }
 
-fn info_cluster(_engine: &Engine, invocation: &Invocation<'_>, _args: &[&[u8]], _tagged: bool) {
+fn info_cluster(engine: &Engine, invocation: &Invocation<'_>, _args: &[&[u8]], _tagged: bool) {
+    if engine.has_other_shards() {
+        return invocation.reply().error(
+            "NOTYET RG.INFOCLUSTER on a cluster of several shards is not available in this version of redgrease: ask \
+             CLUSTER SHARDS or CLUSTER SLOTS",
+        );
+    }
     invocation.reply().bulk(b"no cluster mode");
 }
 

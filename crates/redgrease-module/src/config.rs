@@ -141,6 +141,30 @@ mod tests {
     }
 
     #[test]
+    fn extreme_numbers_are_refused_with_key_range_and_value() {
+        let huge = "9".repeat(400);
+        let keys =
+            ["MaxExecutions", "MaxExecutionsPerRegistration", "ExecutionThreads", "MaxWorkers", "WorkerSessions"];
+        let more =
+            ["WorkerIdleBytesMax", "AbortGrace", "SyncMaxTime", "ScriptMaxTime", "MaxRecordBytes", "ResultBytesMax"];
+        let rest = [
+            "WorkerStartMax",
+            "InstallMax",
+            "PythonAttemptTraceback",
+            "PendingEventBytesMax",
+            "ExecutionMaxTime",
+            "WorkerStallMax",
+        ];
+        for key in keys.iter().chain(&more).chain(&rest) {
+            for value in ["-1", "", " 1", "1.5", "1e3", "inf", "18446744073709551615", "18446744073709551616", &huge] {
+                let error = Config::parse(&[key.as_bytes(), value.as_bytes()]).unwrap_err();
+                let expected = format!("load argument '{key}' wants a number from ");
+                assert!(error.starts_with(&expected) && error.ends_with(&format!("got '{value}'")), "{error}");
+            }
+        }
+    }
+
+    #[test]
     fn a_bad_value_names_key_range_and_value() {
         let error = Config::parse(&[b"ExecutionThreads", b"none"]).unwrap_err();
         assert_eq!(error, "load argument 'ExecutionThreads' wants a number from 1 to 1024, got 'none'");

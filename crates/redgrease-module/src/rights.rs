@@ -1,6 +1,5 @@
 //! What users may do beside running commands: registering for keys, and ending what belongs to others.
 
-use redgrease_core::pattern::KeyFilter;
 use redgrease_core::plan::Trigger;
 use redgrease_core::registration::STREAM_GROUP;
 use redgrease_ffi::keyspace::Access;
@@ -15,14 +14,15 @@ impl Engine {
     /// begins with `*` names no key: each key is checked when it is read.
     pub fn check_trigger(&self, user: &str, trigger: &Trigger) -> Result<(), String> {
         match trigger {
-            Trigger::Keys { filter, .. } => match fixed(filter) {
+            Trigger::Keys { filter, .. } => match filter.fixed().as_deref() {
                 Some(key) if !self.server.may_access(user, key, Access::Read) => {
                     Err(self.missing_permission(user, Some((key, Access::Read)), b"get"))
                 }
                 _ => Ok(()),
             },
             Trigger::Stream { filter, trim, .. } => {
-                let Some(key) = fixed(filter) else { return Ok(()) };
+                let name = filter.fixed();
+                let Some(key) = name.as_deref() else { return Ok(()) };
                 let group = STREAM_GROUP.as_bytes();
                 let needed: [&[&[u8]]; 4] = [
                     &[b"xreadgroup", b"group", group, b"c", b"streams", key, b">"],
@@ -52,10 +52,4 @@ impl Engine {
              (category @admin)"
         ))
     }
-}
-
-/// The text of a filter as a name of a key that stands for those that pass, if the filter fixes how they begin.
-fn fixed(filter: &KeyFilter) -> Option<&[u8]> {
-    let text = filter.text();
-    (!text.starts_with(b"*")).then_some(text)
 }

@@ -535,6 +535,9 @@ impl Engine {
         if !matches!(trigger, Trigger::Command { .. }) {
             self.refuse_all_shards(spec.mode)?;
         }
+        let facts = |name: &str| self.command_facts(&[name.as_bytes()]);
+        let reads = |name: &str| facts(name).is_some_and(|facts| facts.of_call(&[name.as_bytes()]).reads);
+        spec.check_events(&trigger, |name| facts(name).is_some(), reads).map_err(|error| error.to_string())?;
         let database = self.database_of(caller);
         if let Some(user) = self.user_of(caller) {
             self.check_trigger(&user, &trigger)?;
@@ -580,17 +583,20 @@ impl Engine {
         Ok(identifier)
     }
 
+    /// Whether this server is one of several shards of a cluster.
+    pub fn has_other_shards(&self) -> bool {
+        let size = || {
+            let reply = self.server.call(&[b"cluster", b"info"], CallOptions::default()).ok()?;
+            let text = String::from_utf8_lossy(reply.view().bytes()).into_owned();
+            text.lines().find_map(|line| line.strip_prefix("cluster_size:")?.parse::<u64>().ok())
+        };
+        self.server.flags().cluster() && size().is_none_or(|size| size > 1)
+    }
+
     /// Refuses what is meant for all shards where there are others: an answer for one part of the data would look like
     /// an answer for all of it.
     fn refuse_all_shards(&self, mode: Mode) -> Result<(), String> {
-        let others = || {
-            let reply = self.server.call(&[b"cluster", b"info"], CallOptions::default()).ok();
-            let text =
-                reply.map(|reply| String::from_utf8_lossy(reply.view().bytes()).into_owned()).unwrap_or_default();
-            let size = text.lines().find_map(|line| line.strip_prefix("cluster_size:")?.parse::<u64>().ok());
-            size.is_none_or(|size| size > 1)
-        };
-        if mode != Mode::Async || !self.server.flags().cluster() || !others() {
+        if mode != Mode::Async || !self.has_other_shards() {
             return Ok(());
         }
         Err("CLUSTERMODE functions over all shards of a cluster are not available in this version: use \

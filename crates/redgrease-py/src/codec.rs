@@ -8,7 +8,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{
-    PyBool, PyByteArray, PyBytes, PyComplex, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple,
+    PyBool, PyByteArray, PyBytes, PyComplex, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PyMemoryView, PySet,
+    PyString, PyTuple,
 };
 use redgrease_core::codec::{CodecError, DEPTH_MAX, KeyType, Reader, Token, Writer};
 
@@ -210,6 +211,10 @@ fn encode_at(writer: &mut Writer, value: &Bound<'_, PyAny>, foreign: Foreign, de
     }
     if let Ok(complex) = value.cast_exact::<PyComplex>() {
         writer.complex(complex.real(), complex.imag());
+        return Ok(());
+    }
+    if let Ok(view) = value.cast_exact::<PyMemoryView>() {
+        writer.bytes(view.call_method0(intern!(value.py(), "tobytes"))?.cast::<PyBytes>()?.as_bytes());
         return Ok(());
     }
     match foreign {

@@ -4,7 +4,9 @@ Every argument is checked here, with the texts that clients know. What leaves is
 and for the server a description of the plan (reader, arguments, names of the steps).
 """
 
+import functools
 import os
+import types
 
 from redgrease import _native
 from redgrease.worker import pickling
@@ -12,6 +14,27 @@ from redgrease.worker import pickling
 _READERS = ("KeysReader", "KeysOnlyReader", "StreamReader", "PythonReader", "ShardsIDReader", "CommandReader")
 _KEY_TYPES = ("string", "hash", "list", "set", "zset", "stream", "module", "empty")
 _POLICIES = ("continue", "abort", "retry")
+#: Keywords of `run` and `register`: those of all readers, and those of each.
+_OPTIONS = {
+    "run": (
+        ("mode", "reply"),
+        {
+            "KeysReader": ("noScan", "readValue"),
+            "StreamReader": ("fromId",),
+            "KeysOnlyReader": ("count", "noScan", "patternGenerator"),
+        },
+    ),
+    "register": (
+        ("mode", "reply", "onRegistered", "regex"),
+        {
+            "KeysReader": ("eventTypes", "keyTypes", "readValue", "commands", "unknownEvents"),
+            "StreamReader": ("batch", "duration", "onFailedPolicy", "onFailedRetryInterval", "trimStream"),
+            "CommandReader": ("trigger", "hook", "keyprefix", "inorder"),
+        },
+    ),
+}
+#: Flags of code objects: coroutine, iterable coroutine, async generator (``inspect`` costs too much to import).
+_ASYNC_FLAGS = 0x80 | 0x100 | 0x200
 
 #: Plans are numbered so that no two workers give the same number: a session may move from one to another.
 _base = int.from_bytes(os.urandom(6), "little") >> 6 << 20
@@ -34,7 +57,8 @@ def _error(text):
 
 
 def _name(callback):
-    return getattr(callback, "__name__", None) or type(callback).__name__
+    name = getattr(callback, "__name__", None)
+    return name if isinstance(name, str) and name else type(callback).__name__
 
 
 class GearsBuilder:
@@ -118,10 +142,10 @@ class GearsBuilder:
         """Let ``length`` records of each shard pass, after the first ``offset``."""
         if not 1 <= len(args) <= 2:
             raise _error("wrong number of args to limit function")
-        if not all(isinstance(arg, int) for arg in args):
+        if not all(isinstance(arg, int) and not isinstance(arg, bool) for arg in args):
             raise _error("limit argument must be a number")
-        length, offset = args if len(args) == 2 else (args[0], 0)
-        self._steps.append(("limit", max(-1, min(length, 1 << 62)), max(-1, min(offset, 1 << 62))))
+        length, offset = (_in_range("limit argument", arg) for arg in (args if len(args) == 2 else (args[0], 0)))
+        self._steps.append(("limit", length, offset))
         return self
 
     # ---- derived operations ---------------------------------------------------------------------------------------
@@ -180,6 +204,7 @@ class GearsBuilder:
         ``arg`` is the reader's argument (a falsy one: the builder's ``defaultArg``), ``convertToStr`` makes each result
         a text, ``collect`` brings them to this shard. Further options depend on the reader.
         """
+        _check_options("run", self.reader, options)
         reply = _reply(options)
         mode = _mode(options, ("async", "async_local"))
         source, args = self._run_arguments(arg or self.defaultArg, options)
@@ -191,9 +216,10 @@ class GearsBuilder:
     def register(self, prefix="*", convertToStr=True, collect=True, **options):
         """Start an execution whenever something happens; return the registration's id.
 
-        ``prefix`` says which keys (``*`` at its end: all that begin so; otherwise the very key). Further options
+        ``prefix`` says which keys: a pattern of the server (``person:*``, ``*:[ab]``), or a name. Further options
         depend on the reader.
         """
+        _check_options("register", self.reader, options)
         if "regex" in options:
             _native.log("regex is deprecated, use prefix instead", "warning")
             prefix = options.pop("regex")
@@ -299,6 +325,7 @@ class GearsBuilder:
                 "eventTypes": _texts(
                     options, "eventTypes", "given eventTypes is not iterable", "given event type is not string"
                 ),
+                "unknownEvents": _bool(options, "unknownEvents", False, "unknownEvents value is not boolean"),
                 "keyTypes": key_types,
                 "readValue": _bool(options, "readValue", True, "readValue is not boolean"),
                 "commands": _texts(
@@ -321,24 +348,41 @@ def _check(kind, *callbacks):
             raise _error(f"{kind} got an async function, and async functions are not supported yet: use a plain one")
 
 
-#: Flags of code objects: coroutine, async generator (``inspect`` costs too much to import for them).
-_ASYNC_FLAGS = 0x80 | 0x200
-
-
 def _is_async(callback):
     """Whether a call gives a coroutine or an async generator, as far as its code tells."""
-    # Partial functions, bound methods and callable objects lead to a function; eight steps are more than anybody takes.
-    for _ in range(8):
-        code = getattr(callback, "__code__", None)
-        if code is not None:
-            return bool(getattr(code, "co_flags", 0) & _ASYNC_FLAGS)
-        inner = getattr(callback, "func", None) or getattr(callback, "__func__", None)
-        if inner is None and not isinstance(callback, type):
-            inner = next((vars(base)["__call__"] for base in type(callback).__mro__ if "__call__" in vars(base)), None)
-        if inner is None or inner is callback:
+    # Only types that are known are looked into: an object may have an attribute of any name.
+    while "_is_coroutine_marker" not in (getattr(callback, "__dict__", None) or ()):
+        if isinstance(callback, types.FunctionType):
+            return bool(callback.__code__.co_flags & _ASYNC_FLAGS)
+        if isinstance(callback, types.MethodType):
+            callback = callback.__func__
+        elif isinstance(callback, functools.partial):
+            callback = callback.func
+        elif isinstance(callback, type) or not isinstance(type(callback).__call__, types.FunctionType):
             return False
-        callback = inner
-    return False
+        else:
+            callback = type(callback).__call__
+    return True
+
+
+def _check_options(action, reader, options):
+    """Raise an error that names a keyword which the reader's action does not have, and the nearest one."""
+    common, of_readers = _OPTIONS[action]
+    known = (*common, *of_readers.get(reader, ()))
+    for name in options:
+        if name in known:
+            continue
+        import difflib
+
+        arguments = (("arg",) if action == "run" else ("prefix",)) + ("convertToStr", "collect")
+        folded = {each.lower(): each for each in (*known, *arguments)}
+        near = difflib.get_close_matches(name.lower().replace("_", ""), folded, 1, 0.5)
+        owners = [other for other, names in of_readers.items() if name in names]
+        if owners:
+            hint = f": it belongs to {' and '.join(owners)}"
+        else:
+            hint = f": did you mean '{folded[near[0]]}'?" if near else f": it has {', '.join(known)}"
+        raise _error(f"{action} of the {reader} has no keyword '{name}'{hint}")
 
 
 def _step(step):
@@ -369,23 +413,47 @@ def _bool(options, name, default, text):
     return value
 
 
-def _number(options, name, default, text, kinds=(int,)):
+def _number(options, name, default, text):
     value = options.get(name, default)
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        raise _error(text)
-    return value
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise _error(f"{text}, got {_shown(value)}")
+    return _in_range(name, value)
+
+
+def _in_range(name, value):
+    """Return a number of the user as an int, or raise an error with its name, its value and its range."""
+    least, most, unit = _native.NUMBER_RANGES[name]
+    if not least <= value <= most or value != int(value):
+        raise _error(f"{name} must be a whole number from {least} to {most}{unit}, got {_shown(value)}")
+    return int(value)
+
+
+def _shown(value):
+    """Return a value for an error, shortened."""
+    try:
+        text = repr(value)
+    except Exception:
+        # Python refuses to print integers of thousands of digits; an object may do as it likes.
+        return f"an integer of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"
 
 
 def _texts(options, name, not_iterable, not_string):
     value = options.get(name)
     if value is None:
         return None
+    if isinstance(value, (str, bytes)):
+        raise _error(f"{name} must be a list of names, got {_shown(value)}: write {name}=[{_shown(value)}]")
     try:
         items = list(value)
     except TypeError:
         raise _error(not_iterable) from None
     if not all(isinstance(item, str) for item in items):
         raise _error(not_string)
+    if not items and name != "commands":
+        raise _error(
+            f"{name} is an empty list, with which the function never runs: leave it out to have it run for all"
+        )
     return [str(item) for item in items]
 
 
@@ -411,10 +479,6 @@ def _stream_arguments(prefix, mode, options):
         "batch": _number(options, "batch", 1, "batch argument must be a number"),
         "duration": _number(options, "duration", 0, "duration argument must be a number"),
     }
-    if args["batch"] < 1:
-        raise _error("batch argument must be a number above 0")
-    if args["duration"] < 0:
-        raise _error("duration argument must be a number of milliseconds, 0 or more")
     policy = options.get("onFailedPolicy", "continue")
     if not isinstance(policy, str):
         raise _error("onFailedPolicy must be a string (Continue/Abort/Retry)")
@@ -425,9 +489,9 @@ def _stream_arguments(prefix, mode, options):
         raise _error("ExecutionMode sync can only be combined with OnFailedPolicy Continue")
     args["onFailedPolicy"] = policy
     args["onFailedRetryInterval"] = _number(
-        options, "onFailedRetryInterval", 1, "retryInterval argument must be a number", (int, float)
+        options, "onFailedRetryInterval", 1, "retryInterval argument must be a number"
     )
-    args["trimStream"] = _bool(options, "trimStream", True, "pyTrimmStream argument must be a boolean")
+    args["trimStream"] = _bool(options, "trimStream", True, "trimStream argument must be a boolean")
     return args
 
 
@@ -448,6 +512,11 @@ def _command_arguments(options):
 
 def _keys_only(pattern, count=1000, noScan=False, patternGenerator=None):
     """Make the reader of key names: ``count`` is a hint for each SCAN."""
+    count = _number({"count": count}, "count", None, "count argument must be a number")
+    if patternGenerator is not None:
+        _check("patternGenerator", patternGenerator)
+    if not isinstance(noScan, bool):
+        raise _error("noScan value is not boolean")
 
     def keys():
         chosen, exact = (pattern, noScan) if patternGenerator is None else patternGenerator()
