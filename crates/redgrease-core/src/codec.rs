@@ -893,6 +893,6 @@ mod tests {
         let Value::Dict(pairs) = Value::decode(writer.as_bytes()).unwrap() else { panic!("not a dict") };
         let names: Vec<_> = pairs.iter().map(|(name, _)| name.clone()).collect();
         assert_eq!(names, ["key", "value", "type", "event"].map(Value::text));
-        assert_eq!(pairs[2].1, Value::text("unknown"));
+        assert_eq!(pairs[2].1, Value::text("stream"));
     }
 }
