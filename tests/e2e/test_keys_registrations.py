@@ -223,6 +223,12 @@ def test_event_types_that_never_fire_are_refused(db, names, fragments):
     assert db.registrations() == []
 
 
+def test_event_types_of_older_functions_are_accepted_beside_those_that_fire(db):
+    db.ok(RECORD_EVENTS.format(arguments="'w:*', mode='sync', eventTypes=['hset', 'hmset', 'del', 'change']"))
+    db.r.execute_command("HMSET", "w:1", "f", "v")
+    assert [one[:2] for one in seen(db)] == [("hset", "w:1")]
+
+
 def test_unknown_events_are_accepted_on_request(db):
     db.ok("GB().register(eventTypes=['json.set'], unknownEvents=True)")
     assert db.registration().args["eventTypes"] == ["json.set"]

@@ -387,7 +387,7 @@ impl PlanSpec {
         }
     }
 
-    /// Checks that the event types of a registration can fire; see [`event::check`] for what is asked.
+    /// Checks that the event types of a registration can fire; see [`event::check_all`] for what is asked.
     ///
     /// # Errors
     /// One of them never fires.
@@ -401,7 +401,7 @@ impl PlanSpec {
         if flag(&self.args, "unknownEvents")? {
             return Ok(());
         }
-        names.iter().try_for_each(|name| event::check(name, &has_command, &reads)).map_err(PlanError::from)
+        event::check_all(names, has_command, reads).map_err(PlanError::from)
     }
 
     /// Whether the server can work the whole plan off without a worker, and how: see [`NativePlan`].
