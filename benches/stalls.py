@@ -304,7 +304,10 @@ def measure(binary: Path, chosen: list[Situation]) -> Iterator[Pause]:
             pings = Pings()
             try:
                 with pinging(server, pings):
+                    # PINGs before and after what may be over at once.
+                    time.sleep(0.05)
                     work()
+                    time.sleep(0.05)
             finally:
                 # What waits for its gate ends, and the server can stop.
                 (Path(directory) / "gate").touch()

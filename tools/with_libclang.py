@@ -9,7 +9,6 @@ interpreter serves; it carries no compiler headers, so gcc's are added.
 import glob
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +16,24 @@ from pathlib import Path
 
 def system_libclang():
     """Say whether a libclang with its own headers is installed where bindgen looks."""
-    if shutil.which("llvm-config") or sys.platform == "darwin":
+    if sys.platform == "darwin" or llvm_config_libclang():
         return True
     for library in glob.glob("/usr/lib*/llvm*/lib*/libclang*.so*") + glob.glob("/usr/lib/*/libclang*.so*"):
         home = Path(library).resolve().parent
         if glob.glob(f"{glob.escape(str(home))}/clang/*/include/stddef.h"):
             return True
     return bool(glob.glob("/usr/lib/llvm*/lib/clang/*/include/stddef.h") and glob.glob("/usr/lib/llvm*/lib/libclang*"))
+
+
+def llvm_config_libclang():
+    """Say whether the folder that llvm-config names holds libclang: the package llvm brings the one without the other."""
+    try:
+        folder = subprocess.check_output(["llvm-config", "--libdir"], text=True, stderr=subprocess.DEVNULL).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return bool(
+        glob.glob(f"{glob.escape(folder)}/libclang.so*") + glob.glob(f"{glob.escape(folder)}/libclang-[0-9]*.so*")
+    )
 
 
 def wheel_libclang():

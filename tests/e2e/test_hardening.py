@@ -336,3 +336,33 @@ def test_a_function_may_write_again_as_soon_as_clients_may_and_no_longer_than_th
         assert "MISCONF" in db.trigger_refused("write", "refused")
         os.rmdir(obstacle)
         db.r.save()
+
+
+def test_a_worker_that_is_stopped_and_continued_while_it_is_served_loses_no_answer(db):
+    db.r.set("large", "x" * 400_000)
+    waiting = db.wire()
+    waiting.send(
+        "RG.PYEXECUTE",
+        """
+import os, threading
+execute('set', 'pid', os.getpid())
+def step(_):
+    lengths = []
+    def call():
+        for _ in range(15):
+            lengths.append(len(execute('GET', 'large')))
+    threads = [threading.Thread(target=call) for _ in range(40)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    return (len(lengths), set(lengths))
+GB('ShardsIDReader').map(step).run()
+""",
+    )
+    pid = int(db.wait_key("pid"))
+    for _ in range(6):
+        os.kill(pid, signal.SIGSTOP)
+        # Long enough for what was asked for to fill the worker's socket.
+        db.r.execute_command("DEBUG", "SLEEP", "0.03")
+        os.kill(pid, signal.SIGCONT)
+        db.r.ping()
+    assert waiting.read() == [[b"(600, {400000})"], []]
