@@ -26,7 +26,7 @@ def system_libclang():
 
 
 def llvm_config_libclang():
-    """Say whether the folder that llvm-config names holds libclang: the package llvm brings the one without the other."""
+    """Say whether the folder that llvm-config names holds libclang; the package llvm brings one without the other."""
     try:
         folder = subprocess.check_output(["llvm-config", "--libdir"], text=True, stderr=subprocess.DEVNULL).strip()
     except (OSError, subprocess.CalledProcessError):
