@@ -25,6 +25,7 @@ pub mod execution;
 pub mod fair;
 pub mod frame;
 pub mod id;
+pub mod key_index;
 pub mod pattern;
 pub mod pending;
 pub mod plan;

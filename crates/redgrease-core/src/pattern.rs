@@ -33,7 +33,17 @@ pub struct KeyFilter {
 enum Matcher {
     Exact(Vec<u8>),
     Prefix(Vec<u8>),
-    Glob(Vec<Token>),
+    /// The bytes that all keys begin with, and the whole pattern.
+    Glob(Vec<u8>, Vec<Token>),
+}
+
+/// What a filter fixes of the keys that pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Literal<'a> {
+    /// The whole key.
+    Name(&'a [u8]),
+    /// Its first bytes.
+    Prefix(&'a [u8]),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +94,16 @@ impl KeyFilter {
         match &self.matcher {
             Matcher::Exact(name) => Some(name.clone()),
             Matcher::Prefix(prefix) if !prefix.is_empty() => Some([prefix, b"*".as_slice()].concat()),
-            Matcher::Prefix(_) | Matcher::Glob(_) => None,
+            Matcher::Prefix(_) | Matcher::Glob(..) => None,
+        }
+    }
+
+    /// What the pattern fixes of the keys that pass.
+    #[must_use]
+    pub fn literal(&self) -> Literal<'_> {
+        match &self.matcher {
+            Matcher::Exact(name) => Literal::Name(name),
+            Matcher::Prefix(prefix) | Matcher::Glob(prefix, _) => Literal::Prefix(prefix),
         }
     }
 
@@ -94,7 +113,7 @@ impl KeyFilter {
         match &self.matcher {
             Matcher::Exact(name) => key == name,
             Matcher::Prefix(prefix) => key.starts_with(prefix),
-            Matcher::Glob(tokens) => matches(tokens, key),
+            Matcher::Glob(_, tokens) => matches(tokens, key),
         }
     }
 }
@@ -108,7 +127,7 @@ fn simplified(tokens: Vec<Token>) -> Matcher {
     match wildcard {
         None => Matcher::Exact(bytes(&tokens)),
         Some(at) if at + 1 == tokens.len() && tokens[at] == Token::AnyText => Matcher::Prefix(bytes(&tokens)),
-        Some(_) => Matcher::Glob(tokens),
+        Some(at) => Matcher::Glob(bytes(&tokens[..at]), tokens),
     }
 }
 
@@ -272,7 +291,7 @@ mod tests {
         for (pattern, expected) in table {
             assert_eq!(filter(pattern).matcher, expected, "{pattern}");
         }
-        assert!(matches!(filter("*a").matcher, Matcher::Glob(_)));
+        assert!(matches!(filter("*a").matcher, Matcher::Glob(..)));
         assert_eq!(filter("a\\?*").fixed(), Some(b"a?*".to_vec()));
         assert_eq!(filter("a\\*").fixed(), Some(b"a*".to_vec()));
         assert_eq!((filter("*").fixed(), filter("a?").fixed()), (None, None));

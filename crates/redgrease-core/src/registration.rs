@@ -8,7 +8,8 @@ use thiserror::Error;
 use crate::codec::KeyType;
 use crate::execution::Status;
 use crate::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo};
-use crate::pattern::KeyFilter;
+use crate::key_index::KeyIndex;
+use crate::pattern::{KeyFilter, Literal};
 use crate::plan::{Mode, PlanSpec, Trigger};
 
 /// What happened to the executions of a registration (`RDR-COMMON-15`): every triggered one ends in exactly one of
@@ -135,17 +136,11 @@ pub const STREAM_GROUP: &str = "__gears_consumer_group__";
 
 /// Whether some key may pass both filters. It may answer yes when there is none.
 fn may_overlap(one: &KeyFilter, other: &KeyFilter) -> bool {
-    let parts = |filter: &KeyFilter| {
-        let text = filter.text();
-        let end = text.iter().position(|byte| b"*?[\\".contains(byte));
-        (text[..end.unwrap_or(text.len())].to_vec(), end.is_none())
-    };
-    let ((one, one_exact), (other, other_exact)) = (parts(one), parts(other));
-    match (one_exact, other_exact) {
-        (true, true) => one == other,
-        (true, false) => one.starts_with(&other),
-        (false, true) => other.starts_with(&one),
-        (false, false) => one.starts_with(&other) || other.starts_with(&one),
+    match (one.literal(), other.literal()) {
+        (Literal::Name(one), Literal::Name(other)) => one == other,
+        (Literal::Name(name), Literal::Prefix(_)) => other.matches(name),
+        (Literal::Prefix(_), Literal::Name(name)) => one.matches(name),
+        (Literal::Prefix(one), Literal::Prefix(other)) => one.starts_with(other) || other.starts_with(one),
     }
 }
 
@@ -166,8 +161,8 @@ pub struct Registrations {
     next: u64,
     all: BTreeMap<RegistrationNo, Registration>,
     commands: HashMap<Vec<u8>, RegistrationNo>,
-    keys: Vec<RegistrationNo>,
-    streams: Vec<RegistrationNo>,
+    keys: KeyIndex,
+    streams: KeyIndex,
     sync_events: usize,
 }
 
@@ -208,8 +203,8 @@ impl Registrations {
     /// Adds a verified registration.
     pub fn add(&mut self, number: RegistrationNo, registration: Registration) {
         match &registration.trigger {
-            Trigger::Keys { .. } => self.keys.push(number),
-            Trigger::Stream { .. } => self.streams.push(number),
+            Trigger::Keys { filter, .. } => self.keys.add(number, filter),
+            Trigger::Stream { filter, .. } => self.streams.add(number, filter),
             Trigger::Command { name, .. } => {
                 self.commands.insert(name.clone(), number);
             }
@@ -223,8 +218,8 @@ impl Registrations {
         let registration = self.all.remove(&number)?;
         self.sync_events -= usize::from(hears_events_in_sync(&registration));
         match &registration.trigger {
-            Trigger::Keys { .. } => self.keys.retain(|other| *other != number),
-            Trigger::Stream { .. } => self.streams.retain(|other| *other != number),
+            Trigger::Keys { filter, .. } => self.keys.remove(number, filter),
+            Trigger::Stream { filter, .. } => self.streams.remove(number, filter),
             Trigger::Command { name, .. } => {
                 if self.commands.get(name) == Some(&number) {
                     self.commands.remove(name);
@@ -280,13 +275,13 @@ impl Registrations {
         self.sync_events > 0
     }
 
-    /// Whether any registration filters by the type of the key.
+    /// Whether a registration that may want a key filters by its type.
     #[must_use]
-    pub fn wants_types(&self) -> bool {
+    pub fn wants_type(&self, key: &[u8]) -> bool {
         let filters = |number: &RegistrationNo| {
             matches!(self.all.get(number).map(|found| &found.trigger), Some(Trigger::Keys { key_types: Some(_), .. }))
         };
-        self.keys.iter().any(filters)
+        self.keys.candidates(key).iter().any(filters)
     }
 
     /// KeysReader registrations that match an event, in the order of registration.
@@ -298,7 +293,7 @@ impl Registrations {
         key_type: KeyType,
     ) -> Vec<(RegistrationNo, Mode)> {
         let mut matching = Vec::new();
-        for number in &self.keys {
+        for number in self.keys.candidates(key).iter() {
             let Some(registration) = self.all.get(number).filter(|found| found.database == database) else { continue };
             let Trigger::Keys { filter, event_types, key_types, .. } = &registration.trigger else { continue };
             let event_fits =
@@ -324,7 +319,7 @@ impl Registrations {
                     && matches!(&registration.trigger, Trigger::Stream { filter, .. } if filter.matches(key))
             })
         };
-        self.streams.iter().filter(watches).copied().collect()
+        self.streams.candidates(key).iter().filter(watches).copied().collect()
     }
 
     /// The consumer group of a stream registration that is about to be added: that of RedisGears, unless a live
@@ -338,7 +333,11 @@ impl Registrations {
                 found.database == database && found.group == STREAM_GROUP && may_overlap(filter, other)
             })
         };
-        if self.streams.iter().any(has_it) { format!("{STREAM_GROUP}:{}", own()) } else { STREAM_GROUP.to_owned() }
+        if self.streams.iter().any(|number| has_it(&number)) {
+            format!("{STREAM_GROUP}:{}", own())
+        } else {
+            STREAM_GROUP.to_owned()
+        }
     }
 
     /// The consumer group that a registration takes over when it replaces a session: that of the session's registration
@@ -351,7 +350,7 @@ impl Registrations {
         filter: &KeyFilter,
         taken: &[String],
     ) -> Option<String> {
-        self.streams.iter().filter_map(|number| self.all.get(number)).find_map(|found| {
+        self.streams.iter().filter_map(|number| self.all.get(&number)).find_map(|found| {
             let Trigger::Stream { filter: other, .. } = &found.trigger else { return None };
             let same = found.session == replaced && found.database == database && filter == other;
             (same && !taken.contains(&found.group)).then(|| found.group.clone())

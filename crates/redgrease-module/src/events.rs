@@ -90,7 +90,7 @@ impl Engine {
             self.field_expired.set(true);
         }
         // Asking for a type may itself fire (a key that has expired): no borrow may be held meanwhile.
-        let typed = self.registrations.borrow().wants_types();
+        let typed = self.registrations.borrow().wants_type(key);
         let kind = if typed { key_type(self.key_kind(database, key).0) } else { KeyType::Unknown };
         let matching = self.registrations.borrow().for_event(database, event, key, kind);
         for (registration, mode) in matching {

@@ -1,0 +1,143 @@
+//! Which registrations a key may concern, without asking each of them.
+//!
+//! A filter either names one key, or fixes the first bytes of all keys that pass. Both are looked up by hash: the key
+//! itself, and its first bytes of each length that some filter fixes.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+
+use crate::id::RegistrationNo;
+use crate::pattern::{KeyFilter, Literal};
+
+/// Up to this many registrations asking each one is faster than looking them up.
+const ASKED_ONE_BY_ONE: usize = 8;
+
+/// Registrations by what their filters fix.
+#[derive(Debug, Default)]
+pub struct KeyIndex {
+    all: Vec<RegistrationNo>,
+    names: HashMap<Vec<u8>, Vec<RegistrationNo>>,
+    prefixes: HashMap<Vec<u8>, Vec<RegistrationNo>>,
+    /// Number of prefixes of each length.
+    lengths: BTreeMap<usize, usize>,
+}
+
+impl KeyIndex {
+    /// Adds a registration; later ones have higher numbers.
+    pub fn add(&mut self, number: RegistrationNo, filter: &KeyFilter) {
+        self.all.push(number);
+        match filter.literal() {
+            Literal::Name(name) => self.names.entry(name.to_vec()).or_default().push(number),
+            Literal::Prefix(prefix) => {
+                let numbers = self.prefixes.entry(prefix.to_vec()).or_default();
+                if numbers.is_empty() {
+                    *self.lengths.entry(prefix.len()).or_default() += 1;
+                }
+                numbers.push(number);
+            }
+        }
+    }
+
+    /// Removes a registration that was added with this filter.
+    pub fn remove(&mut self, number: RegistrationNo, filter: &KeyFilter) {
+        self.all.retain(|other| *other != number);
+        match filter.literal() {
+            Literal::Name(name) => {
+                take_out(&mut self.names, name, number);
+            }
+            Literal::Prefix(prefix) => {
+                if take_out(&mut self.prefixes, prefix, number)
+                    && let Some(count) = self.lengths.get_mut(&prefix.len())
+                {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.lengths.remove(&prefix.len());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The registrations whose filters may let a key pass, in the order of their numbers.
+    pub fn candidates(&self, key: &[u8]) -> Cow<'_, [RegistrationNo]> {
+        if self.all.len() <= ASKED_ONE_BY_ONE {
+            return Cow::Borrowed(&self.all);
+        }
+        let mut found = self.names.get(key).cloned().unwrap_or_default();
+        for len in self.lengths.range(..=key.len()).map(|(len, _)| *len) {
+            if let Some(numbers) = self.prefixes.get(&key[..len]) {
+                found.extend(numbers);
+            }
+        }
+        found.sort_unstable();
+        Cow::Owned(found)
+    }
+
+    /// All registrations, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = RegistrationNo> {
+        self.all.iter().copied()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+}
+
+/// Removes a number; returns whether it was the last one there.
+fn take_out(map: &mut HashMap<Vec<u8>, Vec<RegistrationNo>>, at: &[u8], number: RegistrationNo) -> bool {
+    let Some(numbers) = map.get_mut(at) else { return false };
+    numbers.retain(|other| *other != number);
+    let last = numbers.is_empty();
+    if last {
+        map.remove(at);
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn candidates_are_all_that_pass_whatever_was_added_and_removed(
+            patterns in prop::collection::vec("[ab]{0,3}[*?]?[ab]{0,2}\\*?", 1..40),
+            removed in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
+            keys in prop::collection::vec("[ab]{0,6}", 1..20),
+        ) {
+            let mut index = KeyIndex::default();
+            let mut live = BTreeMap::new();
+            for (number, pattern) in patterns.iter().enumerate() {
+                let filter = KeyFilter::new(pattern.as_str()).unwrap();
+                index.add(RegistrationNo(number as u64), &filter);
+                live.insert(RegistrationNo(number as u64), filter);
+            }
+            for at in removed {
+                let number = RegistrationNo(at.index(patterns.len()) as u64);
+                if let Some(filter) = live.remove(&number) {
+                    index.remove(number, &filter);
+                }
+            }
+            for key in keys {
+                let key = key.as_bytes();
+                let expected: Vec<_> = live.iter().filter(|(_, filter)| filter.matches(key)).map(|(number, _)| *number).collect();
+                let passing: Vec<_> = index.candidates(key).iter().filter(|number| live[number].matches(key)).copied().collect();
+                prop_assert_eq!(passing, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_meets_only_the_registrations_that_may_want_it() {
+        let mut index = KeyIndex::default();
+        for number in 0..10_000 {
+            index.add(RegistrationNo(number), &KeyFilter::new(format!("q{number}")).unwrap());
+        }
+        index.add(RegistrationNo(10_000), &KeyFilter::new("q1*").unwrap());
+        assert_eq!(*index.candidates(b"q17"), [RegistrationNo(17), RegistrationNo(10_000)]);
+        assert!(index.candidates(b"other").is_empty());
+    }
+}
