@@ -252,6 +252,11 @@ impl Directory {
         }
     }
 
+    /// Whether the directory of the cache itself was removed while it is open.
+    fn is_removed(&self) -> bool {
+        rustix::fs::fstat(&self.root).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
     fn open_directory(&self, name: &str) -> io::Result<OwnedFd> {
         let opened = self.open_beneath(name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty());
         opened.map_err(|error| self.explain(name, error))
@@ -539,6 +544,10 @@ impl Draft for Temporary {
     }
 }
 
+fn removed() -> io::Error {
+    io::Error::other("the directory of the cache was removed")
+}
+
 impl Disk for Directory {
     type Draft = Temporary;
     type File = File;
@@ -549,7 +558,7 @@ impl Disk for Directory {
         let file = match self.open_beneath(&path, flags, self.file_mode) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // Cleaners like empty directories.
-                self.prepare().map_err(|_| io::Error::other("the directory of the cache was removed"))?;
+                self.prepare().map_err(|_| removed())?;
                 self.open_beneath(&path, flags, self.file_mode)?
             }
             file => file.map_err(|error| self.explain(TEMPORARY, error))?,
@@ -593,6 +602,8 @@ impl Disk for Directory {
         match self.open_regular(&path) {
             // Another host of a shared file system unlinked it just now, or its answer is old.
             Err(error) if error.raw_os_error() == Some(Errno::STALE.raw_os_error()) => self.open_regular(&path),
+            // Without its directory nothing is known of an entry, so it is not taken for lost.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_removed() => Err(removed()),
             result => result,
         }
         .map_err(stale_is_missing)

@@ -340,6 +340,10 @@ fn directories_that_a_cleaner_took_are_made_again() {
         let error = cache.write("k", b"content", &Put::default()).unwrap_err();
         assert!(["was removed", "No such file"].iter().any(|words| error.to_string().contains(words)), "{error}");
         assert_ne!(error.code(), Code::LeaseLost);
+        for error in [cache.read("files", NOW).unwrap_err(), cache.open_read("files", NOW).map(|_| ()).unwrap_err()] {
+            assert_ne!(error.code(), Code::Missing, "{error}");
+            assert!(["was removed", "No such file"].iter().any(|words| error.to_string().contains(words)), "{error}");
+        }
     });
 }
 
