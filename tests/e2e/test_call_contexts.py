@@ -1,6 +1,6 @@
 """What functions may call, and in which context: every command of the server, in every place where a function can run.
 
-The rule is in `redgrease-core/src/policy.rs`. Here it meets real servers: whatever a function calls, the server goes on
+The rule is in `redgrease-core/src/policy.rs`. Here it meets real servers: whatever a function calls, the server keeps
 serving, and the client that caused the call is answered.
 """
 

@@ -21,17 +21,21 @@ def data(db) -> dict:
     return dict(zip(text(keys), text(db.r.mget(keys)))) if keys else {}
 
 
-@pytest.fixture
-def pair(fresh_server):
-    """A master and a replica that has caught up."""
-    master = fresh_server(conf={"repl-diskless-sync-delay": 0})
-    replica = fresh_server(conf={"replicaof": ("127.0.0.1", master.server.port)})
+def wait_connected(replica) -> None:
     wait_until(
         lambda: replica.r.info("replication")["master_link_status"],
         "the replica is connected",
         until=lambda status: status == "up",
         deadline=30,
     )
+
+
+@pytest.fixture
+def pair(fresh_server):
+    """A master and a replica that has caught up."""
+    master = fresh_server(conf={"repl-diskless-sync-delay": 0})
+    replica = fresh_server(conf={"replicaof": ("127.0.0.1", master.server.port)})
+    wait_connected(replica)
     return master, replica
 
 
@@ -193,12 +197,7 @@ def test_master_replica_and_append_only_file_agree_on_what_sync_functions_did(fr
     print(f"seed {seed}")
     master = fresh_server(conf={"repl-diskless-sync-delay": 0, "appendonly": "yes", "appendfsync": "no", "hz": 100})
     replica = fresh_server(conf={"replicaof": ("127.0.0.1", master.server.port)})
-    wait_until(
-        lambda: replica.r.info("replication")["master_link_status"],
-        "the replica is connected",
-        until=lambda status: status == "up",
-        deadline=30,
-    )
+    wait_connected(replica)
     master.ok(RECIPE)
     random_writes(master.r, seed, writes)
     registration = master.registration()

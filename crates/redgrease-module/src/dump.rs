@@ -95,7 +95,7 @@ impl Engine {
         self.wake_readers();
     }
 
-    /// Writes rows of answers until the time is over.
+    /// Writes rows of answers until the deadline.
     pub fn write_dumps(&self, deadline: Instant) {
         loop {
             let Some(mut dump) = self.dumps.borrow_mut().pop_front() else { return };

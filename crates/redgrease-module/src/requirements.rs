@@ -149,7 +149,7 @@ impl Engine {
         self.next_job(check);
     }
 
-    /// Gives the next job to a thread that has none. What nobody waits for, or was found meanwhile, needs none.
+    /// Gives the next job to a thread that has none. A job without a waiting client, or with packages that were found meanwhile, needs none.
     fn next_job(&self, check: bool) {
         let lane = self.installer.lane(check);
         while !lane.busy.get() {

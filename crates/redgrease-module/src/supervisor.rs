@@ -247,7 +247,7 @@ impl Engine {
     pub fn process_ended(&self, number: WorkerNo) {
         let Some(worker) = self.worker(number) else { return };
         // What it said before its end still counts: that is at most what was read and what a socket's buffer holds, whatever
-        // a child that has its socket goes on writing.
+        // a child that has its socket keeps writing.
         if !worker.ending.replace(true)
             && let Incoming::Frames(frames) = worker.read()
         {

@@ -525,7 +525,7 @@ impl FileCacheAioWriter {
         let (writer, key) = (Arc::clone(&self.writer), self.key.clone());
         let end = async move {
             let writer = writer.lock().await.take().ok_or(Failure::Closed(key))?;
-            // Once begun it goes on to its end, also when nobody waits for it any more: half a commit helps nobody.
+            // Once begun it goes on to its end, also when nobody waits for it any more: half a commit helps no reader.
             match tokio::spawn(act(writer)).await {
                 Ok(result) => Ok(result?),
                 Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -51,7 +51,7 @@ fn range_of(name: &str) -> &'static str {
 /// The longest value that an error shows whole, in bytes.
 const MAX_SHOWN: usize = 40;
 
-/// A value for an error: a number of thousands of digits helps nobody.
+/// A value for an error: a number of thousands of digits helps no reader.
 fn shown(value: &Bound<'_, PyAny>) -> String {
     let Ok(text) = value.repr() else { return format!("a very large {}", kind_of(value)) };
     let text = text.to_string_lossy();
