@@ -335,3 +335,32 @@ def test_no_command_that_a_function_calls_in_any_context_ends_the_server(fresh_s
         for start in range(0, len(chosen), LIST):
             walker.walk(context, chosen[start : start + LIST])
     assert walker.count() > 13 * part * len(calls) / 2
+
+
+def test_a_sync_function_may_unregister_itself(db):
+    db.ok(
+        "GB().foreach(lambda r: execute('RG.UNREGISTER', execute('get', 'id')))"
+        ".register('w:*', mode='sync', readValue=False, eventTypes=['set'])"
+    )
+    for _ in range(20):
+        db.ok("GB().foreach(lambda r: execute('incr', 'n')).register('w:*', mode='sync', eventTypes=['set'])")
+    db.r.set("id", db.registrations()[0].id)
+    pipeline = db.r.pipeline(transaction=False)
+    for number in range(10):
+        pipeline.set(f"w:{number}", "v")
+    pipeline.execute()
+    assert len(db.registrations()) == 20
+    assert db.r.get("n") == b"200"
+    # The last one ends the wait for the next command, from within it (Redis 7.0).
+    for registration in db.registrations():
+        db.unregister(registration.id)
+    db.ok(
+        "GB().foreach(lambda r: execute('RG.UNREGISTER', execute('get', 'id')))"
+        ".register('w:*', mode='sync', readValue=False, eventTypes=['set'])"
+    )
+    db.r.set("id", db.registrations()[0].id)
+    pipeline = db.r.pipeline(transaction=False)
+    for number in range(10):
+        pipeline.set(f"w:{number}", "v")
+    pipeline.execute()
+    assert db.registrations() == []
