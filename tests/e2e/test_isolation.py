@@ -610,6 +610,7 @@ GB('ShardsIDReader').map(fork).run()
         pid = int(wait_until(lambda: child.exists() and child.read_text().strip(), "the child ran"))
         wait_until(lambda pid=pid: not _alive(pid), "the child has ended")
         child.unlink()
+    assert "Traceback" not in db.server.new_log()
 
 
 def test_a_script_that_forks_is_answered_once(db):

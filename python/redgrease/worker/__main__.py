@@ -57,8 +57,10 @@ def _disconnect_forks(socket):
     def disconnect(open=os.open, dup2=os.dup2, close=os.close, null=os.devnull, mode=os.O_RDWR):
         _native.mark_forked()
         descriptor = open(null, mode)
-        dup2(descriptor, socket, inheritable=False)
-        close(descriptor)
+        # The mark may have closed the socket: its number is the next free one then.
+        if descriptor != socket:
+            dup2(descriptor, socket, inheritable=False)
+            close(descriptor)
 
     os.register_at_fork(after_in_child=disconnect)
 
