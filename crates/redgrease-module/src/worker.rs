@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use redgrease_core::frame::{FRAME_BYTES_MAX, ToWorker, split};
 use redgrease_core::id::WorkerNo;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 use crate::spawner::Spawned;
 
@@ -170,6 +170,8 @@ pub struct Worker {
     pub number: WorkerNo,
     /// Its process id: that of its supervisor until the handshake.
     pid: Cell<u32>,
+    /// Stands for the process that runs user code, after the handshake and where the kernel has pidfds.
+    main_pidfd: RefCell<Option<OwnedFd>>,
     /// It finished its handshake.
     pub ready: Cell<bool>,
     /// Nothing is read from it or sent to it any more.
@@ -209,6 +211,7 @@ impl Worker {
         Worker {
             number,
             pid: Cell::new(spawned.child.id()),
+            main_pidfd: RefCell::default(),
             ready: Cell::new(false),
             closed: Cell::new(false),
             unwatched: Cell::new(false),
@@ -242,12 +245,15 @@ impl Worker {
     /// # Errors
     /// That process is no child of the supervisor.
     pub fn set_pid(&self, pid: u64) -> Result<(), String> {
-        let supervisor = self.child.borrow().id();
-        let parent = crate::memory::parent_of(pid);
-        if parent != Some(u64::from(supervisor)) {
+        let named = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        // Opened before the look at its parent, so that both concern the same process.
+        let pidfd = named.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        if named.is_none() || !self.is_child_of_supervisor(pid) {
+            let supervisor = self.child.borrow().id();
             return Err(format!("it names the process id {pid}, whose parent is not its supervisor {supervisor}"));
         }
         self.pid.set(pid as u32);
+        *self.main_pidfd.borrow_mut() = pidfd;
         Ok(())
     }
 
@@ -498,21 +504,30 @@ impl Worker {
     }
 
     /// Ends the process; its supervisor then ends everything that it started. The reason is told by [`Worker::fate`].
+    ///
+    /// Signals go to processes that cannot be others: an unreaped child of ours, or what a pidfd stands for. The number of
+    /// a process that its supervisor has reaped may be somebody else's by now.
     pub fn kill(&self, reason: Option<&str>) {
         if let Some(reason) = reason {
             self.verdict.borrow_mut().get_or_insert_with(|| reason.to_owned());
         }
-        let has_ended = self.has_ended();
+        if self.has_ended() {
+            return;
+        }
         if !self.ready.get() {
             // No user code has run, and a worker without a supervisor is ended by the kernel.
             let _ = self.child.borrow_mut().kill();
-        } else if let Some(pid) = Pid::from_raw(self.pid() as i32) {
-            let _ = kill_process_group(pid, Signal::KILL);
-            if !has_ended {
-                // It may have moved to another group.
-                let _ = kill_process(pid, Signal::KILL);
-            }
+        } else if let Some(pidfd) = &*self.main_pidfd.borrow() {
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        } else if let Some(pid) = Pid::from_raw(self.pid() as i32)
+            && self.is_child_of_supervisor(u64::from(self.pid()))
+        {
+            let _ = kill_process(pid, Signal::KILL);
         }
+    }
+
+    fn is_child_of_supervisor(&self, pid: u64) -> bool {
+        crate::memory::parent_of(pid) == Some(u64::from(self.child.borrow().id()))
     }
 
     /// Whether the process has ended.
@@ -584,7 +599,7 @@ impl Drop for Worker {
                 let time = rustix::time::Timespec { tv_sec: SUPERVISOR_END_S_MAX, tv_nsec: 0 };
                 let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&time));
                 if !matches!(ended, Ok(count) if count > 0) {
-                    let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+                    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
                 }
             }
             if let Some(pid) = Pid::from_raw(pid as i32) {
