@@ -19,6 +19,9 @@ use crate::spawner::Spawned;
 /// Bytes read from a worker in one turn of the server's loop.
 const READ_BYTES_PER_TURN: usize = 1 << 20;
 
+/// Bytes written to a worker in one go.
+const WRITE_BYTES_PER_TURN: usize = 512 << 10;
+
 /// Bytes asked for with one read.
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -316,11 +319,13 @@ impl Worker {
         self.unsent() > UNREAD_BYTES_MAX && !self.ending.get()
     }
 
-    /// Writes what the socket takes; returns whether something is left. A closed socket shows when reading.
+    /// Writes what the socket takes, up to a bound: a worker that reads meanwhile could keep the main thread for long. Returns
+    /// whether something is left. A closed socket shows when reading.
     pub fn flush(&self) -> bool {
         let mut out = self.out.borrow_mut();
-        while out.sent < out.bytes.len() {
-            match rustix::net::send(&self.socket, &out.bytes[out.sent..], rustix::net::SendFlags::NOSIGNAL) {
+        let end = out.bytes.len().min(out.sent + WRITE_BYTES_PER_TURN);
+        while out.sent < end {
+            match rustix::net::send(&self.socket, &out.bytes[out.sent..end], rustix::net::SendFlags::NOSIGNAL) {
                 Ok(0) => break,
                 Ok(count) => {
                     out.sent += count;
