@@ -381,9 +381,9 @@ def test_after_the_position_of_its_group_was_set_back_a_stream_is_read_to_its_en
     assert wait_seen(db, 14)[6:] == [str(n) for n in range(8)]
 
 
-def test_a_batch_in_work_removes_nothing_from_the_stream_that_took_the_place(db, tmp_path):
-    gate = tmp_path / "open"
-    script = f"""
+def held_at(gate) -> str:
+    """A script whose function notes each entry of the stream ``s`` and stays at it until the gate opens."""
+    return f"""
 import os, time
 def step(r):
     execute('rpush', 'seen', r['value']['n'])
@@ -392,6 +392,11 @@ def step(r):
         time.sleep(0.002)
 GB('StreamReader').foreach(step).register('s')
 """
+
+
+def test_a_batch_in_work_removes_nothing_from_the_stream_that_took_the_place(db, tmp_path):
+    gate = tmp_path / "open"
+    script = held_at(gate)
     db.ok(script)
     db.r.xadd("s", {"n": "old"}, id="7-1")
     wait_seen(db, 1)
@@ -535,15 +540,7 @@ def test_without_trimming_entries_of_several_registrations_stay(db):
 
 def test_a_batch_in_work_when_its_registration_goes_is_acknowledged_and_trimmed(db, tmp_path):
     gate = tmp_path / "open"
-    script = f"""
-import os, time
-def step(r):
-    execute('rpush', 'seen', r['value']['n'])
-    end = time.monotonic() + 20
-    while not os.path.exists({str(gate)!r}) and time.monotonic() < end:
-        time.sleep(0.002)
-GB('StreamReader').foreach(step).register('s')
-"""
+    script = held_at(gate)
     db.ok(f"{note_to('l:one')}.register('s')")
     db.ok(script)
     add(db, "s", 1)

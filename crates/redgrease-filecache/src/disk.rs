@@ -476,7 +476,7 @@ fn planted(part: &str, what: &str) -> String {
     format!("{part} is {what}, not the cache's own directory: remove it and put the directory back")
 }
 
-/// File systems that number what they hold anew with each mount (FAT, exFAT, SMB, 9P, FUSE), by their magic numbers.
+/// File systems that give what they hold new numbers with each mount (FAT, exFAT, SMB, 9P, FUSE), by their magic numbers.
 const PASSING_NUMBERS: [u64; 7] = [0x4d44, 0x2011_bab0, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x0102_1997, 0x6573_5546];
 
 /// The time of a quarantine counts from its beginning, however old the file is.

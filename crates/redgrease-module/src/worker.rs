@@ -511,7 +511,7 @@ impl Worker {
     /// Ends the process; its supervisor then ends everything that it started. The reason is told by [`Worker::fate`].
     ///
     /// Signals go to processes that cannot be others: an unreaped child of ours, or what a pidfd stands for. The number of
-    /// a process that its supervisor has reaped may be somebody else's by now.
+    /// a process that its supervisor has reaped may belong to another process by now.
     pub fn kill(&self, reason: Option<&str>) {
         if let Some(reason) = reason {
             self.verdict.borrow_mut().get_or_insert_with(|| reason.to_owned());
