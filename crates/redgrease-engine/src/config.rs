@@ -1,14 +1,13 @@
 //! Load arguments: `Key value` pairs behind the module's path.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// What the module was loaded with.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The workers' interpreter, if it was named.
-    pub python: Option<PathBuf>,
+    pub python: Option<String>,
     /// Executions that users can look at; 0: no limit.
     pub executions_max: usize,
     /// Finished executions kept per registration; 0: no limit.
@@ -42,16 +41,17 @@ pub struct Config {
     /// Longest installation of requirements.
     pub install_time_max: Duration,
     /// Where requirements are installed; below the server's working directory unless it is absolute.
-    pub requirements_dir: PathBuf,
+    pub requirements_dir: String,
     /// Error texts carry tracebacks.
     pub traceback: bool,
     /// Keys that we do not know: for `configGet`.
     pub extra: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-impl Default for Config {
-    fn default() -> Config {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+impl Config {
+    /// The defaults on a machine with so many cores.
+    #[must_use]
+    pub fn new(cores: usize) -> Config {
         Config {
             python: None,
             executions_max: 1000,
@@ -70,20 +70,18 @@ impl Default for Config {
             worker_stall_max: Duration::from_secs(10),
             execution_time_max: Duration::ZERO,
             install_time_max: Duration::from_secs(300),
-            requirements_dir: PathBuf::from("redgrease-requirements"),
+            requirements_dir: "redgrease-requirements".to_owned(),
             traceback: true,
             extra: BTreeMap::new(),
         }
     }
-}
 
-impl Config {
     /// Reads load arguments.
     ///
     /// # Errors
     /// A known key with a value outside its range, or a key without value; the text names it.
-    pub fn parse(args: &[&[u8]]) -> Result<Config, String> {
-        let mut config = Config::default();
+    pub fn parse(args: &[&[u8]], cores: usize) -> Result<Config, String> {
+        let mut config = Config::new(cores);
         for pair in args.chunks(2) {
             let key = String::from_utf8_lossy(pair[0]);
             let Some(value) = pair.get(1) else { return Err(format!("load argument '{key}' has no value")) };
@@ -102,7 +100,7 @@ impl Config {
         };
         const MS_MAX: u64 = 86_400_000;
         match key.to_ascii_lowercase().as_str() {
-            "python" => self.python = Some(PathBuf::from(text())),
+            "python" => self.python = Some(text()),
             "maxexecutions" => self.executions_max = number(0, 1 << 32)? as usize,
             "maxexecutionsperregistration" => self.executions_per_registration_max = number(0, 1 << 32)? as usize,
             "executionthreads" => self.execution_threads = number(1, 1024)? as usize,
@@ -119,7 +117,7 @@ impl Config {
             "workerstallmax" => self.worker_stall_max = Duration::from_millis(number(500, MS_MAX)?),
             "executionmaxtime" => self.execution_time_max = Duration::from_millis(number(0, MS_MAX)?),
             "installmax" => self.install_time_max = Duration::from_millis(number(100, MS_MAX)?),
-            "requirementsdir" => self.requirements_dir = PathBuf::from(text()),
+            "requirementsdir" => self.requirements_dir = text(),
             "pythonattempttraceback" => self.traceback = number(0, 1)? == 1,
             _ => {
                 self.extra.insert(key.as_bytes().to_vec(), value.to_vec());
@@ -135,7 +133,7 @@ mod tests {
 
     #[test]
     fn known_keys_are_read_in_any_case_and_unknown_ones_are_kept() {
-        let config = Config::parse(&[b"maxexecutions", b"3", b"Mine", b"x"]).unwrap();
+        let config = Config::parse(&[b"maxexecutions", b"3", b"Mine", b"x"], 2).unwrap();
         assert_eq!(config.executions_max, 3);
         assert_eq!(config.extra.get(b"Mine".as_slice()), Some(&b"x".to_vec()));
     }
@@ -157,7 +155,7 @@ mod tests {
         ];
         for key in keys.iter().chain(&more).chain(&rest) {
             for value in ["-1", "", " 1", "1.5", "1e3", "inf", "18446744073709551615", "18446744073709551616", &huge] {
-                let error = Config::parse(&[key.as_bytes(), value.as_bytes()]).unwrap_err();
+                let error = Config::parse(&[key.as_bytes(), value.as_bytes()], 2).unwrap_err();
                 let expected = format!("load argument '{key}' wants a number from ");
                 assert!(error.starts_with(&expected) && error.ends_with(&format!("got '{value}'")), "{error}");
             }
@@ -166,8 +164,8 @@ mod tests {
 
     #[test]
     fn a_bad_value_names_key_range_and_value() {
-        let error = Config::parse(&[b"ExecutionThreads", b"none"]).unwrap_err();
+        let error = Config::parse(&[b"ExecutionThreads", b"none"], 2).unwrap_err();
         assert_eq!(error, "load argument 'ExecutionThreads' wants a number from 1 to 1024, got 'none'");
-        assert_eq!(Config::parse(&[b"Python"]).unwrap_err(), "load argument 'Python' has no value");
+        assert_eq!(Config::parse(&[b"Python"], 2).unwrap_err(), "load argument 'Python' has no value");
     }
 }

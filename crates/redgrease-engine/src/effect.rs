@@ -1,0 +1,398 @@
+//! What the engine wants done.
+
+use std::rc::Rc;
+
+use redgrease_core::frame::LogLevel;
+use redgrease_core::id::{Database, ExecutionNo, RegistrationNo, WorkerNo};
+use redgrease_core::render::Reply;
+use redgrease_core::stream::EntryId;
+
+use crate::executions::outcome::Outcome;
+use crate::id::{BatchNo, ClientNo, CommandNo, InstallNo, JobNo, QuestionNo, RemovalNo, TimerNo, WaitNo};
+use crate::input::{Actor, UserName};
+use crate::reader::Reader;
+use crate::step::Step;
+
+/// What a client is answered with.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// A reply.
+    Value(Reply),
+    /// `[results, errors]` of a run.
+    Run(Outcome),
+    /// What a triggered function returned, or its first error.
+    Trigger(Outcome),
+}
+
+/// A command: name and arguments.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Argv {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Argv {
+    /// Copies a command.
+    #[must_use]
+    pub fn new(args: &[&[u8]]) -> Argv {
+        let mut argv = Argv {
+            bytes: Vec::with_capacity(args.iter().map(|arg| arg.len()).sum()),
+            ends: Vec::with_capacity(args.len()),
+        };
+        for arg in args {
+            argv.bytes.extend_from_slice(arg);
+            argv.ends.push(argv.bytes.len());
+        }
+        argv
+    }
+
+    /// Name and arguments.
+    #[must_use]
+    pub fn args(&self) -> Vec<&[u8]> {
+        let mut start = 0;
+        let mut args = Vec::with_capacity(self.ends.len());
+        for end in &self.ends {
+            args.push(&self.bytes[start..*end]);
+            start = *end;
+        }
+        args
+    }
+
+    /// Bytes that it takes.
+    #[must_use]
+    pub fn cost_bytes(&self) -> usize {
+        self.bytes.len() + self.ends.len() * size_of::<usize>()
+    }
+}
+
+/// A command of a function, to be run in the server as a user.
+#[derive(Debug, Clone)]
+pub struct RunCommand {
+    /// To be given back with [`Input::CommandDone`](crate::Input::CommandDone).
+    pub command: CommandNo,
+    /// Name and arguments.
+    pub argv: Argv,
+    /// As whom and where.
+    pub actor: Actor,
+    /// Its effects go to replicas and the append-only file.
+    pub replicate: bool,
+    /// The command only reads.
+    pub reads: bool,
+    /// Writes are refused with this text.
+    pub write_refusal: Option<String>,
+}
+
+/// Something that the engine must know; answered by one [`Input::Answer`](crate::Input::Answer), at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// What does the server say of the command with this (lower-case) name? [`Fact::Command`](crate::Fact::Command).
+    Command(Vec<u8>),
+    /// The server's options that protect commands. [`Fact::Protection`](crate::Fact::Protection).
+    Protection,
+    /// Is this server one of several shards of a cluster? [`Fact::Flag`](crate::Fact::Flag).
+    SeveralShards,
+    /// Type of a key and length of its value. [`Fact::Key`](crate::Fact::Key).
+    Key {
+        /// The key's database.
+        database: Database,
+        /// The key.
+        key: Vec<u8>,
+    },
+    /// May a user read a key? [`Fact::Permission`](crate::Fact::Permission).
+    MayRead {
+        /// The user.
+        user: UserName,
+        /// The key.
+        key: Vec<u8>,
+    },
+    /// May a user read a stream through a group and acknowledge its entries? [`Fact::Permission`](crate::Fact::Permission).
+    MayConsume {
+        /// The user.
+        user: UserName,
+        /// The stream.
+        key: Vec<u8>,
+        /// Whether entries are removed, too.
+        trim: bool,
+    },
+    /// Number of keys of a database, unless some of them may have expired. [`Fact::Number`](crate::Fact::Number).
+    DatabaseSize(Database),
+    /// Has a blocked client left? [`Fact::Flag`](crate::Fact::Flag).
+    ClientIsGone(ClientNo),
+    /// Do all these directories exist? [`Fact::Flag`](crate::Fact::Flag).
+    DirectoriesExist(Vec<String>),
+    /// Resident memory of a worker, in bytes. [`Fact::Number`](crate::Fact::Number).
+    ResidentBytes(WorkerNo),
+    /// How far a worker is. [`Fact::Progress`](crate::Fact::Progress).
+    Progress(WorkerNo),
+    /// Has the process of a worker that closed its connection ended, though its parent does not know yet?
+    /// [`Fact::Flag`](crate::Fact::Flag).
+    ProcessIsGone(WorkerNo),
+    /// Takes the process id that a worker names in its handshake; an error when that process is not one of its supervisor's.
+    /// [`Fact::Permission`](crate::Fact::Permission).
+    AdoptProcess {
+        /// The worker.
+        worker: WorkerNo,
+        /// The process id.
+        pid: u64,
+    },
+    /// How many entries stand behind an id, counted up to `max`. [`Fact::Number`](crate::Fact::Number).
+    EntriesAfter {
+        /// The stream's database.
+        database: Database,
+        /// The stream.
+        stream: Vec<u8>,
+        /// The id.
+        after: EntryId,
+        /// The largest number of interest.
+        max: u64,
+    },
+    /// What consumer groups have done with entries. [`Fact::Groups`](crate::Fact::Groups).
+    Groups {
+        /// The stream's database.
+        database: Database,
+        /// The stream.
+        stream: Vec<u8>,
+        /// Names of the groups.
+        groups: Vec<Vec<u8>>,
+        /// The lowest id of interest.
+        first: EntryId,
+        /// The highest one.
+        last: EntryId,
+    },
+}
+
+/// From where on a consumer group is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupPosition {
+    /// Entries that were never delivered.
+    New,
+    /// Entries that were delivered and not acknowledged, behind this id.
+    Pending(Option<EntryId>),
+}
+
+/// One read through a consumer group. The group is made, from the beginning of the stream, when it does not exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupRead {
+    /// As whom and where.
+    pub actor: Actor,
+    /// The stream.
+    pub stream: Vec<u8>,
+    /// The group.
+    pub group: Vec<u8>,
+    /// From where on.
+    pub position: GroupPosition,
+    /// Entries to read at most.
+    pub count: u64,
+}
+
+/// A look for requirements, or their installation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Install {
+    /// To be given back with [`Input::Installed`](crate::Input::Installed).
+    pub install: InstallNo,
+    /// The set of requirements: names the directory.
+    pub environment: Rc<str>,
+    /// The requirements as given.
+    pub requirements: Rc<[String]>,
+    /// Install again what is there.
+    pub force: bool,
+    /// Only look whether they are there.
+    pub check: bool,
+}
+
+/// What has to be done. Effects are performed in their order; an input that one brings about is handled, and its
+/// effects are performed, before the next one.
+#[derive(Debug)]
+pub enum Effect {
+    /// Hold a client whose command ends without an answer.
+    Block(ClientNo),
+    /// From here to its answer, time counts as that of the client's command.
+    Measure(ClientNo),
+    /// Answer a client.
+    Reply {
+        /// The client.
+        client: ClientNo,
+        /// With what.
+        answer: Answer,
+    },
+    /// One element of an array that a blocked client is answered with bit by bit.
+    Row {
+        /// The client.
+        client: ClientNo,
+        /// The element.
+        row: Reply,
+    },
+    /// The end of that array.
+    EndRows(ClientNo),
+
+    /// Start a process for a worker: [`Input::WorkerStarted`](crate::Input::WorkerStarted) or
+    /// [`Input::WorkerNotStarted`](crate::Input::WorkerNotStarted) follows later.
+    StartWorker(WorkerNo),
+    /// Output for a worker waits: [`Engine::take_output`](crate::Engine::take_output). It is written at the latest before
+    /// the loop sleeps, and reported by [`Input::Written`](crate::Input::Written).
+    Write(WorkerNo),
+    /// End a worker's process.
+    Kill(WorkerNo),
+    /// Forget a worker: nothing is read from it any more, and its process ends.
+    Close {
+        /// The worker.
+        worker: WorkerNo,
+        /// The last frames for it.
+        last: Vec<u8>,
+    },
+    /// Do not read from a worker.
+    PauseReading(WorkerNo),
+    /// Read from it again.
+    ResumeReading(WorkerNo),
+    /// Hand in all that a worker has written to its outputs so far ([`Input::Output`](crate::Input::Output)), then
+    /// [`Input::OutputDrained`](crate::Input::OutputDrained).
+    DrainOutput {
+        /// The worker.
+        worker: WorkerNo,
+        /// The session that wrote it.
+        session: Rc<str>,
+    },
+
+    /// [`Input::Timer`](crate::Input::Timer) follows after so many milliseconds.
+    SetTimer {
+        /// The timer.
+        timer: TimerNo,
+        /// The time.
+        ms: u64,
+    },
+    /// [`Input::Answer`](crate::Input::Answer) follows at once.
+    Ask {
+        /// The question's number.
+        question: QuestionNo,
+        /// The question.
+        about: Question,
+    },
+
+    /// Run a command: [`Input::CommandDone`](crate::Input::CommandDone) follows at once.
+    Run(RunCommand),
+    /// Run the internal command that makes an atomic block one unit of replication, in this database:
+    /// [`Input::AtomicEntered`](crate::Input::AtomicEntered) comes from inside it, and
+    /// [`Input::AtomicEnded`](crate::Input::AtomicEnded) follows at once.
+    EnterAtomic(Database),
+    /// Do nothing but serve one worker: as long as [`Engine::is_waiting`](crate::Engine::is_waiting), hand in what it sends;
+    /// [`Input::Served`](crate::Input::Served) follows at once.
+    Serve {
+        /// The wait.
+        wait: WaitNo,
+        /// The worker.
+        worker: WorkerNo,
+    },
+
+    /// Read a slice: [`Input::SliceRead`](crate::Input::SliceRead) follows at once.
+    ReadSlice {
+        /// The execution that reads.
+        execution: ExecutionNo,
+        /// As whom and where.
+        actor: Actor,
+        /// What.
+        reader: Reader,
+        /// Keys are counted, and make no records.
+        count_only: bool,
+    },
+    /// Read the key that an event was about, as it is now: [`Input::KeyRead`](crate::Input::KeyRead) follows at once.
+    ReadKey {
+        /// The execution that reads.
+        execution: ExecutionNo,
+        /// As whom and where.
+        actor: Actor,
+        /// The key.
+        key: Box<[u8]>,
+        /// Name of the event.
+        event: Rc<str>,
+        /// Whether the record carries type and value.
+        read_value: bool,
+    },
+    /// Read through a consumer group: [`Input::GroupRead`](crate::Input::GroupRead) follows at once.
+    ReadGroup {
+        /// The execution that reads.
+        execution: ExecutionNo,
+        /// What.
+        read: GroupRead,
+    },
+
+    /// One step of a search for streams: [`Input::StreamsFound`](crate::Input::StreamsFound) follows at once.
+    SearchStreams {
+        /// The registration that searches.
+        registration: RegistrationNo,
+        /// Where.
+        database: Database,
+        /// The server's cursor; `0` at the beginning.
+        cursor: Vec<u8>,
+    },
+    /// Acknowledge entries: [`Input::Acknowledged`](crate::Input::Acknowledged) follows at once.
+    Acknowledge {
+        /// The batch that they belong to.
+        batch: BatchNo,
+        /// As whom and where.
+        actor: Actor,
+        /// The stream.
+        stream: Vec<u8>,
+        /// The group.
+        group: Vec<u8>,
+        /// The entries.
+        ids: Vec<EntryId>,
+    },
+    /// Remove entries from a stream; a failure is logged.
+    RemoveEntries {
+        /// As whom and where.
+        actor: Actor,
+        /// The stream.
+        stream: Vec<u8>,
+        /// The entries.
+        ids: Vec<EntryId>,
+    },
+    /// Remove a consumer group from some streams of a database: [`Input::GroupRemoved`](crate::Input::GroupRemoved) follows
+    /// at once.
+    RemoveGroup {
+        /// The removal.
+        removal: RemovalNo,
+        /// Where.
+        database: Database,
+        /// The group.
+        group: Vec<u8>,
+        /// The server's cursor; `0` at the beginning.
+        cursor: Vec<u8>,
+    },
+
+    /// [`Input::Job`](crate::Input::Job) follows when the running command has ended, or
+    /// [`Input::JobRefused`](crate::Input::JobRefused) at once.
+    AfterCommand(JobNo),
+    /// Report changes of keys and streams from now on.
+    Subscribe,
+    /// Report that a command of a client begins, or do so no more (servers without jobs only).
+    WatchCommands(bool),
+    /// Look for requirements or install them: [`Input::Installed`](crate::Input::Installed) follows later.
+    Install(Install),
+    /// Write a line to the server's log.
+    Log {
+        /// How important it is.
+        level: LogLevel,
+        /// The text.
+        text: String,
+    },
+    /// [`Input::Then`](crate::Input::Then) follows at once.
+    Then(Step),
+}
+
+impl Answer {
+    /// An error of ours; its text begins with its code.
+    #[must_use]
+    pub fn error(text: impl Into<String>) -> Answer {
+        Answer::Value(Reply::Error(text.into()))
+    }
+
+    /// The reply itself. Rendering many results takes its time: it is done when the reply is written.
+    #[must_use]
+    pub fn into_reply(self) -> Reply {
+        match self {
+            Answer::Value(reply) => reply,
+            Answer::Run(outcome) => outcome.of_run(),
+            Answer::Trigger(outcome) => outcome.of_trigger(),
+        }
+    }
+}

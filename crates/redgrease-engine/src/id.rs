@@ -1,0 +1,50 @@
+//! Numbers that the engine gives out, beside those of `redgrease_core::id`.
+
+use std::fmt;
+
+macro_rules! numbers {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => { $(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )+ };
+}
+
+numbers! {
+    /// Number of a client that waits for an answer; the driver gives it.
+    ClientNo,
+    /// Number of a timer.
+    TimerNo,
+    /// Number of a question to the driver.
+    QuestionNo,
+    /// Number of a wait of the main thread for one worker.
+    WaitNo,
+    /// Number of a command that a function runs.
+    CommandNo,
+    /// Number of something that runs when the command that fired it has ended.
+    JobNo,
+    /// Number of a batch of stream entries that is being acknowledged.
+    BatchNo,
+    /// Number of a consumer group that is being removed from the streams of a database.
+    RemovalNo,
+    /// Number of a look for, or an installation of, requirements.
+    InstallNo,
+}
+
+/// Gives out numbers, each once.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(u64);
+
+impl Counter {
+    /// The next number; the first one is 1.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+}

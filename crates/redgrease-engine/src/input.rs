@@ -1,0 +1,420 @@
+//! What the engine is told.
+
+use std::rc::Rc;
+
+use redgrease_core::codec::KeyType;
+use redgrease_core::command::PyExecute;
+use redgrease_core::id::{Database, ExecutionNo, RegistrationNo, WorkerNo};
+use redgrease_core::policy::{CommandFacts, Protection};
+use redgrease_core::stream::{EntryId, GroupProgress};
+
+use crate::frames::Frames;
+use crate::id::{BatchNo, ClientNo, CommandNo, InstallNo, JobNo, QuestionNo, RemovalNo, TimerNo, WaitNo};
+use crate::reader::Reader;
+use crate::step::Step;
+use crate::work::Work;
+
+/// Name of the user that a function acts as.
+pub type UserName = Rc<str>;
+
+/// As which user and in which database something is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// The user whose permissions are checked.
+    pub user: UserName,
+    /// The database.
+    pub database: Database,
+}
+
+/// What the server is doing while an input is handled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ServerState {
+    /// A Lua script or function is running, possibly suspended.
+    pub script: bool,
+    /// A transaction is running.
+    pub transaction: bool,
+    /// Data is being loaded.
+    pub loading: bool,
+    /// This server is a replica.
+    pub replica: bool,
+    /// It is a replica that refuses writes of clients.
+    pub read_only: bool,
+    /// It is in cluster mode.
+    pub cluster: bool,
+    /// Clients are paused: nothing may be replicated.
+    pub paused: bool,
+    /// A keyspace notification is being handled: the command that caused it has not ended.
+    pub notifying: bool,
+}
+
+/// When an input is handled, and what the server is doing then.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Situation {
+    /// Milliseconds of a clock that never goes back.
+    pub now_ms: u64,
+    /// The server.
+    pub server: ServerState,
+}
+
+/// What a client's command runs inside of, which decides whether it can wait for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inside {
+    /// Nothing: the client can be blocked.
+    Nothing,
+    /// A transaction.
+    Transaction,
+    /// A script.
+    Script,
+    /// Something else that cannot be blocked, such as a command of another module.
+    Unblockable,
+}
+
+/// Who sent a command.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The user that the client is logged in as; `None`: the server itself.
+    pub user: Option<UserName>,
+    /// The database that the client has selected.
+    pub database: Database,
+    /// Whether it may end what belongs to others: permission for `RG.ADMINISTER`.
+    pub administers: bool,
+    /// What the command runs inside of.
+    pub inside: Inside,
+}
+
+/// A command of a client. `tagged`: the client announced our codec (`RG.WITHCODEC`).
+#[derive(Debug, Clone)]
+pub enum Command<'a> {
+    /// `RG.PYEXECUTE`.
+    PyExecute {
+        /// Its arguments.
+        arguments: PyExecute<'a>,
+        /// Whether results are tagged.
+        tagged: bool,
+    },
+    /// `RG.TRIGGER`.
+    Trigger {
+        /// Name and arguments of the function.
+        args: &'a [&'a [u8]],
+        /// Whether results are tagged.
+        tagged: bool,
+    },
+    /// `RG.GETRESULTS` or `RG.GETRESULTSBLOCKING`.
+    GetResults {
+        /// Identifier of the execution.
+        execution: &'a [u8],
+        /// Whether results are tagged.
+        tagged: bool,
+        /// Whether the client waits for the end of the execution.
+        wait: bool,
+    },
+    /// `RG.DUMPEXECUTIONS`.
+    DumpExecutions,
+    /// `RG.DROPEXECUTION`.
+    DropExecution {
+        /// Identifier of the execution.
+        execution: &'a [u8],
+    },
+    /// `RG.ABORTEXECUTION`.
+    AbortExecution {
+        /// Identifier of the execution.
+        execution: &'a [u8],
+    },
+    /// `RG.DUMPREGISTRATIONS`.
+    DumpRegistrations,
+    /// `RG.UNREGISTER`.
+    Unregister {
+        /// Identifier of the registration.
+        registration: &'a [u8],
+        /// Triggers that clients wait for are aborted, too.
+        abort_pending: bool,
+    },
+}
+
+/// What happened to a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamChange {
+    /// An entry was added.
+    Added,
+    /// The key may be another stream now.
+    Replaced,
+}
+
+/// Which output of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Error,
+}
+
+/// An answer to a [`Question`](crate::effect::Question).
+#[derive(Debug, Clone)]
+pub enum Fact {
+    /// What the server says of a command; `None`: it does not know it.
+    Command(Option<CommandFacts>),
+    /// The server's options that protect commands.
+    Protection(Protection),
+    /// Yes or no.
+    Flag(bool),
+    /// Type of a key, and length of its value.
+    Key {
+        /// The type.
+        kind: KeyType,
+        /// The length: bytes of a string, entries of a stream.
+        len: u64,
+    },
+    /// Whether something is permitted, or done; an error says why not.
+    Permission(Result<(), String>),
+    /// A number; `None`: it is not known.
+    Number(Option<u64>),
+    /// How far a worker is.
+    Progress {
+        /// Bytes of a frame that it has begun and not finished.
+        unfinished_bytes: u64,
+        /// Its process is stopped by a signal.
+        stopped: bool,
+    },
+    /// What consumer groups have done with entries, in the order of the question; `None`: not known.
+    Groups(Vec<Option<GroupProgress>>),
+}
+
+/// What one slice of a reader brought.
+#[derive(Debug, Clone, Default)]
+pub struct Slice {
+    /// Records that were written.
+    pub count: u64,
+    /// Their encoded form.
+    pub records: Vec<u8>,
+    /// The reader has ended.
+    pub ended: bool,
+    /// An error, which is a result of the execution and ends the reader; what was read before it is in `records`.
+    pub error: Option<String>,
+}
+
+/// What one command that reads through a consumer group brought.
+#[derive(Debug, Clone, Default)]
+pub struct GroupPart {
+    /// Ids of the entries that were read, those of deleted entries included.
+    pub ids: Vec<EntryId>,
+    /// Number of entries that were read.
+    pub read: u64,
+    /// Records that were written.
+    pub count: u64,
+    /// Their encoded form.
+    pub records: Vec<u8>,
+    /// Entries that cannot become records.
+    pub errors: Vec<String>,
+}
+
+/// What a look for requirements, or an installation, found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Directories to be put on the path.
+    Ready(Vec<String>),
+    /// The requirements have to be installed.
+    Missing,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The module was loaded: the first input.
+    Started,
+    /// A client sent a command. It is answered by one [`Reply`](crate::effect::Effect::Reply) (or
+    /// [`EndRows`](crate::effect::Effect::EndRows)), after a [`Block`](crate::effect::Effect::Block) unless that is among
+    /// the effects of this input and of what they cause.
+    Command {
+        /// The client.
+        client: ClientNo,
+        /// Who it is.
+        caller: &'a Caller,
+        /// The command.
+        command: Command<'a>,
+    },
+    /// A key was changed.
+    KeyEvent {
+        /// The key's database.
+        database: Database,
+        /// Name of the event.
+        event: &'a str,
+        /// The key.
+        key: &'a [u8],
+    },
+    /// A stream was changed.
+    StreamEvent {
+        /// The stream's database.
+        database: Database,
+        /// The stream.
+        key: &'a [u8],
+        /// How it changed.
+        change: StreamChange,
+    },
+    /// The command that fired a job has ended.
+    Job(JobNo),
+    /// The server takes no job for the end of the running command.
+    JobRefused(JobNo),
+    /// A command of a client is about to begin (servers without jobs only).
+    BetweenCommands,
+    /// The server's loop is about to sleep: what is due is done, then [`Input::Work`] follows.
+    Turn,
+    /// One piece of work of that kind.
+    Work(Work),
+    /// A timer fired.
+    Timer(TimerNo),
+    /// A worker's process runs.
+    WorkerStarted {
+        /// The worker.
+        worker: WorkerNo,
+        /// Its process id: that of its supervisor until the handshake.
+        pid: u32,
+    },
+    /// A worker's process could not be started.
+    WorkerNotStarted {
+        /// The worker.
+        worker: WorkerNo,
+        /// Why.
+        reason: String,
+    },
+    /// The driver cannot go on with a worker.
+    WorkerFailed {
+        /// The worker.
+        worker: WorkerNo,
+        /// Why: what is said of it after "worker 3 (pid 7)".
+        reason: String,
+    },
+    /// A worker sent frames.
+    Received {
+        /// The worker.
+        worker: WorkerNo,
+        /// The frames.
+        frames: Frames,
+    },
+    /// A worker closed its connection.
+    ConnectionClosed(WorkerNo),
+    /// What a worker sent is no frame.
+    Garbled {
+        /// The worker.
+        worker: WorkerNo,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Bytes were written to a worker.
+    Written {
+        /// The worker.
+        worker: WorkerNo,
+        /// Their number.
+        bytes: u64,
+    },
+    /// A worker wrote to its standard output or error.
+    Output {
+        /// The worker.
+        worker: WorkerNo,
+        /// Which of them.
+        stream: Stream,
+        /// What it wrote.
+        bytes: &'a [u8],
+        /// The output has ended.
+        ended: bool,
+    },
+    /// All that a worker had written until now has been handed in.
+    OutputDrained {
+        /// The worker.
+        worker: WorkerNo,
+        /// The session that ended.
+        session: Rc<str>,
+    },
+    /// A worker's process has ended. What it sent before has been handed in.
+    ProcessEnded {
+        /// The worker.
+        worker: WorkerNo,
+        /// How, such as `was killed by signal 9 (SIGKILL)`; `None`: it is not known.
+        how: Option<String>,
+    },
+    /// An answer.
+    Answer {
+        /// The question.
+        question: QuestionNo,
+        /// What was found.
+        fact: Fact,
+    },
+    /// A command of a function has ended.
+    CommandDone {
+        /// The command.
+        command: CommandNo,
+        /// Its encoded reply, or the error that the function sees.
+        result: Result<Vec<u8>, String>,
+    },
+    /// The command that runs the atomic block has begun: see [`Engine::has_atomic_to_enter`](crate::Engine::has_atomic_to_enter).
+    AtomicEntered,
+    /// The command that runs the atomic block has ended; an error when it was refused.
+    AtomicEnded(Result<(), String>),
+    /// One frame of the worker that is waited for, of the code that is waited for.
+    ServeFrame(WaitNo),
+    /// The deadline of a wait has passed.
+    WaitExpired(WaitNo),
+    /// A wait has ended.
+    Served(WaitNo),
+    /// A slice was read for an execution.
+    SliceRead {
+        /// The execution.
+        execution: ExecutionNo,
+        /// Its reader, as it is now.
+        reader: Reader,
+        /// What was read.
+        slice: Slice,
+    },
+    /// The record of the key that an execution is about.
+    KeyRead {
+        /// The execution.
+        execution: ExecutionNo,
+        /// The record, encoded, or an error, which is the execution's.
+        record: Result<Vec<u8>, String>,
+    },
+    /// Entries were read through a consumer group for an execution; `None`: the stream is gone.
+    GroupRead {
+        /// The execution.
+        execution: ExecutionNo,
+        /// What was read, or an error, which is the execution's.
+        part: Result<Option<GroupPart>, String>,
+    },
+    /// One step of a search for streams.
+    StreamsFound {
+        /// The registration that searches.
+        registration: RegistrationNo,
+        /// Keys that were found.
+        keys: Vec<Vec<u8>>,
+        /// Where to go on; `None`: the search has ended.
+        next: Option<Vec<u8>>,
+    },
+    /// Entries were acknowledged: so many of them, or an error.
+    Acknowledged {
+        /// The batch.
+        batch: BatchNo,
+        /// Their number.
+        result: Result<u64, String>,
+    },
+    /// A group was removed from some streams.
+    GroupRemoved {
+        /// The removal.
+        removal: RemovalNo,
+        /// Where to go on; `None`: the removal has ended.
+        next: Option<Vec<u8>>,
+    },
+    /// A look for requirements, or an installation, has ended.
+    Installed {
+        /// Which.
+        install: InstallNo,
+        /// What was found.
+        result: Result<Found, String>,
+    },
+    /// The server became a master or a replica.
+    RoleChanged,
+    /// The data of two databases changed places.
+    DatabasesSwapped(Database, Database),
+    /// The server is about to end.
+    Shutdown,
+    /// What an earlier effect asked to be done behind the effects before it.
+    Then(Step),
+}

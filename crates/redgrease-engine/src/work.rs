@@ -1,0 +1,52 @@
+//! Work that is done in pieces, a slice of time per turn of the server's loop.
+
+use std::time::Duration;
+
+/// A kind of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    /// Sync executions of events of the server's own walks over its keys.
+    Walks,
+    /// Sync executions over streams.
+    SyncStreams,
+    /// Calls of functions that had to wait.
+    Deferred,
+    /// Frames of workers.
+    Frames,
+    /// Executions that notifications asked for.
+    Fired,
+    /// Executions of key events that wait.
+    Pending,
+    /// Batches of stream entries that are being acknowledged.
+    Acknowledgements,
+    /// Answers that are written bit by bit.
+    Rows,
+    /// Readers.
+    Readers,
+}
+
+impl Work {
+    /// All kinds, in the order in which they have their turn.
+    pub const ORDER: [Work; 9] = [
+        Work::Walks,
+        Work::SyncStreams,
+        Work::Deferred,
+        Work::Frames,
+        Work::Fired,
+        Work::Pending,
+        Work::Acknowledgements,
+        Work::Rows,
+        Work::Readers,
+    ];
+
+    /// The time that one turn of the loop gives to it; at least one piece is done.
+    #[must_use]
+    pub const fn slice(self) -> Duration {
+        match self {
+            // What waits for these is counted by the server itself, or by a client of a command that has ended.
+            Work::Walks | Work::SyncStreams | Work::Pending => Duration::from_millis(5),
+            Work::Deferred | Work::Frames | Work::Fired => Duration::from_millis(1),
+            Work::Acknowledgements | Work::Rows | Work::Readers => Duration::from_micros(250),
+        }
+    }
+}
