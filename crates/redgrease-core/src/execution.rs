@@ -10,7 +10,7 @@ use crate::frame::Records;
 use crate::id::{ExecutionNo, RegistrationNo};
 use crate::render::Style;
 
-/// Where an execution is in its life (`EXE-STATUS-02`).
+/// The status of an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// Waits for its turn.
@@ -99,8 +99,8 @@ pub enum DropError {
 ///
 /// Numbers are given in order and never again. The list that users see holds at most `max` of them, those of registrations
 /// that have not ended not counted, and more only while more have not ended: only ended ones leave it, first those of
-/// registrations and then those that a client may still ask for, each in the order of their ends (`EXE-LIST-01`, where
-/// running ones left it, too).
+/// registrations and then those that a client may still ask for, each in the order of their ends.
+/// (In RedisGears running executions could leave the list, too.)
 #[derive(Debug)]
 pub struct Executions {
     next: u64,
@@ -120,7 +120,7 @@ impl Executions {
         Executions { next: 0, all: BTreeMap::new(), next_end: 0, ends: Default::default(), live_registered: 0, max }
     }
 
-    /// Takes a number for an operation that is not listed (`EXE-ID-03`).
+    /// Takes a number for an operation that is not listed, such as a registration (as RedisGears does).
     pub fn skip_number(&mut self) {
         self.next += 1;
     }

@@ -56,7 +56,7 @@ impl Database {
 /// Length of a shard id in an execution's or registration's identifier.
 pub const SHARD_ID_LEN: usize = 40;
 
-/// The id of this shard: forty zeros when it is not part of a cluster (`EXE-ID-01`).
+/// The id of this shard: forty zeros when it is not part of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardId(String);
 

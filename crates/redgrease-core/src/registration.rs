@@ -12,8 +12,8 @@ use crate::key_index::KeyIndex;
 use crate::pattern::{KeyFilter, Literal};
 use crate::plan::{Mode, PlanSpec, Trigger};
 
-/// What happened to the executions of a registration (`RDR-COMMON-15`): every triggered one ends in exactly one of
-/// success, failure and abort.
+/// Counts of the executions of a registration. Every triggered execution ends in exactly one of success, failure and
+/// abort.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Statistics {
     /// Executions created, or that could not be.
@@ -117,7 +117,7 @@ impl Registration {
         }
     }
 
-    /// Remembers an execution that ended; returns those that leave the list for it (`EXE-LIST-02`).
+    /// Remembers a finished execution; returns the oldest ones, which leave the list when it holds more than `max`.
     /// `max` 0: no limit.
     pub fn keep_finished(&mut self, execution: ExecutionNo, max: usize) -> Vec<ExecutionNo> {
         self.finished.push_back(execution);
@@ -131,7 +131,7 @@ impl Registration {
     }
 }
 
-/// The consumer group of RedisGears: data files hold it (`RDR-STREAM-13`).
+/// The consumer group of RedisGears. The name must stay: data files of existing servers contain it.
 pub const STREAM_GROUP: &str = "__gears_consumer_group__";
 
 /// Whether some key may pass both filters. It may answer yes when there is none.
@@ -171,7 +171,7 @@ fn hears_events_in_sync(registration: &Registration) -> bool {
 }
 
 impl Registrations {
-    /// Takes a number: every builder takes one and every registration another (`EXE-ID-02`).
+    /// Takes a number. Every builder takes one and every registration another, as clients of RedisGears expect.
     pub fn take_number(&mut self) -> RegistrationNo {
         let number = RegistrationNo(self.next);
         self.next += 1;

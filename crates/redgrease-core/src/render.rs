@@ -36,7 +36,7 @@ impl Reply {
 /// How records become replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// As RedisGears 1.x did (`REC-REPLY-02`): what it had no reply for is the text `PY RECORD`.
+    /// As RedisGears 1.x: a value without a RESP form is the text `PY RECORD`.
     Compat,
     /// Plain values for a client that knows nothing of us.
     Plain,
@@ -68,7 +68,7 @@ impl Style {
 pub enum Answers {
     /// A run: all results are data.
     Run,
-    /// A triggered command: a text of the function's may be a status or an error (`REC-REPLY-03`).
+    /// A triggered command: a text that begins with `+` or `-` and a letter is a status or an error.
     Trigger,
 }
 
@@ -128,8 +128,8 @@ fn fixed_point(number: f64) -> String {
     }
 }
 
-/// Text that starts with `+` or `-` and a letter chooses the kind of its reply (`REC-REPLY-03`): `-7`, `-inf` and `+49 170`
-/// are data.
+/// A text that starts with `+` and a letter becomes a status reply, one that starts with `-` and a letter an error.
+/// Everything else is data: `-7`, `-inf` and `+49 170`, too.
 fn compat_text(bytes: Vec<u8>) -> Reply {
     match bytes.as_slice() {
         [b'+' | b'-', ..] if is_number(&bytes) => Reply::Bulk(bytes),

@@ -1,7 +1,7 @@
 //! When a stream registration reads, and what happens after each run.
 //!
 //! One run is in flight per stream. The first run of a stream reads what had been delivered and never acknowledged
-//! (the *pending run*); the following ones read up to `batch` new entries. See spec `RDR-STREAM-14` to `-40`.
+//! (the *pending run*); the following ones read up to `batch` new entries.
 
 use std::collections::HashMap;
 use std::fmt;
