@@ -13,7 +13,7 @@ CARGO := $(PY) tools/with_libclang.py cargo
 # One interpreter for PyO3 everywhere, so that no line below rebuilds what another built.
 export PYO3_PYTHON := $(CURDIR)/$(VENV)/bin/python
 
-EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/redgrease-py crates/redgrease-core crates/redgrease-filecache -name '*.rs' -o -name '*.lua' -o -name Cargo.toml)
+EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/redgrease-py crates/redgrease-core crates/redgrease-cache-rules crates/redgrease-filecache -name '*.rs' -o -name '*.lua' -o -name Cargo.toml)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

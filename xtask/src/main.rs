@@ -37,7 +37,7 @@ fn check_deps() -> Result<()> {
 
     let mut broken = deps::check(&packages);
     broken.extend(unsafety::check(&read(&root.join("Cargo.toml"))?, &manifests(&packages)?)?);
-    for package in packages.iter().filter(|package| package.name == purity::PURE_CRATE) {
+    for package in packages.iter().filter(|package| purity::PURE_CRATES.contains(&package.name.as_str())) {
         broken.extend(purity::check_directory(&package.directory().join("src"))?);
     }
     if !broken.is_empty() {

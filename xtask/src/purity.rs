@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 
-/// The crate that must stay pure.
-pub const PURE_CRATE: &str = "redgrease-core";
+/// The crates that must stay pure.
+pub const PURE_CRATES: &[&str] = &["redgrease-core", "redgrease-cache-rules"];
 
 /// Paths below `std` that the core may not use.
 const FORBIDDEN: &[&[&str]] = &[
@@ -48,7 +48,7 @@ pub fn check_source(file: &str, source: &str) -> Result<Vec<String>> {
     find_std(tokens, &mut uses);
     let refused = uses.into_iter().filter(|used| is_forbidden(&used.path));
     Ok(refused
-        .map(|used| format!("{file}:{}: the core may not use std::{}", used.line, used.path.join("::")))
+        .map(|used| format!("{file}:{}: a pure crate may not use std::{}", used.line, used.path.join("::")))
         .collect())
 }
 
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn the_error_names_file_line_and_path() {
-        assert_eq!(broken("\n\nuse std::fs::File;"), ["x.rs:3: the core may not use std::fs::File"]);
+        assert_eq!(broken("\n\nuse std::fs::File;"), ["x.rs:3: a pure crate may not use std::fs::File"]);
     }
 
     #[test]

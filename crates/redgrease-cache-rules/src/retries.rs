@@ -13,7 +13,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 ///
 /// ```
 /// use std::time::Duration;
-/// use redgrease_core::cache::retries::Retries;
+/// use redgrease_cache_rules::retries::Retries;
 ///
 /// let mut retries = Retries::until(Duration::from_secs(3));
 /// assert_eq!(retries.lost(Duration::ZERO), Some(Duration::ZERO));

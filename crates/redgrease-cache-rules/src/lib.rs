@@ -1,4 +1,4 @@
-//! The file cache's rules: what its index knows, what may happen to it, and how files are called.
+//! The rules of the file cache: what its index knows, what may happen to it, and how files are named.
 //!
 //! # Layout
 //! - [`entry`]: what is known about one generation of one key, and its bytes in the index;

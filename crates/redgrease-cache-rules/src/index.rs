@@ -1,4 +1,4 @@
-//! The state machine behind the operations of [`protocol`](super::protocol).
+//! The state machine behind the operations of [`protocol`](crate::protocol).
 //!
 //! Two implementations of one set of rules exist, on purpose: the scripts that run inside a server, and this one. This one
 //! is what the simulation checks, what the scripts are compared with (random operations, equal answers), and the index of
@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::protocol::{
+use crate::protocol::{
     Answer, Audit, Bounds, Choice, Doomed, GRACE, Held, HeldKind, Info, MAX_PLACES, Mode, Op, PLACE, Reply, Request,
     SLICE, Session, Token, WINDOW,
 };
-use super::{Digest, Entry, Key, Micros};
+use crate::{Digest, Entry, Key, Micros};
 
 /// All that is known about one cache.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -896,7 +896,7 @@ struct Wish<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::protocol::Reason;
+    use crate::protocol::Reason;
 
     const CACHE: u64 = 1;
     const SECOND: Micros = 1_000_000;

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Entry, Key, Micros};
+use crate::{Digest, Entry, Key, Micros};
 
 /// Names one lease: the session that holds it, and which of its leases it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::fmt;
 /// The memory settings of a server.
 ///
 /// ```
-/// use redgrease_core::cache::memory::Memory;
+/// use redgrease_cache_rules::memory::Memory;
 ///
 /// let memory = Memory::of_info("maxmemory:900000\r\nmaxmemory_policy:allkeys-lru\r\n").unwrap();
 /// assert!(memory.evicts_index());

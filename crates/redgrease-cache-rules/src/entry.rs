@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Micros;
+use crate::Micros;
 
 /// The first 16 bytes of the BLAKE3 hash of a file's content.
 pub type Digest = [u8; 16];
