@@ -1,5 +1,7 @@
 //! One generation of one key, as the index keeps it.
 
+use alloc::vec::Vec;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Micros;

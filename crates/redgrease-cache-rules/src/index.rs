@@ -4,7 +4,10 @@
 //! is what the simulation checks, what the scripts are compared with (random operations, equal answers), and the index of
 //! caches without a server.
 
-use std::collections::{BTreeMap, BTreeSet};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
@@ -96,7 +99,7 @@ impl Index {
 
     /// Up to `count` entries behind `after`, and when they were last used.
     pub fn page(&self, after: Option<&Key>, count: usize) -> Vec<(Key, Entry, Option<Micros>)> {
-        use std::ops::Bound::{Excluded, Unbounded};
+        use core::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
         let page = self.entries.range::<Key, _>((from, Unbounded)).take(count);
         page.map(|(key, entry)| (key.clone(), entry.clone(), self.used.get(key).copied())).collect()
@@ -897,6 +900,8 @@ struct Wish<'a> {
 mod tests {
     use super::*;
     use crate::protocol::Reason;
+    use alloc::borrow::ToOwned;
+    use alloc::{format, vec};
 
     const CACHE: u64 = 1;
     const SECOND: Micros = 1_000_000;

@@ -1,6 +1,8 @@
 //! What a server does when its memory is full, as far as an index in it is concerned.
 
-use std::fmt;
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use core::fmt;
 
 /// The memory settings of a server.
 ///

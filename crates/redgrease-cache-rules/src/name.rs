@@ -6,6 +6,11 @@
 //! user said about the content. Two generations never share a name, because they never share a fence: neither on file
 //! systems that fold case nor for keys with the same beginning.
 
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use crate::{Digest, Entry, Key, MAX_KEY_BYTES, Micros};
 
 /// Longest stem in bytes; a name then has at most 235, below the 255 that file systems take.
@@ -152,6 +157,7 @@ pub fn session_of_temporary(name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
     use proptest::prelude::*;
 
     fn entry(fence: u64, digest: Digest, ttl: Micros, metadata: Vec<u8>) -> Entry {

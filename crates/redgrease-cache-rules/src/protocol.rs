@@ -3,6 +3,10 @@
 //! Each operation is one atomic step, and may be sent again when its answer was lost: the second answer says the same,
 //! except that files to unlink are then left to [`Op::Sweep`].
 
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Digest, Entry, Key, Micros};

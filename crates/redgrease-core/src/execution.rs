@@ -1,7 +1,8 @@
 //! Executions and the list of them.
 
-use std::collections::BTreeMap;
-use std::rc::Rc;
+use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
 
 use thiserror::Error;
 
@@ -77,7 +78,7 @@ impl Execution {
 
     /// Takes one result made in the server.
     pub fn add_result(&mut self, write: impl FnOnce(&mut Writer)) {
-        let mut writer = Writer::append_to(std::mem::take(&mut self.results));
+        let mut writer = Writer::append_to(core::mem::take(&mut self.results));
         write(&mut writer);
         self.results = writer.into_bytes();
         self.result_count += 1;

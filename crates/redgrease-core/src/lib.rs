@@ -15,6 +15,12 @@
 //!
 //! It must not know Redis, Python, threads, clocks or I/O: time and randomness come in as values.
 
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
 pub mod codec;
 pub mod command;
 pub mod error_text;

@@ -1,7 +1,11 @@
 //! Registrations: plans that start an execution whenever something happens.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::rc::Rc;
+use alloc::borrow::ToOwned;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 use thiserror::Error;
 
@@ -160,7 +164,7 @@ pub enum RegisterError {
 pub struct Registrations {
     next: u64,
     all: BTreeMap<RegistrationNo, Registration>,
-    commands: HashMap<Vec<u8>, RegistrationNo>,
+    commands: BTreeMap<Vec<u8>, RegistrationNo>,
     keys: KeyIndex,
     streams: KeyIndex,
     sync_events: usize,
@@ -368,6 +372,7 @@ impl Registrations {
 mod tests {
     use super::*;
     use crate::plan::FailurePolicy;
+    use alloc::vec;
 
     fn spec() -> PlanSpec {
         use crate::codec::Value;

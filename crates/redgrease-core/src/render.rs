@@ -1,5 +1,10 @@
 //! How results look to a client.
 
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use crate::codec::{CodecError, Reader, Value};
 
 /// A reply, independent of the protocol version of the client.
@@ -142,7 +147,7 @@ fn compat_text(bytes: Vec<u8>) -> Reply {
 /// Whether a text is that of a number, also of an imaginary one.
 fn is_number(text: &[u8]) -> bool {
     let text = text.strip_suffix(b"j").unwrap_or(text);
-    std::str::from_utf8(text).is_ok_and(|text| text.parse::<f64>().is_ok())
+    core::str::from_utf8(text).is_ok_and(|text| text.parse::<f64>().is_ok())
 }
 
 /// Text for a place where the protocol ends a line: line breaks and NUL are shown as escapes.
@@ -209,6 +214,7 @@ fn plain(value: Value) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
 
     fn example() -> Value {
         Value::List(vec![
