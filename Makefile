@@ -13,7 +13,7 @@ CARGO := $(PY) tools/with_libclang.py cargo
 # One interpreter for PyO3 everywhere, so that no line below rebuilds what another built.
 export PYO3_PYTHON := $(CURDIR)/$(VENV)/bin/python
 
-EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/redgrease-py crates/redgrease-core crates/redgrease-filecache -name '*.rs' -o -name '*.lua' -o -name Cargo.toml)
+EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/redgrease-py crates/redgrease-core crates/redgrease-cache-rules crates/redgrease-filecache -name '*.rs' -o -name '*.lua' -o -name Cargo.toml)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -77,13 +77,13 @@ bench: build ## Measure against the yardsticks and print ratios
 calm: build ## Measure the pauses that others see while something heavy happens
 	@$(PY) benches/stalls.py
 
-lint: lint-rust lint-python ## Check formatting, warnings, docs, types and the arrows between crates
+lint: lint-rust lint-python ## Check formatting, warnings, docs, types and the dependencies between crates
 
 lint-rust: tools $(VENV)/.requirements
 	cargo fmt --all --check
 	$(CARGO) clippy $(CARGO_FLAGS) --quiet --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc $(CARGO_FLAGS) --quiet --workspace --no-deps
-	cargo run --quiet $(CARGO_FLAGS) -p xtask -- check-arrows
+	cargo run --quiet $(CARGO_FLAGS) -p xtask -- check-deps
 
 lint-python: $(VENV)/.requirements
 	$(PY) -m ruff format --check .

@@ -2,7 +2,7 @@
 
 Each test is one scenario, with real processes, servers and file systems. Those marked `hazard` run on our cache, where
 they must pass, and on the naive one (`benches/filecache_naive.py`, bounded in `naive_bounded.py`), where they must end
-in a `HazardError`: each proves with every run that it would see the hazard. `docs/filecache.md` lists them.
+in a `HazardError`: each proves with every run that it would see the hazard. `docs/filecache-guarantees.md` lists them.
 """
 
 from __future__ import annotations

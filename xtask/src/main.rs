@@ -1,9 +1,9 @@
-//! Chores of this repository, as ordinary programs instead of shell scripts.
+//! Maintenance commands of this repository.
 //!
-//! `cargo run -p xtask -- check-arrows` holds the walls of ARCHITECTURE.md: which crate may depend on which, where
+//! `cargo run -p xtask -- check-deps` enforces the dependency rules of ARCHITECTURE.md: which crate may depend on which, where
 //! `unsafe` may be written, and what the core may not reach.
 
-mod arrows;
+mod deps;
 mod purity;
 mod unsafety;
 
@@ -15,35 +15,35 @@ use anyhow::{Context, Result, bail};
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["check-arrows"] => match check_arrows() {
+        ["check-deps"] => match check_deps() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("check-arrows: {error:#}");
+                eprintln!("check-deps: {error:#}");
                 ExitCode::FAILURE
             }
         },
         _ => {
-            eprintln!("usage: cargo run -p xtask -- check-arrows");
+            eprintln!("usage: cargo run -p xtask -- check-deps");
             ExitCode::from(2)
         }
     }
 }
 
-/// Runs all three checks and reports everything that is broken, not only the first thing.
-fn check_arrows() -> Result<()> {
+/// Runs all three checks and reports every violation, not only the first one.
+fn check_deps() -> Result<()> {
     let metadata = cargo_metadata()?;
-    let packages = arrows::packages(&metadata)?;
+    let packages = deps::packages(&metadata)?;
     let root = Path::new(metadata["workspace_root"].as_str().context("cargo metadata without a workspace_root")?);
 
-    let mut broken = arrows::check(&packages);
+    let mut broken = deps::check(&packages);
     broken.extend(unsafety::check(&read(&root.join("Cargo.toml"))?, &manifests(&packages)?)?);
-    for package in packages.iter().filter(|package| package.name == purity::ROOM) {
+    for package in packages.iter().filter(|package| purity::PURE_CRATES.contains(&package.name.as_str())) {
         broken.extend(purity::check_directory(&package.directory().join("src"))?);
     }
     if !broken.is_empty() {
         bail!("{} broken:\n  {}", broken.len(), broken.join("\n  "));
     }
-    println!("check-arrows: {} crates, all arrows as in ARCHITECTURE.md", packages.len());
+    println!("check-deps: {} crates, dependencies as in ARCHITECTURE.md", packages.len());
     Ok(())
 }
 
@@ -59,7 +59,7 @@ fn cargo_metadata() -> Result<serde_json::Value> {
     serde_json::from_slice(&output.stdout).context("cargo metadata did not print JSON")
 }
 
-fn manifests(packages: &[arrows::Package]) -> Result<Vec<(String, String)>> {
+fn manifests(packages: &[deps::Package]) -> Result<Vec<(String, String)>> {
     packages.iter().map(|package| Ok((package.name.clone(), read(&package.manifest)?))).collect()
 }
 

@@ -1,10 +1,10 @@
-//! `unsafe` is written in one crate: every other one takes the workspace's lints, and those forbid it.
+//! `unsafe` is allowed in one crate: every other crate inherits the lints of the workspace, which forbid it.
 
 use anyhow::{Context, Result};
 use toml::{Table, Value};
 
 /// The only crate with a lints table of its own.
-const FENCED: &str = "redgrease-ffi";
+const UNSAFE_CRATE: &str = "redgrease-ffi";
 
 /// Compares the workspace's manifest and those of its crates (name, text) with the rule.
 pub fn check(workspace: &str, crates: &[(String, String)]) -> Result<Vec<String>> {
@@ -14,12 +14,12 @@ pub fn check(workspace: &str, crates: &[(String, String)]) -> Result<Vec<String>
     if unsafe_code(lints) != Some("forbid") {
         broken.push("the workspace's Cargo.toml must say: [workspace.lints.rust] unsafe_code = \"forbid\"".to_owned());
     }
-    for (name, manifest) in crates.iter().filter(|(name, _)| name != FENCED) {
+    for (name, manifest) in crates.iter().filter(|(name, _)| name != UNSAFE_CRATE) {
         let manifest: Table = manifest.parse().with_context(|| format!("Cargo.toml of {name}"))?;
-        let takes_all = manifest.get("lints").and_then(|lints| lints.get("workspace")).and_then(Value::as_bool);
-        if takes_all != Some(true) {
+        let inherits = manifest.get("lints").and_then(|lints| lints.get("workspace")).and_then(Value::as_bool);
+        if inherits != Some(true) {
             broken.push(format!(
-                "{name} does not take the workspace's lints ([lints] workspace = true); only {FENCED} may allow unsafe"
+                "{name} does not inherit the lints of the workspace ([lints] workspace = true); only {UNSAFE_CRATE} may allow unsafe"
             ));
         }
     }
@@ -37,35 +37,38 @@ mod tests {
     use super::*;
 
     const FORBIDDING: &str = "[workspace.lints.rust]\nunsafe_code = \"forbid\"";
-    const TAKING: &str = "[lints]\nworkspace = true";
+    const INHERITING: &str = "[lints]\nworkspace = true";
 
     fn checked(workspace: &str, name: &str, manifest: &str) -> Vec<String> {
         check(workspace, &[(name.to_owned(), manifest.to_owned())]).unwrap()
     }
 
     #[test]
-    fn a_crate_that_takes_the_lints_passes() {
-        assert_eq!(checked(FORBIDDING, "redgrease-core", TAKING), [""; 0]);
+    fn a_crate_that_inherits_the_lints_passes() {
+        assert_eq!(checked(FORBIDDING, "redgrease-core", INHERITING), [""; 0]);
         let with_priority = "[workspace.lints.rust]\nunsafe_code = { level = \"forbid\", priority = 1 }";
-        assert_eq!(checked(with_priority, "redgrease-core", TAKING), [""; 0]);
+        assert_eq!(checked(with_priority, "redgrease-core", INHERITING), [""; 0]);
     }
 
     #[test]
-    fn the_fenced_crate_may_have_its_own_lints() {
-        assert_eq!(checked(FORBIDDING, FENCED, "[lints.rust]\nunsafe_code = \"allow\""), [""; 0]);
+    fn the_unsafe_crate_may_have_its_own_lints() {
+        assert_eq!(checked(FORBIDDING, UNSAFE_CRATE, "[lints.rust]\nunsafe_code = \"allow\""), [""; 0]);
     }
 
     #[test]
     fn another_crate_with_its_own_or_no_lints_is_named() {
         for manifest in ["", "[lints.rust]\nunsafe_code = \"allow\"", "[lints]\nworkspace = false"] {
             let broken = checked(FORBIDDING, "redgrease-py", manifest);
-            assert!(broken.len() == 1 && broken[0].starts_with("redgrease-py does not take"), "{manifest}: {broken:?}");
+            assert!(
+                broken.len() == 1 && broken[0].starts_with("redgrease-py does not inherit"),
+                "{manifest}: {broken:?}"
+            );
         }
     }
 
     #[test]
     fn a_workspace_that_merely_denies_is_named() {
-        let broken = checked("[workspace.lints.rust]\nunsafe_code = \"deny\"", "redgrease-core", TAKING);
+        let broken = checked("[workspace.lints.rust]\nunsafe_code = \"deny\"", "redgrease-core", INHERITING);
         assert!(broken.len() == 1 && broken[0].contains("forbid"), "{broken:?}");
     }
 }

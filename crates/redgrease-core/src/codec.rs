@@ -7,6 +7,11 @@
 //!
 //! Nothing here trusts its input: each length is compared with what is left, and depth is limited by [`DEPTH_MAX`].
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
 use thiserror::Error;
 
 /// Version of the format; announced by clients with `RG.WITHCODEC <version>` and by workers in their handshake.
@@ -65,7 +70,7 @@ pub enum CodecError {
 }
 
 /// Result of reading.
-pub type Result<T> = std::result::Result<T, CodecError>;
+pub type Result<T> = core::result::Result<T, CodecError>;
 
 macro_rules! tags {
     ($($name:ident = $value:literal),+ $(,)?) => { $(const $name: u8 = $value;)+ };
@@ -547,7 +552,7 @@ impl<'a> Reader<'a> {
     /// A bare length and so many bytes of UTF-8.
     pub fn text(&mut self) -> Result<&'a str> {
         let at = self.at;
-        std::str::from_utf8(self.blob()?).map_err(|_| CodecError::NotUtf8 { at })
+        core::str::from_utf8(self.blob()?).map_err(|_| CodecError::NotUtf8 { at })
     }
 
     /// A count of items, each of which takes at least `size_min` bytes.

@@ -2,6 +2,9 @@
 //!
 //! The texts are those that clients of RedisGears 1.x match on (spec `CMD-*` and `TXT-*` rows).
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use thiserror::Error;
 
 /// Arguments of `RG.PYEXECUTE`, checked one by one but not yet against the sessions that exist.
@@ -73,12 +76,13 @@ fn session_id(bytes: &[u8]) -> Result<&str, ArgumentError> {
     if bytes.is_empty() || !bytes.iter().all(allowed) {
         return Err(ArgumentError::BadId);
     }
-    std::str::from_utf8(bytes).map_err(|_| ArgumentError::BadId)
+    core::str::from_utf8(bytes).map_err(|_| ArgumentError::BadId)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     fn parse<'a>(options: &[&'a str]) -> Result<PyExecute<'a>, String> {
         let options: Vec<&[u8]> = options.iter().map(|word| word.as_bytes()).collect();

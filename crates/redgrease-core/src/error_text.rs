@@ -1,6 +1,7 @@
 //! The length of error texts: an error is for people, and a long one costs everyone who is shown it.
 
-use std::borrow::Cow;
+use alloc::borrow::Cow;
+use alloc::format;
 
 /// The longest text of an error that is kept, in bytes.
 pub const ERROR_TEXT_BYTES_MAX: usize = 64 << 10;
@@ -24,6 +25,8 @@ pub fn cut_error(text: &[u8]) -> Cow<'_, [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::String;
+    use alloc::vec;
 
     #[test]
     fn a_text_of_the_longest_length_stays_as_it_is() {

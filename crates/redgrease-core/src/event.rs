@@ -1,5 +1,10 @@
 //! Names of keyspace events that a registration may listen to.
 
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use thiserror::Error;
 
 /// Events of every server that the module runs on.
@@ -229,7 +234,7 @@ fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
 fn distance(one: &[u8], other: &[u8]) -> usize {
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (line, left) in one.iter().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], line + 1);
+        let mut diagonal = core::mem::replace(&mut row[0], line + 1);
         for (column, right) in other.iter().enumerate() {
             let changed = diagonal + usize::from(left != right);
             diagonal = row[column + 1];
@@ -242,6 +247,7 @@ fn distance(one: &[u8], other: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     fn checked(name: &str, commands: &[&str]) -> Result<(), String> {
         let has = |command: &str| commands.contains(&command);

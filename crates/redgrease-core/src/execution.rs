@@ -1,7 +1,8 @@
 //! Executions and the list of them.
 
-use std::collections::BTreeMap;
-use std::rc::Rc;
+use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
 
 use thiserror::Error;
 
@@ -10,7 +11,7 @@ use crate::frame::Records;
 use crate::id::{ExecutionNo, RegistrationNo};
 use crate::render::Style;
 
-/// Where an execution is in its life (`EXE-STATUS-02`).
+/// The status of an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// Waits for its turn.
@@ -77,7 +78,7 @@ impl Execution {
 
     /// Takes one result made in the server.
     pub fn add_result(&mut self, write: impl FnOnce(&mut Writer)) {
-        let mut writer = Writer::append_to(std::mem::take(&mut self.results));
+        let mut writer = Writer::append_to(core::mem::take(&mut self.results));
         write(&mut writer);
         self.results = writer.into_bytes();
         self.result_count += 1;
@@ -99,8 +100,8 @@ pub enum DropError {
 ///
 /// Numbers are given in order and never again. The list that users see holds at most `max` of them, those of registrations
 /// that have not ended not counted, and more only while more have not ended: only ended ones leave it, first those of
-/// registrations and then those that a client may still ask for, each in the order of their ends (`EXE-LIST-01`, where
-/// running ones left it, too).
+/// registrations and then those that a client may still ask for, each in the order of their ends.
+/// (In RedisGears running executions could leave the list, too.)
 #[derive(Debug)]
 pub struct Executions {
     next: u64,
@@ -120,7 +121,7 @@ impl Executions {
         Executions { next: 0, all: BTreeMap::new(), next_end: 0, ends: Default::default(), live_registered: 0, max }
     }
 
-    /// Takes a number for an operation that is not listed (`EXE-ID-03`).
+    /// Takes a number for an operation that is not listed, such as a registration (as RedisGears does).
     pub fn skip_number(&mut self) {
         self.next += 1;
     }

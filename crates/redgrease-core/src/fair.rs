@@ -1,6 +1,8 @@
 //! A bounded queue that is fair between users: each in turn gives its oldest item.
 
-use std::collections::VecDeque;
+use alloc::borrow::ToOwned;
+use alloc::collections::VecDeque;
+use alloc::string::String;
 
 /// The queue.
 #[derive(Debug)]
@@ -57,6 +59,7 @@ impl<T> FairQueue<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec::Vec;
 
     #[test]
     fn users_take_turns_whatever_the_number_of_their_items() {
@@ -65,7 +68,7 @@ mod tests {
             assert!(queue.push("a", item));
         }
         assert!(queue.push("b", 10) && queue.push("b", 11));
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        let order: Vec<_> = core::iter::from_fn(|| queue.pop()).collect();
         assert_eq!(order, [0, 10, 1, 11, 2, 3]);
     }
 

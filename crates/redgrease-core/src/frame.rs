@@ -8,6 +8,8 @@
 //! The server calls nothing in a worker without a number that the worker gives back (`request`, `exec`), and answers
 //! each [`FromWorker::Call`] with exactly one [`ToWorker::Reply`]. Everything that comes from a worker is hostile until parsed.
 
+use alloc::vec::Vec;
+
 use crate::codec::{CodecError, Reader, Result, Writer};
 
 /// Version of this protocol; both sides refuse another one in the handshake.
@@ -145,7 +147,7 @@ pub enum ToWorker<'a> {
         /// Number of the call.
         call: u64,
         /// One encoded value, or the text of an error.
-        result: std::result::Result<&'a [u8], &'a str>,
+        result: core::result::Result<&'a [u8], &'a str>,
     },
     /// These plans will not be started any more.
     ForgetPlans {
@@ -363,7 +365,7 @@ mod kind {
 /// Appends a frame (prefix and body) to `buf` and returns the number of bytes appended.
 fn append(buf: &mut Vec<u8>, body: impl FnOnce(&mut Writer)) -> usize {
     let start = buf.len();
-    let mut writer = Writer::append_to(std::mem::take(buf));
+    let mut writer = Writer::append_to(core::mem::take(buf));
     writer.encoded(&[0; PREFIX_BYTES]);
     body(&mut writer);
     *buf = writer.into_bytes();
@@ -649,7 +651,7 @@ impl<'a> FromWorker<'a> {
                 let at = r.position();
                 let error = match r.optional()? {
                     None => None,
-                    Some(bytes) => Some(std::str::from_utf8(bytes).map_err(|_| CodecError::NotUtf8 { at })?),
+                    Some(bytes) => Some(core::str::from_utf8(bytes).map_err(|_| CodecError::NotUtf8 { at })?),
                 };
                 FromWorker::ScriptDone { request, error, blob: r.blob()? }
             }
@@ -724,6 +726,7 @@ impl<'a> Call<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
     use proptest::prelude::*;
 
     fn to_worker_frames() -> Vec<ToWorker<'static>> {

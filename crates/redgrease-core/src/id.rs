@@ -1,6 +1,8 @@
 //! Numbers that must not be confused, and the identifiers that users see.
 
-use std::fmt;
+use alloc::format;
+use alloc::string::String;
+use core::fmt;
 
 macro_rules! numbers {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => { $(
@@ -56,7 +58,7 @@ impl Database {
 /// Length of a shard id in an execution's or registration's identifier.
 pub const SHARD_ID_LEN: usize = 40;
 
-/// The id of this shard: forty zeros when it is not part of a cluster (`EXE-ID-01`).
+/// The id of this shard: forty zeros when it is not part of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardId(String);
 
@@ -83,7 +85,7 @@ impl ShardId {
     #[must_use]
     pub fn counter(&self, identifier: &[u8]) -> Option<u64> {
         let rest = identifier.strip_prefix(self.0.as_bytes())?.strip_prefix(b"-")?;
-        let text = std::str::from_utf8(rest).ok()?;
+        let text = core::str::from_utf8(rest).ok()?;
         let canonical = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         if canonical { text.parse().ok() } else { None }
     }

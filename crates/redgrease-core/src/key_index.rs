@@ -1,10 +1,11 @@
 //! Which registrations a key may concern, without asking each of them.
 //!
-//! A filter either names one key, or fixes the first bytes of all keys that pass. Both are looked up by hash: the key
+//! A filter either names one key, or fixes the first bytes of all keys that pass. Both are looked up in ordered maps: the key
 //! itself, and its first bytes of each length that some filter fixes.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use alloc::borrow::Cow;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use crate::id::RegistrationNo;
 use crate::pattern::{KeyFilter, Literal};
@@ -16,8 +17,8 @@ const ASKED_ONE_BY_ONE: usize = 8;
 #[derive(Debug, Default)]
 pub struct KeyIndex {
     all: Vec<RegistrationNo>,
-    names: HashMap<Vec<u8>, Vec<RegistrationNo>>,
-    prefixes: HashMap<Vec<u8>, Vec<RegistrationNo>>,
+    names: BTreeMap<Vec<u8>, Vec<RegistrationNo>>,
+    prefixes: BTreeMap<Vec<u8>, Vec<RegistrationNo>>,
     /// Number of prefixes of each length.
     lengths: BTreeMap<usize, usize>,
 }
@@ -86,7 +87,7 @@ impl KeyIndex {
 }
 
 /// Removes a number; returns whether it was the last one there.
-fn take_out(map: &mut HashMap<Vec<u8>, Vec<RegistrationNo>>, at: &[u8], number: RegistrationNo) -> bool {
+fn take_out(map: &mut BTreeMap<Vec<u8>, Vec<RegistrationNo>>, at: &[u8], number: RegistrationNo) -> bool {
     let Some(numbers) = map.get_mut(at) else { return false };
     numbers.retain(|other| *other != number);
     let last = numbers.is_empty();
@@ -99,6 +100,7 @@ fn take_out(map: &mut HashMap<Vec<u8>, Vec<RegistrationNo>>, at: &[u8], number: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::format;
     use proptest::prelude::*;
 
     proptest! {

@@ -11,12 +11,16 @@
 //! - [`schedule`]: which execution may be sent to which worker;
 //! - [`pool`]: how many workers are kept, leased and replaced;
 //! - [`render`]: how a result looks to a client;
-//! - [`cache`]: the rules of the file cache;
 //! - [`id`], [`pattern`], [`event`]: identifiers, the matching of names, and names of events.
 //!
 //! It must not know Redis, Python, threads, clocks or I/O: time and randomness come in as values.
 
-pub mod cache;
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
 pub mod codec;
 pub mod command;
 pub mod error_text;

@@ -1,6 +1,8 @@
 //! How registrations match the names of keys: by the rules of the server's `KEYS` and `SCAN`.
 
-use std::ffi::c_char;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ffi::c_char;
 
 use thiserror::Error;
 
@@ -221,6 +223,8 @@ fn matches(tokens: &[Token], key: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::ToString;
+    use alloc::vec;
     use proptest::prelude::*;
 
     use super::*;

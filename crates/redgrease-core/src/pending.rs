@@ -4,8 +4,9 @@
 //! registration exist at any time; the next events become executions as those end. What waits is bounded in bytes over
 //! all registrations.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::rc::Rc;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::rc::Rc;
 
 use crate::id::RegistrationNo;
 
@@ -45,7 +46,7 @@ struct Queue {
 /// The events that wait.
 #[derive(Debug)]
 pub struct PendingEvents {
-    queues: HashMap<RegistrationNo, Queue>,
+    queues: BTreeMap<RegistrationNo, Queue>,
     /// Registrations that may have an event to be taken, in turn.
     ready: VecDeque<RegistrationNo>,
     names: BTreeSet<Rc<str>>,
@@ -57,7 +58,7 @@ impl PendingEvents {
     /// No events; at most `bytes_max` bytes of them may wait.
     #[must_use]
     pub fn new(bytes_max: usize) -> PendingEvents {
-        PendingEvents { queues: HashMap::new(), ready: VecDeque::new(), names: BTreeSet::new(), bytes: 0, bytes_max }
+        PendingEvents { queues: BTreeMap::new(), ready: VecDeque::new(), names: BTreeSet::new(), bytes: 0, bytes_max }
     }
 
     /// Makes an event, sharing its name.
@@ -154,6 +155,8 @@ impl PendingEvents {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::{String, ToString};
+    use alloc::vec::Vec;
     use proptest::prelude::*;
 
     const A: RegistrationNo = RegistrationNo(1);
@@ -170,7 +173,7 @@ mod tests {
         for number in 0..WINDOW + 2 {
             assert!(push(&mut pending, A, &number.to_string()));
         }
-        let taken: Vec<_> = std::iter::from_fn(|| pending.take()).collect();
+        let taken: Vec<_> = core::iter::from_fn(|| pending.take()).collect();
         assert_eq!(taken.len(), WINDOW);
         assert_eq!(&*taken[5].key, b"5");
         pending.ended(A);
@@ -185,7 +188,7 @@ mod tests {
             push(&mut pending, A, key);
         }
         push(&mut pending, B, "3");
-        let order: Vec<_> = std::iter::from_fn(|| pending.take()).map(|event| event.registration).collect();
+        let order: Vec<_> = core::iter::from_fn(|| pending.take()).map(|event| event.registration).collect();
         assert_eq!(order, [A, B, A]);
     }
 
@@ -207,8 +210,8 @@ mod tests {
         fn every_event_is_taken_once_in_order_or_removed(steps in prop::collection::vec((0u8..4, 0u64..3), 1..600)) {
             let mut pending = PendingEvents::new(1 << 20);
             let mut next = 0u64;
-            let mut expected: HashMap<u64, VecDeque<u64>> = HashMap::new();
-            let mut running: HashMap<u64, usize> = HashMap::new();
+            let mut expected: BTreeMap<u64, VecDeque<u64>> = BTreeMap::new();
+            let mut running: BTreeMap<u64, usize> = BTreeMap::new();
             for (kind, registration) in steps {
                 match kind {
                     0 | 1 => {

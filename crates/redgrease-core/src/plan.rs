@@ -1,5 +1,9 @@
 //! Plans: a reader, steps and how it was asked to run; plain data.
 
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use crate::codec::{CodecError, KeyType, Value};
 use crate::event::{self, EventError};
 use crate::pattern::{KeyFilter, PatternError};
@@ -460,7 +464,7 @@ fn flag(dict: &Value, name: &'static str) -> Result<bool, PlanError> {
 }
 
 fn number(dict: &Value, range: NumberRange) -> Result<u64, PlanError> {
-    let refused = |value: &dyn std::fmt::Display| Err(PlanError::Range { range, value: format!("{value:.40}") });
+    let refused = |value: &dyn core::fmt::Display| Err(PlanError::Range { range, value: format!("{value:.40}") });
     match field(dict, range.name)? {
         Value::Int(number) => match u64::try_from(*number) {
             Ok(number) if (range.min..=range.max).contains(&number) => Ok(number),
@@ -507,6 +511,8 @@ fn step(value: &Value) -> Result<Step, PlanError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
+    use alloc::vec;
 
     fn plan(reader: &str, steps: &[&str], args: Vec<(&str, Value)>) -> Vec<u8> {
         let steps =

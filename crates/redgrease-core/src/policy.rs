@@ -8,7 +8,10 @@
 //! script may not call may not be called by a function either, except for look-ups listed in `LOOK_UPS`, and for
 //! scripts themselves as long as no script is running.
 
-use std::collections::BTreeMap;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 use thiserror::Error;
 
@@ -319,6 +322,7 @@ pub fn check_call(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     const OPEN: Protection = Protection { debug_enabled: true, module_enabled: true };
 

@@ -9,7 +9,9 @@
 //! further worker may be started, sessions of the same owner share one, an idle worker of another owner is ended to
 //! make room, and otherwise a session waits.
 
-use std::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::id::{SessionNo, WorkerNo};
 
@@ -148,7 +150,7 @@ impl Pool {
             .slots
             .iter()
             .filter(|(_, slot)| free(slot) && fits(slot))
-            .min_by_key(|(_, slot)| (slot.owner.is_none(), std::cmp::Reverse(slot.served)))
+            .min_by_key(|(_, slot)| (slot.owner.is_none(), core::cmp::Reverse(slot.served)))
             .map(|(worker, _)| *worker);
         let best = best.or_else(|| self.shared(owner));
         match best.and_then(|worker| Some((worker, self.slots.get_mut(&worker)?))) {

@@ -1,7 +1,11 @@
 //! Registrations: plans that start an execution whenever something happens.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::rc::Rc;
+use alloc::borrow::ToOwned;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 use thiserror::Error;
 
@@ -12,8 +16,8 @@ use crate::key_index::KeyIndex;
 use crate::pattern::{KeyFilter, Literal};
 use crate::plan::{Mode, PlanSpec, Trigger};
 
-/// What happened to the executions of a registration (`RDR-COMMON-15`): every triggered one ends in exactly one of
-/// success, failure and abort.
+/// Counts of the executions of a registration. Every triggered execution ends in exactly one of success, failure and
+/// abort.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Statistics {
     /// Executions created, or that could not be.
@@ -117,7 +121,7 @@ impl Registration {
         }
     }
 
-    /// Remembers an execution that ended; returns those that leave the list for it (`EXE-LIST-02`).
+    /// Remembers a finished execution; returns the oldest ones, which leave the list when it holds more than `max`.
     /// `max` 0: no limit.
     pub fn keep_finished(&mut self, execution: ExecutionNo, max: usize) -> Vec<ExecutionNo> {
         self.finished.push_back(execution);
@@ -131,7 +135,7 @@ impl Registration {
     }
 }
 
-/// The consumer group of RedisGears: data files hold it (`RDR-STREAM-13`).
+/// The consumer group of RedisGears. The name must stay: data files of existing servers contain it.
 pub const STREAM_GROUP: &str = "__gears_consumer_group__";
 
 /// Whether some key may pass both filters. It may answer yes when there is none.
@@ -160,7 +164,7 @@ pub enum RegisterError {
 pub struct Registrations {
     next: u64,
     all: BTreeMap<RegistrationNo, Registration>,
-    commands: HashMap<Vec<u8>, RegistrationNo>,
+    commands: BTreeMap<Vec<u8>, RegistrationNo>,
     keys: KeyIndex,
     streams: KeyIndex,
     sync_events: usize,
@@ -171,7 +175,7 @@ fn hears_events_in_sync(registration: &Registration) -> bool {
 }
 
 impl Registrations {
-    /// Takes a number: every builder takes one and every registration another (`EXE-ID-02`).
+    /// Takes a number. Every builder takes one and every registration another, as clients of RedisGears expect.
     pub fn take_number(&mut self) -> RegistrationNo {
         let number = RegistrationNo(self.next);
         self.next += 1;
@@ -368,6 +372,7 @@ impl Registrations {
 mod tests {
     use super::*;
     use crate::plan::FailurePolicy;
+    use alloc::vec;
 
     fn spec() -> PlanSpec {
         use crate::codec::Value;

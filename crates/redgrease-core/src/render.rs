@@ -1,5 +1,10 @@
 //! How results look to a client.
 
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use crate::codec::{CodecError, Reader, Value};
 
 /// A reply, independent of the protocol version of the client.
@@ -36,7 +41,7 @@ impl Reply {
 /// How records become replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// As RedisGears 1.x did (`REC-REPLY-02`): what it had no reply for is the text `PY RECORD`.
+    /// As RedisGears 1.x: a value without a RESP form is the text `PY RECORD`.
     Compat,
     /// Plain values for a client that knows nothing of us.
     Plain,
@@ -68,7 +73,7 @@ impl Style {
 pub enum Answers {
     /// A run: all results are data.
     Run,
-    /// A triggered command: a text of the function's may be a status or an error (`REC-REPLY-03`).
+    /// A triggered command: a text that begins with `+` or `-` and a letter is a status or an error.
     Trigger,
 }
 
@@ -128,8 +133,8 @@ fn fixed_point(number: f64) -> String {
     }
 }
 
-/// Text that starts with `+` or `-` and a letter chooses the kind of its reply (`REC-REPLY-03`): `-7`, `-inf` and `+49 170`
-/// are data.
+/// A text that starts with `+` and a letter becomes a status reply, one that starts with `-` and a letter an error.
+/// Everything else is data: `-7`, `-inf` and `+49 170`, too.
 fn compat_text(bytes: Vec<u8>) -> Reply {
     match bytes.as_slice() {
         [b'+' | b'-', ..] if is_number(&bytes) => Reply::Bulk(bytes),
@@ -142,7 +147,7 @@ fn compat_text(bytes: Vec<u8>) -> Reply {
 /// Whether a text is that of a number, also of an imaginary one.
 fn is_number(text: &[u8]) -> bool {
     let text = text.strip_suffix(b"j").unwrap_or(text);
-    std::str::from_utf8(text).is_ok_and(|text| text.parse::<f64>().is_ok())
+    core::str::from_utf8(text).is_ok_and(|text| text.parse::<f64>().is_ok())
 }
 
 /// Text for a place where the protocol ends a line: line breaks and NUL are shown as escapes.
@@ -209,6 +214,7 @@ fn plain(value: Value) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
 
     fn example() -> Value {
         Value::List(vec![

@@ -10,7 +10,8 @@
 //! counts, up to a bound, when a worker without a permit asks for its first one. With a single thread this does not
 //! apply: one thread means that executions run one after the other.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
 
 use crate::id::{ExecutionNo, WorkerNo};
 
@@ -44,7 +45,7 @@ struct Sent {
 struct Lane {
     queue: VecDeque<ExecutionNo>,
     /// On their way or running.
-    sent: HashMap<ExecutionNo, Sent>,
+    sent: BTreeMap<ExecutionNo, Sent>,
     permits: usize,
     sent_this_turn: usize,
 }
@@ -67,14 +68,14 @@ impl Lane {
 #[derive(Debug)]
 pub struct Schedule {
     threads: usize,
-    lanes: HashMap<WorkerNo, Lane>,
+    lanes: BTreeMap<WorkerNo, Lane>,
     /// Workers with work and no permit, in the order of arrival.
     waiting: VecDeque<WorkerNo>,
     granted: usize,
     /// Permits of long executions.
     long: usize,
     long_max: usize,
-    homes: HashMap<ExecutionNo, WorkerNo>,
+    homes: BTreeMap<ExecutionNo, WorkerNo>,
 }
 
 impl Schedule {
@@ -83,12 +84,12 @@ impl Schedule {
     pub fn new(threads: usize, long_max: usize) -> Schedule {
         Schedule {
             threads: threads.max(1),
-            lanes: HashMap::new(),
+            lanes: BTreeMap::new(),
             waiting: VecDeque::new(),
             granted: 0,
             long: 0,
             long_max: if threads > 1 { long_max } else { 0 },
-            homes: HashMap::new(),
+            homes: BTreeMap::new(),
         }
     }
 
@@ -154,8 +155,9 @@ impl Schedule {
     }
 
     /// Takes executions that have not been sent out of the queues; [`Schedule::ended`] of each follows.
-    pub fn forget_waiting(&mut self, executions: &HashSet<ExecutionNo>) {
-        let workers: HashSet<WorkerNo> =
+    pub fn forget_waiting<'a>(&mut self, executions: impl IntoIterator<Item = &'a ExecutionNo>) {
+        let executions: BTreeSet<ExecutionNo> = executions.into_iter().copied().collect();
+        let workers: BTreeSet<WorkerNo> =
             executions.iter().filter_map(|execution| self.homes.get(execution)).copied().collect();
         for worker in workers {
             if let Some(lane) = self.lanes.get_mut(&worker) {
@@ -395,7 +397,7 @@ mod tests {
         for number in 0..DEPTH as u64 + 10 {
             schedule.enqueue(ExecutionNo(number), A, &mut out);
         }
-        let all: HashSet<ExecutionNo> = (0..DEPTH as u64 + 10).map(ExecutionNo).collect();
+        let all: BTreeSet<ExecutionNo> = (0..DEPTH as u64 + 10).map(ExecutionNo).collect();
         schedule.forget_waiting(&all);
         out.clear();
         for number in 0..DEPTH as u64 + 10 {
@@ -453,7 +455,7 @@ mod tests {
             let mut schedule = Schedule::new(threads, 4);
             let mut next = 0u64;
             let mut running: Vec<ExecutionNo> = Vec::new();
-            let mut seen = std::collections::HashSet::new();
+            let mut seen = alloc::collections::BTreeSet::new();
             let mut enqueued = 0usize;
             let mut apply = |decisions: Vec<Decision>, running: &mut Vec<ExecutionNo>| {
                 for decision in decisions {

@@ -1,10 +1,11 @@
 //! When a stream registration reads, and what happens after each run.
 //!
 //! One run is in flight per stream. The first run of a stream reads what had been delivered and never acknowledged
-//! (the *pending run*); the following ones read up to `batch` new entries. See spec `RDR-STREAM-14` to `-40`.
+//! (the *pending run*); the following ones read up to `batch` new entries.
 
-use std::collections::HashMap;
-use std::fmt;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::fmt;
 
 use crate::plan::FailurePolicy;
 
@@ -21,7 +22,7 @@ impl EntryId {
     /// Reads `<ms>-<seq>`; `None` for anything else.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<EntryId> {
-        let (ms, seq) = std::str::from_utf8(text).ok()?.split_once('-')?;
+        let (ms, seq) = core::str::from_utf8(text).ok()?.split_once('-')?;
         Some(EntryId { ms: ms.parse().ok()?, seq: seq.parse().ok()? })
     }
 }
@@ -179,7 +180,7 @@ pub struct StreamRuns {
     retry_interval_ms: u64,
     status: StreamStatus,
     epoch: u64,
-    streams: HashMap<Vec<u8>, Stream>,
+    streams: BTreeMap<Vec<u8>, Stream>,
 }
 
 impl StreamRuns {
@@ -193,7 +194,7 @@ impl StreamRuns {
             retry_interval_ms: retry_interval_s.saturating_mul(1000),
             status: StreamStatus::Ok,
             epoch: 0,
-            streams: HashMap::new(),
+            streams: BTreeMap::new(),
         }
     }
 
@@ -335,7 +336,7 @@ impl StreamRuns {
             self.streams.remove(stream);
             return (Verdict { acknowledge, lag_ms }, self.found(stream, len, false, now_ms));
         }
-        if std::mem::take(&mut state.has_read) && kind != Some(RunKind::Pending) {
+        if core::mem::take(&mut state.has_read) && kind != Some(RunKind::Pending) {
             // The estimate was corrected when it was read.
         } else if let Some(RunKind::Batch(asked)) = kind {
             state.outstanding = state.outstanding.saturating_sub(read);
@@ -413,6 +414,7 @@ impl StreamRuns {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
     use proptest::prelude::*;
 
     const S: &[u8] = b"s";

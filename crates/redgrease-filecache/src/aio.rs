@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use event_listener::EventListener;
-use redgrease_core::cache::memory::Memory;
-use redgrease_core::cache::name::SHARDS;
-use redgrease_core::cache::protocol::{Answer, Bounds, Mode, Op, Request};
-use redgrease_core::cache::{Entry, Key};
+use redgrease_cache_rules::memory::Memory;
+use redgrease_cache_rules::name::SHARDS;
+use redgrease_cache_rules::protocol::{Answer, Bounds, Mode, Op, Request};
+use redgrease_cache_rules::{Entry, Key};
 
 use crate::cache::{BUFFER, CHORE_DELAY, CHORE_RETRY, Cursor, Handle, Keeper, SHARDS_PER_ROUND, read_again};
 use crate::disk::Directory;

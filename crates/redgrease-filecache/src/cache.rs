@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use event_listener::{Event, EventListener, Listener};
 use pollster::block_on;
-use redgrease_core::cache::memory::Memory;
-use redgrease_core::cache::name::{SHARDS, file_name};
-use redgrease_core::cache::protocol::{Answer, Bounds, Mode, Op, Request};
-use redgrease_core::cache::{Entry, Key};
+use redgrease_cache_rules::memory::Memory;
+use redgrease_cache_rules::name::{SHARDS, file_name};
+use redgrease_cache_rules::protocol::{Answer, Bounds, Mode, Op, Request};
+use redgrease_cache_rules::{Entry, Key};
 
 use crate::disk::Directory;
 use crate::doctor;

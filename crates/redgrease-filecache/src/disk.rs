@@ -14,9 +14,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redgrease_core::cache::name::{SHARDS, SIDECAR, shard_at};
-use redgrease_core::cache::place::Place;
-use redgrease_core::cache::protocol::Bounds;
+use redgrease_cache_rules::name::{SHARDS, SIDECAR, shard_at};
+use redgrease_cache_rules::place::Place;
+use redgrease_cache_rules::protocol::Bounds;
 use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, RawMode, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};

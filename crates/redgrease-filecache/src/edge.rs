@@ -7,9 +7,9 @@ use std::io;
 use std::time::Duration;
 
 use event_listener::EventListener;
-use redgrease_core::cache::memory::Memory;
-use redgrease_core::cache::protocol::{Answer, Bounds, Held, Request};
-use redgrease_core::cache::{Entry, Key, Micros};
+use redgrease_cache_rules::memory::Memory;
+use redgrease_cache_rules::protocol::{Answer, Bounds, Held, Request};
+use redgrease_cache_rules::{Entry, Key, Micros};
 
 /// Why the index did not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +103,7 @@ pub struct Listed {
     pub age: Duration,
 }
 
-/// The directory of a cache. Names are those of [`redgrease_core::cache::name`].
+/// The directory of a cache. Names are those of [`redgrease_cache_rules::name`].
 pub trait Disk: Send + Sync + 'static {
     /// A temporary file that is being written.
     type Draft: Draft;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::{Event, EventListener};
-use redgrease_core::cache::Key;
+use redgrease_cache_rules::Key;
 
 /// From so many events on, those that nobody listens to are looked for, each time their number doubles.
 const MANY: usize = 256;

@@ -8,7 +8,7 @@
 //!
 //! Inside: `engine` and `sweep` are the flows, written once, against the traits of `edge`; `disk` is the directory; `store`
 //! the index in a server or in a file; `session` and `flights` are what a process knows of itself. The rules that make it
-//! safe are in [`redgrease_core::cache`].
+//! safe are in [`redgrease_cache_rules`].
 
 pub mod aio;
 mod cache;
@@ -33,7 +33,7 @@ pub use error::{BoxError, Code, Error, Result};
 pub use options::{
     Check, DEFAULT_NAMESPACE, Durability, Limits, MAX_LEASE, MAX_METADATA_BYTES, MIN_LEASE, OnOutage, Options, Put,
 };
-pub use redgrease_core::cache::MAX_KEY_BYTES;
+pub use redgrease_cache_rules::MAX_KEY_BYTES;
 pub use report::{
     Depth, Evict, Evicted, Finding, Info, Level, Lock, LockKind, Maintained, Outcome, Problem, ProblemKind, Stat,
     Stats, Verification,
@@ -42,7 +42,7 @@ pub use report::{
 use std::collections::HashMap;
 use std::time::Duration;
 
-use redgrease_core::cache::protocol::{self, HeldKind};
+use redgrease_cache_rules::protocol::{self, HeldKind};
 
 /// The index's numbers, for users.
 fn report_of(id: u64, namespace: &str, info: &protocol::Info, free_bytes: u64) -> Info {

@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use redgrease_core::cache::memory::Memory;
-use redgrease_core::cache::protocol::{Bounds, Mode, Op, Reply, Request};
+use redgrease_cache_rules::memory::Memory;
+use redgrease_cache_rules::protocol::{Bounds, Mode, Op, Reply, Request};
 
 use crate::disk::{Contents, Directory, FORMAT, Marker};
 use crate::edge::{Edge, Outage};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use redgrease_core::cache::protocol::Bounds;
+use redgrease_cache_rules::protocol::Bounds;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Cause, Error, Result};

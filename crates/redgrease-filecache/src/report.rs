@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use redgrease_core::cache::{Digest, Entry, Micros};
+use redgrease_cache_rules::{Digest, Entry, Micros};
 use serde::Serialize;
 
 use crate::options::{Limits, Metadata};

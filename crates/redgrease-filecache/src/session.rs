@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redgrease_core::cache::protocol::{Session, Token};
+use redgrease_cache_rules::protocol::{Session, Token};
 
 use crate::options::micros;
 

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use redgrease_core::cache::name::{self, Named, SHARDS, SIDECAR, file_name, shard_at};
-use redgrease_core::cache::protocol::{Choice, Op, Reason, Reply, Request, Session};
-use redgrease_core::cache::{Digest, Entry, Key};
+use redgrease_cache_rules::name::{self, Named, SHARDS, SIDECAR, file_name, shard_at};
+use redgrease_cache_rules::protocol::{Choice, Op, Reason, Reply, Request, Session};
+use redgrease_cache_rules::{Digest, Entry, Key};
 
 use crate::disk::is_planted;
 use crate::edge::{Disk, Edge, Listed};

@@ -1,12 +1,11 @@
 //! One execution: records are pushed through the plan's operators, depth first, one at a time.
 //!
-//! [`Run`] is the whole state between two records. It holds no thread and no borrowed object, so it can rest between batches of
-//! input; what waits inside (items of a list, keys of a group) is an explicit stack and not the machine's, so that a
-//! record may also come to rest in the middle of the row.
+//! [`Run`] is the whole state between two records. It holds no thread and no borrowed object, so it can be suspended between
+//! batches of input. Pending work (items of a list, keys of a group) is on an explicit stack, not on the call stack, so
+//! that it can also be suspended between two steps of a record.
 //!
-//! Rules kept here (names as in the specification): the first error record closes the input while what is inside
-//! goes on (EXE-FLOW-04), aggregations emit at the end and nothing for empty input (EXE-FLOW-08), a satisfied `limit` closes
-//! everything before it.
+//! Rules: the first error record closes the input, and records already inside continue; aggregations emit at the end, and
+//! nothing for empty input; a satisfied `limit` closes everything before it.
 
 use std::sync::Arc;
 use std::time::Instant;

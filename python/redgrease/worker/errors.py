@@ -1,4 +1,4 @@
-"""How an exception looks to whoever called: one line, without our own frames (ERR-01 to ERR-03)."""
+"""Render an exception for the client: one line, without the frames of this package."""
 
 import os
 

@@ -45,7 +45,7 @@ def _pickled(obj, namespace):
 def dumps(plans, namespace):
     """Return one pickle of ``[(number, steps, on_registered), ...]``.
 
-    Raises ``GearsError`` that names the callback which cannot be pickled (ERR-06).
+    Raises ``GearsError`` that names the callback that cannot be pickled.
     """
     try:
         return _pickled(plans, namespace)

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redgrease_core::cache::Key;
-use redgrease_core::cache::name;
-use redgrease_core::cache::protocol::{Doomed, Op, Reply, Request, Token};
+use redgrease_cache_rules::Key;
+use redgrease_cache_rules::name;
+use redgrease_cache_rules::protocol::{Doomed, Op, Reply, Request, Token};
 
 use super::{Doing, Engine};
 use crate::edge::{Disk, Edge};

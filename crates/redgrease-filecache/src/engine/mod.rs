@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use event_listener::EventListener;
-use redgrease_core::cache::MAX_KEY_BYTES;
-use redgrease_core::cache::name::file_name;
-use redgrease_core::cache::protocol::{Answer, Bounds, Choice, Doomed, Info, Op, Reply, Request};
-use redgrease_core::cache::retries::Retries;
+use redgrease_cache_rules::MAX_KEY_BYTES;
+use redgrease_cache_rules::name::file_name;
+use redgrease_cache_rules::protocol::{Answer, Bounds, Choice, Doomed, Info, Op, Reply, Request};
+use redgrease_cache_rules::retries::Retries;
 
 use crate::edge::{Disk, Edge, Outage};
 use crate::error::{Cause, Error, Result};

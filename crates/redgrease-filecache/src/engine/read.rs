@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use redgrease_core::cache::name::{self, file_name};
-use redgrease_core::cache::protocol::{Op, Reason, Reply, Token};
-use redgrease_core::cache::{Entry, Micros};
+use redgrease_cache_rules::name::{self, file_name};
+use redgrease_cache_rules::protocol::{Op, Reason, Reply, Token};
+use redgrease_cache_rules::{Entry, Micros};
 
 use super::chores::Hold;
 use super::write::sidecar_of;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use redgrease_core::cache::name::{self, MAX_NUMBER, file_name};
-use redgrease_core::cache::protocol::{Answer, Doomed, Mode, Op, Reason, Reply};
-use redgrease_core::cache::{Entry, Key, MAX_KEY_BYTES};
+use redgrease_cache_rules::name::{self, MAX_NUMBER, file_name};
+use redgrease_cache_rules::protocol::{Answer, Doomed, Mode, Op, Reason, Reply};
+use redgrease_cache_rules::{Entry, Key, MAX_KEY_BYTES};
 
 use super::chores::{Doubt, Hold, TakenReleases};
 use super::read::{Opened, named};

@@ -14,8 +14,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use redgrease_core::cache::protocol::{Answer, Bounds, Op, Reply, Request, Session};
-use redgrease_core::cache::{Index, Micros};
+use redgrease_cache_rules::protocol::{Answer, Bounds, Op, Reply, Request, Session};
+use redgrease_cache_rules::{Index, Micros};
 use rustix::fs::{FallocateFlags, FlockOperation, Stat, fallocate, fstat};
 
 use crate::disk::{Directory, JOURNAL};

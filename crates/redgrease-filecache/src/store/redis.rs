@@ -4,9 +4,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use redgrease_core::cache::memory::Memory;
-use redgrease_core::cache::protocol::{Answer, Held, HeldKind, Op, Reply, Request, Token};
-use redgrease_core::cache::{Entry, Micros};
+use redgrease_cache_rules::memory::Memory;
+use redgrease_cache_rules::protocol::{Answer, Held, HeldKind, Op, Reply, Request, Token};
+use redgrease_cache_rules::{Entry, Micros};
 use redis::{
     Client, Cmd, ConnectionAddr, ConnectionInfo, ConnectionLike, ErrorKind, IntoConnectionInfo, RedisError,
     ServerErrorKind, Value,

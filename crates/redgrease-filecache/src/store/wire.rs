@@ -1,7 +1,7 @@
 //! How an operation is written for the script `index.lua`, and how its answer is read.
 
-use redgrease_core::cache::protocol::{Answer, Audit, Bounds, Choice, Doomed, Info, Mode, Op, Reply, Session, Token};
-use redgrease_core::cache::{Entry, Key};
+use redgrease_cache_rules::protocol::{Answer, Audit, Bounds, Choice, Doomed, Info, Mode, Op, Reply, Session, Token};
+use redgrease_cache_rules::{Entry, Key};
 use redis::Value;
 
 /// The keys of a cache, behind its prefix.

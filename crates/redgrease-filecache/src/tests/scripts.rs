@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use redgrease_core::cache::protocol::{Bounds, Choice, Doomed, Mode, Op, Reason, Reply, Request, Session, Token};
-use redgrease_core::cache::{Answer, Entry, Index, Key};
+use redgrease_cache_rules::protocol::{Bounds, Choice, Doomed, Mode, Op, Reason, Reply, Request, Session, Token};
+use redgrease_cache_rules::{Answer, Entry, Index, Key};
 
 use super::server::TestServer;
 use crate::store::{script, wire};

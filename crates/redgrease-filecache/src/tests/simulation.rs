@@ -12,9 +12,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use event_listener::EventListener;
-use redgrease_core::cache::name::{self, SHARDS, file_name};
-use redgrease_core::cache::protocol::{Answer, Bounds, Mode, Op, Reply, Request, Session};
-use redgrease_core::cache::{Index, Key};
+use redgrease_cache_rules::name::{self, SHARDS, file_name};
+use redgrease_cache_rules::protocol::{Answer, Bounds, Mode, Op, Reply, Request, Session};
+use redgrease_cache_rules::{Index, Key};
 
 use crate::edge::{Disk, Draft, Edge, Leases, Listed, Outage, Page};
 use crate::engine::{Begun, Doing, Engine, Rules};

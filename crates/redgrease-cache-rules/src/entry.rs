@@ -1,8 +1,10 @@
 //! One generation of one key, as the index keeps it.
 
+use alloc::vec::Vec;
+
 use serde::{Deserialize, Serialize};
 
-use super::Micros;
+use crate::Micros;
 
 /// The first 16 bytes of the BLAKE3 hash of a file's content.
 pub type Digest = [u8; 16];

@@ -1,18 +1,21 @@
-//! The state machine behind the operations of [`protocol`](super::protocol).
+//! The state machine behind the operations of [`protocol`](crate::protocol).
 //!
 //! Two implementations of one set of rules exist, on purpose: the scripts that run inside a server, and this one. This one
 //! is what the simulation checks, what the scripts are compared with (random operations, equal answers), and the index of
 //! caches without a server.
 
-use std::collections::{BTreeMap, BTreeSet};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::protocol::{
+use crate::protocol::{
     Answer, Audit, Bounds, Choice, Doomed, GRACE, Held, HeldKind, Info, MAX_PLACES, Mode, Op, PLACE, Reply, Request,
     SLICE, Session, Token, WINDOW,
 };
-use super::{Digest, Entry, Key, Micros};
+use crate::{Digest, Entry, Key, Micros};
 
 /// All that is known about one cache.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -96,7 +99,7 @@ impl Index {
 
     /// Up to `count` entries behind `after`, and when they were last used.
     pub fn page(&self, after: Option<&Key>, count: usize) -> Vec<(Key, Entry, Option<Micros>)> {
-        use std::ops::Bound::{Excluded, Unbounded};
+        use core::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
         let page = self.entries.range::<Key, _>((from, Unbounded)).take(count);
         page.map(|(key, entry)| (key.clone(), entry.clone(), self.used.get(key).copied())).collect()
@@ -896,7 +899,9 @@ struct Wish<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::protocol::Reason;
+    use crate::protocol::Reason;
+    use alloc::borrow::ToOwned;
+    use alloc::{format, vec};
 
     const CACHE: u64 = 1;
     const SECOND: Micros = 1_000_000;

@@ -1,32 +1,34 @@
-//! The arrows between crates, compared with what the manifests say.
+//! The dependency rules between crates, compared with the manifests.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-/// What one room may depend on. Dependencies of tests and build scripts count like all others, but for `tests_may_use`.
-struct Room {
+/// What one crate may depend on. Dependencies of tests and build scripts count like all others, except `tests_may_use`.
+struct Rule {
     name: &'static str,
-    rooms: &'static [&'static str],
-    /// The only crates from outside that the room may use; `None`: it may choose.
-    outside: Option<&'static [&'static str]>,
+    /// The crates of this workspace that it may use.
+    ours: &'static [&'static str],
+    /// The only external crates that it may use; `None`: any.
+    external: Option<&'static [&'static str]>,
     tests_may_use: &'static [&'static str],
 }
 
-const ROOMS: &[Room] = &[
-    Room { name: "redgrease-core", rooms: &[], outside: Some(&["serde", "thiserror"]), tests_may_use: &["proptest"] },
-    Room { name: "redgrease-ffi", rooms: &[], outside: None, tests_may_use: &[] },
-    Room { name: "redgrease-module", rooms: &["redgrease-core", "redgrease-ffi"], outside: None, tests_may_use: &[] },
-    Room { name: "redgrease-filecache", rooms: &["redgrease-core"], outside: None, tests_may_use: &[] },
-    Room { name: "redgrease-py", rooms: &["redgrease-core", "redgrease-filecache"], outside: None, tests_may_use: &[] },
-    Room {
-        name: "redgrease-cli",
-        rooms: &["redgrease-core", "redgrease-filecache"],
-        outside: None,
-        tests_may_use: &[],
+const RULES: &[Rule] = &[
+    Rule { name: "redgrease-core", ours: &[], external: Some(&["serde", "thiserror"]), tests_may_use: &["proptest"] },
+    Rule { name: "redgrease-ffi", ours: &[], external: None, tests_may_use: &[] },
+    Rule { name: "redgrease-module", ours: &["redgrease-core", "redgrease-ffi"], external: None, tests_may_use: &[] },
+    Rule {
+        name: "redgrease-cache-rules",
+        ours: &[],
+        external: Some(&["serde", "thiserror"]),
+        tests_may_use: &["proptest"],
     },
-    Room { name: "xtask", rooms: &[], outside: None, tests_may_use: &[] },
+    Rule { name: "redgrease-filecache", ours: &["redgrease-cache-rules"], external: None, tests_may_use: &[] },
+    Rule { name: "redgrease-py", ours: &["redgrease-core", "redgrease-filecache"], external: None, tests_may_use: &[] },
+    Rule { name: "redgrease-cli", ours: &["redgrease-filecache"], external: None, tests_may_use: &[] },
+    Rule { name: "xtask", ours: &[], external: None, tests_may_use: &[] },
 ];
 
 /// A crate of the workspace as `cargo metadata` describes it.
@@ -71,16 +73,16 @@ fn text(value: &Value, field: &str) -> Result<String> {
     value[field].as_str().map(str::to_owned).with_context(|| format!("cargo metadata without a text '{field}'"))
 }
 
-/// Says what is not as the list of rooms wants it, one sentence per broken arrow.
+/// Returns one sentence for each violation of the rules.
 pub fn check(packages: &[Package]) -> Vec<String> {
     let mut broken = Vec::new();
     for package in packages {
-        match ROOMS.iter().find(|room| room.name == package.name) {
-            Some(room) => {
-                broken.extend(package.dependencies.iter().filter_map(|dependency| refusal(room, dependency, packages)));
+        match RULES.iter().find(|rule| rule.name == package.name) {
+            Some(rule) => {
+                broken.extend(package.dependencies.iter().filter_map(|dependency| refusal(rule, dependency, packages)));
             }
             None => broken.push(format!(
-                "crate {} is in no room: add it to ROOMS in xtask/src/arrows.rs and to ARCHITECTURE.md",
+                "crate {} has no rule: add it to RULES in xtask/src/deps.rs and to ARCHITECTURE.md",
                 package.name
             )),
         }
@@ -88,19 +90,19 @@ pub fn check(packages: &[Package]) -> Vec<String> {
     broken
 }
 
-fn refusal(room: &Room, dependency: &Dependency, packages: &[Package]) -> Option<String> {
+fn refusal(rule: &Rule, dependency: &Dependency, packages: &[Package]) -> Option<String> {
     let name = dependency.name.as_str();
     let ours = packages.iter().any(|package| package.name == name);
-    let allowed = match room.outside {
-        _ if dependency.for_tests && room.tests_may_use.contains(&name) => true,
-        _ if ours => room.rooms.contains(&name),
-        Some(outside) => outside.contains(&name),
+    let allowed = match rule.external {
+        _ if dependency.for_tests && rule.tests_may_use.contains(&name) => true,
+        _ if ours => rule.ours.contains(&name),
+        Some(external) => external.contains(&name),
         None => true,
     };
     (!allowed).then(|| {
-        let choice: Vec<_> = room.rooms.iter().chain(room.outside.unwrap_or_default()).copied().collect();
-        let may = if choice.is_empty() { "no room of ours".to_owned() } else { choice.join(", ") };
-        format!("{} depends on {name}; it may use {may}", room.name)
+        let choice: Vec<_> = rule.ours.iter().chain(rule.external.unwrap_or_default()).copied().collect();
+        let may = if choice.is_empty() { "no crate of this workspace".to_owned() } else { choice.join(", ") };
+        format!("{} depends on {name}; it may use {may}", rule.name)
     })
 }
 
@@ -119,25 +121,26 @@ mod tests {
         }
     }
 
-    fn house(core: &[(&str, bool)], ffi: &[(&str, bool)], cli: &[(&str, bool)]) -> Vec<String> {
+    fn violations(core: &[(&str, bool)], ffi: &[(&str, bool)], cli: &[(&str, bool)]) -> Vec<String> {
         check(&[
             crate_named("redgrease-core", core),
             crate_named("redgrease-ffi", ffi),
             crate_named("redgrease-module", &[("redgrease-core", false), ("redgrease-ffi", false), ("tracing", false)]),
+            crate_named("redgrease-filecache", &[("redgrease-cache-rules", false)]),
             crate_named("redgrease-cli", cli),
         ])
     }
 
     #[test]
-    fn the_intended_house_stands() {
+    fn the_intended_dependencies_pass() {
         let core = [("thiserror", false), ("proptest", true)];
-        assert_eq!(house(&core, &[("redis-module", false)], &[("redgrease-core", false)]), [""; 0]);
+        assert_eq!(violations(&core, &[("redis-module", false)], &[("redgrease-filecache", false)]), [""; 0]);
     }
 
     #[test]
-    fn core_may_not_use_an_unlisted_crate_nor_a_test_crate_in_earnest() {
+    fn core_may_not_use_an_unlisted_crate_nor_a_test_crate_outside_tests() {
         assert_eq!(
-            house(&[("libc", false), ("proptest", false)], &[], &[]),
+            violations(&[("libc", false), ("proptest", false)], &[], &[]),
             [
                 "redgrease-core depends on libc; it may use serde, thiserror",
                 "redgrease-core depends on proptest; it may use serde, thiserror"
@@ -146,35 +149,35 @@ mod tests {
     }
 
     #[test]
-    fn ffi_knows_no_room_not_even_for_its_tests() {
+    fn ffi_uses_no_crate_of_ours_not_even_in_tests() {
         assert_eq!(
-            house(&[], &[("redgrease-core", true)], &[]),
-            ["redgrease-ffi depends on redgrease-core; it may use no room of ours"]
+            violations(&[], &[("redgrease-core", true)], &[]),
+            ["redgrease-ffi depends on redgrease-core; it may use no crate of this workspace"]
         );
     }
 
     #[test]
-    fn nobody_depends_on_the_module() {
+    fn no_crate_depends_on_the_module() {
         assert_eq!(
-            house(&[], &[], &[("redgrease-module", false)]),
-            ["redgrease-cli depends on redgrease-module; it may use redgrease-core, redgrease-filecache"]
+            violations(&[], &[], &[("redgrease-module", false)]),
+            ["redgrease-cli depends on redgrease-module; it may use redgrease-filecache"]
         );
     }
 
     #[test]
-    fn a_crate_without_a_room_is_named() {
+    fn a_crate_without_a_rule_is_named() {
         let broken = check(&[crate_named("redgrease-attic", &[])]);
-        assert!(broken[0].starts_with("crate redgrease-attic is in no room"), "{broken:?}");
+        assert!(broken[0].starts_with("crate redgrease-attic has no rule"), "{broken:?}");
     }
 
     #[test]
     fn packages_are_read_from_cargo_metadata() {
         let metadata = serde_json::json!({ "packages": [{
-            "name": "redgrease-core", "manifest_path": "/house/core/Cargo.toml",
+            "name": "redgrease-core", "manifest_path": "/workspace/core/Cargo.toml",
             "dependencies": [{ "name": "thiserror", "kind": null }, { "name": "proptest", "kind": "dev" }],
         }]});
         let packages = packages(&metadata).unwrap();
-        assert_eq!(packages[0].directory(), Path::new("/house/core"));
+        assert_eq!(packages[0].directory(), Path::new("/workspace/core"));
         assert_eq!(packages[0].dependencies.iter().map(|d| d.for_tests).collect::<Vec<_>>(), [false, true]);
     }
 }

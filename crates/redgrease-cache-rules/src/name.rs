@@ -6,7 +6,12 @@
 //! user said about the content. Two generations never share a name, because they never share a fence: neither on file
 //! systems that fold case nor for keys with the same beginning.
 
-use super::{Digest, Entry, Key, MAX_KEY_BYTES, Micros};
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::{Digest, Entry, Key, MAX_KEY_BYTES, Micros};
 
 /// Longest stem in bytes; a name then has at most 235, below the 255 that file systems take.
 pub const STEM_BYTES: usize = 160;
@@ -139,7 +144,7 @@ fn unescape(stem: &str) -> Option<Option<Key>> {
 }
 
 /// The name of the temporary file of a writer.
-pub fn temporary(token: super::protocol::Token) -> String {
+pub fn temporary(token: crate::protocol::Token) -> String {
     format!("{:016x}-{:016x}", token.session, token.number)
 }
 
@@ -152,6 +157,7 @@ pub fn session_of_temporary(name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
     use proptest::prelude::*;
 
     fn entry(fence: u64, digest: Digest, ttl: Micros, metadata: Vec<u8>) -> Entry {

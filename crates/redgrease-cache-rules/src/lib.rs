@@ -1,4 +1,4 @@
-//! The file cache's rules: what its index knows, what may happen to it, and how files are called.
+//! The rules of the file cache: what its index knows, what may happen to it, and how files are named.
 //!
 //! # Layout
 //! - [`entry`]: what is known about one generation of one key, and its bytes in the index;
@@ -19,6 +19,12 @@
 //! that nobody points to. "Garbage" never stops being true: a file is garbage when it is neither current nor that of a
 //! living writer, and the check removes the dead writer, so nothing can make it current afterwards.
 
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
 pub mod entry;
 pub mod index;
 pub mod memory;
@@ -26,6 +32,8 @@ pub mod name;
 pub mod place;
 pub mod protocol;
 pub mod retries;
+
+use alloc::vec::Vec;
 
 pub use entry::{Digest, Entry};
 pub use index::Index;

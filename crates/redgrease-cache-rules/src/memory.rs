@@ -1,11 +1,13 @@
 //! What a server does when its memory is full, as far as an index in it is concerned.
 
-use std::fmt;
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use core::fmt;
 
 /// The memory settings of a server.
 ///
 /// ```
-/// use redgrease_core::cache::memory::Memory;
+/// use redgrease_cache_rules::memory::Memory;
 ///
 /// let memory = Memory::of_info("maxmemory:900000\r\nmaxmemory_policy:allkeys-lru\r\n").unwrap();
 /// assert!(memory.evicts_index());

@@ -1,6 +1,6 @@
 //! How long a request is repeated whose index is lost again and again.
 
-use std::time::Duration;
+use core::time::Duration;
 
 /// Losses that a request survives whatever its deadline is: a restart, a failover or a flush looks like one or two of them,
 /// and an index has to be rebuilt also by a caller that does not wait.
@@ -13,7 +13,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 ///
 /// ```
 /// use std::time::Duration;
-/// use redgrease_core::cache::retries::Retries;
+/// use redgrease_cache_rules::retries::Retries;
 ///
 /// let mut retries = Retries::until(Duration::from_secs(3));
 /// assert_eq!(retries.lost(Duration::ZERO), Some(Duration::ZERO));

@@ -21,7 +21,7 @@ impl Place {
     /// Whether `found` is another directory than this one.
     ///
     /// ```
-    /// use redgrease_core::cache::place::Place;
+    /// use redgrease_cache_rules::place::Place;
     ///
     /// let original = Place { inode: 2, device: 7, boot: 1 };
     /// assert!(original.is_elsewhere(&Place { inode: 3, ..original.clone() }));

@@ -3,9 +3,13 @@
 //! Each operation is one atomic step, and may be sent again when its answer was lost: the second answer says the same,
 //! except that files to unlink are then left to [`Op::Sweep`].
 
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Entry, Key, Micros};
+use crate::{Digest, Entry, Key, Micros};
 
 /// Names one lease: the session that holds it, and which of its leases it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
