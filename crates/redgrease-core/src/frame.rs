@@ -11,6 +11,7 @@
 use alloc::vec::Vec;
 
 use crate::codec::{CodecError, Reader, Result, Writer};
+use crate::id::{ExecutionNo, PlanNo, SessionNo, WorkerNo};
 
 /// Version of this protocol; both sides refuse another one in the handshake.
 pub const PROTOCOL_VERSION: u64 = 1;
@@ -72,7 +73,7 @@ pub enum ToWorker<'a> {
         /// The module's version.
         version: &'a str,
         /// Number of this worker.
-        worker: u64,
+        worker: WorkerNo,
         /// Executions that may run at once in this worker.
         threads: u64,
         /// Longest record, in bytes.
@@ -83,7 +84,7 @@ pub enum ToWorker<'a> {
         /// Number to answer with.
         request: u64,
         /// Number of the session.
-        session: u64,
+        session: SessionNo,
         /// The session's id as users see it.
         name: &'a str,
         /// Python source.
@@ -98,7 +99,7 @@ pub enum ToWorker<'a> {
         /// Number to answer with.
         request: u64,
         /// Number of the session.
-        session: u64,
+        session: SessionNo,
         /// The session's id as users see it.
         name: &'a str,
         /// Pickles, as sent in [`FromWorker::ScriptDone`] and [`Call::Register`].
@@ -109,14 +110,14 @@ pub enum ToWorker<'a> {
     /// A plan has become a registration: run its `onRegistered`.
     Registered {
         /// Number of the plan.
-        plan: u64,
+        plan: PlanNo,
     },
     /// Begin an execution of a plan.
     Start {
         /// Number of the execution.
-        exec: u64,
+        exec: ExecutionNo,
         /// Number of the plan.
-        plan: u64,
+        plan: PlanNo,
         /// Executions of the same lane run one after the other, in the order of their frames. 0: none.
         lane: u64,
         /// How to run.
@@ -129,7 +130,7 @@ pub enum ToWorker<'a> {
     /// More records for an execution.
     Feed {
         /// Number of the execution.
-        exec: u64,
+        exec: ExecutionNo,
         /// Whether its input ends here.
         last: bool,
         /// Records.
@@ -138,7 +139,7 @@ pub enum ToWorker<'a> {
     /// End an execution: take it from the queue, or interrupt its code until it yields.
     Abort {
         /// Number of the execution.
-        exec: u64,
+        exec: ExecutionNo,
         /// Also when it has begun; otherwise such an execution goes on.
         begun: bool,
     },
@@ -152,12 +153,12 @@ pub enum ToWorker<'a> {
     /// These plans will not be started any more.
     ForgetPlans {
         /// Numbers of the plans.
-        plans: Vec<u64>,
+        plans: Vec<PlanNo>,
     },
     /// A session ended: its names and plans may go.
     ForgetSession {
         /// Number of the session.
-        session: u64,
+        session: SessionNo,
     },
     /// So many executions may run at once from now on.
     Threads {
@@ -198,31 +199,31 @@ pub enum FromWorker<'a> {
     Call {
         /// Number of the call, unique in this worker.
         call: u64,
-        /// Execution that is calling; 0 when it is a script or a callback of a session.
-        exec: u64,
+        /// Execution that is calling; `None` when it is a script or a callback of a session.
+        exec: Option<ExecutionNo>,
         /// Number of the session that is calling.
-        session: u64,
+        session: SessionNo,
         /// What it wants.
         op: Call<'a>,
     },
     /// An execution has been running for a while (a few milliseconds), or its step changed since the last such frame.
     Progress {
         /// Number of the execution.
-        exec: u64,
+        exec: ExecutionNo,
         /// Index of the step that was running.
         step: u64,
     },
     /// Results so far; more follow.
     Output {
         /// Number of the execution.
-        exec: u64,
+        exec: ExecutionNo,
         /// Results.
         records: Records<'a>,
     },
     /// An execution ended.
     Done {
         /// Number of the execution.
-        exec: u64,
+        exec: ExecutionNo,
         /// It was aborted before its first step began.
         aborted: bool,
         /// The last results.
@@ -235,19 +236,19 @@ pub enum FromWorker<'a> {
     /// Input that was worked off: the server may send as much again.
     Consumed {
         /// Number of the execution.
-        exec: u64,
+        exec: ExecutionNo,
         /// Encoded bytes of records, as counted in [`Records::bytes`].
         bytes: u64,
     },
     /// No further record can change the result: the reader should stop.
     Stop {
         /// Number of the execution.
-        exec: u64,
+        exec: ExecutionNo,
     },
     /// A line for the server's log.
     Log {
-        /// Number of the session that is speaking; 0 for the worker itself.
-        session: u64,
+        /// Number of the session that is speaking; `None` for the worker itself.
+        session: Option<SessionNo>,
         /// How important it is.
         level: LogLevel,
         /// The text.
@@ -266,14 +267,14 @@ pub enum Call<'a> {
     /// Start an execution of a plan (the `run` action).
     Run {
         /// Number that the worker gave the plan.
-        plan: u64,
+        plan: PlanNo,
         /// An encoded plan: see [`crate::plan::PlanSpec`].
         spec: &'a [u8],
     },
     /// Register a plan (the `register` action).
     Register {
         /// Number that the worker gave the plan.
-        plan: u64,
+        plan: PlanNo,
         /// An encoded plan: see [`crate::plan::PlanSpec`].
         spec: &'a [u8],
         /// Pickle of this plan alone, for a registration made while no script runs.
@@ -390,6 +391,24 @@ pub fn split(buf: &[u8]) -> Result<Option<(&[u8], usize)>> {
     Ok(buf.get(PREFIX_BYTES..PREFIX_BYTES + len).map(|body| (body, PREFIX_BYTES + len)))
 }
 
+/// An execution's number on the wire: 0 stands for none, so that numbers are one higher there.
+fn optional_number(number: Option<u64>) -> u64 {
+    number.map_or(0, |number| number + 1)
+}
+
+fn write_execution(w: &mut Writer, execution: ExecutionNo) {
+    w.varint(optional_number(Some(execution.0)));
+}
+
+fn read_optional_execution(r: &mut Reader<'_>) -> Result<Option<ExecutionNo>> {
+    Ok(r.varint()?.checked_sub(1).map(ExecutionNo))
+}
+
+fn read_execution(r: &mut Reader<'_>) -> Result<ExecutionNo> {
+    let at = r.position();
+    read_optional_execution(r)?.ok_or(CodecError::BadField { what: "execution", value: 0, at })
+}
+
 fn write_records(w: &mut Writer, records: &Records<'_>) {
     w.varint(records.count);
     w.blob(records.bytes);
@@ -441,14 +460,14 @@ impl<'a> ToWorker<'a> {
                 w.byte(kind::HELLO);
                 w.varint(*protocol);
                 w.blob(version.as_bytes());
-                w.varint(*worker);
+                w.varint(worker.0);
                 w.varint(*threads);
                 w.varint(*record_bytes_max);
             }
             ToWorker::Script { request, session, name, source, paths, traceback } => {
                 w.byte(kind::SCRIPT);
                 w.varint(*request);
-                w.varint(*session);
+                w.varint(session.0);
                 w.blob(name.as_bytes());
                 w.blob(source);
                 write_list(w, paths, |w, path| w.blob(path.as_bytes()));
@@ -457,19 +476,19 @@ impl<'a> ToWorker<'a> {
             ToWorker::Restore { request, session, name, blobs, paths } => {
                 w.byte(kind::RESTORE);
                 w.varint(*request);
-                w.varint(*session);
+                w.varint(session.0);
                 w.blob(name.as_bytes());
                 write_list(w, blobs, |w, blob| w.blob(blob));
                 write_list(w, paths, |w, path| w.blob(path.as_bytes()));
             }
             ToWorker::Registered { plan } => {
                 w.byte(kind::REGISTERED);
-                w.varint(*plan);
+                w.varint(plan.0);
             }
             ToWorker::Start { exec, plan, lane, flags, first_step, records } => {
                 w.byte(kind::START);
-                w.varint(*exec);
-                w.varint(*plan);
+                write_execution(w, *exec);
+                w.varint(plan.0);
                 w.varint(*lane);
                 w.byte(flags.0);
                 w.varint(*first_step);
@@ -477,13 +496,13 @@ impl<'a> ToWorker<'a> {
             }
             ToWorker::Feed { exec, last, records } => {
                 w.byte(kind::FEED);
-                w.varint(*exec);
+                write_execution(w, *exec);
                 w.byte(u8::from(*last));
                 write_records(w, records);
             }
             ToWorker::Abort { exec, begun } => {
                 w.byte(kind::ABORT);
-                w.varint(*exec);
+                write_execution(w, *exec);
                 w.byte(u8::from(*begun));
             }
             ToWorker::Reply { call, result } => {
@@ -502,11 +521,11 @@ impl<'a> ToWorker<'a> {
             }
             ToWorker::ForgetPlans { plans } => {
                 w.byte(kind::FORGET_PLANS);
-                write_list(w, plans, |w, plan| w.varint(*plan));
+                write_list(w, plans, |w, plan| w.varint(plan.0));
             }
             ToWorker::ForgetSession { session } => {
                 w.byte(kind::FORGET_SESSION);
-                w.varint(*session);
+                w.varint(session.0);
             }
             ToWorker::Threads { threads } => {
                 w.byte(kind::THREADS);
@@ -526,13 +545,13 @@ impl<'a> ToWorker<'a> {
             kind::HELLO => ToWorker::Hello {
                 protocol: r.varint()?,
                 version: r.text()?,
-                worker: r.varint()?,
+                worker: WorkerNo(r.varint()?),
                 threads: r.varint()?,
                 record_bytes_max: r.varint()?,
             },
             kind::SCRIPT => ToWorker::Script {
                 request: r.varint()?,
-                session: r.varint()?,
+                session: SessionNo(r.varint()?),
                 name: r.text()?,
                 source: r.blob()?,
                 paths: read_list(r, Reader::text)?,
@@ -540,29 +559,29 @@ impl<'a> ToWorker<'a> {
             },
             kind::RESTORE => ToWorker::Restore {
                 request: r.varint()?,
-                session: r.varint()?,
+                session: SessionNo(r.varint()?),
                 name: r.text()?,
                 blobs: read_list(r, Reader::blob)?,
                 paths: read_list(r, Reader::text)?,
             },
-            kind::REGISTERED => ToWorker::Registered { plan: r.varint()? },
+            kind::REGISTERED => ToWorker::Registered { plan: PlanNo(r.varint()?) },
             kind::START => ToWorker::Start {
-                exec: r.varint()?,
-                plan: r.varint()?,
+                exec: read_execution(r)?,
+                plan: PlanNo(r.varint()?),
                 lane: r.varint()?,
                 flags: StartFlags(r.byte()?),
                 first_step: r.varint()?,
                 records: read_records(r)?,
             },
-            kind::FEED => ToWorker::Feed { exec: r.varint()?, last: read_bool(r)?, records: read_records(r)? },
-            kind::ABORT => ToWorker::Abort { exec: r.varint()?, begun: read_bool(r)? },
+            kind::FEED => ToWorker::Feed { exec: read_execution(r)?, last: read_bool(r)?, records: read_records(r)? },
+            kind::ABORT => ToWorker::Abort { exec: read_execution(r)?, begun: read_bool(r)? },
             kind::REPLY => {
                 let call = r.varint()?;
                 let result = if read_bool(r)? { Ok(r.encoded_value()?) } else { Err(r.text()?) };
                 ToWorker::Reply { call, result }
             }
-            kind::FORGET_PLANS => ToWorker::ForgetPlans { plans: read_list(r, Reader::varint)? },
-            kind::FORGET_SESSION => ToWorker::ForgetSession { session: r.varint()? },
+            kind::FORGET_PLANS => ToWorker::ForgetPlans { plans: read_list(r, |r| Ok(PlanNo(r.varint()?)))? },
+            kind::FORGET_SESSION => ToWorker::ForgetSession { session: SessionNo(r.varint()?) },
             kind::THREADS => ToWorker::Threads { threads: r.varint()? },
             kind::SHUTDOWN => ToWorker::Shutdown,
             tag => return Err(CodecError::UnknownTag { tag, at: 0 }),
@@ -592,23 +611,23 @@ impl<'a> FromWorker<'a> {
             FromWorker::Call { call, exec, session, op } => {
                 w.byte(kind::CALL);
                 w.varint(*call);
-                w.varint(*exec);
-                w.varint(*session);
+                w.varint(optional_number(exec.map(|exec| exec.0)));
+                w.varint(session.0);
                 op.write(w);
             }
             FromWorker::Progress { exec, step } => {
                 w.byte(kind::PROGRESS);
-                w.varint(*exec);
+                write_execution(w, *exec);
                 w.varint(*step);
             }
             FromWorker::Output { exec, records } => {
                 w.byte(kind::OUTPUT);
-                w.varint(*exec);
+                write_execution(w, *exec);
                 write_records(w, records);
             }
             FromWorker::Done { exec, aborted, records, errors, step_micros } => {
                 w.byte(kind::DONE);
-                w.varint(*exec);
+                write_execution(w, *exec);
                 w.byte(u8::from(*aborted));
                 write_records(w, records);
                 write_list(w, errors, |w, error| w.blob(error));
@@ -616,16 +635,16 @@ impl<'a> FromWorker<'a> {
             }
             FromWorker::Consumed { exec, bytes } => {
                 w.byte(kind::CONSUMED);
-                w.varint(*exec);
+                write_execution(w, *exec);
                 w.varint(*bytes);
             }
             FromWorker::Stop { exec } => {
                 w.byte(kind::STOP);
-                w.varint(*exec);
+                write_execution(w, *exec);
             }
             FromWorker::Log { session, level, message } => {
                 w.byte(kind::LOG);
-                w.varint(*session);
+                w.varint(session.map_or(0, |session| session.0));
                 w.byte(*level as u8);
                 w.blob(message);
             }
@@ -655,28 +674,70 @@ impl<'a> FromWorker<'a> {
                 };
                 FromWorker::ScriptDone { request, error, blob: r.blob()? }
             }
-            kind::CALL => {
-                FromWorker::Call { call: r.varint()?, exec: r.varint()?, session: r.varint()?, op: Call::parse(r)? }
-            }
-            kind::PROGRESS => FromWorker::Progress { exec: r.varint()?, step: r.varint()? },
-            kind::OUTPUT => FromWorker::Output { exec: r.varint()?, records: read_records(r)? },
+            kind::CALL => FromWorker::Call {
+                call: r.varint()?,
+                exec: read_optional_execution(r)?,
+                session: SessionNo(r.varint()?),
+                op: Call::parse(r)?,
+            },
+            kind::PROGRESS => FromWorker::Progress { exec: read_execution(r)?, step: r.varint()? },
+            kind::OUTPUT => FromWorker::Output { exec: read_execution(r)?, records: read_records(r)? },
             kind::DONE => FromWorker::Done {
-                exec: r.varint()?,
+                exec: read_execution(r)?,
                 aborted: read_bool(r)?,
                 records: read_records(r)?,
                 errors: read_list(r, Reader::blob)?,
                 step_micros: read_list(r, Reader::varint)?,
             },
-            kind::CONSUMED => FromWorker::Consumed { exec: r.varint()?, bytes: r.varint()? },
-            kind::STOP => FromWorker::Stop { exec: r.varint()? },
+            kind::CONSUMED => FromWorker::Consumed { exec: read_execution(r)?, bytes: r.varint()? },
+            kind::STOP => FromWorker::Stop { exec: read_execution(r)? },
             kind::LOG => {
-                let session = r.varint()?;
+                let session = Some(r.varint()?).filter(|number| *number > 0).map(SessionNo);
                 let at = r.position();
                 FromWorker::Log { session, level: LogLevel::from_byte(r.byte()?, at)?, message: r.blob()? }
             }
             tag => return Err(CodecError::UnknownTag { tag, at: 0 }),
         };
         finished(r, frame)
+    }
+}
+
+/// What a frame of a worker is about, read from its first fields alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// An execution.
+    Execution(ExecutionNo),
+    /// A script or a callback of a session.
+    Session(SessionNo),
+    /// A line for the log.
+    Log,
+    /// The worker itself.
+    Worker,
+}
+
+impl Subject {
+    /// Looks at the body of a frame of a worker.
+    ///
+    /// # Errors
+    /// Any [`CodecError`]: the bytes are not a frame of this protocol.
+    pub fn of(body: &[u8]) -> Result<Subject> {
+        let r = &mut Reader::new(body);
+        Ok(match r.byte()? {
+            kind::READY => Subject::Worker,
+            kind::SCRIPT_DONE => Subject::Session(SessionNo(r.varint()?)),
+            kind::CALL => {
+                r.varint()?;
+                match read_optional_execution(r)? {
+                    Some(execution) => Subject::Execution(execution),
+                    None => Subject::Session(SessionNo(r.varint()?)),
+                }
+            }
+            kind::PROGRESS | kind::OUTPUT | kind::DONE | kind::CONSUMED | kind::STOP => {
+                Subject::Execution(read_execution(r)?)
+            }
+            kind::LOG => Subject::Log,
+            tag => return Err(CodecError::UnknownTag { tag, at: 0 }),
+        })
     }
 }
 
@@ -689,12 +750,12 @@ impl<'a> Call<'a> {
             }
             Call::Run { plan, spec } => {
                 w.byte(kind::RUN);
-                w.varint(*plan);
+                w.varint(plan.0);
                 w.blob(spec);
             }
             Call::Register { plan, spec, blob } => {
                 w.byte(kind::REGISTER);
-                w.varint(*plan);
+                w.varint(plan.0);
                 w.blob(spec);
                 w.blob(blob);
             }
@@ -712,8 +773,8 @@ impl<'a> Call<'a> {
         let at = r.position();
         Ok(match r.byte()? {
             kind::EXECUTE => Call::Execute { argv: read_list(r, Reader::blob)? },
-            kind::RUN => Call::Run { plan: r.varint()?, spec: r.blob()? },
-            kind::REGISTER => Call::Register { plan: r.varint()?, spec: r.blob()?, blob: r.blob()? },
+            kind::RUN => Call::Run { plan: PlanNo(r.varint()?), spec: r.blob()? },
+            kind::REGISTER => Call::Register { plan: PlanNo(r.varint()?), spec: r.blob()?, blob: r.blob()? },
             kind::ATOMIC_ENTER => Call::AtomicEnter,
             kind::ATOMIC_EXIT => Call::AtomicExit,
             kind::CONFIG_GET => Call::ConfigGet { key: r.blob()? },
@@ -732,24 +793,37 @@ mod tests {
     fn to_worker_frames() -> Vec<ToWorker<'static>> {
         let records = Records { count: 2, bytes: &[0, 2] };
         vec![
-            ToWorker::Hello { protocol: 1, version: "1.0.0", worker: 3, threads: 4, record_bytes_max: 1 << 26 },
+            ToWorker::Hello {
+                protocol: 1,
+                version: "1.0.0",
+                worker: WorkerNo(3),
+                threads: 4,
+                record_bytes_max: 1 << 26,
+            },
             ToWorker::Script {
                 request: 1,
-                session: 2,
+                session: SessionNo(2),
                 name: "s",
                 source: b"GB()\0\xff",
                 paths: vec!["/a", "/b"],
                 traceback: true,
             },
-            ToWorker::Restore { request: 1, session: 2, name: "s", blobs: vec![b"p", b""], paths: vec![] },
-            ToWorker::Registered { plan: 4 },
-            ToWorker::Start { exec: 9, plan: 4, lane: 0, flags: StartFlags::LAST, first_step: 1, records },
-            ToWorker::Feed { exec: 9, last: true, records },
-            ToWorker::Abort { exec: 9, begun: true },
+            ToWorker::Restore { request: 1, session: SessionNo(2), name: "s", blobs: vec![b"p", b""], paths: vec![] },
+            ToWorker::Registered { plan: PlanNo(4) },
+            ToWorker::Start {
+                exec: ExecutionNo(9),
+                plan: PlanNo(4),
+                lane: 0,
+                flags: StartFlags::LAST,
+                first_step: 1,
+                records,
+            },
+            ToWorker::Feed { exec: ExecutionNo(9), last: true, records },
+            ToWorker::Abort { exec: ExecutionNo(9), begun: true },
             ToWorker::Reply { call: 5, result: Ok(&[9, 1, 0]) },
             ToWorker::Reply { call: 5, result: Err("ERR unknown") },
-            ToWorker::ForgetPlans { plans: vec![1, 2] },
-            ToWorker::ForgetSession { session: 2 },
+            ToWorker::ForgetPlans { plans: vec![PlanNo(1), PlanNo(2)] },
+            ToWorker::ForgetSession { session: SessionNo(2) },
             ToWorker::Threads { threads: 2 },
             ToWorker::Shutdown,
         ]
@@ -757,24 +831,30 @@ mod tests {
 
     fn from_worker_frames() -> Vec<FromWorker<'static>> {
         let records = Records { count: 2, bytes: &[0, 2] };
-        let call = |op| FromWorker::Call { call: 1, exec: 2, session: 3, op };
+        let call = |op| FromWorker::Call { call: 1, exec: Some(ExecutionNo(2)), session: SessionNo(3), op };
         vec![
             FromWorker::Ready { protocol: 1, codec: 1, pid: 77, python: "3.11.7", package: "1.0.0" },
             FromWorker::ScriptDone { request: 1, error: Some("['Traceback']"), blob: b"" },
             FromWorker::ScriptDone { request: 1, error: None, blob: b"pickle" },
             call(Call::Execute { argv: vec![b"set", b"\0", b""] }),
-            call(Call::Run { plan: 1, spec: b"spec" }),
-            call(Call::Register { plan: 1, spec: b"spec", blob: b"blob" }),
+            call(Call::Run { plan: PlanNo(1), spec: b"spec" }),
+            call(Call::Register { plan: PlanNo(1), spec: b"spec", blob: b"blob" }),
             call(Call::AtomicEnter),
             call(Call::AtomicExit),
             call(Call::ConfigGet { key: b"k" }),
             call(Call::HashTag),
-            FromWorker::Progress { exec: 2, step: 1 },
-            FromWorker::Output { exec: 2, records },
-            FromWorker::Done { exec: 2, aborted: false, records, errors: vec![b"boom"], step_micros: vec![1, 2] },
-            FromWorker::Consumed { exec: 2, bytes: 512 },
-            FromWorker::Stop { exec: 2 },
-            FromWorker::Log { session: 0, level: LogLevel::Notice, message: b"100 %s \0" },
+            FromWorker::Progress { exec: ExecutionNo(2), step: 1 },
+            FromWorker::Output { exec: ExecutionNo(2), records },
+            FromWorker::Done {
+                exec: ExecutionNo(2),
+                aborted: false,
+                records,
+                errors: vec![b"boom"],
+                step_micros: vec![1, 2],
+            },
+            FromWorker::Consumed { exec: ExecutionNo(2), bytes: 512 },
+            FromWorker::Stop { exec: ExecutionNo(2) },
+            FromWorker::Log { session: None, level: LogLevel::Notice, message: b"100 %s \0" },
         ]
     }
 
@@ -797,6 +877,28 @@ mod tests {
             let (body, taken) = split(&buf).unwrap().unwrap();
             assert_eq!((FromWorker::parse(body).unwrap(), taken), (frame, buf.len()));
         }
+    }
+
+    #[test]
+    fn the_subject_of_a_frame_is_known_without_parsing_it() {
+        for frame in from_worker_frames() {
+            let mut buf = Vec::new();
+            frame.write(&mut buf);
+            let expected = match frame {
+                FromWorker::Ready { .. } => Subject::Worker,
+                FromWorker::ScriptDone { request, .. } => Subject::Session(SessionNo(request)),
+                FromWorker::Call { exec: None, session, .. } => Subject::Session(session),
+                FromWorker::Call { exec: Some(exec), .. }
+                | FromWorker::Progress { exec, .. }
+                | FromWorker::Output { exec, .. }
+                | FromWorker::Done { exec, .. }
+                | FromWorker::Consumed { exec, .. }
+                | FromWorker::Stop { exec } => Subject::Execution(exec),
+                FromWorker::Log { .. } => Subject::Log,
+            };
+            assert_eq!(Subject::of(&buf[PREFIX_BYTES..]), Ok(expected));
+        }
+        assert!(Subject::of(&[99]).is_err() && Subject::of(&[70, 0]).is_err());
     }
 
     #[test]

@@ -19,7 +19,7 @@ macro_rules! numbers {
 }
 
 numbers! {
-    /// Number of an execution on this shard; from 1 on the wire to a worker it is this number plus one (0: none).
+    /// Number of an execution on this shard.
     ExecutionNo,
     /// Number of a registration on this shard.
     RegistrationNo,
@@ -29,8 +29,6 @@ numbers! {
     WorkerNo,
     /// Number that a worker gave to a plan.
     PlanNo,
-    /// Number of a script that a worker was asked to run.
-    RequestNo,
 }
 
 /// A numbered database of the server, as `SELECT` names it.

@@ -6,10 +6,6 @@
 //! - [`plan`]: readers, steps and what may run without a worker;
 //! - [`command`]: the grammar of the `RG.*` commands;
 //! - [`policy`]: which commands user code may call, and when;
-//! - [`execution`], [`registration`], [`stream`]: state machines;
-//! - [`pending`]: key events that wait for their executions;
-//! - [`schedule`]: which execution may be sent to which worker;
-//! - [`pool`]: how many workers are kept, leased and replaced;
 //! - [`render`]: how a result looks to a client;
 //! - [`id`], [`pattern`], [`event`]: identifiers, the matching of names, and names of events.
 //!
@@ -25,20 +21,12 @@ pub mod codec;
 pub mod command;
 pub mod error_text;
 pub mod event;
-pub mod execution;
-pub mod fair;
 pub mod frame;
 pub mod id;
-pub mod key_index;
 pub mod pattern;
-pub mod pending;
 pub mod plan;
 pub mod policy;
-pub mod pool;
-pub mod registration;
 pub mod render;
-pub mod schedule;
-pub mod stream;
 
 /// Version of this package, as spoken in handshakes.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

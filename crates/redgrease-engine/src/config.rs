@@ -1,7 +1,7 @@
 //! Load arguments: `Key value` pairs behind the module's path.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use crate::prelude::*;
+use core::time::Duration;
 
 /// What the module was loaded with.
 #[derive(Debug, Clone)]
@@ -93,7 +93,7 @@ impl Config {
     fn set(&mut self, key: &str, value: &[u8]) -> Result<(), String> {
         let text = || String::from_utf8_lossy(value).into_owned();
         let number = |min: u64, max: u64| -> Result<u64, String> {
-            let parsed = std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
+            let parsed = core::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
             parsed
                 .filter(|number| (min..=max).contains(number))
                 .ok_or_else(|| format!("load argument '{key}' wants a number from {min} to {max}, got '{}'", text()))

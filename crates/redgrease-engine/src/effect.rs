@@ -1,15 +1,14 @@
 //! What the engine wants done.
 
-use std::rc::Rc;
-
+use crate::streams::runs::EntryId;
 use redgrease_core::frame::LogLevel;
 use redgrease_core::id::{Database, ExecutionNo, RegistrationNo, WorkerNo};
 use redgrease_core::render::Reply;
-use redgrease_core::stream::EntryId;
 
 use crate::executions::outcome::Outcome;
 use crate::id::{BatchNo, ClientNo, CommandNo, InstallNo, JobNo, QuestionNo, RemovalNo, TimerNo, WaitNo};
 use crate::input::{Actor, UserName};
+use crate::prelude::*;
 use crate::reader::Reader;
 use crate::step::Step;
 

@@ -1,5 +1,6 @@
 //! Frames as they were read from a worker's socket.
 
+use crate::prelude::*;
 use redgrease_core::frame::split;
 
 /// Whole frames, one behind the other.
@@ -23,7 +24,7 @@ impl Frames {
             return Ok(None);
         }
         let rest = buffer.split_off(whole);
-        let bytes = std::mem::replace(buffer, rest);
+        let bytes = core::mem::replace(buffer, rest);
         Ok(Some(Frames { bytes, at: 0 }))
     }
 

@@ -1,6 +1,6 @@
 //! Numbers that the engine gives out, beside those of `redgrease_core::id`.
 
-use std::fmt;
+use core::fmt;
 
 macro_rules! numbers {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => { $(

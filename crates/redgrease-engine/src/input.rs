@@ -1,15 +1,14 @@
 //! What the engine is told.
 
-use std::rc::Rc;
-
+use crate::streams::runs::{EntryId, GroupProgress};
 use redgrease_core::codec::KeyType;
 use redgrease_core::command::PyExecute;
 use redgrease_core::id::{Database, ExecutionNo, RegistrationNo, WorkerNo};
 use redgrease_core::policy::{CommandFacts, Protection};
-use redgrease_core::stream::{EntryId, GroupProgress};
 
 use crate::frames::Frames;
 use crate::id::{BatchNo, ClientNo, CommandNo, InstallNo, JobNo, QuestionNo, RemovalNo, TimerNo, WaitNo};
+use crate::prelude::*;
 use crate::reader::Reader;
 use crate::step::Step;
 use crate::work::Work;
@@ -89,6 +88,8 @@ pub enum Command<'a> {
     PyExecute {
         /// Its arguments.
         arguments: PyExecute<'a>,
+        /// The session's id if none was given: forty random hexadecimal digits.
+        new_id: &'a str,
         /// Whether results are tagged.
         tagged: bool,
     },

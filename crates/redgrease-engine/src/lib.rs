@@ -1,14 +1,52 @@
 //! The engine of one shard, as a state machine: inputs in, effects out.
+//!
+//! A driver tells [`Engine::handle`] what happened ([`Input`]) and when ([`Situation`]), and performs the [`Effect`]s that
+//! come out of it. The engine never calls out: it does no I/O, reads no clock and has no threads, so that the same code runs
+//! in a server's module and in a simulation.
+//!
+//! # Layout
+//! - [`engine`](Engine): the parts, and where an input goes; `flow`: how the parts work together, a file per subject;
+//! - [`input`], [`effect`], [`reader`], [`frames`], [`work`], [`id`]: what goes in and out;
+//! - [`config`], [`limits`]: every limit and deadline;
+//! - [`workers`], [`sessions`], [`executions`], [`registrations`], [`streams`], [`events`], [`requirements`], `calls`:
+//!   the parts, each with its state and its tests.
+//!
+//! It must not know Redis, Python, threads, clocks or I/O: time and randomness come in as values.
+
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod asked;
+mod calls;
+mod clients;
 pub mod config;
 pub mod effect;
+mod engine;
+pub mod events;
 pub mod executions;
+mod flow;
 pub mod frames;
 pub mod id;
 pub mod input;
+pub mod limits;
+mod prelude;
 pub mod reader;
-pub mod step;
+pub mod registrations;
+pub mod requirements;
+pub mod sessions;
+mod step;
+pub mod streams;
+mod timers;
 pub mod work;
+pub mod workers;
 
 pub use config::Config;
-pub use effect::Effect;
+pub use effect::{Answer, Effect, Question};
+pub use engine::{Capabilities, Depth, Engine, Info};
 pub use input::{Fact, Input, ServerState, Situation};
+pub use step::Step;
+pub use streams::runs::{EntryId, GroupProgress};
+pub use work::Work;

@@ -1,6 +1,6 @@
 //! Positions of readers: plain data that travels between engine and driver.
 
-use std::collections::VecDeque;
+use crate::prelude::*;
 
 /// What is read in slices.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Work that is done in pieces, a slice of time per turn of the server's loop.
 
-use std::time::Duration;
+use core::time::Duration;
 
 /// A kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

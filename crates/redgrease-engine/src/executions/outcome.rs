@@ -3,6 +3,7 @@
 use redgrease_core::render::{Answers, Reply, Style, one_line, records};
 
 use crate::executions::execution::Status;
+use crate::prelude::*;
 
 /// How an execution ended, for clients that wait for it.
 #[derive(Debug, Clone, PartialEq, Eq)]

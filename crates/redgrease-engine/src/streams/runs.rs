@@ -7,7 +7,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::plan::FailurePolicy;
+use redgrease_core::plan::FailurePolicy;
 
 /// Number of an entry of a stream, as the server orders them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,10 +6,10 @@ use alloc::vec::Vec;
 
 use thiserror::Error;
 
-use crate::codec::Writer;
-use crate::frame::Records;
-use crate::id::{ExecutionNo, RegistrationNo};
-use crate::render::Style;
+use redgrease_core::codec::Writer;
+use redgrease_core::frame::Records;
+use redgrease_core::id::{ExecutionNo, RegistrationNo};
+use redgrease_core::render::Style;
 
 /// The status of an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

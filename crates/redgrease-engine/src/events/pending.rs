@@ -8,7 +8,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::rc::Rc;
 
-use crate::id::RegistrationNo;
+use redgrease_core::id::RegistrationNo;
 
 /// Executions of one registration that exist at any time.
 pub const WINDOW: usize = 64;
@@ -91,6 +91,12 @@ impl PendingEvents {
             self.ready.push_back(registration);
         }
         true
+    }
+
+    /// Whether an event may be taken, as far as is known without looking.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Takes the next event that may become an execution; registrations take turns.

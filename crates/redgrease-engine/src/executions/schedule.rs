@@ -13,7 +13,7 @@
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
-use crate::id::{ExecutionNo, WorkerNo};
+use redgrease_core::id::{ExecutionNo, WorkerNo};
 
 /// Executions that may be on their way per permit.
 const DEPTH: usize = 64;

@@ -9,12 +9,12 @@ use alloc::vec::Vec;
 
 use thiserror::Error;
 
-use crate::codec::KeyType;
-use crate::execution::Status;
-use crate::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo};
-use crate::key_index::KeyIndex;
-use crate::pattern::{KeyFilter, Literal};
-use crate::plan::{Mode, PlanSpec, Trigger};
+use crate::executions::execution::Status;
+use crate::registrations::key_index::KeyIndex;
+use redgrease_core::codec::KeyType;
+use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo};
+use redgrease_core::pattern::{KeyFilter, Literal};
+use redgrease_core::plan::{Mode, PlanSpec, Trigger};
 
 /// Counts of the executions of a registration. Every triggered execution ends in exactly one of success, failure and
 /// abort.
@@ -371,11 +371,11 @@ impl Registrations {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::FailurePolicy;
     use alloc::vec;
+    use redgrease_core::plan::FailurePolicy;
 
     fn spec() -> PlanSpec {
-        use crate::codec::Value;
+        use redgrease_core::codec::Value;
         let fields = [("reader", "x"), ("mode", "sync"), ("reply", "plain")];
         let mut pairs: Vec<_> = fields.iter().map(|(name, text)| (Value::text(*name), Value::text(*text))).collect();
         pairs.push((Value::text("desc"), Value::None));

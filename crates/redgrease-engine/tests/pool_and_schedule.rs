@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use redgrease_core::execution::{Executions, Status};
 use redgrease_core::id::{ExecutionNo, SessionNo, WorkerNo};
-use redgrease_core::pool::{Lease, Limits, Owner, Pool};
 use redgrease_core::render::Style;
-use redgrease_core::schedule::{Decision, Schedule};
+use redgrease_engine::executions::execution::{Executions, Status};
+use redgrease_engine::executions::schedule::{Decision, Schedule};
+use redgrease_engine::workers::pool::{Lease, Limits, Owner, Pool};
 
 /// The generator of Steele, Lea and Flood (SplitMix64): small, and the same everywhere.
 struct Random(u64);

@@ -7,8 +7,8 @@ use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::id::RegistrationNo;
-use crate::pattern::{KeyFilter, Literal};
+use redgrease_core::id::RegistrationNo;
+use redgrease_core::pattern::{KeyFilter, Literal};
 
 /// Up to this many registrations asking each one is faster than looking them up.
 const ASKED_ONE_BY_ONE: usize = 8;

@@ -13,7 +13,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::id::{SessionNo, WorkerNo};
+use redgrease_core::id::{SessionNo, WorkerNo};
 
 /// The longest pause between two attempts to start a worker, in milliseconds.
 pub const BACK_OFF_MS_MAX: u64 = 10_000;

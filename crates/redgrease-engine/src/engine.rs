@@ -1,0 +1,478 @@
+//! The engine: its parts, and the one place where an input is handed to them.
+//!
+//! Each part owns its state and decides about that alone. What goes from part to part is written in the files of
+//! `flow`, a file per subject; they are methods of [`Engine`], so that the order in which parts see something stands in one
+//! place each time.
+
+use redgrease_core::frame::LogLevel;
+use redgrease_core::id::{ShardId, WorkerNo};
+use redgrease_core::render::Reply;
+
+use crate::asked::{Asked, Questions};
+use crate::calls::deferred::Deferred;
+use crate::calls::facts::Facts;
+use crate::calls::stack::{self, Stack, Until};
+use crate::clients::Client;
+use crate::config::Config;
+use crate::effect::{Answer, Effect, Question};
+use crate::events::pending::PendingEvents;
+use crate::events::sync::SyncEvents;
+use crate::executions::execution::Executions;
+use crate::executions::live::LiveExecutions;
+use crate::executions::outcome::Outcome;
+use crate::executions::readers::Readers;
+use crate::executions::schedule::Schedule;
+use crate::id::WaitNo;
+use crate::input::{Input, Situation};
+use crate::limits::CLOSED_MS_MAX;
+use crate::prelude::*;
+use crate::registrations::dump::Rows;
+use crate::registrations::registry::Registrations;
+use crate::requirements::installs::Installs;
+use crate::sessions::all::Sessions;
+use crate::step::{Next, Step};
+use crate::streams::batch::Batches;
+use crate::streams::held::Held;
+use crate::streams::run::Followed;
+use crate::timers::{Timer, Timers};
+use crate::work::Work;
+use crate::workers::link::{Link, Process};
+use crate::workers::pool::{Limits, Pool};
+use redgrease_core::id::{ExecutionNo, RegistrationNo};
+
+/// What a driver can do beside what every driver can.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The server runs a job when the command that fired a notification has ended (Redis 7.2 and newer, Valkey).
+    pub jobs: bool,
+}
+
+/// Worker processes.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    /// Who uses which.
+    pub(crate) pool: Pool,
+    /// The connections.
+    pub(crate) links: BTreeMap<WorkerNo, Link>,
+    /// Those with frames to be handled, in turn.
+    pub(crate) with_frames: VecDeque<WorkerNo>,
+    /// Why the last one could not be started.
+    pub(crate) start_error: Option<String>,
+    /// Unwanted ends.
+    pub(crate) deaths: u64,
+    /// A look at idle workers is planned.
+    pub(crate) trimming: bool,
+}
+
+/// Numbers for `INFO`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Info {
+    /// Executions that users can look at.
+    pub executions: u64,
+    /// Registrations.
+    pub registrations: u64,
+    /// Key events that wait for their executions.
+    pub events_pending: u64,
+    /// Bytes that they take.
+    pub events_pending_bytes: u64,
+    /// Worker processes, starting ones included.
+    pub workers: u64,
+    /// Workers without a session.
+    pub workers_spare: u64,
+    /// Workers that more than one session shares.
+    pub workers_shared: u64,
+    /// Workers that ended unwanted.
+    pub workers_died: u64,
+    /// Sessions.
+    pub sessions: u64,
+    /// Sessions that wait for a worker.
+    pub sessions_waiting: u64,
+}
+
+/// How deep the main thread is in waits, commands and sync executions: see [`Engine::unwind`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    stack: stack::Depth,
+    keys_running: u32,
+    streams_running: bool,
+    atomic: bool,
+}
+
+/// The engine of one shard.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) config: Config,
+    pub(crate) capabilities: Capabilities,
+    /// The workers' interpreter, or why there is none.
+    pub(crate) runtime: Result<String, String>,
+    /// What distinguishes names of this run of the server from those of others: hexadecimal digits.
+    pub(crate) run_id: String,
+    pub(crate) shard: ShardId,
+    /// The situation of the input that is being handled.
+    pub(crate) at: Situation,
+    /// The effects of the input that is being handled.
+    pub(crate) out: Vec<Effect>,
+
+    pub(crate) timers: Timers,
+    pub(crate) questions: Questions,
+    pub(crate) workers: Workers,
+    pub(crate) sessions: Sessions,
+    pub(crate) installs: Installs,
+    pub(crate) executions: Executions,
+    pub(crate) live: LiveExecutions,
+    pub(crate) schedule: Schedule,
+    /// A tick of the schedule is planned.
+    pub(crate) ticking: bool,
+    pub(crate) readers: Readers,
+    /// Executions that notifications asked for, to be started when the command that caused them has ended.
+    pub(crate) fired: VecDeque<ExecutionNo>,
+    /// Outcomes of sync executions, for the commands that triggered them.
+    pub(crate) outcomes: BTreeMap<ExecutionNo, Outcome>,
+    pub(crate) stack: Stack,
+    pub(crate) deferred: Deferred,
+    pub(crate) facts: Facts,
+    pub(crate) registrations: Registrations,
+    /// The server reports changes of keys.
+    pub(crate) subscribed: bool,
+    /// The server reports that commands begin.
+    pub(crate) watching_commands: bool,
+    pub(crate) pending: PendingEvents,
+    pub(crate) sync: SyncEvents,
+    /// When the present go at sync executions over streams began.
+    pub(crate) sync_streams_since_ms: u64,
+    pub(crate) streams: BTreeMap<RegistrationNo, Followed>,
+    pub(crate) held: Held,
+    pub(crate) batches: Batches,
+    /// Answers that are written bit by bit.
+    pub(crate) rows: VecDeque<(Client, Rows)>,
+    /// Warnings that were given once.
+    pub(crate) warned: BTreeSet<&'static str>,
+}
+
+impl Engine {
+    /// An engine that has not begun: the first input is [`Input::Started`]. `runtime` is the workers' interpreter, for
+    /// messages, or why there is none; `run_id` are random hexadecimal digits.
+    #[must_use]
+    pub fn new(config: Config, runtime: Result<String, String>, run_id: String, capabilities: Capabilities) -> Engine {
+        let limits = Limits { workers_max: config.workers_max, sessions_max: config.worker_sessions_max };
+        Engine {
+            capabilities,
+            runtime,
+            run_id,
+            shard: ShardId::standalone(),
+            at: Situation::default(),
+            out: Vec::new(),
+            timers: Timers::default(),
+            questions: Questions::default(),
+            workers: Workers {
+                pool: Pool::new(limits),
+                links: BTreeMap::new(),
+                with_frames: VecDeque::new(),
+                start_error: None,
+                deaths: 0,
+                trimming: false,
+            },
+            sessions: Sessions::default(),
+            installs: Installs::new(),
+            executions: Executions::new(config.executions_max),
+            live: BTreeMap::new(),
+            schedule: Schedule::new(config.execution_threads, config.workers_max),
+            ticking: false,
+            readers: Readers::default(),
+            fired: VecDeque::new(),
+            outcomes: BTreeMap::new(),
+            stack: Stack::default(),
+            deferred: Deferred::default(),
+            facts: Facts::default(),
+            registrations: Registrations::default(),
+            subscribed: false,
+            watching_commands: false,
+            pending: PendingEvents::new(config.pending_event_bytes_max),
+            sync: SyncEvents::default(),
+            sync_streams_since_ms: 0,
+            streams: BTreeMap::new(),
+            held: Held::default(),
+            batches: Batches::default(),
+            rows: VecDeque::new(),
+            warned: BTreeSet::new(),
+            config,
+        }
+    }
+
+    /// What the module was loaded with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Takes one input; appends what has to be done.
+    pub fn handle(&mut self, situation: &Situation, input: Input<'_>, effects: &mut Vec<Effect>) {
+        self.at = *situation;
+        match input {
+            Input::Started => self.started(),
+            Input::Command { client, caller, command } => self.command(Client::new(client), caller, &command),
+            Input::KeyEvent { database, event, key } => self.key_changed(database, event, key),
+            Input::StreamEvent { database, key, change } => self.stream_changed(database, key, change),
+            Input::Job(job) => self.job_is_due(job),
+            Input::JobRefused(job) => self.job_refused(job),
+            Input::BetweenCommands => self.run_owed(),
+            Input::Turn => {
+                self.sync.begin_turn();
+                self.run_owed();
+            }
+            Input::Work(work) => self.work(work),
+            Input::Timer(timer) => {
+                if let Some(timer) = self.timers.take(timer) {
+                    self.timer(timer);
+                }
+            }
+            Input::WorkerStarted { worker, pid } => self.worker_started(worker, pid),
+            Input::WorkerNotStarted { worker, reason } => self.worker_not_started(worker, &reason),
+            Input::WorkerFailed { worker, reason } => self.end_worker(worker, reason),
+            Input::Received { worker, frames } => self.received(worker, frames),
+            Input::ConnectionClosed(worker) => self.connection_closed(worker),
+            Input::Garbled { worker, reason } => self.protocol_broken(worker, &reason),
+            Input::Written { worker, bytes } => self.written(worker, bytes),
+            Input::Output { worker, stream, bytes, ended } => self.output_read(worker, stream, bytes, ended),
+            Input::OutputDrained { worker, session } => self.output_drained(worker, &session),
+            Input::ProcessEnded { worker, how } => self.process_ended(worker, how),
+            Input::Answer { question, fact } => {
+                if let Some(asked) = self.questions.take(question) {
+                    self.answered(asked, fact);
+                }
+            }
+            Input::CommandDone { command, result } => self.command_done(command, result),
+            Input::AtomicEntered => self.atomic_entered(),
+            Input::AtomicEnded(result) => self.atomic_ended(result),
+            Input::ServeFrame(wait) => self.serve_frame(wait),
+            Input::WaitExpired(wait) => self.wait_expired(wait),
+            Input::Served(wait) => self.served(wait),
+            Input::SliceRead { execution, reader, slice } => self.slice_read(execution, reader, slice),
+            Input::KeyRead { execution, record } => self.key_read(execution, record),
+            Input::GroupRead { execution, part } => self.group_read(execution, part),
+            Input::StreamsFound { registration, keys, next } => self.streams_found(registration, &keys, next),
+            Input::Acknowledged { batch, result } => self.acknowledged(batch, result),
+            Input::GroupRemoved { removal, next } => self.group_removed(removal, next),
+            Input::Installed { install, result } => self.install_ended(install, result),
+            Input::RoleChanged => self.role_changed(),
+            Input::DatabasesSwapped(one, other) => self.databases_swapped(one, other),
+            Input::Shutdown => self.shut_down(),
+            Input::Then(Step(next)) => self.next_step(next),
+        }
+        effects.append(&mut self.out);
+    }
+
+    fn next_step(&mut self, next: Next) {
+        match next {
+            Next::RemoveWorker { worker, how } => self.remove_worker(worker, &how),
+            Next::EndWorker { worker, reason } => self.end_worker(worker, reason),
+            Next::RunOwed => self.run_owed(),
+            Next::RunSync(run) => self.run_sync_event(run),
+            Next::SyncKeyEnded => self.sync_key_ended(),
+            Next::SyncStream => self.next_sync_stream(),
+            Next::AnswerCall { call, result } => self.answer_call(&call, result),
+            Next::AnswerTrigger { client, execution } => self.answer_trigger(client, execution),
+        }
+    }
+
+    /// One piece of work.
+    fn work(&mut self, work: Work) {
+        match work {
+            Work::Walks => self.run_walk(),
+            Work::SyncStreams => self.run_sync_streams(),
+            Work::Deferred => self.retry_deferred(),
+            Work::Frames => self.handle_next_frame(),
+            Work::Fired => {
+                if let Some(execution) = self.fired.pop_front() {
+                    self.begin(execution);
+                }
+            }
+            Work::Pending => self.start_pending(),
+            Work::Acknowledgements => self.acknowledge_more(),
+            Work::Rows => self.write_rows(),
+            Work::Readers => self.read_next(),
+        }
+    }
+
+    /// Whether pieces of that kind are left.
+    #[must_use]
+    pub fn has_work(&self, work: Work) -> bool {
+        match work {
+            Work::Walks => self.sync.has_walks(),
+            Work::SyncStreams => !self.sync.streams.is_empty() && !self.sync.streams_running,
+            Work::Deferred => self.deferred.is_due(self.at.server.paused, self.at.now_ms),
+            Work::Frames => !self.workers.with_frames.is_empty(),
+            Work::Fired => !self.fired.is_empty(),
+            Work::Pending => self.pending.has_ready(),
+            Work::Acknowledgements => !self.batches.ready.is_empty(),
+            Work::Rows => !self.rows.is_empty(),
+            Work::Readers => self.readers.has_ready(),
+        }
+    }
+
+    /// Whether work in the background may touch the data: no script is running and nothing is being loaded.
+    #[must_use]
+    pub fn may_work(situation: &Situation) -> bool {
+        !situation.server.script && !situation.server.loading
+    }
+
+    /// Whether the socket of a worker may be read in this turn.
+    #[must_use]
+    pub fn wants_input(&self, worker: WorkerNo) -> bool {
+        let Some(link) = self.workers.links.get(&worker) else { return false };
+        let ahead = link.is_congested() && link.may_read_ahead();
+        !link.closing && link.process == Process::Connected && (!link.has_frames() || ahead)
+    }
+
+    /// Moves the frames for a worker behind what `out` holds.
+    pub fn take_output(&mut self, worker: WorkerNo, out: &mut Vec<u8>) {
+        if let Some(link) = self.workers.links.get_mut(&worker) {
+            link.take_output(out);
+        }
+    }
+
+    /// Whether the main thread has to go on serving a wait.
+    #[must_use]
+    pub fn is_waiting(&self, wait: WaitNo) -> bool {
+        let Some(wait) = self.stack.get(wait) else { return false };
+        let Some(link) = self.workers.links.get(&wait.worker).filter(|link| !link.closing) else { return false };
+        if matches!(link.process, Process::Ended { .. }) && !link.has_kept_for(wait.caller) {
+            return false;
+        }
+        !self.is_over(wait.until, wait.caller)
+    }
+
+    /// Whether what a wait waits for has come.
+    pub(crate) fn is_over(&self, until: Until, caller: crate::calls::caller::Caller) -> bool {
+        match until {
+            Until::Ended(execution) => !self.live.contains_key(&execution),
+            Until::AtomicLeft => self.stack.atomic.is_none_or(|atomic| atomic.left) || !self.runs(caller),
+        }
+    }
+
+    /// Whether a frame of the worker that is waited for can be served.
+    #[must_use]
+    pub fn has_frame_for(&self, wait: WaitNo) -> bool {
+        let Some(wait) = self.stack.get(wait) else { return false };
+        let link = self.workers.links.get(&wait.worker).filter(|link| !link.closing);
+        link.is_some_and(|link| link.has_kept_for(wait.caller)) && !self.is_over(wait.until, wait.caller)
+    }
+
+    /// When a wait ends at the latest.
+    #[must_use]
+    pub fn wait_deadline_ms(&self, wait: WaitNo) -> u64 {
+        let Some(wait) = self.stack.get(wait) else { return 0 };
+        match self.workers.links.get(&wait.worker).map(|link| &link.process) {
+            Some(Process::Closed { at_ms }) => wait.deadline_ms.min(at_ms + CLOSED_MS_MAX),
+            _ => wait.deadline_ms,
+        }
+    }
+
+    /// Whether commands fired sync executions that have not run.
+    #[must_use]
+    pub fn owes_sync_runs(&self) -> bool {
+        self.sync.owes_runs()
+    }
+
+    /// Whether the main thread waits for a worker.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        !self.stack.waits.is_empty()
+    }
+
+    /// Whether the internal command of atomic blocks has a block to enter.
+    #[must_use]
+    pub fn has_atomic_to_enter(&self) -> bool {
+        self.stack.atomic.is_some_and(|atomic| !atomic.entered)
+    }
+
+    /// Whether registrations wait for changes of keys or streams.
+    #[must_use]
+    pub fn hears_keys(&self) -> bool {
+        self.registrations.wants_events()
+    }
+
+    /// How deep the main thread is in.
+    #[must_use]
+    pub fn depth(&self) -> Depth {
+        Depth {
+            stack: self.stack.depth(),
+            keys_running: self.sync.keys_running,
+            streams_running: self.sync.streams_running,
+            atomic: self.stack.atomic.is_some(),
+        }
+    }
+
+    /// After a panic of the driver: ends what began behind that depth. Functions that were running commands are told.
+    pub fn unwind(&mut self, depth: Depth, effects: &mut Vec<Effect>) {
+        for call in self.stack.unwind(depth.stack) {
+            self.answer_call(&call, Err("INTERNAL the server's module failed while it ran the command".into()));
+        }
+        self.sync.keys_running = depth.keys_running;
+        self.sync.streams_running = depth.streams_running;
+        if !depth.atomic {
+            self.stack.atomic = None;
+        }
+        effects.append(&mut self.out);
+    }
+
+    /// Numbers for `INFO`.
+    #[must_use]
+    pub fn info(&self) -> Info {
+        Info {
+            executions: self.executions.len() as u64,
+            registrations: self.registrations.len() as u64,
+            events_pending: self.pending.len() as u64,
+            events_pending_bytes: self.pending.bytes() as u64,
+            workers: self.workers.pool.len() as u64,
+            workers_spare: self.workers.pool.spare_count() as u64,
+            workers_shared: self.workers.pool.shared_count() as u64,
+            workers_died: self.workers.deaths,
+            sessions: self.sessions.len() as u64,
+            sessions_waiting: self.sessions.waiting.len() as u64,
+        }
+    }
+
+    /// Has something done behind the effects so far.
+    pub(crate) fn then(&mut self, next: Next) {
+        self.out.push(Effect::Then(Step(next)));
+    }
+
+    /// Has something done after so many milliseconds.
+    pub(crate) fn after_ms(&mut self, ms: u64, timer: Timer) {
+        let timer = self.timers.add(timer);
+        self.out.push(Effect::SetTimer { timer, ms });
+    }
+
+    /// Asks the driver something.
+    pub(crate) fn ask(&mut self, about: Question, asked: Asked) {
+        let question = self.questions.add(asked);
+        self.out.push(Effect::Ask { question, about });
+    }
+
+    /// Writes a line to the server's log.
+    pub(crate) fn log(&mut self, level: LogLevel, text: impl Into<String>) {
+        self.out.push(Effect::Log { level, text: text.into() });
+    }
+
+    /// Answers a client.
+    pub(crate) fn answer(&mut self, client: Client, answer: Answer) {
+        let client = client.number();
+        self.out.push(Effect::Reply { client, answer });
+    }
+
+    /// Answers a client with a reply.
+    pub(crate) fn reply(&mut self, client: Client, reply: Reply) {
+        self.answer(client, Answer::Value(reply));
+    }
+
+    /// Answers a client with an error of ours.
+    pub(crate) fn refuse(&mut self, client: Client, text: impl Into<String>) {
+        self.answer(client, Answer::error(text));
+    }
+
+    /// Milliseconds of the clock.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.at.now_ms
+    }
+}

@@ -1,0 +1,181 @@
+//! What is needed to run an execution that has not ended.
+
+use redgrease_core::frame::StartFlags;
+use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
+use redgrease_core::plan::{NativePlan, PlanSpec};
+
+use crate::clients::Client;
+use crate::input::{Actor, UserName};
+use crate::prelude::*;
+use crate::reader::Reader;
+use crate::streams::run::StreamRun;
+
+/// Where an execution's records come from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// The worker makes them, or they have all been sent.
+    Worker,
+    /// They are here, encoded.
+    Records {
+        /// Their number.
+        count: u64,
+        /// Their encoded form.
+        bytes: Vec<u8>,
+    },
+    /// One key, read when the execution starts.
+    Event {
+        /// The key.
+        key: Box<[u8]>,
+        /// Name of the event.
+        event: Rc<str>,
+        /// Whether type and value are read.
+        read_value: bool,
+    },
+    /// Read in slices. `None`: a slice is being read.
+    Reader(Option<Reader>),
+    /// Entries of a stream, read when the execution starts.
+    Stream(StreamRun),
+}
+
+/// How an execution is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Launch {
+    /// In its turn.
+    Async,
+    /// At once, while the main thread waits.
+    Sync {
+        /// No coroutine or future may be made: the caller cannot be blocked.
+        no_async: bool,
+    },
+}
+
+/// What a client waits for.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    /// Results and errors.
+    Results {
+        /// The client.
+        client: Client,
+        /// It wants them tagged, whatever the execution was started with.
+        tagged: bool,
+    },
+    /// What a triggered function returned.
+    Trigger(Client),
+    /// The end alone, after an abort.
+    End(Client),
+    /// The command that is being handled, which fetches the outcome.
+    Command,
+}
+
+/// Why an execution over entries of a stream does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interruption {
+    /// Its worker ended.
+    WorkerDied,
+    /// Clients were paused when its entries were to be read.
+    ServerPaused,
+}
+
+/// Records that are collected before an execution starts.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    /// Their number.
+    pub(crate) count: u64,
+    /// Their encoded form.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A part of the entries of a stream that was read, before it is known what follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GroupStep {
+    /// Entries that were asked for.
+    pub(crate) wanted: u64,
+    /// Entries that were read.
+    pub(crate) read: u64,
+    /// Records among them.
+    pub(crate) count: u64,
+}
+
+/// An execution that has not ended.
+#[derive(Debug)]
+pub(crate) struct Live {
+    /// Its session.
+    pub(crate) session: SessionNo,
+    /// Whom its code acts as.
+    pub(crate) user: UserName,
+    /// The database that its reader and its code act in.
+    pub(crate) database: Database,
+    /// The registration that it belongs to.
+    pub(crate) registration: Option<RegistrationNo>,
+    /// The plan's number in the session's worker.
+    pub(crate) plan: PlanNo,
+    /// The plan.
+    pub(crate) spec: Rc<PlanSpec>,
+    /// Executions of the same lane run one after the other; 0: none.
+    pub(crate) lane: u64,
+    /// Bytes of records that its worker has not consumed.
+    pub(crate) unconsumed: u64,
+    /// Where it runs.
+    pub(crate) worker: Option<WorkerNo>,
+    /// Its records.
+    pub(crate) source: Source,
+    /// How it is started.
+    pub(crate) launch: Launch,
+    /// The server itself does all that the plan asks for.
+    pub(crate) native: Option<NativePlan>,
+    /// How the worker runs it.
+    pub(crate) flags: StartFlags,
+    /// It was sent to its worker.
+    pub(crate) started: bool,
+    /// The step that it was in when its worker said so last.
+    pub(crate) step: Option<u64>,
+    /// When it was started, in milliseconds.
+    pub(crate) started_ms: Option<u64>,
+    /// Nobody looks at it after its end.
+    pub(crate) drop_at_end: bool,
+    /// It was made of an event that waited: at its end the next one may be.
+    pub(crate) from_pending: bool,
+    /// Who waits for its end.
+    pub(crate) waiters: Vec<Waiter>,
+    /// The run over entries of a stream, once they are being read.
+    pub(crate) stream_run: Option<StreamRun>,
+    /// Records that it starts with.
+    pub(crate) gathered: Gathered,
+    /// The part of the stream that is being read.
+    pub(crate) group_step: Option<GroupStep>,
+    /// Why it does not count.
+    pub(crate) interruption: Option<Interruption>,
+}
+
+impl Live {
+    /// As which user and in which database its reader reads.
+    pub(crate) fn actor(&self) -> Actor {
+        Actor { user: Rc::clone(&self.user), database: self.database }
+    }
+
+    /// Whether it runs over entries of a stream for that registration.
+    pub(crate) fn reads_for(&self, registration: RegistrationNo) -> bool {
+        let waiting = if let Source::Stream(run) = &self.source { Some(run) } else { None };
+        self.stream_run.as_ref().or(waiting).is_some_and(|run| run.source.registration == registration)
+    }
+
+    /// The step that it was in, as far as it is known.
+    pub(crate) fn place(&self) -> String {
+        if let Some(step) = self.step
+            && let Some(name) = self.spec.step_name(step)
+        {
+            return format!("step {} '{name}'", step + 1);
+        }
+        match self.spec.steps.as_slice() {
+            [] => "its reader".into(),
+            [only] => format!("step 1 '{}'", only.kind.name()),
+            steps => {
+                let names: Vec<_> = steps.iter().map(|step| format!("'{}'", step.kind.name())).collect();
+                format!("one of the steps {}", names.join(", "))
+            }
+        }
+    }
+}
+
+/// The executions that have not ended.
+pub(crate) type LiveExecutions = BTreeMap<ExecutionNo, Live>;

@@ -1,0 +1,294 @@
+//! What user code asks of the server: commands, actions, atomic blocks.
+
+use redgrease_core::codec::Writer;
+use redgrease_core::frame::{Call, ToWorker};
+use redgrease_core::id::SessionNo;
+use redgrease_core::policy::{Around, CommandFacts, check_call};
+
+use crate::asked::Asked;
+use crate::calls::caller::{Caller, PendingCall};
+use crate::calls::deferred::{DeferredCall, Wanted};
+use crate::calls::facts::only_reads;
+use crate::calls::stack::{Atomic, Until};
+use crate::effect::{Argv, Effect, Question, RunCommand};
+use crate::engine::Engine;
+use crate::events::sync::SyncRun;
+use crate::id::{CommandNo, WaitNo};
+use crate::input::Actor;
+use crate::limits::DEFERRED_MS_MAX;
+use crate::prelude::*;
+use crate::sessions::session::Session;
+use crate::step::Next;
+use crate::workers::link::Process;
+
+/// The smallest value: what is answered to those who only wait.
+const NOTHING: [u8; 1] = [0];
+
+/// The encoded form of a text.
+pub(crate) fn text(text: &str) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.str(text);
+    writer.into_bytes()
+}
+
+impl Engine {
+    /// Serves one call of a worker.
+    pub(crate) fn call(&mut self, call: PendingCall, op: Call<'_>) {
+        if !self.lives_in(call) {
+            self.report_foreign(call.worker, call.caller);
+            return self.answer_call(&call, Err("NOPERM the caller does not run in this worker".into()));
+        }
+        if let Some(exec) = call.caller.exec {
+            self.executions.start(exec);
+        }
+        match op {
+            Call::Execute { argv } => self.look_up(call, Argv::new(&argv)),
+            Call::AtomicEnter => self.atomic_asked(call),
+            Call::AtomicExit => {
+                if let Some(atomic) = self.stack.atomic.as_mut().filter(|atomic| atomic.call.caller == call.caller) {
+                    atomic.left = true;
+                }
+                self.answer_call(&call, Ok(NOTHING.to_vec()));
+            }
+            Call::Run { plan, spec } => self.run_action(call, plan, spec),
+            Call::Register { plan, spec, blob } => self.register_action(call, plan, spec, blob),
+            Call::ConfigGet { key } => {
+                let value = self.config_value(key);
+                self.answer_call(&call, Ok(value));
+            }
+            // The server is alone: slot 0, whose shortest text this is.
+            Call::HashTag => self.answer_call(&call, Ok(text("06S"))),
+        }
+    }
+
+    /// Answers a call.
+    pub(crate) fn answer_call(&mut self, call: &PendingCall, result: Result<Vec<u8>, String>) {
+        let result = match &result {
+            Ok(value) => Ok(value.as_slice()),
+            Err(text) => Err(text.as_str()),
+        };
+        self.send(call.worker, &ToWorker::Reply { call: call.call, result });
+    }
+
+    fn config_value(&self, key: &[u8]) -> Vec<u8> {
+        let mut writer = Writer::new();
+        match self.config.extra.get(key) {
+            Some(value) => writer.raw(value),
+            None => writer.none(),
+        }
+        writer.into_bytes()
+    }
+
+    /// Whether a caller is what it says: an execution or session that lives in that worker.
+    fn lives_in(&self, call: PendingCall) -> bool {
+        let Caller { exec, session } = call.caller;
+        let here = |session: SessionNo| self.sessions.get(session).and_then(Session::worker) == Some(call.worker);
+        match exec.map(|exec| self.live.get(&exec)) {
+            None => here(session),
+            Some(Some(live)) => live.worker == Some(call.worker) && live.session == session && here(session),
+            Some(None) => false,
+        }
+    }
+
+    /// Whether the caller's code is still running, as far as it is known.
+    pub(crate) fn runs(&self, caller: Caller) -> bool {
+        match caller.exec {
+            Some(exec) => self.live.contains_key(&exec),
+            None => self.sessions.get(caller.session).is_some_and(|session| session.script.is_some()),
+        }
+    }
+
+    /// Whether the server may not replicate now and the caller can wait. A caller for whom the main thread waits cannot.
+    fn must_defer(&self, caller: Caller) -> bool {
+        !self.stack.serves(caller) && (self.at.server.paused || !self.deferred.is_empty())
+    }
+
+    fn defer(&mut self, call: PendingCall, wanted: Wanted) {
+        let deadline_ms = self.now_ms() + DEFERRED_MS_MAX;
+        if let Err(text) = self.deferred.push(DeferredCall { call, wanted, deadline_ms }) {
+            self.answer_call(&call, Err(text));
+        }
+    }
+
+    /// Serves a call that waited, if it may be served now, or gives it up.
+    pub(crate) fn retry_deferred(&mut self) {
+        let paused = self.at.server.paused;
+        if !self.deferred.is_due(paused, self.now_ms()) {
+            return;
+        }
+        let Some(DeferredCall { call, wanted, .. }) = self.deferred.pop() else { return };
+        if !self.lives_in(call) {
+            return self.answer_call(&call, Err("NOPERM the caller has ended".into()));
+        }
+        if paused {
+            let text = format!("PAUSED clients are paused for longer than {DEFERRED_MS_MAX} ms: try again later");
+            return self.answer_call(&call, Err(text));
+        }
+        match wanted {
+            Wanted::Execute(argv) => self.look_up(call, argv),
+            Wanted::Atomic => self.enter_atomic(call),
+        }
+    }
+
+    /// Finds out what the server says of a command, then goes on with it.
+    fn look_up(&mut self, call: PendingCall, argv: Argv) {
+        let name = argv.args().first().map(|name| name.to_ascii_lowercase());
+        match name.as_ref().map(|name| self.facts.of(name)) {
+            None => self.run_command(call, argv, None),
+            Some(Some(facts)) => self.run_command(call, argv, Some(facts)),
+            Some(None) => {
+                let name = name.unwrap_or_default();
+                self.ask(Question::Command(name.clone()), Asked::CommandOfCall { call, argv, name });
+            }
+        }
+    }
+
+    /// What the server says of a command is known.
+    pub(crate) fn command_of_call_known(
+        &mut self,
+        call: PendingCall,
+        argv: Argv,
+        name: Vec<u8>,
+        facts: Option<Rc<CommandFacts>>,
+    ) {
+        if let Some(facts) = &facts {
+            self.facts.learn(name, facts);
+        }
+        self.run_command(call, argv, facts);
+    }
+
+    fn run_command(&mut self, call: PendingCall, argv: Argv, facts: Option<Rc<CommandFacts>>) {
+        let reads = only_reads(facts.as_deref(), &argv.args());
+        if !reads && self.must_defer(call.caller) {
+            return self.defer(call, Wanted::Execute(argv));
+        }
+        match self.admit(call.caller, &argv, facts.as_deref(), reads) {
+            Ok((actor, write_refusal)) => {
+                let command = self.stack.begin_command(call);
+                let replicate = !self.at.server.paused;
+                self.out.push(Effect::Run(RunCommand { command, argv, actor, replicate, reads, write_refusal }));
+            }
+            Err(text) => self.answer_call(&call, Err(text)),
+        }
+    }
+
+    /// As whom and where a command is run, and why it may not write, if it may not.
+    fn admit(
+        &self,
+        caller: Caller,
+        argv: &Argv,
+        facts: Option<&CommandFacts>,
+        reads: bool,
+    ) -> Result<(Actor, Option<String>), String> {
+        let user = self.user_of(caller).ok_or("NOPERM the caller is unknown")?;
+        let around = self.around(caller);
+        check_call(&argv.args(), facts, around, self.facts.protection).map_err(|refusal| refusal.to_string())?;
+        // What is not known to read only may replicate (a script, say), which would end the server.
+        if self.at.server.paused && !reads {
+            return Err("PAUSED clients are paused, and a sync function cannot wait".into());
+        }
+        let refusal = (self.at.server.replica && self.at.server.read_only)
+            .then(|| "READONLY You can't write against a read only replica.".to_owned());
+        Ok((Actor { user, database: self.database_of(caller) }, refusal))
+    }
+
+    /// What is running around the code of a caller.
+    fn around(&self, caller: Caller) -> Around {
+        match () {
+            () if self.at.server.script => Around::Script,
+            () if self.at.server.transaction => Around::Transaction,
+            () if self.stack.atomic.is_some_and(|atomic| atomic.call.caller == caller) => Around::Atomic,
+            () if self.stack.serves(caller) => Around::Command,
+            () => Around::Nothing,
+        }
+    }
+
+    /// A command of a function has ended: what it fired runs, so that its effects are logged behind the command's own, and
+    /// then the function gets the reply.
+    pub(crate) fn command_done(&mut self, command: CommandNo, result: Result<Vec<u8>, String>) {
+        let Some(running) = self.stack.end_command(command) else { return };
+        if running.runs.is_empty() {
+            return self.answer_call(&running.call, result);
+        }
+        for run in running.runs {
+            self.then(Next::RunSync(run));
+        }
+        self.then(Next::AnswerCall { call: running.call, result });
+    }
+
+    fn atomic_asked(&mut self, call: PendingCall) {
+        if self.must_defer(call.caller) {
+            return self.defer(call, Wanted::Atomic);
+        }
+        self.enter_atomic(call);
+    }
+
+    /// Enters an atomic block: a command of ours runs it, so that its effects are one unit of replication.
+    fn enter_atomic(&mut self, call: PendingCall) {
+        if self.stack.serves(call.caller) {
+            // The main thread serves this caller and nobody else already: nothing is to be done.
+            return self.answer_call(&call, Ok(NOTHING.to_vec()));
+        }
+        if self.stack.atomic.is_some() {
+            return self.answer_call(&call, Err("Already inside an atomic block".into()));
+        }
+        self.stack.atomic = Some(Atomic { call, entered: false, left: false });
+        self.out.push(Effect::EnterAtomic(self.database_of(call.caller)));
+    }
+
+    /// The command that runs the block has begun: its code goes on, and the main thread waits for its end.
+    pub(crate) fn atomic_entered(&mut self) {
+        let Some(atomic) = self.stack.atomic.as_mut().filter(|atomic| !atomic.entered) else { return };
+        atomic.entered = true;
+        let call = atomic.call;
+        let deadline_ms = self.now_ms().saturating_add(self.config.sync_time_max.as_millis() as u64);
+        let wait = self.stack.wait(call.worker, call.caller, Until::AtomicLeft, deadline_ms);
+        self.answer_call(&call, Ok(NOTHING.to_vec()));
+        self.out.push(Effect::Serve { wait, worker: call.worker });
+    }
+
+    /// The command that runs the block has ended.
+    pub(crate) fn atomic_ended(&mut self, result: Result<(), String>) {
+        let Some(atomic) = self.stack.atomic.take() else { return };
+        if let Err(text) = result {
+            self.answer_call(&atomic.call, Err(text));
+        }
+    }
+
+    /// A wait has ended. When what it waited for has not come, its worker is gone or has to go.
+    pub(crate) fn served(&mut self, number: WaitNo) {
+        let Some(wait) = self.stack.get(number).copied() else { return };
+        let is_over = self.is_over(wait.until, wait.caller);
+        self.stack.end_wait(number);
+        if !is_over {
+            self.end_ended(wait.worker);
+        }
+        // What was kept is handled in the next slice.
+        if !self.stack.waits_for(wait.worker) {
+            self.frames_wait(wait.worker);
+        }
+    }
+
+    /// What a wait waits for has not come in time: nothing but the end of the worker ends it.
+    pub(crate) fn wait_expired(&mut self, number: WaitNo) {
+        let Some(wait) = self.stack.get(number).copied() else { return };
+        let closed = self.workers.links.get(&wait.worker).map(|link| link.process.clone());
+        let limit = self.config.sync_time_max.as_millis();
+        let reason = match closed {
+            Some(Process::Closed { .. }) => "was killed: it closed its connection to the server".to_owned(),
+            _ => format!("was killed: the server waited longer than SyncMaxTime ({limit} ms)"),
+        };
+        self.end_worker(wait.worker, reason);
+    }
+
+    /// Remembers a sync execution that runs when the command of a function has ended; gives it back when there is none.
+    pub(crate) fn run_after_own_command(&mut self, run: SyncRun) -> Option<SyncRun> {
+        match self.stack.command() {
+            Some(running) => {
+                running.runs.push(run);
+                None
+            }
+            None => Some(run),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Commands of clients.
+
+use redgrease_core::id::{ExecutionNo, RegistrationNo};
+use redgrease_core::render::Reply;
+
+use crate::clients::Client;
+use crate::effect::{Answer, Effect};
+use crate::engine::Engine;
+use crate::executions::live::Waiter;
+use crate::executions::outcome::Outcome;
+use crate::flow::scripts::check_owner;
+use crate::input::{Caller, Command, Inside};
+use crate::limits::{ROWS_AT_ONCE, ROWS_PER_PIECE};
+use crate::prelude::*;
+use crate::registrations::dump::{self, Rows};
+
+impl Engine {
+    /// A command of a client.
+    pub(crate) fn command(&mut self, client: Client, caller: &Caller, command: &Command<'_>) {
+        match command {
+            Command::PyExecute { arguments, new_id, tagged } => {
+                self.py_execute(client, caller, (arguments, new_id), *tagged);
+            }
+            Command::Trigger { args, tagged } => self.trigger(client, caller, args, *tagged),
+            Command::GetResults { execution, tagged, wait } => {
+                self.get_results(client, caller, execution, *tagged, *wait);
+            }
+            Command::DumpExecutions => self.dump_executions(client),
+            Command::DropExecution { execution } => self.drop_execution(client, caller, execution),
+            Command::AbortExecution { execution } => self.abort_execution(client, caller, execution),
+            Command::DumpRegistrations => self.dump_registrations(client, caller),
+            Command::Unregister { registration, abort_pending } => {
+                self.unregister(client, caller, registration, *abort_pending);
+            }
+        }
+    }
+
+    /// The execution with that identifier, if it exists here.
+    fn find_execution(&self, identifier: &[u8]) -> Option<ExecutionNo> {
+        let number = ExecutionNo(self.shard.counter(identifier)?);
+        self.executions.get(number).map(|_| number)
+    }
+
+    /// How an execution ended, if it has.
+    fn final_outcome(&self, number: ExecutionNo, tagged: bool) -> Option<Outcome> {
+        let execution = self.executions.get(number).filter(|execution| execution.status().is_final())?;
+        Some(Outcome {
+            status: execution.status(),
+            results: execution.results.clone(),
+            errors: execution.errors.clone(),
+            style: if tagged { execution.style.tagged() } else { execution.style },
+        })
+    }
+
+    fn get_results(&mut self, client: Client, caller: &Caller, identifier: &[u8], tagged: bool, wait: bool) {
+        let Some(number) = self.find_execution(identifier) else {
+            return self.refuse(client, "execution plan does not exist");
+        };
+        if let Some(outcome) = self.final_outcome(number, tagged) {
+            return self.answer(client, Answer::Run(outcome));
+        }
+        if !wait {
+            return self.refuse(client, "execution is still running");
+        }
+        if caller.inside != Inside::Nothing {
+            return self.refuse_to_wait(client, caller);
+        }
+        self.out.push(Effect::Block(client.number()));
+        self.on_end(number, Waiter::Results { client, tagged });
+    }
+
+    fn dump_executions(&mut self, client: Client) {
+        let rows = self.executions.iter().map(|(number, execution)| {
+            Reply::Array(vec![
+                Reply::bulk("executionId"),
+                Reply::bulk(self.shard.identifier(number.0)),
+                Reply::bulk("status"),
+                Reply::bulk(execution.status().name()),
+                Reply::bulk("registered"),
+                Reply::Int(i64::from(execution.registration.is_some())),
+            ])
+        });
+        let rows = Reply::Array(rows.collect());
+        self.reply(client, rows);
+    }
+
+    fn drop_execution(&mut self, client: Client, caller: &Caller, identifier: &[u8]) {
+        let Some(number) = self.find_execution(identifier) else {
+            return self.refuse(client, "execution plan does not exist");
+        };
+        if let Err(reason) = self.check_execution(caller, number, "drop the execution") {
+            return self.refuse(client, reason);
+        }
+        match self.executions.drop_finished(number) {
+            Ok(()) => self.reply(client, Reply::Simple("OK".into())),
+            Err(error) => self.refuse(client, error.to_string()),
+        }
+    }
+
+    fn abort_execution(&mut self, client: Client, caller: &Caller, identifier: &[u8]) {
+        let Some(number) = self.find_execution(identifier) else {
+            return self.refuse(client, "execution does not exist");
+        };
+        if let Err(reason) = self.check_execution(caller, number, "abort the execution") {
+            return self.refuse(client, reason);
+        }
+        if self.executions.get(number).is_some_and(|execution| execution.status().is_final()) {
+            return self.reply(client, Reply::Simple("OK".into()));
+        }
+        if caller.inside != Inside::Nothing {
+            return self.refuse_to_wait(client, caller);
+        }
+        self.out.push(Effect::Block(client.number()));
+        self.on_end(number, Waiter::End(client));
+        self.abort(number);
+    }
+
+    /// Refuses what a caller may not do to an execution of another user.
+    fn check_execution(&self, caller: &Caller, number: ExecutionNo, what: &str) -> Result<(), String> {
+        let owner = self.executions.get(number).and_then(|execution| execution.owner.as_deref());
+        check_owner(caller, owner, what)
+    }
+
+    /// Answers a command that would have to wait where its caller cannot, with the server's own words.
+    fn refuse_to_wait(&mut self, client: Client, caller: &Caller) {
+        let text = match caller.inside {
+            Inside::Transaction => "ERR Blocking module command called from transaction",
+            Inside::Script => "ERR Blocking module command called from Lua script",
+            Inside::Unblockable | Inside::Nothing => "ERR the command has to wait, and blocking is not allowed here",
+        };
+        self.refuse(client, text);
+    }
+
+    fn unregister(&mut self, client: Client, caller: &Caller, identifier: &[u8], abort_pending: bool) {
+        let number = self.shard.counter(identifier).map(RegistrationNo);
+        let found = number.and_then(|number| Some((number, self.registrations.get(number)?.session)));
+        let Some((number, session)) = found else {
+            return self.refuse(client, "execution is not registered");
+        };
+        let owner = self.sessions.get(session).map(|session| Rc::clone(&session.user));
+        if let Err(reason) = check_owner(caller, owner.as_deref(), "unregister the function") {
+            return self.refuse(client, reason);
+        }
+        self.remove_registration(number, abort_pending);
+        self.reply(client, Reply::Simple("OK".into()));
+    }
+
+    /// Answers `RG.DUMPREGISTRATIONS`: at once, or in slices when there are many rows and the client can wait.
+    fn dump_registrations(&mut self, client: Client, caller: &Caller) {
+        let mut rows = Rows::new(&self.registrations);
+        if rows.len() > ROWS_AT_ONCE && caller.inside == Inside::Nothing {
+            self.out.push(Effect::Block(client.number()));
+            return self.rows.push_back((client, rows));
+        }
+        let mut all = Vec::with_capacity(rows.len());
+        while let Some(row) = self.next_row(&mut rows) {
+            all.push(row);
+        }
+        self.reply(client, Reply::Array(all));
+    }
+
+    fn next_row(&self, rows: &mut Rows) -> Option<Reply> {
+        let number = rows.next(&self.registrations)?;
+        let registration = self.registrations.get(number)?;
+        let session = self.sessions.get(registration.session);
+        let status = self.streams.get(&number).map_or("OK", |followed| followed.runs.status().name());
+        Some(dump::row(&self.shard, (number, registration), session, rows.of_session(registration.session), status))
+    }
+
+    /// Writes a few rows of the answer whose turn it is.
+    pub(crate) fn write_rows(&mut self) {
+        let Some((client, mut rows)) = self.rows.pop_front() else { return };
+        for _ in 0..ROWS_PER_PIECE {
+            match self.next_row(&mut rows) {
+                Some(row) => self.out.push(Effect::Row { client: client.number(), row }),
+                None => return self.out.push(Effect::EndRows(client.number())),
+            }
+        }
+        self.rows.push_back((client, rows));
+    }
+}

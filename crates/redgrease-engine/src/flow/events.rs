@@ -1,0 +1,172 @@
+//! Keyspace events, and what they start.
+
+use redgrease_core::codec::{KeyType, Writer};
+use redgrease_core::frame::LogLevel;
+use redgrease_core::id::{Database, ExecutionNo, RegistrationNo, SessionNo};
+use redgrease_core::plan::{Mode, Trigger};
+use redgrease_core::render::{Reply, one_line};
+
+use crate::asked::Asked;
+use crate::clients::Client;
+use crate::effect::{Answer, Effect, Question};
+use crate::engine::Engine;
+use crate::events::pending::KeyEvent;
+use crate::events::sync::SyncRun;
+use crate::executions::live::{Source, Waiter};
+use crate::input::{Caller, Inside};
+use crate::limits::SYNC_WAITING_MAX;
+use crate::prelude::*;
+use crate::step::Next;
+
+impl Engine {
+    /// Whether events start anything here: on a master, with data that is there.
+    pub(crate) fn hears_events(&self) -> bool {
+        !self.at.server.loading && !self.at.server.replica && self.registrations.wants_events()
+    }
+
+    /// A key was changed.
+    pub(crate) fn key_changed(&mut self, database: Database, event: &str, key: &[u8]) {
+        // What a sync function writes fires nothing of its own kind.
+        if self.sync.keys_running > 0 || !self.hears_events() {
+            return;
+        }
+        if event == "hexpired" {
+            self.sync.walk_of(event, false);
+        }
+        if self.registrations.wants_type(key) {
+            let asked = Asked::KeyOfEvent { database, event: event.to_owned(), key: key.to_vec() };
+            return self.ask(Question::Key { database, key: key.to_vec() }, asked);
+        }
+        self.key_changed_of_type(database, event, key, KeyType::Unknown);
+    }
+
+    /// A key was changed, and its type is known where a registration asks for it.
+    pub(crate) fn key_changed_of_type(&mut self, database: Database, event: &str, key: &[u8], kind: KeyType) {
+        for (registration, mode) in self.registrations.for_event(database, event, key, kind) {
+            self.key_event(registration, mode, event, key);
+        }
+    }
+
+    fn key_event(&mut self, registration: RegistrationNo, mode: Mode, event: &str, key: &[u8]) {
+        self.count_triggered(registration);
+        let key_event = self.pending.event(registration, key, event);
+        let accepted = match mode {
+            Mode::Sync => {
+                let walk = self.sync.walk_of(event, self.at.server.cluster);
+                self.run_after_command(SyncRun::Key(key_event), walk)
+            }
+            Mode::Async | Mode::AsyncLocal => self.pending.push(key_event),
+        };
+        if !accepted {
+            let max = self.config.pending_event_bytes_max;
+            let text = format!(
+                "rg: events are dropped and counted as aborted: those that wait take PendingEventBytesMax ({max}), or \
+                 {SYNC_WAITING_MAX} sync ones wait"
+            );
+            if self.warned.insert("events dropped") {
+                self.log(LogLevel::Warning, text);
+            }
+            self.count_aborted(registration);
+        }
+    }
+
+    /// The execution of an event; `None` when its registration is gone.
+    pub(crate) fn event_execution(&mut self, event: KeyEvent) -> Option<ExecutionNo> {
+        let KeyEvent { registration, key, event } = event;
+        let read_value = match &self.registrations.get(registration)?.trigger {
+            Trigger::Keys { read_value, .. } => *read_value,
+            _ => return None,
+        };
+        self.new_triggered(registration, None, Source::Event { key, event, read_value }, false)
+    }
+
+    /// Makes an execution of an event that waits.
+    pub(crate) fn start_pending(&mut self) {
+        let Some(event) = self.pending.take() else { return };
+        let registration = event.registration;
+        match self.event_execution(event) {
+            Some(execution) => {
+                if let Some(live) = self.live.get_mut(&execution) {
+                    live.from_pending = true;
+                }
+                self.begin(execution);
+            }
+            None => self.pending.ended(registration),
+        }
+    }
+
+    /// `RG.TRIGGER`: `args` are the name and the function's arguments.
+    pub(crate) fn trigger(&mut self, client: Client, caller: &Caller, args: &[&[u8]], tagged: bool) {
+        let name = args.first().copied().unwrap_or_default();
+        let found = self
+            .registrations
+            .command(name)
+            .and_then(|number| self.registrations.get(number).map(|found| (number, found.spec.mode, found.session)));
+        let Some((registration, mode, session)) = found else {
+            return self.refuse(client, "ERR subcommand not found");
+        };
+        if self.at.server.replica && self.at.server.read_only {
+            return self.refuse(client, "READONLY functions are not run on a read-only replica: ask its master");
+        }
+        let must_answer_now = caller.inside != Inside::Nothing;
+        if mode != Mode::Sync && (must_answer_now || self.at.server.loading) {
+            return self.refuse(
+                client,
+                "ERR can not run a non-sync execution inside a MULTI/LUA (blocking is not allowed) or on loading.",
+            );
+        }
+        if let Some(reason) = self.why_down(session) {
+            self.count_triggered(registration);
+            self.count_aborted(registration);
+            return self.reply(client, Reply::Error(one_line(reason.as_bytes())));
+        }
+        let len: usize = args.iter().map(|arg| arg.len()).sum();
+        let max = self.config.record_bytes_max;
+        if len > max {
+            return self.refuse(
+                client,
+                format!("RECORDTOOBIG the arguments have {len} bytes, more than MaxRecordBytes ({max})"),
+            );
+        }
+        let mut writer = Writer::new();
+        writer.list(args.len());
+        for arg in args {
+            writer.raw(arg);
+        }
+        let source = Source::Records { count: 1, bytes: writer.into_bytes() };
+        self.count_triggered(registration);
+        let Some(execution) = self.new_triggered(registration, Some(caller.database), source, tagged) else {
+            return self.refuse(client, "ERR Could not trigger execution, the registration is gone");
+        };
+        self.drop_at_end(execution);
+        if mode == Mode::Sync {
+            self.on_end(execution, Waiter::Command);
+            self.run_sync(execution, must_answer_now);
+            return self.then(Next::AnswerTrigger { client, execution });
+        }
+        self.out.push(Effect::Block(client.number()));
+        self.out.push(Effect::Measure(client.number()));
+        self.on_end(execution, Waiter::Trigger(client));
+        self.begin(execution);
+    }
+
+    /// A sync execution that a client triggered has ended.
+    pub(crate) fn answer_trigger(&mut self, client: Client, execution: ExecutionNo) {
+        match self.outcomes.remove(&execution) {
+            Some(outcome) => self.answer(client, Answer::Trigger(outcome)),
+            None => self.refuse(client, "INTERNAL the sync execution did not end"),
+        }
+    }
+
+    /// Why functions of a session cannot be run now, if they cannot.
+    fn why_down(&self, session: SessionNo) -> Option<String> {
+        let session = self.sessions.get(session)?;
+        if let Some(reason) = session.broken() {
+            return Some(reason.to_owned());
+        }
+        session
+            .up_in()
+            .is_none()
+            .then(|| format!("WORKERDOWN the worker of session '{}' is being replaced: try again", session.name))
+    }
+}

@@ -1,0 +1,567 @@
+//! Executions: from their creation over their worker to their end.
+
+use redgrease_core::error_text::cut_error;
+use redgrease_core::frame::{Records, StartFlags, ToWorker};
+use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
+use redgrease_core::plan::{PlanSpec, RunReader, Trigger};
+use redgrease_core::render::Style;
+
+use crate::calls::caller::Caller;
+use crate::calls::stack::Until;
+use crate::effect::{Answer, Effect};
+use crate::engine::Engine;
+use crate::executions::execution::{Execution, Status};
+use crate::executions::live::{Gathered, Interruption, Launch, Live, Source, Waiter};
+use crate::executions::outcome::Outcome;
+use crate::executions::schedule::{Decision, Schedule};
+use crate::input::UserName;
+use crate::limits::{HELD_PER_SESSION_MAX, SYNC_DEPTH_MAX, TICK_MS};
+use crate::prelude::*;
+use crate::reader::{Reader, Scan, StreamRange};
+use crate::sessions::session::{Place, Session};
+use crate::timers::Timer;
+use redgrease_core::render::Reply;
+
+impl Engine {
+    /// An execution that was run by a script or function; it is begun later.
+    pub(crate) fn new_run(
+        &mut self,
+        (session, plan): (SessionNo, PlanNo),
+        spec: PlanSpec,
+        reader: RunReader,
+        (user, database): (UserName, Database),
+        style: Style,
+    ) -> ExecutionNo {
+        let native = spec.native();
+        let (source, native) = match reader {
+            RunReader::Worker => (Source::Worker, None),
+            RunReader::Keys { pattern, no_scan, read_value } => {
+                let scan = Scan::new(pattern, no_scan, read_value && native.is_none());
+                (Source::Reader(Some(Reader::Scan(scan))), native)
+            }
+            RunReader::Stream { key, from_id } => {
+                (Source::Reader(Some(Reader::Range(StreamRange { key, after: from_id }))), native)
+            }
+        };
+        let number = self.executions.create(None, style);
+        let live = self.live_of((session, plan), (user, database), Rc::new(spec), style, source);
+        self.add_live(number, Live { native, ..live });
+        number
+    }
+
+    /// An execution of a registration; `None` when the registration or its session is gone. It acts in the database of
+    /// the registration, unless its caller has one.
+    pub(crate) fn new_triggered(
+        &mut self,
+        registration: RegistrationNo,
+        database: Option<Database>,
+        source: Source,
+        tagged: bool,
+    ) -> Option<ExecutionNo> {
+        let found = self.registrations.get(registration)?;
+        let in_order = !matches!(found.trigger, Trigger::Command { in_order: false, .. });
+        let (session, plan, spec) = (found.session, found.plan, Rc::clone(&found.spec));
+        let database = database.unwrap_or(found.database);
+        let user = Rc::clone(&self.sessions.get(session)?.user);
+        let style = if tagged { spec.style.tagged() } else { spec.style };
+        let number = self.executions.create(Some(registration), style);
+        let lane = if in_order { registration.0 + 1 } else { 0 };
+        let live = self.live_of((session, plan), (user, database), spec, style, source);
+        self.add_live(number, Live { lane, registration: Some(registration), ..live });
+        Some(number)
+    }
+
+    fn live_of(
+        &self,
+        (session, plan): (SessionNo, PlanNo),
+        (user, database): (UserName, Database),
+        spec: Rc<PlanSpec>,
+        style: Style,
+        source: Source,
+    ) -> Live {
+        let mut flags = StartFlags::default();
+        if self.config.traceback {
+            flags = flags.with(StartFlags::TRACEBACK);
+        }
+        if style.is_tagged() {
+            flags = flags.with(StartFlags::TAGGED);
+        }
+        Live {
+            session,
+            user,
+            database,
+            registration: None,
+            plan,
+            spec,
+            lane: 0,
+            unconsumed: 0,
+            worker: None,
+            source,
+            launch: Launch::Async,
+            native: None,
+            flags,
+            started: false,
+            step: None,
+            started_ms: None,
+            drop_at_end: false,
+            from_pending: false,
+            waiters: Vec::new(),
+            stream_run: None,
+            gathered: Gathered::default(),
+            group_step: None,
+            interruption: None,
+        }
+    }
+
+    fn add_live(&mut self, number: ExecutionNo, live: Live) {
+        self.session_used(live.session);
+        if let Some(execution) = self.executions.get_mut(number) {
+            execution.owner = Some(Rc::clone(&live.user));
+        }
+        self.live.insert(number, live);
+    }
+
+    /// Something fired a registration.
+    pub(crate) fn count_triggered(&mut self, registration: RegistrationNo) {
+        if let Some(registration) = self.registrations.get_mut(registration) {
+            registration.statistics.triggered += 1;
+        }
+    }
+
+    /// Something that fired a registration was given up.
+    pub(crate) fn count_aborted(&mut self, registration: RegistrationNo) {
+        if let Some(registration) = self.registrations.get_mut(registration) {
+            registration.statistics.aborted += 1;
+        }
+    }
+
+    /// A client, or the command that is being handled, waits for the end of an execution.
+    pub(crate) fn on_end(&mut self, number: ExecutionNo, waiter: Waiter) {
+        if let Some(live) = self.live.get_mut(&number) {
+            live.waiters.push(waiter);
+        }
+    }
+
+    /// Nobody looks at the execution after its end.
+    pub(crate) fn drop_at_end(&mut self, number: ExecutionNo) {
+        if let Some(live) = self.live.get_mut(&number) {
+            live.drop_at_end = true;
+        }
+    }
+
+    /// Starts an execution as soon as may be.
+    pub(crate) fn begin(&mut self, number: ExecutionNo) {
+        let native = self.live.get(&number).is_some_and(|live| live.native.is_some());
+        if native { self.begin_native(number) } else { self.enqueue(number) }
+    }
+
+    /// Queues an execution for its session's worker.
+    pub(crate) fn enqueue(&mut self, number: ExecutionNo) {
+        let Some(session) = self.live.get(&number).map(|live| live.session) else { return };
+        let Some(session) = self.sessions.get_mut(session) else {
+            return self.end_with_error(number, "NOSESSION the session has ended");
+        };
+        match &session.place {
+            Place::Broken { reason, .. } => {
+                let reason = reason.clone();
+                self.end_with_error(number, &reason);
+            }
+            Place::Running(worker) | Place::Up(worker) => {
+                let worker = *worker;
+                self.schedule(|schedule, decisions| schedule.enqueue(number, worker, decisions));
+            }
+            Place::Waiting | Place::Restoring(_) if session.held.len() < HELD_PER_SESSION_MAX => {
+                session.held.push(number);
+            }
+            Place::Waiting | Place::Restoring(_) => {
+                let reason =
+                    format!("WORKERDOWN more than {HELD_PER_SESSION_MAX} executions wait for the session's worker");
+                self.end_with_error(number, &reason);
+            }
+        }
+    }
+
+    /// Changes the schedule, and does what it decides.
+    pub(crate) fn schedule<T>(&mut self, change: impl FnOnce(&mut Schedule, &mut Vec<Decision>) -> T) -> T {
+        let mut decisions = Vec::new();
+        let value = change(&mut self.schedule, &mut decisions);
+        if self.schedule.wants_ticks() && !core::mem::replace(&mut self.ticking, true) {
+            self.after_ms(TICK_MS, Timer::ScheduleTick);
+        }
+        for decision in decisions {
+            match decision {
+                Decision::Start(number, worker) => self.start(number, worker),
+                Decision::Threads(worker, threads) => {
+                    self.send(worker, &ToWorker::Threads { threads: threads as u64 });
+                }
+            }
+        }
+        value
+    }
+
+    /// A worker waits for a permit while others run for long.
+    pub(crate) fn schedule_tick(&mut self) {
+        self.ticking = false;
+        self.schedule(Schedule::tick);
+    }
+
+    /// Starts an execution in its worker, in its turn.
+    fn start(&mut self, number: ExecutionNo, worker: WorkerNo) {
+        let now = self.now_ms();
+        let Some(live) = self.live.get_mut(&number) else { return };
+        live.worker = Some(worker);
+        live.started_ms = Some(now);
+        self.read_first(number);
+    }
+
+    /// Runs an execution now, while everything else waits. It has ended when the effects of this were performed.
+    pub(crate) fn run_sync(&mut self, number: ExecutionNo, no_async: bool) {
+        let Some(session) = self.live.get(&number).map(|live| live.session) else { return };
+        let Some(worker) = self.sessions.get(session).and_then(Session::up_in) else {
+            return self.end_with_error(number, "WORKERDOWN the session's worker is being replaced: try again");
+        };
+        if self.stack.waits.len() >= SYNC_DEPTH_MAX {
+            let reason = format!("SYNCDEPTH sync executions are nested deeper than {SYNC_DEPTH_MAX}");
+            return self.end_with_error(number, &reason);
+        }
+        let now = self.now_ms();
+        let Some(live) = self.live.get_mut(&number) else { return };
+        live.worker = Some(worker);
+        live.started_ms = Some(now);
+        live.lane = 0;
+        live.launch = Launch::Sync { no_async };
+        self.executions.start(number);
+        self.read_first(number);
+    }
+
+    /// Reads what an execution starts with, then launches it.
+    fn read_first(&mut self, number: ExecutionNo) {
+        let Some(live) = self.live.get_mut(&number) else { return };
+        match core::mem::replace(&mut live.source, Source::Worker) {
+            Source::Worker => self.launch(number, true),
+            Source::Records { count, bytes } => {
+                live.gathered = Gathered { count, bytes };
+                self.launch(number, true);
+            }
+            reader @ Source::Reader(_) => {
+                // Stays where it is: slices are read from there.
+                live.source = reader;
+                self.launch(number, false);
+            }
+            Source::Event { key, event, read_value } => {
+                let actor = live.actor();
+                self.out.push(Effect::ReadKey { execution: number, actor, key, event, read_value });
+            }
+            Source::Stream(run) => {
+                live.stream_run = Some(run);
+                self.read_group(number);
+            }
+        }
+    }
+
+    /// The record of a key was read.
+    pub(crate) fn key_read(&mut self, number: ExecutionNo, record: Result<Vec<u8>, String>) {
+        match record {
+            Ok(bytes) => {
+                if let Some(live) = self.live.get_mut(&number) {
+                    live.gathered = Gathered { count: 1, bytes };
+                    self.launch(number, true);
+                }
+            }
+            Err(reason) => self.end_with_error(number, &reason),
+        }
+    }
+
+    /// Sends an execution to its worker with the records that were gathered; `last`: there are no more.
+    pub(crate) fn launch(&mut self, number: ExecutionNo, last: bool) {
+        let limit_ms = self.config.sync_time_max.as_millis() as u64;
+        let Some(live) = self.live.get_mut(&number) else { return };
+        let Some(worker) = live.worker else { return };
+        let Gathered { count, bytes } = core::mem::take(&mut live.gathered);
+        live.unconsumed += bytes.len() as u64;
+        live.started = true;
+        let mut flags = live.flags;
+        if last {
+            flags = flags.with(StartFlags::LAST);
+        }
+        let launch = live.launch;
+        if let Launch::Sync { no_async } = launch {
+            flags = flags.with(StartFlags::SYNC);
+            if no_async {
+                flags = flags.with(StartFlags::NO_ASYNC);
+            }
+        }
+        let (plan, lane, session) = (live.plan, live.lane, live.session);
+        let records = Records { count, bytes: &bytes };
+        self.send(worker, &ToWorker::Start { exec: number, plan, lane, flags, first_step: 0, records });
+        if !last {
+            self.readers.add(number);
+        }
+        if launch != Launch::Async {
+            let caller = Caller { exec: Some(number), session };
+            let wait = self.stack.wait(worker, caller, Until::Ended(number), self.now_ms().saturating_add(limit_ms));
+            self.out.push(Effect::Serve { wait, worker });
+        }
+    }
+
+    /// Whether an execution runs in a worker; reports a worker that names one of another.
+    fn runs_in(&mut self, number: ExecutionNo, worker: WorkerNo) -> bool {
+        let Some(live) = self.live.get(&number) else { return false };
+        let here = live.worker == Some(worker);
+        if !here {
+            let caller = Caller { exec: Some(number), session: live.session };
+            self.report_foreign(worker, caller);
+        }
+        here
+    }
+
+    /// An execution has been running for a while, or has reached another step.
+    pub(crate) fn progress(&mut self, worker: WorkerNo, number: ExecutionNo, step: u64) {
+        if !self.runs_in(number, worker) {
+            return;
+        }
+        self.executions.start(number);
+        let is_first = self.live.get_mut(&number).is_some_and(|live| live.step.replace(step).is_none());
+        let limit = self.config.execution_time_max.as_millis() as u64;
+        if is_first && limit > 0 {
+            self.after_ms(limit, Timer::ExecutionLimit(number));
+        }
+        self.schedule(|schedule, decisions| schedule.turned_slow(number, decisions));
+    }
+
+    /// An execution has run for longer than `ExecutionMaxTime`.
+    pub(crate) fn execution_limit_is_over(&mut self, number: ExecutionNo) {
+        if !self.live.contains_key(&number) {
+            return;
+        }
+        let limit = self.config.execution_time_max.as_millis();
+        let text = format!("TOOLONG the execution ran longer than ExecutionMaxTime ({limit} ms) and was aborted");
+        self.add_error(number, text.into_bytes());
+        self.abort(number);
+    }
+
+    /// Adds an error to those of an execution.
+    pub(crate) fn add_error(&mut self, number: ExecutionNo, text: Vec<u8>) {
+        if let Some(execution) = self.executions.get_mut(number) {
+            execution.errors.push(text);
+        }
+    }
+
+    /// Results so far.
+    pub(crate) fn results(&mut self, worker: WorkerNo, number: ExecutionNo, records: &Records<'_>) {
+        if !self.runs_in(number, worker) {
+            return;
+        }
+        let max = self.config.result_bytes_max;
+        let Some(execution) = self.executions.get_mut(number) else { return };
+        if execution.results.len() + records.bytes.len() <= max {
+            execution.add_results(records);
+        } else if execution.errors.is_empty() {
+            let text = format!(
+                "RESULTTOOBIG the results are longer than ResultBytesMax ({max} bytes): raise it, or aggregate, or write \
+                 them to keys"
+            );
+            execution.errors.push(text.into_bytes());
+            self.abort(number);
+        }
+        // Else it was told to end already.
+    }
+
+    /// A worker says that an execution ended.
+    pub(crate) fn done(
+        &mut self,
+        worker: WorkerNo,
+        number: ExecutionNo,
+        aborted: bool,
+        records: &Records<'_>,
+        errors: &[&[u8]],
+    ) {
+        if !self.runs_in(number, worker) {
+            return;
+        }
+        self.results(worker, number, records);
+        if let Some(execution) = self.executions.get_mut(number) {
+            execution.errors.extend(errors.iter().map(|error| cut_error(error).into_owned()));
+        }
+        let session = self.live.get(&number).map(|live| live.session);
+        if let Some(session) = session.and_then(|session| self.sessions.get_mut(session)) {
+            session.deaths = 0;
+        }
+        self.finish(number, if aborted { Status::Aborted } else { Status::Done });
+    }
+
+    /// Ends an execution with an error of ours.
+    pub(crate) fn end_with_error(&mut self, number: ExecutionNo, reason: &str) {
+        self.add_error(number, reason.as_bytes().to_vec());
+        self.finish(number, Status::Done);
+    }
+
+    /// Forgets an execution that never began.
+    pub(crate) fn discard(&mut self, number: ExecutionNo) {
+        self.drop_at_end(number);
+        self.finish(number, Status::Aborted);
+    }
+
+    /// How an execution ended.
+    pub(crate) fn outcome_of(execution: Execution) -> Outcome {
+        let status = execution.status();
+        Outcome { status, results: execution.results, errors: execution.errors, style: execution.style }
+    }
+
+    /// The end of an execution: answers those who wait, counts it, frees its place.
+    pub(crate) fn finish(&mut self, number: ExecutionNo, status: Status) {
+        let Some(live) = self.live.remove(&number) else { return };
+        let run_ms = live.started_ms.map_or(0, |start| self.now_ms().saturating_sub(start));
+        self.readers.remove(number);
+        self.executions.finish(number, status);
+        let outcome = if live.drop_at_end {
+            self.executions.take(number).map(Self::outcome_of)
+        } else {
+            // Results are copied only for somebody.
+            self.executions.get(number).map(|execution| Outcome {
+                status,
+                results: if live.waiters.is_empty() { Vec::new() } else { execution.results.clone() },
+                errors: execution.errors.clone(),
+                style: execution.style,
+            })
+        };
+        let nothing = || Outcome { status, results: Vec::new(), errors: Vec::new(), style: Style::Compat };
+        let outcome = outcome.unwrap_or_else(nothing);
+        self.executions.settle(number);
+        if let Some(registration) = live.registration {
+            if live.from_pending {
+                self.pending.ended(registration);
+            }
+            self.count_end(registration, number, &outcome, run_ms, live.drop_at_end);
+        }
+        let unread = match live.source {
+            // Aborted before it began.
+            Source::Stream(run) if status == Status::Aborted => Some(run),
+            _ => None,
+        };
+        if let Some(run) = live.stream_run.or(unread) {
+            self.stream_run_ended(run, &outcome, live.interruption);
+        }
+        self.tell(number, live.waiters, outcome);
+        self.schedule(|schedule, decisions| schedule.ended(number, decisions));
+        self.session_released(live.session);
+    }
+
+    fn tell(&mut self, number: ExecutionNo, mut waiters: Vec<Waiter>, outcome: Outcome) {
+        let last = waiters.pop();
+        for waiter in waiters {
+            self.tell_one(number, waiter, outcome.clone());
+        }
+        if let Some(last) = last {
+            self.tell_one(number, last, outcome);
+        }
+    }
+
+    fn tell_one(&mut self, number: ExecutionNo, waiter: Waiter, mut outcome: Outcome) {
+        match waiter {
+            Waiter::Results { client, tagged } => {
+                if tagged {
+                    outcome.style = outcome.style.tagged();
+                }
+                self.answer(client, Answer::Run(outcome));
+            }
+            Waiter::Trigger(client) => self.answer(client, Answer::Trigger(outcome)),
+            Waiter::End(client) => self.reply(client, Reply::Simple("OK".into())),
+            Waiter::Command => {
+                self.outcomes.insert(number, outcome);
+            }
+        }
+    }
+
+    fn count_end(
+        &mut self,
+        registration: RegistrationNo,
+        number: ExecutionNo,
+        outcome: &Outcome,
+        run_ms: u64,
+        dropped: bool,
+    ) {
+        let Some(registration) = self.registrations.get_mut(registration) else {
+            // Unregistered meanwhile: its executions leave the list with it.
+            let _ = self.executions.drop_finished(number);
+            return;
+        };
+        registration.statistics.ended(outcome.status, outcome.errors.first().map(Vec::as_slice), run_ms);
+        if dropped {
+            return;
+        }
+        for old in registration.keep_finished(number, self.config.executions_per_registration_max) {
+            let _ = self.executions.drop_finished(old);
+        }
+    }
+
+    /// Aborts what a registration has waiting: events, and executions that have not begun.
+    pub(crate) fn abort_pending(&mut self, number: RegistrationNo) {
+        let waiting = self.pending.remove(number) as u64;
+        if let Some(registration) = self.registrations.get_mut(number) {
+            registration.statistics.aborted += waiting;
+        }
+        let mine: Vec<(ExecutionNo, Option<WorkerNo>)> = self
+            .live
+            .iter()
+            .filter(|(_, live)| live.registration == Some(number))
+            .map(|(execution, live)| (*execution, live.worker))
+            .collect();
+        let here: BTreeSet<ExecutionNo> =
+            mine.iter().filter(|(_, worker)| worker.is_none()).map(|(execution, _)| *execution).collect();
+        // All at once: one by one, each would be searched for in the queue.
+        self.schedule.forget_waiting(&here);
+        for (execution, worker) in mine {
+            match worker.filter(|worker| self.workers.links.contains_key(worker)) {
+                // It is not known here whether it has begun: the worker decides.
+                Some(worker) => self.send(worker, &ToWorker::Abort { exec: execution, begun: false }),
+                None => self.finish(execution, Status::Aborted),
+            }
+        }
+    }
+
+    /// Aborts an execution: at once if its code does not run, else by an exception, else with its worker.
+    pub(crate) fn abort(&mut self, number: ExecutionNo) {
+        let Some(live) = self.live.get(&number) else { return };
+        let session = live.session;
+        let Some(worker) = live.worker.filter(|worker| self.workers.links.contains_key(worker)) else {
+            if let Some(session) = self.sessions.get_mut(session) {
+                session.held.retain(|other| *other != number);
+            }
+            return self.finish(number, Status::Aborted);
+        };
+        self.readers.remove(number);
+        self.send(worker, &ToWorker::Abort { exec: number, begun: true });
+        self.after_ms(self.config.abort_grace.as_millis() as u64, Timer::AbortGrace(number));
+    }
+
+    /// An aborted execution has had its time.
+    pub(crate) fn abort_grace_is_over(&mut self, number: ExecutionNo) {
+        if let Some(worker) = self.live.get(&number).and_then(|live| live.worker) {
+            let grace = self.config.abort_grace.as_millis();
+            self.end_worker(
+                worker,
+                format!("was killed: an aborted execution did not end within AbortGrace ({grace} ms)"),
+            );
+        }
+    }
+
+    /// What a worker had when it ended: what was sent ends with an error, the rest waits for the next worker.
+    pub(crate) fn worker_lost(&mut self, worker: WorkerNo, head: &str, sessions: &[SessionNo]) {
+        let (sent, queued) = self.schedule(|schedule, decisions| schedule.worker_gone(worker, decisions));
+        let in_worker = self.live.iter().filter(|(_, live)| live.worker == Some(worker)).map(|(number, _)| *number);
+        let lost: BTreeSet<ExecutionNo> = sent.into_iter().chain(in_worker).collect();
+        for number in lost {
+            let place = self.live.get(&number).map_or_else(|| "an unknown step".into(), Live::place);
+            if let Some(live) = self.live.get_mut(&number) {
+                live.interruption = Some(Interruption::WorkerDied);
+            }
+            let id = self.shard.identifier(number.0);
+            self.end_with_error(number, &format!("WORKERDIED {head} in {place} of execution {id}"));
+        }
+        self.sessions_lost(sessions, head);
+        for number in queued {
+            self.enqueue(number);
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! How the parts of the engine work together: a file per subject, each with methods of [`Engine`](crate::Engine).
+
+mod answers;
+mod calls;
+mod commands;
+mod events;
+mod executions;
+mod frames;
+mod reading;
+mod registering;
+mod registrations;
+mod requirements;
+mod scripts;
+mod stream_batches;
+mod stream_runs;
+mod sync;
+mod timers;
+mod workers;

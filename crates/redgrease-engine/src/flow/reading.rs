@@ -1,0 +1,150 @@
+//! Readers: native counts, slices of keys and streams, and what a worker consumed.
+
+use redgrease_core::frame::{Records, ToWorker};
+use redgrease_core::id::{ExecutionNo, WorkerNo};
+
+use crate::asked::Asked;
+use crate::effect::{Effect, Question};
+use crate::engine::Engine;
+use crate::executions::execution::Status;
+use crate::executions::live::Source;
+use crate::input::Slice;
+use crate::limits::{PAUSED_RETRY_MS, READ_AHEAD_BYTES_MAX, WINDOW_BYTES};
+use crate::prelude::*;
+use crate::reader::Reader;
+use crate::timers::Timer;
+
+impl Engine {
+    /// Begins an execution that needs no worker.
+    pub(crate) fn begin_native(&mut self, number: ExecutionNo) {
+        self.executions.start(number);
+        let now = self.now_ms();
+        let Some(live) = self.live.get_mut(&number) else { return };
+        live.started_ms = Some(now);
+        let counts_all = matches!(&live.source, Source::Reader(Some(Reader::Scan(scan))) if scan.is_everything());
+        let database = live.database;
+        if counts_all {
+            self.ask(Question::DatabaseSize(database), Asked::DatabaseSize(number));
+        } else {
+            self.readers.add(number);
+        }
+    }
+
+    /// The number of all keys is known, or they have to be counted.
+    pub(crate) fn database_size_known(&mut self, number: ExecutionNo, size: Option<u64>) {
+        match size {
+            Some(size) => self.finish_native(number, size),
+            None => self.readers.add(number),
+        }
+    }
+
+    fn finish_native(&mut self, number: ExecutionNo, count: u64) {
+        let native = self.live.get(&number).and_then(|live| live.native);
+        if let Some(execution) = self.executions.get_mut(number)
+            && let Some(native) = native
+            && count > 0
+        {
+            execution.add_result(|writer| match native.as_text {
+                true => writer.str(&count.to_string()),
+                false => writer.int(count as i64),
+            });
+        }
+        self.finish(number, Status::Done);
+    }
+
+    /// One slice for the reader whose turn it is.
+    pub(crate) fn read_next(&mut self) {
+        let Some(number) = self.readers.pop() else { return };
+        if !self.has_room(number) {
+            return self.readers.block(number);
+        }
+        let paused = self.at.server.paused;
+        let Some(live) = self.live.get_mut(&number) else { return };
+        let Source::Reader(reader) = &mut live.source else { return };
+        if matches!(reader, Some(Reader::Group)) {
+            return match paused {
+                // Reading through a group is a write: while clients are paused it waits, and comes back a while later.
+                true => self.after_ms(PAUSED_RETRY_MS, Timer::ReaderAgain(number)),
+                false => self.read_group(number),
+            };
+        }
+        let Some(reader) = reader.take() else { return };
+        let (actor, count_only) = (live.actor(), live.native.is_some());
+        self.out.push(Effect::ReadSlice { execution: number, actor, reader, count_only });
+    }
+
+    /// A reader that waited while clients were paused goes on.
+    pub(crate) fn reader_again(&mut self, number: ExecutionNo) {
+        if self.live.contains_key(&number) {
+            self.readers.add(number);
+        }
+    }
+
+    fn has_room(&self, number: ExecutionNo) -> bool {
+        // One that is gone has room: reading it finds that out.
+        let Some(live) = self.live.get(&number) else { return true };
+        let unsent = live.worker.and_then(|worker| self.workers.links.get(&worker)).map_or(0, |link| link.unsent());
+        live.unconsumed < WINDOW_BYTES && unsent < READ_AHEAD_BYTES_MAX
+    }
+
+    /// Readers that waited for their workers may read again.
+    pub(crate) fn unblock_readers(&mut self) {
+        let mut readers = core::mem::take(&mut self.readers);
+        readers.unblock(|number| self.has_room(number));
+        self.readers = readers;
+    }
+
+    /// A slice was read.
+    pub(crate) fn slice_read(&mut self, number: ExecutionNo, reader: Reader, slice: Slice) {
+        let counted = if let Reader::Scan(scan) = &reader { scan.count } else { 0 };
+        let Some(live) = self.live.get_mut(&number) else { return };
+        let native = live.native.is_some();
+        live.source = Source::Reader(Some(reader));
+        let ended = slice.ended || slice.error.is_some();
+        if let Some(reason) = slice.error {
+            // The reader ends, what it read before goes on.
+            self.add_error(number, reason.into_bytes());
+        }
+        if native {
+            match ended {
+                true => self.finish_native(number, counted),
+                false => self.readers.add(number),
+            }
+            return;
+        }
+        if ended || slice.count > 0 {
+            self.feed(number, ended, slice.count, &slice.records);
+        }
+        if !ended {
+            self.readers.add(number);
+        }
+    }
+
+    /// Sends records that a reader read; `last`: there are no more.
+    pub(crate) fn feed(&mut self, number: ExecutionNo, last: bool, count: u64, bytes: &[u8]) {
+        let Some(live) = self.live.get_mut(&number) else { return };
+        live.unconsumed += bytes.len() as u64;
+        if let Some(worker) = live.worker {
+            self.send(worker, &ToWorker::Feed { exec: number, last, records: Records { count, bytes } });
+        }
+    }
+
+    /// Input was consumed.
+    pub(crate) fn consumed(&mut self, worker: WorkerNo, number: ExecutionNo, bytes: u64) {
+        let Some(live) = self.live.get_mut(&number) else { return };
+        if live.worker != Some(worker) {
+            let caller = crate::calls::caller::Caller { exec: Some(number), session: live.session };
+            return self.report_foreign(worker, caller);
+        }
+        live.unconsumed = live.unconsumed.saturating_sub(bytes);
+        self.unblock_readers();
+    }
+
+    /// A worker needs no further records.
+    pub(crate) fn stop_reader(&mut self, worker: WorkerNo, number: ExecutionNo) {
+        let mine = self.live.get(&number).is_some_and(|live| live.worker == Some(worker));
+        if mine && self.readers.remove(number) {
+            self.feed(number, true, 0, &[]);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The `run` and `register` actions of scripts and functions.
+
+use redgrease_core::id::{Database, ExecutionNo, PlanNo};
+use redgrease_core::plan::{Mode, PlanSpec, Trigger};
+
+use crate::asked::{Asked, RegisterRequest, RunRequest};
+use crate::calls::caller::{Caller, PendingCall};
+use crate::effect::Question;
+use crate::engine::Engine;
+use crate::flow::calls::text;
+use crate::input::UserName;
+use crate::limits::{LIVE_PER_SESSION_MAX, REGISTRATIONS_PER_SESSION_MAX};
+use crate::prelude::*;
+use crate::registrations::registry::Registration;
+use redgrease_core::policy::CommandFacts;
+
+/// The error of what is meant for all shards where there are others: an answer for one part of the data would look like an
+/// answer for all of it.
+const ALL_SHARDS: &str = "CLUSTERMODE functions over all shards of a cluster are not available in this version: use \
+                          mode='async_local' on each shard and combine the results";
+
+impl Engine {
+    /// The `run` action.
+    pub(crate) fn run_action(&mut self, call: PendingCall, plan: PlanNo, spec: &[u8]) {
+        let request = PlanSpec::decode(spec).map_err(|error| error.to_string()).and_then(|spec| {
+            let reader = spec.run_reader().map_err(|error| error.to_string())?;
+            if spec.mode == Mode::Sync {
+                return Err("unknown execution mode".into());
+            }
+            Ok(RunRequest { call, plan, spec, reader })
+        });
+        match request {
+            Ok(request) if request.spec.mode == Mode::Async && self.at.server.cluster => {
+                self.ask(Question::SeveralShards, Asked::ShardsForRun(Box::new(request)));
+            }
+            Ok(request) => self.run_on_this_shard(request),
+            Err(reason) => self.answer_call(&call, Err(reason)),
+        }
+    }
+
+    /// Whether there are other shards is known.
+    pub(crate) fn shards_for_run(&mut self, request: RunRequest, several: bool) {
+        if several {
+            return self.answer_call(&request.call, Err(ALL_SHARDS.into()));
+        }
+        self.run_on_this_shard(request);
+    }
+
+    fn run_on_this_shard(&mut self, request: RunRequest) {
+        let call = request.call;
+        let result = self.run_now(request).map(|execution| text(&self.shard.identifier(execution.0)));
+        self.answer_call(&call, result);
+    }
+
+    fn run_now(&mut self, request: RunRequest) -> Result<ExecutionNo, String> {
+        let RunRequest { call, plan, spec, reader } = request;
+        let caller = call.caller;
+        let session = self.sessions.get(caller.session).ok_or("NOSESSION the session has ended")?;
+        if session.worker() != Some(call.worker) {
+            return Err("NOSESSION the session lives in another worker".into());
+        }
+        let tagged = session.script.as_ref().is_some_and(|script| script.tagged);
+        if session.live >= LIVE_PER_SESSION_MAX {
+            return Err(format!("TOOMANY more than {LIVE_PER_SESSION_MAX} executions of the session have not ended"));
+        }
+        if session.script.as_ref().is_some_and(|script| script.run.is_some()) && caller.exec.is_none() {
+            return Err("Can not run more then 1 executions in a single script".into());
+        }
+        let style = if tagged { spec.style.tagged() } else { spec.style };
+        let user = self.user_of(caller).ok_or("NOSESSION the session has ended")?;
+        let database = self.database_of(caller);
+        self.registrations.take_number();
+        let execution = self.new_run((caller.session, plan), spec, reader, (user, database), style);
+        if caller.exec.is_none()
+            && let Some(script) = self.sessions.get_mut(caller.session).and_then(|session| session.script.as_mut())
+        {
+            script.run = Some(execution);
+        } else {
+            self.drop_at_end(execution);
+            self.begin(execution);
+        }
+        Ok(execution)
+    }
+
+    /// The `register` action.
+    pub(crate) fn register_action(&mut self, call: PendingCall, plan: PlanNo, spec: &[u8], blob: &[u8]) {
+        let request = PlanSpec::decode(spec).map_err(|error| error.to_string()).and_then(|spec| {
+            let trigger = spec.trigger().map_err(|error| error.to_string())?;
+            let blob = blob.to_vec();
+            Ok(Box::new(RegisterRequest { call, plan, spec, trigger, blob, facts: BTreeMap::new() }))
+        });
+        match request {
+            Ok(request) => {
+                let everywhere =
+                    request.spec.mode == Mode::Async && !matches!(request.trigger, Trigger::Command { .. });
+                if everywhere && self.at.server.cluster {
+                    self.ask(Question::SeveralShards, Asked::ShardsForRegister(request));
+                } else {
+                    self.check_events(request);
+                }
+            }
+            Err(reason) => self.answer_call(&call, Err(reason)),
+        }
+    }
+
+    /// Whether there are other shards is known.
+    pub(crate) fn shards_for_register(&mut self, request: Box<RegisterRequest>, several: bool) {
+        if several {
+            return self.answer_call(&request.call, Err(ALL_SHARDS.into()));
+        }
+        self.check_events(request);
+    }
+
+    /// A command with the name of an event was asked for.
+    pub(crate) fn command_of_event_known(
+        &mut self,
+        mut request: Box<RegisterRequest>,
+        name: String,
+        facts: Option<Rc<CommandFacts>>,
+    ) {
+        request.facts.insert(name, facts);
+        self.check_events(request);
+    }
+
+    /// Refuses events that never fire; asks for what the server says of commands that have their names.
+    fn check_events(&mut self, mut request: Box<RegisterRequest>) {
+        if let Trigger::Keys { event_types: Some(names), .. } = &request.trigger {
+            for name in names {
+                if request.facts.contains_key(name) {
+                    continue;
+                }
+                match self.facts.of(name.as_bytes()) {
+                    Some(facts) => {
+                        request.facts.insert(name.clone(), Some(facts));
+                    }
+                    None => {
+                        let name = name.clone();
+                        let about = Question::Command(name.as_bytes().to_ascii_lowercase());
+                        return self.ask(about, Asked::CommandOfEvent { request, name });
+                    }
+                }
+            }
+        }
+        let facts = |name: &str| request.facts.get(name).and_then(Option::as_ref);
+        let reads = |name: &str| facts(name).is_some_and(|facts| facts.of_call(&[name.as_bytes()]).reads);
+        let checked = request.spec.check_events(&request.trigger, |name| facts(name).is_some(), reads);
+        match checked {
+            Ok(()) => self.check_permission(request),
+            Err(error) => self.answer_call(&request.call, Err(error.to_string())),
+        }
+    }
+
+    /// Refuses a registration for keys that its user may not read, or for streams that it may not consume. A filter with a
+    /// pattern names no key: each key is checked when it is read.
+    fn check_permission(&mut self, request: Box<RegisterRequest>) {
+        let Some(user) = self.user_of(request.call.caller) else { return self.register_now(*request) };
+        let about = match &request.trigger {
+            Trigger::Keys { filter, .. } => filter.fixed().map(|key| Question::MayRead { user, key: key.to_vec() }),
+            Trigger::Stream { filter, trim, .. } => {
+                filter.fixed().map(|key| Question::MayConsume { user, key: key.to_vec(), trim: *trim })
+            }
+            Trigger::Command { .. } => None,
+        };
+        match about {
+            Some(about) => self.ask(about, Asked::RegisterPermission(request)),
+            None => self.register_now(*request),
+        }
+    }
+
+    /// Whether the user may use the key is known.
+    pub(crate) fn register_permission(&mut self, request: RegisterRequest, permission: Result<(), String>) {
+        match permission {
+            Ok(()) => self.register_now(request),
+            Err(reason) => self.answer_call(&request.call, Err(reason)),
+        }
+    }
+
+    fn register_now(&mut self, request: RegisterRequest) {
+        let call = request.call;
+        let result = self.register(request).map(|id| text(&id));
+        self.answer_call(&call, result);
+    }
+
+    fn register(&mut self, request: RegisterRequest) -> Result<String, String> {
+        let RegisterRequest { call, plan, spec, trigger, blob, .. } = request;
+        let number = call.caller.session;
+        let database = self.database_of(call.caller);
+        let session = self.sessions.get(number).ok_or("NOSESSION the session has ended")?;
+        if session.worker() != Some(call.worker) {
+            return Err("NOSESSION the session lives in another worker".into());
+        }
+        let script = session.script.as_ref();
+        let count = script.map_or(session.stored.functions.len(), |script| script.pending.len());
+        if count >= REGISTRATIONS_PER_SESSION_MAX {
+            return Err(format!("TOOMANY a session has at most {REGISTRATIONS_PER_SESSION_MAX} registrations"));
+        }
+        let pending =
+            script.into_iter().flat_map(|script| script.pending.iter().map(|(_, registration)| &registration.trigger));
+        let old = script.and_then(|script| script.replaces);
+        let replaced =
+            |number| old.is_some() && self.registrations.get(number).map(|registration| registration.session) == old;
+        self.registrations.verify(&trigger, pending, replaced).map_err(|error| error.to_string())?;
+        self.registrations.take_number();
+        let registration_number = self.registrations.take_number();
+        let registration = Registration::new(number, database, plan, spec, trigger);
+        let identifier = self.shard.identifier(registration_number.0);
+        if let Some(script) = self.sessions.get_mut(number).and_then(|session| session.script.as_mut()) {
+            script.pending.push((registration_number, registration));
+            return Ok(identifier);
+        }
+        self.store_functions(call.worker, number, &blob);
+        self.executions.skip_number();
+        self.add_registration(registration_number, registration);
+        self.announce(call.worker, &[registration_number]);
+        self.follow_streams(&[registration_number]);
+        Ok(identifier)
+    }
+
+    /// Whom a caller acts as.
+    pub(crate) fn user_of(&self, caller: Caller) -> Option<UserName> {
+        let of_execution = caller.exec.and_then(|exec| Some(Rc::clone(&self.live.get(&exec)?.user)));
+        of_execution.or_else(|| Some(Rc::clone(&self.sessions.get(caller.session)?.user)))
+    }
+
+    /// The database that a caller acts in: that of its execution, or of the client that ran its script.
+    pub(crate) fn database_of(&self, caller: Caller) -> Database {
+        let of_execution = caller.exec.and_then(|exec| Some(self.live.get(&exec)?.database));
+        let of_script = || Some(self.sessions.get(caller.session)?.database);
+        of_execution.or_else(of_script).unwrap_or_default()
+    }
+}

@@ -1,0 +1,94 @@
+//! Registrations that come and go.
+
+use redgrease_core::frame::ToWorker;
+use redgrease_core::id::{PlanNo, RegistrationNo, SessionNo, WorkerNo};
+use redgrease_core::plan::Trigger;
+
+use crate::effect::Effect;
+use crate::engine::Engine;
+use crate::prelude::*;
+use crate::registrations::registry::Registration;
+use crate::sessions::session::Session;
+
+impl Engine {
+    /// Tells a worker that plans have become registrations.
+    pub(crate) fn announce(&mut self, worker: WorkerNo, registrations: &[RegistrationNo]) {
+        for number in registrations {
+            if let Some(plan) = self.registrations.get(*number).map(|registration| registration.plan) {
+                self.send(worker, &ToWorker::Registered { plan });
+            }
+        }
+    }
+
+    /// Stream registrations that replace those of a session go on where these stopped.
+    pub(crate) fn resume_groups(&self, replaced: SessionNo, pending: &mut [(RegistrationNo, Registration)]) {
+        let mut taken = Vec::new();
+        for (_, registration) in pending {
+            let Trigger::Stream { filter, .. } = &registration.trigger else { continue };
+            let resumed = self.registrations.group_to_resume(replaced, registration.database, filter, &taken);
+            if let Some(group) = resumed {
+                taken.push(group.clone());
+                registration.group = group;
+            }
+        }
+    }
+
+    /// A registration counts from here on.
+    pub(crate) fn add_registration(&mut self, number: RegistrationNo, mut registration: Registration) {
+        if let Trigger::Stream { filter, .. } = &registration.trigger
+            && registration.group.is_empty()
+        {
+            let own = || format!("{}:{}", self.shard.identifier(number.0), self.run_id);
+            registration.group = self.registrations.stream_group(registration.database, filter, own);
+        }
+        self.registrations.add(number, registration);
+        self.watch_commands();
+        if self.registrations.wants_events() && !core::mem::replace(&mut self.subscribed, true) {
+            self.out.push(Effect::Subscribe);
+        }
+    }
+
+    /// Sync functions of events run before the next command where the server has no jobs.
+    fn watch_commands(&mut self) {
+        let wanted = self.registrations.wants_sync_events() && !self.capabilities.jobs;
+        if core::mem::replace(&mut self.watching_commands, wanted) != wanted {
+            self.out.push(Effect::WatchCommands(wanted));
+        }
+    }
+
+    /// Takes a registration out. What its events fired and has not begun is aborted: nothing fires after the reply.
+    /// Triggers that clients wait for are run, unless `abort_triggers`.
+    pub(crate) fn remove_registration(&mut self, number: RegistrationNo, abort_triggers: bool) {
+        let Some(registration) = self.registrations.get(number) else { return };
+        let is_command = matches!(registration.trigger, Trigger::Command { .. });
+        // First of all, so that no end of an execution starts another one.
+        let followed = self.streams.remove(&number);
+        if abort_triggers || !is_command {
+            self.abort_pending(number);
+        }
+        let Some(registration) = self.registrations.remove(number) else { return };
+        self.watch_commands();
+        for execution in registration.finished() {
+            // One that is not there left the list before.
+            let _ = self.executions.drop_finished(execution);
+        }
+        if let Some(followed) = followed {
+            self.stream_unregistered(&followed.source);
+        }
+        let session = registration.session;
+        if self.registrations.of_session(session).is_empty() {
+            if let Some(session) = self.sessions.get_mut(session) {
+                session.registered = false;
+            }
+            self.end_session_if_unused(session);
+        } else if !self.is_plan_in_use(registration.plan)
+            && let Some(worker) = self.sessions.get(session).and_then(Session::worker)
+        {
+            self.send(worker, &ToWorker::ForgetPlans { plans: vec![registration.plan] });
+        }
+    }
+
+    fn is_plan_in_use(&self, plan: PlanNo) -> bool {
+        self.live.values().any(|live| live.plan == plan)
+    }
+}

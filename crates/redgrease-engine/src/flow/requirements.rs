@@ -1,0 +1,127 @@
+//! Requirements of scripts: a look whether they are there, and their installation.
+
+use redgrease_core::frame::LogLevel;
+use redgrease_core::id::SessionNo;
+
+use crate::asked::Asked;
+use crate::effect::{Effect, Install, Question};
+use crate::engine::Engine;
+use crate::id::InstallNo;
+use crate::input::Found;
+use crate::limits::INSTALLS_MAX;
+use crate::prelude::*;
+use crate::requirements::installs::Job;
+use crate::timers::Timer;
+
+impl Engine {
+    /// Looks for the requirements of a session, and installs them if need be; [`Engine::requirements_known`] follows.
+    pub(crate) fn look_for_requirements(&mut self, number: SessionNo, force: bool) {
+        let Some(session) = self.sessions.get(number) else { return };
+        let job = Job {
+            session: number,
+            environment: Rc::clone(&session.stored.environment),
+            requirements: Rc::clone(&session.stored.requirements),
+            force,
+            check: !force,
+        };
+        self.use_known_or(job, false);
+        self.after_ms(self.config.install_time_max.as_millis() as u64, Timer::InstallLimit(number));
+    }
+
+    /// Uses directories that were there when they were looked at last, if they still exist.
+    fn use_known_or(&mut self, job: Job, queued: bool) {
+        let known = if job.force { None } else { self.installs.known(&job.environment).cloned() };
+        match known {
+            Some(paths) => {
+                let asked = Asked::DirectoriesOfInstall { job, paths: paths.clone(), queued };
+                self.ask(Question::DirectoriesExist(paths), asked);
+            }
+            None if queued => self.begin_install(job),
+            None => self.queue_install(job),
+        }
+    }
+
+    /// Whether these directories exist.
+    pub(crate) fn directories_seen(&mut self, job: Job, paths: Vec<String>, queued: bool, exist: bool) {
+        match () {
+            () if exist => {
+                let (session, check) = (job.session, job.check);
+                self.requirements_known(session, Ok(paths));
+                if queued {
+                    self.next_install(check);
+                }
+            }
+            () if queued => self.begin_install(job),
+            () => self.queue_install(job),
+        }
+    }
+
+    fn queue_install(&mut self, job: Job) {
+        let (session, check) = (job.session, job.check);
+        let user = self.sessions.get(session).map(|session| Rc::clone(&session.user)).unwrap_or_else(|| "".into());
+        if !self.installs.push(&user, job) {
+            let reason = format!("Could not satisfy requirements: more than {INSTALLS_MAX} installations are waiting");
+            self.requirements_known(session, Err(reason));
+        }
+        self.next_install(check);
+    }
+
+    /// Gives the next job to the driver, unless one of its kind runs. A job without a waiting client, or with packages that
+    /// were found meanwhile, needs none.
+    fn next_install(&mut self, check: bool) {
+        let Some(job) = self.installs.next(check) else { return };
+        let client = self.sessions.get(job.session).and_then(|session| session.script.as_ref());
+        match client.map(|script| script.client.number()) {
+            Some(client) => self.ask(Question::ClientIsGone(client), Asked::ClientOfInstall(job)),
+            None => self.client_of_install_seen(job, true),
+        }
+    }
+
+    /// Whether the client that waits for a job has left.
+    pub(crate) fn client_of_install_seen(&mut self, job: Job, gone: bool) {
+        if !gone {
+            return self.use_known_or(job, true);
+        }
+        let check = job.check;
+        self.requirements_known(job.session, Err("the client has left".into()));
+        self.next_install(check);
+    }
+
+    fn begin_install(&mut self, job: Job) {
+        if !self.installs.is_free(job.check) {
+            return self.queue_install(job);
+        }
+        let (environment, requirements) = (Rc::clone(&job.environment), Rc::clone(&job.requirements));
+        let (force, check) = (job.force, job.check);
+        let install = self.installs.begin(job);
+        self.out.push(Effect::Install(Install { install, environment, requirements, force, check }));
+    }
+
+    /// A look or an installation has ended.
+    pub(crate) fn install_ended(&mut self, install: InstallNo, result: Result<Found, String>) {
+        let Some(job) = self.installs.end(install) else { return };
+        let check = job.check;
+        match result {
+            Ok(Found::Ready(paths)) => {
+                self.installs.learn(&job.environment, &paths);
+                self.requirements_known(job.session, Ok(paths));
+            }
+            Ok(Found::Missing) => self.queue_install(Job { check: false, ..job }),
+            Err(reason) => {
+                self.log(LogLevel::Warning, format!("rg: {reason}"));
+                self.requirements_known(job.session, Err(reason));
+            }
+        }
+        self.next_install(check);
+    }
+
+    /// A session has waited for its turn as long as it may.
+    pub(crate) fn install_limit_is_over(&mut self, session: SessionNo) {
+        if self.installs.forget(session) {
+            let limit = self.config.install_time_max.as_millis();
+            let reason =
+                format!("Could not satisfy requirements: other installations took longer than InstallMax ({limit} ms)");
+            self.requirements_known(session, Err(reason));
+        }
+    }
+}

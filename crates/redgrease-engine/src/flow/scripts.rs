@@ -1,0 +1,441 @@
+//! Scripts and sessions: from `RG.PYEXECUTE` to the end of the session's last execution or registration.
+
+use redgrease_core::command::PyExecute;
+use redgrease_core::error_text::cut_error;
+use redgrease_core::frame::{LogLevel, ToWorker};
+use redgrease_core::id::{ExecutionNo, RegistrationNo, SessionNo, WorkerNo};
+use redgrease_core::render::{Reply, one_line};
+
+use crate::asked::Asked;
+use crate::clients::Client;
+use crate::effect::{Answer, Effect, Question};
+use crate::engine::Engine;
+use crate::executions::live::Waiter;
+use crate::input::{Caller, Inside};
+use crate::limits::{DEATHS_MAX, WAITING_SESSIONS_MAX, WORKER_AGAIN_MS, WORKER_WAIT_MS_MAX};
+use crate::prelude::*;
+use crate::sessions::script::Script;
+use crate::sessions::session::{Place, Session};
+use crate::sessions::stored::{Stored, environment};
+use crate::timers::Timer;
+
+/// The error of a script that cannot be run where its client is.
+const NOT_HERE: &str = "Can not run gears inside a multi exec, lua, or when blocking is not allowed";
+
+impl Engine {
+    /// `RG.PYEXECUTE`.
+    pub(crate) fn py_execute(
+        &mut self,
+        client: Client,
+        caller: &Caller,
+        (command, new_id): (&PyExecute<'_>, &str),
+        tagged: bool,
+    ) {
+        if caller.inside != Inside::Nothing {
+            return self.refuse(client, NOT_HERE);
+        }
+        if self.at.server.replica && self.at.server.read_only {
+            return self.refuse(client, "READONLY scripts are not run on a read-only replica: ask its master");
+        }
+        let replaces = match self.accept_script(caller, command) {
+            Ok(replaces) => replaces,
+            Err(reason) => return self.refuse(client, reason),
+        };
+        self.out.push(Effect::Block(client.number()));
+        let user = caller.user.clone().unwrap_or_else(|| "default".into());
+        let requirements: Rc<[String]> =
+            command.requirements.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
+        let stored = Stored {
+            source: command.script.to_vec(),
+            environment: environment(&requirements).into(),
+            requirements,
+            ..Stored::default()
+        };
+        let environment = Rc::clone(&stored.environment);
+        let script =
+            Script { client, unblocking: command.unblocking, tagged, run: None, pending: Vec::new(), replaces };
+        let number = self.sessions.add(Session {
+            name: command.id.unwrap_or(new_id).into(),
+            description: command.description.map(<[u8]>::to_vec),
+            user,
+            database: caller.database,
+            stored,
+            paths: Vec::new(),
+            place: Place::Waiting,
+            script: Some(script),
+            registered: false,
+            live: 0,
+            held: Vec::new(),
+            deaths: 0,
+        });
+        if environment.is_empty() {
+            self.want_worker(number);
+        } else {
+            self.look_for_requirements(number, command.force_reinstall);
+        }
+    }
+
+    /// Checks a script against the sessions that exist; returns the one that it takes the place of.
+    fn accept_script(&self, caller: &Caller, command: &PyExecute<'_>) -> Result<Option<SessionNo>, String> {
+        if let Err(reason) = &self.runtime {
+            return Err(format!("NOPYTHON {reason}"));
+        }
+        let replaced = command.replace_with.map(|old| String::from_utf8_lossy(old).into_owned());
+        if let Some(id) = command.id
+            && self.sessions.named(id).is_some()
+        {
+            if let Some(old) = &replaced {
+                return Err(format!("Can not replace an existing session {id} with {old}"));
+            }
+            if !command.upgrade {
+                return Err(format!("Session {id} already exists"));
+            }
+        }
+        if let Some(old) = &replaced
+            && self.sessions.named(old).is_none()
+        {
+            return Err(format!("Can not replace with {old}, session does not exists."));
+        }
+        let replaced = replaced.or_else(|| command.id.filter(|_| command.upgrade).map(str::to_owned));
+        let Some(replaced) = replaced.and_then(|name| self.sessions.named(&name)) else { return Ok(None) };
+        let owner = self.sessions.get(replaced).map(|session| Rc::clone(&session.user));
+        check_owner(caller, owner.as_deref(), "replace the session")?;
+        Ok(Some(replaced))
+    }
+
+    /// The requirements of a session are there, or are not available.
+    pub(crate) fn requirements_known(&mut self, number: SessionNo, result: Result<Vec<String>, String>) {
+        match result {
+            Ok(paths) => {
+                if let Some(session) = self.sessions.get_mut(number) {
+                    session.paths = paths;
+                    self.want_worker(number);
+                }
+            }
+            Err(reason) => self.session_without_worker(number, &reason),
+        }
+    }
+
+    /// Puts a session into the queue for workers.
+    pub(crate) fn want_worker(&mut self, number: SessionNo) {
+        if self.sessions.waiting.len() >= WAITING_SESSIONS_MAX {
+            let reason = format!("WORKERBUSY more than {WAITING_SESSIONS_MAX} scripts wait for a worker");
+            return self.session_without_worker(number, &reason);
+        }
+        self.sessions.waiting.push_back(number);
+        self.serve_waiting();
+        if self.sessions.waiting.contains(&number) {
+            self.after_ms(WORKER_WAIT_MS_MAX, Timer::WorkerWait(number));
+        }
+    }
+
+    /// A session has waited for a worker as long as it may.
+    pub(crate) fn worker_wait_is_over(&mut self, number: SessionNo) {
+        if !self.sessions.waiting.contains(&number) {
+            return;
+        }
+        self.sessions.waiting.retain(|other| *other != number);
+        let reason = self.workers.start_error.clone().unwrap_or_else(|| {
+            format!(
+                "WORKERBUSY no worker became free within {WORKER_WAIT_MS_MAX} ms: all of MaxWorkers ({}) serve other \
+                 users, other requirements or registrations; raise it or unregister what is not needed",
+                self.config.workers_max
+            )
+        });
+        self.session_without_worker(number, &reason);
+    }
+
+    /// A session gets no worker: its script fails, its registrations stay and wait for another chance.
+    pub(crate) fn session_without_worker(&mut self, number: SessionNo, reason: &str) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        match session.script.take() {
+            Some(script) => {
+                self.fail_script(script, reason);
+                self.sessions.remove(number);
+            }
+            None => {
+                self.release_held(number, Some(reason));
+                self.after_ms(WORKER_AGAIN_MS, Timer::WorkerAgain(number));
+            }
+        }
+    }
+
+    /// A session with registrations asks for a worker again, for ever: its registrations are not lost.
+    pub(crate) fn want_worker_again(&mut self, number: SessionNo) {
+        let wants = |session: &Session| session.registered && session.place == Place::Waiting;
+        if self.sessions.get(number).is_some_and(wants) && !self.sessions.waiting.contains(&number) {
+            self.want_worker(number);
+        }
+    }
+
+    /// Executions that waited for a worker: sent on, or ended with an error if there will be none.
+    fn release_held(&mut self, number: SessionNo, reason: Option<&str>) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        let held = core::mem::take(&mut session.held);
+        let broken = reason.or_else(|| session.broken()).map(str::to_owned);
+        for execution in held {
+            match &broken {
+                Some(reason) => self.end_with_error(execution, reason),
+                None => self.enqueue(execution),
+            }
+        }
+    }
+
+    fn fail_script(&mut self, script: Script, reason: &str) {
+        if let Some(execution) = script.run {
+            self.discard(execution);
+        }
+        self.reply(script.client, Reply::Error(one_line(reason.as_bytes())));
+    }
+
+    /// A session was given a worker: its script, or what it registered, goes there.
+    pub(crate) fn session_got_worker(&mut self, number: SessionNo, worker: WorkerNo) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        let runs_script = session.script.is_some();
+        session.place = if runs_script { Place::Running(worker) } else { Place::Restoring(worker) };
+        // Taken out while the frame is written, and put back.
+        let (stored, paths) = (core::mem::take(&mut session.stored), core::mem::take(&mut session.paths));
+        let name = Rc::clone(&session.name);
+        if let Some(link) = self.workers.links.get_mut(&worker) {
+            link.session_name = Rc::clone(&name);
+        }
+        let frame_paths = paths.iter().map(String::as_str).collect();
+        let traceback = self.config.traceback;
+        if runs_script {
+            let source = &stored.source;
+            let frame = ToWorker::Script {
+                request: number.0,
+                session: number,
+                name: &name,
+                source,
+                paths: frame_paths,
+                traceback,
+            };
+            self.send(worker, &frame);
+        } else {
+            let blobs = stored.functions.iter().map(Vec::as_slice).collect();
+            let frame =
+                ToWorker::Restore { request: number.0, session: number, name: &name, blobs, paths: frame_paths };
+            self.send(worker, &frame);
+        }
+        if let Some(session) = self.sessions.get_mut(number) {
+            (session.stored, session.paths) = (stored, paths);
+        }
+        self.after_ms(self.config.script_time_max.as_millis() as u64, Timer::ScriptLimit(number));
+    }
+
+    /// A script that runs too long is ended with its worker: nothing else could end it.
+    pub(crate) fn script_limit_is_over(&mut self, number: SessionNo) {
+        let Some(session) = self.sessions.get(number) else { return };
+        let (Place::Running(worker) | Place::Restoring(worker)) = session.place else { return };
+        if session.place == Place::Running(worker) && session.script.is_none() {
+            return;
+        }
+        let limit = self.config.script_time_max.as_millis();
+        self.end_worker(worker, format!("was killed: a script ran longer than ScriptMaxTime ({limit} ms)"));
+    }
+
+    /// A script, or the rebuilding of a session, ended in its worker.
+    pub(crate) fn script_done(&mut self, worker: WorkerNo, number: SessionNo, error: Option<&str>, blob: &[u8]) {
+        let error = error.map(|error| String::from_utf8_lossy(&cut_error(error.as_bytes())).into_owned());
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        if session.place == Place::Restoring(worker) {
+            session.place = match error {
+                None => Place::Up(worker),
+                Some(error) => Place::Broken {
+                    reason: format!("BROKEN the session could not be rebuilt: {error}"),
+                    worker: Some(worker),
+                },
+            };
+            return self.rebuilt(worker, number);
+        }
+        if session.place != Place::Running(worker) {
+            return;
+        }
+        let Some(mut script) = session.script.take() else { return };
+        session.place = Place::Up(worker);
+        if let Some(error) = error {
+            self.fail_script(script, &error);
+            return self.end_session(number);
+        }
+        let run = script.run.take();
+        if script.pending.is_empty() {
+            match run {
+                None => self.reply(script.client, Reply::Simple("OK".into())),
+                Some(execution) => self.begin_run(execution, script),
+            }
+            return self.end_session_if_unused(number);
+        }
+        if let Err(reason) = self.verify_again(&script) {
+            script.run = run;
+            self.fail_script(script, &reason);
+            return self.end_session(number);
+        }
+        self.register_all(worker, number, script, blob);
+        if let Some(execution) = run {
+            self.begin(execution);
+        }
+    }
+
+    fn rebuilt(&mut self, worker: WorkerNo, number: SessionNo) {
+        let broken = self.sessions.get(number).and_then(Session::broken).map(str::to_owned);
+        if let Some(reason) = broken {
+            self.log(LogLevel::Warning, format!("rg: {reason}"));
+        } else {
+            let pid = self.workers.links.get(&worker).map_or(0, |link| link.pid);
+            self.log(LogLevel::Notice, format!("rg: session rebuilt in worker {worker} (pid {pid})"));
+            let registrations = self.registrations.of_session(number);
+            self.announce(worker, &registrations);
+            self.follow_again(&registrations);
+        }
+        self.release_held(number, None);
+    }
+
+    /// A script ended whose only wish is an execution: the client is answered with its results, or its id.
+    fn begin_run(&mut self, execution: ExecutionNo, script: Script) {
+        if !self.live.contains_key(&execution) {
+            // Aborted while the script was still running.
+            let outcome = self.executions.take(execution).map(Self::outcome_of);
+            return match outcome {
+                Some(outcome) => self.answer(script.client, Answer::Run(outcome)),
+                None => self.refuse(script.client, "ERR the execution was aborted"),
+            };
+        }
+        if script.unblocking {
+            let id = self.shard.identifier(execution.0);
+            self.reply(script.client, Reply::bulk(id));
+        } else {
+            self.out.push(Effect::Measure(script.client.number()));
+            self.drop_at_end(execution);
+            self.on_end(execution, Waiter::Results { client: script.client, tagged: false });
+        }
+        self.begin(execution);
+    }
+
+    /// Another script may have taken a name since this one asked.
+    fn verify_again(&self, script: &Script) -> Result<(), String> {
+        let replaced = |number| {
+            script.replaces.is_some() && self.registrations.get(number).map(|found| found.session) == script.replaces
+        };
+        script.pending.iter().try_for_each(|(_, registration)| {
+            self.registrations.verify(&registration.trigger, [], replaced).map_err(|error| error.to_string())
+        })
+    }
+
+    /// The old session goes and the new one comes in one step.
+    fn register_all(&mut self, worker: WorkerNo, number: SessionNo, mut script: Script, blob: &[u8]) {
+        self.executions.skip_number();
+        if let Some(old) = script.replaces {
+            self.resume_groups(old, &mut script.pending);
+            for registration in self.registrations.of_session(old) {
+                self.remove_registration(registration, true);
+            }
+        }
+        let numbers: Vec<RegistrationNo> = script.pending.iter().map(|(number, _)| *number).collect();
+        self.store_functions(worker, number, blob);
+        for (registration_number, registration) in script.pending {
+            self.add_registration(registration_number, registration);
+        }
+        self.announce(worker, &numbers);
+        self.follow_streams(&numbers);
+        self.reply(script.client, Reply::Simple("OK".into()));
+    }
+
+    /// A session owns registrations from here on: what they are made of is kept.
+    pub(crate) fn store_functions(&mut self, worker: WorkerNo, number: SessionNo, blob: &[u8]) {
+        let python = self.workers.links.get(&worker).map(|link| link.python.clone()).unwrap_or_default();
+        if let Some(session) = self.sessions.get_mut(number) {
+            session.registered = true;
+            session.stored.python = python;
+            session.stored.functions.push(blob.to_vec());
+        }
+    }
+
+    /// An execution of a session began.
+    pub(crate) fn session_used(&mut self, number: SessionNo) {
+        if let Some(session) = self.sessions.get_mut(number) {
+            session.live += 1;
+        }
+    }
+
+    /// An execution of a session ended.
+    pub(crate) fn session_released(&mut self, number: SessionNo) {
+        if let Some(session) = self.sessions.get_mut(number) {
+            session.live = session.live.saturating_sub(1);
+        }
+        self.end_session_if_unused(number);
+    }
+
+    pub(crate) fn end_session_if_unused(&mut self, number: SessionNo) {
+        if self.sessions.get(number).is_some_and(Session::is_unused) {
+            self.end_session(number);
+        }
+    }
+
+    /// Forgets a session; its worker goes back to the pool.
+    fn end_session(&mut self, number: SessionNo) {
+        let Some(session) = self.sessions.remove(number) else { return };
+        let Some(worker) = session.worker().filter(|worker| self.workers.links.contains_key(worker)) else { return };
+        self.out.push(Effect::DrainOutput { worker, session: session.name });
+        self.send(worker, &ToWorker::ForgetSession { session: number });
+        if self.workers.pool.release(number, self.now_ms()).is_some() {
+            self.retire(worker);
+        } else if self.workers.pool.is_unused(worker) {
+            // Whether it grew is known before others get it.
+            return self.ask(Question::ResidentBytes(worker), Asked::MemoryOfWorker(worker));
+        }
+        self.serve_waiting();
+        self.trim_later();
+    }
+
+    /// The sessions of a worker that is gone: scripts fail, sessions with registrations are rebuilt elsewhere.
+    pub(crate) fn sessions_lost(&mut self, sessions: &[SessionNo], head: &str) {
+        for number in sessions {
+            let Some(session) = self.sessions.get_mut(*number) else { continue };
+            let was_broken = matches!(session.place, Place::Broken { .. });
+            if let Place::Broken { worker, .. } = &mut session.place {
+                *worker = None;
+            } else {
+                session.place = Place::Waiting;
+            }
+            if let Some(script) = session.script.take() {
+                self.fail_script(script, &format!("WORKERDIED {head} while it ran the script"));
+                self.sessions.remove(*number);
+                continue;
+            }
+            let Some(session) = self.sessions.get_mut(*number) else { continue };
+            session.deaths += 1;
+            let broken = match () {
+                // What was not sent to the worker has nowhere to go.
+                () if !session.registered => Some(format!("WORKERDIED {head} before the execution began")),
+                () if session.deaths > DEATHS_MAX => Some(format!(
+                    "WORKERDOWN the session's worker died {DEATHS_MAX} times without finishing an execution, last: {head}"
+                )),
+                () => None,
+            };
+            let rebuild = broken.is_none() && !was_broken;
+            if let Some(reason) = broken {
+                session.place = Place::Broken { reason, worker: None };
+            }
+            if rebuild {
+                self.want_worker(*number);
+            } else {
+                self.release_held(*number, None);
+                self.end_session_if_unused(*number);
+            }
+        }
+    }
+}
+
+/// Refuses what a caller wants to do to something that belongs to another user, unless it may administer. A caller without a
+/// user is the server itself.
+pub(crate) fn check_owner(caller: &Caller, owner: Option<&str>, what: &str) -> Result<(), String> {
+    let (Some(user), Some(owner)) = (caller.user.as_deref(), owner) else { return Ok(()) };
+    if user == owner || caller.administers {
+        return Ok(());
+    }
+    Err(format!(
+        "NOPERM the user '{user}' may not {what} of the user '{owner}': that needs permission for RG.ADMINISTER (category \
+         @admin)"
+    ))
+}

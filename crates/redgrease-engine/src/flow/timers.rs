@@ -1,0 +1,36 @@
+//! Timers that fire.
+
+use crate::engine::Engine;
+use crate::timers::Timer;
+
+impl Engine {
+    /// A timer fired. What it was for may be gone.
+    pub(crate) fn timer(&mut self, timer: Timer) {
+        match timer {
+            Timer::StartWorkers => self.start_workers(),
+            Timer::LookAtWorkers => self.look_at_workers(),
+            Timer::TrimWorkers => self.trim_workers(),
+            Timer::Handshake(worker) => self.handshake_is_due(worker),
+            Timer::ConnectionClosed(worker, looks) => self.connection_closed_for_long(worker, looks),
+            Timer::UnfinishedLine(worker, stream) => self.unfinished_line(worker, stream),
+            Timer::WorkerWait(session) => self.worker_wait_is_over(session),
+            Timer::WorkerAgain(session) => self.want_worker_again(session),
+            Timer::ScriptLimit(session) => self.script_limit_is_over(session),
+            Timer::InstallLimit(session) => self.install_limit_is_over(session),
+            Timer::ScheduleTick => self.schedule_tick(),
+            Timer::ExecutionLimit(execution) => self.execution_limit_is_over(execution),
+            Timer::AbortGrace(execution) => self.abort_grace_is_over(execution),
+            Timer::ReaderAgain(execution) => self.reader_again(execution),
+            Timer::StreamAction(registration, action) => self.act(registration, Some(action)),
+            Timer::StreamDuration { registration, stream, epoch } => {
+                self.stream_duration_is_over(registration, &stream, epoch);
+            }
+            Timer::StreamRetry { registration, epoch } => self.stream_retry(registration, epoch),
+            Timer::StreamSearch(registration, cursor) => self.search_streams(registration, cursor),
+            Timer::StreamsRevived(registrations) => self.follow_again(&registrations),
+            Timer::Acknowledge(batch) => self.acknowledge_next(batch),
+            Timer::ReleaseHeld(release) => self.release_held_entries(release),
+            Timer::RemoveGroup(removal) => self.remove_group(removal),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Limits of what may wait, run or be kept, and the pauses and deadlines that are not configurable.
+//!
+//! Those with a load argument are in [`Config`](crate::Config).
+
+/// Sessions that may wait for a worker.
+pub const WAITING_SESSIONS_MAX: usize = 10_000;
+
+/// The longest time that a script waits for a worker, in milliseconds.
+pub const WORKER_WAIT_MS_MAX: u64 = 60_000;
+
+/// Registrations of one session.
+pub const REGISTRATIONS_PER_SESSION_MAX: usize = 10_000;
+
+/// Executions of one session that have not ended.
+pub const LIVE_PER_SESSION_MAX: usize = 100_000;
+
+/// Executions that one session may have waiting for its worker to come back.
+pub const HELD_PER_SESSION_MAX: usize = 100_000;
+
+/// Pause before a session with registrations asks for a worker again, in milliseconds.
+pub const WORKER_AGAIN_MS: u64 = 1000;
+
+/// Time that more than one idle worker is kept, in milliseconds.
+pub const IDLE_WORKER_MS: u64 = 3000;
+
+/// Deaths of a session's worker in a row after which it is not rebuilt any more.
+pub const DEATHS_MAX: u32 = 5;
+
+/// Failed starts of workers in a row after which waiting sessions are told why, and which are logged.
+pub const FAILED_STARTS_MAX: u32 = 3;
+
+/// Time that a line of output may stay unfinished before it is logged as it is, in milliseconds.
+pub const LINE_MS_MAX: u64 = 200;
+
+/// Bytes that may wait for one worker before it is ended.
+pub const UNSENT_BYTES_MAX: u64 = 1 << 30;
+
+/// Time between the end of a worker's connection and the end of its process, in milliseconds.
+pub const CLOSED_MS_MAX: u64 = 100;
+
+/// How often that time is granted to the supervisor of a process that has ended.
+pub const CLOSED_LOOKS_MAX: u32 = 20;
+
+/// Frames with numbers of other workers that are logged per worker.
+pub const FOREIGN_FRAMES_LOGGED_MAX: u32 = 10;
+
+/// Looks in a row after which a worker that owes an answer and makes no progress is ended: so many per `WorkerStallMax`.
+pub const IDLE_LOOKS_MAX: u32 = 10;
+
+/// Bytes of frames that are kept while the main thread waits for one worker.
+pub const KEPT_BYTES_MAX: usize = 64 << 20;
+
+/// Number of these frames.
+pub const KEPT_FRAMES_MAX: usize = 10_000;
+
+/// Bytes that a worker may leave unread before its frames wait: what it asks for is not served until it reads.
+pub const UNREAD_BYTES_MAX: u64 = 4 << 20;
+
+/// Bytes of frames that are read while they wait; more stay in the socket.
+pub const UNHANDLED_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of a worker's output that go to the log per second; the rest is counted and dropped.
+pub const OUTPUT_BYTES_PER_S: usize = 64 << 10;
+
+/// Bytes that functions of one worker may log per second with `log()`.
+pub const LOG_BYTES_PER_S: usize = 1 << 20;
+
+/// What one logged line costs besides its bytes.
+pub const LINE_COST_BYTES: usize = 100;
+
+/// A line of output is cut to this many bytes.
+pub const LINE_BYTES_MAX: usize = 8 << 10;
+
+/// Encoded bytes that a worker may have before it, per execution.
+pub const WINDOW_BYTES: u64 = 1 << 20;
+
+/// Bytes that may wait for a worker before readers pause.
+pub const READ_AHEAD_BYTES_MAX: u64 = 4 << 20;
+
+/// Time between two ticks of the schedule while a worker waits, in milliseconds.
+pub const TICK_MS: u64 = 100;
+
+/// The deepest nesting of sync executions.
+pub const SYNC_DEPTH_MAX: usize = 16;
+
+/// Events that may wait for their sync executions before further ones are dropped.
+pub const SYNC_WAITING_MAX: usize = 100_000;
+
+/// Calls that may wait while clients are paused.
+pub const DEFERRED_MAX: usize = 10_000;
+
+/// Bytes of arguments of all calls that wait while clients are paused.
+pub const DEFERRED_BYTES_MAX: usize = 64 << 20;
+
+/// What a waiting call costs besides its arguments, in bytes.
+pub const DEFERRED_COST_BYTES: usize = 200;
+
+/// The longest time that a call waits while clients are paused, in milliseconds.
+pub const DEFERRED_MS_MAX: u64 = 60_000;
+
+/// Commands whose facts are remembered: more than any server has.
+pub const FACTS_MAX: usize = 4096;
+
+/// Length of the names that are remembered: more than any command has.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Entries that are read, acknowledged or removed with one command.
+pub const ENTRIES_PER_COMMAND: usize = 128;
+
+/// Commands of a batch that are run at once; the rest follows in slices.
+pub const ACKNOWLEDGEMENTS_AT_ONCE: u32 = 4;
+
+/// Pause before something is tried again that cannot be done while clients are paused, in milliseconds.
+pub const PAUSED_RETRY_MS: u64 = 20;
+
+/// Times that it is tried: ten minutes.
+pub const PAUSED_RETRIES_MAX: u32 = 30_000;
+
+/// Pause between two steps of a walk over keys, in milliseconds.
+pub const STEP_MS: u64 = 1;
+
+/// Entries of all streams that are remembered because a registration has yet to acknowledge them.
+pub const HELD_ENTRIES_MAX: usize = 1_000_000;
+
+/// Looks for requirements, or installations, that may be waiting.
+pub const INSTALLS_MAX: usize = 1000;
+
+/// Sets of requirements that are remembered as present.
+pub const SATISFIED_MAX: usize = 1000;
+
+/// Registrations of a session up to which each of its rows names them all; of more, the first row names them.
+pub const NAMED_IN_EACH_ROW: usize = 32;
+
+/// Rows of `RG.DUMPREGISTRATIONS` that are written at once; more are written in slices.
+pub const ROWS_AT_ONCE: usize = 128;
+
+/// Rows that are written in one piece of work.
+pub const ROWS_PER_PIECE: usize = 8;

@@ -1,0 +1,209 @@
+//! How registrations are shown by `RG.DUMPREGISTRATIONS`. Clients index the fields of a row by number: nothing may be put
+//! between them.
+
+use redgrease_core::codec::KeyType;
+use redgrease_core::id::{Database, RegistrationNo, SessionNo, ShardId};
+use redgrease_core::plan::Trigger;
+use redgrease_core::render::Reply;
+
+use crate::limits::NAMED_IN_EACH_ROW;
+use crate::prelude::*;
+use crate::registrations::registry::{Registration, Registrations, STREAM_GROUP};
+use crate::sessions::session::Session;
+
+/// The rows that are left to be written.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    left: VecDeque<RegistrationNo>,
+    of_session: BTreeMap<SessionNo, Vec<RegistrationNo>>,
+}
+
+impl Rows {
+    /// Rows of all registrations that exist now; those that go meanwhile are left out.
+    pub(crate) fn new(registrations: &Registrations) -> Rows {
+        let mut of_session: BTreeMap<SessionNo, Vec<RegistrationNo>> = BTreeMap::new();
+        for (number, registration) in registrations.iter() {
+            of_session.entry(registration.session).or_default().push(number);
+        }
+        Rows { left: registrations.iter().map(|(number, _)| number).collect(), of_session }
+    }
+
+    /// Number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.left.len()
+    }
+
+    /// The registration of the next row.
+    pub(crate) fn next(&mut self, registrations: &Registrations) -> Option<RegistrationNo> {
+        loop {
+            let number = self.left.pop_front()?;
+            if registrations.get(number).is_some() {
+                return Some(number);
+            }
+        }
+    }
+
+    /// The registrations of a session.
+    pub(crate) fn of_session(&self, session: SessionNo) -> &[RegistrationNo] {
+        self.of_session.get(&session).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// A row. `named` are the registrations of its session; `stream_status` is what it is doing, if it follows streams.
+pub(crate) fn row(
+    shard: &ShardId,
+    (number, registration): (RegistrationNo, &Registration),
+    session: Option<&Session>,
+    named: &[RegistrationNo],
+    stream_status: &str,
+) -> Reply {
+    Reply::Array(vec![
+        Reply::bulk("id"),
+        Reply::bulk(shard.identifier(number.0)),
+        Reply::bulk("reader"),
+        Reply::bulk(&registration.spec.reader),
+        Reply::bulk("desc"),
+        registration.spec.desc.as_deref().map_or(Reply::Null, Reply::bulk),
+        Reply::bulk("RegistrationData"),
+        registration_data(registration, session, stream_status),
+        Reply::bulk("PD"),
+        Reply::bulk(private_data(shard, number, session, named)),
+        Reply::bulk("ExecutionThreadPool"),
+        Reply::bulk("DefaultPool"),
+    ])
+}
+
+fn registration_data(registration: &Registration, session: Option<&Session>, stream_status: &str) -> Reply {
+    let statistics = &registration.statistics;
+    let mut fields = vec![
+        Reply::bulk("mode"),
+        Reply::bulk(registration.spec.mode.name()),
+        Reply::bulk("numTriggered"),
+        count(statistics.triggered),
+        Reply::bulk("numSuccess"),
+        count(statistics.success),
+        Reply::bulk("numFailures"),
+        count(statistics.failures),
+        Reply::bulk("numAborted"),
+        count(statistics.aborted),
+        Reply::bulk("lastRunDurationMS"),
+        count(statistics.last_run_ms),
+        Reply::bulk("totalRunDurationMS"),
+        count(statistics.total_run_ms),
+        Reply::bulk("avgRunDurationMS"),
+        Reply::Double(statistics.mean_run_ms()),
+    ];
+    let stream = matches!(registration.trigger, Trigger::Stream { .. });
+    if stream {
+        fields.extend([
+            Reply::bulk("lastEstimatedLagMS"),
+            count(statistics.last_lag_ms),
+            Reply::bulk("avgEstimatedLagMS"),
+            Reply::Double(statistics.mean_lag_ms()),
+        ]);
+    }
+    let broken = session.and_then(Session::broken).map(|reason| reason.as_bytes().to_vec());
+    let last_error = broken.or_else(|| statistics.last_error.clone());
+    fields.extend([
+        Reply::bulk("lastError"),
+        last_error.map_or(Reply::Null, Reply::Bulk),
+        Reply::bulk("args"),
+        Reply::Array(arguments(registration)),
+    ]);
+    if stream {
+        fields.extend([Reply::bulk("status"), Reply::bulk(stream_status)]);
+    }
+    Reply::Array(fields)
+}
+
+fn arguments(registration: &Registration) -> Vec<Reply> {
+    let mut arguments = trigger_arguments(&registration.trigger);
+    // Behind the fields of RedisGears, whose positions clients know.
+    if registration.database != Database::default() && !matches!(registration.trigger, Trigger::Command { .. }) {
+        arguments.extend([Reply::bulk("database"), count(registration.database.0.into())]);
+    }
+    if !matches!(registration.group.as_str(), "" | STREAM_GROUP) {
+        arguments.extend([Reply::bulk("group"), Reply::bulk(&registration.group)]);
+    }
+    arguments
+}
+
+fn trigger_arguments(trigger: &Trigger) -> Vec<Reply> {
+    match trigger {
+        Trigger::Keys { filter, event_types, key_types, .. } => vec![
+            Reply::bulk("regex"),
+            Reply::bulk(filter.text()),
+            Reply::bulk("eventTypes"),
+            names(event_types.as_ref().map(|names| names.iter().map(String::as_str).collect())),
+            Reply::bulk("keyTypes"),
+            names(key_types.as_ref().map(|types| types.iter().copied().map(KeyType::name).collect())),
+            Reply::bulk("hookCommands"),
+            Reply::Null,
+        ],
+        Trigger::Stream { filter, batch, duration_ms, on_failed, retry_interval_s, trim } => vec![
+            Reply::bulk("batchSize"),
+            count(*batch),
+            Reply::bulk("durationMS"),
+            count(*duration_ms),
+            Reply::bulk("stream"),
+            Reply::bulk(filter.text()),
+            Reply::bulk("trimStream"),
+            Reply::Int(i64::from(*trim)),
+            Reply::bulk("onFailedPolicy"),
+            Reply::bulk(on_failed.name()),
+            Reply::bulk("retryInterval"),
+            count(*retry_interval_s),
+        ],
+        Trigger::Command { name, in_order } => {
+            vec![Reply::bulk("trigger"), Reply::bulk(name), Reply::bulk("inorder"), Reply::Int(i64::from(*in_order))]
+        }
+    }
+}
+
+fn names(names: Option<Vec<&str>>) -> Reply {
+    names.map_or(Reply::Null, |names| Reply::Array(names.iter().map(Reply::bulk).collect()))
+}
+
+fn count(number: u64) -> Reply {
+    Reply::Int(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+/// The text of the `PD` field: single-quoted, parsed by some clients. `of_session` are the
+/// registrations of its session; the row of the first one names them all.
+fn private_data(
+    shard: &ShardId,
+    number: RegistrationNo,
+    session: Option<&Session>,
+    of_session: &[RegistrationNo],
+) -> String {
+    let quote = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
+    let Some(session) = session else { return "{}".to_owned() };
+    let own = [number];
+    let names_all = of_session.len() <= NAMED_IN_EACH_ROW || of_session.first() == Some(&number);
+    let named = if names_all { of_session } else { &own };
+    let ids: Vec<_> = named.iter().map(|number| quote(&shard.identifier(number.0))).collect();
+    let paths: Vec<_> = session.paths.iter().map(|path| quote(path)).collect();
+    let requirements: Vec<_> = session
+        .stored
+        .requirements
+        .iter()
+        .map(|name| {
+            format!(
+                "{{'name':{}, 'basePath':{}, 'wheels':[]}}",
+                quote(name),
+                paths.first().map_or("''", String::as_str)
+            )
+        })
+        .collect();
+    let description = session.description.as_ref().filter(|_| names_all);
+    let description = description.map_or("null".to_owned(), |text| quote(&String::from_utf8_lossy(text)));
+    format!(
+        "{{'sessionName':{}, 'sessionDescription':{description}, 'refCount': {}, 'linkedTo': primary, 'dead': false, \
+         'isInstallationNeeded':{}, 'registrationsList':[{}], 'depsList':[{}]}}",
+        quote(&session.name),
+        of_session.len() + session.live,
+        u8::from(!session.paths.is_empty()),
+        ids.join(", "),
+        requirements.join(", "),
+    )
+}

@@ -1,0 +1,5 @@
+//! Registrations: which exist, which match an event, and how they are shown.
+
+pub(crate) mod dump;
+pub(crate) mod key_index;
+pub mod registry;

@@ -1,0 +1,24 @@
+//! A script that has not ended.
+
+use redgrease_core::id::{ExecutionNo, RegistrationNo, SessionNo};
+
+use crate::clients::Client;
+use crate::prelude::*;
+use crate::registrations::registry::Registration;
+
+/// A script that has not ended: it waits for requirements or a worker, or runs.
+#[derive(Debug)]
+pub(crate) struct Script {
+    /// The client that sent it.
+    pub(crate) client: Client,
+    /// The client wants the id of the execution and not its results.
+    pub(crate) unblocking: bool,
+    /// Results are tagged.
+    pub(crate) tagged: bool,
+    /// The execution that it asked for, which begins when the script has ended.
+    pub(crate) run: Option<ExecutionNo>,
+    /// What it registered, which counts when the script has ended.
+    pub(crate) pending: Vec<(RegistrationNo, Registration)>,
+    /// The session that it takes the place of.
+    pub(crate) replaces: Option<SessionNo>,
+}

@@ -1,0 +1,46 @@
+//! What of a session is kept beyond its worker's life.
+
+use crate::prelude::*;
+
+/// What is needed to build a session again in another worker, or another server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Source of its script.
+    pub source: Vec<u8>,
+    /// Pickles of the plans that it registered, oldest first, as a worker sent them.
+    pub functions: Vec<Vec<u8>>,
+    /// Version of the interpreter that pickled them, such as `3.11.7`; empty before the first one.
+    pub python: String,
+    /// Requirements as given.
+    pub requirements: Rc<[String]>,
+    /// What workers of the session must share: the set of requirements.
+    pub environment: Rc<str>,
+}
+
+/// What workers of a session must share: the sorted set of its requirements without our own package, which is always there.
+#[must_use]
+pub fn environment(requirements: &[String]) -> String {
+    let own = |text: &&String| {
+        let name: String =
+            text.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')).collect();
+        name.eq_ignore_ascii_case("redgrease")
+    };
+    let set: BTreeSet<&str> = requirements.iter().filter(|text| !own(text)).map(|text| text.trim()).collect();
+    set.into_iter().collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(requirements: &[&str]) -> String {
+        environment(&requirements.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_order_of_requirements_and_our_own_package_make_no_difference() {
+        assert_eq!(set(&["b", "a", "redgrease[runtime]>=1", "a"]), "a\nb");
+        assert_eq!(set(&["RedGrease"]), "");
+        assert_eq!(set(&["redgrease-other"]), "redgrease-other");
+    }
+}
