@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use redis_module::raw;
 
 use crate::api::{OwnedString, api, api_if_present, guarded};
-use crate::client::Replier;
+use crate::client::{Owed, Replier};
 use crate::load::{Loader, Server};
 
 /// A command of ours that is never run: the server asks for its keys through a callback that has a context.
@@ -117,7 +117,7 @@ unsafe extern "C" fn context_callback(
     // SAFETY: the context is that of this callback.
     let asked_for_keys = unsafe { api!(RedisModule_IsKeysPositionRequest)(context) } != 0;
     if !asked_for_keys {
-        Replier::new(context).error("ERR RG.INNERCONTEXT is internal");
+        Replier::new(context, &Owed::one()).error("ERR RG.INNERCONTEXT is internal");
     } else if let Some(body) = BODY.take() {
         guarded("the moment between two commands", (), body);
     }

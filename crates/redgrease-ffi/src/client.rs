@@ -1,6 +1,6 @@
 //! Replies, and clients that wait for them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
@@ -10,22 +10,52 @@ use redis_module::raw;
 
 use crate::api::{api, api_if_present, c_text, guarded};
 
+/// Replies that a client is still owed. A callback that panics, or forgets to reply, must not leave the client waiting and
+/// its pipeline out of step: [`Owed::settle`] sends what is missing.
+pub(crate) struct Owed(Cell<usize>);
+
+impl Owed {
+    /// One reply, which may be an array or a map.
+    pub(crate) fn one() -> Owed {
+        Owed(Cell::new(1))
+    }
+
+    /// The reply comes later.
+    pub(crate) fn postpone(&self) {
+        self.0.set(0);
+    }
+
+    /// A reply was sent; `elements`: the replies that it consists of and that follow it.
+    fn sent(&self, elements: usize) {
+        self.0.set(self.0.get().saturating_sub(1).saturating_add(elements));
+    }
+
+    /// Sends an error in place of each reply that is missing.
+    pub(crate) fn settle(&self, context: *mut raw::RedisModuleCtx) {
+        while self.0.get() > 0 {
+            Replier::new(context, self).error("INTERNAL the command failed because of a bug: see the server's log");
+        }
+    }
+}
+
 /// Writes a reply to one client.
 #[derive(Clone, Copy)]
 pub struct Replier<'a> {
     context: *mut raw::RedisModuleCtx,
+    owed: &'a Owed,
     lifetime: PhantomData<&'a ()>,
 }
 
 // SAFETY for all methods below: the context is that of a running command or reply callback, valid during `'a`, on the
 // main thread; buffers are copied by the server during the call.
 impl<'a> Replier<'a> {
-    pub(crate) fn new(context: *mut raw::RedisModuleCtx) -> Replier<'a> {
-        Replier { context, lifetime: PhantomData }
+    pub(crate) fn new(context: *mut raw::RedisModuleCtx, owed: &'a Owed) -> Replier<'a> {
+        Replier { context, owed, lifetime: PhantomData }
     }
 
     /// A simple string; must be one line.
     pub fn simple(&self, text: &str) {
+        self.owed.sent(0);
         let text = c_text(text);
         // SAFETY: see above.
         unsafe { api!(RedisModule_ReplyWithSimpleString)(self.context, text.as_ptr()) };
@@ -33,6 +63,7 @@ impl<'a> Replier<'a> {
 
     /// An error; its text begins with its code and must be one line.
     pub fn error(&self, text: &str) {
+        self.owed.sent(0);
         let text = c_text(text);
         // SAFETY: see above.
         unsafe { api!(RedisModule_ReplyWithError)(self.context, text.as_ptr()) };
@@ -40,48 +71,56 @@ impl<'a> Replier<'a> {
 
     /// The server's own error for a wrong number of arguments.
     pub fn wrong_arity(&self) {
+        self.owed.sent(0);
         // SAFETY: see above.
         unsafe { api!(RedisModule_WrongArity)(self.context) };
     }
 
     /// A bulk string.
     pub fn bulk(&self, bytes: &[u8]) {
+        self.owed.sent(0);
         // SAFETY: see above.
         unsafe { api!(RedisModule_ReplyWithStringBuffer)(self.context, bytes.as_ptr().cast(), bytes.len()) };
     }
 
     /// An integer.
     pub fn int(&self, number: i64) {
+        self.owed.sent(0);
         // SAFETY: see above.
         unsafe { api!(RedisModule_ReplyWithLongLong)(self.context, number) };
     }
 
     /// A double, as the client's protocol writes one.
     pub fn double(&self, number: f64) {
+        self.owed.sent(0);
         // SAFETY: see above.
         unsafe { api!(RedisModule_ReplyWithDouble)(self.context, number) };
     }
 
     /// A boolean: an integer in RESP2.
     pub fn bool(&self, flag: bool) {
+        self.owed.sent(0);
         // SAFETY: see above.
         unsafe { api!(RedisModule_ReplyWithBool)(self.context, c_int::from(flag)) };
     }
 
     /// Nothing.
     pub fn null(&self) {
+        self.owed.sent(0);
         // SAFETY: see above.
         unsafe { api!(RedisModule_ReplyWithNull)(self.context) };
     }
 
     /// The head of an array; so many replies follow.
     pub fn array(&self, len: usize) {
+        self.owed.sent(len);
         // SAFETY: see above.
         unsafe { api!(RedisModule_ReplyWithArray)(self.context, len as _) };
     }
 
     /// The head of a map; so many pairs of replies follow (a flat array in RESP2).
     pub fn map(&self, len: usize) {
+        self.owed.sent(2 * len);
         // SAFETY: see above.
         unsafe { api!(RedisModule_ReplyWithMap)(self.context, len as _) };
     }
@@ -195,7 +234,9 @@ impl SlowAnswer {
         if self.len == 0 {
             self.begin(context);
         }
-        write(&Replier::new(context.as_ptr()));
+        let owed = Owed::one();
+        guarded("a part of an answer", (), || write(&Replier::new(context.as_ptr(), &owed)));
+        owed.settle(context.as_ptr());
         self.len += 1;
     }
 
@@ -249,7 +290,9 @@ unsafe extern "C" fn reply_callback(
     let data = unsafe { api!(RedisModule_GetBlockedClientPrivateData)(context) }.cast::<Option<Answer>>();
     // SAFETY: as above; nobody else refers to it now.
     if let Some(answer) = NonNull::new(data).and_then(|mut data| unsafe { data.as_mut() }.take()) {
-        guarded("an answer", (), || answer(&Replier::new(context)));
+        let owed = Owed::one();
+        guarded("an answer", (), || answer(&Replier::new(context, &owed)));
+        owed.settle(context);
     }
     raw::REDISMODULE_OK as c_int
 }
@@ -258,5 +301,22 @@ unsafe extern "C" fn free_answer(_context: *mut raw::RedisModuleCtx, data: *mut 
     if !data.is_null() {
         // SAFETY: made by `Box::into_raw` in `unblock`; the server calls this once per unblock.
         drop(unsafe { Box::from_raw(data.cast::<Option<Answer>>()) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_owed_counts_the_elements_of_arrays_that_are_not_written_yet() {
+        let owed = Owed::one();
+        owed.sent(2);
+        owed.sent(3);
+        assert_eq!(owed.0.get(), 4, "an array of two whose first element is an array of three");
+        (0..4).for_each(|_| owed.sent(0));
+        assert_eq!(owed.0.get(), 0);
+        owed.sent(0);
+        assert_eq!(owed.0.get(), 0, "a reply too many does not wrap around");
     }
 }

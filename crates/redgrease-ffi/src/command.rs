@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use redis_module::raw;
 
 use crate::api::{api, api_if_present, guarded, selected_database, string_bytes};
-use crate::client::{BlockedClient, Replier};
+use crate::client::{BlockedClient, Owed, Replier};
 use crate::load::{ContextFlags, Loader};
 
 /// A command: its facts and what it does.
@@ -24,7 +24,8 @@ pub trait Command {
     /// Arguments including the name: at most.
     const ARGS_MAX: usize = usize::MAX;
 
-    /// Answers one invocation: replies once, or blocks the client.
+    /// Answers one invocation: replies once, or blocks the client. When it does neither, or panics, the client is answered
+    /// with `INTERNAL ...`.
     fn run(invocation: &Invocation<'_>);
 }
 
@@ -33,6 +34,7 @@ pub struct Invocation<'a> {
     context: *mut raw::RedisModuleCtx,
     /// Name and arguments.
     pub args: Vec<&'a [u8]>,
+    owed: Owed,
     lifetime: PhantomData<&'a ()>,
 }
 
@@ -40,7 +42,7 @@ impl Invocation<'_> {
     /// To answer it.
     #[must_use]
     pub fn reply(&self) -> Replier<'_> {
-        Replier::new(self.context)
+        Replier::new(self.context, &self.owed)
     }
 
     /// What the server is doing for this client.
@@ -78,7 +80,10 @@ impl Invocation<'_> {
     pub fn block(&self) -> Option<BlockedClient> {
         let flags = self.flags();
         let held = flags.multi() || flags.lua() || flags.deny_blocking();
-        (!held).then(|| BlockedClient::block(self.context))
+        (!held).then(|| {
+            self.owed.postpone();
+            BlockedClient::block(self.context)
+        })
     }
 }
 
@@ -140,7 +145,7 @@ unsafe extern "C" fn trampoline<C: Command>(
 ) -> c_int {
     // SAFETY: the server gives `argc` strings that live during the command.
     let args: Vec<&[u8]> = (0..argc as usize).map(|index| unsafe { string_bytes(*argv.add(index)) }).collect();
-    let invocation = Invocation { context, args, lifetime: PhantomData };
+    let invocation = Invocation { context, args, owed: Owed::one(), lifetime: PhantomData };
     guarded(&name::<C>(), (), || {
         if invocation.args.len() < C::ARGS_MIN || invocation.args.len() > C::ARGS_MAX {
             invocation.reply().wrong_arity();
@@ -148,5 +153,6 @@ unsafe extern "C" fn trampoline<C: Command>(
             C::run(&invocation);
         }
     });
+    invocation.owed.settle(context);
     raw::REDISMODULE_OK as c_int
 }

@@ -123,6 +123,12 @@ impl Server {
         Ok(())
     }
 
+    /// Whether [`Server::after_notification`] can do what it is for (Redis since 7.2, Valkey).
+    #[must_use]
+    pub fn has_jobs(&self) -> bool {
+        api_if_present!(RedisModule_AddPostNotificationJob).is_some()
+    }
+
     /// Inside a notification: calls `run` with `data` when the command that is running has been logged, so that what it
     /// writes is replicated behind it. Gives the data back where the server cannot do that (Redis 7.0).
     ///
