@@ -18,7 +18,18 @@ struct Rule {
 const RULES: &[Rule] = &[
     Rule { name: "redgrease-core", ours: &[], external: Some(&["serde", "thiserror"]), tests_may_use: &["proptest"] },
     Rule { name: "redgrease-ffi", ours: &[], external: None, tests_may_use: &[] },
-    Rule { name: "redgrease-module", ours: &["redgrease-core", "redgrease-ffi"], external: None, tests_may_use: &[] },
+    Rule {
+        name: "redgrease-engine",
+        ours: &["redgrease-core"],
+        external: Some(&["serde", "thiserror"]),
+        tests_may_use: &["proptest"],
+    },
+    Rule {
+        name: "redgrease-module",
+        ours: &["redgrease-core", "redgrease-engine", "redgrease-ffi"],
+        external: None,
+        tests_may_use: &[],
+    },
     Rule {
         name: "redgrease-cache-rules",
         ours: &[],
@@ -36,6 +47,8 @@ pub struct Package {
     pub name: String,
     pub manifest: PathBuf,
     pub dependencies: Vec<Dependency>,
+    /// The root files of its library and its programs.
+    pub roots: Vec<PathBuf>,
 }
 
 pub struct Dependency {
@@ -62,7 +75,17 @@ fn package(value: &Value) -> Result<Package> {
             Ok(Dependency { name: text(dependency, "name")?, for_tests: dependency["kind"].as_str() == Some("dev") })
         })
         .collect::<Result<_>>()?;
-    Ok(Package { name: text(value, "name")?, manifest: text(value, "manifest_path")?.into(), dependencies })
+    let roots = list(value, "targets")?
+        .iter()
+        .filter(|target| {
+            let kinds = target["kind"].as_array();
+            kinds.is_some_and(|kinds| {
+                kinds.iter().filter_map(Value::as_str).any(|kind| kind == "bin" || kind.ends_with("lib"))
+            })
+        })
+        .map(|target| Ok(text(target, "src_path")?.into()))
+        .collect::<Result<_>>()?;
+    Ok(Package { name: text(value, "name")?, manifest: text(value, "manifest_path")?.into(), dependencies, roots })
 }
 
 fn list<'a>(value: &'a Value, field: &str) -> Result<&'a Vec<Value>> {
@@ -118,6 +141,7 @@ mod tests {
                 .iter()
                 .map(|&(name, for_tests)| Dependency { name: name.to_owned(), for_tests })
                 .collect(),
+            roots: Vec::new(),
         }
     }
 
@@ -175,6 +199,10 @@ mod tests {
         let metadata = serde_json::json!({ "packages": [{
             "name": "redgrease-core", "manifest_path": "/workspace/core/Cargo.toml",
             "dependencies": [{ "name": "thiserror", "kind": null }, { "name": "proptest", "kind": "dev" }],
+            "targets": [
+                { "kind": ["lib"], "src_path": "/x/core/src/lib.rs" },
+                { "kind": ["test"], "src_path": "/x/core/tests/t.rs" },
+            ],
         }]});
         let packages = packages(&metadata).unwrap();
         assert_eq!(packages[0].directory(), Path::new("/workspace/core"));
