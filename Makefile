@@ -89,6 +89,7 @@ lint-python: $(VENV)/.requirements
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	PYTHONPATH=python $(VENV)/bin/lint-imports --no-logo --no-cache
 
 fix: tools $(VENV)/.requirements ## Format all sources
 	cargo fmt --all
