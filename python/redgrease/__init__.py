@@ -1,9 +1,8 @@
 """Gear functions for Redis and Valkey: run your Python where your data lives.
 
-Importing this package is cheap and needs nothing but the standard library: every name is loaded when it is first
-used. The same package is the client (it builds functions and sends them) and the runtime (it runs them beside the
-data); which of the two it is, is decided when a name is used, by the presence of the module ``redisgears`` that
-only the server's workers have.
+Importing this package is fast and needs only the standard library: each name is loaded on first use. The same package
+is the client (it builds functions and sends them) and the runtime (it runs them in the server's workers). When a name
+is used, the presence of the module ``redisgears``, which only workers have, decides which of the two it is.
 
 >>> import redgrease
 >>> redgrease.KeysReader("user:*").count()
@@ -64,7 +63,7 @@ if TYPE_CHECKING:
     from .sugar import ReaderType as ReaderType
     from .sugar import TriggerMode as TriggerMode
 
-#: Where each exported name lives. Names that need third-party packages are in `_OPTIONAL`.
+#: The module of each exported name. Names that need third-party packages are in `_OPTIONAL`.
 _BARE = {
     "command": "func",
     "trigger": "func",
@@ -134,7 +133,7 @@ _SUBMODULES = frozenset(
         "worker",
     )
 )
-#: Names that inside the server are the server's own objects: in `redisgears` under these names.
+#: Names that in a worker are objects of the module `redisgears`, with their names there.
 _NATIVE = {
     "GearsBuilder": "GearsBuilder",
     "GB": "GearsBuilder",
@@ -146,7 +145,7 @@ _NATIVE = {
 
 
 def _exported() -> list[str]:
-    """Names that resolve here and now: all those whose third-party packages are installed."""
+    """Names that can be resolved: all whose third-party packages are installed."""
     have: dict[str, bool] = {}
     for package in ("redis", "cloudpickle", "packaging"):
         have[package] = package in sys.modules or importlib.util.find_spec(package) is not None

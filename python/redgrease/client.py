@@ -47,20 +47,20 @@ class RedisGearsModule:
         return gears
 
     def __reduce__(self) -> Any:
-        raise TypeError("a connection stays where it is: inside functions redgrease.cmd is in its place")
+        raise TypeError("a connection cannot be pickled: use redgrease.cmd inside functions")
 
 
 class RedisModules(RedisGearsModule):
     """Adds commands of modules to a client."""
 
     def module_list(self) -> list[dict[str, str]]:
-        """Modules that the server has loaded, as dicts of texts."""
+        """Modules loaded by the server, as dicts of texts."""
         modules = module_fields(Link(self).ask("MODULE LIST"))
         return [{name: utils.safe_str(value) for name, value in module.items()} for module in modules]
 
 
 def _modern(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of older redis-py under their present names, and without a limit on how long a function may run."""
+    """Arguments of older redis-py under their current names, without a client-side time limit for functions."""
     for old, new in (("charset", "encoding"), ("errors", "encoding_errors")):
         if kwargs.get(old) is not None:
             kwargs.setdefault(new, kwargs[old])
@@ -71,8 +71,8 @@ def _modern(kwargs: dict[str, Any]) -> dict[str, Any]:
 class Redis(RedisModules, redis.Redis):
     """Client of a server: redis-py's, with ``.gears``.
 
-    Takes the arguments of `redis.Redis`. A reply is waited for as long as it takes, unless ``socket_timeout``
-    (seconds) says otherwise: how long a function runs is limited by the server.
+    Takes the arguments of `redis.Redis`. Without ``socket_timeout`` (seconds) the client waits for a reply without
+    limit: the server limits the run time of functions.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -123,7 +123,7 @@ _CLUSTER_ONLY = frozenset(
     )
 )
 _SINGLE_ONLY = frozenset(("db", "unix_socket_path", "connection_pool", "single_connection_client"))
-#: Arguments of the cluster client that redis-py once had; they have no meaning any more.
+#: Arguments of the cluster client of older redis-py; they no longer have a meaning.
 _FORGOTTEN = frozenset(
     (
         "max_connections_per_node",
@@ -149,15 +149,15 @@ class _Either(type):
 
 
 class RedisMods(metaclass=_Either):
-    """Client of a server or of a cluster, whichever is there: gives a `Redis` or a `RedisCluster`.
+    """Client of a server or of a cluster: creates a `Redis` or a `RedisCluster`.
 
-    The server is asked once what it is. When it cannot be reached, the result is a `Redis`, and the first command
-    tells why.
+    The constructor asks the server once which of the two it is. If the server cannot be reached, the result is a
+    `Redis`, and the first command raises the error.
 
     Args:
-        host: default ``"localhost"``. Any node of a cluster will do.
+        host: default ``"localhost"``. Any node of a cluster works.
         port: default 6379.
-        kwargs: arguments of either client; those at `None` are left out. With ``unix_socket_path``,
+        kwargs: arguments of either client; arguments that are `None` are left out. With ``unix_socket_path``,
             ``connection_pool`` or another ``db`` than 0 it is always a `Redis`.
 
     >>> r = RedisGears(port=30001)     # doctest: +SKIP
@@ -195,7 +195,7 @@ RedisGears = RedisMods
 
 
 def _is_cluster(arguments: dict[str, Any]) -> bool:
-    """Ask the server, with one short-lived connection and without trying twice."""
+    """Ask the server on one short-lived connection, without retries."""
     options = {**arguments, "retry": Retry(NoBackoff(), 0), "single_connection_client": False, "max_connections": 1}
     options.setdefault("socket_connect_timeout", 5)
     if options.get("socket_timeout") is None:

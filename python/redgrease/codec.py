@@ -1,6 +1,6 @@
-"""Values between client and server, exactly as they are: a thin door to the compiled extension.
+"""Encoding of values between client and server: a thin wrapper of the compiled extension.
 
-Without the extension everything works with plain replies: text and numbers as the server's protocol has them.
+Without the extension everything works with plain replies: the texts and numbers of the server's protocol.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ["VERSION", "available", "dumps", "loads"]
 
 VERSION = 1
-"""Version of the format that is asked for."""
+"""Requested version of the format."""
 
 _native: ModuleType | None = None
 _looked = False
@@ -47,20 +47,19 @@ def _needed() -> Any:
 
 
 def loads(data: bytes, allow_pickle: bool = False) -> Any:
-    """The value that was encoded.
+    """Decode a value.
 
     Args:
         data: bytes made by `dumps` or by the server.
-        allow_pickle: whether parts that only pickle could carry are unpickled, which can run code; otherwise they
-            are refused.
+        allow_pickle: whether pickled parts are unpickled, which can run code; otherwise they are refused.
 
     Raises:
-        ValueError: the bytes are no value, or contain a pickle that is not allowed.
+        ValueError: the bytes are not a value, or contain a pickle that is not allowed.
     """
     return _needed().loads(data, allow_pickle)
 
 
 def dumps(value: Any) -> bytes:
-    """A value as bytes. What the format does not know is pickled (cloudpickle), and marked so."""
+    """Encode a value. Types unknown to the format are pickled (cloudpickle), with a mark."""
     data: bytes = _needed().dumps(value)
     return data

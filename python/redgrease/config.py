@@ -52,19 +52,23 @@ class Config:
     _link: Link
     redis: Any
 
-    MaxExecutions = _Option(int, True, "How many finished executions are kept.")
-    MaxExecutionsPerRegistration = _Option(int, True, "How many finished executions of a registration are kept.")
+    MaxExecutions = _Option(int, True, "Number of finished executions that are kept.")
+    MaxExecutionsPerRegistration = _Option(
+        int, True, "Number of finished executions that are kept for each registration."
+    )
     ProfileExecutions = _Option(safe_bool, True, "Whether the steps of executions are timed.")
-    PythonAttemptTraceback = _Option(safe_bool, True, "Whether errors carry a traceback.")
+    PythonAttemptTraceback = _Option(safe_bool, True, "Whether errors include a traceback.")
     DownloadDeps = _Option(safe_bool, False, "Whether dependencies are downloaded.")
-    DependenciesUrl = _Option(safe_str, False, "Where dependencies are downloaded from.")
-    DependenciesSha256 = _Option(safe_str, False, "What downloaded dependencies are checked against.")
-    PythonInstallationDir = _Option(safe_str, False, "Where the interpreter is.")
+    DependenciesUrl = _Option(safe_str, False, "Address of the dependencies.")
+    DependenciesSha256 = _Option(safe_str, False, "Checksum of downloaded dependencies.")
+    PythonInstallationDir = _Option(safe_str, False, "Directory of the interpreter.")
     CreateVenv = _Option(safe_bool, False, "Whether there is a virtual environment per server.")
-    ExecutionThreads = _Option(int, False, "How many executions run at once.")
+    ExecutionThreads = _Option(int, False, "Number of executions that run at the same time.")
     ExecutionMaxIdleTime = _Option(int, True, "Milliseconds without progress after which an execution is aborted.")
-    PythonInstallReqMaxIdleTime = _Option(int, True, "The same while requirements are installed.")
-    SendMsgRetries = _Option(int, True, "How often a message to a shard is sent again; 0: without limit.")
+    PythonInstallReqMaxIdleTime = _Option(
+        int, True, "Milliseconds without progress after which an installation of requirements is aborted."
+    )
+    SendMsgRetries = _Option(int, True, "Number of retries of a message to a shard; 0: no limit.")
 
     def __init__(self, redis: Any) -> None:
         link = redis if isinstance(redis, Link) else Link(redis)
@@ -73,11 +77,11 @@ class Config:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not isinstance(getattr(type(self), name, None), _Option):
-            raise AttributeError(f"there is no option {name!r}; options of your own are set with set()")
+            raise AttributeError(f"there is no option {name!r}; set options of your own with set()")
         object.__setattr__(self, name, value)
 
     def get(self, *names: str | bytes) -> dict[str, Any]:
-        """Values of options by name; without names, of all that are known here.
+        """Values of options by name; without names, of all known options.
 
         The value of a name that the server does not know is a `redis.exceptions.ResponseError` (not raised). Names
         are case-sensitive.
@@ -103,10 +107,10 @@ class Config:
         return value
 
     def set(self, config_dict: Mapping[Any, Any] | None = None, **options: Any) -> bool:
-        """Set options, and tell whether all were accepted. Names that the engine does not know are kept for users.
+        """Set options; return whether all were accepted. Names that the engine does not know are kept for users.
 
         Raises:
-            redis.exceptions.DataError: a name is no text.
+            redis.exceptions.DataError: a name is not text.
         """
         flat: list[Any] = []
         for name, value in {**(config_dict or {}), **options}.items():

@@ -1,5 +1,5 @@
 # ruff: noqa: N802, N815, RUF009 - magic methods; names as servers send them; fields made by a function
-"""What a server answers, as Python objects.
+"""Replies of a server as Python objects.
 
 >>> result = ExecutionResult([1, 2, 3], errors=[])
 >>> len(result), result[0], result == [1, 2, 3], result.errors
@@ -57,10 +57,10 @@ class ExecID:
     """Id of an execution or registration.
 
     Attributes:
-        shard_id: id of the shard where it began; forty zeros when the server is no cluster.
+        shard_id: id of the shard where it began; forty zeros if the server is not a cluster.
         sequence: its number there.
-        is_plain: whether its results are asked for as plain replies, which come as `bytes`: so for scripts that are
-            text. It is no part of the id.
+        is_plain: whether its results are requested as plain replies, which are `bytes`: true for text scripts. It is
+            not part of the id.
     """
 
     shard_id: str = _NO_SHARD
@@ -69,10 +69,10 @@ class ExecID:
 
     @classmethod
     def parse(cls, value: Any) -> ExecID:
-        """The id that a text such as ``b"0000…0000-7"`` stands for.
+        """Parse a text such as ``b"0000…0000-7"``.
 
         Raises:
-            ValueError: it is not one.
+            ValueError: it is not an id.
         """
         if isinstance(value, ExecutionResult):
             value = value.value
@@ -97,7 +97,7 @@ class ExecID:
 
 
 class ExecutionStatus(_REnum):
-    """State of an execution."""
+    """Status of an execution."""
 
     created = b"created"
     running = b"running"
@@ -110,7 +110,7 @@ class ExecutionStatus(_REnum):
 
 
 class ExecLocality(_REnum):
-    """Where to look for an execution."""
+    """The shards on which to look for an execution."""
 
     Shard = "Shard"
     Cluster = "Cluster"
@@ -129,7 +129,7 @@ def _status(value: Any) -> ExecutionStatus | str:
 
 
 class StepError(bytes):
-    """One error of an execution: the bytes that came, with what they mean.
+    """One error of an execution: the received bytes, parsed.
 
     Attributes:
         traceback: lines of the Python traceback, if it is one; else the text as the only line.
@@ -174,27 +174,27 @@ def unwrap(value: Any) -> Any:
 
 
 class ExecutionResult:
-    """The results of an execution, which can be used as if they were the value itself.
+    """The results of an execution, usable as if they were the value itself.
 
     Comparison, arithmetic, indexing, attributes, ``isinstance``, ``str``, ``int``, ``bytes``, ``hash`` and pickling
-    act on `value`. A single result is not in a list: `value` is the result itself, which also equals
-    a list of it alone; ``len``, iteration and ``[0]`` take a number or other scalar as a list of one. `records` is
-    always the list. A C function that
-    needs a real `list` or `bytes` needs `value`.
+    act on `value`. A single result is not in a list: `value` is the result itself, which also equals a list of one
+    element; ``len``, iteration and ``[0]`` treat a number or other scalar as a list of one. `records` is always a
+    list. Pass `value` to C functions that need a real `list` or `bytes`.
 
     Args:
         value: the results.
-        errors: what went wrong.
-        records: the results as a list, as they came.
+        errors: the errors.
+        records: the results as a list, as received.
 
     Attributes:
         value: the results: a list, or the only result.
-        errors: list of `StepError`, empty after a clean execution; `None` where there is none, as for triggers.
+        errors: list of `StepError`, empty without errors; `None` for replies without a list of errors, such as those of
+            triggers.
         records: list of the results, whatever their number.
     """
 
     def __new__(cls, value: Any = None, errors: Any = None, records: Any = None) -> Any:  # noqa: D102 - see the class
-        # Only what wraps something callable is callable itself.
+        # Only a result that wraps a callable is callable.
         return object.__new__(_CallableResult if cls is ExecutionResult and callable(value) else cls)
 
     def __init__(self, value: Any, errors: list[Any] | None = None, records: list[Any] | None = None) -> None:
@@ -348,7 +348,7 @@ def parse_execute_response(reply: Any, decode: Decoder = utils.as_is) -> Executi
 
     Args:
         reply: the reply.
-        decode: makes a value of each record; nothing is ever guessed from a record's bytes.
+        decode: converts each record to a value; nothing is guessed from the bytes of a record.
     """
     if utils.bool_ok(reply) or reply is True:
         return ExecutionResult(True)
@@ -404,7 +404,7 @@ class RedisObject:
     """Base of replies with named fields.
 
     Attributes:
-        extra: what a newer server sends beyond the fields known here, by name.
+        extra: further fields of a newer server, by name.
     """
 
     extra: Mapping[str, Any] = MappingProxyType({})
@@ -428,7 +428,7 @@ class RedisObject:
 
 @dataclass(frozen=True, repr=False)
 class ExecutionInfo(RedisObject):
-    """One line of the list of executions."""
+    """One row of the list of executions."""
 
     executionId: ExecID = _field(ExecID.parse)
     status: ExecutionStatus = _field(_status)
@@ -437,7 +437,7 @@ class ExecutionInfo(RedisObject):
 
 @dataclass(frozen=True, repr=False)
 class RegData(RedisObject):
-    """What a registration has done so far, and how it was made. Durations are milliseconds."""
+    """Statistics and arguments of a registration. Durations are milliseconds."""
 
     mode: str = _field(safe_str, "")
     numTriggered: int = _field(int, 0)
@@ -456,7 +456,7 @@ class RegData(RedisObject):
 
 @dataclass(frozen=True, repr=False)
 class Registration(RedisObject):
-    """One line of the list of registrations."""
+    """One row of the list of registrations."""
 
     id: ExecID = _field(ExecID.parse)
     reader: str = _field(safe_str)
@@ -491,7 +491,7 @@ class ExecutionPlan(RedisObject):
 
     @classmethod
     def parse(cls, reply: Any) -> dict[str, ExecutionPlan]:
-        """Plans of a reply of RG.GETEXECUTION, by the shard's id."""
+        """Parse a reply of RG.GETEXECUTION: plans by the shard's id."""
         entries = [_named(entry) for entry in reply or ()]
         return {safe_str(entry["shard_id"]): cls.from_redis(entry["execution_plan"]) for entry in entries}
 
@@ -520,7 +520,7 @@ class ClusterInfo(RedisObject):
 
     @classmethod
     def parse(cls, reply: Any) -> ClusterInfo | None:
-        """The cluster of a reply of RG.INFOCLUSTER; `None` when there is none."""
+        """Parse a reply of RG.INFOCLUSTER; `None` without a cluster."""
         if not isinstance(reply, (list, dict)) or not reply:
             return None
         shards: Any = ()
@@ -561,7 +561,7 @@ _BARE_WORD = re.compile(r"(?<=:)\s*(?:null|primary|temprary|true|false|None)\s*(
 
 
 def parse_PD(value: Any) -> dict[str, Any] | str:
-    """Private data of a registration as a dict; the text itself where it is none."""
+    """Private data of a registration as a dict; the text itself if it cannot be parsed."""
     text = safe_str(value)
     words = {"null": "None", "None": "None", "true": "True", "false": "False"}
     literal = _BARE_WORD.sub(lambda found: words.get(found[0].strip(), repr(found[0].strip())), text)

@@ -40,9 +40,9 @@ from .requirements import PackageOption, resolve_requirements, same_name
 __all__ = ["ExecutionID", "Gears", "RegistrationID", "TriggerProxy", "execute_function", "gears_of"]
 
 ExecutionID = "str | bytes | ExecID | ExecutionInfo | ExecutionResult"
-"""What names an execution."""
+"""Identifies an execution."""
 RegistrationID = "str | bytes | ExecID | Registration"
-"""What names a registration."""
+"""Identifies a registration."""
 
 
 class Gears:
@@ -74,21 +74,21 @@ class Gears:
         requirements: Iterable[Any] | None = None,
         enforce_redgrease: PackageOption = None,
     ) -> Any:
-        """Send a function to be run or registered.
+        """Send a function to run or register.
 
         Args:
             gear_function: a gear function (an open one is closed by ``run()``), a builder, the path of a script, or
                 the text of one.
-            unblocking: come back at once with the id of the execution.
-            requirements: packages that the function needs on the server, beyond those it names itself.
-            enforce_redgrease: whether and which version of this package is asked for, see
+            unblocking: return at once, with the id of the execution.
+            requirements: packages that the function needs on the server, in addition to its own list.
+            enforce_redgrease: whether this package is required on the server, and which version, see
                 `redgrease.requirements.resolve_requirements`. The server always has it.
 
         Returns:
-            An `ExecutionResult`: of the results; of `True` when the script ran nothing or registered something; of
-            an `ExecID` when `unblocking`; of a callable when a command was registered. What fails *in* a step is in
-            ``errors``. Records of function objects, and of text scripts that use this package, come as the values
-            they are; those of other text scripts as `bytes`.
+            An `ExecutionResult` of the results; of `True` if the script ran nothing or registered something; of an
+            `ExecID` if `unblocking`; of a callable if a command was registered. Errors *in* a step are in ``errors``.
+            Records of function objects, and of text scripts that use this package, are Python values; those of other
+            text scripts are `bytes`.
 
         Raises:
             redgrease.exceptions.DuplicateTriggerError: a command of that name exists.
@@ -139,11 +139,11 @@ class Gears:
         return parse_execute_response(reply, decode)
 
     def trigger(self, trigger_name: str, *args: Any) -> Any:
-        """Trigger a command, and wait for what it returns.
+        """Trigger a command and wait for its result.
 
         Args:
             trigger_name: name of the command.
-            args: its arguments: text, `bytes` or numbers. They arrive as text.
+            args: its arguments: text, `bytes` or numbers. The command receives texts.
 
         Raises:
             redis.exceptions.ResponseError: there is no such command, or it raised.
@@ -159,7 +159,7 @@ class Gears:
     # -- executions --------------------------------------------------------------------------------------------
 
     def getexecution(self, id: Any, locality: Any = None) -> dict[str, ExecutionPlan]:
-        """State of an execution on each shard, by the shard's id.
+        """Status of an execution on each shard, by the shard's id.
 
         Args:
             id: id of the execution.
@@ -175,11 +175,11 @@ class Gears:
     def dumpexecutions(
         self, status: str | bytes | ExecutionStatus | None = None, registered: bool | None = None
     ) -> list[ExecutionInfo]:
-        """All executions that are known.
+        """List executions.
 
         Args:
-            status: only those in this state.
-            registered: only those that a registration started, or only those that none did.
+            status: only executions with this status.
+            registered: only executions of registrations (`True`), or only others (`False`).
         """
         found: dict[ExecID, ExecutionInfo] = {}
         for reply in self._link.ask_all("RG.DUMPEXECUTIONS").values():
@@ -202,7 +202,7 @@ class Gears:
         return utils.bool_ok(self._link.ask_owner(exec_id.shard_id, "RG.ABORTEXECUTION", bytes(exec_id)))
 
     def dropexecution(self, id: Any) -> bool:
-        """Forget a finished execution and its results.
+        """Delete a finished execution and its results.
 
         Raises:
             redis.exceptions.ResponseError: it is unknown, or still running.
@@ -221,7 +221,7 @@ class Gears:
         stream: str | None = None,
         trigger: str | None = None,
     ) -> list[Registration]:
-        """All registrations, or those that meet every condition given.
+        """List registrations that meet all given conditions.
 
         Args:
             reader: name of the reader.
@@ -261,11 +261,11 @@ class Gears:
     # -- the engine --------------------------------------------------------------------------------------------
 
     def infocluster(self) -> ClusterInfo | None:
-        """The cluster, or `None` when the server is none."""
+        """The cluster, or `None` if the server is not part of one."""
         return ClusterInfo.parse(self._link.ask("RG.INFOCLUSTER"))
 
     def refreshcluster(self) -> bool:
-        """Let every shard look again at what the cluster is made of. The engine does it by itself, too."""
+        """Let every shard refresh its view of the cluster. The engine also does so automatically."""
         return all(utils.bool_ok(reply) for reply in self._link.ask_all("RG.REFRESHCLUSTER").values())
 
     def pystats(self) -> Any:
@@ -276,11 +276,11 @@ class Gears:
     def pydumpreqs(
         self, name: str | None = None, is_downloaded: bool | None = None, is_installed: bool | None = None
     ) -> list[PyRequirementInfo]:
-        """Requirements that the server knows, or those that meet every condition given.
+        """List requirements that meet all given conditions.
 
         Args:
             name: name of the package; versions and spelling do not matter.
-            is_downloaded: whether its files are there.
+            is_downloaded: whether its files are downloaded.
             is_installed: whether it is installed.
         """
         found = [PyRequirementInfo.from_redis(entry) for entry in self._link.ask("RG.PYDUMPREQS")]
@@ -302,7 +302,7 @@ class Gears:
         return self._python_version
 
     def gears_version(self) -> tuple[int, int, int] | None:
-        """Version of the engine, ``(major, minor, build)``; `None` when it is not loaded."""
+        """Version of the engine, ``(major, minor, build)``; `None` if it is not loaded."""
         if self._gears_version is None:
             for module in module_fields(self._link.ask("MODULE LIST")):
                 if utils.safe_str(module.get("name")) == "rg":
@@ -310,7 +310,7 @@ class Gears:
                     self._gears_version = number // 10000, number // 100 % 100, number % 100
         return self._gears_version
 
-    # -- inside ------------------------------------------------------------------------------------------------
+    # -- internal ----------------------------------------------------------------------------------------------
 
     def _ping(self) -> bool:
         return int(self.config.get_single("MaxExecutions")) > 0
@@ -328,7 +328,7 @@ class Gears:
     def _tagged(
         self, send: Callable[..., Any], *args: Any, trigger: str | None = None, tagged: bool = True
     ) -> tuple[Any, Callable[[Any], Any]]:
-        """Send a command whose results are to come as tagged values, and what decodes them."""
+        """Send a command and request tagged values; return the reply and its decoder."""
         tagged = tagged and codec.available()
         prefix: tuple[Any, ...] = ("RG.WITHCODEC", codec.VERSION) if tagged else ()
         try:
@@ -339,8 +339,8 @@ class Gears:
 
 
 def _decode(record: Any) -> Any:
-    """Value of a tagged record. It was asked for, so what only pickle can carry is unpickled."""
-    if isinstance(record, str):  # `execute` inside the server gives text where it can
+    """Value of a tagged record. The caller requested it, so pickled parts are unpickled."""
+    if isinstance(record, str):  # `execute` inside the server returns text where possible
         record = record.encode()
     return codec.loads(record, allow_pickle=True) if isinstance(record, bytes) else record
 
@@ -373,7 +373,7 @@ def module_fields(reply: Any) -> list[dict[str, Any]]:
 
 
 def _count_nothing(function: GearFunction[Any], result: Any) -> None:
-    """A count of nothing is 0, although the engine makes no record of it."""
+    """A count of no records is 0, although the engine makes no record of it."""
     counted = function.input_function is not None and isinstance(function.input_function.operation, Count)
     if counted and result.records == [] and result.errors == []:
         result.value = 0
@@ -391,7 +391,7 @@ def _applied(function: GearFunction[Any]) -> Callable[..., Any] | None:
 class TriggerProxy:
     """Triggers a command when it is called, with the name, documentation and parameters of the command's function.
 
-    It travels to the server by its name alone, and can be called there, too, where the server allows it.
+    It is sent to the server by name, and can be called there where the server allows it.
     """
 
     def __init__(self, gears: Gears | None, name: str, function: Callable[..., Any] | None = None) -> None:
@@ -423,7 +423,8 @@ class TriggerProxy:
             bound.apply_defaults()  # a gap before a keyword is filled with the default
         if bound.kwargs:
             raise TypeError(
-                f"command {self.trigger!r}: {', '.join(bound.kwargs)} cannot be given: only positions travel"
+                f"command {self.trigger!r}: {', '.join(bound.kwargs)} cannot be given: "
+                "only positional arguments are sent"
             )
         return bound.args
 
@@ -435,7 +436,7 @@ class TriggerProxy:
 
 
 def gears_of(server: Any) -> Any:
-    """The `Gears` of what can be given as ``on=``: something with ``gears``, with ``pyexecute``, or a plain client."""
+    """The `Gears` of an argument ``on=``: an object with ``gears`` or ``pyexecute``, or a plain client."""
     if hasattr(server, "gears"):
         return server.gears
     return server if hasattr(server, "pyexecute") else Gears(server)
@@ -449,7 +450,7 @@ def execute_function(
     replace: bool | None,
     **kwargs: Any,
 ) -> Any:
-    """What `ClosedGearFunction.on` does, see there."""
+    """The implementation of `ClosedGearFunction.on`."""
     gears = gears_of(server)
     try:
         return gears.pyexecute(function, unblocking=unblocking, requirements=requirements, **kwargs)

@@ -1,4 +1,4 @@
-"""Errors that a server answers with. All are `redis.exceptions.ResponseError`, so one `except` catches them."""
+"""Error replies of a server as exceptions. All are `redis.exceptions.ResponseError`, so one `except` catches them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LAST_LINE = re.compile(r"^(?P<type>[A-Za-z_][\w.]*)(?:: (?P<message>.*))?$", re
 
 
 def parse_traceback(text: str) -> list[str]:
-    """Lines of a traceback that came as a printed list; anything else is the only line."""
+    """Lines of a traceback printed as a list; any other text is the only line."""
     if text.startswith("["):
         try:
             lines = ast.literal_eval(text)
@@ -27,7 +27,7 @@ def parse_traceback(text: str) -> list[str]:
 
 
 def split_last_line(lines: list[str]) -> tuple[str, str]:
-    """Type and message of the exception that a traceback ends with; type ``""`` when it is no traceback."""
+    """Type and message of the exception at the end of a traceback; type ``""`` if it is not a traceback."""
     text = lines[-1].strip()
     if len(lines) > 1:
         match = _LAST_LINE.match(text)
@@ -40,7 +40,7 @@ class ScriptError(ResponseError):
     """The server could not run a script, or a command's function failed.
 
     Attributes:
-        raw: the text as it came.
+        raw: the received text.
         traceback: lines of the Python traceback, if the text was one; else the text as the only line.
         type: name of the Python exception, such as ``"NameError"``; ``""`` if there was none.
         message: its message; without an exception, the whole text.
@@ -60,7 +60,7 @@ class DuplicateTriggerError(ScriptError):
     """A command of this name is registered already.
 
     Attributes:
-        trigger: the name, where it is known.
+        trigger: the name, if it is known.
     """
 
     def __init__(self, raw: str, trigger: str | None = None) -> None:
@@ -70,16 +70,16 @@ class DuplicateTriggerError(ScriptError):
     def __str__(self) -> str:
         name = "of this name" if self.trigger is None else repr(self.trigger)
         return (
-            f"trigger already registered: a command {name} exists; use replace=True to put this one in its place, "
+            f"trigger already registered: a command {name} exists; use replace=True to replace it, "
             "or replace=False to keep the old one"
         )
 
 
 def script_error(error: ResponseError, trigger: str | None = None) -> ResponseError:
-    """The most telling error for an error reply."""
+    """The most specific exception for an error reply."""
     raw = str(error)
     if "trigger already registered" in parse_traceback(raw)[-1]:
         return DuplicateTriggerError(raw, trigger)
     if type(error) is ResponseError:
         return ScriptError(raw)
-    return error  # busy, out of memory, no permission …: redis-py has a class of its own
+    return error  # busy, out of memory, no permission …: redis-py has a class for it

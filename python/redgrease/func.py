@@ -1,5 +1,5 @@
 # ruff: noqa: N803 - names as users of the original know them
-"""Decorator that makes a command of a function.
+"""Decorator that turns a function into a command.
 
 >>> import redgrease
 >>> @redgrease.command(requirements=["requests"])
@@ -27,16 +27,16 @@ def command(
     onRegistered: Callable[[], None] | None = None,
     **kargs: Any,
 ) -> Any:
-    """Make a custom command of a function, with or without arguments to the decorator.
+    """Turn a function into a custom command; usable with or without arguments.
 
     Args:
-        trigger: name of the command; default: the function's name; ``...``: a name that nothing else has.
-        prefix: has no meaning for commands.
-        collect: whether results of all shards are brought together.
+        trigger: name of the command; default: the function's name; ``...``: a unique name.
+        prefix: ignored for commands.
+        collect: whether results of all shards are collected.
         mode: see `redgrease.TriggerMode`. On a cluster the default, ``"async"``, runs the function on **every**
             shard and answers with a list; ``"async_local"`` runs it once, on the shard that was asked.
         onRegistered: called once on every shard when the command is registered.
-        kargs: all that `redgrease.OpenGearFunction.register` takes: ``on`` (a client: register there at once),
+        kargs: further arguments of `redgrease.OpenGearFunction.register`: ``on`` (a client: register there at once),
             ``requirements`` (packages that the function needs), ``replace`` (`None`: an existing command of that
             name raises; `False`: it stays; `True`: it is replaced), ``inorder``, ``convertToStr``.
 

@@ -1,9 +1,9 @@
-"""How functions travel: as a short script with the function inside.
+"""Serialization of functions: a short script that contains the function.
 
 The function is described by plain data, the names and arguments of its operations, and pickled by cloudpickle
-(protocol 4). Functions and classes of the main script, and of modules that are not installed as packages, travel as
-they are, with what they refer to; installed modules travel by name and must be importable on the server. Code
-travels only between interpreters of the same version (3.11 and 3.11), and this is checked before it is loaded.
+(protocol 4). Functions and classes of the main script, and of modules that are not installed as packages, are pickled
+by value, with everything they refer to. Installed modules are pickled by name and must be importable on the server.
+Code can be loaded only by the Python version that wrote it (3.11 and 3.11), which is checked before loading.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ __all__ = [
 FORMAT = 1
 """Version of the layout inside the pickle."""
 PICKLE_PROTOCOL = 4
-"""Protocol of all pickles that are sent."""
+"""Pickle protocol."""
 
-#: Marks of code in a pickle made by cloudpickle.
+#: Marks of code in a pickle of cloudpickle.
 _CODE_MARKS = (b"_make_function", b"_make_skeleton_class", b"CodeType")
 _by_value_lock = threading.Lock()
 
 
 def serialize_gear_function(function: GearFunction[Any]) -> bytes:
-    """A gear function as bytes.
+    """Serialize a gear function.
 
     Raises:
-        TypeError: a callback refers to something that cannot travel, such as an open connection.
+        TypeError: a callback refers to an object that cannot be pickled, such as an open connection.
     """
     import cloudpickle  # type: ignore[import-untyped]
 
@@ -56,14 +56,14 @@ def serialize_gear_function(function: GearFunction[Any]) -> bytes:
             data: bytes = cloudpickle.dumps(content, protocol=PICKLE_PROTOCOL)
         except Exception as error:
             raise TypeError(
-                f"{function!r} cannot be sent to the server: {error}. what a function refers to travels with it, so it "
-                "must not refer to open files, locks or connections"
+                f"{function!r} cannot be sent to the server: {error}: objects that it refers to are sent with it, "
+                "so it must not refer to open files, locks or connections"
             ) from error
     return data
 
 
 def deserialize_gear_function(data: bytes, python_version: tuple[Any, ...] | None = None) -> GearFunction[Any]:
-    """The gear function that `serialize_gear_function` wrote.
+    """Load a gear function that `serialize_gear_function` wrote.
 
     Args:
         data: the bytes.
@@ -93,7 +93,7 @@ def deserialize_gear_function(data: bytes, python_version: tuple[Any, ...] | Non
 
 
 def get_function_string(function: Any) -> tuple[str, dict[str, Any]]:
-    """What is sent to the server for a function, and what is known about it.
+    """The script for a function, and facts about it.
 
     Args:
         function: a gear function or builder, the path of a script, or the text of one.
@@ -102,7 +102,7 @@ def get_function_string(function: Any) -> tuple[str, dict[str, Any]]:
         The script, and for objects a dict with ``requirements`` and, for commands, ``trigger``.
 
     Raises:
-        TypeError: it is `None`, or cannot travel.
+        TypeError: it is `None`, or cannot be pickled.
         FileNotFoundError: a path of a script that does not exist.
     """
     function = closed_function(function)
@@ -143,7 +143,7 @@ def trigger_name(function: GearFunction[Any]) -> str | None:
 
 
 def run_serialized(data: str, python: tuple[Any, ...], package: str, builder: Any) -> Any:
-    """What the script of a sent function calls on the server.
+    """Run a sent function; its script calls this on the server.
 
     Args:
         data: the function, in base64.
@@ -193,7 +193,7 @@ def _is_path(text: str) -> bool:
 
 @contextlib.contextmanager
 def _modules_by_value(steps: Any) -> Iterator[None]:
-    """Let functions of the callbacks' own modules travel as code, where the server cannot import those modules."""
+    """Pickle functions of the callbacks' own modules by value, if the server cannot import those modules."""
     import cloudpickle
 
     names = {name for callback in _callbacks(steps) for name in _module_of(callback)}

@@ -1,8 +1,8 @@
 # ruff: noqa: N803 - magic methods; names as users of the original know them
-"""Operations, and the functions that are built of them. Needs no other package, no server and no connection.
+"""Gear functions: chains of operations. Needs no other package, no server and no connection.
 
 A gear function is a chain: a reader makes records, operations change them, an action (`run` or `register`) closes
-the chain. Functions are immutable: each operation gives a new function, and the old one can be used again.
+the chain. Functions are immutable: each operation returns a new function, and the old one can be reused.
 
 >>> from redgrease import KeysReader
 >>> ages = KeysReader("person:*").values(type="hash").map(lambda person: int(person["age"]))
@@ -118,7 +118,7 @@ def _texts(requirements: Iterable[Any] | None) -> frozenset[str]:
 class GearFunction(Generic[_Out]):
     """A chain of operations. Users get one from a reader, a builder or a decorator.
 
-    Functions never change, so they can share what feeds them.
+    Functions never change, so they can share their inputs.
     """
 
     def __init__(
@@ -131,10 +131,10 @@ class GearFunction(Generic[_Out]):
         object.__setattr__(self, "_parts", (operation, input_function, inherited | _texts(requirements)))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"a gear function does not change: {name!r} cannot be set")
+        raise AttributeError(f"a gear function is immutable: {name!r} cannot be set")
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"a gear function does not change: {name!r} cannot be deleted")
+        raise AttributeError(f"a gear function is immutable: {name!r} cannot be deleted")
 
     _parts: tuple[Operation, GearFunction[Any] | None, frozenset[str]]
 
@@ -145,12 +145,12 @@ class GearFunction(Generic[_Out]):
 
     @property
     def input_function(self) -> GearFunction[Any] | None:
-        """What feeds the last operation; `None` for a reader."""
+        """The function before the last operation; `None` for a reader."""
         return self._parts[1]
 
     @property
     def requirements(self) -> frozenset[str]:
-        """Packages that this function and all that feeds it need."""
+        """Packages that this function and its inputs need."""
         return self._parts[2]
 
     @property
@@ -201,10 +201,10 @@ class ClosedGearFunction(GearFunction[_Out]):
 
         Args:
             gears_server: a `redgrease.RedisGears`, a `redgrease.Gears`, or any redis-py client.
-            unblocking: come back at once with the execution's id.
-            requirements: packages that are needed beyond those of the function.
-            replace: what to do when a command of that name is registered already: `None` raises, `False` keeps the
-                old one, `True` puts this one in its place.
+            unblocking: return at once, with the id of the execution.
+            requirements: packages in addition to those of the function.
+            replace: what to do if a command of that name exists: `None` raises, `False` keeps the old one, `True`
+                replaces it.
             kwargs: ``enforce_redgrease``, as in `redgrease.Gears.pyexecute`.
 
         Returns:
@@ -235,10 +235,10 @@ class OpenGearFunction(GearFunction[_Out]):
     # -- one record at a time ----------------------------------------------------------------------------------
 
     def map(self, op: Mapper[_Out, _New], requirements: Iterable[Any] | None = None) -> OpenGearFunction[_New]:
-        """One record of each record.
+        """Transform each record into one record.
 
         Args:
-            op: ``(record) -> record``. A value that cannot be called stands for itself, `None` for the identity.
+            op: ``(record) -> record``. A value that is not callable is the result itself, `None` is the identity.
             requirements: packages that `op` needs.
         """
         return self._add(Map(op), requirements)
@@ -249,7 +249,7 @@ class OpenGearFunction(GearFunction[_Out]):
         requirements: Iterable[Any] | None = None,
         inOrder: bool = False,
     ) -> OpenGearFunction[_New]:
-        """A list of records of each record.
+        """Transform each record into a list of records.
 
         The elements of a list come out **last one first**, as in RedisGears. Anything but a list stays one record.
 
@@ -261,7 +261,7 @@ class OpenGearFunction(GearFunction[_Out]):
         return self._add(FlatMap(op, inOrder), requirements)
 
     def foreach(self, op: Processor[_Out], requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
-        """An effect for each record; the record itself goes on.
+        """Run a side effect for each record; the record itself is passed on.
 
         Args:
             op: ``(record) -> None``.
@@ -272,7 +272,7 @@ class OpenGearFunction(GearFunction[_Out]):
     def filter(
         self, op: Filterer[_Out] | None = None, requirements: Iterable[Any] | None = None
     ) -> OpenGearFunction[_Out]:
-        """Only records that meet a condition.
+        """Keep records that meet a condition.
 
         Args:
             op: ``(record) -> bool``; default: the record itself is true.
@@ -281,7 +281,7 @@ class OpenGearFunction(GearFunction[_Out]):
         return self._add(Filter(op), requirements)
 
     def limit(self, length: int, start: int = 0, requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
-        """At most `length` records **of each shard**, from number `start` on; after `collect`, of all shards."""
+        """Keep at most `length` records **of each shard**, from number `start` on; after `collect`, of all shards."""
         return self._add(Limit(length, start), requirements)
 
     # -- per shard ---------------------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ class OpenGearFunction(GearFunction[_Out]):
     def accumulate(
         self, op: Accumulator[_Out, _New] | None = None, requirements: Iterable[Any] | None = None
     ) -> OpenGearFunction[_New]:
-        """One record of all records of a shard.
+        """Combine all records of a shard into one record.
 
         Args:
             op: ``(acc, record) -> acc``; `acc` is `None` at first. Default: a list of the records.
@@ -315,13 +315,13 @@ class OpenGearFunction(GearFunction[_Out]):
     # -- over all shards ---------------------------------------------------------------------------------------
 
     def collect(self, requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
-        """All records on the shard where the execution began."""
+        """Move all records to the shard where the execution began."""
         return self._add(Collect(), requirements)
 
     def repartition(
         self, extractor: Extractor[_Out, Any] | None = None, requirements: Iterable[Any] | None = None
     ) -> OpenGearFunction[_Out]:
-        """Each record on the shard that owns the slot of a key.
+        """Move each record to the shard that owns the slot of a key.
 
         Args:
             extractor: ``(record) -> key``, which becomes text; default: the text of the record.
@@ -336,14 +336,14 @@ class OpenGearFunction(GearFunction[_Out]):
         combOp: Callable[[Any, Any], Any] | None = None,
         requirements: Iterable[Any] | None = None,
     ) -> OpenGearFunction[_New]:
-        """One record of all records; none when there were none.
+        """Combine all records into one record; no record if there were none.
 
         Args:
-            zero: what to start from, copied for each shard; also whenever what was built up so far is false.
+            zero: initial value, copied for each shard.
                 Default: ``[]``.
             seqOp: ``(acc, record) -> acc``, on each shard. Default: appends to a list, adds to a number.
             combOp: ``(acc, shard_acc) -> acc``, over the shards. Default: joins lists, adds numbers when `seqOp` was
-                not given, and else is `seqOp`, which is right when records and what is built up are of one kind.
+                not given, and otherwise is `seqOp`, which is right if records and accumulator have the same type.
             requirements: packages that the callbacks need.
 
         Raises:
@@ -364,7 +364,7 @@ class OpenGearFunction(GearFunction[_Out]):
 
         Args:
             extractor: ``(record) -> key``, which becomes text; default: the text of the record.
-            zero: what to start from, as in `aggregate`.
+            zero: initial value, as in `aggregate`.
             seqOp: ``(key, acc, record) -> acc``, on each shard. Default: appends to a list, adds to a number.
             combOp: ``(key, acc, shard_acc) -> acc``, over the shards; defaults as in `aggregate`.
             requirements: packages that the callbacks need.
@@ -400,19 +400,18 @@ class OpenGearFunction(GearFunction[_Out]):
         return self._add(BatchGroupBy(extractor, reducer), requirements)
 
     def sort(self, reverse: bool = True, requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
-        """All records in order: **ascending** by default, descending with ``reverse=False``.
+        """Sort all records: **ascending** by default, descending with ``reverse=False``.
 
-        The name of the argument is that of the original, where it meant the order before the last step turned it
-        around.
+        The name of the argument is that of RedisGears, where it meant the order before a last step reversed it.
         """
         return self._add(Sort(reverse), requirements)
 
     def distinct(self, requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
-        """Each different record once. Records must be hashable."""
+        """Keep each distinct record once. Records must be hashable."""
         return self._add(Distinct(), requirements)
 
     def count(self, requirements: Iterable[Any] | None = None) -> OpenGearFunction[int]:
-        """The number of records."""
+        """Count the records."""
         return self._add(Count(), requirements)
 
     def countby(
@@ -429,7 +428,7 @@ class OpenGearFunction(GearFunction[_Out]):
     def avg(
         self, extractor: Extractor[_Out, float] | None = None, requirements: Iterable[Any] | None = None
     ) -> OpenGearFunction[float]:
-        """The arithmetic mean; no record when there were none.
+        """Compute the arithmetic mean; no record if there were none.
 
         Args:
             extractor: ``(record) -> number``; default: ``float(record)``.
@@ -448,23 +447,23 @@ class OpenGearFunction(GearFunction[_Out]):
         on: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """Close the function to be run once.
+        """Close the function for a single run.
 
         Args:
-            arg: what the reader reads in place of its default: a key pattern, a stream's name, or the generator
-                function of a PythonReader.
-            convertToStr: `True` brings results back as their text; otherwise they come as the Python values they are.
-            collect: `False` brings back only the results of the shard that was asked.
+            arg: replaces the default of the reader: a key pattern, the name of a stream, or the generator function of
+                a PythonReader.
+            convertToStr: `True` returns results as text; otherwise they are Python values.
+            collect: `False` returns only the results of the shard that received the command.
             requirements: packages that the callbacks need.
-            on: a client: execute there at once.
+            on: a client; executes there at once.
             kwargs: options of the reader: ``noScan``, ``readValue``, ``count``, ``fromId``, ``patternGenerator``.
 
         Returns:
-            A `ClosedGearFunction`; with `on`, the `redgrease.data.ExecutionResult`. Inside the server the function
-            runs at once, and what the server's own ``run`` returns is returned.
+            A `ClosedGearFunction`; with `on`, the `redgrease.data.ExecutionResult`. Inside the server the function runs
+            at once, with the result of the server's own ``run``.
 
         Raises:
-            TypeError: the reader has no batch mode, or does not know an option.
+            TypeError: the reader has no batch mode, or lacks an option.
         """
         if not self.supports_batch_mode:
             raise TypeError(f"Batch mode (run) is not supported for '{self.reader}'")
@@ -493,12 +492,12 @@ class OpenGearFunction(GearFunction[_Out]):
         on: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """Close the function to be run whenever something happens. Arguments left at `None` are the server's choice.
+        """Close the function for events. For arguments that are `None` the server uses its defaults.
 
         Args:
             prefix: name of a key or stream, or a glob pattern as for the server's KEYS: ``user:*``, ``*:[ab]``.
-            convertToStr: `True` answers a command with the text of results.
-            collect: whether results of all shards are brought together.
+            convertToStr: `True` converts results of a command to text.
+            collect: whether results of all shards are collected.
             mode: `redgrease.TriggerMode`: ``"async"`` (default; on a cluster a command runs on **every** shard),
                 ``"async_local"`` or ``"sync"``.
             onRegistered: called once on every shard when the function is registered.
@@ -506,13 +505,13 @@ class OpenGearFunction(GearFunction[_Out]):
             keyTypes: KeysReader: types of keys, see `redgrease.KeyType`.
             readValue: KeysReader: whether values are read.
             batch: StreamReader: number of messages that start a run, 1 to 1,000,000,000.
-            duration: StreamReader: milliseconds after which fewer messages do, too; 0 (never) to 31,536,000,000.
+            duration: StreamReader: milliseconds after which fewer messages start one, too; 0 (never) to 31,536,000,000.
             onFailedPolicy: StreamReader: see `redgrease.FailurePolicy`.
-            onFailedRetryInterval: StreamReader: seconds between tries, 0 to 31,536,000.
+            onFailedRetryInterval: StreamReader: seconds between attempts, 0 to 31,536,000.
             trimStream: StreamReader: whether processed messages are removed.
             trigger: CommandReader: name of the command.
             requirements: packages that the callbacks need.
-            on: a client: register there at once.
+            on: a client; registers there at once.
             kwargs: ``replace`` (see `ClosedGearFunction.on`), ``inorder``, ``hook``, ``keyprefix``, ``commands``,
                 ``unknownEvents`` (`True` allows events that the server does not know, such as those of other modules).
 
@@ -521,7 +520,7 @@ class OpenGearFunction(GearFunction[_Out]):
             server the function is registered at once.
 
         Raises:
-            TypeError: the reader has no event mode, or does not know an option, or a command has no name.
+            TypeError: the reader has no event mode, or lacks an option, or a command has no name.
         """
         if not self.supports_event_mode:
             raise TypeError(f"Event mode (register) is not supported for '{self.reader}'")
@@ -553,7 +552,7 @@ def _names(names: Iterable[str] | None) -> list[str] | None:
 
 
 def _act(closed: ClosedGearFunction[Any], on: Any, requirements: Any, replace: bool | None = None) -> Any:
-    """Do with a function that was just closed what this process can do with it."""
+    """Execute a function that was just closed, if this process can."""
     server = sys.modules.get("redisgears")
     if server is not None:
         ignored = {"on": on, "requirements": requirements, "replace": replace}
@@ -570,7 +569,7 @@ def _act(closed: ClosedGearFunction[Any], on: Any, requirements: Any, replace: b
 
 
 def describe(function: GearFunction[Any]) -> list[tuple[str, dict[str, Any]]]:
-    """A function as names and arguments of its operations, from the reader on."""
+    """Describe a function: names and arguments of its operations, from the reader on."""
     described = []
     for operation in function.operations:
         fields = {field.name: getattr(operation, field.name) for field in dataclasses.fields(operation)}
@@ -582,7 +581,7 @@ def describe(function: GearFunction[Any]) -> list[tuple[str, dict[str, Any]]]:
 def rebuild(
     description: Iterable[tuple[str, Mapping[str, Any]]], requirements: Iterable[str] | None = None
 ) -> GearFunction[Any]:
-    """The function that `describe` described.
+    """Rebuild a function from its description.
 
     Raises:
         ValueError: an operation or argument is not known to this version.

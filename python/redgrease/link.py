@@ -1,8 +1,8 @@
-"""The way to a server: which node is asked, and how often.
+"""Sending commands to a server: choice of the node, and retries.
 
-Commands of the engine are sent through any redis-py client, without changing it. Replies come undecoded, whatever
-the client does with those of other commands. A command that starts something is sent once: when the connection
-breaks, or no answer comes in time, the caller gets the error, and nothing is started a second time.
+Commands of the engine are sent through any redis-py client, without changing it. Replies are not decoded, whatever the
+client's settings. A command that starts something is sent once: if the connection breaks, or no reply arrives in time,
+the caller gets the error, and nothing is started twice.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from redis.exceptions import TimeoutError
 
 __all__ = ["Link"]
 
-# redis-py's option for a reply that is not to be decoded.
+# redis-py's option for undecoded replies.
 _RAW = {"NEVER_DECODE": True}
-#: Seconds that a reply may be late beyond what its command may take, at least.
+#: Minimum of the additional seconds that a client waits for a reply.
 _MARGIN = 5.0
 
 
@@ -35,7 +35,7 @@ class Link:
 
     @property
     def is_cluster(self) -> bool:
-        """Whether the client is one for a cluster."""
+        """Whether it is a client for a cluster."""
         return hasattr(self.redis, "get_primaries")
 
     def ask(self, *args: Any) -> Any:
@@ -47,8 +47,8 @@ class Link:
 
         Args:
             args: the command.
-            patience: seconds that the command may take on the server. A client that waits less for its replies waits
-                that long for this one, and its own time, or `_MARGIN`, on top.
+            patience: seconds that the command may take on the server. A client with a shorter time limit waits that
+                long for this reply, plus its own time limit (at least `_MARGIN`).
         """
         return self._send(self._any(), *args, patience=patience)
 
@@ -120,11 +120,11 @@ def _exchange(connection: Any, args: tuple[Any, ...], patience: float | None) ->
         if not connection.can_read(timeout=wait):
             raise TimeoutError
     except TimeoutError:
-        # What still comes must not be taken for the reply to another command.
+        # A late reply must not be taken for the reply to another command.
         connection.disconnect()
         raise TimeoutError(
             f"no reply to {args[0]} within {wait:g} s: {patience:g} s for the command, and {wait - patience:g} s for "
-            "the way there and back"
+            "the network"
         ) from None
     except BaseException:
         connection.disconnect()

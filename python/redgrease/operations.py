@@ -1,7 +1,7 @@
 # ruff: noqa: N803, N815 - magic methods; names as users of the original know them
 """Operations: the steps that gear functions are made of, as inert data with names and arguments.
 
-Each knows how it is applied to a builder with the server's methods; none needs a server or another package.
+Each can apply itself to a builder with the server's methods; none needs a server or another package.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 
 
 class Recipe:
-    """A callback that is described by plain data and built where it runs, so that it travels without code."""
+    """A callback described by plain data and built where it runs, so that no code has to be pickled."""
 
     def build(self) -> Callable[..., Any]:
         """The plain function."""
@@ -60,14 +60,14 @@ class Recipe:
 
 
 def _plain(op: Any) -> Callable[..., Any]:
-    """What the server's builder gets for a callback: anything that can be called is taken as it is."""
+    """The callback for the server's builder: callables are passed unchanged."""
     if isinstance(op, Recipe):
         return op.build()
     return op if callable(op) else utils.passfun(op)
 
 
 def _name_of(value: Any) -> str:
-    """How a callback or another argument is shown."""
+    """Short text of a callback or another argument."""
     if isinstance(value, type) or (callable(value) and not isinstance(value, Recipe)):
         return str(getattr(value, "__name__", None) or repr(value))
     return repr(value)
@@ -85,7 +85,7 @@ def _append_by_key(_key: Any, acc: Any, record: Any) -> Any:
 
 
 def _concatenate(acc: Any, other: Any) -> Any:
-    """Join what two shards collected."""
+    """Join the lists of two shards."""
     return (acc or []) + (other or [])
 
 
@@ -129,11 +129,11 @@ class Operation:
 
 @dataclass(frozen=True, repr=False)
 class Reader(Operation):
-    """Makes the first records.
+    """Reads records: the first step.
 
     Args:
         reader: name of the reader.
-        defaultArg: what it reads when ``run`` is not told otherwise.
+        defaultArg: its argument if ``run`` has none.
         desc: text shown in the list of registrations.
     """
 
@@ -152,7 +152,7 @@ class Reader(Operation):
 
 @dataclass(frozen=True, repr=False)
 class Map(Operation):
-    """One record of each record: ``op(record) -> record``."""
+    """Transforms each record: ``op(record) -> record``."""
 
     op: Any
 
@@ -162,20 +162,20 @@ class Map(Operation):
 
 @dataclass(frozen=True, repr=False)
 class FlatMap(Operation):
-    """A list of records of each record: ``op(record) -> list``, last element first unless `in_order`."""
+    """Transforms each record into a list: ``op(record) -> list``, last element first unless `in_order`."""
 
     op: Any = None
     in_order: bool = False
 
     def _apply(self, function: Any) -> Any:
-        # A builder that does not know the option gets the call without it.
+        # Builders without this option are called without it.
         options = {"inOrder": True} if self.in_order else {}
         return function.flatmap(_plain(self.op), **options)
 
 
 @dataclass(frozen=True, repr=False)
 class ForEach(Operation):
-    """An effect for each record: ``op(record)``; the record goes on."""
+    """Runs a side effect for each record: ``op(record)``; the record is passed on."""
 
     op: Any
 
@@ -195,7 +195,7 @@ class Filter(Operation):
 
 @dataclass(frozen=True, repr=False)
 class Accumulate(Operation):
-    """One record of all records of a shard: ``op(acc, record) -> acc``."""
+    """Combines the records of a shard: ``op(acc, record) -> acc``."""
 
     op: Any = None
 
@@ -216,7 +216,7 @@ class LocalGroupBy(Operation):
 
 @dataclass(frozen=True, repr=False)
 class Limit(Operation):
-    """At most `length` records of each shard, from number `start` on."""
+    """Keeps at most `length` records of each shard, from number `start` on."""
 
     length: int
     start: int = 0
@@ -227,7 +227,7 @@ class Limit(Operation):
 
 @dataclass(frozen=True, repr=False)
 class Collect(Operation):
-    """Brings all records to the shard where the execution began."""
+    """Moves all records to the shard where the execution began."""
 
     def _apply(self, function: Any) -> Any:
         return function.collect()
@@ -235,7 +235,7 @@ class Collect(Operation):
 
 @dataclass(frozen=True, repr=False)
 class Repartition(Operation):
-    """Brings each record to the shard that owns the slot of ``extractor(record)``."""
+    """Moves each record to the shard that owns the slot of ``extractor(record)``."""
 
     extractor: Any = None
 
@@ -245,7 +245,7 @@ class Repartition(Operation):
 
 @dataclass(frozen=True, repr=False)
 class Aggregate(Operation):
-    """One record of all records: ``seqOp(acc, record)`` on each shard, ``combOp(acc, shard_acc)`` over shards."""
+    """Combines all records: ``seqOp(acc, record)`` on each shard, ``combOp(acc, shard_acc)`` over shards."""
 
     zero: Any = None
     seqOp: Any = None
@@ -301,7 +301,7 @@ class BatchGroupBy(Operation):
 
 @dataclass(frozen=True, repr=False)
 class Sort(Operation):
-    """All records in order (ascending by default; see `OpenGearFunction.sort`)."""
+    """Sorts all records (ascending by default; see `OpenGearFunction.sort`)."""
 
     reverse: bool = True
 
@@ -311,7 +311,7 @@ class Sort(Operation):
 
 @dataclass(frozen=True, repr=False)
 class Distinct(Operation):
-    """Each different record once."""
+    """Keeps each distinct record once."""
 
     def _apply(self, function: Any) -> Any:
         return function.distinct()
@@ -346,7 +346,7 @@ class Avg(Operation):
 
 
 def _extractor(extractor: Any) -> Callable[..., Any]:
-    """What records are grouped by: their text, if nothing else is said; it is the same on every shard."""
+    """The default extractor: the text of a record, which is the same on every shard."""
     return utils.safe_str if extractor is None else _plain(extractor)
 
 
@@ -358,12 +358,12 @@ def _add_by_key(_key: Any, acc: Any, record: Any) -> Any:
     return acc + record
 
 
-#: The default steps of `Aggregate` as steps of `AggregateBy`, which are told the key.
+#: The default steps of `Aggregate` as steps of `AggregateBy`, which also take the key.
 _BY_KEY: dict[Any, Any] = {_append: _append_by_key, _concatenate: _concatenate_by_key, operator.add: _add_by_key}
 
 
 def aggregation(zero: Any, seq: Any, comb: Any) -> tuple[Any, Any]:
-    """Both steps of an aggregation; what is not given follows from the other or from the type of `zero`."""
+    """Both steps of an aggregation; defaults follow from the other step or from the type of `zero`."""
     is_list = isinstance(zero, list)
     if seq is None:
         if is_list:
@@ -373,7 +373,7 @@ def aggregation(zero: Any, seq: Any, comb: Any) -> tuple[Any, Any]:
         else:
             raise ValueError(
                 f"aggregating into a {type(zero).__name__} needs a seqOp: only numbers (added) and lists "
-                "(appended to) have one of their own"
+                "(appended to) have a default"
             )
         if comb is None:
             comb = _concatenate if is_list else operator.add
@@ -386,19 +386,19 @@ def aggregation(zero: Any, seq: Any, comb: Any) -> tuple[Any, Any]:
 # Actions
 # --------------------------------------------------------------------------------------------------------------
 
-#: Keywords of the server's `run` and `register` beyond those that the methods here name themselves.
+#: Keywords of the server's `run` and `register` in addition to the named parameters of the methods here.
 RUN_OPTIONS = ("noScan", "readValue", "count", "fromId", "patternGenerator", "mode")
 REGISTER_OPTIONS = ("inorder", "hook", "keyprefix", "commands", "regex", "unknownEvents")
 
 
 @dataclass(frozen=True, repr=False, init=False)
 class Run(Operation):
-    """Closes a function that is to run once, now.
+    """Closes a function for a single run.
 
     Args:
-        arg: what the reader reads, in place of its default.
-        convertToStr: whether results come back as their text.
-        collect: whether the results of all shards come back, or only those of the shard that was asked.
+        arg: replaces the default argument of the reader.
+        convertToStr: whether results are converted to text.
+        collect: whether to return the results of all shards, or only those of the shard that received the command.
         kwargs: further keywords of the server's ``run``: noScan, readValue, count, fromId, patternGenerator, mode.
     """
 
@@ -426,12 +426,12 @@ class Run(Operation):
 
 @dataclass(frozen=True, repr=False, init=False)
 class Register(Operation):
-    """Closes a function that is to run whenever something happens.
+    """Closes a function that runs for events.
 
     Args:
         prefix: name of a key or stream, or a glob pattern.
-        convertToStr: whether results come back as their text.
-        collect: whether the results of all shards come back, or only those of the shard that was asked.
+        convertToStr: whether results are converted to text.
+        collect: whether to return the results of all shards, or only those of the shard that received the command.
         mode: see `redgrease.TriggerMode`.
         onRegistered: called once on every shard when the function is registered.
         kwargs: further keywords of the server's ``register``.
@@ -492,7 +492,7 @@ def _keywords(kwargs: Mapping[str, Any]) -> list[str]:
 
 
 def check_options(method: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse keywords that are not known, and name the nearest one that is."""
+    """Refuse unknown keywords, and name the nearest known one."""
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
@@ -500,7 +500,7 @@ def check_options(method: str, given: Iterable[str], known: Iterable[str]) -> No
             raise TypeError(f"{method}() got an unexpected keyword argument {name!r}{hint}")
 
 
-#: All operations by name: what a description of a function may hold.
+#: All operations by name, as used in descriptions of functions.
 OPERATIONS: dict[str, type[Operation]] = {
     kind.__name__: kind
     for kind in (

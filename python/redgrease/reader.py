@@ -1,5 +1,5 @@
 # ruff: noqa: N803 - magic methods; names as users of the original know them
-"""Readers: what a gear function begins with.
+"""Readers: the first step of a gear function.
 
 >>> from redgrease import CommandReader, KeysReader, StreamReader
 >>> KeysReader("user:*").keys().count()
@@ -36,7 +36,7 @@ def key_of(record: Mapping[str, Any]) -> Any:
 
 
 def value_of(record: Mapping[str, Any]) -> Any:
-    """The ``value`` of a record; `None` where it was not read."""
+    """The ``value`` of a record; `None` if it was not read."""
     return record.get("value")
 
 
@@ -92,7 +92,7 @@ class GearReader(OpenGearFunction[_Out]):
 
     Args:
         reader: name of the reader (see `redgrease.ReaderType`).
-        defaultArg: what it reads when ``run`` is not told otherwise.
+        defaultArg: its argument if ``run`` has none.
         desc: text shown in the list of registrations.
         requirements: packages that the functions need.
     """
@@ -112,7 +112,7 @@ class _PatternReader(GearReader[_Out]):
 
     @property
     def default_key_pattern(self) -> Any:
-        """What is read when ``run`` is not told otherwise."""
+        """The argument of the reader if ``run`` has none."""
         operation = self.operation
         return operation.defaultArg if isinstance(operation, Reader) else None
 
@@ -226,7 +226,7 @@ class PythonReader(GearReader[Any]):
 
 
 class ShardsIDReader(GearReader[str]):
-    """Reads one record per shard: its id (``"1"`` when the server is no cluster). Runs only.
+    """Reads one record per shard: its id (``"1"`` if the server is not a cluster). Runs only.
 
     Args:
         desc: text shown with the execution.
@@ -238,7 +238,7 @@ class ShardsIDReader(GearReader[str]):
 
 
 class CommandReader(GearReader[list[Any]]):
-    """Reads the words of a custom command, its name first. Registered only.
+    """Reads the arguments of a custom command, its name first. Registered only.
 
     Args:
         desc: text shown in the list of registrations.

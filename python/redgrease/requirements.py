@@ -31,17 +31,17 @@ __all__ = [
 ]
 
 PackageOption = Union[bool, str, Version, Requirement, None]
-"""How the presence of a package can be asked for, see `resolve_requirements`."""
+"""Ways to require this package, see `resolve_requirements`."""
 
 default_redgrease = Requirement("redgrease[runtime]")
-"""The requirement for this package itself. Servers of ours always have it."""
+"""The requirement for this package itself. Servers with the module always have it."""
 
 
 def safe_requirement(requirement: Any) -> Requirement:
-    """A `Requirement`, of its text if it is none.
+    """A `Requirement`, parsed if it is text.
 
     Raises:
-        InvalidRequirement: the text is none.
+        InvalidRequirement: the text is not a requirement.
     """
     return requirement if isinstance(requirement, Requirement) else Requirement(str(requirement))
 
@@ -58,11 +58,11 @@ def same_name(first: Any, second: Any) -> bool:
 def read_requirements(*paths: str | os.PathLike[str]) -> set[Requirement]:
     """All requirements of some files in the format of pip's requirements files.
 
-    Comments are skipped, ``-r`` files are read too. Other options mean nothing on a server: they are skipped with a
-    warning.
+    Comments are skipped, ``-r`` files are read too. Other options have no meaning on a server: they are skipped with
+    a warning.
 
     Raises:
-        InvalidRequirement: a line is no requirement.
+        InvalidRequirement: a line is not a requirement.
     """
     return {requirement for path in paths for requirement in _read(os.fspath(path), set())}
 
@@ -94,13 +94,13 @@ def resolve_requirements(
 
     Args:
         requirements: texts or `Requirement` objects.
-        enforce_redgrease: what to do about this package itself. `None`: nothing. `True`: add it if it is not there.
-            `False`: remove it. Otherwise what replaces it: a `Requirement`, a version (`Version` or text such as
+        enforce_redgrease: handling of this package itself. `None`: unchanged. `True`: add it if it is missing.
+            `False`: remove it. Otherwise its replacement: a `Requirement`, a version (`Version` or text such as
             ``"1.2"``), a constraint (``">=1.0"``), extras (``"all"``), or a whole requirement
             (``"redgrease[all]>=1.0"``).
 
     Raises:
-        InvalidRequirement: a text is no requirement.
+        InvalidRequirement: a text is not a requirement.
     """
     resolved = {str(each): each for each in map(safe_requirement, requirements or ())}
     kept = set(resolved.values())
@@ -139,5 +139,5 @@ def to_packages_dict(requirements: Iterable[Any]) -> dict[str, list[Requirement]
 
 
 def from_packages_dict(packages: Mapping[str, Iterable[Requirement]]) -> set[Requirement]:
-    """All requirements of such a dict."""
+    """All requirements of a dict by package."""
     return {requirement for group in packages.values() for requirement in group}

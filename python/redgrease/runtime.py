@@ -1,8 +1,8 @@
 # ruff: noqa: N801, N802, N803 - magic methods; names as users of the original know them
-"""What functions can use beside the data: commands, log, atomic blocks, configuration, futures, the builder.
+"""Functions for use inside the server: commands, log, atomic blocks, configuration, futures, the builder.
 
-The names here are the same on both sides. Inside the server each goes to its native counterpart when it is used; on
-a client it fails with `OnlyInServerError`. So they can be imported, typed, completed and pickled anywhere.
+The names exist on both sides. Inside the server each calls its native counterpart; on a client it raises
+`OnlyInServerError`. So they can be imported, typed, completed and pickled anywhere.
 
 >>> from redgrease.runtime import execute, log
 >>> def refresh(key):
@@ -46,7 +46,7 @@ __all__ = [
 
 
 class OnlyInServerError(ModuleNotFoundError):
-    """A function that exists only beside the data was used on a client."""
+    """A function that works only inside the server was used on a client."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -69,10 +69,10 @@ def __getattr__(name: str) -> Any:
 
 
 def execute(command: str, *args: Any) -> Any:
-    """Run one command on the local shard, as the user who ran or registered this function.
+    """Run one command on the local shard, as the user that ran or registered this function.
 
     Args:
-        command: the command's first word; sub-commands are arguments (``execute("CONFIG", "GET", "save")``).
+        command: the name of the command; sub-commands are arguments (``execute("CONFIG", "GET", "save")``).
         args: `bytes` are sent as they are, everything else as its text.
 
     Returns:
@@ -86,7 +86,7 @@ def execute(command: str, *args: Any) -> Any:
 
 
 class atomic:
-    """Context manager: nothing else happens in the server until the block ends. Keep it short.
+    """Context manager: the server serves no other client until the block ends. Keep it short.
 
     >>> def move(record):
     ...     with atomic():
@@ -129,12 +129,12 @@ def log(message: Any, level: str = "notice") -> None:
 
 
 def configGet(key: str) -> Any:
-    """Value of a configuration option of the engine, or `None` when it is not set."""
+    """Value of a configuration option of the engine, or `None` if it is not set."""
     return _native("config_get", "configGet")(key)
 
 
 def gearsConfigGet(key: str, default: Any = None) -> Any:
-    """Value of a configuration option of the engine, or `default` when it is not set."""
+    """Value of a configuration option of the engine, or `default` if it is not set."""
     value = _native("config_get", "gearsConfigGet")(key)
     return default if value is None else value
 
@@ -142,7 +142,7 @@ def gearsConfigGet(key: str, default: Any = None) -> Any:
 class gearsFuture:
     """Suspends a step: return it from a callback, and complete it later from another thread.
 
-    ``continueRun(record)`` lets the execution go on with `record`; ``continueFailed(message)`` fails the record.
+    ``continueRun(record)`` continues the execution with `record`; ``continueFailed(message)`` fails the record.
     """
 
     def __new__(cls) -> Any:  # noqa: D102 - see the class
@@ -151,7 +151,7 @@ class gearsFuture:
     if TYPE_CHECKING:
 
         def continueRun(self, record: Any) -> None:
-            """Go on with `record`."""
+            """Continue with `record`."""
 
         def continueFailed(self, message: str) -> None:
             """Fail the record."""
@@ -160,8 +160,8 @@ class gearsFuture:
 class GearsBuilder(OpenGearFunction[_Out]):
     """Builds a function statement by statement, like the server's own builder of the same name.
 
-    Unlike all other functions it changes: each operation adds to the builder and returns it. `gearfunction` is what
-    has been built so far, as an immutable function.
+    Unlike other functions it is mutable: each operation adds to the builder and returns it. `gearfunction` is the
+    current state as an immutable function.
 
     >>> builder = GearsBuilder("KeysReader", "user:*")
     >>> _ = builder.map(lambda record: record["value"])
@@ -170,7 +170,7 @@ class GearsBuilder(OpenGearFunction[_Out]):
 
     Args:
         reader: name of the reader (see `redgrease.ReaderType`).
-        defaultArg: what it reads when ``run`` is not told otherwise: a pattern, or a stream's name.
+        defaultArg: its argument if ``run`` has none: a pattern, or the name of a stream.
         desc: text shown in the list of registrations.
         requirements: packages that the functions need.
     """
@@ -187,7 +187,7 @@ class GearsBuilder(OpenGearFunction[_Out]):
 
     @property
     def gearfunction(self) -> OpenGearFunction[Any]:
-        """What has been built so far, as an immutable open function."""
+        """The current state, as an immutable open function."""
         function: OpenGearFunction[Any] = self._function  # type: ignore[attr-defined]
         return function
 

@@ -5,11 +5,11 @@
 ...     redgrease.cmd.hset(f"user:{user}", "seen", "yes")
 ...     return redgrease.cmd.incr("visits")
 
-What comes back is what redis-py makes of it: numbers, booleans, dicts, sets, lists. Text comes as `str`, and what is
-not UTF-8 as `bytes`; for a reply that is one text, ``bytes()`` gives the bytes that are stored, so that
-``bytes(cmd.get(key))`` works for both. Arguments may be anything: `bytes` are sent as they are,
-everything else as its text. Commands act on the local shard, as the user who ran or registered the function, and
-never block. Error replies raise redis-py's exceptions, which are the server's own (``redisgears.GearsError``) as well.
+Replies are converted by redis-py: numbers, booleans, dicts, sets, lists. Text is `str`, and `bytes` if it is not UTF-8.
+For a reply that is one text, ``bytes()`` returns the stored bytes, so that ``bytes(cmd.get(key))`` works for both.
+Arguments may be anything: `bytes` are sent as they are, everything else as its text. Commands act on the local shard,
+as the user that ran or registered the function, and never block. Error replies raise redis-py's exceptions, which are
+also the server's own (``redisgears.GearsError``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["RuntimeRedis", "Text", "cmd", "get_runtime_client"]
 
 
 class Text(str):
-    """Text from the server: a `str` of which ``bytes()`` gives the bytes that are stored."""
+    """Text from the server: a `str` whose ``bytes()`` are the stored bytes."""
 
     __slots__ = ()
 
@@ -51,12 +51,12 @@ def _argument(value: Any) -> str | bytes:
 
 
 def _both(redis_error: type[Exception], native: type[Exception]) -> type[Exception]:
-    """An exception class that is redis-py's and the server's own."""
+    """An exception class that derives from redis-py's and from the server's own class."""
     pair = (redis_error, native)
     if pair not in _BOTH:
         try:
             _BOTH[pair] = type(redis_error.__name__, pair, {"__module__": redis_error.__module__})
-        except TypeError:  # their layouts do not go together
+        except TypeError:  # their layouts conflict
             _BOTH[pair] = redis_error
     return _BOTH[pair]
 
@@ -79,7 +79,7 @@ class _Local(Redis):
     inside_server = True
 
     def __init__(self) -> None:
-        super().__init__(protocol=2)  # opens nothing: a connection is made by the first command that needs one
+        super().__init__(protocol=2)  # no connection is made before the first command that needs one
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         name = str(args[0])
@@ -114,7 +114,7 @@ class RuntimeRedis(_Local):
         return _Pipeline(transaction)
 
     def transaction(self, func: Callable[[Any], Any], *watches: Any, **kwargs: Any) -> Any:
-        """Run what `func` puts into a pipeline, with everything that `func` itself reads, in one atomic block."""
+        """Run the commands that `func` puts into a pipeline, and its own reads, in one atomic block."""
         by_value = kwargs.pop("value_from_callable", False)
         with runtime.atomic():
             pipe = _Pipeline(False)
@@ -162,7 +162,7 @@ class _Pipeline(_Local):
         return self
 
     def watch(self, *names: Any) -> bool:  # type: ignore[override]
-        """Commands run at once from here to `multi`, as in redis-py. Nothing is watched: use ``cmd.transaction``."""
+        """Run commands at once until `multi`, as in redis-py. Nothing is watched: use ``cmd.transaction``."""
         self._immediate = True
         return True
 
@@ -181,7 +181,7 @@ class _Pipeline(_Local):
         self._immediate = False
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Run all commands, and return their replies; the first error is raised when all have run."""
+        """Run all commands and return their replies; after all have run, raise the first error."""
         stack = self._stack
         self.reset()
         if self._atomic and stack:

@@ -1,4 +1,4 @@
-"""Records for readers that promise more than the server's own: generator functions that run on the server."""
+"""Generator functions that run on the server, for readers with more features than the server's own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["readable"]
 
 
 def readable(reader: Reader, run: Run) -> tuple[Reader, Run]:
-    """Reader and run as the server takes them, where it takes less than we promise."""
+    """Reader and run in a form that the server supports."""
     if reader.reader == "PythonReader" and callable(run.arg) and not _is_generator(run.arg):
         return reader, _with_arg(run, _generating(run.arg))
     if reader.reader == "StreamReader":
@@ -27,7 +27,7 @@ def readable(reader: Reader, run: Run) -> tuple[Reader, Run]:
 
 
 def _is_generator(function: Callable[..., Any]) -> bool:
-    """Whether the server takes a function as it is: a generator, or an asynchronous one, which it refuses."""
+    """Whether to pass a function unchanged: a generator, or an asynchronous one, which the server refuses."""
     kinds = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
     return any(is_kind(function) for is_kind in kinds)
 
@@ -38,7 +38,7 @@ def _with_arg(run: Run, arg: Any) -> Run:
 
 
 def _generating(function: Callable[[], Any]) -> Callable[[], Iterator[Any]]:
-    """A generator function for one that returns something that can be iterated, or a single record."""
+    """Wrap a function that returns an iterable or a single record into a generator function."""
 
     def generate() -> Iterator[Any]:
         yield from utils.iterate(function())
@@ -67,7 +67,7 @@ def _messages(name: str, from_id: str, batch: int = 1000) -> Callable[[], Iterat
 
 
 def _stream_names(pattern: str) -> Iterator[Any]:
-    """Names of local streams: the one that is really called like the pattern, or all that match it."""
+    """Names of local streams: the one with exactly this name, or all that match the pattern."""
     from .runtime import execute
 
     if execute("TYPE", pattern) == "stream":

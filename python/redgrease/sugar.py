@@ -1,4 +1,4 @@
-"""Names for the texts that gear functions are configured with, so that editors can complete them.
+"""Constants for the options of gear functions, so that editors can complete them.
 
 >>> from redgrease import KeyType, TriggerMode
 >>> TriggerMode.AsyncLocal
@@ -32,7 +32,7 @@ class TriggerMode:
     AsyncLocal: Final = "async_local"
     """In the background, on the shard that was triggered."""
     Sync: Final = "sync"
-    """At once, before the server does anything else, on the shard that was triggered."""
+    """Synchronously, before the server serves other clients, on the shard that was triggered."""
 
 
 class KeyType:
@@ -73,14 +73,14 @@ _PYTHON_TYPES: dict[str, type] = {"string": str, "hash": dict, "list": list, "se
 
 
 class FailurePolicy:
-    """What a registered StreamReader function does with a batch that failed."""
+    """Handling of a failed batch by a registered StreamReader function."""
 
     Continue: Final = "continue"
-    """Go on with the next one."""
+    """Continue with the next one."""
     Abort: Final = "abort"
     """Stop."""
     Retry: Final = "retry"
-    """Do it again, after ``onFailedRetryInterval`` seconds."""
+    """Repeat it after ``onFailedRetryInterval`` seconds."""
 
 
 class LogLevel:

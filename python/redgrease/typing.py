@@ -1,4 +1,4 @@
-"""Type aliases for those who write gear functions: what the callbacks of each operation take and return.
+"""Type aliases for gear functions: argument and return types of the callbacks of each operation.
 
 >>> from redgrease.typing import Reducer
 >>> total: Reducer[str, dict, int] = lambda key, acc, record: (acc or 0) + record["value"]
@@ -12,13 +12,13 @@ from typing import Any, Callable, TypeVar, Union
 T = TypeVar("T")
 """Anything."""
 InputRecord = TypeVar("InputRecord", contravariant=True)
-"""A record that a callback takes."""
+"""Record type that a callback takes."""
 OutputRecord = TypeVar("OutputRecord", covariant=True)
-"""A record that a function gives."""
+"""Record type that a function returns."""
 Key = TypeVar("Key", bound=Hashable, contravariant=True)
-"""What records are grouped by."""
+"""Type of the key by which records are grouped."""
 Val = TypeVar("Val")
-"""A value that is built up from records."""
+"""Type of an accumulator."""
 # Aliases may not be generic over variables with a variance of their own in every checker, so these are plain.
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -30,32 +30,32 @@ Constructor = Union[type[T], Callable[[Any], T]]
 RedisType = Union[bytes, int, float]
 """What a server stores."""
 SafeType = Union[bytes, int, float, str]
-"""What can be sent as it is."""
+"""Types that are sent unchanged."""
 SupportedType = Union[bool, str, bytes, int, float]
-"""What can be turned into a `RedisType` without loss."""
+"""Types that can be converted to a `RedisType` without loss."""
 RedisKey = Union[str, bytes]
 """Name of a key."""
 Record = dict[str, Any]
-"""A record as the KeysReader and the StreamReader give it."""
+"""A record of the KeysReader and the StreamReader."""
 
 Registrator = Callable[[], None]
 """Called once on every shard when a function is registered: ``() -> None``."""
 Extractor = Callable[[_In], _Key]
-"""Gives what a record is grouped by: ``(record) -> key``."""
+"""Returns the key by which a record is grouped: ``(record) -> key``."""
 Mapper = Callable[[_In], _Out]
-"""Makes one record of another: ``(record) -> record``."""
+"""Transforms a record: ``(record) -> record``."""
 Expander = Callable[[_In], Iterable[_Out]]
-"""Makes a list of records of one: ``(record) -> list``."""
+"""Transforms a record into a list of records: ``(record) -> list``."""
 Processor = Callable[[_In], Any]
-"""Does something with a record, for the effect only: ``(record) -> None``."""
+"""Runs a side effect: ``(record) -> None``."""
 Filterer = Callable[[_In], Any]
-"""Tells whether a record is kept: ``(record) -> bool``."""
+"""Returns whether to keep a record: ``(record) -> bool``."""
 Accumulator = Callable[[Any, _In], _Acc]
-"""Adds a record to what is there (at first `None`): ``(acc, record) -> acc``."""
+"""Adds a record to an accumulator (at first `None`): ``(acc, record) -> acc``."""
 Reducer = Callable[[_Key, Any, _In], _Acc]
-"""Adds a record to what is there for its key (at first `None`): ``(key, acc, record) -> acc``."""
+"""Adds a record to the accumulator of its key (at first `None`): ``(key, acc, record) -> acc``."""
 BatchReducer = Callable[[_Key, Any], _Out]
-"""Makes one value of all records of a key: ``(key, records) -> value``."""
+"""Combines all records of a key: ``(key, records) -> value``."""
 
 __all__ = [
     "Accumulator",

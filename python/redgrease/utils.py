@@ -56,12 +56,12 @@ __all__ = [
 
 
 def as_is(value: T) -> T:
-    """Give `value` back."""
+    """Return `value`."""
     return value
 
 
 def str_if_bytes(value: Any) -> Any:
-    """Text of `bytes` (UTF-8; what is not is replaced); anything else unchanged."""
+    """Text of `bytes` (UTF-8; invalid bytes are replaced); anything else unchanged."""
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else value
 
 
@@ -95,7 +95,7 @@ def safe_bool(value: Any) -> bool:
 
 
 def optional(constructor: Callable[[Any], T]) -> Callable[[Any], T | None]:
-    """A parser that leaves `None` alone and gives everything else to `constructor`."""
+    """A parser that keeps `None` and passes everything else to `constructor`."""
 
     def parse(value: Any) -> T | None:
         return None if value is None else constructor(value)
@@ -109,7 +109,7 @@ def to_int_if_bool(value: Any) -> Any:
 
 
 def to_redis_type(value: Any) -> bytes | int | float:
-    """What a server stores for `value`: `bytes` and numbers as they are, else the object's bytes or encoded text."""
+    """The form of `value` that a server stores: `bytes` and numbers unchanged, else its bytes or its encoded text."""
     if value is None:
         return b""
     if isinstance(value, bool):
@@ -155,9 +155,9 @@ def to_list(
 
 
 def transform(value: Any, constructor: Constructors, key: Any = None) -> Any:
-    """`value` converted by a function, or by that which a dict of functions has for `key` (or for `None`).
+    """Convert `value` by a function, or by the entry of a dict of functions for `key` (or for `None`).
 
-    What the function refuses with `TypeError` or `ValueError` stays as it is.
+    If the function raises `TypeError` or `ValueError`, the value is returned unchanged.
     """
     if isinstance(constructor, Mapping):
         constructor = constructor.get(key, constructor.get(None))
@@ -205,7 +205,7 @@ def to_kwargs(items: Iterable[Any] | None) -> dict[str, Any]:
 def list_parser(item_parser: Callable[[Any], T]) -> Callable[[Any], list[T]]:
     """A parser of lists; also of a list or tuple printed as text, as servers send them.
 
-    Raises (the parser): `TypeError` for what is not iterable, `ValueError` for text that is no list.
+    Raises (the parser): `TypeError` for values that are not iterable, `ValueError` for text that is not a list.
     """
 
     def parse(values: Any) -> list[T]:
@@ -229,7 +229,7 @@ list_of_str = list_parser(safe_str)
 def dict_of(
     constructors: Mapping[Any, Callable[[Any], Any]],
 ) -> Callable[[Iterable[Any], Iterable[Any]], dict[Any, Any]]:
-    """A parser ``(values, keys) -> dict`` that converts each value with what `constructors` has for its key."""
+    """A parser ``(values, keys) -> dict`` that converts each value by the entry of `constructors` for its key."""
 
     def parse(values: Iterable[Any], keys: Iterable[Any]) -> dict[Any, Any]:
         return {key: transform(value, constructors, key) for value, key in zip(values, keys)}
@@ -292,10 +292,10 @@ class Record:
 
     Attributes:
         key: name of the key.
-        value: its value, untouched; `None` where it was not read.
+        value: its value, unchanged; `None` if it was not read.
         type: type of the key (``"string"``, ``"hash"``, …), or `None`.
-        event: the event that triggered, or `None` when nothing did.
-        kwargs: whatever else the record had.
+        event: the event that triggered the function, or `None`.
+        kwargs: further fields of the record.
 
     Raises:
         ValueError: the key is missing or empty.
@@ -331,7 +331,7 @@ class StreamRecord:
         key: name of the stream.
         id: id of the message, such as ``"1528706457610-0"``, or `None`.
         value: fields of the message.
-        kwargs: whatever else the record had.
+        kwargs: further fields of the record.
 
     Raises:
         ValueError: the key is missing or empty.
@@ -427,9 +427,9 @@ def passfun(fun: Callable[..., T], default: Any = ...) -> Callable[..., T]: ...
 @overload
 def passfun(fun: Any = ..., default: Any = ...) -> Callable[..., Any]: ...
 def passfun(fun: Any = None, default: Any = None) -> Callable[..., Any]:
-    """A plain Python function for anything that is to be used as one.
+    """A plain Python function for any callable or value.
 
-    Servers take plain functions only. A function is given back as it is; a built-in, class, bound method or other
+    Servers accept plain functions only. A function is returned unchanged; a built-in, class, bound method or other
     callable is wrapped; `None` becomes `default`, or the identity; any other value becomes `default`, or a function
     that always returns that value.
 
@@ -466,7 +466,7 @@ def _forward(fun: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def iterate(value: Any) -> Iterator[Any]:
-    """An iterator over what a reader function returned; a value that cannot be iterated is the only element."""
+    """An iterator over the result of a reader function; a value that is not iterable is the only element."""
     return iter(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else iter((value,))
 
 
@@ -516,7 +516,7 @@ def matches_pattern(pattern: str, name: str) -> bool:
 
 
 def _single(part: str) -> re.Pattern[str]:
-    """What matches the one character that a part of a pattern stands for."""
+    """Regular expression for the character that a part of a pattern matches."""
     if part == "?":
         return re.compile(".", re.DOTALL)
     if part[0] != "[":

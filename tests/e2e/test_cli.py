@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import redis
 
+from .database import Database
 from .processes import workers_of
 from .servers import KINDS, MODULE, ServerKind, free_port
 from .waiting import wait_until
@@ -433,6 +435,40 @@ def test_call_gives_up_at_its_deadline(port_and_cli: tuple[int, Cli]) -> None:
     port, cli = port_and_cli
     said = cli.fails("call", "--port", port, "--timeout", "0.3", "BLPOP", "nothing", 0)
     assert "no reply within 300ms (--timeout)" in said
+
+
+@pytest.mark.parametrize("words", [["SHUTDOWN", "NOSAVE"], ["debug", "segfault"]])
+def test_a_command_that_ends_the_server_is_no_error(
+    cli: Cli, fresh_server: Callable[..., Database], words: list[str]
+) -> None:
+    port = fresh_server(conf={"crash-memcheck-enabled": "no"}).server.port
+    done = cli.run("call", "--port", port, *words)
+    assert done.stdout == b""
+    assert done.stderr.decode() == f"127.0.0.1:{port} closed the connection, as {words[0].upper()} asks for\n"
+
+
+def test_a_command_that_is_answered_before_the_connection_ends_prints_its_reply(cli: Cli) -> None:
+    port = cli.serve()
+    assert cli.call(port, "QUIT") == b"OK\n"
+    assert cli.call(port, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no").strip().isdigit()
+
+
+def test_a_shutdown_that_the_server_refuses_is_an_error(cli: Cli, tmp_path: Path) -> None:
+    port = cli.serve("--dir", tmp_path / "data")
+    shutil.rmtree(tmp_path / "data")
+    assert "SHUTDOWN" in cli.fails("call", "--port", port, "SHUTDOWN", "SAVE")
+    assert "ERR" in cli.fails("call", "--port", port, "SHUTDOWN", "ABORT")
+
+
+def test_a_connection_that_ends_unasked_is_an_error(cli: Cli) -> None:
+    port = cli.serve()
+    command = [REDGREASE, "call", "--port", str(port), "BLPOP", "nothing", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=cli.env) as waiting:
+        with redis.Redis(port=port) as client:
+            wait_until(lambda: client.info("clients")["blocked_clients"], "a client waits", until=lambda n: n == 1)
+            client.client_kill_filter(_type="normal")
+        _, said = waiting.communicate(timeout=20)
+    assert (waiting.returncode, f"127.0.0.1:{port} broke off" in said.decode()) == (1, True), said
 
 
 def test_version_names_the_product(cli: Cli) -> None:

@@ -519,7 +519,7 @@ def test_a_task_that_waits_for_itself_is_told_so(where: dict):
             async def nested() -> bytes:
                 return await twin.read("b\u00e4: x", timeout=DEADLINE)
 
-            with pytest.raises(CacheBusyError, match=r"^read .*: this very task is writing it") as refused:
+            with pytest.raises(CacheBusyError, match=r"^read .*: the same task is writing it") as refused:
                 await twin.get_or_create("b\u00e4: x", nested, timeout=DEADLINE)
             assert (refused.value.operation, refused.value.key) == ("read", "b\u00e4: x".encode())
             async with twin.create("c") as writer:
@@ -528,7 +528,7 @@ def test_a_task_that_waits_for_itself_is_told_so(where: dict):
                     lambda: twin.create("c", timeout=DEADLINE)._acquire(),
                     lambda: twin.open("c", timeout=DEADLINE)._acquire(),
                 ):
-                    with pytest.raises(CacheBusyError, match="this very task"):
+                    with pytest.raises(CacheBusyError, match="the same task"):
                         await wait()
                 await writer.write(b"x")
 

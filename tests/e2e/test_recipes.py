@@ -546,7 +546,7 @@ def test_what_is_not_of_the_cache_is_refused_and_left_alone(r, db, source, kind)
     store[kind]()
     before = db.r.dump(key)
     for act in (get, get.forget):
-        with pytest.raises(cache_get.CacheGetError, match="holds something that is no resource of this cache") as error:
+        with pytest.raises(cache_get.CacheGetError, match="is not a resource of this cache") as error:
             act(url)
         assert error.value.kind == "key"
     assert (db.r.dump(key), db.r.ttl(key), db.r.dbsize()) == (before, -1, 1)
@@ -566,7 +566,7 @@ def test_what_is_stored_at_the_key_during_a_download_is_left_alone(r, db, source
     source.release()
     assert waiting.result(30) == content("/held/x")
     assert db.r.get(get.key_of(url)) == b"mine"
-    db.wait_log("holds something that is no resource of this cache")
+    db.wait_log("is not a resource of this cache")
     wait_until(lambda: db.r.exists(lease_of(get, url)), "the lease is given back", until=lambda there: not there)
 
 
@@ -743,7 +743,7 @@ def test_other_options_are_a_conflict_that_is_named(r, db, source):
 
 def test_a_command_that_is_no_cache_is_left_alone(r, db):
     db.ok("GB('CommandReader').register(trigger='cache_get')")
-    with pytest.raises(ValueError, match="it is no cache"):
+    with pytest.raises(ValueError, match="it is not a cache"):
         cache_get.on(r, replace=False)
     assert len(db.registrations()) == 1
 

@@ -203,7 +203,7 @@ def test_arguments_are_checked_here_and_travel_by_position():
 
     with pytest.raises(TypeError, match="missing a required argument"):
         add()
-    with pytest.raises(TypeError, match="only positions travel"):
+    with pytest.raises(TypeError, match="only positional arguments are sent"):
         add(1, c=4)
     add(b=1, a=5)
     assert sent[1][4:] == (5, 1)

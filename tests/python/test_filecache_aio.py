@@ -345,7 +345,7 @@ def test_waiting_for_oneself_is_refused_at_once(cache, run):
         async def nested():
             return await (await twin.get_or_create("a", lambda: b"inner", timeout=DEADLINE)).read()
 
-        with pytest.raises(CacheBusyError, match="this very task is writing it, and cannot wait for itself"):
+        with pytest.raises(CacheBusyError, match="the same task is writing it, and cannot wait for itself"):
             await twin.get_or_create("a", nested, timeout=DEADLINE)
         async with twin.create("b") as writer:
             for wait in (

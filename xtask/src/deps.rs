@@ -17,8 +17,19 @@ struct Rule {
 
 const RULES: &[Rule] = &[
     Rule { name: "redgrease-core", ours: &[], external: Some(&["serde", "thiserror"]), tests_may_use: &["proptest"] },
-    Rule { name: "redgrease-ffi", ours: &[], external: None, tests_may_use: &[] },
-    Rule { name: "redgrease-module", ours: &["redgrease-core", "redgrease-ffi"], external: None, tests_may_use: &[] },
+    Rule { name: "redgrease-ffi", ours: &[], external: Some(&[]), tests_may_use: &[] },
+    Rule {
+        name: "redgrease-engine",
+        ours: &["redgrease-core"],
+        external: Some(&["serde", "thiserror"]),
+        tests_may_use: &["proptest"],
+    },
+    Rule {
+        name: "redgrease-module",
+        ours: &["redgrease-core", "redgrease-engine", "redgrease-ffi"],
+        external: None,
+        tests_may_use: &[],
+    },
     Rule {
         name: "redgrease-cache-rules",
         ours: &[],
@@ -36,6 +47,8 @@ pub struct Package {
     pub name: String,
     pub manifest: PathBuf,
     pub dependencies: Vec<Dependency>,
+    /// The root files of its library and its programs.
+    pub roots: Vec<PathBuf>,
 }
 
 pub struct Dependency {
@@ -62,7 +75,17 @@ fn package(value: &Value) -> Result<Package> {
             Ok(Dependency { name: text(dependency, "name")?, for_tests: dependency["kind"].as_str() == Some("dev") })
         })
         .collect::<Result<_>>()?;
-    Ok(Package { name: text(value, "name")?, manifest: text(value, "manifest_path")?.into(), dependencies })
+    let roots = list(value, "targets")?
+        .iter()
+        .filter(|target| {
+            let kinds = target["kind"].as_array();
+            kinds.is_some_and(|kinds| {
+                kinds.iter().filter_map(Value::as_str).any(|kind| kind == "bin" || kind.ends_with("lib"))
+            })
+        })
+        .map(|target| Ok(text(target, "src_path")?.into()))
+        .collect::<Result<_>>()?;
+    Ok(Package { name: text(value, "name")?, manifest: text(value, "manifest_path")?.into(), dependencies, roots })
 }
 
 fn list<'a>(value: &'a Value, field: &str) -> Result<&'a Vec<Value>> {
@@ -101,7 +124,11 @@ fn refusal(rule: &Rule, dependency: &Dependency, packages: &[Package]) -> Option
     };
     (!allowed).then(|| {
         let choice: Vec<_> = rule.ours.iter().chain(rule.external.unwrap_or_default()).copied().collect();
-        let may = if choice.is_empty() { "no crate of this workspace".to_owned() } else { choice.join(", ") };
+        let may = match (choice.is_empty(), rule.external) {
+            (false, _) => choice.join(", "),
+            (true, Some(_)) => "no other crate".to_owned(),
+            (true, None) => "no crate of this workspace".to_owned(),
+        };
         format!("{} depends on {name}; it may use {may}", rule.name)
     })
 }
@@ -118,6 +145,7 @@ mod tests {
                 .iter()
                 .map(|&(name, for_tests)| Dependency { name: name.to_owned(), for_tests })
                 .collect(),
+            roots: Vec::new(),
         }
     }
 
@@ -134,7 +162,7 @@ mod tests {
     #[test]
     fn the_intended_dependencies_pass() {
         let core = [("thiserror", false), ("proptest", true)];
-        assert_eq!(violations(&core, &[("redis-module", false)], &[("redgrease-filecache", false)]), [""; 0]);
+        assert_eq!(violations(&core, &[], &[("redgrease-filecache", false)]), [""; 0]);
     }
 
     #[test]
@@ -152,7 +180,7 @@ mod tests {
     fn ffi_uses_no_crate_of_ours_not_even_in_tests() {
         assert_eq!(
             violations(&[], &[("redgrease-core", true)], &[]),
-            ["redgrease-ffi depends on redgrease-core; it may use no crate of this workspace"]
+            ["redgrease-ffi depends on redgrease-core; it may use no other crate"]
         );
     }
 
@@ -175,6 +203,10 @@ mod tests {
         let metadata = serde_json::json!({ "packages": [{
             "name": "redgrease-core", "manifest_path": "/workspace/core/Cargo.toml",
             "dependencies": [{ "name": "thiserror", "kind": null }, { "name": "proptest", "kind": "dev" }],
+            "targets": [
+                { "kind": ["lib"], "src_path": "/x/core/src/lib.rs" },
+                { "kind": ["test"], "src_path": "/x/core/tests/t.rs" },
+            ],
         }]});
         let packages = packages(&metadata).unwrap();
         assert_eq!(packages[0].directory(), Path::new("/workspace/core"));

@@ -1,10 +1,14 @@
 //! Maintenance commands of this repository.
 //!
 //! `cargo run -p xtask -- check-deps` enforces the dependency rules of ARCHITECTURE.md: which crate may depend on which, where
-//! `unsafe` may be written, and what the core may not reach.
+//! `unsafe` may be written, which crates are without `std`, and that the files of a crate do not import in circles.
 
+mod cycles;
 mod deps;
+mod imports;
 mod purity;
+mod references;
+mod source;
 mod unsafety;
 
 use std::path::Path;
@@ -29,16 +33,19 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs all three checks and reports every violation, not only the first one.
+/// Runs all checks and reports every violation, not only the first one.
 fn check_deps() -> Result<()> {
     let metadata = cargo_metadata()?;
     let packages = deps::packages(&metadata)?;
     let root = Path::new(metadata["workspace_root"].as_str().context("cargo metadata without a workspace_root")?);
 
     let mut broken = deps::check(&packages);
-    broken.extend(unsafety::check(&read(&root.join("Cargo.toml"))?, &manifests(&packages)?)?);
+    broken.extend(unsafety::check(&source::read(&root.join("Cargo.toml"))?, &manifests(&packages)?)?);
     for package in packages.iter().filter(|package| purity::PURE_CRATES.contains(&package.name.as_str())) {
         broken.extend(purity::check_directory(&package.directory().join("src"))?);
+    }
+    for package in &packages {
+        broken.extend(cycles::check(&package.name, package.directory(), &package.roots)?);
     }
     if !broken.is_empty() {
         bail!("{} broken:\n  {}", broken.len(), broken.join("\n  "));
@@ -60,9 +67,5 @@ fn cargo_metadata() -> Result<serde_json::Value> {
 }
 
 fn manifests(packages: &[deps::Package]) -> Result<Vec<(String, String)>> {
-    packages.iter().map(|package| Ok((package.name.clone(), read(&package.manifest)?))).collect()
-}
-
-fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    packages.iter().map(|package| Ok((package.name.clone(), source::read(&package.manifest)?))).collect()
 }

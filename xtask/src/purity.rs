@@ -1,132 +1,72 @@
-//! The core has no side effects: its sources may not use the parts of std that reach outside the program.
+//! The crates that decide do nothing else: they are compiled without `std`, so that the compiler refuses clocks, threads,
+//! files, sockets and processes. Here is only what the compiler does not see: that `std` is not brought back.
 //!
-//! Sources are parsed as token trees: comments and strings are ignored, macro arguments and grouped imports are checked.
+//! What their dependencies may be is in [`deps`](crate::deps).
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
-use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
+use anyhow::{Context, Result};
+use syn::visit::{self, Visit};
+
+use crate::source;
 
 /// The crates that must stay pure.
-pub const PURE_CRATES: &[&str] = &["redgrease-core", "redgrease-cache-rules"];
+pub const PURE_CRATES: &[&str] = &["redgrease-core", "redgrease-cache-rules", "redgrease-engine"];
 
-/// Paths below `std` that the core may not use.
-const FORBIDDEN: &[&[&str]] = &[
-    &["env"],
-    &["fs"],
-    &["io", "stderr"],
-    &["io", "stdin"],
-    &["io", "stdout"],
-    &["net"],
-    &["os"],
-    &["process"],
-    &["thread"],
-    &["time", "Instant"],
-    &["time", "SystemTime"],
-];
-
-/// Checks every Rust file below a directory.
+/// Checks every Rust file below the directory `src` of a crate.
 pub fn check_directory(directory: &Path) -> Result<Vec<String>> {
     let mut broken = Vec::new();
-    let entries = std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
-    for entry in entries {
-        let path = entry?.path();
-        if path.is_dir() {
-            broken.extend(check_directory(&path)?);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            broken.extend(check_source(&path.display().to_string(), &crate::read(&path)?)?);
-        }
+    let root = directory.join("lib.rs");
+    if !is_no_std(&source::parse(&root)?) {
+        broken.push(format!("{}: a pure crate begins with #![no_std]", root.display()));
     }
-    broken.sort();
+    check_files(directory, &mut broken)?;
     Ok(broken)
 }
 
-/// Checks one file and names file, line and path of every use.
-pub fn check_source(file: &str, source: &str) -> Result<Vec<String>> {
-    let tokens: TokenStream = source.parse().map_err(|error| anyhow!("{file} is not Rust: {error}"))?;
-    let mut uses = Vec::new();
-    find_std(tokens, &mut uses);
-    let refused = uses.into_iter().filter(|used| is_forbidden(&used.path));
-    Ok(refused
-        .map(|used| format!("{file}:{}: a pure crate may not use std::{}", used.line, used.path.join("::")))
-        .collect())
-}
-
-struct Use {
-    line: usize,
-    /// What follows `std::`; a glob or a renamed parent is `*`.
-    path: Vec<String>,
-}
-
-/// A path is refused when it leads to, into or (by a glob or by importing the parent) around something forbidden.
-fn is_forbidden(path: &[String]) -> bool {
-    let named: Vec<&str> = path.iter().map(String::as_str).filter(|&segment| segment != "*").collect();
-    FORBIDDEN.iter().any(|forbidden| named.starts_with(forbidden) || forbidden.starts_with(&named))
-}
-
-/// Collects every path that begins with `std`, in all nested groups.
-fn find_std(tokens: TokenStream, uses: &mut Vec<Use>) {
-    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    for (position, token) in tokens.iter().enumerate() {
-        match token {
-            TokenTree::Group(group) => find_std(group.stream(), uses),
-            TokenTree::Ident(ident) if ident == "std" && !is_inner_segment(&tokens[..position]) => {
-                let line = ident.span().start().line;
-                let rest = &tokens[position + 1..];
-                if is_path_separator(rest) {
-                    follow(&rest[2..], line, &[], uses);
-                } else if matches!(rest.first(), Some(TokenTree::Ident(word)) if word == "as") {
-                    uses.push(Use { line, path: vec!["*".to_owned()] });
-                }
-            }
-            _ => {}
+fn check_files(directory: &Path, broken: &mut Vec<String>) -> Result<()> {
+    let entries = std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            check_files(&path, broken)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let lines = std_crates(&source::parse(&path)?);
+            broken.extend(lines.iter().map(|line| {
+                format!("{}:{line}: a pure crate may name std for its tests only: #[cfg(test)]", path.display())
+            }));
         }
     }
+    Ok(())
 }
 
-/// Says whether the tokens end in `something::`, so that what follows is not the crate `std`. A leading `::std` is.
-fn is_inner_segment(before: &[TokenTree]) -> bool {
-    match before {
-        [.., owner, first, second] if is_path_separator(&[first.clone(), second.clone()]) => {
-            matches!(owner, TokenTree::Ident(ident) if !["use", "return", "in", "as", "dyn", "impl", "mut"].contains(&ident.to_string().as_str()))
-        }
-        _ => false,
-    }
+/// Whether the crate is without `std` in every build. `cfg_attr(not(test), no_std)` is not enough: it hides uses of std
+/// from the builds that developers run.
+fn is_no_std(root: &syn::File) -> bool {
+    root.attrs.iter().any(|attribute| attribute.path().is_ident("no_std"))
 }
 
-fn is_path_separator(tokens: &[TokenTree]) -> bool {
-    matches!(tokens, [TokenTree::Punct(first), TokenTree::Punct(second), ..]
-        if first.as_char() == ':' && first.spacing() == Spacing::Joint && second.as_char() == ':')
-}
-
-/// Follows a path to its end, or to its ends where it branches into a braced group.
-fn follow(tokens: &[TokenTree], line: usize, before: &[String], uses: &mut Vec<Use>) {
-    let mut path = before.to_vec();
-    match tokens.first() {
-        Some(TokenTree::Ident(ident)) if ident == "self" => uses.push(Use { line, path }),
-        Some(TokenTree::Ident(ident)) => {
-            path.push(ident.to_string());
-            if is_path_separator(&tokens[1..]) {
-                follow(&tokens[3..], ident.span().start().line, &path, uses);
-            } else {
-                uses.push(Use { line: ident.span().start().line, path });
+/// The lines with an `extern crate std` that is not for tests.
+fn std_crates(file: &syn::File) -> Vec<usize> {
+    #[derive(Default)]
+    struct Finder(Vec<usize>);
+    impl<'ast> Visit<'ast> for Finder {
+        fn visit_item(&mut self, item: &'ast syn::Item) {
+            if !source::is_for_tests(item) {
+                visit::visit_item(self, item);
             }
         }
-        Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
-            let inner: Vec<TokenTree> = group.stream().into_iter().collect();
-            for branch in inner.split(|token| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ',')) {
-                if !branch.is_empty() {
-                    follow(branch, line, &path, uses);
-                }
+
+        fn visit_item_extern_crate(&mut self, item: &'ast syn::ItemExternCrate) {
+            if item.ident == "std" {
+                self.0.push(item.ident.span().start().line);
             }
         }
-        Some(TokenTree::Punct(punct)) if punct.as_char() == '*' => {
-            path.push("*".to_owned());
-            uses.push(Use { line, path });
-        }
-        // `Vec::<std::..>` and the like: the path ended before.
-        _ => uses.push(Use { line, path }),
     }
+    let mut finder = Finder::default();
+    finder.visit_file(file);
+    finder.0
 }
 
 #[cfg(test)]
@@ -134,49 +74,56 @@ mod tests {
     use super::*;
 
     fn broken(source: &str) -> Vec<String> {
-        check_source("x.rs", source).unwrap()
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("lib.rs"), source).unwrap();
+        let place = format!("{}/", directory.path().display());
+        check_directory(directory.path()).unwrap().iter().map(|text| text.replace(&place, "")).collect()
     }
 
     #[test]
-    fn pure_code_that_mentions_files_passes() {
-        let source = r#"
-            //! Nothing here uses std::fs.
-            use std::{collections::BTreeMap, fmt::{self, Display}, time::Duration};
-            /* std::net */
-            const WORDS: &str = "std::env";
-            fn wait(limit: std::time::Duration) -> my::std::fs::File { std::mem::take(x) }
-        "#;
+    fn a_crate_without_std_passes_and_may_use_it_in_its_tests() {
+        let source =
+            "//! Pure.\n#![no_std]\nextern crate alloc;\n#[cfg(test)]\nextern crate std;\nuse alloc::vec::Vec;";
         assert_eq!(broken(source), [""; 0]);
     }
 
     #[test]
-    fn every_form_of_a_forbidden_path_is_found() {
-        for source in [
-            "use std::fs;",
-            "use std::net::TcpStream;",
-            "use std::{fmt, time::{Duration, Instant}};",
-            "use std::time;",
-            "use std::time::*;",
-            "use std::time::{self, Duration};",
-            "use std::*;",
-            "use std as s;",
-            "use ::std::process::Command;",
-            "fn f() { let t = std::time::SystemTime::now(); }",
-            "fn f() { assert!(std::env::var(\"X\").is_ok()); }",
-            "fn f() { std::thread::spawn(|| ()); }",
-            "fn f() { return ::std::io::stdout(); }",
-        ] {
-            assert_eq!(broken(source).len(), 1, "{source}: {:?}", broken(source));
+    fn a_crate_with_std_is_named_also_when_only_its_tests_have_it() {
+        for source in ["", "#![cfg_attr(not(test), no_std)]", "// #![no_std]"] {
+            assert_eq!(broken(source), ["lib.rs: a pure crate begins with #![no_std]"], "{source}");
         }
     }
 
     #[test]
-    fn the_error_names_file_line_and_path() {
-        assert_eq!(broken("\n\nuse std::fs::File;"), ["x.rs:3: a pure crate may not use std::fs::File"]);
+    fn std_that_is_brought_back_is_named_with_its_line() {
+        for source in [
+            "#![no_std]\nextern crate std;",
+            "#![no_std]\nextern crate std as core2;",
+            "#![no_std]\npub extern crate std;",
+            "#![no_std]\n#[cfg(not(test))] extern crate std;",
+            "#![no_std]\nmod x { extern crate std; }",
+            "#![no_std]\nfn f() { extern crate std; std::process::exit(1) }",
+        ] {
+            assert_eq!(
+                broken(source),
+                ["lib.rs:2: a pure crate may name std for its tests only: #[cfg(test)]"],
+                "{source}"
+            );
+        }
     }
 
     #[test]
-    fn a_file_that_is_not_rust_is_an_error() {
-        assert!(check_source("x.rs", "fn f( {").is_err());
+    fn files_below_are_checked_and_what_is_not_rust_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+        std::fs::create_dir(directory.path().join("below")).unwrap();
+        write("lib.rs", "#![no_std]\nmod below;");
+        write("below/mod.rs", "extern crate std;");
+        let found = check_directory(directory.path()).unwrap();
+        assert!(found.len() == 1 && found[0].contains("below/mod.rs:1:"), "{found:?}");
+
+        write("below/mod.rs", "fn f( {");
+        let error = check_directory(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("below/mod.rs:1: not Rust"), "{error}");
     }
 }

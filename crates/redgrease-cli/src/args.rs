@@ -81,7 +81,7 @@ pub struct Logs {
 /// Send any command to a server and print its reply
 ///
 /// On a terminal replies are printed with their types, elsewhere as they are; an error reply goes to stderr and ends with
-/// exit code 1.
+/// exit code 1. A server that closes the connection because the command asks for it, as SHUTDOWN does, is no error.
 #[derive(Debug, clap::Args)]
 pub struct Call {
     #[arg(long, default_value = "127.0.0.1")]

@@ -1,5 +1,6 @@
 //! `redgrease call`: any command, its reply readable.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write, stderr, stdin, stdout};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
@@ -27,6 +28,11 @@ pub fn run(args: &Call) -> Result<ExitCode> {
             Some(code) => {
                 return error_reply(&format!("{code} {}", error.detail().unwrap_or_default()), args.json);
             }
+            None if error.is_connection_dropped() && ends_the_connection(&args.command) => {
+                let command = args.command[0].to_string_lossy().to_ascii_uppercase();
+                writeln!(stderr(), "{}:{} closed the connection, as {command} asks for", args.host, args.port)?;
+                return Ok(ExitCode::SUCCESS);
+            }
             None => return Err(anyhow!("{}:{} broke off: {error}", args.host, args.port)),
         },
     };
@@ -43,6 +49,18 @@ pub fn run(args: &Call) -> Result<ExitCode> {
     stdout().write_all(&text)?;
     stdout().flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a server that carries out the command ends the connection in place of a reply. Others that end it, such as
+/// QUIT and CLIENT KILL, are answered first.
+fn ends_the_connection(command: &[OsString]) -> bool {
+    const DEBUG_CRASHES: [&str; 6] = ["RESTART", "CRASH-AND-RECOVER", "SEGFAULT", "PANIC", "ASSERT", "OOM"];
+    let is = |word: &OsString, name: &str| word.eq_ignore_ascii_case(name);
+    match command {
+        [name, options @ ..] if is(name, "SHUTDOWN") => !options.iter().any(|option| is(option, "ABORT")),
+        [name, subcommand, ..] if is(name, "DEBUG") => DEBUG_CRASHES.iter().any(|crash| is(subcommand, crash)),
+        _ => false,
+    }
 }
 
 /// The command as bytes for the wire; arguments go as they are, whatever bytes they hold.
@@ -67,4 +85,22 @@ fn error_reply(text: &str, as_json: bool) -> Result<ExitCode> {
     };
     writeln!(stderr(), "{line}")?;
     Ok(ExitCode::FAILURE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_that_end_the_server_are_those_without_a_reply() {
+        let ends = |line: &str| ends_the_connection(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        for line in ["SHUTDOWN", "shutdown nosave", "SHUTDOWN NOW FORCE", "debug restart 10", "DEBUG SEGFAULT"] {
+            assert!(ends(line), "{line}");
+        }
+        for line in
+            ["SHUTDOWN ABORT", "shutdown abort", "QUIT", "DEBUG SLEEP 0", "DEBUG", "GET shutdown", "CLIENT KILL ID 1"]
+        {
+            assert!(!ends(line), "{line}");
+        }
+    }
 }

@@ -3,29 +3,16 @@
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use redis_module::raw;
+use crate::raw;
 
-/// A function of the module API that all supported servers have.
+/// A function of the module API; one that some supported servers lack is an `Option`.
 macro_rules! api {
-    ($name:ident) => {{
-        // SAFETY: the table is filled once by `RedisModule_OnLoad` before any of our code runs and never written again.
-        #[allow(unused_unsafe)]
-        let function = unsafe { ::redis_module::raw::$name };
-        function.expect(concat!(stringify!($name), " exists since Redis 7.0"))
-    }};
+    ($name:ident) => {
+        $crate::table::functions().$name
+    };
 }
 
-/// A function of the module API that some supported servers lack.
-macro_rules! api_if_present {
-    ($name:ident) => {{
-        // SAFETY: as for `api!`.
-        #[allow(unused_unsafe)]
-        let function = unsafe { ::redis_module::raw::$name };
-        function
-    }};
-}
-
-pub(crate) use {api, api_if_present};
+pub(crate) use api;
 
 /// Text for a place that ends at the first NUL.
 pub(crate) fn c_text(text: &str) -> CString {

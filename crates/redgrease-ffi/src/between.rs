@@ -4,11 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_int};
 use std::ptr::NonNull;
 
-use redis_module::raw;
-
-use crate::api::{OwnedString, api, api_if_present, guarded};
+use crate::api::{OwnedString, api, guarded};
 use crate::client::{Owed, Replier};
 use crate::load::{Loader, Server};
+use crate::raw;
 
 /// A command of ours that is never run: the server asks for its keys through a callback that has a context.
 const CONTEXT_COMMAND: &CStr = c"rg.innercontext";
@@ -25,7 +24,7 @@ impl Loader<'_> {
     /// # Errors
     /// The server refuses the command.
     pub fn context_command(&self) -> Result<(), String> {
-        if api_if_present!(RedisModule_AddPostNotificationJob).is_some() {
+        if api!(RedisModule_AddPostNotificationJob).is_some() {
             return Ok(());
         }
         // SAFETY: the context is that of the load; all strings are static.
@@ -40,7 +39,7 @@ impl Loader<'_> {
                 1,
             )
         };
-        if created == raw::REDISMODULE_OK as c_int {
+        if created == raw::REDISMODULE_OK {
             Ok(())
         } else {
             Err(format!("the server refuses command {}", CONTEXT_COMMAND.to_string_lossy()))
@@ -56,7 +55,7 @@ impl Server {
     /// # Errors
     /// The server refuses.
     pub fn watch_commands(&self, handler: fn()) -> Result<(), String> {
-        if api_if_present!(RedisModule_AddPostNotificationJob).is_some() || FILTER.get().is_some() {
+        if api!(RedisModule_AddPostNotificationJob).is_some() || FILTER.get().is_some() {
             return Ok(());
         }
         HANDLER.set(Some(handler));
@@ -65,7 +64,7 @@ impl Server {
             api!(RedisModule_RegisterCommandFilter)(
                 self.raw_context(),
                 Some(before_command),
-                raw::REDISMODULE_CMDFILTER_NOSELF as c_int,
+                raw::REDISMODULE_CMDFILTER_NOSELF,
             )
         };
         FILTER.set(NonNull::new(filter));
@@ -121,5 +120,5 @@ unsafe extern "C" fn context_callback(
     } else if let Some(body) = BODY.take() {
         guarded("the moment between two commands", (), body);
     }
-    raw::REDISMODULE_OK as c_int
+    raw::REDISMODULE_OK
 }

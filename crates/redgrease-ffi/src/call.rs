@@ -4,10 +4,9 @@ use std::ffi::{CString, c_char, c_int};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use redis_module::raw;
-
 use crate::api::{OwnedString, api};
 use crate::load::Server;
+use crate::raw;
 
 /// As whom and how a command is run.
 #[derive(Debug, Clone, Copy, Default)]
@@ -129,7 +128,7 @@ impl Server {
                 pointers.len() as c_int,
             )
         };
-        allowed == raw::REDISMODULE_OK as c_int
+        allowed == raw::REDISMODULE_OK
     }
 }
 
@@ -191,7 +190,7 @@ impl<'a> ReplyView<'a> {
     #[must_use]
     pub fn kind(&self) -> ReplyKind {
         // SAFETY: a valid reply during `'a`, here and below.
-        match unsafe { api!(RedisModule_CallReplyType)(self.reply.as_ptr()) } as isize {
+        match unsafe { api!(RedisModule_CallReplyType)(self.reply.as_ptr()) } {
             raw::REDISMODULE_REPLY_STRING => ReplyKind::String,
             raw::REDISMODULE_REPLY_ERROR => ReplyKind::Error,
             raw::REDISMODULE_REPLY_INTEGER => ReplyKind::Int,

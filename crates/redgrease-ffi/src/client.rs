@@ -6,9 +6,8 @@ use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use redis_module::raw;
-
-use crate::api::{api, api_if_present, c_text, guarded};
+use crate::api::{api, c_text, guarded};
+use crate::raw;
 
 /// Replies that a client is still owed. A callback that panics, or forgets to reply, must not leave the client waiting and
 /// its pipeline out of step: [`Owed::settle`] sends what is missing.
@@ -158,7 +157,7 @@ impl BlockedClient {
     /// The time from here to [`BlockedClient::measure_end`] counts as the command's (slow log, statistics).
     pub fn measure_start(&mut self) {
         if let (Some(handle), Some(start), false) =
-            (self.handle, api_if_present!(RedisModule_BlockedClientMeasureTimeStart), self.measuring)
+            (self.handle, api!(RedisModule_BlockedClientMeasureTimeStart), self.measuring)
         {
             // SAFETY: a blocked client that was not unblocked yet.
             unsafe { start(handle.as_ptr()) };
@@ -169,7 +168,7 @@ impl BlockedClient {
     /// Ends what [`BlockedClient::measure_start`] began.
     pub fn measure_end(&mut self) {
         if let (Some(handle), Some(end), true) =
-            (self.handle, api_if_present!(RedisModule_BlockedClientMeasureTimeEnd), self.measuring)
+            (self.handle, api!(RedisModule_BlockedClientMeasureTimeEnd), self.measuring)
         {
             // SAFETY: a blocked client that was not unblocked yet.
             unsafe { end(handle.as_ptr()) };
@@ -243,7 +242,7 @@ impl SlowAnswer {
     fn begin(&self, context: NonNull<raw::RedisModuleCtx>) {
         // SAFETY: the thread-safe context of a blocked client; what is written to it is kept for that client.
         unsafe {
-            api!(RedisModule_ReplyWithArray)(context.as_ptr(), raw::REDISMODULE_POSTPONED_LEN as _);
+            api!(RedisModule_ReplyWithArray)(context.as_ptr(), raw::REDISMODULE_POSTPONED_LEN.into());
         }
     }
 
@@ -294,7 +293,7 @@ unsafe extern "C" fn reply_callback(
         guarded("an answer", (), || answer(&Replier::new(context, &owed)));
         owed.settle(context);
     }
-    raw::REDISMODULE_OK as c_int
+    raw::REDISMODULE_OK
 }
 
 unsafe extern "C" fn free_answer(_context: *mut raw::RedisModuleCtx, data: *mut c_void) {

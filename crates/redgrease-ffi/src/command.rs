@@ -3,11 +3,10 @@
 use std::ffi::{CStr, c_int};
 use std::marker::PhantomData;
 
-use redis_module::raw;
-
-use crate::api::{api, api_if_present, guarded, selected_database, string_bytes};
+use crate::api::{api, guarded, selected_database, string_bytes};
 use crate::client::{BlockedClient, Owed, Replier};
 use crate::load::{ContextFlags, Loader};
+use crate::raw;
 
 /// A command: its facts and what it does.
 pub trait Command {
@@ -61,7 +60,7 @@ impl Invocation<'_> {
     /// Name of the user that the client is logged in as.
     #[must_use]
     pub fn user(&self) -> Option<String> {
-        let get = api_if_present!(RedisModule_GetCurrentUserName)?;
+        let get = api!(RedisModule_GetCurrentUserName)?;
         // SAFETY: the context is that of a running command; the string that comes back is ours.
         let name = unsafe { get(self.context) };
         if name.is_null() {
@@ -106,11 +105,11 @@ impl Loader<'_> {
                 step,
             )
         };
-        if created != raw::REDISMODULE_OK as c_int {
+        if created != raw::REDISMODULE_OK {
             return Err(format!("the server refuses command {} with flags '{}'", name::<C>(), flags::<C>()));
         }
-        let set = api_if_present!(RedisModule_SetCommandACLCategories);
-        let get = api_if_present!(RedisModule_GetCommand);
+        let set = api!(RedisModule_SetCommandACLCategories);
+        let get = api!(RedisModule_GetCommand);
         if let (Some(set), Some(get)) = (set, get) {
             // SAFETY: the command was registered above by this module; the name is static.
             let command = unsafe { get(self.raw_context(), C::NAME.as_ptr()) };
@@ -124,9 +123,9 @@ impl Loader<'_> {
 
     /// Adds the ACL category `@gears`; returns whether this server lets modules have one.
     pub fn acl_category(&self) -> bool {
-        let Some(add) = api_if_present!(RedisModule_AddACLCategory) else { return false };
+        let Some(add) = api!(RedisModule_AddACLCategory) else { return false };
         // SAFETY: during the load, with a static name.
-        unsafe { add(self.raw_context(), c"gears".as_ptr()) == raw::REDISMODULE_OK as c_int }
+        unsafe { add(self.raw_context(), c"gears".as_ptr()) == raw::REDISMODULE_OK }
     }
 }
 
@@ -154,5 +153,5 @@ unsafe extern "C" fn trampoline<C: Command>(
         }
     });
     invocation.owed.settle(context);
-    raw::REDISMODULE_OK as c_int
+    raw::REDISMODULE_OK
 }

@@ -6,10 +6,9 @@ use std::ffi::{c_int, c_void};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use redis_module::raw;
-
 use crate::api::{api, guarded};
 use crate::load::Server;
+use crate::raw;
 
 /// What a descriptor is ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +22,8 @@ pub enum Readiness {
 impl Readiness {
     fn mask(self) -> c_int {
         match self {
-            Readiness::Readable => raw::REDISMODULE_EVENTLOOP_READABLE as c_int,
-            Readiness::Writable => raw::REDISMODULE_EVENTLOOP_WRITABLE as c_int,
+            Readiness::Readable => raw::REDISMODULE_EVENTLOOP_READABLE,
+            Readiness::Writable => raw::REDISMODULE_EVENTLOOP_WRITABLE,
         }
     }
 }
@@ -55,7 +54,7 @@ impl Server {
         HANDLERS.with_borrow_mut(|handlers| handlers.insert((fd, mask), Rc::new(handler)));
         // SAFETY: the callback takes everything from our table and nothing from the user data.
         let added = unsafe { api!(RedisModule_EventLoopAdd)(fd, mask, Some(ready), std::ptr::null_mut()) };
-        if added == raw::REDISMODULE_OK as c_int {
+        if added == raw::REDISMODULE_OK {
             return Ok(());
         }
         HANDLERS.with_borrow_mut(|handlers| handlers.remove(&(fd, mask)));

@@ -3,10 +3,9 @@
 use std::cell::Cell;
 use std::ffi::c_int;
 
-use redis_module::raw;
-
 use crate::api::{OwnedString, api, c_text, guarded};
 use crate::load::Loader;
+use crate::raw;
 
 /// Writes the module's part of `INFO`.
 pub struct InfoWriter {
@@ -19,7 +18,7 @@ impl InfoWriter {
     pub fn section(&self, name: &str) -> bool {
         let name = c_text(name);
         // SAFETY: see above.
-        unsafe { api!(RedisModule_InfoAddSection)(self.context, name.as_ptr()) == raw::REDISMODULE_OK as c_int }
+        unsafe { api!(RedisModule_InfoAddSection)(self.context, name.as_ptr()) == raw::REDISMODULE_OK }
     }
 
     /// A number.
@@ -51,7 +50,7 @@ impl Loader<'_> {
         HANDLER.set(Some(handler));
         // SAFETY: the load context and a static callback.
         let registered = unsafe { api!(RedisModule_RegisterInfoFunc)(self.raw_context(), Some(write)) };
-        if registered == raw::REDISMODULE_OK as c_int { Ok(()) } else { Err("the server refuses INFO sections".into()) }
+        if registered == raw::REDISMODULE_OK { Ok(()) } else { Err("the server refuses INFO sections".into()) }
     }
 }
 

@@ -3,10 +3,9 @@
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
-use redis_module::raw;
-
-use crate::api::{OwnedString, api, api_if_present, guarded, selected_database, string_bytes};
+use crate::api::{OwnedString, api, guarded, selected_database, string_bytes};
 use crate::load::Server;
+use crate::raw;
 
 /// Type of a key's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +41,7 @@ pub enum Access {
 
 fn kind_of(key: *mut raw::RedisModuleKey) -> KeyKind {
     // SAFETY: null (an absent key) or a key that is open.
-    match unsafe { api!(RedisModule_KeyType)(key) } as isize {
+    match unsafe { api!(RedisModule_KeyType)(key) } {
         raw::REDISMODULE_KEYTYPE_EMPTY => KeyKind::Empty,
         raw::REDISMODULE_KEYTYPE_STRING => KeyKind::String,
         raw::REDISMODULE_KEYTYPE_LIST => KeyKind::List,
@@ -60,15 +59,15 @@ impl Server {
     #[must_use]
     pub fn key_kind(&self, database: u32, key: &[u8]) -> (KeyKind, usize) {
         let Some(context) = self.in_database(database) else { return (KeyKind::Empty, 0) };
-        let mut mode = raw::REDISMODULE_READ as c_int;
-        if let Some(all) = api_if_present!(RedisModule_GetOpenKeyModesAll) {
+        let mut mode = raw::REDISMODULE_READ;
+        if let Some(all) = api!(RedisModule_GetOpenKeyModesAll) {
             let quiet = raw::REDISMODULE_OPEN_KEY_NOEFFECTS
                 | raw::REDISMODULE_OPEN_KEY_NOTOUCH
                 | raw::REDISMODULE_OPEN_KEY_NONOTIFY
                 | raw::REDISMODULE_OPEN_KEY_NOSTATS
                 | raw::REDISMODULE_OPEN_KEY_NOEXPIRE;
             // SAFETY: takes nothing.
-            mode |= quiet as c_int & unsafe { all() };
+            mode |= quiet & unsafe { all() };
         }
         let name = OwnedString::new(key);
         // SAFETY: context and name are valid; closed below.
@@ -95,8 +94,8 @@ impl Server {
             Access::Write => raw::REDISMODULE_CMD_KEY_UPDATE,
         };
         // SAFETY: a valid user and a valid string during the call.
-        let allowed = unsafe { api!(RedisModule_ACLCheckKeyPermissions)(user.0.as_ptr(), key.0, flags as c_int) };
-        allowed == raw::REDISMODULE_OK as c_int
+        let allowed = unsafe { api!(RedisModule_ACLCheckKeyPermissions)(user.0.as_ptr(), key.0, flags) };
+        allowed == raw::REDISMODULE_OK
     }
 
     /// Calls `keys` for every change of a key in this server (and misses), and `streams` for every change of a stream and
@@ -116,7 +115,7 @@ impl Server {
             // SAFETY: a valid context of this module and a static callback.
             let subscribed =
                 unsafe { api!(RedisModule_SubscribeToKeyspaceEvents)(self.raw_context(), types, callback) };
-            if subscribed != raw::REDISMODULE_OK as c_int {
+            if subscribed != raw::REDISMODULE_OK {
                 return Err("the server refuses keyspace events".into());
             }
         }
@@ -135,12 +134,12 @@ impl Server {
     /// # Errors
     /// The data itself.
     pub fn after_notification<D: 'static>(&self, data: D, run: fn(D)) -> Result<(), D> {
-        let Some(add) = api_if_present!(RedisModule_AddPostNotificationJob) else { return Err(data) };
+        let Some(add) = api!(RedisModule_AddPostNotificationJob) else { return Err(data) };
         let job = Box::into_raw(Box::new(PostJob { data: Some(data), run }));
         // SAFETY: both callbacks read the job as `PostJob<D>`; the server calls the second one after the first.
         let added =
             unsafe { add(self.raw_context(), Some(post_job::<D>), job.cast::<c_void>(), Some(free_post_job::<D>)) };
-        if added == raw::REDISMODULE_OK as c_int {
+        if added == raw::REDISMODULE_OK {
             return Ok(());
         }
         // SAFETY: refused, so the job is still ours.
@@ -201,7 +200,7 @@ unsafe fn notified(
             handler(database, &event.to_string_lossy(), key);
         }
     });
-    raw::REDISMODULE_OK as c_int
+    raw::REDISMODULE_OK
 }
 
 unsafe extern "C" fn post_job<D: 'static>(_context: *mut raw::RedisModuleCtx, job: *mut c_void) {

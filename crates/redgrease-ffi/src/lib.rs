@@ -12,6 +12,7 @@
 //! string, a blocked client is unblocked exactly once, nothing but the main thread touches the server (values of
 //! this room are not `Send`), functions that some server lacks are tested for and never assumed.
 
+mod alloc;
 mod api;
 pub mod between;
 pub mod call;
@@ -21,18 +22,19 @@ pub mod event_loop;
 pub mod info;
 pub mod keyspace;
 pub mod load;
+mod raw;
 pub mod server_event;
+mod table;
 
 pub use call::{CallOptions, CallReply};
 pub use client::{BlockedClient, Replier, SlowAnswer};
 pub use command::{Command, Invocation};
 pub use load::{ContextFlags, LogLevel, Server};
 
-/// The server's allocator: what the module allocates is counted in the server's memory.
 #[doc(hidden)]
-pub use redis_module::alloc::RedisAlloc;
+pub use alloc::ServerAllocator;
 
 #[doc(hidden)]
 pub mod raw_types {
-    pub use redis_module::raw::{RedisModuleCtx, RedisModuleString};
+    pub use crate::raw::{RedisModuleCtx, RedisModuleString};
 }

@@ -5,9 +5,8 @@ use std::ffi::{CStr, c_int};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use redis_module::raw;
-
-use crate::api::{OwnedString, api, api_if_present, c_text, guarded, string_bytes};
+use crate::api::{OwnedString, api, c_text, guarded, string_bytes};
+use crate::{raw, table};
 
 thread_local! {
     /// The detached context of the main thread; null elsewhere, and before the module is loaded.
@@ -65,7 +64,7 @@ pub fn log(level: LogLevel, text: &str) {
 
 /// What the server is doing: the flags of a context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ContextFlags(u32);
+pub struct ContextFlags(c_int);
 
 macro_rules! flags {
     ($($(#[$doc:meta])* $name:ident = $bit:ident),+ $(,)?) => {
@@ -100,7 +99,7 @@ flags! {
 impl ContextFlags {
     pub(crate) fn of(context: *mut raw::RedisModuleCtx) -> ContextFlags {
         // SAFETY: null or a valid context, as the API allows.
-        ContextFlags(unsafe { api!(RedisModule_GetContextFlags)(context) } as u32)
+        ContextFlags(unsafe { api!(RedisModule_GetContextFlags)(context) })
     }
 }
 
@@ -144,7 +143,7 @@ impl Server {
     #[must_use]
     pub fn version(&self) -> u32 {
         // SAFETY: takes nothing.
-        api_if_present!(RedisModule_GetServerVersion).map_or(0, |version| unsafe { version() } as u32)
+        api!(RedisModule_GetServerVersion).map_or(0, |version| unsafe { version() } as u32)
     }
 
     pub(crate) fn raw_context(&self) -> *mut raw::RedisModuleCtx {
@@ -159,14 +158,14 @@ impl Server {
         // SAFETY: a valid context of the main thread, where we are; an unknown number is refused.
         let selected = unsafe {
             api!(RedisModule_GetSelectedDb)(context) == wanted
-                || api!(RedisModule_SelectDb)(context, wanted) == raw::REDISMODULE_OK as c_int
+                || api!(RedisModule_SelectDb)(context, wanted) == raw::REDISMODULE_OK
         };
         selected.then_some(context)
     }
 
     /// The user of that name, if it exists and is enabled: [`crate::call`] asks for it per call.
     pub(crate) fn user(&self, name: &str) -> Option<ModuleUser> {
-        let get = api_if_present!(RedisModule_GetModuleUserFromUserName)?;
+        let get = api!(RedisModule_GetModuleUserFromUserName)?;
         let text = OwnedString::new(name.as_bytes());
         // SAFETY: the string lives during the call; the user that comes back is ours to free.
         let user = NonNull::new(unsafe { get(text.0) }).map(ModuleUser)?;
@@ -187,7 +186,7 @@ pub(crate) struct ModuleUser(pub(crate) NonNull<raw::RedisModuleUser>);
 impl ModuleUser {
     /// The user's rules, which begin with `on` or `off`; the server keeps this text between changes of the user.
     fn rules(&self) -> Option<Vec<u8>> {
-        let describe = api_if_present!(RedisModule_GetModuleUserACLString)?;
+        let describe = api!(RedisModule_GetModuleUserACLString)?;
         // SAFETY: a valid user; the string that comes back is ours to free.
         let text = NonNull::new(unsafe { describe(self.0.as_ptr()) })?;
         // SAFETY: a valid string, of which a part is copied before it is freed.
@@ -234,18 +233,12 @@ pub unsafe fn on_load(
     version: c_int,
     start: fn(&Loader<'_>) -> Result<(), String>,
 ) -> c_int {
-    // SAFETY: the context is the server's; this fills the function table, before which nothing may be allocated.
-    let init =
-        unsafe { raw::Export_RedisModule_Init(context, name.as_ptr(), version, raw::REDISMODULE_APIVER_1 as c_int) };
-    if init != raw::REDISMODULE_OK as c_int {
-        return raw::REDISMODULE_ERR as c_int;
+    let refused = raw::REDISMODULE_ERR;
+    // SAFETY: the context is that of the load. Nothing may be allocated before the table is filled.
+    if !unsafe { table::fill(context, name, version) } {
+        return refused;
     }
-    let refused = raw::REDISMODULE_ERR as c_int;
     guarded("the module's start", refused, || {
-        if api_if_present!(RedisModule_EventLoopAdd).is_none() {
-            log(LogLevel::Warning, "rg: this server has no event loop API: Redis 7.0 or any Valkey is needed");
-            return refused;
-        }
         // SAFETY: the load context is valid here; the detached one lives as long as the module.
         let detached = unsafe { api!(RedisModule_GetDetachedThreadSafeContext)(context) };
         CONTEXT.set(detached);
@@ -253,7 +246,7 @@ pub unsafe fn on_load(
         // SAFETY: `argv` holds `argc` strings of the server that live during the load.
         let args = (0..argc as usize).map(|index| unsafe { string_bytes(*argv.add(index)) }).collect();
         match start(&Loader { context, args, server }) {
-            Ok(()) => raw::REDISMODULE_OK as c_int,
+            Ok(()) => raw::REDISMODULE_OK,
             Err(reason) => {
                 log(LogLevel::Warning, &format!("rg: not loaded: {reason}"));
                 refused
@@ -270,7 +263,7 @@ macro_rules! export_module {
     ($name:expr, $version:expr, $start:path) => {
         #[cfg(not(test))]
         #[global_allocator]
-        static ALLOCATOR: $crate::RedisAlloc = $crate::RedisAlloc;
+        static ALLOCATOR: $crate::ServerAllocator = $crate::ServerAllocator;
 
         /// Called by the server when it loads the module.
         ///

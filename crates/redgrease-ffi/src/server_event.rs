@@ -3,10 +3,9 @@
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 
-use redis_module::raw;
-
 use crate::api::{api, guarded};
 use crate::load::Loader;
+use crate::raw;
 
 /// An announcement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +22,7 @@ pub enum ServerEvent {
     DatabasesSwapped(u32, u32),
 }
 
-const KINDS: [(u64, u64, ServerEvent); 5] = [
+const KINDS: [(c_int, u64, ServerEvent); 5] = [
     (raw::REDISMODULE_EVENT_EVENTLOOP, 1, ServerEvent::BeforeSleep),
     (raw::REDISMODULE_EVENT_LOADING, 1, ServerEvent::Loading),
     (raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED, 1, ServerEvent::RoleChanged),
@@ -41,7 +40,7 @@ thread_local! {
 #[doc(hidden)]
 #[must_use]
 pub fn on_unload() -> c_int {
-    (if ENDING.get() { raw::REDISMODULE_OK } else { raw::REDISMODULE_ERR }) as c_int
+    if ENDING.get() { raw::REDISMODULE_OK } else { raw::REDISMODULE_ERR }
 }
 
 impl Loader<'_> {
@@ -52,11 +51,11 @@ impl Loader<'_> {
     pub fn subscribe(&self, handler: fn(ServerEvent)) -> Result<(), String> {
         HANDLER.set(Some(handler));
         for (id, dataver, event) in KINDS {
-            let kind = raw::RedisModuleEvent { id, dataver };
+            let kind = raw::RedisModuleEvent { id: id as u64, dataver };
             // SAFETY: the load context and a static callback.
             let subscribed =
                 unsafe { api!(RedisModule_SubscribeToServerEvent)(self.raw_context(), kind, Some(happened)) };
-            if subscribed != raw::REDISMODULE_OK as i32 {
+            if subscribed != raw::REDISMODULE_OK {
                 return Err(format!("the server does not announce {event:?}"));
             }
         }
@@ -70,8 +69,8 @@ unsafe extern "C" fn happened(
     subevent: u64,
     data: *mut c_void,
 ) {
-    let Some((_, _, kind)) = KINDS.iter().find(|(id, _, _)| *id == event.id) else { return };
-    if *kind == ServerEvent::BeforeSleep && subevent != raw::REDISMODULE_SUBEVENT_EVENTLOOP_BEFORE_SLEEP {
+    let Some((_, _, kind)) = KINDS.iter().find(|(id, _, _)| *id as u64 == event.id) else { return };
+    if *kind == ServerEvent::BeforeSleep && subevent != raw::REDISMODULE_SUBEVENT_EVENTLOOP_BEFORE_SLEEP as u64 {
         return;
     }
     let mut announced = *kind;

@@ -88,7 +88,7 @@ pub(crate) enum Cause {
     Exists,
     #[error("{who} is writing it; wait with a timeout")]
     Busy { who: String },
-    #[error("this very thread is writing it, and cannot wait for itself")]
+    #[error("the same thread is writing it, and cannot wait for itself")]
     Own,
     #[error("{who} was still writing it after {waited:.1?}; the timeout is too short, or `locks` shows who to blame")]
     Timeout { who: String, waited: Duration },

@@ -1,7 +1,7 @@
 """A cache of files in a directory that many threads, processes and hosts share.
 
-`FileCache` is for callers that wait, `AsyncFileCache` for coroutines, `RedisFileCache` has the names of the proof of
-concept. The errors are subclasses of `CacheError` and, where there is one, of the built-in exception that they are.
+`FileCache` is the blocking API, `AsyncFileCache` the asyncio API, and `RedisFileCache` the API of the proof of concept.
+All errors are subclasses of `CacheError` and, if there is one, of the matching built-in exception.
 There is one implementation, in Rust; the guide is ``docs/filecache.md``.
 
 >>> import tempfile
@@ -82,7 +82,7 @@ __all__ = [
     "Writer",
 ]
 
-#: What is loaded when it is first used: `asyncio` is large.
+#: Names that are imported on first use: `asyncio` is large.
 _LATER = {
     "AsyncFileCache": "aio",
     "AsyncGot": "aio",

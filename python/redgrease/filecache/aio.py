@@ -1,7 +1,7 @@
-"""The cache for coroutines: `AsyncFileCache`, with the names of `FileCache`.
+"""The asyncio API: `AsyncFileCache`, with the methods of `FileCache`.
 
-Waiting costs no thread: it goes on in the native part, on a runtime that all caches of a process share. A task that is
-cancelled while it waits leaves nothing behind: no lease, no place among those who wait, no temporary file.
+Waiting uses no thread: it happens in the native part, on a runtime that all caches of a process share. A task that is
+cancelled while it waits leaves no lease, no place in a queue and no temporary file.
 
 >>> import asyncio, tempfile
 >>> from redgrease.filecache import AsyncFileCache
@@ -45,7 +45,7 @@ from .._native import (
     FileCacheTask,
     filecache_stop_runtime,
 )
-from .cache import _PAGE, Key, Seconds, _living, _Opened, _start_of, _verification
+from .cache import _PAGE, Key, Seconds, _encoded_prefix, _open_caches, _Opened, _verification
 from .errors import CacheBusyError, CacheError
 from .handles import _CHUNK_BYTES, Got, Handle
 from .options import Options
@@ -62,23 +62,23 @@ __all__ = ["AsyncFileCache", "AsyncGot", "AsyncHandle", "AsyncWriter"]
 T = TypeVar("T")
 H = TypeVar("H", bound="AsyncHandle | AsyncWriter")
 
-#: How many seconds the end of an interpreter may take to give sessions back.
-_PATIENCE_AT_EXIT = 2.0
+#: Seconds that the end of the interpreter may take to release sessions.
+_EXIT_TIMEOUT = 2.0
 
 
 @atexit.register
 def _at_exit() -> None:
-    deadline = time.monotonic() + _PATIENCE_AT_EXIT
-    for cache in list(_living):
+    deadline = time.monotonic() + _EXIT_TIMEOUT
+    for cache in list(_open_caches):
         native = cache.__dict__.get("_native")
         if isinstance(native, FileCacheAioCore):
             native.end(max(deadline - time.monotonic(), 0))
-    # Nothing of the runtime may come back into an interpreter that is ending.
+    # No thread of the runtime may enter an interpreter that is shutting down.
     filecache_stop_runtime()
 
 
 class _Done:
-    """Brings what came of an operation from the runtime's thread into the loop."""
+    """Delivers the result of an operation from the runtime's thread to the event loop."""
 
     __slots__ = ("future", "loop")
 
@@ -87,13 +87,13 @@ class _Done:
         self.future = future
 
     def __call__(self, value: Any, error: BaseException | None) -> None:
-        # A closed loop has nobody who waits: what came is dropped, and its lease with it.
+        # Nothing awaits a result on a closed loop: it is dropped, and its lease with it.
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self.settle, value, error)
 
     def settle(self, value: Any, error: BaseException | None) -> None:
         if self.future.done():
-            _give_back(value)
+            _release(value)
             return
         if error is not None:
             self.future.set_exception(error)
@@ -102,7 +102,7 @@ class _Done:
 
 
 async def _run(start: Callable[..., FileCacheTask], *args: Any) -> Any:
-    """Runs an operation of the native part; cancelling this ends that."""
+    """Runs an operation of the native part; cancelling this coroutine cancels the operation."""
     loop = asyncio.get_running_loop()
     future = loop.create_future()
     task = start(_Done(loop, future), *args)
@@ -111,12 +111,12 @@ async def _run(start: Callable[..., FileCacheTask], *args: Any) -> Any:
     except asyncio.CancelledError:
         task.cancel()
         if future.done() and not future.cancelled() and future.exception() is None:
-            _give_back(future.result())
+            _release(future.result())
         raise
 
 
-def _give_back(value: Any) -> None:
-    """Ends what came for somebody who is gone, without waiting until it is collected."""
+def _release(value: Any) -> None:
+    """Releases a result that is no longer awaited, without waiting for garbage collection."""
     for part in value if isinstance(value, tuple) else (value,):
         if isinstance(part, FileCacheHandle):
             part.close()
@@ -125,7 +125,7 @@ def _give_back(value: Any) -> None:
 
 
 class _Acquiring(Generic[H]):
-    """What gives a handle or a writer: to be awaited, or to be entered with ``async with``."""
+    """A pending handle or writer: await it, or enter it with ``async with``."""
 
     __slots__ = ("_acquire", "_held")
 
@@ -149,9 +149,9 @@ class _Acquiring(Generic[H]):
 
 
 class AsyncHandle:
-    """An entry that is being read: the twin of `Handle`. Its file cannot go while it is open.
+    """An entry opened for reading: the async `Handle`. Its file stays in place while it is open.
 
-    `file` is the `Handle` itself, for what wants an ordinary file; use it in a thread (`asyncio.to_thread`).
+    `file` is the `Handle` itself, for code that needs an ordinary file; use it in a thread (`asyncio.to_thread`).
     """
 
     def __init__(self, file: Handle) -> None:
@@ -159,15 +159,15 @@ class AsyncHandle:
         self.file = file
 
     async def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes from here; all that is left when it is negative."""
+        """Read up to `size` bytes; all remaining ones if it is negative."""
         return await asyncio.get_running_loop().run_in_executor(None, self.file.read, size)
 
     async def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position; the new one, counted from the start."""
+        """Change the position; return the new one, counted from the start."""
         return self.file.seek(offset, whence)
 
     async def close(self) -> None:
-        """Give the lease back."""
+        """Close the file and release the lease."""
         self.file.close()
 
     @property
@@ -177,7 +177,7 @@ class AsyncHandle:
 
     @property
     def stat(self) -> Stat:
-        """What is known about the entry."""
+        """Size, times and metadata of the entry."""
         return self.file.stat
 
     @property
@@ -187,16 +187,16 @@ class AsyncHandle:
 
     @property
     def path(self) -> Path:
-        """Where the file is, while the handle is open."""
+        """Path of the file, valid while the handle is open."""
         return self.file.path
 
     @property
     def lease_lost(self) -> bool:
-        """Whether others could think that this reader is dead; see `Handle.lease_lost`."""
+        """Whether the lease may have expired; see `Handle.lease_lost`."""
         return self.file.lease_lost
 
     def mmap(self) -> mmap:
-        """The whole file in memory, read-only; see `Handle.mmap`."""
+        """Map the whole file into memory, read-only; see `Handle.mmap`."""
         return self.file.mmap()
 
     async def __aenter__(self) -> Self:
@@ -212,7 +212,7 @@ class AsyncHandle:
 
 
 class AsyncGot(AsyncHandle):
-    """What `AsyncFileCache.get_or_create` gives: a handle with an `outcome`, see `Got`."""
+    """The result of `AsyncFileCache.get_or_create`: a handle with an `outcome`, see `Got`."""
 
     def __init__(self, file: Got) -> None:
         super().__init__(file)
@@ -221,7 +221,7 @@ class AsyncGot(AsyncHandle):
 
 
 class AsyncWriter:
-    """An entry that is being made: the twin of `Writer`."""
+    """An entry opened for writing: the async `Writer`."""
 
     def __init__(self, native: FileCacheAioWriter) -> None:
         self._native = native
@@ -229,12 +229,12 @@ class AsyncWriter:
         self._task = asyncio.current_task()
         self._stat: Stat | None = None
         self._written = 0
-        self._is_over = False
-        # Calls of `write` and `abort` that have not ended: not awaited yet, or never.
+        self._is_finished = False
+        # Calls of `write` and `abort` that have not ended, because they were not awaited (yet).
         self._unfinished = {"write": 0, "abort": 0}
 
     def write(self, data: Buffer) -> Coroutine[Any, Any, int]:
-        """Append bytes; how many they were. To be awaited: `commit` refuses when a write has not ended.
+        """Append bytes; return their number. Await it: `commit` fails if a write has not ended.
 
         Raises `TooLargeError`, `NoSpaceError`, `LeaseLostError`.
         """
@@ -248,7 +248,7 @@ class AsyncWriter:
             self._unfinished["write"] -= 1
 
     async def _append(self, data: Buffer) -> int:
-        if self._is_over:
+        if self._is_finished:
             raise ValueError("this writer is closed")
         if type(data) is bytes:
             size = len(data)
@@ -263,7 +263,7 @@ class AsyncWriter:
         return size
 
     def tell(self) -> int:
-        """How many bytes were written."""
+        """Number of bytes written so far."""
         return self._written
 
     async def commit(self) -> Stat:
@@ -278,8 +278,8 @@ class AsyncWriter:
         return handle
 
     async def _finish(self, act: Callable[..., FileCacheTask]) -> Any:
-        if self._is_over:
-            raise ValueError(f"the writer of {self._key!r} was {'committed' if self._stat else 'aborted'} before")
+        if self._is_finished:
+            raise ValueError(f"the writer of {self._key!r} was already {'committed' if self._stat else 'aborted'}")
         for name, count in self._unfinished.items():
             if count:
                 await self._abort()
@@ -287,15 +287,15 @@ class AsyncWriter:
                     f"the writer of {self._key!r} was to be committed while {count} call{'s' * (count > 1)} of "
                     f"{name}() had not ended, and nothing was published: await {name}()"
                 )
-        self._is_over = True
+        self._is_finished = True
         try:
             return await _run(act)
         finally:
-            # What was cancelled before it began has left the writer where it was.
+            # A call that was cancelled before it began has not changed the writer.
             self._native.discard()
 
     def abort(self) -> Coroutine[Any, Any, None]:
-        """Give up; does nothing after `commit`. To be awaited: `commit` refuses when it has not ended."""
+        """Discard the content; does nothing after `commit`. Await it: `commit` fails if an abort has not ended."""
         self._unfinished["abort"] += 1
         return self._abort_awaited()
 
@@ -306,8 +306,8 @@ class AsyncWriter:
             self._unfinished["abort"] -= 1
 
     async def _abort(self) -> None:
-        if not self._is_over:
-            self._is_over = True
+        if not self._is_finished:
+            self._is_finished = True
             try:
                 await _run(self._native.abort)
             finally:
@@ -316,11 +316,11 @@ class AsyncWriter:
     @property
     def closed(self) -> bool:
         """Whether it was committed or aborted."""
-        return self._is_over
+        return self._is_finished
 
     @property
     def stat(self) -> Stat | None:
-        """What was published; `None` before `commit`."""
+        """The published entry; `None` before `commit`."""
         return self._stat
 
     @property
@@ -330,11 +330,11 @@ class AsyncWriter:
 
     @property
     def lease_lost(self) -> bool:
-        """Whether others could think that this writer is dead; then `commit` fails."""
+        """Whether the lease may have expired; then `commit` fails."""
         return self._native.lease_lost()
 
     async def __aenter__(self) -> Self:
-        if self._is_over:
+        if self._is_finished:
             raise ValueError("this writer is closed")
         return self
 
@@ -342,19 +342,19 @@ class AsyncWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            if not self._is_over:
+            if not self._is_finished:
                 await self.commit()
         elif error is None or isinstance(error, Exception):
-            # The caller's own exception wins; a lease that could not be given back ends by itself.
+            # The caller's exception takes precedence; a lease that could not be released expires.
             with contextlib.suppress(CacheError):
                 await self._abort()
         else:
-            # Cancelled: nothing is waited for any more.
-            self._is_over = True
+            # Cancelled: do not wait.
+            self._is_finished = True
             self._native.discard()
 
     def __repr__(self) -> str:
-        state = "committed" if self._stat is not None else "aborted" if self._is_over else "open"
+        state = "committed" if self._stat is not None else "aborted" if self._is_finished else "open"
         return f"<AsyncWriter {self._key!r} {state}>"
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
@@ -386,19 +386,19 @@ class _ThreadWriter:
 
 
 class AsyncFileCache(_Opened):
-    """`FileCache` for coroutines: the same options, the same names, the same errors.
+    """`FileCache` for coroutines, with the same options, methods and errors.
 
-    Everything that may take time is awaited; `open`, `create` and `get_or_create` may be awaited or entered with
-    ``async with``, `path` is entered, `entries` and `keys` are iterated with ``async for``. The directory and the
-    server are first looked for by ``async with`` or by the first operation, which raises what is wrong with them. One
-    object may be used by several loops.
+    Methods that may take time are coroutines. `open`, `create` and `get_or_create` can be awaited or entered with
+    ``async with``, `path` is entered, `entries` and `keys` are iterated with ``async for``. ``async with`` or the first
+    operation opens directory and server, and raises their errors. One object may be used by several event loops.
 
-    Close it, or enter it: what one that is merely dropped still held ends only with its lease.
+    Close it, or enter it with ``async with``: an object that is only garbage-collected keeps its leases until they
+    expire.
     """
 
     _is_async = True
     _native: FileCacheAioCore
-    # What is being made, and by which task.
+    # The keys being made, and the task that makes each.
     _making: WeakValueDictionary[bytes, AsyncWriter]
 
     def __init__(
@@ -438,7 +438,7 @@ class AsyncFileCache(_Opened):
 
     @classmethod
     def from_env(cls, **options: Any) -> Self:
-        """As `FileCache.from_env`."""
+        """Like `FileCache.from_env`."""
         return cls(**Options.of_environment(options))
 
     def _open(self) -> FileCacheAioCore:
@@ -447,12 +447,12 @@ class AsyncFileCache(_Opened):
     # -- reading
 
     async def read(self, key: Key, timeout: Seconds = 0) -> bytes:
-        """As `FileCache.read`."""
+        """Like `FileCache.read`."""
         data: bytes = await self._wait(self._native.read, key, timeout)
         return data
 
     async def _wait(self, start: Callable[..., FileCacheTask], key: Key, timeout: Seconds, *more: Any) -> Any:
-        """Runs what may wait for a key: not at all for what this very task is making."""
+        """Runs an operation that may wait for a key; refuses a key that this task itself is making."""
         writer = self._making.get(key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key)
         if writer is None or writer.closed or writer._task is not asyncio.current_task():
             return await _run(start, key, timeout, *more)
@@ -460,7 +460,7 @@ class AsyncFileCache(_Opened):
             return await _run(start, key, 0, *more)
         except CacheBusyError as error:
             what = str(error).rpartition(": ")[0]
-            message = f"{what}: this very task is writing it, and cannot wait for itself"
+            message = f"{what}: the same task is writing it, and cannot wait for itself"
             raise CacheBusyError(message, operation=error.operation, key=error.key) from None
 
     def _writer(self, native: FileCacheAioWriter) -> AsyncWriter:
@@ -469,7 +469,7 @@ class AsyncFileCache(_Opened):
         return writer
 
     def open(self, key: Key, timeout: Seconds = 0) -> _Acquiring[AsyncHandle]:
-        """As `FileCache.open`; gives an `AsyncHandle`."""
+        """Like `FileCache.open`, returning an `AsyncHandle`."""
 
         async def acquire() -> AsyncHandle:
             return AsyncHandle(Handle(await self._wait(self._native.open_read, key, timeout)))
@@ -478,17 +478,17 @@ class AsyncFileCache(_Opened):
 
     @asynccontextmanager
     async def path(self, key: Key, timeout: Seconds = 0) -> AsyncIterator[Path]:
-        """As `FileCache.path`, with ``async with``."""
+        """Like `FileCache.path`, with ``async with``."""
         async with self.open(key, timeout) as handle:
             yield handle.path
 
     async def exists(self, key: Key) -> bool:
-        """As `FileCache.exists`."""
+        """Like `FileCache.exists`."""
         found: bool = await _run(self._native.exists, key)
         return found
 
     async def stat(self, key: Key) -> Stat | None:
-        """As `FileCache.stat`."""
+        """Like `FileCache.stat`."""
         stat = await _run(self._native.stat, key)
         return None if stat is None else Stat(*stat)
 
@@ -504,7 +504,7 @@ class AsyncFileCache(_Opened):
         content_type: str | None = None,
         user: Mapping[str, str] | None = None,
     ) -> Stat:
-        """As `FileCache.write`."""
+        """Like `FileCache.write`."""
         return await self._put(key, data, False, timeout, ttl, content_type, user)
 
     async def replace(
@@ -517,7 +517,7 @@ class AsyncFileCache(_Opened):
         content_type: str | None = None,
         user: Mapping[str, str] | None = None,
     ) -> Stat:
-        """As `FileCache.replace`."""
+        """Like `FileCache.replace`."""
         return await self._put(key, data, True, timeout, ttl, content_type, user)
 
     async def _put(self, key: Key, data: Buffer, replace: bool, timeout: Seconds, *more: Any) -> Stat:
@@ -539,7 +539,7 @@ class AsyncFileCache(_Opened):
         content_type: str | None = None,
         user: Mapping[str, str] | None = None,
     ) -> _Acquiring[AsyncWriter]:
-        """As `FileCache.create`; gives an `AsyncWriter`."""
+        """Like `FileCache.create`, returning an `AsyncWriter`."""
 
         async def acquire() -> AsyncWriter:
             def start(done: Any, key: Key, timeout: Seconds) -> FileCacheTask:
@@ -560,10 +560,10 @@ class AsyncFileCache(_Opened):
         content_type: str | None = None,
         user: Mapping[str, str] | None = None,
     ) -> _Acquiring[AsyncGot]:
-        """As `FileCache.get_or_create`; gives an `AsyncGot`.
+        """Like `FileCache.get_or_create`, returning an `AsyncGot`.
 
-        A producer that is a coroutine function runs in the loop and may take an `AsyncWriter`; any other runs in a
-        thread, so that it does not stop the loop, and may take a writer whose `write` blocks.
+        A producer that is a coroutine function runs in the event loop and may take an `AsyncWriter`. Any other producer
+        runs in a thread, so that it does not block the loop, and may take a writer whose `write` blocks.
         """
 
         async def acquire() -> AsyncGot:
@@ -580,7 +580,7 @@ class AsyncFileCache(_Opened):
         return _Acquiring(acquire)
 
     def memoize(self, function: Any = None, **options: Any) -> Any:
-        """As `FileCache.memoize`, for coroutine functions.
+        """Like `FileCache.memoize`, for coroutine functions.
 
         >>> import asyncio
         >>> twin = AsyncFileCache(cache.directory)
@@ -598,30 +598,30 @@ class AsyncFileCache(_Opened):
     # -- changing
 
     async def delete(self, key: Key) -> bool:
-        """As `FileCache.delete`."""
+        """Like `FileCache.delete`."""
         done: bool = await _run(self._native.delete, key)
         return done
 
     async def touch(self, key: Key, ttl: Seconds | None = None) -> bool:
-        """As `FileCache.touch`."""
+        """Like `FileCache.touch`."""
         done: bool = await _run(self._native.touch, key, ttl)
         return done
 
     async def pin(self, key: Key) -> bool:
-        """As `FileCache.pin`."""
+        """Like `FileCache.pin`."""
         done: bool = await _run(self._native.pin, key, True)
         return done
 
     async def unpin(self, key: Key) -> bool:
-        """As `FileCache.unpin`."""
+        """Like `FileCache.unpin`."""
         done: bool = await _run(self._native.pin, key, False)
         return done
 
     # -- the whole
 
     async def entries(self, prefix: Key = b"") -> AsyncIterator[Stat]:
-        """As `FileCache.entries`, with ``async for``."""
-        start = _start_of(prefix)
+        """Like `FileCache.entries`, with ``async for``."""
+        start = _encoded_prefix(prefix)
         cursor: Any = None
         while True:
             page, cursor = await _run(self._native.list, cursor, _PAGE)
@@ -632,17 +632,17 @@ class AsyncFileCache(_Opened):
                 return
 
     async def keys(self, prefix: Key = b"") -> AsyncIterator[bytes]:
-        """As `FileCache.keys`, with ``async for``."""
+        """Like `FileCache.keys`, with ``async for``."""
         async for stat in self.entries(prefix):
             yield stat.key
 
     async def info(self) -> Info:
-        """As `FileCache.info`."""
+        """Like `FileCache.info`."""
         info = await _run(self._native.info)
         return Info(**{**info, "limits": Limits(**info["limits"])})
 
     async def stats(self) -> Stats:
-        """As `FileCache.stats`."""
+        """Like `FileCache.stats`."""
         return Stats(**await _run(self._native.stats))
 
     async def configure(
@@ -656,17 +656,17 @@ class AsyncFileCache(_Opened):
         max_idle: Seconds | None = None,
         low_mark: float | None = None,
     ) -> None:
-        """As `FileCache.configure`."""
+        """Like `FileCache.configure`."""
         given = {name: value for name, value in locals().items() if name != "self" and value is not None}
         info = await _run(self._native.info)
         await _run(self._native.configure, {**info["limits"], **given})
 
     async def locks(self) -> list[Lock]:
-        """As `FileCache.locks`."""
+        """Like `FileCache.locks`."""
         return [Lock(**lock) for lock in await _run(self._native.locks)]
 
     async def break_lock(self, key: Key) -> bool:
-        """As `FileCache.break_lock`."""
+        """Like `FileCache.break_lock`."""
         done: bool = await _run(self._native.break_lock, key)
         return done
 
@@ -679,35 +679,35 @@ class AsyncFileCache(_Opened):
         prefix: Key | None = None,
         dry_run: bool = False,
     ) -> Evicted:
-        """As `FileCache.evict`."""
+        """Like `FileCache.evict`."""
         evicted = await _run(self._native.evict, to_bytes, older_than, idle_for, prefix, dry_run)
         return Evicted(evicted[0], evicted[1], tuple(evicted[2]))
 
     async def clear(self) -> int:
-        """As `FileCache.clear`."""
+        """Like `FileCache.clear`."""
         count: int = await _run(self._native.clear)
         return count
 
     async def maintain(self) -> Maintained:
-        """As `FileCache.maintain`."""
+        """Like `FileCache.maintain`."""
         return Maintained(**await _run(self._native.maintain))
 
     async def verify(self, depth: str = "digests") -> Verification:
-        """As `FileCache.verify`, without `progress`."""
+        """Like `FileCache.verify`, without `progress`."""
         return _verification(await _run(self._native.verify, depth, False))
 
     async def repair(self, depth: str = "digests") -> Verification:
-        """As `FileCache.repair`, without `progress`."""
+        """Like `FileCache.repair`, without `progress`."""
         return _verification(await _run(self._native.verify, depth, True))
 
     async def doctor(self) -> list[Finding]:
-        """As `FileCache.doctor`."""
+        """Like `FileCache.doctor`."""
         return [Finding(*finding) for finding in await _run(self._native.doctor)]
 
     # -- the end
 
     async def close(self) -> None:
-        """As `FileCache.close`."""
+        """Like `FileCache.close`."""
         native = self._end()
         if native is not None:
             await _run(native.close)
@@ -726,7 +726,7 @@ class AsyncFileCache(_Opened):
 
 
 async def _produce(producer: Callable[..., Any], takes_writer: bool, writer: AsyncWriter) -> bytes | None:
-    """Runs a producer; what is still to be written."""
+    """Runs a producer; returns the bytes that are still to be written."""
     result: Any
     if inspect.iscoroutinefunction(producer) or inspect.iscoroutinefunction(type(producer).__call__):
         result = await (producer(writer) if takes_writer else producer())

@@ -1,4 +1,4 @@
-"""The cache for callers that wait: `FileCache`."""
+"""The blocking API: `FileCache`."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 
 __all__ = ["FileCache", "Key", "Seconds"]
 
-#: Names an entry: text stands for its bytes in UTF-8.
+#: The key of an entry; text is encoded as UTF-8.
 Key = Union[str, bytes]
 #: A duration: seconds, or a `timedelta`.
 Seconds = Union[float, timedelta]
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: What a page of `FileCache.keys` holds.
+#: Page size of `FileCache.keys`.
 _PAGE = 1000
 
-# Caches of this process, to be told when it forks and when it ends.
-_living: weakref.WeakSet[_Opened] = weakref.WeakSet()
+# Open caches of this process, for the hooks after a fork and at exit.
+_open_caches: weakref.WeakSet[_Opened] = weakref.WeakSet()
 _opening = threading.Lock()
 
 
 class _Opened:
-    """What is common to the caches for callers that wait and for coroutines: options, and opening when first needed."""
+    """Common part of `FileCache` and `AsyncFileCache`: options, and opening on first use."""
 
     _options: Options
     _closed = False
     _native: Any
 
     def __getattr__(self, name: str) -> Any:
-        # Comes here when there is no native part: after a fork, after unpickling.
+        # Reached only without a native part: after a fork or after unpickling.
         if name != "_native":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         with _opening:
@@ -55,7 +55,7 @@ class _Opened:
                 if self._closed:
                     raise ValueError(f"{self!r} is closed")
                 self.__dict__["_native"] = self._open()
-                _living.add(self)
+                _open_caches.add(self)
         return self.__dict__["_native"]
 
     def _open(self) -> Any:
@@ -63,18 +63,18 @@ class _Opened:
 
     def _register(self) -> None:
         with _opening:
-            _living.add(self)
+            _open_caches.add(self)
 
     def _end(self) -> Any:
-        """Takes the native part away for good; when nobody uses it any more, the session ends."""
+        """Removes and returns the native part; the session ends with its last reference."""
         with _opening:
             self._closed = True
-            _living.discard(self)
+            _open_caches.discard(self)
             return self.__dict__.pop("_native", None)
 
     @property
     def directory(self) -> Path:
-        """Where the files are."""
+        """The directory of the cache."""
         return Path(os.fsdecode(self._options.directory))
 
     @property
@@ -101,19 +101,19 @@ class _Opened:
 def _after_fork() -> None:
     global _opening
     _opening = threading.Lock()
-    for cache in list(_living):
+    for cache in list(_open_caches):
         native = cache.__dict__.pop("_native", None)
         if native is not None:
-            # Its leases are the parent's, so it is never used and never ended here.
+            # Its leases belong to the parent: they must not be released here.
             filecache_forget(native)
-    _living.clear()
+    _open_caches.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _start_of(prefix: Key) -> bytes:
-    """The bytes that keys begin with; `TypeError` for what is neither text nor bytes."""
+def _encoded_prefix(prefix: Key) -> bytes:
+    """The prefix as bytes; `TypeError` if it is neither text nor bytes."""
     if isinstance(prefix, str):
         return prefix.encode()
     if isinstance(prefix, bytes):
@@ -124,35 +124,35 @@ def _start_of(prefix: Key) -> bytes:
 class FileCache(_Opened):
     """A directory of immutable files that many threads, processes and hosts share.
 
-    An entry is made once, under a key, by one writer; then any number of readers read it, until it ends or has to make
-    room. Who comes while it is made waits for it instead of making it again.
+    One writer makes an entry under a key; then any number of readers read it, until it expires or is evicted. Callers
+    that ask for an entry while it is being made wait for it instead of making it again.
 
-    `directory` is made when its parent is there. `url` is the address of a Redis or Valkey server that coordinates
-    (``redis://``, ``rediss://``, ``redis+unix://``, with user and password if need be); without it the processes of
-    *one* host coordinate through the directory itself. All other options are by keyword:
+    `directory` is created if its parent exists. `url` is the address of a Redis or Valkey server that coordinates
+    (``redis://``, ``rediss://``, ``redis+unix://``, with user and password if necessary). Without it the processes of
+    *one* host coordinate through the directory itself. All other options are keyword arguments:
 
     - `namespace`: prefix of the cache's keys in the server; one directory belongs to one namespace of one server;
-    - `lease`: seconds after which a process that died or was cut off loses what it holds, 0.1 to 86400;
+    - `lease`: seconds after which a process that died or was cut off loses its leases, 0.1 to 86400;
     - `max_bytes`, `max_entries`, `max_entry_bytes`, `min_free_bytes`, `max_age`, `max_idle`, `low_mark`: see `Limits`.
-      They are shared and for a new cache; one that is there keeps those it has, see `configure`;
-    - `durability`: ``"full"`` (what was published survives a power cut), ``"file"`` (its content does, its name may
+      They are shared and apply to a new cache; an existing cache keeps its limits, see `configure`;
+    - `durability`: ``"full"`` (published entries survive a power failure), ``"file"`` (the content does, the name may
       not), ``"none"``;
-    - `check`: whether reads compare the content with its digest: ``"always"``, ``"sampled"``, ``"never"``; its length
+    - `check`: whether reads compare the content with its digest: ``"always"``, ``"sampled"``, ``"never"``; the length
       is always compared;
-    - `file_mode`, `directory_mode`: permissions of what is made, 0o640 and 0o750;
+    - `file_mode`, `directory_mode`: permissions of new files and directories, 0o640 and 0o750;
     - `connect_timeout`, `command_timeout`: seconds to wait for the server;
-    - `on_outage`: ``"fail"``, or ``"degrade"``: without the server, `read` serves what lies in the directory;
+    - `on_outage`: ``"fail"``, or ``"degrade"``: without the server, `read` serves files from the directory;
     - `adopt`: take over a directory with files of another cache, or of the proof of concept;
-    - `read_only`: change nothing, need no right to write;
-    - `maintenance`: seconds between rounds of maintenance in the background; `None`: none, see `maintain`.
+    - `read_only`: change nothing, and need no permission to write;
+    - `maintenance`: seconds between rounds of background maintenance; `None`: none, see `maintain`.
 
-    The object may be used by many threads, after a fork (the child gets a session of its own and leaves its parent's
-    leases alone), and pickled (what comes out opens the same cache again; a password in `url` is part of the pickle).
-    Keys are text or `bytes`, 1 to 4096 bytes. A `timeout` is how many seconds an acquire may wait, in all; 0 is one
-    try.
+    The object may be used by many threads and after a fork (the child gets a session of its own and does not touch its
+    parent's leases). It can be pickled: the copy opens the same cache, and a password in `url` is part of the pickle.
+    Keys are text or `bytes`, 1 to 4096 bytes. A `timeout` is the total number of seconds that a call may wait; 0 means
+    one attempt.
 
-    Raises `CacheConfigError` (a `ValueError`) for a bad option or when directory and server do not belong together,
-    `UnavailableError` (a `ConnectionError`) without the server, `CacheDeniedError` (a `PermissionError`).
+    Raises `CacheConfigError` (a `ValueError`) for an invalid option or if directory and server do not belong together,
+    `UnavailableError` (a `ConnectionError`) if the server cannot be reached, `CacheDeniedError` (a `PermissionError`).
 
     >>> import tempfile
     >>> from redgrease.filecache import FileCache
@@ -192,14 +192,14 @@ class FileCache(_Opened):
         self._options = Options.of(locals())
         self._native = self._open()
         self._register()
-        # Only the first to open takes over: not a forked child, nor what is made of a pickle.
+        # Only the first open adopts the directory: not a forked child, nor an unpickled copy.
         self._options = self._options.adopted()
 
     @classmethod
     def from_env(cls, **options: Any) -> Self:
-        """The cache that the environment names, with further options by keyword.
+        """Open the cache that the environment names, with further options as keyword arguments.
 
-        ``REDGREASE_CACHE_DIR`` is needed; ``REDGREASE_CACHE_URL`` and ``REDGREASE_CACHE_NAMESPACE`` may be there.
+        ``REDGREASE_CACHE_DIR`` is required; ``REDGREASE_CACHE_URL`` and ``REDGREASE_CACHE_NAMESPACE`` are optional.
 
         >>> import os
         >>> os.environ["REDGREASE_CACHE_DIR"] = str(cache.directory)
@@ -214,9 +214,9 @@ class FileCache(_Opened):
     # -- reading
 
     def read(self, key: Key, timeout: Seconds = 0) -> bytes:
-        """The content of an entry.
+        """Return the content of an entry.
 
-        Waits up to `timeout` seconds only for a writer that is at work; what is missing is missing at once.
+        Waits up to `timeout` seconds, but only for an active writer: a missing entry is an error at once.
 
         Raises `CacheMissingError` (a `FileNotFoundError`), `CacheBusyError`, `CacheTimeoutError`, `CorruptError`.
 
@@ -227,7 +227,7 @@ class FileCache(_Opened):
         return self._native.read(key, timeout)
 
     def open(self, key: Key, timeout: Seconds = 0) -> Handle:
-        """An entry as a file; it stays where it is until the `Handle` is closed. As `read` otherwise.
+        """Open an entry as a file, which stays in place until the `Handle` is closed. Otherwise like `read`.
 
         >>> import io
         >>> _ = cache.write("lines", "Grüße\\nan alle\\n".encode())
@@ -239,9 +239,9 @@ class FileCache(_Opened):
 
     @contextmanager
     def path(self, key: Key, timeout: Seconds = 0) -> Iterator[Path]:
-        """The path of an entry's file, for programs that want a name; it stays there until the block ends.
+        """The path of an entry's file, for programs that need a path. The file stays in place until the block ends.
 
-        As `read` otherwise.
+        Otherwise like `read`.
 
         >>> _ = cache.write("table", b"a,b")
         >>> with cache.path("table") as path:
@@ -252,7 +252,7 @@ class FileCache(_Opened):
             yield handle.path
 
     def exists(self, key: Key) -> bool:
-        """Whether there is such an entry now. Also ``key in cache``.
+        """Return whether the entry exists. Also ``key in cache``.
 
         >>> cache.exists("nothing-here")
         False
@@ -260,7 +260,7 @@ class FileCache(_Opened):
         return self._native.exists(key)
 
     def stat(self, key: Key) -> Stat | None:
-        """What is known about an entry; `None` when there is none. Does not count as use.
+        """Return size, times and metadata of an entry; `None` if there is none. Does not count as use.
 
         >>> _ = cache.write("greeting", b"hello", ttl=3600)
         >>> stat = cache.stat("greeting")
@@ -282,10 +282,10 @@ class FileCache(_Opened):
         content_type: str | None = None,
         user: Mapping[str, str] | None = None,
     ) -> Stat:
-        """Make an entry that is not there yet.
+        """Make a new entry.
 
-        `ttl` is how many seconds it lives. `content_type` and `user` (text by text) are kept with it. Waits up to
-        `timeout` seconds for another writer of the key.
+        `ttl` is its time to live in seconds. `content_type` and `user` (a mapping of texts) are stored with it. Waits
+        up to `timeout` seconds for another writer of the key.
 
         Raises `CacheExistsError` (a `FileExistsError`), `CacheBusyError`, `CacheTimeoutError`, `TooLargeError`,
         `NoSpaceError`.
@@ -309,9 +309,9 @@ class FileCache(_Opened):
         content_type: str | None = None,
         user: Mapping[str, str] | None = None,
     ) -> Stat:
-        """Make a new generation of an entry, or its first. Who reads the old one goes on reading the old one.
+        """Make a new generation of an entry, or the first one. Open handles continue to read the old one.
 
-        Arguments and errors as of `write`, which alone raises `CacheExistsError`.
+        Arguments and errors as for `write`, except `CacheExistsError`.
 
         >>> first, second = cache.replace("config", b"1"), cache.replace("config", b"2")
         >>> cache.read("config"), second.fence > first.fence
@@ -330,10 +330,10 @@ class FileCache(_Opened):
         content_type: str | None = None,
         user: Mapping[str, str] | None = None,
     ) -> Writer:
-        """A file to write an entry to, piece by piece: see `Writer`.
+        """Open a file to write an entry piece by piece: see `Writer`.
 
-        `replace` makes a new generation of an entry that is there. `size`, when it is known, reserves that many bytes
-        at once, so that what cannot fit fails early. Other arguments and errors as of `write`.
+        With `replace` an existing entry gets a new generation. `size`, if known, reserves that many bytes at once, so
+        that content that cannot fit fails early. Other arguments and errors as for `write`.
 
         >>> with cache.create("squares") as writer:
         ...     for number in range(4):
@@ -354,13 +354,13 @@ class FileCache(_Opened):
         content_type: str | None = None,
         user: Mapping[str, str] | None = None,
     ) -> Got:
-        """The entry; when it is not there, `producer` makes it, once, however many ask for it on however many hosts.
+        """Open the entry; if it is missing, `producer` makes it. Concurrent callers on all hosts run one producer.
 
-        `producer` takes nothing and gives bytes, or takes a `Writer` and writes to it. Its exception is raised here as
-        it is, and the next one who waits gets its turn. Others wait up to `timeout` seconds in all. Gives a `Got`: a
-        `Handle` with an `outcome`. Other arguments as of `create`.
+        `producer` takes no argument and returns bytes, or takes a `Writer` and writes to it. Its exception is raised
+        here unchanged, and the next waiting caller runs its own producer. Other callers wait up to `timeout` seconds in
+        total. Returns a `Got`: a `Handle` with an `outcome`. Other arguments as for `create`.
 
-        Raises `CacheTimeoutError`, `CacheBusyError`, `TooLargeError`, `NoSpaceError`, and what `producer` raises.
+        Raises `CacheTimeoutError`, `CacheBusyError`, `TooLargeError`, `NoSpaceError`, and the exceptions of `producer`.
 
         >>> def table(writer):
         ...     writer.write(b"a,b")
@@ -395,7 +395,7 @@ class FileCache(_Opened):
     ) -> Callable[[Callable[..., Any]], Memoized]: ...
 
     def memoize(self, function: Any = None, **options: Any) -> Any:
-        """A decorator: the function's results are entries of this cache, see `redgrease.filecache.memoize`.
+        """Decorator: store the function's results as entries of this cache, see `redgrease.filecache.memoize`.
 
         >>> calls = []
         >>> @cache.memoize(ttl=3600)
@@ -412,7 +412,7 @@ class FileCache(_Opened):
     # -- changing
 
     def delete(self, key: Key) -> bool:
-        """Take an entry away; whether there was one. Who reads it reads on.
+        """Delete an entry; return whether it existed. Open handles continue to read it.
 
         >>> _ = cache.write("old", b"")
         >>> cache.delete("old"), cache.delete("old")
@@ -421,7 +421,7 @@ class FileCache(_Opened):
         return self._native.delete(key)
 
     def touch(self, key: Key, ttl: Seconds | None = None) -> bool:
-        """Make an entry the most recently used; with `ttl` it ends that many seconds from now. Whether there is one.
+        """Mark an entry as just used, and with `ttl` restart its time to live. Return whether it exists.
 
         >>> _ = cache.write("session", b"", ttl=5)
         >>> cache.touch("session", ttl=600), cache.touch("nothing-here")
@@ -430,7 +430,7 @@ class FileCache(_Opened):
         return self._native.touch(key, ttl)
 
     def pin(self, key: Key) -> bool:
-        """Make limits leave an entry alone until `unpin`; whether there is one. Its own ttl still ends it.
+        """Exempt an entry from eviction until `unpin`; return whether it exists. Its own ttl still applies.
 
         >>> _ = cache.write("logo", b"...")
         >>> cache.pin("logo"), cache.stat("logo").pinned
@@ -439,7 +439,7 @@ class FileCache(_Opened):
         return self._native.pin(key, True)
 
     def unpin(self, key: Key) -> bool:
-        """Undo `pin`; whether there is such an entry.
+        """Undo `pin`; return whether the entry exists.
 
         >>> cache.unpin("nothing-here")
         False
@@ -449,16 +449,16 @@ class FileCache(_Opened):
     # -- the whole
 
     def entries(self, prefix: Key = b"") -> Iterator[Stat]:
-        """What is known about each entry whose key begins with `prefix`, a page at a time, in no order.
+        """Iterate over the entries whose keys begin with `prefix`, a page at a time, in no particular order.
 
-        Entries that come or go meanwhile may be seen or not.
+        Entries that are added or removed meanwhile may or may not be included.
 
         >>> for name in ("img:1", "img:2", "doc:1"):
         ...     _ = cache.write(name, b"12345")
         >>> sum(stat.size for stat in cache.entries("img:"))
         10
         """
-        start = _start_of(prefix)
+        start = _encoded_prefix(prefix)
         cursor: Any = None
         while True:
             page, cursor = self._native.list(cursor, _PAGE)
@@ -469,7 +469,7 @@ class FileCache(_Opened):
                 return
 
     def keys(self, prefix: Key = b"") -> Iterator[bytes]:
-        """The key of each entry, as `entries`. Iterating over the cache does the same.
+        """Iterate over the keys, like `entries`. Iterating over the cache does the same.
 
         >>> _ = cache.write("b", b""), cache.write("a", b"")
         >>> sorted(cache.keys()), sorted(cache) == sorted(cache.keys())
@@ -478,7 +478,7 @@ class FileCache(_Opened):
         return (stat.key for stat in self.entries(prefix))
 
     def info(self) -> Info:
-        """Numbers of the whole cache.
+        """Return the numbers of the whole cache.
 
         >>> _ = cache.write("a", b"12345")
         >>> info = cache.info()
@@ -489,7 +489,7 @@ class FileCache(_Opened):
         return Info(**{**info, "limits": Limits(**info["limits"])})
 
     def stats(self) -> Stats:
-        """What this process did with the cache.
+        """Return the counters of this process.
 
         >>> cache.stats().lease_losses
         0
@@ -507,7 +507,7 @@ class FileCache(_Opened):
         max_idle: Seconds | None = None,
         low_mark: float | None = None,
     ) -> None:
-        """Change limits, for all processes that use the cache; those that are not named stay. 0 takes one away.
+        """Change limits for all processes that use the cache. Limits that are not given stay; 0 removes one.
 
         >>> cache.configure(max_entries=100)
         >>> cache.info().limits.max_entries
@@ -517,7 +517,7 @@ class FileCache(_Opened):
         self._native.configure({**self._native.info()["limits"], **given})
 
     def locks(self) -> list[Lock]:
-        """Who reads, writes or waits to write, in all processes.
+        """Return the readers, writers and waiting writers of all processes.
 
         >>> cache.locks()
         []
@@ -525,7 +525,7 @@ class FileCache(_Opened):
         return [Lock(**lock) for lock in self._native.locks()]
 
     def break_lock(self, key: Key) -> bool:
-        """Take the place of a key's writer away from it; whether there was one. Its commit will raise `LeaseLostError`.
+        """Revoke the lease of a key's writer; return whether there was one. Its commit raises `LeaseLostError`.
 
         >>> cache.break_lock("nothing-here")
         False
@@ -541,13 +541,12 @@ class FileCache(_Opened):
         prefix: Key | None = None,
         dry_run: bool = False,
     ) -> Evicted:
-        """Take entries out: the least recently used until `to_bytes` remain, those made or last used so many seconds
-        ago, those with a prefix.
+        """Evict entries: the least recently used until `to_bytes` remain, entries by age, idle time or prefix.
 
-        All conditions that are given hold together. Pinned entries and those that are read stay. A dry run only says
-        what would go.
+        An entry must meet all conditions that are given. Pinned entries and entries that are being read stay. A dry run
+        only reports the entries.
 
-        Raises `CacheConfigError` when no condition is given.
+        Raises `CacheConfigError` if no condition is given.
 
         >>> _ = cache.write("img:1", b"12345"), cache.write("doc:1", b"")
         >>> cache.evict(prefix="img:", dry_run=True).keys
@@ -559,7 +558,7 @@ class FileCache(_Opened):
         return Evicted(evicted[0], evicted[1], tuple(evicted[2]))
 
     def clear(self) -> int:
-        """Take all entries out; how many there were.
+        """Remove all entries; return their number.
 
         >>> _ = cache.write("a", b"")
         >>> cache.clear(), list(cache)
@@ -568,9 +567,9 @@ class FileCache(_Opened):
         return self._native.clear()
 
     def maintain(self) -> Maintained:
-        """One round of maintenance: dead sessions, ended entries, limits, left-over files.
+        """Run one round of maintenance: dead sessions, expired entries, limits, orphaned files.
 
-        It happens in the background anyway.
+        It also runs periodically in the background.
 
         >>> cache.maintain().orphans
         0
@@ -578,10 +577,10 @@ class FileCache(_Opened):
         return Maintained(**self._native.maintain())
 
     def verify(self, depth: str = "digests", progress: Callable[[int, int], Any] | None = None) -> Verification:
-        """Compare index and directory, and change nothing.
+        """Compare index and directory without changing anything.
 
         `depth` is ``"index"`` (sums and leases), ``"sizes"`` (and that each file is there with its length) or
-        ``"digests"`` (and its content). `progress` is called with how many were looked at and how many there are.
+        ``"digests"`` (and its content). `progress` is called with the number of checked and of all entries.
 
         >>> cache.verify("sizes").ok
         True
@@ -589,7 +588,7 @@ class FileCache(_Opened):
         return _verification(self._native.verify(depth, False, progress))
 
     def repair(self, depth: str = "digests", progress: Callable[[int, int], Any] | None = None) -> Verification:
-        """As `verify`, and mends what it finds; safe beside live traffic.
+        """Like `verify`, and repair the problems found; safe during normal use.
 
         >>> cache.repair().problems
         ()
@@ -597,7 +596,7 @@ class FileCache(_Opened):
         return _verification(self._native.verify(depth, True, progress))
 
     def doctor(self) -> list[Finding]:
-        """What could be wrong with directory, server and settings, with the mend.
+        """Examine directory, server and settings; return findings with fixes.
 
         >>> any(finding.level == "error" for finding in cache.doctor())
         False
@@ -607,11 +606,11 @@ class FileCache(_Opened):
     # -- the end
 
     def close(self) -> None:
-        """Give the session back.
+        """End the session.
 
-        Handles that are open go on; another call of a method raises `ValueError`. May be called again.
+        Open handles stay usable; other methods raise `ValueError` afterwards. May be called more than once.
 
-        Dropping the object, and the end of the interpreter, do it too.
+        Garbage collection and the end of the interpreter do the same.
 
         >>> other = FileCache(cache.directory)
         >>> other.close()

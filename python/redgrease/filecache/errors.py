@@ -1,4 +1,4 @@
-"""What can go wrong, as exception classes: one per code, each also of the built-in kind that it is.
+"""Exception classes of the file cache: one per error code, each also a subclass of the matching built-in exception.
 
 >>> from redgrease.filecache import CacheError, CacheMissingError, FileCache
 >>> try:
@@ -35,21 +35,21 @@ __all__ = [
 
 
 class CacheError(Exception):
-    """Any failure of a cache. The text names the operation, the key, the value that was seen, and the mend.
+    """Base class of all errors of a cache. The message names the operation, the key, the value seen and the fix.
 
-    `code` is the stable name of the outcome (``"busy"``, ``"missing"``, ...): the same in Python, in Rust, and in the
-    JSON and the exit status of the command line. `operation` is the name of the method that failed, `key` is the
-    entry's key (`bytes`), or `None` when the failure is of no single entry.
+    `code` is the stable name of the error (``"busy"``, ``"missing"``, ...): the same in Python, in Rust, and in the
+    JSON output of the command line. `operation` is the name of the method that failed. `key` is the entry's key
+    (`bytes`), or `None` if the error concerns no single entry.
     """
 
-    #: Stable name of the outcome.
+    #: Stable name of the error.
     code: str = "error"
     #: Name of the method that failed; empty when unknown.
     operation: str = ""
-    #: Key of the entry; `None` when the failure is of no single entry.
+    #: Key of the entry; `None` if the error concerns no single entry.
     key: bytes | None = None
 
-    #: What `OSError.errno` is when the operating system named none.
+    #: Value of `OSError.errno` if the operating system gave none.
     _errno: int | None = None
 
     def __init__(
@@ -89,34 +89,34 @@ def _rebuilt(kind: type[CacheError], message: str, state: dict[str, Any]) -> Cac
 
 
 class CacheBusyError(CacheError):
-    """Somebody else has the entry: a writer is at work, or, for a change, somebody reads it."""
+    """The entry is in use: it is being written or, for a change, being read."""
 
     code = "busy"
 
 
 class CacheTimeoutError(CacheBusyError, TimeoutError):
-    """The entry was busy until the caller's `timeout` was over."""
+    """The entry was busy until the caller's `timeout` ended."""
 
     code = "timeout"
     _errno = _errno.ETIMEDOUT
 
 
 class CacheMissingError(CacheError, FileNotFoundError):
-    """There is no such entry, and nobody is making it."""
+    """There is no such entry, and it is not being made."""
 
     code = "missing"
     _errno = _errno.ENOENT
 
 
 class CacheExistsError(CacheError, FileExistsError):
-    """There is such an entry already; `replace` makes a new generation of it."""
+    """The entry exists already; `replace` makes a new generation of it."""
 
     code = "exists"
     _errno = _errno.EEXIST
 
 
 class LeaseLostError(CacheError):
-    """The lease ran out or was broken while the work went on; nothing was published."""
+    """The lease expired or was broken during the operation; nothing was published."""
 
     code = "lease-lost"
 
@@ -128,7 +128,7 @@ class TooLargeError(CacheError, ValueError):
 
 
 class NoSpaceError(CacheError, OSError):
-    """The disk is full or at its mark, and there was nothing left to evict."""
+    """The disk or the cache is full, and nothing can be evicted."""
 
     code = "no-space"
     _errno = _errno.ENOSPC
@@ -142,7 +142,7 @@ class CacheDeniedError(CacheError, PermissionError):
 
 
 class CorruptError(CacheError):
-    """The file is not what was written: its length or digest differs. The entry was dropped, its file set aside."""
+    """The file differs from what was written in length or digest. The entry was removed, its file quarantined."""
 
     code = "corrupt"
 
@@ -154,7 +154,7 @@ class UnavailableError(CacheError, ConnectionError):
 
 
 class CacheIOError(CacheError, OSError):
-    """Another failure of the file system; `errno` says which."""
+    """Another error of the file system, see `errno`."""
 
     code = "io"
     _errno = _errno.EIO
@@ -167,7 +167,7 @@ class BadKeyError(CacheError, ValueError):
 
 
 class CacheConfigError(CacheError, ValueError):
-    """An option is wrong, or the directory and the namespace do not belong together."""
+    """An option is invalid, or directory and namespace do not belong together."""
 
     code = "bad-config"
 
@@ -194,7 +194,7 @@ _CLASSES: dict[str, type[CacheError]] = {
 
 
 def _of(code: str, message: str, operation: str, key: bytes | None, errno: int | None) -> CacheError:
-    """The exception for a code of the native part."""
+    """The exception for an error code of the native part."""
     kind = _CLASSES.get(code, CacheError)
     error = kind(message, operation=operation, key=key, errno=errno)
     if kind is CacheError:

@@ -1,4 +1,4 @@
-"""Files of a cache: one that is read, and one that is made."""
+"""Files of a cache: `Handle` for reading, `Writer` for writing."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["Got", "Handle", "Writer"]
 
 T = TypeVar("T")
 
-#: Bytes that a handle reads at once.
+#: Size of a handle's read buffer, in bytes.
 _BUFFER_BYTES = 64 << 10
-#: Bytes that are copied at once of what is not `bytes`.
+#: Size of the chunks in which other buffers than `bytes` are copied.
 _CHUNK_BYTES = 1 << 20
 
 
 class _Raw(io.RawIOBase):
-    """The file of a handle.
+    """The raw file of a handle.
 
-    It keeps its own place, so that a forked process that shares the descriptor does not move it.
+    It keeps its own position, so that a forked process that shares the descriptor does not move it.
     """
 
     def __init__(self, native: FileCacheHandle) -> None:
@@ -94,16 +94,16 @@ class _Raw(io.RawIOBase):
 
 
 class Handle(io.BufferedReader):
-    """An entry that is being read: an ordinary buffered binary file, which cannot go while the handle is open.
+    """An entry opened for reading: a buffered binary file that stays in place while the handle is open.
 
-    It is whatever ``open(path, "rb")`` gives (`read`, `seek`, `readinto`, `readline`, `fileno`, ...), so
-    `io.TextIOWrapper`, `zipfile`, `json.load` and the like take it, and it has `path`, `stat` and `mmap()` besides.
-    Eviction, `delete` and `replace` leave the file in place until the handle is closed: use ``with``. A handle that is
-    dropped closes itself.
+    It has all methods of ``open(path, "rb")`` (`read`, `seek`, `readinto`, `readline`, `fileno`, ...), so it works with
+    `io.TextIOWrapper`, `zipfile`, `json.load` and the like. In addition it has `path`, `stat` and `mmap()`. Eviction,
+    `delete` and `replace` leave the file in place until the handle is closed: use ``with``. A garbage-collected handle
+    is closed.
 
-    Reading from the beginning to the end compares the content with its digest, as the cache's option `check` says, and
-    the read that meets the end of a damaged file raises `CorruptError`. Only the length is compared for what is read
-    out of order, by `mmap`, or by `path` and `fileno`.
+    Reading from beginning to end compares the content with its digest, as the cache's option `check` says; the read
+    that reaches the end of a damaged file raises `CorruptError`. Reads out of order, by `mmap`, or by `path` and
+    `fileno` compare the length only.
 
     >>> _ = cache.write("lines", b"one\\ntwo\\n")
     >>> with cache.open("lines") as handle:
@@ -117,7 +117,7 @@ class Handle(io.BufferedReader):
 
     @property
     def stat(self) -> Stat:
-        """What is known about the entry."""
+        """Size, times and metadata of the entry."""
         return Stat(*self._native.stat())
 
     @property
@@ -127,12 +127,12 @@ class Handle(io.BufferedReader):
 
     @property
     def path(self) -> Path:
-        """Where the file is. It stays there, unchanged, while the handle is open; do not write to it."""
+        """Path of the file. It stays in place, unchanged, while the handle is open; do not write to it."""
         return Path(self._native.path)
 
     @property
     def lease_lost(self) -> bool:
-        """Whether others could think that this reader is dead, so that the file may go from its path.
+        """Whether the lease may have expired, so that the file may be removed from its path.
 
         That happens when the process was stopped, or could not reach the server, for longer than the lease. An open
         file can still be read to its end on a local file system.
@@ -140,7 +140,7 @@ class Handle(io.BufferedReader):
         return self._native.lease_lost()
 
     def mmap(self) -> mmap.mmap:
-        """The whole file in memory, read-only, without a copy. Close the map before the handle.
+        """Map the whole file into memory, read-only, without a copy. Close the map before the handle.
 
         Raises `ValueError` when the entry is empty, which the operating system cannot map.
 
@@ -150,7 +150,9 @@ class Handle(io.BufferedReader):
         (b'el', 5)
         """
         if self._native.size == 0:
-            raise ValueError(f"entry {self.key!r} is empty, and an empty file cannot be mapped: read() gives b''")
+            raise ValueError(
+                f"entry {self.key!r} is empty, and an empty file cannot be mapped: use read(), which returns b''"
+            )
         return mmap.mmap(self.fileno(), 0, access=mmap.ACCESS_READ)
 
     def __enter__(self) -> Any:
@@ -161,10 +163,10 @@ class Handle(io.BufferedReader):
 
 
 class Got(Handle):
-    """What `FileCache.get_or_create` gives: a `Handle` that also says how the entry came about.
+    """The result of `FileCache.get_or_create`: a `Handle` with the `outcome` of the call.
 
-    `outcome` is ``"hit"`` (it was there), ``"created"`` (this caller's producer made it) or ``"waited"`` (somebody else
-    was making it).
+    `outcome` is ``"hit"`` (the entry existed), ``"created"`` (this caller's producer made it) or ``"waited"`` (another
+    caller was making it).
 
     >>> with cache.get_or_create("answer", lambda: b"42") as got:
     ...     got.outcome, got.read()
@@ -181,14 +183,14 @@ class Got(Handle):
 
 
 class Writer(io.BufferedIOBase):
-    """An entry that is being made: a binary file to write to, which nobody sees until it is committed.
+    """An entry opened for writing: a binary file that is invisible until it is committed.
 
-    As a context manager it commits when the block ends, and aborts when an exception leaves it; that exception wins
-    over any failure of the abort. Without ``with``, call `commit` or `abort`; `close`, and dropping it, abort. The
-    lease behind it is renewed by itself.
+    As a context manager it commits when the block ends, and aborts when the block raises; that exception takes
+    precedence over a failure of the abort. Without ``with``, call `commit` or `abort`. `close` and garbage collection
+    abort. Its lease is renewed automatically.
 
-    Raises `TooLargeError` or `NoSpaceError` as soon as what was written does not fit, `LeaseLostError` at the latest by
-    `commit`, when others could think that this writer is dead.
+    Raises `TooLargeError` or `NoSpaceError` as soon as the content does not fit, and `LeaseLostError`, at the latest in
+    `commit`, if the lease may have expired.
 
     >>> with cache.create("table", content_type="text/csv") as writer:
     ...     _ = writer.write(b"a,b\\n")
@@ -203,28 +205,28 @@ class Writer(io.BufferedIOBase):
         self._stat: Stat | None = None
         self._written = 0
         self._is_entered = False
-        self._is_over = False
+        self._is_finished = False
 
     # -- a file
 
     def readable(self) -> bool:
-        """Never."""
+        """Return `False`."""
         return False
 
     def writable(self) -> bool:
-        """Always."""
+        """Return `True`."""
         return True
 
     def seekable(self) -> bool:
-        """Never: what was written is written."""
+        """Return `False`: a writer only appends."""
         return False
 
     def tell(self) -> int:
-        """How many bytes were written."""
+        """Number of bytes written so far."""
         return self._written
 
     def write(self, data: bytes | bytearray | memoryview | Buffer) -> int:
-        """Append bytes; how many they were."""
+        """Append bytes; return their number."""
         if self.closed:
             raise ValueError("this writer is closed")
         if type(data) is bytes:
@@ -243,16 +245,16 @@ class Writer(io.BufferedIOBase):
         return size
 
     def flush(self) -> None:
-        """Hand what was written to the operating system, so that it can be read at `path`."""
-        if not self.closed and not self._is_over:
+        """Flush to the operating system, so that the content can be read at `path`."""
+        if not self.closed and not self._is_finished:
             self._native.flush()
 
     def close(self) -> None:
-        """No more is written. Outside of a ``with`` block this aborts; inside, the end of the block commits."""
+        """End writing. Outside of a ``with`` block this aborts; inside, the end of the block commits."""
         if self.closed:
             return
         try:
-            if self._is_entered and not self._is_over:
+            if self._is_entered and not self._is_finished:
                 self._native.flush()
             else:
                 self.abort()
@@ -262,7 +264,7 @@ class Writer(io.BufferedIOBase):
     # -- the outcome
 
     def commit(self) -> Stat:
-        """Publish: from now on everybody reads it. Nobody ever sees a part of it.
+        """Publish the entry as a whole.
 
         Raises `LeaseLostError`, `TooLargeError`, `NoSpaceError`, `CacheExistsError`; then nothing was published.
         """
@@ -271,30 +273,30 @@ class Writer(io.BufferedIOBase):
         return self._stat
 
     def _commit_open(self) -> FileCacheHandle:
-        """Publish, and go on as a reader of just that."""
+        """Publish, and return a handle on the new generation."""
         handle = self._finish(self._native.commit_open)
         self._stat = Stat(*handle.stat())
         return handle
 
     def _finish(self, act: Callable[[], T]) -> T:
-        if self._is_over:
-            raise ValueError(f"the writer of {self._key!r} was {'committed' if self._stat else 'aborted'} before")
-        self._is_over = True
+        if self._is_finished:
+            raise ValueError(f"the writer of {self._key!r} was already {'committed' if self._stat else 'aborted'}")
+        self._is_finished = True
         try:
             return act()
         finally:
             super().close()
 
     def abort(self) -> None:
-        """Give up: nothing is published, and others may make the entry. Does nothing after `commit`."""
-        if not self._is_over:
-            self._is_over = True
+        """Discard the content, and let other callers make the entry. Does nothing after `commit`."""
+        if not self._is_finished:
+            self._is_finished = True
             self._native.abort()
         super().close()
 
     @property
     def stat(self) -> Stat | None:
-        """What was published; `None` before `commit`."""
+        """The published entry; `None` before `commit`."""
         return self._stat
 
     @property
@@ -304,7 +306,7 @@ class Writer(io.BufferedIOBase):
 
     @property
     def path(self) -> Path:
-        """The temporary file, for libraries that write to a name: what it holds at `commit` is what is published.
+        """The temporary file, for libraries that write to a path. `commit` publishes its content.
 
         >>> with cache.create("by-name") as writer:
         ...     _ = writer.path.write_bytes(b"written by another library")
@@ -315,7 +317,7 @@ class Writer(io.BufferedIOBase):
 
     @property
     def lease_lost(self) -> bool:
-        """Whether others could think that this writer is dead; then `commit` fails."""
+        """Whether the lease may have expired; then `commit` fails."""
         return self._native.lease_lost()
 
     def __enter__(self) -> Writer:
@@ -328,18 +330,18 @@ class Writer(io.BufferedIOBase):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            if not self._is_over:
+            if not self._is_finished:
                 self.commit()
             return
         try:
             self.abort()
         except Exception as also:
-            # The caller's own exception wins; a lease that could not be given back ends by itself.
+            # The caller's exception takes precedence; a lease that could not be released expires.
             if error is not None and hasattr(error, "add_note"):
-                error.add_note(f"besides, the entry could not be given up: {also}")
+                error.add_note(f"in addition, the entry could not be aborted: {also}")
 
     def __repr__(self) -> str:
-        state = "committed" if self._stat is not None else "aborted" if self._is_over else "open"
+        state = "committed" if self._stat is not None else "aborted" if self._is_finished else "open"
         return f"<Writer {self._key!r} {state}>"
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:

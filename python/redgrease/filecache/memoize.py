@@ -1,28 +1,29 @@
-"""Results of functions as entries of a cache.
+"""Decorators that store results of functions as entries of a cache.
 
 `FileCache.memoize` and `AsyncFileCache.memoize` are decorators. A call that was made before, in any process, reads its
-result from the cache; several that make the same call at once compute it once. The entry's key is made of the
-function's module and name, and of its arguments as the function sees them, so ``f(1)`` and ``f(x=1)`` are the same
-call, while ``f(1)`` and ``f(1.0)`` are not. Arguments may be numbers, text, bytes, `None`, dates and times (with a time
-zone of `datetime` or `zoneinfo`), enum members, paths of `pathlib`, UUIDs, and tuples, lists, sets, dicts and
-dataclasses of such. A member of an enum is its class and value, a dataclass its class and all its attributes; types are
-compared exactly, so anything else, also a subclass of these types, is refused: give `key`, or `ignore` the parameter.
+result from the cache; concurrent equal calls compute it once. The entry's key is made of the function's module and
+name, and of its bound arguments, so ``f(1)`` and ``f(x=1)`` are the same call, while ``f(1)`` and ``f(1.0)`` are not.
+
+Arguments may be numbers, text, bytes, `None`, dates and times (with a time zone of `datetime` or `zoneinfo`), enum
+members, paths of `pathlib`, UUIDs, and tuples, lists, sets, dicts and dataclasses of these. An enum member is
+identified by class and value, a dataclass by its class and all its attributes. Types are compared exactly: any
+other type, including a subclass of these types, is refused. Pass `key`, or `ignore` the parameter.
 
 Options:
 
-- `ttl`: how many seconds a result is kept; `None`: until it has to make room;
-- `timeout`: how many seconds a call waits for another that computes the same result, 60 by default;
-- `name`: stands for module and name of the function;
-- `version`: change it when the function changes, and old results are no longer found;
-- `key`: a function of the same arguments that gives the key (text or bytes) after the name;
-- `ignore`: names of parameters that do not matter, ``("self",)`` for instance;
-- `serializer`: ``"pickle"`` (any result), ``"json"``, ``"bytes"`` (the function gives bytes) or a pair ``(dumps,
+- `ttl`: time to live of a result in seconds; `None`: until it is evicted;
+- `timeout`: seconds that a call waits for another one that computes the same result, 60 by default;
+- `name`: replaces module and name of the function in the key;
+- `version`: change it with the function, so that old results are no longer found;
+- `key`: a function of the same arguments that returns the part of the key (text or bytes) after the name;
+- `ignore`: names of parameters that are not part of the key, for instance ``("self",)``;
+- `serializer`: ``"pickle"`` (any result), ``"json"``, ``"bytes"`` (the function returns bytes) or a pair ``(dumps,
   loads)``.
 
-**Security: reading a pickle can run any code that its writer chose.** Whoever may write to the cache's directory can
-then act as every process that calls the function; use ``"json"`` or ``"bytes"`` where you do not trust all of them.
+**Security: reading a pickle can run any code that its writer chose.** Every user with write access to the cache's
+directory can act as every process that calls the function. Use ``"json"`` or ``"bytes"`` unless you trust all of them.
 
-The function that the decorator gives has `cache_key(...)`, `forget(...)`, `cache` and `__wrapped__`.
+The decorated function has `cache_key(...)`, `forget(...)`, `cache` and `__wrapped__`.
 
 >>> @cache.memoize(serializer="json", version=2)
 ... def area(width, height=1):
@@ -54,26 +55,26 @@ if TYPE_CHECKING:
 
 __all__ = ["Memoized", "memoize"]
 
-#: How results become bytes and bytes results.
+#: Conversion between results and bytes.
 Serializer = Union[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any]]]
 
 
 class Memoized(Protocol):
-    """What the decorator gives: the function, and what it has besides."""
+    """A decorated function and its additional methods."""
 
     #: The cache of the results.
     cache: Any
-    #: The function itself: calling it computes.
+    #: The original function, without the cache.
     __wrapped__: Callable[..., Any]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The result, from the cache or computed."""
+        """Return the result, from the cache or computed."""
 
     def cache_key(self, *args: Any, **kwargs: Any) -> bytes:
-        """The key of the entry of this call."""
+        """Return the key of the entry of this call."""
 
     def forget(self, *args: Any, **kwargs: Any) -> Any:
-        """Delete the result of this call; whether there was one."""
+        """Delete the result of this call; return whether there was one."""
 
 
 def _bytes_only(result: Any) -> bytes:
@@ -187,7 +188,7 @@ def memoize(
 
 
 def _canonical(value: Any, parameter: str) -> bytes:
-    """Bytes that are the same for equal arguments of the same types, in every process, and differ otherwise."""
+    """Bytes that are equal for equal arguments of the same types, in every process, and different otherwise."""
     kind = type(value)
     plain = _PLAIN.get(kind)
     if plain is not None:
@@ -212,13 +213,13 @@ def _canonical(value: Any, parameter: str) -> bytes:
 
 def _no_key(kind: type, parameter: str, why: str = "") -> TypeError:
     return TypeError(
-        f"argument {parameter!r} is or holds a {kind.__module__}.{kind.__qualname__}{why}, of which no key can be made:"
-        " give memoize(key=...), or ignore the parameter with memoize(ignore=(...))"
+        f"argument {parameter!r} is or holds a {kind.__module__}.{kind.__qualname__}{why}, which cannot be part of a "
+        "key: give memoize(key=...), or ignore the parameter with memoize(ignore=(...))"
     )
 
 
 def _tagged(data: bytes, *tags: str) -> bytes:
-    """Bytes whose end is known, so that no two lists of such bytes are the same when joined."""
+    """Length-prefixed bytes, so that no two lists of them are equal when joined."""
     tagged = b"".join(b"%d:%s" % (len(tag), tag) for tag in (each.encode("utf-8", "surrogatepass") for each in tags))
     return b"%s=%d:%s" % (tagged, len(data), data)
 
@@ -241,7 +242,7 @@ def _decimal(value: decimal.Decimal) -> bytes:
     return f"{sign} {bytes(digits).hex()} {exponent}".encode()
 
 
-#: Bytes of the values of types that hold nothing else. Types are compared exactly: a subclass may hold more.
+#: Encoders of simple types. Types are compared exactly: a subclass may have more state.
 _PLAIN: dict[type, Callable[[Any], bytes]] = {
     type(None): lambda value: b"",
     bool: lambda value: b"1" if value else b"0",
@@ -270,14 +271,14 @@ def _member(value: enum.Enum, parameter: str) -> bytes:
     except TypeError:
         if value.name is None:
             raise
-        # The name alone tells the members of a class apart.
+        # Members of a class differ by name.
         data = b""
     # Versions of Python name combined flags differently, or not at all.
     return data if isinstance(value, enum.Flag) and data else data + _canonical(value.name, parameter)
 
 
 def _zone(zone: datetime.tzinfo | None, parameter: str) -> bytes:
-    """Bytes of a time zone. Only those whose text is all that they are: others may have the text of another one."""
+    """Bytes of a time zone. Supports only zones that their text identifies; other zones may share a text."""
     kind = type(zone)
     if zone is None or kind is datetime.timezone:
         return _tagged(repr(zone).encode())
@@ -287,7 +288,7 @@ def _zone(zone: datetime.tzinfo | None, parameter: str) -> bytes:
 
 
 def _is_of_python(kind: type) -> bool:
-    """Whether a class and all its bases are written in Python, so that `_state` finds all that an instance holds."""
+    """Whether a class and all its bases are written in Python, so that `_state` finds the state of an instance."""
     return all(base is object or base.__flags__ & _HEAP_TYPE for base in kind.__mro__)
 
 
@@ -296,7 +297,7 @@ _HEAP_TYPE = 1 << 9
 
 
 def _state(value: Any) -> dict[str, Any]:
-    """The attributes of an instance: fields, and what it holds besides, but not what can be computed again."""
+    """The attributes of an instance: fields and others, except cached values that can be computed again."""
     state: dict[str, Any] = {}
     for base in type(value).__mro__:
         for name, attribute in vars(base).items():

@@ -1,4 +1,4 @@
-"""How a cache is opened: its options, checked for their types, and shown without secrets."""
+"""The options of a cache: type checks, and a representation without secrets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Options", "redacted"]
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of `FileCache`, see there."""
+    """The arguments of `FileCache`; see its documentation."""
 
     directory: bytes
     url: str | None = None
@@ -44,16 +44,16 @@ class Options:
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Options:
-        """Picks the options out of the arguments of a constructor."""
+        """Collects the options from the arguments of a constructor."""
         options = {option.name: arguments[option.name] for option in fields(cls)}
         options["directory"] = os.path.abspath(os.fsencode(options["directory"]))
         if not os.fsencode(arguments["directory"]):
-            raise CacheConfigError("directory is empty: name the directory that holds, or shall hold, the cache")
+            raise CacheConfigError("directory is empty: name the directory of the cache")
         return cls(**options)
 
     @classmethod
     def of_environment(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options that the environment names, and over them those that are given."""
+        """The options from the environment, overridden by those that are given."""
         names = {
             "directory": "REDGREASE_CACHE_DIR",
             "url": "REDGREASE_CACHE_URL",
@@ -66,11 +66,11 @@ class Options:
         return merged
 
     def adopted(self) -> Options:
-        """The same for whoever opens the cache again."""
+        """The same options for opening the cache again."""
         return replace(self, adopt=False) if self.adopt else self
 
     def native(self) -> dict[str, Any]:
-        """For the native part, which checks types and values."""
+        """Options for the native part, which checks types and values."""
         return {option.name: getattr(self, option.name) for option in fields(self)}
 
     def __str__(self) -> str:
@@ -85,13 +85,13 @@ class Options:
 
 
 def redacted(url: str | None) -> str | None:
-    """A server's address with stars for its password.
+    """A server's address with its password masked.
 
     >>> redacted("redis://app:secret@localhost:6379/0"), redacted("unix:///run/redis.sock?password=secret&db=1")
     ('redis://app:***@localhost:6379/0', 'unix:///run/redis.sock?password=***&db=1')
     """
     if not isinstance(url, str):
         return None
-    # The last @ ends the password: one inside of it may not have been escaped.
+    # The last @ ends the password, which may contain an unescaped one.
     shown = re.sub(r"^([^:/]*://[^:/@?]*:).*@", r"\1***@", url)
     return re.sub(r"([?&](?:password|pass)=)[^&#]*", r"\1***", shown, flags=re.IGNORECASE)

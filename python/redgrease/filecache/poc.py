@@ -1,4 +1,4 @@
-"""The names of the proof of concept, so that its callers move by changing an import."""
+"""The API of the proof of concept, so that its callers migrate by changing an import."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["RedisFileCache"]
 class RedisFileCache:
     """A `FileCache` with the constructor and the methods of the proof of concept.
 
-    Arguments as there; `lock_ttl_ms` is the lease in milliseconds. Further options of `FileCache` by keyword:
-    ``max_bytes=`` to bound it, ``adopt=True`` to take over the directory of a cache that the proof of concept made.
-    `cache` is the `FileCache` itself, for everything else. Keys must not contain ``/`` nor begin with ``.``.
+    The arguments are the same; `lock_ttl_ms` is the lease in milliseconds. Other options of `FileCache` are keyword
+    arguments, such as ``max_bytes=`` to limit its size, or ``adopt=True`` to take over a directory of the proof of
+    concept. `cache` is the `FileCache` itself. Keys must not contain ``/`` or begin with ``.``.
 
-    Nothing waits, but for the methods that say so. Raises `ValueError` for a bad key, `CacheBusyError`,
+    Only the methods that are named so wait. Raises `ValueError` for a bad key, `CacheBusyError`,
     `FileNotFoundError`, `FileExistsError`.
 
     >>> import tempfile
@@ -52,14 +52,14 @@ class RedisFileCache:
         namespace: str = "poc-cache",
         **options: Any,
     ) -> None:
-        # The proof of concept made parents too.
+        # The proof of concept created parent directories, too.
         os.makedirs(os.path.dirname(os.path.abspath(cache_dir)), exist_ok=True)
-        #: The cache itself.
+        #: The `FileCache`.
         self.cache = FileCache(cache_dir, redis_url, lease=lock_ttl_ms / 1000, namespace=namespace, **options)
 
     @contextmanager
     def open_for_read(self, key: str) -> Iterator[Handle]:
-        """The entry as a binary file, for a block.
+        """Open the entry as a binary file, for a ``with`` block.
 
         >>> with poc.open_for_read("a.bin") as file:
         ...     file.read()
@@ -69,7 +69,7 @@ class RedisFileCache:
             yield handle
 
     def read_bytes(self, key: str) -> bytes:
-        """The content of the entry.
+        """Return the content of the entry.
 
         >>> poc.read_bytes("a.bin")
         b'some bytes'
@@ -78,7 +78,7 @@ class RedisFileCache:
 
     @contextmanager
     def open_for_create(self, key: str) -> Iterator[Writer]:
-        """A binary file to write the entry to, for a block; it is published when the block ends without an exception.
+        """Open a binary file to write the entry; it is published when the block ends without an exception.
 
         >>> with poc.open_for_create("new.bin") as file:
         ...     file.write(b"new")
@@ -88,14 +88,14 @@ class RedisFileCache:
             yield writer
 
     def write_bytes_create(self, key: str, data: Buffer) -> None:
-        """Make the entry of bytes.
+        """Make the entry from bytes.
 
         >>> poc.write_bytes_create("c.bin", b"data")
         """
         self.cache.write(_checked(key, "write_bytes_create"), data)
 
     def exists(self, key: str) -> bool:
-        """Whether there is such an entry.
+        """Return whether the entry exists.
 
         >>> poc.exists("nothing-here")
         False
@@ -103,12 +103,11 @@ class RedisFileCache:
         return self.cache.exists(_checked(key, "exists"))
 
     def read_bytes_blocking(self, key: str, timeout: float, backoff: float = 0.01) -> bytes | None:
-        """The content; waits up to `timeout` seconds for a writer, and for an entry that is not there yet.
+        """Return the content; waits up to `timeout` seconds for a writer, and for an entry that does not exist yet.
 
-        `None` at the deadline.
+        Returns `None` at the deadline.
 
-        `backoff` is how many seconds pass between two looks for an entry that is not there; a writer is waited for
-        without polling.
+        `backoff` is the polling interval in seconds for a missing entry; a writer is waited for without polling.
 
         >>> poc.read_bytes_blocking("a.bin", timeout=1.0), poc.read_bytes_blocking("nothing-here", timeout=0)
         (b'some bytes', None)
@@ -125,9 +124,9 @@ class RedisFileCache:
             time.sleep(min(max(backoff, 0.001), left))
 
     def write_bytes_create_blocking(self, key: str, data: Buffer, timeout: float, backoff: float = 0.01) -> bool:
-        """Make the entry of bytes; waits up to `timeout` seconds for another writer. `False` at the deadline.
+        """Make the entry from bytes; waits up to `timeout` seconds for another writer. Returns `False` at the deadline.
 
-        Raises `FileExistsError` at once. `backoff` is accepted and not needed: nothing is polled.
+        Raises `FileExistsError` at once. `backoff` is accepted and ignored: nothing is polled.
 
         >>> poc.write_bytes_create_blocking("d.bin", b"data", timeout=1.0)
         True
@@ -139,7 +138,7 @@ class RedisFileCache:
         return True
 
     def close(self) -> None:
-        """Give the session back.
+        """End the session.
 
         >>> poc.close()
         """
@@ -150,10 +149,10 @@ class RedisFileCache:
 
 
 def _checked(key: str, operation: str) -> str:
-    """The key; refuses what the proof of concept refused."""
+    """The key; refuses keys that the proof of concept refused."""
     if isinstance(key, str) and ("/" in key or key.startswith(".")):
         raise BadKeyError(
-            f"{operation}: key {key!r} contains '/' or begins with '.': rename it, or use FileCache, which takes it",
+            f"{operation}: key {key!r} contains '/' or begins with '.': rename it, or use FileCache, which accepts it",
             operation=operation,
             key=key.encode("utf-8", "surrogateescape"),
         )

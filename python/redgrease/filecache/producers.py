@@ -1,4 +1,4 @@
-"""What makes an entry: functions that give bytes, and functions that write."""
+"""Producers of entries: functions that return bytes, and functions that write."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["as_bytes", "keep_result", "run_producer", "wants_writer"]
 
 
 def as_bytes(data: Any) -> bytes:
-    """The bytes of anything that has them; no copy of `bytes`."""
+    """The bytes of a buffer, without a copy if it is `bytes`."""
     if type(data) is bytes:
         return data
     if isinstance(data, str):
@@ -26,13 +26,13 @@ def as_bytes(data: Any) -> bytes:
 
 
 def wants_writer(producer: Callable[..., Any]) -> bool:
-    """Whether a producer takes the writer: it has one positional parameter without a default.
+    """Whether a producer takes a writer: it has one positional parameter without a default.
 
     >>> wants_writer(lambda writer: None), wants_writer(lambda: b""), wants_writer(lambda name="x": b"")
     (True, False, False)
     """
     if not callable(producer):
-        raise TypeError(f"a producer is a function that gives bytes or takes a writer, not {type(producer).__name__}")
+        raise TypeError(f"a producer is a function that returns bytes or takes a writer, not {type(producer).__name__}")
     try:
         parameters = list(inspect.signature(producer).parameters.values())
     except (TypeError, ValueError):
@@ -50,7 +50,7 @@ def wants_writer(producer: Callable[..., Any]) -> bool:
 
 
 def keep_result(producer: Any, takes_writer: bool, result: Any, written: int) -> Any:
-    """What is still to be written of a producer's result; refuses what was hardly meant."""
+    """The part of a producer's result that is still to be written; refuses results that are most likely mistakes."""
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()
@@ -59,28 +59,28 @@ def keep_result(producer: Any, takes_writer: bool, result: Any, written: int) ->
         if inspect.isgenerator(result):
             result.close()
         raise TypeError(
-            f"{producer!r} gives a {type(result).__name__}, whose work is not done yet, and nothing was published: a "
+            f"{producer!r} returned a {type(result).__name__}, whose work is not done yet; nothing was published: a "
             "producer writes before it returns, and does not yield"
         )
     if takes_writer:
         if not isinstance(result, (bytes, bytearray, memoryview)):
-            # What the last call of a lambda gave: a count, `None`, anything.
+            # The value of the last call in a lambda: a count, `None`, anything.
             return None
         if written:
-            raise TypeError(f"{producer!r} wrote {written} bytes and gave {len(result)} more: do one of the two")
+            raise TypeError(f"{producer!r} wrote {written} bytes and returned {len(result)} more: do one of the two")
     return as_bytes(result)
 
 
 def _is_unfinished(result: Any) -> bool:
-    """Whether a result stands for work that has not been done: a generator, a lazy `map`, a future."""
+    """Whether a result represents unfinished work: a generator, a lazy `map`, a future."""
     if isinstance(result, io.IOBase):
-        # A file is its own iterator; it may be the writer.
+        # A file, such as the writer, is its own iterator.
         return False
     return isinstance(result, (Iterator, AsyncIterator, Future))
 
 
 def run_producer(producer: Callable[..., Any], writer: Writer) -> None:
-    """Fills the writer."""
+    """Run a producer and write its result."""
     takes_writer = wants_writer(producer)
     result = producer(writer) if takes_writer else producer()
     data = keep_result(producer, takes_writer, result, writer.tell())

@@ -1,4 +1,4 @@
-"""What a cache says about its entries and about itself. All are plain, immutable values.
+"""Reports about entries and caches. All are plain, immutable values.
 
 Times are seconds since 1970 by the clock of the index (the server's, where there is one), durations are seconds, sizes
 are bytes.
@@ -23,13 +23,13 @@ __all__ = [
     "Verification",
 ]
 
-# Where a field is called `bytes`.
+# For classes with a field called `bytes`.
 _Bytes = bytes
 
 
 @dataclass(frozen=True)
 class Stat:
-    """What is known about one entry, that is, about one generation of one key.
+    """Size, times and metadata of one entry, that is, of one generation of a key.
 
     >>> stat = cache.write("greeting", b"hello", content_type="text/plain", user={"lang": "en"})
     >>> stat.name, stat.size, stat.content_type, stat.user["lang"], stat.expires
@@ -40,21 +40,21 @@ class Stat:
     key: bytes
     #: The number of the generation; a later one of the same key has a larger number.
     fence: int
-    #: Bytes.
+    #: Size of the content in bytes.
     size: int
     #: When it was published, in seconds since 1970.
     created: float
-    #: When it was last read or touched; `None` where that is not asked for: only `FileCache.entries` does.
+    #: When it was last read or touched; `None` except in `FileCache.entries`.
     last_used: float | None
-    #: When it ends; `None`: not by itself.
+    #: When it expires; `None`: never.
     expires: float | None
-    #: Whether limits leave it alone.
+    #: Whether it is exempt from eviction.
     pinned: bool
     #: The first 16 bytes of the BLAKE3 hash of the content.
     digest: bytes
-    #: What its maker said the content is, for instance ``"image/png"``.
+    #: The content type given by its writer, for instance ``"image/png"``.
     content_type: str | None = None
-    #: What else its maker said about it.
+    #: Other metadata given by its writer.
     user: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -65,7 +65,7 @@ class Stat:
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of a cache; 0 means none. They are shared: every process that opens the cache obeys the same ones.
+    """Limits of a cache; 0 means none. All processes that open the cache share them.
 
     >>> cache.configure(max_bytes=50_000_000, max_idle=3600.0)
     >>> cache.info().limits.max_bytes, cache.info().limits.max_idle, cache.info().limits.max_entries
@@ -78,21 +78,21 @@ class Limits:
     max_entries: int = 0
     #: Size of one entry, in bytes; 0: as `max_bytes`.
     max_entry_bytes: int = 0
-    #: Bytes that the file system shall keep free.
+    #: Bytes to keep free on the file system.
     min_free_bytes: int = 0
-    #: Seconds after which an entry ends, whatever its own time to live.
+    #: Seconds after which an entry expires, whatever its own time to live.
     max_age: float = 0.0
-    #: Seconds after which an entry ends that nobody used.
+    #: Seconds after which an unused entry expires.
     max_idle: float = 0.0
-    #: How far an eviction goes below a bound, as a share of it.
+    #: Target of an eviction, as a share of the limit.
     low_mark: float = 0.9
 
 
 @dataclass(frozen=True)
 class Info:
-    """Numbers of the whole cache, the same for every process that asks."""
+    """Numbers of the whole cache, the same for all processes."""
 
-    #: Random identity that the directory and the index share, in hexadecimal.
+    #: Random identifier shared by directory and index, in hexadecimal.
     id: str
     #: Prefix of the cache's keys in the server.
     namespace: str
@@ -100,27 +100,27 @@ class Info:
     entries: int
     #: Sum of their sizes.
     bytes: int
-    #: Bytes that writers at work have reserved.
+    #: Bytes reserved by active writers.
     reserved_bytes: int
-    #: Bytes of files that are no longer content and not yet unlinked.
+    #: Bytes of files that no entry refers to and that are not unlinked yet.
     garbage_bytes: int
-    #: The bounds.
+    #: The limits.
     limits: Limits
     #: Opened caches, in all processes.
     sessions: int
-    #: Writers at work.
+    #: Active writers.
     writers: int
     #: Keys that are being read.
     readers: int
-    #: Entries that were evicted since the index was made.
+    #: Entries evicted since the index was made.
     evicted: int
-    #: Bytes that are free on the file system.
+    #: Free bytes on the file system.
     free_bytes: int
 
 
 @dataclass(frozen=True)
 class Stats:
-    """What this process did with the cache since it opened it.
+    """Counters of this process since it opened the cache.
 
     >>> before = cache.stats().hits
     >>> _ = cache.write("counted", b"1"), cache.read("counted"), cache.read("counted")
@@ -132,35 +132,35 @@ class Stats:
     hits: int = 0
     #: Reads that did not.
     misses: int = 0
-    #: Acquires that had to wait.
+    #: Calls that had to wait.
     waits: int = 0
     #: Entries that were published.
     creates: int = 0
-    #: Acquires that were refused at once.
+    #: Calls that were refused at once.
     busy: int = 0
-    #: Acquires that were refused when their time was over.
+    #: Calls that failed at their deadline.
     timeouts: int = 0
-    #: Files that were unlinked for limits or age, or after a deletion.
+    #: Files unlinked because of limits, age or deletion.
     unlinked: int = 0
     #: Bytes of entries that were read.
     bytes_read: int = 0
     #: Bytes of entries that were written.
     bytes_written: int = 0
-    #: Leases that ended before their holder did.
+    #: Leases that were lost while in use.
     lease_losses: int = 0
-    #: Files that were not what had been written.
+    #: Corrupt files found.
     corrupt: int = 0
-    #: Times that the index was made anew or brought in line with the directory.
+    #: Number of times that the index was rebuilt or reconciled with the directory.
     rebuilds: int = 0
-    #: Failed exchanges with the index.
+    #: Failed requests to the index.
     index_errors: int = 0
-    #: Exchanges with the index.
+    #: Requests to the index.
     round_trips: int = 0
 
 
 @dataclass(frozen=True)
 class Lock:
-    """Somebody who reads, writes or waits to write.
+    """A reader, a writer or a waiting writer.
 
     >>> with cache.create("report") as writer:
     ...     [(lock.key, lock.kind) for lock in cache.locks()]
@@ -171,19 +171,19 @@ class Lock:
     key: bytes
     #: ``"writer"``, ``"reader"`` or ``"waiting"``.
     kind: str
-    #: Who it is: ``host:pid``.
+    #: The process: ``host:pid``.
     owner: str
-    #: Seconds since it began; `None` for those who wait.
+    #: Seconds since it began; `None` for waiting writers.
     age: float | None
-    #: Seconds that remain if its process was not heard of any more.
+    #: Seconds until it expires if its process stops renewing.
     left: float
-    #: A writer's own number, or the number of the generation that is read.
+    #: The writer's fence, or the number of the generation that is read.
     fence: int
 
 
 @dataclass(frozen=True)
 class Evicted:
-    """What an eviction took, or, as a dry run, would take."""
+    """The entries that an eviction removed or, as a dry run, would remove."""
 
     #: Number of entries.
     entries: int
@@ -195,25 +195,25 @@ class Evicted:
 
 @dataclass(frozen=True)
 class Maintained:
-    """What one round of maintenance did."""
+    """The result of one round of maintenance."""
 
-    #: Files of entries that were unlinked.
+    #: Unlinked files of entries.
     unlinked: int = 0
-    #: Files without an entry that were unlinked.
+    #: Unlinked files without an entry.
     orphans: int = 0
-    #: Temporary files of dead sessions that were unlinked.
+    #: Unlinked temporary files of dead sessions.
     temporaries: int = 0
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that `FileCache.verify` found, or that `FileCache.repair` mended."""
+    """A problem found by `FileCache.verify` or fixed by `FileCache.repair`."""
 
     #: For instance ``"orphan-file"``, ``"missing-file"``, ``"digest-mismatch"``.
     kind: str
     #: The file or the key.
     name: str
-    #: What was expected and what was seen.
+    #: The expected and the observed state.
     message: str
     #: Whether it is mended now.
     mended: bool
@@ -221,7 +221,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was looked through, and what was wrong.
+    """The result of a verification.
 
     >>> _ = cache.write("a", b"1")
     >>> found = cache.verify()
@@ -229,28 +229,28 @@ class Verification:
     (True, True, ())
     """
 
-    #: Entries of the index.
+    #: Checked entries of the index.
     entries: int
-    #: Files of the directory.
+    #: Checked files of the directory.
     files: int
     #: Sum of the sizes of the entries.
     bytes: int
-    #: What was wrong.
+    #: The problems found.
     problems: tuple[Problem, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong (any more)."""
+        """Whether there are no problems, or all are fixed."""
         return all(problem.mended for problem in self.problems)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of `FileCache.doctor`."""
+    """One finding of `FileCache.doctor`."""
 
     #: ``"ok"``, ``"warning"`` or ``"error"``.
     level: str
-    #: What was looked at.
+    #: The part that was examined.
     name: str
-    #: What was seen, and the mend.
+    #: What was observed, and the fix.
     message: str

@@ -1,7 +1,7 @@
-"""The stress tool: many processes read and write one cache, and what must hold is proved in the end.
+"""The stress tool: many processes read and write one cache, and its invariants are checked at the end.
 
 ``python -m redgrease.filecache.stress --processes 6 --duration 30 --write-prob 0.20`` runs the command
-``redgrease cache stress`` with the same words; ``--help`` lists them all.
+``redgrease cache stress`` with the same arguments; see ``--help``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ COMMAND = "redgrease"
 
 
 def find_command() -> str:
-    """Path of the command `redgrease`: the one that came with this package, or else the first on PATH."""
+    """Path of the command `redgrease`: the one installed with this package, or else the first on PATH."""
     folders = (sysconfig.get_path("scripts"), os.path.dirname(sys.executable), None)
     found = next(filter(None, (shutil.which(COMMAND, path=folder) for folder in folders)), None)
     if found is None:
@@ -29,10 +29,10 @@ def find_command() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Become the stress tool; does not return.
+    """Replace this process by the stress tool; does not return.
 
     Args:
-        arguments: what follows the program's name on the command line; that of this process by default.
+        arguments: the command-line arguments; those of this process by default.
     """
     try:
         command = find_command()

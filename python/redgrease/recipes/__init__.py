@@ -1,4 +1,4 @@
-"""Ready-made functions: register one, and every client of the server has a new command.
+"""Ready-made functions: registering one adds a command to the server.
 
 >>> from redgrease.recipes import cache_get
 >>> cache_get.key_of("http://example.org/logo.png")

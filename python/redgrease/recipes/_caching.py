@@ -1,10 +1,9 @@
-"""The half of `cache_get` that runs beside the data: look-ups, shared downloads, leases. Needs no other package.
+"""The server side of `cache_get`: look-ups, shared downloads, leases. Needs no other package.
 
-A request looks into the database, and joins the *flight* for its resource when there is nothing. A flight is one
-thread that gets the resource for all requests of this worker that want it, whether they still wait or not; so one
-impatient client cannot spoil a download for the others. Between workers a *lease* decides who downloads: a key with a
-token and a short life, which the holder renews. A worker that is killed takes its flights along, and its leases end
-by themselves.
+A request looks into the database, and joins the *flight* for its resource if there is no entry. A flight is one thread
+that downloads the resource for all requests of this worker, whether they still wait or not; so a client that gives up
+does not cancel the download of others. Between workers a *lease* decides which one downloads: a key with a token and a
+short time to live, which its holder renews. If a worker is killed, its flights end with it, and its leases expire.
 """
 
 from __future__ import annotations
@@ -28,26 +27,26 @@ from ._download import OWN_HEADERS, Download, Entry, Refused, check_url, shown, 
 __all__ = ["CODE", "FIELDS", "STATISTICS", "Settings", "foreign", "key_of", "serve"]
 
 CODE = "CACHEGET"
-"""First word of the errors that clients get."""
+"""First word of error replies."""
 STATISTICS = "stats"
-"""What is asked for in place of a URL to get the numbers of this worker."""
+"""Argument that requests the statistics of this worker instead of a URL."""
 FIELDS = ("status", "headers", "body", "error")
-"""The fields of the hash that keeps a resource."""
+"""The fields of the hash that stores a resource."""
 EXPIRY_MAX = 10 * 365 * 86400
-"""Longest time, in seconds, that anything is kept."""
+"""Longest expiry, in seconds."""
 TIMEOUT_MAX = 3600
-"""Longest time, in seconds, that anybody waits."""
+"""Longest timeout, in seconds."""
 
-#: Seconds between two looks of whoever waits: an abort is heeded at the next one. An answer does not wait for it.
+#: Polling interval of waiting requests, in seconds: an abort takes effect at the next poll. Results do not wait for it.
 _LOOK = 0.25
-#: Seconds that a request waits beyond its end for a download that ends with it: the answer is what came of that.
+#: Additional seconds that a request waits for a download with the same deadline, so that it gets its result.
 _GRACE = 0.25
-#: Seconds between two tries for a lease that another worker holds: the first, and the longest.
+#: Seconds between two attempts to get a lease that another worker holds: the first, and the longest.
 _TRY, _TRY_MAX = 0.01, 0.25
 
 _RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-#: Gives the lease back and, if it was still held, stores the entry: all or nothing. -1: something else is at its key.
+#: Releases the lease and, if it was still held, stores the entry, atomically. -1: the key holds something else.
 _PUBLISH = """
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 local old = redis.pcall('HMGET', KEYS[1], 'status', 'headers', 'body', 'error')
@@ -64,7 +63,7 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 
 @dataclass(frozen=True)
 class Settings:
-    """What a registration was told; see `redgrease.recipes.cache_get.on`."""
+    """Settings of a registration; see `redgrease.recipes.cache_get.on`."""
 
     expiry: float = 3600.0
     timeout: float = 30.0
@@ -92,13 +91,13 @@ class Settings:
 
     @classmethod
     def loads(cls, text: str) -> Settings:
-        """Settings that `dumps` wrote; what this version does not know is left out."""
+        """Load settings that `dumps` wrote; unknown ones are ignored."""
         known = {field.name for field in fields(cls)}
         given = {name: value for name, value in json.loads(text).items() if name in known}
         return cls(**{**given, "hosts": tuple(given.get("hosts", ()))})
 
     def dumps(self) -> str:
-        """Settings as they travel."""
+        """Serialize the settings."""
         return json.dumps(asdict(self))
 
 
@@ -108,15 +107,14 @@ def _within(name: str, value: Any, least: float, most: float) -> None:
 
 
 def foreign(key: str) -> str:
-    """What is said of a key that holds something else."""
+    """Error text for a key that holds something else."""
     return (
-        f"{shown(key)} holds something that is no resource of this cache, and is left alone: delete it, or register "
-        "with another prefix"
+        f"{shown(key)} is not a resource of this cache, and is not changed: delete it, or register with another prefix"
     )
 
 
 def key_of(url: str, prefix: str = Settings.prefix) -> str:
-    """Name of the key that holds the resource behind `url`. On a cluster it decides which shard is asked."""
+    """Key of the resource at `url`. On a cluster it decides which shard gets the request."""
     return f"{prefix}{{{url}}}"
 
 
@@ -129,10 +127,10 @@ _settings = functools.lru_cache(Settings.loads)
 
 
 def serve(options: str, *arguments: Any) -> Any:
-    """Answer one request: what the registered command does.
+    """Answer one request; called by the registered command.
 
     Args:
-        options: settings of the registration, as they travel.
+        options: serialized settings of the registration.
         arguments: the URL and, if given and not empty, expiry and timeout in seconds.
     """
     settings = _settings(options)
@@ -182,7 +180,7 @@ def _get_or_create(settings: Settings, url: str, expiry: float, timeout: float) 
     key = key_of(url, settings.prefix)
     entry, outcome = _read(key), "hit"
     if entry is None:
-        # A download gets at least what the registration allows: an impatient client is no reason to call it failed.
+        # A download gets at least the time that the registration allows: a client's shorter timeout does not fail it.
         flight, own = _Flight.join(settings, key, url, expiry, began + max(timeout, settings.timeout))
         entry = flight.wait(began + timeout)
         outcome = "created" if own and flight.downloaded else "waited"
@@ -199,9 +197,9 @@ def _get_or_create(settings: Settings, url: str, expiry: float, timeout: float) 
 
 
 class _Flight:
-    """What all requests for one resource in one worker wait for."""
+    """One download that all requests for a resource in this worker share."""
 
-    #: Flights under way, by session and key.
+    #: Active flights, by session and key.
     _all: ClassVar[dict[tuple[Any, str], _Flight]] = {}
     _guard = threading.Lock()
 
@@ -234,19 +232,19 @@ class _Flight:
             try:
                 cls._all[session, key] = flight
                 threading.Thread(target=flight._run, name="cache_get flight", daemon=True).start()
-            except BaseException:  # such as an abort: nothing may be waited for that never began
+            except BaseException:  # such as an abort: no request may wait for a flight that did not start
                 cls._all.pop((session, key), None)
                 raise
             return flight, True
 
     @classmethod
     def count(cls, session: Any) -> int:
-        """How many of a session are under way."""
+        """Number of active flights of a session."""
         with cls._guard:
             return sum(owner is session for owner, _ in cls._all)
 
     def wait(self, end: float) -> Entry | None:
-        """What came of it; `None` when there is nothing yet at the time `end`.
+        """The result; `None` if there is none at the time `end`.
 
         Raises:
             Refused: something else is stored at the key.
@@ -279,7 +277,7 @@ class _Flight:
         self._log(entry, time.monotonic() - began)
 
     def _leave(self) -> None:
-        """Take nobody along any more: whoever asks from now on begins another flight."""
+        """Accept no further requests: the next one starts another flight."""
         with self._guard:
             if self._all.get((self.session, self.key)) is self:
                 del self._all[self.session, self.key]
@@ -289,7 +287,7 @@ class _Flight:
         while not self._take_lease():
             if time.monotonic() >= end:
                 return Entry(error=f"timeout {shown(self.url)} is still being downloaded elsewhere")
-            if str(runtime.execute("PTTL", self._lease)) == "-1":  # a lease ends by itself
+            if str(runtime.execute("PTTL", self._lease)) == "-1":  # a lease has a time to live
                 raise Refused("key", foreign(self._lease))
             time.sleep(min(pause * random.uniform(0.5, 1.0), max(0.0, end - time.monotonic())))
             pause = min(2 * pause, _TRY_MAX)
@@ -297,7 +295,7 @@ class _Flight:
             if entry is not None:
                 return entry
         try:
-            # It may have been stored between the look of who began this and the lease.
+            # It may have been stored between the first look-up and the lease.
             entry = _read(self.key)
             if entry is not None:
                 return entry
@@ -319,7 +317,7 @@ class _Flight:
         except _gears_error() as error:
             if not str(error).startswith("OOM"):
                 raise
-            # Nothing can be kept, but those who wait can be served.
+            # It cannot be stored, but waiting requests get it.
             runtime.log(f"cache_get: {_place(self.url)} is not kept: {error}", level="warning")
             return True
 
@@ -338,21 +336,21 @@ class _Flight:
             download.cancel()
 
     def _publish(self, entry: Entry, seconds: float) -> None:
-        """Store an entry, unless the lease is lost: then somebody else stores a newer one."""
+        """Store an entry, unless the lease is lost: then another worker stores a newer one."""
         content = (str(entry.status), json.dumps(entry.headers), entry.body, entry.error)
         try:
             life = _milliseconds(seconds)
             published = runtime.execute("EVAL", _PUBLISH, "2", self.key, self._lease, self._token, life, *content)
             if str(published) == "-1":
                 runtime.log(f"cache_get: {_place(self.url)} is not kept: {foreign(self.key)}", level="warning")
-        except _gears_error() as error:  # such as memory that has become full: who waits gets it nevertheless
+        except _gears_error() as error:  # such as full memory: waiting requests get the entry anyway
             runtime.log(f"cache_get: {_place(self.url)} is not kept: {error}", level="warning")
 
     def _log(self, entry: Entry, seconds: float) -> None:
         if not self.downloaded:
             return
         what = f"failed ({entry.error.split(' ', 1)[0]})" if entry.error else f"{len(entry.body)} bytes"
-        with contextlib.suppress(Exception):  # the session may be gone, and nobody waits any more
+        with contextlib.suppress(Exception):  # the session may have ended
             runtime.log(
                 f"cache_get: {_place(self.url)}: {what}, status {entry.status}, {seconds * 1000:.0f} ms",
                 level="notice" if entry.error else "verbose",
@@ -365,12 +363,12 @@ class _Flight:
 
 
 def _read(key: str) -> Entry | None:
-    """The entry at a key; `None` when there is nothing.
+    """The entry at a key; `None` if there is none.
 
     Raises:
-        Refused: there is something else.
+        Refused: the key holds something else.
     """
-    # Twice: it may have been stored between the two looks.
+    # Twice: it may have been stored between the two look-ups.
     for _ in range(2):
         try:
             values = runtime.execute("HMGET", key, *FIELDS)
@@ -388,7 +386,7 @@ def _read(key: str) -> Entry | None:
 
 
 def _entry(key: str, status: Any, headers: Any, body: Any, error: Any) -> Entry:
-    with contextlib.suppress(ValueError):  # also of what is no text
+    with contextlib.suppress(ValueError):  # also for invalid text
         found = Entry(int(status), json.loads(_bytes(headers)), _bytes(body), _bytes(error).decode())
         if isinstance(found.headers, dict):
             return found
@@ -396,7 +394,7 @@ def _entry(key: str, status: Any, headers: Any, body: Any, error: Any) -> Entry:
 
 
 def _moved(key: str) -> NoReturn:
-    """Tell a client of a cluster who has a key, in the words that such clients know."""
+    """Redirect a client of a cluster to the owner of a key, with the cluster's error replies."""
     slot = runtime.execute("CLUSTER", "KEYSLOT", key)
     for first, last, owner, *_ in runtime.execute("CLUSTER", "SLOTS"):
         if first <= slot <= last:
@@ -416,7 +414,7 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _place(url: str) -> str:
-    """A URL for the log: without what follows the question mark, where secrets often are."""
+    """A URL for the log: without its query, which often contains secrets."""
     return shown(url.partition("?")[0])
 
 
@@ -425,7 +423,7 @@ def _place(url: str) -> str:
 # --------------------------------------------------------------------------------------------------------------
 
 
-#: How requests were answered, by session.
+#: Counts of outcomes, by session.
 _counts: dict[Any, Counter[str]] = {}
 _counting = threading.Lock()
 

@@ -1,8 +1,8 @@
-"""One resource of the web, within limits: of time, of size, of where it may come from. Knows no server of ours.
+"""Download of one web resource, with limits of time, size and hosts. Independent of the database.
 
-The standard library's client does it: it is there wherever a worker is, so nothing has to be installed on the server,
-and its connections can be ended from outside, which is what makes a deadline hard. A timeout of a socket is not one:
-it begins anew with every byte of a source that drips.
+It uses the client of the standard library, so nothing has to be installed on the server. Its connections can be closed
+from another thread, which makes the deadline strict. The timeout of a socket does not: it restarts with every byte of a
+slow source.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ URL_BYTES_MAX = 8192
 HOST_BYTES_MAX = 253
 """Longest name of a host; each part between dots has 1 to 63 bytes."""
 REDIRECTS_MAX = 5
-"""How many redirects are followed."""
+"""Maximum number of redirects."""
 HEADER_BYTES_MAX = 64 << 10
-"""Most that the headers of an answer may hold together."""
+"""Maximum size of the headers of a response."""
 FAILURE_BODY_MAX = 64 << 10
-"""Longest body that is kept of an answer that is no success."""
+"""Maximum size of the stored body of a failed response."""
 
 _PIECE = 64 << 10
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _SHOWN_MAX = 120
-#: A part (206) and a difference (226): only for requests that ask for one.
+#: A range (206) and a delta (226): valid only for requests that ask for one.
 _UNASKED = frozenset((206, 226))
-#: Headers that are about the connection, or about one client of the source.
+#: Headers of the connection, or of one client of the source.
 _NOT_KEPT = frozenset(
     (
         "connection",
@@ -59,11 +59,11 @@ _NOT_KEPT = frozenset(
     )
 )
 OWN_HEADERS = "redgrease-"
-"""Headers with this beginning are written by the cache, and by nobody else."""
+"""Prefix of headers that only the cache itself writes."""
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not a fault
-    """Something cannot be had, or may not be asked for.
+class Refused(Exception):  # noqa: N818 - a reply, not a fault
+    """A resource is not available, or may not be requested.
 
     Args:
         kind: one word for programs.
@@ -78,17 +78,17 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a resource: an answer of its source, or why there is none."""
+    """A resource: the response of its source, or the reason why there is none."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
-    #: Kind of the failure, and a sentence about it; empty when the source gave the resource.
+    #: Kind of the failure, and a sentence about it; empty on success.
     error: str = ""
 
 
 def shown(url: Any) -> str:
-    """A URL for a message: quoted, and cut when it is long."""
+    """A URL for a message: quoted, and shortened if it is long."""
     text = repr(url)
     return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}... ({len(url)} long)"
 
@@ -103,14 +103,14 @@ def span(seconds: float) -> str:
 
 
 def check_url(url: Any, hosts: Sequence[str] = ()) -> str:
-    """Give `url` back if it may be asked for.
+    """Return `url` if it may be requested.
 
     Args:
         url: anything that a client may send.
-        hosts: glob patterns for the names of hosts; none: any host.
+        hosts: glob patterns for host names; none: any host.
 
     Raises:
-        Refused: it is no address of the web, or its host is none of `hosts`.
+        Refused: it is not a web address, or its host matches none of `hosts`.
 
     >>> check_url("file:///etc/passwd")
     Traceback (most recent call last):
@@ -137,7 +137,7 @@ def check_url(url: Any, hosts: Sequence[str] = ()) -> str:
     labels = host.removesuffix(".").split(".")
     if ":" not in host and (len(host) > HOST_BYTES_MAX or not all(0 < len(label) < 64 for label in labels)):
         raise Refused("url", f"{shown(url)} names no host: a part of its name is empty or too long")
-    if "%" in parts.netloc:  # it would be decoded after this look at it
+    if "%" in parts.netloc:  # it would be decoded after this check
         raise Refused("url", f"{shown(url)} has a host with an escape: write the host as it is")
     if hosts and not any(fnmatch.fnmatchcase(host, pattern.lower()) for pattern in hosts):
         raise Refused("host", f"{host!r} is none of the hosts that may be asked: {', '.join(hosts)}")
@@ -145,21 +145,21 @@ def check_url(url: Any, hosts: Sequence[str] = ()) -> str:
 
 
 class Download:
-    """A download in a thread of its own, which whoever began it can end.
+    """A download in its own thread, which its owner can cancel.
 
     Args:
         url: what to get; it has been checked.
         max_bytes: longest body.
         hosts: as in `check_url`, for redirects.
-        seconds: time for all of it, from the name of the host to the last byte. Whoever began it holds it to that
-            with `cancel`: a look-up of a name, for example, can only be given up, not be ended.
+        seconds: total time, from the name lookup to the last byte. The owner enforces it with `cancel`: a name
+            lookup, for example, cannot be interrupted, only abandoned.
 
     Attributes:
-        done: set when `entry` is there.
-        entry: what came of it.
+        done: set when `entry` is final.
+        entry: the result.
     """
 
-    #: How many are under way in this process, those that were given up included.
+    #: Number of active downloads in this process, including abandoned ones.
     alive = 0
     _counting = threading.Lock()
 
@@ -176,7 +176,7 @@ class Download:
         self._line: socket.socket | None = None
 
     def start(self) -> Download:
-        """Begin."""
+        """Start."""
         self._end = time.monotonic() + self.seconds
         with Download._counting:
             Download.alive += 1
@@ -189,7 +189,7 @@ class Download:
         return self
 
     def cancel(self) -> None:
-        """End it, whatever it is at. What it brings is not to be used any more."""
+        """Cancel it at any point. Its result must not be used afterwards."""
         with self._guard:
             self._cancelled = True
             line, self._line = self._line, None
@@ -225,13 +225,13 @@ class Download:
                 target = response.headers.get("location") if response.status in _REDIRECTS else None
                 if target is None:
                     return self._answer(response)
-            # A header is Latin-1 for the standard library, and UTF-8 for those who write URLs unencoded.
+            # The standard library decodes headers as Latin-1; unencoded URLs in them are UTF-8.
             quoted = urllib.parse.quote(target.encode("latin-1", "replace"), safe="!#$%&'()*+,/:;=?@[]~")
             try:
                 url = check_url(urllib.parse.urljoin(url, quoted), self.hosts)
             except (Refused, ValueError) as error:
-                raise Refused("redirect", f"{shown(self.url)} leads where nobody may go: {error}") from None
-        raise Refused("redirect", f"{shown(self.url)} leads to more than {REDIRECTS_MAX} redirects")
+                raise Refused("redirect", f"{shown(self.url)} redirects to a refused address: {error}") from None
+        raise Refused("redirect", f"{shown(self.url)} has more than {REDIRECTS_MAX} redirects")
 
     def _answer(self, response: Any) -> Entry:
         status = int(response.status)
@@ -244,7 +244,7 @@ class Download:
         if sum(map(len, (*headers, *headers.values()))) > HEADER_BYTES_MAX:
             raise Refused("too_large", f"{shown(self.url)}: the headers are longer than {HEADER_BYTES_MAX} bytes")
         if status in _UNASKED:
-            raise Refused("broken", f"{shown(self.url)}: status {status}, which is a part that was not asked for")
+            raise Refused("broken", f"{shown(self.url)}: status {status}, which is a range that was not requested")
         if 200 <= status < 300:
             return Entry(status, headers, self._body(response, self.max_bytes))
         try:
@@ -269,7 +269,7 @@ class Download:
         return bytes(body)
 
     def _length(self, response: Any) -> int | None:
-        """How long the body is, where that is told."""
+        """Length of the body, if the response has one."""
         told = {each.strip() for value in response.headers.get_all("content-length", ()) for each in value.split(",")}
         if len(told) > 1 or not all(each.isascii() and each.isdigit() for each in told):
             lengths = shown(", ".join(sorted(told)))
@@ -278,14 +278,14 @@ class Download:
         return int(told.pop()) if length is None and told and not response.chunked else length
 
     def _left(self) -> float:
-        """Seconds that are left."""
+        """Remaining seconds."""
         left = self._end - time.monotonic()
         if self._cancelled or left <= 0:
             raise TimeoutError(f"it took longer than {span(self.seconds)}")
         return left
 
     def _connect(self, address: Any, timeout: Any = None, source: Any = None) -> socket.socket:
-        """Connect as `socket.create_connection` does, and keep a hand on the line, before TLS begins on it."""
+        """Connect like `socket.create_connection`, and remember the socket before TLS starts on it."""
         line = socket.create_connection(address, self._left(), source)
         with self._guard:
             if not self._cancelled:
@@ -297,7 +297,7 @@ class Download:
         raise TimeoutError(f"it took longer than {span(self.seconds)}")
 
     def _opener(self) -> urllib.request.OpenerDirector:
-        """The standard library's client, without anything but HTTP, and with the proxies of the environment."""
+        """The standard library's client, for HTTP only, with the proxies of the environment."""
         connect = self._connect
 
         class Plain(http.client.HTTPConnection):
@@ -341,7 +341,7 @@ class _Lines(io.BufferedReader):
 
 
 class _Answer(http.client.HTTPResponse):
-    """An answer whose headers must have an end: the standard library takes a line that breaks off for the last one."""
+    """A response whose headers must be complete: the standard library accepts truncated headers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -356,7 +356,7 @@ class _Answer(http.client.HTTPResponse):
 
 @functools.lru_cache(maxsize=1)
 def _trust() -> ssl.SSLContext:
-    """Who is trusted: the authorities of the host, or of the file that ``SSL_CERT_FILE`` names."""
+    """Trusted certificate authorities: those of the host, or of the file that ``SSL_CERT_FILE`` names."""
     return ssl.create_default_context()
 
 

@@ -1,8 +1,7 @@
-"""A cache for the web as a command of the server: ``RG.TRIGGER cache_get URL`` gives the resource behind a URL.
+"""A web cache as a command of the server: ``RG.TRIGGER cache_get URL`` returns the resource at a URL.
 
-The first request for a resource downloads it and keeps it in the database; later ones are served from there, and
-requests that come meanwhile wait for that one download. The cache is beside the data, and all clients share it, in
-any language.
+The first request for a resource downloads it and stores it in the database; later requests are served from there, and
+concurrent requests wait for that download. All clients, in any language, share the cache.
 
 >>> import redgrease
 >>> from redgrease.recipes import cache_get
@@ -35,15 +34,15 @@ if TYPE_CHECKING:
 __all__ = ["CacheGet", "CacheGetError", "Response", "key_of", "on"]
 
 _R = TypeVar("_R")
-#: How often a request follows a resource to another shard.
+#: Maximum number of redirections to other shards.
 _MOVES_MAX = 5
-#: Seconds between two tries while a slot is moved or a worker replaced: the least, and the most.
+#: Shortest and longest pause between two attempts while a slot is moved or a worker replaced, in seconds.
 _PAUSE = (0.02, 0.1)
 _DESCRIPTION = "redgrease.recipes.cache_get "
 
 
 class CacheGetError(ResponseError):
-    """The cache refused a request; with ``strict`` also: the resource cannot be had.
+    """The cache refused a request; with ``strict`` also: the resource is not available.
 
     Attributes:
         kind: one word: ``url``, ``host``, ``argument``, ``key`` (something else is stored at the key of the URL) or
@@ -62,39 +61,39 @@ class CacheGetError(ResponseError):
 
 
 class Response(NamedTuple):
-    """What the source answered, when the command was registered with ``full=True``."""
+    """The response of the source, for commands registered with ``full=True``."""
 
     status: int
-    """Status of HTTP; 0 when the source gave no answer that can be used."""
+    """HTTP status; 0 if the source gave no valid response."""
     headers: dict[str, str]
-    """Headers by their names in lower case; those that begin with ``redgrease-`` are the cache's own."""
+    """Headers by lower-case name; those that begin with ``redgrease-`` are added by the cache."""
     body: bytes
-    """The content, as it came."""
+    """The content, as received."""
 
     @property
     def ok(self) -> bool:
-        """Whether this is the resource."""
+        """Whether the resource is available."""
         return not self.error
 
     @property
     def outcome(self) -> str:
-        """``"hit"``: it was there. ``"created"``: this request downloaded it. ``"waited"``: another one did."""
+        """``"hit"`` (from the cache), ``"created"`` (this request downloaded it) or ``"waited"`` (another one did)."""
         return self.headers.get(f"{OWN_HEADERS}cache", "")
 
     @property
     def error(self) -> str:
-        """Why the resource cannot be had, its kind first (see `CacheGetError`); ``""`` when this is the resource."""
+        """Why the resource is not available, kind first (see `CacheGetError`); ``""`` if it is."""
         return self.headers.get(f"{OWN_HEADERS}error", "")
 
 
 class CacheGet(Generic[_R]):
-    """The registered command; calling it gives a resource. `on` makes it.
+    """The registered command; calling it returns a resource. Made by `on`.
 
     On a cluster each request goes to the shard that owns the key of its URL.
 
     Attributes:
         trigger: name of the command.
-        settings: what it was registered with.
+        settings: the settings of the registration.
     """
 
     def __init__(self, server: Any, trigger: str, settings: Settings) -> None:
@@ -103,21 +102,21 @@ class CacheGet(Generic[_R]):
         self.settings = settings
 
     def __call__(self, url: str, expiry: float | None = None, timeout: float | None = None) -> _R:
-        """The resource behind `url`.
+        """Return the resource at `url`.
 
         Args:
             url: address of the resource, with ``http://`` or ``https://``.
-            expiry: seconds that the resource is kept, if this request makes that it is downloaded (with ``sliding``:
-                from this request on, in any case). Default: that of the registration.
-            timeout: seconds that this request may take from when it runs: it may have to wait for its turn before, see
-                the option ``ExecutionThreads`` of the server. Default: that of the registration. A client with a
-                shorter ``socket_timeout`` waits this long, and its own timeout (at least 5 s) on top.
+            expiry: seconds that the resource is kept, if this request causes the download (with ``sliding``: always,
+                from this request on). Default: that of the registration.
+            timeout: seconds that this request may take after it has started; it may have to wait for a free thread
+                before, see the option ``ExecutionThreads`` of the server. Default: that of the registration. A client
+                with a shorter ``socket_timeout`` waits this long plus its own timeout (at least 5 s).
 
         Returns:
-            The body as `bytes`, which are empty when the resource cannot be had; with ``full`` a `Response`.
+            The body as `bytes`, empty if the resource is not available; with ``full`` a `Response`.
 
         Raises:
-            CacheGetError: the cache refused the request; with ``strict`` also: the resource cannot be had.
+            CacheGetError: the cache refused the request; with ``strict`` also: the resource is not available.
             redis.exceptions.ResponseError: the command is not registered (any more), or its worker died.
         """
         arguments = ("" if each is None else each for each in (expiry, timeout))
@@ -125,14 +124,14 @@ class CacheGet(Generic[_R]):
         return result
 
     def key_of(self, url: str) -> str:
-        """Name of the key, a hash, that holds the resource."""
+        """Key of the hash that stores the resource."""
         return key_of(utils.safe_str(url), self.settings.prefix)
 
     def forget(self, url: str) -> bool:
-        """Remove a resource from the cache; whether it was there.
+        """Remove a resource from the cache; return whether it was there.
 
         Raises:
-            CacheGetError: something else is stored at its key; it is left alone.
+            CacheGetError: its key holds something else, which is not changed.
         """
         key = self.key_of(url)
         try:
@@ -148,10 +147,10 @@ class CacheGet(Generic[_R]):
         return bool(self._redis.unlink(key))
 
     def stats(self) -> dict[str, int]:
-        """How requests were answered since the worker (on a cluster: each worker) began.
+        """Counts of outcomes since the worker (on a cluster: each worker) started.
 
-        ``hit``, ``created`` and ``waited`` (see `Response.outcome`) add up to all requests; ``failed`` are those of
-        them that did not get the resource. ``under_way`` are the downloads at this moment.
+        ``hit``, ``created`` and ``waited`` (see `Response.outcome`) add up to all requests; ``failed``
+        counts requests that did not get the resource. ``under_way`` is the number of current downloads.
         """
         total: dict[str, int] = {}
         for gears in _shards(self._redis):
@@ -160,7 +159,7 @@ class CacheGet(Generic[_R]):
         return total
 
     def unregister(self) -> None:
-        """Remove the command. What is cached stays until it expires."""
+        """Remove the command. Cached resources stay until they expire."""
         for gears in _shards(self._redis):
             for registration in _registrations(gears, self.trigger):
                 gears.unregister(registration.id)
@@ -175,7 +174,7 @@ class CacheGet(Generic[_R]):
         while True:
             try:
                 return _owner(self._redis, key)._trigger(self.trigger, *arguments, patience=patience).records[0]
-            except MovedError:  # what the client knows of the cluster is old
+            except MovedError:  # the client's view of the cluster is outdated
                 moves += 1
                 if moves > _MOVES_MAX or not _is_cluster(self._redis):
                     raise
@@ -188,7 +187,7 @@ class CacheGet(Generic[_R]):
                 if code == CODE:
                     kind, _, text = rest.partition(" ")
                     raise CacheGetError(kind, text) from None
-                # The worker has died; there is a new one in a moment, and nothing has begun.
+                # The worker has died before the request started; a new one will be ready soon.
                 if code != "WORKERDOWN" or not rest.endswith("try again") or time.monotonic() > end:
                     raise
                 time.sleep(random.uniform(*_PAUSE))
@@ -261,35 +260,35 @@ def on(
     max_downloads: int = Settings.max_downloads,
     replace: bool | None = None,
 ) -> CacheGet[Any]:
-    """Register the command on a server, or on all primaries of a cluster. Doing it again changes nothing.
+    """Register the command on a server, or on all primaries of a cluster. Repeating it changes nothing.
 
     Args:
         server: a `redgrease.RedisGears`, a `redgrease.Gears`, or any redis-py client, also one for a cluster.
         trigger: name of the command.
         expiry: seconds that a resource is kept.
-        timeout: seconds that a request may take. A download gets this long, also when its client is less patient.
-        max_bytes: longest resource; a longer one is not downloaded to its end.
-        negative_expiry: seconds that a failure (no answer, or a status that is no success) is kept; 0: not at all.
-        sliding: whether each request lets the expiry begin anew. Otherwise a resource is downloaded again when it is
-            that old, however often it is asked for.
-        full: answer ``(status, headers, body)`` in place of the body.
-        strict: answer an error in place of an empty body when the resource cannot be had.
-        hosts: names of hosts that may be asked, as glob patterns, at least one; `None`: any host that the server can
-            reach, those of its own network included.
-        prefix: beginning of the names of keys. Registrations with the same one share what they keep.
-        lease: seconds after which a download counts as given up when nobody renews its lease: how long the resource
-            is blocked when a worker is killed in the middle.
-        max_downloads: how many downloads a worker does at once; further ones are refused.
-        replace: what to do when a command of that name is registered with other options: `None` raises, `False`
-            keeps the old one, `True` puts this one in its place.
+        timeout: seconds that a request may take. A download gets this long, even if its client gives up before.
+        max_bytes: maximum size of a resource; the download of a larger one is cancelled.
+        negative_expiry: seconds that a failure (no response, or a status other than success) is kept; 0: not at all.
+        sliding: whether each request restarts the expiry. Otherwise a resource is downloaded again at that age, however
+            often it is requested.
+        full: return ``(status, headers, body)`` instead of the body.
+        strict: return an error instead of an empty body if the resource is not available.
+        hosts: glob patterns of allowed host names, at least one; `None`: any host that the server can reach, including
+            its own network.
+        prefix: beginning of the names of keys. Registrations with the same prefix share their resources.
+        lease: seconds after which a lease expires that is not renewed: how long a resource is blocked if its worker is
+            killed during the download.
+        max_downloads: maximum number of concurrent downloads of a worker; further ones are refused.
+        replace: what to do if a command of that name is registered with other options: `None` raises, `False` keeps the
+            old one, `True` replaces it.
 
     Returns:
-        A callable that gives resources.
+        A callable that returns resources.
 
     Raises:
-        ValueError: an option is out of its range, or a command of that name exists that is no cache or has other
+        ValueError: an option is out of its range, or a command of that name exists that is not a cache or has other
             options.
-        redis.exceptions.ResponseError: the server does not let this client register anything.
+        redis.exceptions.ResponseError: this client may not register functions.
     """
     if not isinstance(trigger, str) or not trigger.strip():
         raise ValueError(f"trigger is the name of the command, such as 'cache_get', not {trigger!r}")
@@ -313,20 +312,20 @@ def on(
 
 
 def _hosts(hosts: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Hosts as `Settings` has them, where none means any: so none must not be what a list happens to have."""
+    """Hosts for `Settings`, where an empty list means any host: so an empty argument is refused."""
     if hosts is None:
         return Settings.hosts
     names = (hosts,) if isinstance(hosts, str) else tuple(hosts)
     if not names:
         raise ValueError(
-            f"hosts is {hosts!r}, so nobody could be asked; name hosts, such as '*.example.org', or leave it out to "
+            f"hosts is {hosts!r}, so no host is allowed; name hosts, such as '*.example.org', or leave it out to "
             "allow any host"
         )
     return names
 
 
 def _register(gears: Gears, trigger: str, settings: Settings, replace: bool | None) -> Settings:
-    """Register on one shard; the settings of what is registered there now."""
+    """Register on one shard; return the settings that are registered there now."""
     options = settings.dumps()
     function = (
         CommandReader(desc=_DESCRIPTION + options)
@@ -341,18 +340,18 @@ def _register(gears: Gears, trigger: str, settings: Settings, replace: bool | No
         try:
             function.on(gears)
             return settings
-        except DuplicateTriggerError:  # somebody else was quicker
+        except DuplicateTriggerError:  # another client was faster
             there = _registrations(gears, trigger)
     known = _described(there[0]) if there else None
     if known is None:
         raise ValueError(
-            f"a command {trigger!r} exists, and it is no cache; use replace=True to put this one in its place, or "
+            f"a command {trigger!r} exists, and it is not a cache; use replace=True to replace it, or "
             "give another trigger"
         )
     if replace is None and known != settings:
         raise ValueError(
             f"a cache {trigger!r} exists with other options ({_differences(known, settings)}); use replace=True to "
-            "put this one in its place, or replace=False to keep the old one"
+            "replace it, or replace=False to keep the old one"
         )
     return known
 
@@ -362,7 +361,7 @@ def _registrations(gears: Gears, trigger: str) -> list[Registration]:
 
 
 def _described(registration: Registration) -> Settings | None:
-    """The settings of a registration; `None` when it is none of ours."""
+    """The settings of a registration; `None` if it is not one of this recipe."""
     text = utils.safe_str(registration.desc)
     if not text.startswith(_DESCRIPTION):
         return None
@@ -385,7 +384,7 @@ def _differences(known: Settings, wanted: Settings) -> str:
 
 
 def _client(server: Any) -> Any:
-    """The redis-py client of whatever can be given as a server."""
+    """The redis-py client of a server argument."""
     return gears_of(server)._redis
 
 

@@ -2,12 +2,12 @@
 
 Started by the module as ``python -m redgrease.worker --fd N``, where ``N`` is its end of a socket pair. Files:
 
-- ``__main__``: what happens once, when the process starts;
-- ``sessions``: what the server asks: run a script, rebuild a session, forget it;
+- ``__main__``: start of the process;
+- ``sessions``: requests of the server: run a script, rebuild a session, delete it;
 - ``runtime``: the names that scripts find (module ``redisgears``, ``execute``, ``log``, ...);
 - ``builder``: ``GearsBuilder``, and the check of every argument;
-- ``pickling``, ``errors``: plans as bytes, and texts of errors.
+- ``pickling``, ``errors``: serialized plans, and texts of errors.
 
-Threads, transport and the execution of plans are native (``redgrease._native``). Everything here is imported by every
-worker, so it imports little, and late.
+Threads, transport and the execution of plans are native (``redgrease._native``). Every worker imports these
+modules, so they import little, and late.
 """

@@ -12,7 +12,7 @@ def main(argv):
         usage = "usage: python -m redgrease.worker --fd N [--supervise] (started by the server's module, not by hand)\n"
         sys.stderr.write(usage)
         return 2
-    # `-m` puts the current directory first: a file there must not stand in for a module that we load later.
+    # `-m` puts the current directory first: a file there must not shadow a module that is imported later.
     if sys.path and sys.path[0] in ("", os.getcwd()):
         del sys.path[0]
 
@@ -24,7 +24,7 @@ def main(argv):
         supervise.split()
     else:
         _native.bind_to_parent()
-    # The socket may come as standard input: keep it under a number of its own, which no child inherits.
+    # The socket may be standard input: move it to another descriptor, which no child inherits.
     given = int(argv[1])
     socket = os.dup(given)
     _close_others(socket)
@@ -35,7 +35,7 @@ def main(argv):
     from redgrease.worker.errors import describe
 
     runtime.install(sys.modules["__main__"])
-    # A thread that computes gives way twice in a millisecond, so that a short function beside it need not wait long.
+    # A busy thread releases the GIL twice per millisecond, so that short functions in other threads do not wait long.
     sys.setswitchinterval(0.0005)
     version = ".".join(map(str, sys.version_info[:3]))
     _native.serve(socket, sessions.Sessions(), describe, version, _native.VERSION)
@@ -43,7 +43,7 @@ def main(argv):
 
 
 def _close_others(socket):
-    """Close what was inherited by chance: the server opens its log, line by line, without close-on-exec."""
+    """Close descriptors that were inherited by accident: the server opens its log without close-on-exec."""
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         if int(name) > 2 and int(name) != socket:
             with contextlib.suppress(OSError):  # the listing's own descriptor is closed already
@@ -57,7 +57,7 @@ def _disconnect_forks(socket):
     def disconnect(open=os.open, dup2=os.dup2, close=os.close, null=os.devnull, mode=os.O_RDWR):
         _native.mark_forked()
         descriptor = open(null, mode)
-        # The mark may have closed the socket: its number is the next free one then.
+        # The socket may be closed by now: its descriptor is then the next free one.
         if descriptor != socket:
             dup2(descriptor, socket, inheritable=False)
             close(descriptor)
@@ -66,7 +66,7 @@ def _disconnect_forks(socket):
 
 
 def _ignore_terminal():
-    """Leave input and Ctrl-C to the server; write lines as they come."""
+    """Leave input and Ctrl-C to the server; flush output line by line."""
     import _signal  # type: ignore[import-not-found]
     import faulthandler
 

@@ -1,7 +1,7 @@
 """``GearsBuilder``: a reader, the operations after it, and the action that ends it.
 
-Every argument is checked here, with the texts that clients know. What leaves is plain: steps for the native executor,
-and for the server a description of the plan (reader, arguments, names of the steps).
+Every argument is checked here, with the error texts that clients know. The result is plain data: steps for the native
+executor, and for the server a description of the plan (reader, arguments, names of the steps).
 """
 
 import functools
@@ -36,13 +36,13 @@ _OPTIONS = {
 #: Flags of code objects: coroutine, iterable coroutine, async generator (``inspect`` costs too much to import).
 _ASYNC_FLAGS = 0x80 | 0x100 | 0x200
 
-#: Plans are numbered so that no two workers give the same number: a session may move from one to another.
+#: Numbers of plans are unique over all workers: a session may move from one to another.
 _base = int.from_bytes(os.urandom(6), "little") >> 6 << 20
 _made = 0
 
 
 def current_session():
-    """Return the session that the calling thread belongs to, or None; the sessions put themselves in this place."""
+    """Return the session that the calling thread belongs to, or None; replaced by ``sessions``."""
     return None
 
 
@@ -96,11 +96,11 @@ class GearsBuilder:
         return self._add("filter", args, 1)
 
     def foreach(self, *args):
-        """Call ``f(record)``; the record goes on."""
+        """Call ``f(record)`` and pass the record on."""
         return self._add("foreach", args, 1)
 
     def flatmap(self, *args, inOrder=False):
-        """Replace each record by the items of the list ``f(record)``: last one first, as RedisGears did.
+        """Replace each record by the items of the list ``f(record)``: last one first, as in RedisGears.
 
         ``inOrder=True`` emits them in the order of the list.
         """
@@ -192,7 +192,7 @@ class GearsBuilder:
         return self
 
     def distinct(self):
-        """Keep one of each."""
+        """Keep each distinct record once."""
         self._steps.append(("distinct",))
         return self
 
@@ -214,9 +214,9 @@ class GearsBuilder:
         return self._act(number, source, lambda: _native.run_plan(number, spec))
 
     def register(self, prefix="*", convertToStr=True, collect=True, **options):
-        """Start an execution whenever something happens; return the registration's id.
+        """Register the function for events; return the registration's id.
 
-        ``prefix`` says which keys: a pattern of the server (``person:*``, ``*:[ab]``), or a name. Further options
+        ``prefix`` selects the keys: a pattern of the server (``person:*``, ``*:[ab]``), or a name. Further options
         depend on the reader.
         """
         _check_options("register", self.reader, options)
@@ -240,7 +240,7 @@ class GearsBuilder:
         blob = pickling.dumps([recipe], session.namespace)
         in_script = session.runs_script_here()
         spec = self._spec(mode, reply, collect, on_registered is not None, args)
-        # Known before the server is told: an event may start it, and its `onRegistered` run, before the answer is here.
+        # Stored before the server knows it: an event may start it, and `onRegistered` run, before the reply arrives.
         session.registered[number] = on_registered
         try:
             made = self._act(number, None, lambda: _native.register_plan(number, spec, b"" if in_script else blob))
@@ -251,7 +251,7 @@ class GearsBuilder:
             session.script_plans.append(recipe)
         return made
 
-    # ---- inside ---------------------------------------------------------------------------------------------------
+    # ---- internal -------------------------------------------------------------------------------------------------
 
     def _add(self, kind, args, count):
         if len(args) != count:
@@ -290,7 +290,7 @@ class GearsBuilder:
             raise
 
     def _run_arguments(self, arg, options):
-        """Return the function that makes the records here (None: the server reads them), and the server's arguments."""
+        """Return the function that makes the records in the worker (None: the server reads them), and the arguments."""
         if self.reader == "KeysReader":
             return None, {
                 "pattern": _text(arg),
@@ -349,8 +349,8 @@ def _check(kind, *callbacks):
 
 
 def _is_async(callback):
-    """Whether a call gives a coroutine or an async generator, as far as its code tells."""
-    # Only types that are known are looked into: an object may have an attribute of any name.
+    """Whether a call returns a coroutine or an async generator, as far as its code shows."""
+    # Only known types are inspected: any other object may have an attribute of any name.
     while "_is_coroutine_marker" not in (getattr(callback, "__dict__", None) or ()):
         if isinstance(callback, types.FunctionType):
             return bool(callback.__code__.co_flags & _ASYNC_FLAGS)
@@ -366,7 +366,7 @@ def _is_async(callback):
 
 
 def _check_options(action, reader, options):
-    """Raise an error that names a keyword which the reader's action does not have, and the nearest one."""
+    """Raise an error that names an unknown keyword of the reader's action, and the nearest known one."""
     common, of_readers = _OPTIONS[action]
     known = (*common, *of_readers.get(reader, ()))
     for name in options:
@@ -433,7 +433,7 @@ def _shown(value):
     try:
         text = repr(value)
     except Exception:
-        # Python refuses to print integers of thousands of digits; an object may do as it likes.
+        # Python refuses to print integers of thousands of digits; the repr of an object may fail.
         return f"an integer of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"
 

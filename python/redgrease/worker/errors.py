@@ -16,7 +16,7 @@ def describe(error, with_traceback=True):
     if isinstance(error, _native.GearsFlatError):
         return str(error)
     if isinstance(error, _native.GearsForceStopped) and not error.args:
-        # It was injected as a class, without a text.
+        # It was injected as a class, without a message.
         error.args = ("Execution was aborted",)
     if with_traceback and (error.__traceback__ is not None or isinstance(error, SyntaxError)):
         try:
@@ -39,7 +39,7 @@ def _lines(error):
 
 
 def _cut(described):
-    """Take our frames out of a traceback and of those that caused it."""
+    """Remove the frames of this package from a traceback and its causes."""
     seen = set()
     left = [described]
     while left:

@@ -1,11 +1,11 @@
 """Make requirements available in a directory of their own: ``-m redgrease.worker.install --target DIR -- REQ...``.
 
-A requirement is anything that pip takes as one argument and that is no option: names with versions, extras and markers,
+A requirement is any argument of pip except options: names with versions, extras and markers,
 ``name @ URL``, ``git+https://...``, a URL or an absolute path of an archive or a project.
 
-Prints ``importable`` when this interpreter has everything already, ``missing`` when it has not and ``--check`` says not
-to install, ``installed`` when the directory holds it (now, or from an earlier call); anything else is an error, whose
-text stands on standard error.
+Prints ``importable`` if the interpreter satisfies all requirements, ``missing`` if it does not and ``--check`` is
+given, ``installed`` if the directory has them (now, or from an earlier call). Anything else is an error, with its text
+on standard error.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from packaging.utils import canonicalize_name
 
 OWN_NAME = "redgrease"
 
-#: What pip takes for a URL: a scheme, perhaps behind the name of a version control system.
+#: A URL for pip: a scheme, optionally after the name of a version control system.
 _URL = re.compile(r"((git|hg|svn|bzr)\+)?[a-z][a-z0-9.-]*://", re.IGNORECASE)
 
 
 def parse(text: str) -> Requirement | str:
-    """Return a requirement, or the text as it is when only pip understands it: a URL or an absolute path.
+    """Return a requirement, or the text unchanged if only pip understands it: a URL or an absolute path.
 
     Raises:
-        InvalidRequirement: it is neither; options of pip are neither, too.
+        InvalidRequirement: it is neither; options of pip are refused, too.
     """
     text = text.strip()
     if _URL.match(text):
         return text
-    # A path, perhaps with extras behind it. A relative one would depend on the server's directory.
+    # A path, optionally with extras. A relative one would depend on the server's directory.
     if text.startswith("/"):
         return text
     return Requirement(text)
 
 
 def is_importable(requirement: Requirement | str) -> bool:
-    """Tell whether the installed distribution satisfies the requirement and what its extras ask for."""
+    """Return whether installed distributions satisfy the requirement and its extras."""
     if isinstance(requirement, str):
         return False
     if canonicalize_name(requirement.name) == OWN_NAME:
@@ -70,7 +70,7 @@ def is_importable(requirement: Requirement | str) -> bool:
 
 
 def install(requirements: list[Requirement | str], target: Path) -> int:
-    """Install into a fresh directory and put it in place of ``target`` in one step; return pip's exit status."""
+    """Install into a new directory and atomically rename it to ``target``; return pip's exit status."""
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
     try:

@@ -1,7 +1,7 @@
-"""Plans as bytes: functions by value, bound to the one namespace of their session.
+"""Serialization of plans: functions by value, bound to the namespace of their session.
 
-All plans of a script go into one pickle, so that what they share stays shared. The namespace itself is not pickled: a
-function that refers to it brings the names that it uses, and finds itself in the namespace of whoever reads it.
+All plans of a script are one pickle, so that shared objects stay shared. The namespace itself is not pickled: a
+function is pickled with the names that it uses, and is bound to the namespace of the session that loads it.
 """
 
 import io
@@ -18,7 +18,7 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     def __init__(self, file, namespace):
         super().__init__(file, protocol=4)
         self._namespace = namespace
-        # Functions of the script share this dictionary when they are read again.
+        # Loaded functions of the script share this dictionary.
         self.globals_ref[id(namespace)] = namespace
 
     def persistent_id(self, obj):
@@ -57,7 +57,7 @@ def dumps(plans, namespace):
 
 
 def loads(blob, namespace):
-    """Read what ``dumps`` wrote; functions of the script get ``namespace`` as their globals."""
+    """Load the output of ``dumps``; functions of the script get ``namespace`` as their globals."""
     return _Unpickler(io.BytesIO(blob), namespace).load()
 
 

@@ -1,4 +1,4 @@
-"""The names that scripts find without an import, and the module ``redisgears`` (PY-NAMES).
+"""The names that scripts can use without an import, and the module ``redisgears``.
 
 ``install`` puts them into ``sys.modules`` and ``__main__``; ``namespace`` makes the globals of a script.
 """
@@ -19,7 +19,7 @@ flat_error = _native.flat_error
 configGet = _native.config_get
 isInAtomicBlock = _native.is_in_atomic_block
 
-#: Names that cost an import: a script gets those that its source mentions.
+#: Names that need an import: a script gets those that its source mentions.
 _COSTLY = {
     "asyncio": ("asyncio", None),
     "cProfile": ("cProfile", None),
@@ -38,12 +38,12 @@ def gearsConfigGet(key, default=None):
 
 
 def isAsyncAllow():
-    """Return whether the running step may go on asynchronously: not in this version."""
+    """Return whether the running step may continue asynchronously: not in this version."""
     return False
 
 
 def getGearsSession():
-    """Return the session that this thread belongs to, for ``setGearsSession`` in another thread; None: to none."""
+    """Return the session that this thread belongs to, for ``setGearsSession`` in another thread, or None."""
     from redgrease.worker import sessions
 
     return sessions.current()
@@ -61,7 +61,7 @@ def setGearsSession(*args):
 
 
 def registerGearsThread():
-    """Let a thread run gears functions; it needs no preparation here."""
+    """Let a thread run gears functions; does nothing, since no preparation is needed."""
 
 
 class GearsSession:
@@ -120,7 +120,7 @@ _SCRIPT_NAMES = (
     "profileStart", "profileStop", "profileGetInfo", "Log", "ConfigGet", "GearsConfigGet",
 )  # fmt: skip
 
-#: Names in the module ``redisgears`` and what they are here.
+#: Names in the module ``redisgears`` and their objects.
 _MODULE_NAMES = {
     "executeCommand": "execute",
     "atomicCtx": "atomic",
@@ -157,7 +157,7 @@ def install(main):
     names = {name: own[name] for name in _SCRIPT_NAMES}
     module = _module(
         "redisgears",
-        "What gear functions may ask of the server that they run beside.",
+        "Functions of the server for gear functions.",
         {**names, **{name: own[here] for name, here in _MODULE_NAMES.items()}, **exceptions},
     )
     # The exceptions are known by these names in tracebacks and pickles.

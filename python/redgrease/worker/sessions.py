@@ -1,6 +1,6 @@
-"""What the server asks of a session: run a script, rebuild it, forget it.
+"""Sessions: run a script, rebuild its session, delete it.
 
-A session is what one script created: a namespace that all its functions share, and the plans that they registered. The
+A session is everything that one script created: a namespace that its functions share, and its registered plans. The
 methods of ``Sessions`` are called from native code, on any thread, with the session already bound to that thread.
 """
 
@@ -25,9 +25,9 @@ class Session:
         self.number = number
         self.name = name
         self.namespace = namespace
-        #: Functions to call when a plan has become a registration, by its number (None: nothing to call).
+        #: The ``onRegistered`` functions by number of the plan (or None).
         self.registered = {}
-        #: While a script runs: its thread, and the plans that it registered so far.
+        #: While a script runs: its thread, and the plans registered so far.
         self.script_thread = None
         self.script_plans = []
 
@@ -54,7 +54,7 @@ class Sessions:
     """The methods that native code calls."""
 
     def script(self, number, name, source, paths, traceback):
-        """Run ``source``; return the text of its error (or None) and the pickle of what it registered."""
+        """Run ``source``; return the text of its error (or None) and the pickle of its registered plans."""
         session = None
         try:
             _use(paths)
@@ -91,7 +91,7 @@ class Sessions:
             return describe(error, True), b""
 
     def registered(self, plan):
-        """Call the ``onRegistered`` of a plan; what it raises is logged only."""
+        """Call the ``onRegistered`` of a plan; an exception is only logged."""
         session = current()
         callback = session.registered.get(plan) if session is not None else None
         if callback is None:
@@ -107,24 +107,24 @@ class Sessions:
             _native.log("onRegistered failed: " + describe(error, True), "warning")
 
     def forget_plans(self, plans):
-        """Forget what is known of plans here (their steps are native)."""
+        """Delete the data of plans (their steps are native)."""
         for session in list(_sessions.values()):
             for plan in plans:
                 session.registered.pop(plan, None)
 
     def forget_session(self, number):
-        """Forget a session: its plans and the names of its script."""
+        """Delete a session: its plans and the names of its script."""
         _native.remove_session(number)
         session = _sessions.pop(number, None)
         if session is not None:
             _native.remove_plans(list(session.registered))
-            # Functions hold the namespace and the namespace holds the functions: take the ring apart here.
+            # Functions and namespace refer to each other: break the cycle here.
             session.namespace.clear()
             session.registered.clear()
         _flush_output()
 
     def exit(self):
-        """End the process; called on a thread of its own while others may run."""
+        """Exit the process; called on a thread of its own while others may run."""
         import os
 
         _flush_output()
@@ -141,9 +141,9 @@ class Sessions:
 
 
 def _flush_output():
-    """Hand out lines without end: what comes next may belong to another session."""
+    """Flush incomplete lines: the next output may belong to another session."""
     for stream in (sys.stdout, sys.stderr):
-        # Users may have put anything in their place.
+        # Users may have replaced them.
         with contextlib.suppress(Exception):
             stream.flush()
 
@@ -162,10 +162,10 @@ def _text(error):
 
 
 def _use(paths):
-    """Put directories of requirements on the path of imports.
+    """Add directories of requirements to the import path.
 
     They come before site-packages, so that users get the versions they asked for, and after the standard library.
-    What the worker itself needs is imported first: no requirement can take its place.
+    The worker imports its own dependencies first: a requirement cannot replace them.
     """
     new = [path for path in paths if path not in sys.path]
     if not new:
@@ -176,7 +176,7 @@ def _use(paths):
         try:
             importlib.import_module(name)
         except ImportError:
-            # Without `redis`, `redgrease.cmd` says so itself when it is used.
+            # Without `redis`, `redgrease.cmd` raises an error on first use.
             continue
     at = next(
         (index for index, path in enumerate(sys.path) if path.rstrip("/").endswith(("site-packages", "dist-packages"))),

@@ -1,13 +1,12 @@
 """The parent of a worker: ends everything that the worker's code started once the worker or the server has ended.
 
 A process that calls ``setsid`` leaves the worker's process group and keeps running when its parent dies, so a signal to
-the group does not reach it. The parent of the worker is a subreaper: what loses its own parent below it becomes its
-child, whatever group or session it moved to, and is found in its list of children. The server cannot be the subreaper
-itself: it would inherit processes that it does not know, and the flag holds for a whole process. The parent is a fork
-made before anything is imported, so that it costs no second start of the interpreter and shares most of its memory with
-the worker.
+the group does not reach it. The parent of the worker is a subreaper: descendants that lose their own parent become its
+children, whatever group or session they moved to, and appear in its list of children. The server cannot be the
+subreaper itself: it would inherit unknown processes, and the flag applies to a whole process. The parent is forked
+before any import, so that it needs no second start of the interpreter and shares most of its memory with the worker.
 
-It takes the worker's exit status over: the server sees one child that ends as the worker ended.
+It exits with the worker's exit status: the server sees one child that ends as the worker ended.
 """
 
 # `_signal`, the extension module behind `signal`: importing `signal` makes enumerations and costs a millisecond.
@@ -18,21 +17,21 @@ import time
 
 from redgrease import _native
 
-#: Signals that the parent waits for: the server has ended (or wants an end), a child has ended.
+#: Signals that the parent waits for: the server has ended (or requests the end), a child has ended.
 _SIGNALS = (_signal.SIGTERM, _signal.SIGCHLD)
 
-#: Seconds in which everything that the worker started must have ended; more only if it starts processes faster.
+#: Seconds in which all descendants of the worker must have ended, unless new ones are started faster.
 _END_SECONDS_MAX = 5.0
 
 
 def split():
-    """Fork the worker off; returns in the worker only."""
+    """Fork the worker; returns only in the worker."""
     _native.become_supervisor()
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _SIGNALS)
     parent = os.getpid()
     worker = os.fork()
     if worker == 0:
-        # A group of its own: the server signals all of it, and the parent is not in it.
+        # A separate group, without the parent: the server signals the whole group.
         os.setpgid(0, 0)
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _SIGNALS)
         _native.bind_to_parent()
@@ -58,20 +57,20 @@ def _descriptors():
         try:
             os.fstat(int(name))
         except OSError:
-            continue  # that of the listing
+            continue  # the descriptor of the listing
         found.append(int(name))
     return found
 
 
 def _wait(worker):
-    """Wait for the worker's end, end all that it left behind, and return its wait status."""
+    """Wait for the worker's end, kill its remaining descendants, and return its wait status."""
     status = None
     while status is None:
         if _signal.sigwait(_SIGNALS) == _signal.SIGTERM:
             _kill(worker)
         # One signal may stand for several children, orphans of the worker among them.
         status = _reap(worker)
-    # The group is gone with its last member; what left it is among our children now or as soon as its parent has ended.
+    # The group ends with its last member; processes that left it are children now, or when their parent has ended.
     deadline = time.monotonic() + _END_SECONDS_MAX
     while time.monotonic() < deadline:
         children = _children()
@@ -86,7 +85,7 @@ def _wait(worker):
 
 
 def _reap(worker):
-    """Take the status of all children that have ended; return that of ``worker`` if it is among them."""
+    """Reap all children that have ended; return the status of ``worker`` if it is among them."""
     status = None
     while True:
         try:
@@ -100,7 +99,7 @@ def _reap(worker):
 
 
 def _reap_one():
-    """Wait until a killed child has ended; False when there is none."""
+    """Wait until a killed child has ended; return False if there is none."""
     try:
         os.waitpid(-1, 0)
     except ChildProcessError:
@@ -135,7 +134,7 @@ def _kill(pid):
 
 
 def _end_as(status):
-    """End this process as another one ended."""
+    """End this process with the wait status of another one."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if number not in (_signal.SIGKILL, _signal.SIGSTOP):

@@ -365,7 +365,7 @@ fn a_writer_that_fails_leaves_nothing() {
         assert_eq!(cache.write("k", b"x", &Put::default()).unwrap_err().code(), Code::Busy);
         // Nobody waits for itself; others wait until their deadline.
         let error = cache.write("k", b"x", &Put::waiting(SOON)).unwrap_err();
-        assert!(error.code() == Code::Busy && error.to_string().contains("this very thread"), "{error}");
+        assert!(error.code() == Code::Busy && error.to_string().contains("the same thread"), "{error}");
         let short = Put::waiting(Duration::from_millis(20));
         let error = std::thread::scope(|scope| scope.spawn(|| cache.write("k", b"x", &short)).join().unwrap());
         assert_eq!(error.unwrap_err().code(), Code::Timeout);
