@@ -1,4 +1,4 @@
-//! Work away from the main thread: one thread, a bounded queue of jobs, and a bell for the answers.
+//! Work away from the main thread: one thread, a bounded queue of jobs, and an eventfd that is signalled when a job ends.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -6,36 +6,36 @@ use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// The thread, and how to talk with it. It lives until the process ends.
+/// The thread, which lives until the process ends, and the channels to and from it.
 pub struct Background<J, A> {
     jobs: SyncSender<J>,
     answers: Receiver<A>,
-    bell: Arc<OwnedFd>,
+    ready: Arc<OwnedFd>,
 }
 
 impl<J: Send + 'static, A: Send + 'static> Background<J, A> {
     /// Starts a thread that does `work` for one job after the other; `jobs_max` of them may be waiting.
     pub fn start(name: &str, jobs_max: usize, work: impl Fn(J) -> A + Send + 'static) -> Result<Self, String> {
-        let bell = Arc::new(
+        let ready = Arc::new(
             eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| format!("eventfd: {error}"))?,
         );
-        let (jobs, todo) = sync_channel::<J>(jobs_max);
+        let (jobs, waiting) = sync_channel::<J>(jobs_max);
         let (done, answers) = channel();
-        let rope = Arc::clone(&bell);
+        let signal = Arc::clone(&ready);
         let body = move || {
-            while let Ok(job) = todo.recv() {
+            while let Ok(job) = waiting.recv() {
                 if done.send(work(job)).is_err() {
                     return;
                 }
-                // Cannot fail but by an overflow of 2^64 rings; the main thread then has enough to do anyway.
-                let _ = rustix::io::write(&rope, &1u64.to_ne_bytes());
+                // Fails only when 2^64 answers have not been taken.
+                let _ = rustix::io::write(&signal, &1u64.to_ne_bytes());
             }
         };
         std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(body)
             .map_err(|error| format!("the thread {name}: {error}"))?;
-        Ok(Background { jobs, answers, bell })
+        Ok(Background { jobs, answers, ready })
     }
 
     /// Queues a job; `false` when the queue is full.
@@ -44,14 +44,14 @@ impl<J: Send + 'static, A: Send + 'static> Background<J, A> {
     }
 
     /// Readable when there are answers.
-    pub fn bell_fd(&self) -> RawFd {
-        self.bell.as_raw_fd()
+    pub fn ready_fd(&self) -> RawFd {
+        self.ready.as_raw_fd()
     }
 
     /// The answers since the last call.
     pub fn answers(&self) -> Vec<A> {
-        let mut ring = [0; 8];
-        let _ = rustix::io::read(&*self.bell, &mut ring);
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&*self.ready, &mut count);
         self.answers.try_iter().collect()
     }
 }

@@ -1,70 +1,65 @@
-//! The module that the server loads, under the name `rg`: wires the core to the server and to the workers.
+//! The module that the server loads under the name `rg`: a driver of the engine.
+//!
+//! The engine (`redgrease-engine`) decides; this crate turns callbacks of the server into its inputs and performs its
+//! effects with the module API. Nothing is decided here that a test of the engine could not see.
 //!
 //! # Layout
-//! - [`engine`]: the state, and what is looked up in it; [`config`], [`python`]: load arguments, the interpreter;
-//! - [`commands`], [`dump`], [`reply`]: the `RG.*` commands and their answers;
-//! - [`sessions`], [`runs`], [`calls`], [`rights`]: scripts, executions, what functions ask of the server;
-//! - [`events`], [`streams`], [`stream_groups`], [`readers`], [`pump`]: where records come from;
-//! - [`supervisor`], [`worker`], [`spawner`], [`requirements`], [`memory`]: processes; [`background`]: threads.
-//!
-//! No logic that a test would need a server for belongs here if it can live in `redgrease-core`.
+//! - [`driver`]: what all other files share; [`drive`]: handles an input and performs the effects;
+//! - [`callbacks`], [`commands`], [`turn`]: where inputs come from: notifications and events of the server, commands of
+//!   clients, the moment before the server's loop sleeps;
+//! - [`effects`]: one file for each kind of effect; [`wait`]: the wait of the main thread for one worker;
+//! - [`clients`], [`workers`], [`exchange`]: clients and worker processes, and what is read from and written to workers;
+//! - [`worker`], [`spawner`], [`installer`], [`background`]: processes and threads;
+//! - [`pump`], [`depth`], [`memory`], [`reply`], [`runtime`], [`shards`], [`info`]: small parts.
 
 mod background;
-mod calls;
+mod callbacks;
+mod clients;
 mod commands;
-mod config;
-mod dump;
-mod engine;
-mod events;
+mod depth;
+mod drive;
+mod driver;
+mod effects;
+mod exchange;
+mod info;
+mod installer;
 mod memory;
 mod pump;
-mod python;
-mod readers;
 mod reply;
-mod requirements;
-mod rights;
-mod runs;
-mod sessions;
+mod runtime;
+mod shards;
 mod spawner;
-mod stream_groups;
-mod streams;
-mod supervisor;
+mod turn;
+mod wait;
 mod worker;
+mod workers;
 
-use redgrease_core::id::Database;
+use redgrease_engine::{Config, Input};
 use redgrease_ffi::LogLevel;
 use redgrease_ffi::load::Loader;
-use redgrease_ffi::server_event::ServerEvent;
+
+use crate::driver::Driver;
 
 redgrease_ffi::export_module!(c"rg", 10_000, crate::start);
 
-/// The module's start.
+/// Called when the server loads the module.
 fn start(loader: &Loader<'_>) -> Result<(), String> {
-    let config = config::Config::parse(&loader.args)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let config = Config::parse(&loader.args, cores)?;
     loader.acl_category();
     commands::register(loader)?;
     loader.context_command()?;
-    loader.info(dump::info)?;
-    loader.subscribe(announced)?;
-    let engine = engine::Engine::new(loader.server, config)?.install();
-    match &engine.python {
-        Ok(python) => {
-            let text = format!("rg: redgrease {} starts workers with {}", redgrease_core::VERSION, python.display());
-            loader.server.log(LogLevel::Notice, &text);
+    loader.info(info::write)?;
+    loader.subscribe(turn::server_event)?;
+    let driver = Driver::new(loader.server, config, drive::drive)?.install();
+    match &driver.runtime {
+        Ok(runtime) => {
+            let text = format!("rg: redgrease {} starts workers with {}", redgrease_core::VERSION, runtime.display());
+            driver.server.log(LogLevel::Notice, &text);
         }
-        Err(reason) => loader.server.log(LogLevel::Warning, &format!("rg: NOPYTHON no function can run: {reason}")),
+        Err(reason) => driver.server.log(LogLevel::Warning, &format!("rg: NOPYTHON no function can run: {reason}")),
     }
-    engine.watch_installer()?;
-    engine.start_supervision()
-}
-
-fn announced(event: ServerEvent) {
-    let Some(engine) = engine::engine() else { return };
-    match event {
-        ServerEvent::BeforeSleep => engine.before_sleep(),
-        ServerEvent::Shutdown => engine.shut_down(),
-        ServerEvent::Loading => {}
-        ServerEvent::RoleChanged => engine.role_changed(),
-        ServerEvent::DatabasesSwapped(one, other) => engine.databases_swapped(Database(one), Database(other)),
-    }
+    callbacks::watch_threads(driver)?;
+    driver.hand_in(Input::Started);
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Memory of processes, as the kernel counts it.
+//! Memory and state of processes, as the kernel tells them.
 
 /// Resident memory of a process and the most that it ever was, in bytes; zeros when it is gone.
 pub fn resident_and_peak_bytes(pid: u32) -> (u64, u64) {

@@ -1,15 +1,11 @@
-//! Work in slices: a descriptor that is always ready, watched only while there is work.
+//! Has the server's loop come back at once while work is left: a descriptor that is always ready, watched only then.
 
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
 
 use redgrease_ffi::Server;
 use redgrease_ffi::event_loop::Readiness;
 use rustix::event::{EventfdFlags, eventfd};
-
-/// Time that one turn of the server's loop gives to scans and reads.
-pub const SLICE: Duration = Duration::from_micros(250);
 
 /// The descriptor, and whether it is watched.
 pub struct Pump {
@@ -18,24 +14,24 @@ pub struct Pump {
 }
 
 impl Pump {
-    /// A pump that stands still.
+    /// A pump that is not running.
     pub fn new() -> Result<Pump, String> {
         let fd =
             eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| format!("eventfd: {error}"))?;
         Ok(Pump { fd, running: Cell::new(false) })
     }
 
-    /// Has `work` called once per turn of the loop, until [`Pump::stop`].
-    pub fn run(&self, server: &Server, work: fn()) {
+    /// Has the loop not wait before its next turns, until [`Pump::stop`].
+    pub fn run(&self, server: &Server) {
         if !self.running.replace(true)
-            && let Err(error) = server.watch(self.fd.as_raw_fd(), Readiness::Readable, work)
+            && let Err(error) = server.watch(self.fd.as_raw_fd(), Readiness::Readable, || {})
         {
             self.running.set(false);
             server.log(redgrease_ffi::LogLevel::Warning, &format!("rg: {error}"));
         }
     }
 
-    /// No more work.
+    /// Lets the loop wait again.
     pub fn stop(&self, server: &Server) {
         if self.running.replace(false) {
             server.unwatch(self.fd.as_raw_fd(), Readiness::Readable);

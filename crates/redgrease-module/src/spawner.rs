@@ -12,7 +12,7 @@ use redgrease_core::id::WorkerNo;
 
 use crate::background::Background;
 
-/// A worker process as it was born.
+/// A worker process after its start.
 pub struct Spawned {
     /// The process: the supervisor, which forks the worker off and ends as it ends.
     pub child: Child,
@@ -64,8 +64,8 @@ impl Spawner {
     }
 
     /// Readable when there are answers.
-    pub fn bell_fd(&self) -> RawFd {
-        self.0.bell_fd()
+    pub fn ready_fd(&self) -> RawFd {
+        self.0.ready_fd()
     }
 
     /// The workers that have been started, or not, since the last call.

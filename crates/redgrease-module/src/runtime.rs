@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 /// Finds the interpreter: as named by the load argument, by `REDGREASE_PYTHON`, in the environment that the module
 /// lies in, in `.venv` beside a checkout's `target/release`, or `python3` on the path, in this order.
-pub fn find(named: Option<&Path>) -> Result<PathBuf, String> {
-    if let Some(path) = named {
+pub fn find(named: Option<&str>) -> Result<PathBuf, String> {
+    if let Some(path) = named.map(Path::new) {
         return existing(path).ok_or_else(|| {
             format!(
                 "the interpreter {} (load argument Python) does not exist: name one that has the package redgrease",

@@ -1,0 +1,80 @@
+//! Callbacks of the server that become inputs: notifications, jobs, timers, the moment between two commands; and those of
+//! descriptors, which only take note.
+
+use redgrease_core::id::Database;
+use redgrease_engine::Input;
+use redgrease_engine::id::{JobNo, TimerNo};
+use redgrease_engine::input::StreamChange;
+use redgrease_ffi::event_loop::Readiness;
+
+use crate::driver::{Driver, Due, driver};
+
+/// A key was changed, or missed.
+pub fn key_changed(database: u32, event: &str, key: &[u8]) {
+    let Some(driver) = driver() else { return };
+    let own_miss = event == "keymiss" && driver.muted.is_inside();
+    if !own_miss && driver.ask(|engine| engine.hears_keys()) {
+        let _notifying = driver.notifying.enter();
+        driver.hand_in(Input::KeyEvent { database: Database(database), event, key });
+    }
+}
+
+/// A stream was changed, or something that may have been one.
+pub fn stream_changed(database: u32, event: &str, key: &[u8]) {
+    let change = match event {
+        "xadd" => StreamChange::Added,
+        "rename_to" | "restore" | "copy_to" | "move_to" => StreamChange::Replaced,
+        _ => return,
+    };
+    let Some(driver) = driver() else { return };
+    if driver.ask(|engine| engine.hears_keys()) {
+        let _notifying = driver.notifying.enter();
+        driver.hand_in(Input::StreamEvent { database: Database(database), key, change });
+    }
+}
+
+/// The command that fired a job has ended.
+pub fn run_job(job: JobNo) {
+    if let Some(driver) = driver() {
+        driver.hand_in(Input::Job(job));
+    }
+}
+
+/// A timer fired.
+pub fn timer_fired(timer: TimerNo) {
+    if let Some(driver) = driver() {
+        driver.hand_in(Input::Timer(timer));
+    }
+}
+
+/// A command of a client is about to be run (Redis 7.0 only).
+pub fn command_begins() {
+    let Some(driver) = driver() else { return };
+    if !driver.ask(|engine| engine.owes_sync_runs()) {
+        return;
+    }
+    let flags = driver.server.flags();
+    let inside = flags.lua() || flags.multi() || flags.loading() || driver.waits.is_inside();
+    if !inside {
+        driver.server.in_context(|| driver.hand_in(Input::BetweenCommands));
+    }
+}
+
+/// Has the loop look for what the threads that start workers and install requirements have done.
+///
+/// # Errors
+/// The loop takes no further descriptor.
+pub fn watch_threads(driver: &Driver) -> Result<(), String> {
+    driver.server.watch(driver.spawner.ready_fd(), Readiness::Readable, || note(|due| due.spawned = true))?;
+    for fd in driver.installer.ready_fds() {
+        driver.server.watch(fd, Readiness::Readable, || note(|due| due.installed = true))?;
+    }
+    Ok(())
+}
+
+/// Takes note of what the next turn has to do.
+pub fn note(add: impl FnOnce(&mut Due)) {
+    if let Some(driver) = driver() {
+        add(&mut driver.due.borrow_mut());
+    }
+}

@@ -1,0 +1,161 @@
+//! Clients whose commands are running, and clients that wait: each is answered exactly once.
+//!
+//! While its command is running, a client is answered, or blocked, when the engine has handled the command and all that it
+//! brought about: an input that is handled inside that command may be the one that answers it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use redgrease_core::render::Reply;
+use redgrease_engine::effect::Answer;
+use redgrease_engine::id::ClientNo;
+use redgrease_ffi::{BlockedClient, Invocation, SlowAnswer};
+
+use crate::reply;
+
+/// A client that was not answered yet.
+enum Client {
+    /// Its command is running.
+    Running(Running),
+    /// It waits.
+    Blocked(BlockedClient),
+    /// It is being answered bit by bit.
+    Writing(SlowAnswer),
+}
+
+/// What was decided for a client whose command is running.
+#[derive(Default)]
+struct Running {
+    block: bool,
+    measure: bool,
+    rows: Vec<Reply>,
+    answer: Option<Answer>,
+}
+
+/// All clients that were not answered yet.
+#[derive(Default)]
+pub struct Clients {
+    last: Cell<u64>,
+    table: RefCell<BTreeMap<ClientNo, Client>>,
+}
+
+/// Takes a client whose command is running out of the table, also when that panics.
+struct Entry<'a> {
+    clients: &'a Clients,
+    number: ClientNo,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        drop(self.clients.take(self.number));
+    }
+}
+
+impl Clients {
+    /// Has `handle` do a command, with a number for its client; then answers the client, or blocks it.
+    pub fn serve(&self, invocation: &Invocation<'_>, handle: impl FnOnce(ClientNo)) {
+        let number = ClientNo(self.last.get() + 1);
+        self.last.set(number.0);
+        self.put(number, Client::Running(Running::default()));
+        let entry = Entry { clients: self, number };
+        handle(number);
+        let Some(Client::Running(running)) = self.take(number) else { return };
+        drop(entry);
+        self.end(number, running, invocation);
+    }
+
+    fn end(&self, number: ClientNo, running: Running, invocation: &Invocation<'_>) {
+        let Running { block, measure, rows, answer } = running;
+        if let Some(answer) = answer {
+            return reply::write(&invocation.reply(), &answer.into_reply());
+        }
+        if !block {
+            return invocation.reply().error("INTERNAL the engine did not answer the command");
+        }
+        let Some(mut blocked) = invocation.block() else {
+            return invocation.reply().error("ERR the caller can not be blocked");
+        };
+        if measure {
+            blocked.measure_start();
+        }
+        self.put(number, Client::Blocked(blocked));
+        rows.iter().for_each(|row| self.row(number, row));
+    }
+
+    /// Holds a client whose command ends without an answer.
+    pub fn block(&self, number: ClientNo) {
+        if let Some(Client::Running(running)) = self.table.borrow_mut().get_mut(&number) {
+            running.block = true;
+        }
+    }
+
+    /// From here to its answer, time counts as that of the client's command.
+    pub fn measure(&self, number: ClientNo) {
+        match self.table.borrow_mut().get_mut(&number) {
+            Some(Client::Running(running)) => running.measure = true,
+            Some(Client::Blocked(blocked)) => blocked.measure_start(),
+            Some(Client::Writing(_)) | None => {}
+        }
+    }
+
+    /// Answers a client. One that is not known was answered when its command panicked.
+    pub fn answer(&self, number: ClientNo, answer: Answer) {
+        match self.take(number) {
+            Some(Client::Running(running)) => {
+                self.put(number, Client::Running(Running { answer: Some(answer), ..running }));
+            }
+            // Rendering many results takes its time, which the server attributes to the client there.
+            Some(Client::Blocked(blocked)) => {
+                blocked.answer(move |client| reply::write(client, &answer.into_reply()));
+            }
+            // The rows that were written are its answer.
+            Some(Client::Writing(rows)) => rows.finish(),
+            None => {}
+        }
+    }
+
+    /// Writes one element of the array that a client is answered with.
+    pub fn row(&self, number: ClientNo, row: &Reply) {
+        let mut rows = match self.take(number) {
+            Some(Client::Running(mut running)) => {
+                running.rows.push(row.clone());
+                return self.put(number, Client::Running(running));
+            }
+            Some(Client::Blocked(blocked)) => blocked.write_slowly(),
+            Some(Client::Writing(rows)) => rows,
+            None => return,
+        };
+        rows.element(|client| reply::write(client, row));
+        self.put(number, Client::Writing(rows));
+    }
+
+    /// Ends that array.
+    pub fn end_rows(&self, number: ClientNo) {
+        match self.take(number) {
+            Some(Client::Running(mut running)) => {
+                let rows = std::mem::take(&mut running.rows);
+                running.answer = Some(Answer::Value(Reply::Array(rows)));
+                self.put(number, Client::Running(running));
+            }
+            Some(Client::Blocked(blocked)) => blocked.write_slowly().finish(),
+            Some(Client::Writing(rows)) => rows.finish(),
+            None => {}
+        }
+    }
+
+    /// Whether a blocked client has left.
+    pub fn is_gone(&self, number: ClientNo) -> bool {
+        match self.table.borrow().get(&number) {
+            Some(Client::Blocked(blocked)) => blocked.is_gone(),
+            Some(Client::Running(_) | Client::Writing(_)) | None => false,
+        }
+    }
+
+    fn put(&self, number: ClientNo, client: Client) {
+        self.table.borrow_mut().insert(number, client);
+    }
+
+    fn take(&self, number: ClientNo) -> Option<Client> {
+        self.table.borrow_mut().remove(&number)
+    }
+}

@@ -1,0 +1,8 @@
+//! `RG.ADMINISTER`: permission for it is the right to end what belongs to other users
+
+use super::request::Request;
+
+/// Does nothing.
+pub fn run(request: &Request<'_>) {
+    request.reply().simple("OK");
+}

@@ -1,0 +1,10 @@
+//! `RG.DROPEXECUTION id`
+
+use redgrease_engine::input::Command;
+
+use super::request::{Request, Rights};
+
+/// Hands it in.
+pub fn run(request: &Request<'_>) {
+    request.hand_in(Rights::Administer, Command::DropExecution { execution: request.args[1] });
+}

@@ -1,0 +1,16 @@
+//! `RG.INNERATOMIC`, internal: the atomic block that is about to be entered runs inside of it, so that its effects
+//! are one unit of replication
+
+use redgrease_engine::Input;
+
+use super::request::Request;
+
+/// Serves the block.
+pub fn run(request: &Request<'_>) {
+    let driver = request.driver;
+    if !driver.ask(|engine| engine.has_atomic_to_enter()) {
+        return request.error("ERR RG.INNERATOMIC is internal: use 'with atomic():' in a function");
+    }
+    driver.hand_in(Input::AtomicEntered);
+    request.reply().simple("OK");
+}

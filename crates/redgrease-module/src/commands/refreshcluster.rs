@@ -1,0 +1,8 @@
+//! `RG.REFRESHCLUSTER`
+
+use super::request::Request;
+
+/// There is nothing to refresh.
+pub fn run(request: &Request<'_>) {
+    request.reply().simple("OK");
+}

@@ -1,0 +1,66 @@
+//! One invocation of a command, and how it gets to the engine.
+
+use redgrease_core::render::one_line;
+use redgrease_engine::Input;
+use redgrease_engine::input::{Caller, Command, Inside};
+use redgrease_ffi::{Invocation, Replier};
+
+use crate::driver::Driver;
+
+/// Permission for this command is the right to end what belongs to other users.
+const ADMINISTER: &[u8] = b"rg.administer";
+
+/// Whether it matters for a command that its caller may end what belongs to others. Finding out takes a few microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// Only what everybody may do.
+    Own,
+    /// It may end what belongs to somebody.
+    Administer,
+}
+
+/// One invocation of a command.
+pub struct Request<'a> {
+    /// The driver.
+    pub driver: &'a Driver,
+    /// The invocation.
+    pub invocation: &'a Invocation<'a>,
+    /// Name and arguments.
+    pub args: &'a [&'a [u8]],
+    /// The client announced our codec: results are tagged.
+    pub tagged: bool,
+}
+
+impl Request<'_> {
+    /// To answer it without the engine.
+    pub fn reply(&self) -> Replier<'_> {
+        self.invocation.reply()
+    }
+
+    /// Answers with an error whose text may hold anything.
+    pub fn error(&self, text: &str) {
+        self.reply().error(&one_line(text.as_bytes()));
+    }
+
+    /// Hands the command in, and answers or blocks the client as the engine decides.
+    pub fn hand_in(&self, rights: Rights, command: Command<'_>) {
+        let user = self.invocation.user();
+        let administers = match (rights, &user) {
+            (Rights::Administer, Some(user)) => self.driver.server.may_run(user, &[ADMINISTER]),
+            (Rights::Administer, None) => true,
+            (Rights::Own, _) => false,
+        };
+        let flags = self.invocation.flags();
+        let inside = match () {
+            () if flags.multi() => Inside::Transaction,
+            () if flags.lua() => Inside::Script,
+            () if flags.deny_blocking() => Inside::Unblockable,
+            () => Inside::Nothing,
+        };
+        let database = redgrease_core::id::Database(self.invocation.database());
+        let caller = Caller { user: user.map(Into::into), database, administers, inside };
+        self.driver.clients.serve(self.invocation, |client| {
+            self.driver.hand_in(Input::Command { client, caller: &caller, command });
+        });
+    }
+}

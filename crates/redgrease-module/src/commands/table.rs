@@ -1,0 +1,129 @@
+//! The commands: names, flags, categories, numbers of arguments, and what each does.
+
+use std::ffi::CStr;
+
+use redgrease_ffi::load::Loader;
+use redgrease_ffi::{Command, Invocation};
+
+use super::request::Request;
+use super::{
+    abortexecution, administer, dropexecution, dumpexecutions, dumpregistrations, getresults, infocluster, inneratomic,
+    missing, pyexecute, pystats, refreshcluster, trigger, unregister, withcodec,
+};
+use crate::driver::driver;
+
+/// Flags and categories of commands that make something run: the server postpones them while clients are paused.
+const RUNS: (&CStr, &CStr) = (c"may-replicate", c"gears");
+/// The same for those that bring programs in.
+const PROGRAMS: (&CStr, &CStr) = (c"admin may-replicate", c"gears admin dangerous");
+/// Flags of the command that stands for a right; it is not in `@gears`, which is for those who use functions.
+const ADMINISTERS: (&CStr, &CStr) = (c"admin", c"admin dangerous");
+/// Flags of look-ups.
+const LOOKS: (&CStr, &CStr) = (c"readonly", c"gears read");
+
+macro_rules! commands {
+    ($($(#[$doc:meta])* $name:ident: $wire:literal, $flags:expr, $min:literal..$max:expr => $run:path;)+) => {
+        $(
+            $(#[$doc])*
+            struct $name;
+
+            impl Command for $name {
+                const NAME: &'static CStr = $wire;
+                const FLAGS: &'static CStr = $flags.0;
+                const CATEGORIES: &'static CStr = $flags.1;
+                const ARGS_MIN: usize = $min;
+                const ARGS_MAX: usize = $max;
+
+                fn run(invocation: &Invocation<'_>) {
+                    match driver() {
+                        Some(driver) => {
+                            $run(&Request { driver, invocation, args: &invocation.args, tagged: false });
+                        }
+                        None => invocation.reply().error("INTERNAL the engine is not there"),
+                    }
+                }
+            }
+        )+
+
+        /// Registers all commands.
+        pub fn register(loader: &Loader<'_>) -> Result<(), String> {
+            $(loader.command::<$name>()?;)+
+            Ok(())
+        }
+    };
+}
+
+/// No upper limit.
+const ANY: usize = usize::MAX;
+
+commands! {
+    /// `RG.PYEXECUTE script [UNBLOCKING] [ID id] [DESCRIPTION text] [UPGRADE] [REPLACE_WITH id] [REQUIREMENTS req ...]`
+    PyExecuteCommand: c"rg.pyexecute", PROGRAMS, 2..ANY => pyexecute::run;
+    /// `RG.TRIGGER name [arg ...]`
+    Trigger: c"rg.trigger", RUNS, 2..ANY => trigger::run;
+    /// `RG.GETRESULTS id`
+    GetResults: c"rg.getresults", LOOKS, 2..2 => getresults::run;
+    /// `RG.GETRESULTSBLOCKING id`
+    GetResultsBlocking: c"rg.getresultsblocking", LOOKS, 2..2 => getresults::run_blocking;
+    /// `RG.DUMPEXECUTIONS`
+    DumpExecutions: c"rg.dumpexecutions", LOOKS, 1..ANY => dumpexecutions::run;
+    /// `RG.DROPEXECUTION id`
+    DropExecution: c"rg.dropexecution", RUNS, 2..2 => dropexecution::run;
+    /// `RG.ABORTEXECUTION id`
+    AbortExecution: c"rg.abortexecution", RUNS, 2..2 => abortexecution::run;
+    /// `RG.DUMPREGISTRATIONS`
+    DumpRegistrations: c"rg.dumpregistrations", LOOKS, 1..ANY => dumpregistrations::run;
+    /// `RG.UNREGISTER id [ABORTPENDING]`
+    Unregister: c"rg.unregister", PROGRAMS, 2..3 => unregister::run;
+    /// `RG.PYSTATS`
+    PyStats: c"rg.pystats", LOOKS, 1..ANY => pystats::run;
+    /// `RG.INFOCLUSTER`
+    InfoCluster: c"rg.infocluster", LOOKS, 1..ANY => infocluster::run;
+    /// `RG.REFRESHCLUSTER`
+    RefreshCluster: c"rg.refreshcluster", RUNS, 1..ANY => refreshcluster::run;
+    /// `RG.WITHCODEC version command [arg ...]`
+    WithCodec: c"rg.withcodec", RUNS, 3..ANY => withcodec::run;
+    /// `RG.ADMINISTER`: does nothing; permission for it is the right to abort, drop, unregister and replace what belongs
+    /// to other users.
+    Administer: c"rg.administer", ADMINISTERS, 1..1 => administer::run;
+    /// `RG.CONFIGGET`, not yet.
+    ConfigGet: c"rg.configget", LOOKS, 1..ANY => missing::not_yet;
+    /// `RG.CONFIGSET`, not yet.
+    ConfigSet: c"rg.configset", PROGRAMS, 1..ANY => missing::not_yet;
+    /// `RG.GETEXECUTION`, not yet.
+    GetExecution: c"rg.getexecution", LOOKS, 1..ANY => missing::not_yet;
+    /// `RG.DUMPPLUGINS`, not yet.
+    DumpPlugins: c"rg.dumpplugins", LOOKS, 1..ANY => missing::not_yet;
+    /// `RG.PYDUMPSESSIONS`, not yet.
+    PyDumpSessions: c"rg.pydumpsessions", LOOKS, 1..ANY => missing::not_yet;
+    /// `RG.PYDUMPREQS`, not yet.
+    PyDumpReqs: c"rg.pydumpreqs", LOOKS, 1..ANY => missing::not_yet;
+    /// `RG.PYEXPORTREQ`, not yet.
+    PyExportReq: c"rg.pyexportreq", LOOKS, 1..ANY => missing::not_yet;
+    /// `RG.PYIMPORTREQ`, not yet.
+    PyImportReq: c"rg.pyimportreq", PROGRAMS, 1..ANY => missing::not_yet;
+    /// `RG.PYPROFILE`, not yet.
+    PyProfile: c"rg.pyprofile", PROGRAMS, 1..ANY => missing::not_yet;
+    /// `RG.PAUSEREGISTRATIONS`, not yet.
+    PauseRegistrations: c"rg.pauseregistrations", PROGRAMS, 1..ANY => missing::not_yet;
+    /// `RG.UNPAUSEREGISTRATIONS`, not yet.
+    UnpauseRegistrations: c"rg.unpauseregistrations", PROGRAMS, 1..ANY => missing::not_yet;
+    /// `RG.CLEARREGISTRATIONSSTATS`, not yet.
+    ClearRegistrationsStats: c"rg.clearregistrationsstats", PROGRAMS, 1..ANY => missing::not_yet;
+    /// `RG.TRIGGERONKEY`, not yet.
+    TriggerOnKey: c"rg.triggeronkey", RUNS, 1..ANY => missing::not_yet;
+    /// `RG.CLUSTERSET`, not yet.
+    ClusterSet: c"rg.clusterset", PROGRAMS, 1..ANY => missing::not_yet;
+    /// `RG.CLUSTERSETFROMSHARD`, not yet.
+    ClusterSetFromShard: c"rg.clustersetfromshard", PROGRAMS, 1..ANY => missing::not_yet;
+    /// `RG.NETWORKTEST`, not yet.
+    NetworkTest: c"rg.networktest", LOOKS, 1..ANY => missing::not_yet;
+    /// `RG.HELLO`, not yet.
+    Hello: c"rg.hello", LOOKS, 1..ANY => missing::not_yet;
+    /// `RG.PYEXECUTEREMOTE`, given up by RedisGears.
+    PyExecuteRemote: c"rg.pyexecuteremote", LOOKS, 1..ANY => missing::execute_remote;
+    /// `RG.PYFREEINTERPRETER`, given up by RedisGears.
+    PyFreeInterpreter: c"rg.pyfreeinterpreter", LOOKS, 1..ANY => missing::free_interpreter;
+    /// Internal: runs the atomic block that is about to be entered.
+    InnerAtomic: c"rg.inneratomic", RUNS, 1..1 => inneratomic::run;
+}

@@ -1,0 +1,40 @@
+//! `RG.WITHCODEC version command [arg ...]`: a command of a client that reads tagged results
+
+use redgrease_core::codec::CODEC_VERSION;
+
+use super::request::Request;
+use super::{getresults, pyexecute, trigger};
+
+/// A command that knows the codec: its name, what it does, and numbers of arguments, its name included.
+type Row = (&'static [u8], fn(&Request<'_>), usize, usize);
+
+const COMMANDS: [Row; 4] = [
+    (b"RG.PYEXECUTE", pyexecute::run, 2, usize::MAX),
+    (b"RG.TRIGGER", trigger::run, 2, usize::MAX),
+    (b"RG.GETRESULTS", getresults::run, 2, 2),
+    (b"RG.GETRESULTSBLOCKING", getresults::run_blocking, 2, 2),
+];
+
+/// Runs the command.
+pub fn run(request: &Request<'_>) {
+    let (version, inner) = (request.args[1], &request.args[2..]);
+    let known = std::str::from_utf8(version).ok().and_then(|text| text.parse::<u64>().ok());
+    if known != Some(CODEC_VERSION) {
+        let seen = String::from_utf8_lossy(version);
+        return request.error(&format!("ERR codec version '{seen}' is not known: this server speaks {CODEC_VERSION}"));
+    }
+    let Some((_, run, min, max)) = COMMANDS.iter().find(|(name, ..)| inner[0].eq_ignore_ascii_case(name)) else {
+        let seen = String::from_utf8_lossy(inner[0]);
+        return request.error(&format!("ERR RG.WITHCODEC does not know the command '{seen}'"));
+    };
+    if let Some(user) = request.invocation.user()
+        && !request.driver.server.may_run(&user, inner)
+    {
+        let name = String::from_utf8_lossy(inner[0]).to_lowercase();
+        return request.error(&format!("NOPERM User {user} has no permissions to run the '{name}' command"));
+    }
+    if inner.len() < *min || inner.len() > *max {
+        return request.reply().wrong_arity();
+    }
+    run(&Request { args: inner, tagged: true, ..*request });
+}

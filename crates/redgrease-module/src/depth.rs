@@ -1,0 +1,48 @@
+//! How deep something is nested, held by guards so that a panic leaves the count right.
+
+use std::cell::Cell;
+
+/// A count of what has begun and not ended.
+#[derive(Default)]
+pub struct Depth(Cell<u32>);
+
+/// Something that has begun; it ends when this is dropped.
+#[must_use]
+pub struct Inside<'a>(&'a Cell<u32>);
+
+impl Depth {
+    /// Something begins.
+    pub fn enter(&self) -> Inside<'_> {
+        self.0.set(self.0.get() + 1);
+        Inside(&self.0)
+    }
+
+    /// Whether something has begun and not ended.
+    pub fn is_inside(&self) -> bool {
+        self.0.get() > 0
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_leaves_the_depth_as_it_was() {
+        let depth = Depth::default();
+        let outer = depth.enter();
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _inner = depth.enter();
+            panic!("injected");
+        }));
+        assert!(panicked.is_err() && depth.is_inside());
+        drop(outer);
+        assert!(!depth.is_inside());
+    }
+}

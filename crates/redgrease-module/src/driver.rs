@@ -1,0 +1,178 @@
+//! What the files of the driver share: the server, the engine, and the tables of what the engine knows by number.
+//!
+//! Callbacks of the server come one at a time but *re-entrantly*: a command that a function runs may cause a
+//! notification, which is an input of its own while the effect that ran the command is still being performed. So the
+//! engine is borrowed for one call only, and never while the server is called.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use redgrease_core::id::{Database, WorkerNo};
+use redgrease_engine::input::Stream;
+use redgrease_engine::{Capabilities, Config, Engine, Input, ServerState, Situation};
+use redgrease_ffi::Server;
+use redgrease_ffi::keyspace::KeyKind;
+
+use crate::clients::Clients;
+use crate::depth::Depth;
+use crate::installer::Installer;
+use crate::pump::Pump;
+use crate::spawner::Spawner;
+use crate::workers::Workers;
+
+/// What the events of a turn of the server's loop found ready. Handlers of descriptors only take note: the rest is done
+/// by [`turn`](crate::turn).
+#[derive(Default)]
+pub struct Due {
+    /// Workers with something to be read.
+    pub readable: BTreeSet<WorkerNo>,
+    /// Workers that take more output.
+    pub writable: BTreeSet<WorkerNo>,
+    /// Workers whose process has ended.
+    pub ended: BTreeSet<WorkerNo>,
+    /// Outputs of workers with something to be read.
+    pub outputs: BTreeSet<(WorkerNo, Stream)>,
+    /// Processes were started, or could not be started.
+    pub spawned: bool,
+    /// Installations or looks for requirements ended.
+    pub installed: bool,
+}
+
+/// The driver of the engine of one shard.
+pub struct Driver {
+    /// The server.
+    pub server: Server,
+    /// What the module was loaded with.
+    pub config: Config,
+    /// The workers' interpreter, or why there is none.
+    pub runtime: Result<PathBuf, String>,
+    engine: RefCell<Engine>,
+    drive: fn(&Driver, Input<'_>),
+    start: Instant,
+
+    /// Clients whose commands are running, or that wait.
+    pub clients: Clients,
+    /// Worker processes.
+    pub workers: Workers,
+    /// The thread that starts them.
+    pub spawner: Spawner,
+    /// The threads that install requirements.
+    pub installer: Installer,
+
+    /// What the next turn does.
+    pub due: RefCell<Due>,
+    /// Workers for which the engine has output that was not written.
+    pub unwritten: RefCell<BTreeSet<WorkerNo>>,
+    /// Has the loop come back for work that is left.
+    pub pump: Pump,
+    /// When the slice ends that readers have in this turn.
+    pub slice_end: Cell<Option<Instant>>,
+    /// Notifications that are being handled.
+    pub notifying: Depth,
+    /// Reads of our own, whose misses are no events.
+    pub muted: Depth,
+    /// Waits of the main thread for a worker.
+    pub waits: Depth,
+}
+
+thread_local! {
+    static DRIVER: Cell<Option<&'static Driver>> = const { Cell::new(None) };
+}
+
+/// The driver, on the main thread of a server that loaded the module.
+pub fn driver() -> Option<&'static Driver> {
+    DRIVER.get()
+}
+
+impl Driver {
+    /// Builds the driver; [`Driver::install`] makes it the one that callbacks find. `drive` handles an input.
+    pub fn new(server: Server, config: Config, drive: fn(&Driver, Input<'_>)) -> Result<Driver, String> {
+        let runtime = crate::runtime::find(config.python.as_deref());
+        let for_messages = match &runtime {
+            Ok(path) => Ok(path.display().to_string()),
+            Err(reason) => Err(reason.clone()),
+        };
+        let capabilities = Capabilities { jobs: server.has_jobs() };
+        let installer = Installer::start(runtime.clone().ok(), &config.requirements_dir, config.install_time_max)?;
+        Ok(Driver {
+            server,
+            runtime,
+            engine: RefCell::new(Engine::new(config.clone(), for_messages, run_id()?, capabilities)),
+            config,
+            drive,
+            start: Instant::now(),
+            clients: Clients::default(),
+            workers: Workers::default(),
+            spawner: Spawner::start()?,
+            installer,
+            due: RefCell::default(),
+            unwritten: RefCell::default(),
+            pump: Pump::new()?,
+            slice_end: Cell::default(),
+            notifying: Depth::default(),
+            muted: Depth::default(),
+            waits: Depth::default(),
+        })
+    }
+
+    /// Makes this driver the one that callbacks find, until the process ends.
+    pub fn install(self) -> &'static Driver {
+        let driver: &'static Driver = Box::leak(Box::new(self));
+        DRIVER.set(Some(driver));
+        driver
+    }
+
+    /// Has the engine handle an input, and performs its effects.
+    pub fn hand_in(&self, input: Input<'_>) {
+        (self.drive)(self, input);
+    }
+
+    /// Asks the engine for something. Nothing that `question` does may call the server.
+    pub fn ask<T>(&self, question: impl FnOnce(&Engine) -> T) -> T {
+        question(&self.engine.borrow())
+    }
+
+    /// Changes the engine. Nothing that `change` does may call the server.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Engine) -> T) -> T {
+        change(&mut self.engine.borrow_mut())
+    }
+
+    /// The time on the engine's clock: milliseconds since the module was loaded.
+    pub fn now_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// The time, and what the server is doing.
+    pub fn situation(&self) -> Situation {
+        let flags = self.server.flags();
+        Situation {
+            now_ms: self.now_ms(),
+            server: ServerState {
+                script: flags.lua(),
+                transaction: flags.multi(),
+                loading: flags.loading(),
+                replica: flags.replica(),
+                read_only: flags.read_only(),
+                cluster: flags.cluster(),
+                paused: self.server.must_not_replicate(),
+                notifying: self.notifying.is_inside(),
+            },
+        }
+    }
+
+    /// Type of a key, and length of its value. Nothing is notified of the look.
+    pub fn key_kind(&self, database: Database, key: &[u8]) -> (KeyKind, usize) {
+        let _own = self.muted.enter();
+        self.server.key_kind(database.0, key)
+    }
+}
+
+/// Eight random hexadecimal digits.
+fn run_id() -> Result<String, String> {
+    let mut bytes = [0; 4];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| format!("getrandom: {error}"))?;
+    Ok(format!("{:08x}", u32::from_ne_bytes(bytes)))
+}

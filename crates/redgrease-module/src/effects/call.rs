@@ -1,0 +1,92 @@
+//! Commands of functions, and the command that makes an atomic block one unit of replication.
+
+use redgrease_core::codec::{DEPTH_MAX, Writer};
+use redgrease_core::id::Database;
+use redgrease_engine::effect::RunCommand;
+use redgrease_ffi::call::{CallError, ReplyKind, ReplyView};
+use redgrease_ffi::{CallOptions, CallReply};
+
+use super::own_command::DENIED_BEFORE_7_2;
+use super::permissions::no_user;
+use crate::driver::Driver;
+
+/// The internal command that makes an atomic block one unit of replication.
+const ATOMIC_COMMAND: &[u8] = b"rg.inneratomic";
+
+/// The longest reply of a command that is handed to a function, in bytes.
+const REPLY_BYTES_MAX: usize = 400 << 20;
+
+/// How the server words its error for the option that denies writes.
+const WRITE_DENIED: (&str, &str) = ("ERR Write command '", "was called while write is not allowed");
+
+/// Runs a command of a function; the reply comes encoded.
+pub fn run(driver: &Driver, run: &RunCommand) -> Result<Vec<u8>, String> {
+    let refusal = match &run.write_refusal {
+        Some(refusal) => Some(refusal.clone()),
+        None if run.reads => None,
+        None => driver.server.write_refusal(),
+    };
+    let options = CallOptions {
+        database: run.actor.database.0,
+        user: Some(&run.actor.user),
+        replicate: run.replicate,
+        deny_oom: true,
+        deny_write: refusal.is_some(),
+    };
+    let reply = driver.server.call(&run.argv.args(), options).map_err(|error| match error {
+        CallError::BadName => "ERR the command's name holds a NUL".to_owned(),
+        CallError::NoUser(user) => no_user(&user),
+        CallError::NoDatabase(database) => format!("ERR the server has no database {database}"),
+        CallError::Refused => "ERR Failed executing command".to_owned(),
+    })?;
+    let view = reply.view();
+    if view.kind() != ReplyKind::Error {
+        return encode(&reply);
+    }
+    let text = String::from_utf8_lossy(view.bytes()).into_owned();
+    if let Some(reason) = text.strip_prefix(DENIED_BEFORE_7_2) {
+        return Err(format!("NOPERM the user '{}' {reason}", run.actor.user));
+    }
+    Err(match refusal {
+        Some(refusal) if text.starts_with(WRITE_DENIED.0) && text.contains(WRITE_DENIED.1) => refusal,
+        _ => text,
+    })
+}
+
+/// Runs the command inside of which the atomic block is served.
+pub fn enter_atomic(driver: &Driver, database: Database) -> Result<(), String> {
+    let options = CallOptions { database: database.0, replicate: true, ..CallOptions::default() };
+    match driver.server.call(&[ATOMIC_COMMAND], options) {
+        Ok(reply) if reply.view().kind() == ReplyKind::Error => {
+            Err(String::from_utf8_lossy(reply.view().bytes()).into_owned())
+        }
+        Ok(_) => Ok(()),
+        Err(_) => Err("ERR the atomic block could not be entered".to_owned()),
+    }
+}
+
+/// The encoded form of a reply.
+fn encode(reply: &CallReply) -> Result<Vec<u8>, String> {
+    let len = reply.wire_len();
+    if len > REPLY_BYTES_MAX {
+        return Err(format!("ERR the command's reply of {len} bytes is longer than {REPLY_BYTES_MAX}: ask for less"));
+    }
+    let mut writer = Writer::new();
+    encode_view(&mut writer, reply.view(), 0);
+    Ok(writer.into_bytes())
+}
+
+fn encode_view(writer: &mut Writer, view: ReplyView<'_>, depth: usize) {
+    match view.kind() {
+        ReplyKind::String => writer.raw(view.bytes()),
+        ReplyKind::Error => writer.error(view.bytes()),
+        ReplyKind::Int => writer.int(view.int()),
+        ReplyKind::Array(len) if depth < DEPTH_MAX => {
+            writer.list(len);
+            for element in view.elements() {
+                encode_view(writer, element, depth + 1);
+            }
+        }
+        ReplyKind::Array(_) | ReplyKind::Null | ReplyKind::Other => writer.none(),
+    }
+}

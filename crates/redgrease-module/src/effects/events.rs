@@ -1,0 +1,33 @@
+//! What the server calls us for.
+
+use redgrease_engine::Input;
+use redgrease_engine::id::JobNo;
+use redgrease_ffi::LogLevel;
+
+use crate::callbacks;
+use crate::driver::Driver;
+
+/// Has a job run when the command that is running has ended.
+pub fn after_command(driver: &Driver, job: JobNo) -> Option<Input<'static>> {
+    driver.server.after_notification(job, callbacks::run_job).err().map(Input::JobRefused)
+}
+
+/// Has changes of keys and streams reported.
+pub fn subscribe(driver: &Driver) {
+    warn(driver, driver.server.subscribe_keyspace(callbacks::key_changed, callbacks::stream_changed));
+}
+
+/// Has the begin of commands of clients reported, or not any more.
+pub fn watch_commands(driver: &Driver, wanted: bool) {
+    if wanted {
+        warn(driver, driver.server.watch_commands(callbacks::command_begins));
+    } else {
+        driver.server.unwatch_commands();
+    }
+}
+
+fn warn(driver: &Driver, result: Result<(), String>) {
+    if let Err(reason) = result {
+        driver.server.log(LogLevel::Warning, &format!("rg: {reason}"));
+    }
+}

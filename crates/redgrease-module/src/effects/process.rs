@@ -1,0 +1,73 @@
+//! Worker processes: starting, ending, reading from them.
+
+use std::rc::Rc;
+
+use redgrease_core::id::WorkerNo;
+use redgrease_engine::Input;
+
+use crate::driver::{self, Driver};
+use crate::exchange;
+
+/// Starts a process for a worker; what became of it is handed in in a later turn.
+pub fn start(driver: &Driver, number: WorkerNo) {
+    let requested = match &driver.runtime {
+        Ok(runtime) => driver.spawner.request(number, runtime.clone()),
+        Err(reason) => Err(reason.clone()),
+    };
+    driver.workers.starts(number);
+    if let Err(reason) = requested {
+        driver.server.after_ms(0, move || {
+            if let Some(driver) = driver::driver()
+                && driver.workers.started(number)
+            {
+                driver.hand_in(Input::WorkerNotStarted { worker: number, reason });
+            }
+        });
+    }
+}
+
+/// Ends a worker's process; that it has ended is handed in when it has.
+pub fn kill(driver: &Driver, number: WorkerNo) {
+    if let Some(worker) = driver.workers.get(number) {
+        worker.killed.set(true);
+        worker.process.kill();
+    }
+}
+
+/// Forgets a worker and ends its process.
+pub fn close(driver: &Driver, number: WorkerNo, last: &[u8]) {
+    let Some(worker) = driver.workers.remove(number) else { return };
+    if !worker.disconnected.get() {
+        worker.socket.write(|out| out.extend_from_slice(last));
+    }
+    worker.closed.set(true);
+    exchange::unwatch(driver, &worker);
+    worker.process.kill();
+}
+
+/// Reads nothing from a worker for now.
+pub fn pause_reading(driver: &Driver, number: WorkerNo) {
+    if let Some(worker) = driver.workers.get(number)
+        && !worker.paused.replace(true)
+    {
+        exchange::unwatch_socket(driver, &worker);
+    }
+}
+
+/// Reads from a worker again.
+pub fn resume_reading(driver: &Driver, number: WorkerNo) -> Option<Input<'static>> {
+    let worker = driver.workers.get(number)?;
+    if !worker.paused.replace(false) || worker.disconnected.get() {
+        return None;
+    }
+    let reason = exchange::watch_socket(driver, &worker).err()?;
+    Some(Input::WorkerFailed { worker: number, reason: format!("was killed: {reason}") })
+}
+
+/// Hands in all that a worker has written to its outputs so far.
+pub fn drain_output(driver: &Driver, number: WorkerNo, session: Rc<str>) -> Input<'static> {
+    if let Some(worker) = driver.workers.get(number) {
+        exchange::read_outputs(driver, &worker);
+    }
+    Input::OutputDrained { worker: number, session }
+}

@@ -1,0 +1,188 @@
+//! Reading the keys of a database, by the server's `SCAN`: it looks at names alone until they match, where `RM_Scan` copies
+//! each name and touches each value (measured over 220,000 keys: 55 against 135 ms).
+
+use std::time::Instant;
+
+use redgrease_core::codec::{KeyType, Writer};
+use redgrease_engine::input::Actor;
+use redgrease_engine::reader::Scan;
+use redgrease_ffi::call::ReplyKind;
+use redgrease_ffi::keyspace::KeyKind;
+
+use super::own_command::{Code, Failure, read};
+use super::permissions::check_read;
+use super::record::{check_len, write_key, write_value};
+use crate::driver::Driver;
+
+/// Keys that one step of a scan looks at: some tens of microseconds.
+const KEYS_PER_STEP: &[u8] = b"256";
+
+/// Keys whose values are asked for with one command.
+const KEYS_PER_READ: usize = 64;
+
+/// Bytes of values that are asked for with one command (or one value).
+const BYTES_PER_READ: usize = 256 << 10;
+
+/// Where records are written, and their number.
+type Records<'a> = (&'a mut Writer, &'a mut u64);
+
+/// Counts keys until `end`; returns whether the scan has ended.
+pub fn count(driver: &Driver, actor: &Actor, scan: &mut Scan, end: Instant) -> Result<bool, String> {
+    if scan.no_scan {
+        scan.count = u64::from(driver.key_kind(actor.database, &scan.pattern).0 != KeyKind::Empty);
+        return Ok(true);
+    }
+    while scan.more {
+        step(driver, actor, scan, |scan, _| scan.count += 1)?;
+        if Instant::now() >= end {
+            break;
+        }
+    }
+    Ok(!scan.more)
+}
+
+/// Writes records of keys until `end`; returns whether the scan has ended.
+pub fn read_keys(
+    driver: &Driver,
+    actor: &Actor,
+    scan: &mut Scan,
+    (writer, count): Records<'_>,
+    end: Instant,
+) -> Result<bool, String> {
+    if scan.no_scan {
+        if driver.key_kind(actor.database, &scan.pattern).0 == KeyKind::Empty {
+            check_read(driver, &actor.user, &scan.pattern)?;
+        } else {
+            write_key(driver, writer, actor, &scan.pattern, None, scan.read_value)?;
+            *count += 1;
+        }
+        return Ok(true);
+    }
+    loop {
+        if !scan.found.is_empty() {
+            read_found(driver, actor, scan, (writer, count))?;
+        } else if scan.more {
+            step(driver, actor, scan, |scan, name| scan.found.push_back(name.to_vec()))?;
+        } else {
+            return Ok(true);
+        }
+        if Instant::now() >= end || writer.len() >= BYTES_PER_READ {
+            return Ok(false);
+        }
+    }
+}
+
+/// Goes on with a scan by a few keys; `found` is told each name that matches.
+fn step(
+    driver: &Driver,
+    actor: &Actor,
+    scan: &mut Scan,
+    mut found: impl FnMut(&mut Scan, &[u8]),
+) -> Result<(), String> {
+    let mut argv: Vec<&[u8]> = vec![b"scan", &scan.cursor, b"count", KEYS_PER_STEP];
+    if scan.pattern != b"*" {
+        argv.extend([b"match".as_slice(), &scan.pattern]);
+    }
+    let reply = read(driver, actor, None, &argv)?;
+    let (Some(next), Some(names)) = (reply.view().element(0), reply.view().element(1)) else {
+        return Err("INTERNAL the server's SCAN answered something unknown".into());
+    };
+    scan.cursor = next.bytes().to_vec();
+    scan.more = scan.cursor != b"0";
+    for name in names.elements() {
+        found(scan, name.bytes());
+    }
+    Ok(())
+}
+
+/// Writes records of some of the keys that were found: strings in one go, or one key of another type.
+fn read_found(driver: &Driver, actor: &Actor, scan: &mut Scan, (writer, count): Records<'_>) -> Result<(), String> {
+    if !scan.read_value {
+        *count += scan.found.len() as u64;
+        for key in scan.found.drain(..) {
+            writer.key_only_record(&key, None);
+        }
+        return Ok(());
+    }
+    let (strings, other) = take_strings(driver, actor, scan);
+    if let Err(failure) = write_strings(driver, actor, &strings, (writer, count)) {
+        if failure.code != Code::NoPermission {
+            return Err(failure.text);
+        }
+        write_one_by_one(driver, actor, &strings, (writer, count))?;
+    }
+    if let Some((key, kind, len)) = other {
+        write_value(driver, writer, (actor, &key), None, (kind, len))?;
+        *count += 1;
+    }
+    Ok(())
+}
+
+/// A key with the type and the length of its value.
+type Found = (Vec<u8>, KeyKind, usize);
+
+/// Takes strings off the front of the keys that were found, as many as one command reads, or one key that has to be read by
+/// itself.
+fn take_strings(driver: &Driver, actor: &Actor, scan: &mut Scan) -> (Vec<Vec<u8>>, Option<Found>) {
+    let mut strings: Vec<Vec<u8>> = Vec::new();
+    let mut bytes = 0;
+    while let Some(key) = scan.found.front()
+        && strings.len() < KEYS_PER_READ
+    {
+        let (kind, len) = driver.key_kind(actor.database, key);
+        let joins = kind == KeyKind::String
+            && check_len(driver, key, len).is_ok()
+            && (strings.is_empty() || bytes + len <= BYTES_PER_READ);
+        if !joins && kind != KeyKind::Empty && !strings.is_empty() {
+            break;
+        }
+        let Some(key) = scan.found.pop_front() else { break };
+        if joins {
+            bytes += len;
+            strings.push(key);
+        } else if kind != KeyKind::Empty {
+            return (strings, Some((key, kind, len)));
+        }
+    }
+    (strings, None)
+}
+
+/// One of the keys may not be read: up to that one.
+fn write_one_by_one(
+    driver: &Driver,
+    actor: &Actor,
+    keys: &[Vec<u8>],
+    (writer, count): Records<'_>,
+) -> Result<(), String> {
+    for key in keys {
+        let (kind, len) = driver.key_kind(actor.database, key);
+        if kind != KeyKind::Empty {
+            write_value(driver, writer, (actor, key), None, (kind, len))?;
+            *count += 1;
+        }
+    }
+    Ok(())
+}
+
+fn write_strings(
+    driver: &Driver,
+    actor: &Actor,
+    keys: &[Vec<u8>],
+    (writer, count): Records<'_>,
+) -> Result<(), Failure> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut argv: Vec<&[u8]> = vec![b"mget"];
+    argv.extend(keys.iter().map(Vec::as_slice));
+    let reply = read(driver, actor, None, &argv)?;
+    for (key, value) in keys.iter().zip(reply.view().elements()) {
+        // A key that expired between the scan and here is no key.
+        if value.kind() == ReplyKind::String {
+            writer.key_record(key, None, KeyType::String);
+            writer.raw(value.bytes());
+            *count += 1;
+        }
+    }
+    Ok(())
+}

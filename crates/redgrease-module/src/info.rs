@@ -1,0 +1,51 @@
+//! The module's part of `INFO`, and the memory of the workers.
+
+use redgrease_ffi::info::InfoWriter;
+
+use crate::driver::{Driver, driver};
+use crate::memory::resident_and_peak_bytes;
+
+/// Memory of all workers, in bytes.
+pub struct WorkerMemory {
+    /// Peaks of all workers that ever were.
+    pub total: u64,
+    /// Peaks of those that live.
+    pub peak: u64,
+    /// What those that live have now.
+    pub current: u64,
+}
+
+/// Sums the memory of the workers.
+pub fn worker_memory(driver: &Driver) -> WorkerMemory {
+    let memory = driver.workers.pids().into_iter().map(resident_and_peak_bytes);
+    let (current, peak) = memory.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    WorkerMemory { total: driver.workers.past_peak_bytes() + peak, peak, current }
+}
+
+/// Writes the module's part of `INFO`.
+pub fn write(writer: &InfoWriter) {
+    let Some(driver) = driver() else { return };
+    let info = driver.ask(|engine| engine.info());
+    if writer.section("") {
+        writer.number("nexecutions", info.executions);
+        writer.number("nregistrations", info.registrations);
+        writer.number("events_pending", info.events_pending);
+        writer.number("events_pending_bytes", info.events_pending_bytes);
+        let memory = worker_memory(driver);
+        writer.number("TotalAllocated", memory.total);
+        writer.number("PeakAllocated", memory.peak);
+        writer.number("CurrAllocated", memory.current);
+    }
+    if writer.section("workers") {
+        writer.number("workers", info.workers);
+        writer.number("workers_spare", info.workers_spare);
+        writer.number("workers_shared", info.workers_shared);
+        writer.number("workers_died", info.workers_died);
+        writer.number("sessions", info.sessions);
+        writer.number("sessions_waiting", info.sessions_waiting);
+        match &driver.runtime {
+            Ok(path) => writer.text("python", &path.display().to_string()),
+            Err(reason) => writer.text("python", reason),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The wait of the main thread for one worker: all else stands still meanwhile.
+
+use std::time::Duration;
+
+use redgrease_core::id::WorkerNo;
+use redgrease_engine::Input;
+use redgrease_engine::id::WaitNo;
+use redgrease_engine::input::Stream;
+use redgrease_ffi::LogLevel;
+
+use crate::driver::Driver;
+use crate::exchange;
+use crate::worker::Worker;
+
+/// Hands in what a worker sends, until the engine does not wait any more or the deadline of the wait has passed.
+pub fn serve(driver: &Driver, wait: WaitNo, number: WorkerNo) {
+    let _waiting = driver.waits.enter();
+    let worker = driver.workers.get(number);
+    loop {
+        while driver.ask(|engine| engine.has_frame_for(wait)) {
+            driver.hand_in(Input::ServeFrame(wait));
+        }
+        if let Some(worker) = &worker {
+            exchange::write(driver, worker);
+        }
+        if !driver.ask(|engine| engine.is_waiting(wait)) {
+            return;
+        }
+        let deadline = driver.ask(|engine| engine.wait_deadline_ms(wait));
+        let left = Duration::from_millis(deadline.saturating_sub(driver.now_ms()));
+        match worker.as_deref().filter(|worker| !worker.closed.get() && !worker.ended.get()) {
+            Some(worker) if !left.is_zero() => serve_once(driver, worker, left),
+            // There is nothing more to wait for.
+            _ => {
+                driver.hand_in(Input::WaitExpired(wait));
+                if driver.ask(|engine| engine.is_waiting(wait)) {
+                    return driver.server.log(LogLevel::Warning, "rg: INTERNAL a wait did not end at its deadline");
+                }
+            }
+        }
+    }
+}
+
+fn serve_once(driver: &Driver, worker: &Worker, time: Duration) {
+    let news = worker.wait(time);
+    // A worker that writes more than its pipes hold would never go on.
+    for (stream, ready) in [Stream::Out, Stream::Error].into_iter().zip(news.outputs) {
+        if ready {
+            exchange::read_output(driver, worker, stream);
+        }
+    }
+    if news.ended {
+        exchange::process_ended(driver, worker);
+    } else if news.readable {
+        exchange::receive(driver, worker);
+    }
+}

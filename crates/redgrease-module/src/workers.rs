@@ -1,0 +1,63 @@
+//! The worker processes by number.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use redgrease_core::id::WorkerNo;
+
+use crate::memory::peak_bytes;
+use crate::worker::Worker;
+
+/// Worker processes that run or are being started.
+#[derive(Default)]
+pub struct Workers {
+    running: RefCell<BTreeMap<WorkerNo, Rc<Worker>>>,
+    starting: RefCell<BTreeSet<WorkerNo>>,
+    past_peak_bytes: Cell<u64>,
+}
+
+impl Workers {
+    /// A worker is being started.
+    pub fn starts(&self, number: WorkerNo) {
+        self.starting.borrow_mut().insert(number);
+    }
+
+    /// The start of a worker has ended; whether the worker is still wanted.
+    pub fn started(&self, number: WorkerNo) -> bool {
+        self.starting.borrow_mut().remove(&number)
+    }
+
+    /// Adds a worker whose process runs.
+    pub fn add(&self, worker: Rc<Worker>) {
+        self.running.borrow_mut().insert(worker.number, worker);
+    }
+
+    /// The worker with that number.
+    pub fn get(&self, number: WorkerNo) -> Option<Rc<Worker>> {
+        self.running.borrow().get(&number).cloned()
+    }
+
+    /// Takes a worker out of the table. One that is being started is not wanted any more.
+    pub fn remove(&self, number: WorkerNo) -> Option<Rc<Worker>> {
+        self.starting.borrow_mut().remove(&number);
+        let worker = self.running.borrow_mut().remove(&number)?;
+        self.past_peak_bytes.set(self.past_peak_bytes.get() + peak_bytes(worker.process.pid()));
+        Some(worker)
+    }
+
+    /// Workers whose end does not show on a descriptor: on kernels without pidfds.
+    pub fn without_pidfd(&self) -> Vec<Rc<Worker>> {
+        self.running.borrow().values().filter(|worker| worker.process.pidfd().is_none()).cloned().collect()
+    }
+
+    /// Process ids of all workers.
+    pub fn pids(&self) -> Vec<u32> {
+        self.running.borrow().values().map(|worker| worker.process.pid()).collect()
+    }
+
+    /// Sum of the peak memory of all workers that are gone, in bytes.
+    pub fn past_peak_bytes(&self) -> u64 {
+        self.past_peak_bytes.get()
+    }
+}
