@@ -125,7 +125,7 @@ impl Server {
     /// Whether [`Server::after_notification`] can do what it is for (Redis since 7.2, Valkey).
     #[must_use]
     pub fn has_jobs(&self) -> bool {
-        api_if_present!(RedisModule_AddPostNotificationJob).is_some()
+        api!(RedisModule_AddPostNotificationJob).is_some()
     }
 
     /// Inside a notification: calls `run` with `data` when the command that is running has been logged, so that what it
