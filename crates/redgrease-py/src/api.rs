@@ -15,6 +15,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple, PyType};
 use redgrease_core::codec::Reader;
 use redgrease_core::frame::{Call, FromWorker, LogLevel};
+use redgrease_core::id::{PlanNo, SessionNo};
 
 use crate::codec::{Decoder, bytes_of_text};
 use crate::plan::Plan;
@@ -76,7 +77,7 @@ fn context(py: Python<'_>) -> PyResult<Context> {
     }
     let sessions = lock(&SESSIONS);
     match (sessions.first(), sessions.len()) {
-        (Some(only), 1) => Ok(Context { exec: 0, session: *only }),
+        (Some(only), 1) => Ok(Context { exec: None, session: *only }),
         _ => {
             drop(sessions);
             Err(gears_error(
@@ -211,8 +212,12 @@ fn log(py: Python<'_>, args: &Bound<'_, PyTuple>, options: Option<&Bound<'_, PyD
         }
     };
     let worker = worker(py)?;
-    let Context { session, .. } = context(py).unwrap_or(Context { exec: 0, session: 0 });
-    worker.append(&FromWorker::Log { session, level, message: bytes_of_text(&message)?.as_bytes() });
+    let Context { session, .. } = context(py).unwrap_or(Context { exec: None, session: 0 });
+    worker.append(&FromWorker::Log {
+        session: Some(SessionNo(session)).filter(|session| session.0 > 0),
+        level,
+        message: bytes_of_text(&message)?.as_bytes(),
+    });
     if Context::current().session == 0 {
         // Nothing else will make a thread of the user's write.
         py.detach(|| worker.flush());
@@ -248,12 +253,6 @@ fn flat_error(py: Python<'_>, message: &Bound<'_, PyAny>) -> PyResult<()> {
 #[pyfunction]
 fn current_session(py: Python<'_>) -> PyResult<u64> {
     Ok(context(py)?.session)
-}
-
-/// Number of the execution that the calling thread runs; 0 when none.
-#[pyfunction]
-fn current_execution() -> u64 {
-    Context::current().exec
 }
 
 /// Binds the calling thread to a session; 0: to none.
@@ -301,13 +300,13 @@ fn remove_plans(py: Python<'_>, numbers: Vec<u64>) -> PyResult<()> {
 /// Starts an execution of a plan; its id.
 #[pyfunction]
 fn run_plan<'py>(py: Python<'py>, number: u64, spec: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    ask_for_value(py, Call::Run { plan: number, spec })
+    ask_for_value(py, Call::Run { plan: PlanNo(number), spec })
 }
 
 /// Registers a plan; the registration's id.
 #[pyfunction]
 fn register_plan<'py>(py: Python<'py>, number: u64, spec: &[u8], blob: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    ask_for_value(py, Call::Register { plan: number, spec, blob })
+    ask_for_value(py, Call::Register { plan: PlanNo(number), spec, blob })
 }
 
 /// Serves the server at the other end of the socket `fd` until it ends the worker.
@@ -432,7 +431,6 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(hashtag, module)?)?;
     module.add_function(wrap_pyfunction!(flat_error, module)?)?;
     module.add_function(wrap_pyfunction!(current_session, module)?)?;
-    module.add_function(wrap_pyfunction!(current_execution, module)?)?;
     module.add_function(wrap_pyfunction!(set_session, module)?)?;
     module.add_function(wrap_pyfunction!(add_session, module)?)?;
     module.add_function(wrap_pyfunction!(remove_session, module)?)?;

@@ -19,6 +19,7 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, P
 use redgrease_core::codec::{Reader, Token, Writer};
 use redgrease_core::error_text::cut_error;
 use redgrease_core::frame::{FromWorker, Records, StartFlags};
+use redgrease_core::id::ExecutionNo;
 
 use crate::child::end_if_child;
 use crate::codec::{Decoder, Foreign, bytes_of_text, encode};
@@ -77,7 +78,7 @@ impl Pending {
 /// State of one execution.
 #[derive(Debug)]
 pub struct Run {
-    exec: u64,
+    exec: ExecutionNo,
     plan: Arc<Plan>,
     flags: StartFlags,
     /// First operator of the input.
@@ -99,7 +100,7 @@ pub struct Run {
 
 impl Run {
     /// Before the first record; `first_step` is the first step that the server has not done itself.
-    pub fn new(exec: u64, plan: Arc<Plan>, flags: StartFlags, first_step: u64) -> Run {
+    pub fn new(exec: ExecutionNo, plan: Arc<Plan>, flags: StartFlags, first_step: u64) -> Run {
         let first = plan.op_of_step(first_step);
         let slots = plan.ops.iter().map(|_| Slot::Empty).collect();
         let steps = if flags.has(StartFlags::PROFILE) { plan.steps.len() } else { 0 };

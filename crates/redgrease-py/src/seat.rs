@@ -9,8 +9,13 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
+use redgrease_core::id::ExecutionNo;
+
 use crate::transport::lock;
 use crate::worker::Task;
+
+/// In place of an execution's number.
+const NONE: u64 = u64::MAX;
 
 /// How often an exception is injected into code that catches it.
 const INJECT_EVERY: Duration = Duration::from_millis(1);
@@ -32,9 +37,9 @@ pub struct Seat {
     order: Mutex<Option<Order>>,
     /// Identity of the thread for Python; 0 until it has met the interpreter.
     ident: AtomicU64,
-    /// Execution that was given to the thread; 0: none. Changed under the lock of the worker's state.
+    /// Execution that was given to the thread, or [`NONE`]. Changed under the lock of the worker's state.
     given: AtomicU64,
-    /// Execution whose code may be interrupted; 0: none. Changed only while holding Python's lock.
+    /// Execution whose code may be interrupted, or [`NONE`]. Changed only while holding Python's lock.
     exec: AtomicU64,
     /// Step that runs.
     step: AtomicU32,
@@ -55,8 +60,8 @@ impl Seat {
             thread: Mutex::new(None),
             order: Mutex::new(None),
             ident: AtomicU64::new(0),
-            given: AtomicU64::new(0),
-            exec: AtomicU64::new(0),
+            given: AtomicU64::new(NONE),
+            exec: AtomicU64::new(NONE),
             step: AtomicU32::new(0),
             abort: AtomicBool::new(false),
         })
@@ -96,21 +101,21 @@ impl Seat {
         }
     }
 
-    /// An execution is given to the thread, or taken back (0). From here on it may be asked to end.
-    pub fn give(&self, exec: u64, abort: bool) {
+    /// An execution is given to the thread, or taken back. From here on it may be asked to end.
+    pub fn give(&self, exec: Option<ExecutionNo>, abort: bool) {
         self.abort.store(abort, Relaxed);
-        self.given.store(exec, Relaxed);
+        self.given.store(exec.map_or(NONE, |exec| exec.0), Relaxed);
     }
 
     /// Code of `exec` begins: it may be interrupted from now on.
-    pub fn arm(&self, _py: Python<'_>, exec: u64) {
+    pub fn arm(&self, _py: Python<'_>, exec: ExecutionNo) {
         self.step.store(0, Relaxed);
-        self.exec.store(exec, Relaxed);
+        self.exec.store(exec.0, Relaxed);
     }
 
     /// No code may be interrupted any more, and an interruption that has not arrived yet never will.
     pub fn disarm(&self, py: Python<'_>) {
-        self.exec.store(0, Relaxed);
+        self.exec.store(NONE, Relaxed);
         if self.abort.load(Relaxed)
             && let Some(set) = SET_ASYNC_EXC.get(py)
         {
@@ -139,7 +144,7 @@ impl Seat {
     }
 
     /// Injects `exception` into the code of `exec` until it has ended. Blocks; takes Python's lock now and then.
-    pub fn interrupt(&self, exec: u64, exception: impl Fn(Python<'_>) -> PyResult<Py<PyAny>>) {
+    pub fn interrupt(&self, exec: ExecutionNo, exception: impl Fn(Python<'_>) -> PyResult<Py<PyAny>>) {
         loop {
             let is_over = Python::attach(|py| {
                 let set = SET_ASYNC_EXC.get_or_try_init(py, || -> PyResult<_> {
@@ -147,11 +152,11 @@ impl Seat {
                     Ok(api.getattr("PyThreadState_SetAsyncExc")?.unbind())
                 });
                 let (Ok(set), Ok(exception)) = (set, exception(py)) else { return true };
-                if self.given.load(Relaxed) != exec {
+                if self.given.load(Relaxed) != exec.0 {
                     return true;
                 }
                 // From here to the call the lock stays ours, so the thread cannot have gone on to other code.
-                if self.exec.load(Relaxed) != exec {
+                if self.exec.load(Relaxed) != exec.0 {
                     return false;
                 }
                 self.set_async_exc(py, set, exception.bind(py)).is_err()

@@ -22,6 +22,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use redgrease_core::error_text::cut_error;
 use redgrease_core::frame::{Call, FromWorker, LogLevel, Records, StartFlags, ToWorker};
+use redgrease_core::id::{ExecutionNo, SessionNo};
 use redgrease_core::{codec, frame};
 
 use crate::api;
@@ -52,7 +53,7 @@ const STALLED: Duration = Duration::from_millis(10);
 static WORKER: OnceLock<Arc<Worker>> = OnceLock::new();
 
 thread_local! {
-    static CONTEXT: Cell<Context> = const { Cell::new(Context { exec: 0, session: 0 }) };
+    static CONTEXT: Cell<Context> = const { Cell::new(Context { exec: None, session: 0 }) };
     static IN_ATOMIC: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -60,7 +61,7 @@ thread_local! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Context {
     /// Execution; 0 when none.
-    pub exec: u64,
+    pub exec: Option<ExecutionNo>,
     /// Session; 0 when none.
     pub session: u64,
 }
@@ -114,7 +115,7 @@ pub enum Job {
 /// One go at an execution: what there is of its input now.
 #[derive(Debug)]
 pub struct Turn {
-    exec: u64,
+    exec: ExecutionNo,
     plan: u64,
     flags: StartFlags,
     first_step: u64,
@@ -133,7 +134,7 @@ pub enum Task {
 }
 
 enum What {
-    Exec(u64),
+    Exec(ExecutionNo),
     Job(Job),
 }
 
@@ -165,7 +166,7 @@ struct Exec {
 struct Waiter {
     thread: Thread,
     since: Instant,
-    exec: u64,
+    exec: Option<ExecutionNo>,
     interruptible: bool,
     result: Option<Result<Vec<u8>, CallError>>,
 }
@@ -182,7 +183,7 @@ pub enum CallError {
 #[derive(Debug)]
 struct Running {
     seat: Arc<Seat>,
-    exec: u64,
+    exec: Option<ExecutionNo>,
     counted: bool,
     since: Instant,
     said: Option<(Instant, u32)>,
@@ -190,11 +191,11 @@ struct Running {
 
 #[derive(Debug, Default)]
 struct State {
-    execs: HashMap<u64, Exec>,
-    sync: VecDeque<u64>,
-    queue: VecDeque<(u64, Instant)>,
+    execs: HashMap<ExecutionNo, Exec>,
+    sync: VecDeque<ExecutionNo>,
+    queue: VecDeque<(ExecutionNo, Instant)>,
     jobs: VecDeque<(Job, Instant)>,
-    lanes: HashMap<u64, VecDeque<u64>>,
+    lanes: HashMap<u64, VecDeque<ExecutionNo>>,
     calls: HashMap<u64, Waiter>,
     calls_made: u64,
     /// How long answers took of late (a moving average).
@@ -219,7 +220,7 @@ struct Todo {
     wake: Vec<Arc<Seat>>,
     unpark: Vec<Thread>,
     spawn: Vec<(Arc<Seat>, Option<Task>)>,
-    interrupt: Vec<(Arc<Seat>, u64)>,
+    interrupt: Vec<(Arc<Seat>, ExecutionNo)>,
     watch: bool,
 }
 
@@ -508,8 +509,8 @@ impl Worker {
             state.activate_stalled(now, moves, &mut todo);
             seen = (state.reads, state.takes);
             for running in &mut state.running {
-                if let Some(step) = running.progress(now) {
-                    self.append(&FromWorker::Progress { exec: running.exec, step: u64::from(step) });
+                if let Some((exec, step)) = running.progress(now) {
+                    self.append(&FromWorker::Progress { exec, step: u64::from(step) });
                 }
             }
             drop(state);
@@ -542,7 +543,7 @@ impl Worker {
             }
             ToWorker::Script { request, session, name, source, paths, traceback } => state.job(Job::Script {
                 request,
-                session,
+                session: session.0,
                 name: name.to_owned(),
                 source: source.to_vec(),
                 paths: owned(paths),
@@ -550,19 +551,21 @@ impl Worker {
             }),
             ToWorker::Restore { request, session, name, blobs, paths } => state.job(Job::Restore {
                 request,
-                session,
+                session: session.0,
                 name: name.to_owned(),
                 blobs: blobs.into_iter().map(<[u8]>::to_vec).collect(),
                 paths: owned(paths),
             }),
-            ToWorker::Registered { plan } => state.job(Job::Registered { plan }),
-            ToWorker::ForgetPlans { plans } => state.job(Job::ForgetPlans { plans }),
-            ToWorker::ForgetSession { session } => state.job(Job::ForgetSession { session }),
+            ToWorker::Registered { plan } => state.job(Job::Registered { plan: plan.0 }),
+            ToWorker::ForgetPlans { plans } => {
+                state.job(Job::ForgetPlans { plans: plans.iter().map(|plan| plan.0).collect() })
+            }
+            ToWorker::ForgetSession { session } => state.job(Job::ForgetSession { session: session.0 }),
             ToWorker::Start { exec, plan, lane, flags, first_step, records } => {
                 state.start(
                     exec,
                     Exec {
-                        plan,
+                        plan: plan.0,
                         lane,
                         flags,
                         first_step,
@@ -632,7 +635,7 @@ impl Worker {
         let (thread, since) = (std::thread::current(), Instant::now());
         state.calls.insert(call, Waiter { thread, since, exec: context.exec, interruptible, result: None });
         drop(state);
-        self.append(&FromWorker::Call { call, exec: context.exec, session: context.session, op });
+        self.append(&FromWorker::Call { call, exec: context.exec, session: SessionNo(context.session), op });
         call
     }
 
@@ -691,7 +694,7 @@ impl Worker {
                 None => return self.refuse_turn(py, seat, &turn),
             },
         };
-        Context { exec, session: run.session() }.enter();
+        Context { exec: Some(exec), session: run.session() }.enter();
         loop {
             while let Some(batch) = turn.input.pop_front() {
                 run.feed(ctx, batch.count, &batch.bytes);
@@ -782,9 +785,9 @@ impl Worker {
                 state.calls_made += 1;
                 state.calls_made
             };
-            self.append(&FromWorker::Call { call, exec, session, op: Call::AtomicExit });
+            self.append(&FromWorker::Call { call, exec, session: SessionNo(session), op: Call::AtomicExit });
         }
-        Context { exec: 0, session: 0 }.enter();
+        Context { exec: None, session: 0 }.enter();
     }
 
     fn plan(&self, number: u64) -> Option<Arc<Plan>> {
@@ -798,7 +801,7 @@ impl Worker {
             Job::Registered { plan } => self.plan(*plan).map_or(0, |plan| plan.session),
             Job::ForgetPlans { .. } => 0,
         };
-        Context { exec: 0, session }.enter();
+        Context { exec: None, session }.enter();
         let (request, result) = match job {
             Job::Script { request, session, name, source, paths, traceback } => {
                 let args = (session, name, PyBytes::new(py, &source), paths, traceback);
@@ -831,7 +834,11 @@ impl Worker {
             None => {
                 if let Some(error) = error {
                     let message = error.as_bytes();
-                    self.append(&FromWorker::Log { session, level: LogLevel::Warning, message });
+                    self.append(&FromWorker::Log {
+                        session: Some(SessionNo(session)),
+                        level: LogLevel::Warning,
+                        message,
+                    });
                 }
             }
         }
@@ -853,7 +860,7 @@ impl State {
         self.jobs.push_back((job, Instant::now()));
     }
 
-    fn start(&mut self, id: u64, mut exec: Exec) {
+    fn start(&mut self, id: ExecutionNo, mut exec: Exec) {
         if self.execs.contains_key(&id) {
             fatal_text(&format!("the server started execution {id} twice"));
         }
@@ -871,7 +878,7 @@ impl State {
         }
     }
 
-    fn enqueue(&mut self, exec: u64, flags: StartFlags) {
+    fn enqueue(&mut self, exec: ExecutionNo, flags: StartFlags) {
         if flags.has(StartFlags::SYNC) {
             self.sync.push_back(exec);
         } else {
@@ -879,7 +886,7 @@ impl State {
         }
     }
 
-    fn feed(&mut self, id: u64, last: bool, batch: Option<Batch>) {
+    fn feed(&mut self, id: ExecutionNo, last: bool, batch: Option<Batch>) {
         // An execution that stopped early may be gone while its input is still under way.
         let Some(exec) = self.execs.get_mut(&id) else { return };
         exec.input.extend(batch);
@@ -892,7 +899,7 @@ impl State {
     }
 
     /// Asks an execution to end; whether it had not begun and is gone.
-    fn abort(&mut self, id: u64, begun: bool, todo: &mut Todo) -> bool {
+    fn abort(&mut self, id: ExecutionNo, begun: bool, todo: &mut Todo) -> bool {
         let Some(exec) = self.execs.get_mut(&id) else { return false };
         let has_begun = exec.begun || matches!(exec.phase, Phase::Running(_) | Phase::Waiting);
         if has_begun && !begun {
@@ -903,7 +910,7 @@ impl State {
             Phase::Running(seat) => {
                 seat.ask_to_end();
                 for waiter in self.calls.values_mut() {
-                    if waiter.exec == id && waiter.interruptible && waiter.result.is_none() {
+                    if waiter.exec == Some(id) && waiter.interruptible && waiter.result.is_none() {
                         waiter.result = Some(Err(CallError::Aborted));
                         todo.unpark.push(waiter.thread.clone());
                     }
@@ -928,7 +935,7 @@ impl State {
     }
 
     /// An execution is over: the next one of its lane may begin.
-    fn end(&mut self, id: u64) {
+    fn end(&mut self, id: ExecutionNo) {
         let Some(exec) = self.execs.remove(&id) else { return };
         let Some(lane) = self.lanes.get_mut(&exec.lane) else { return };
         let was_first = lane.front() == Some(&id);
@@ -969,8 +976,8 @@ impl State {
         self.takes += 1;
         let (task, exec, counted) = match what {
             What::Job(job) => {
-                seat.give(0, false);
-                (Task::Job(job), 0, false)
+                seat.give(None, false);
+                (Task::Job(job), None, false)
             }
             What::Exec(id) => {
                 let exec = self.execs.get_mut(&id).expect("what is queued is known");
@@ -985,9 +992,9 @@ impl State {
                     input: std::mem::take(&mut exec.input),
                     last: exec.last,
                 };
-                seat.give(id, exec.abort);
+                seat.give(Some(id), exec.abort);
                 let counted = !turn.flags.has(StartFlags::SYNC);
-                (Task::Turn(turn), id, counted)
+                (Task::Turn(turn), Some(id), counted)
             }
         };
         self.counted += usize::from(counted);
@@ -1003,7 +1010,7 @@ impl State {
     fn finish(&mut self, seat: &Arc<Seat>) {
         if let Some(at) = self.running.iter().position(|running| Arc::ptr_eq(&running.seat, seat)) {
             let running = self.running.swap_remove(at);
-            seat.give(0, false);
+            seat.give(None, false);
             self.counted -= usize::from(running.counted);
         }
     }
@@ -1083,8 +1090,9 @@ impl State {
 
 impl Running {
     /// The step to tell the server, if it is time.
-    fn progress(&mut self, now: Instant) -> Option<u32> {
-        if self.exec == 0 || now.duration_since(self.since) < PROGRESS_AFTER {
+    fn progress(&mut self, now: Instant) -> Option<(ExecutionNo, u32)> {
+        let exec = self.exec?;
+        if now.duration_since(self.since) < PROGRESS_AFTER {
             return None;
         }
         let step = self.seat.step();
@@ -1092,7 +1100,7 @@ impl Running {
             Some((at, said)) if said == step || now.duration_since(at) < PROGRESS_EVERY => None,
             _ => {
                 self.said = Some((now, step));
-                Some(step)
+                Some((exec, step))
             }
         }
     }
