@@ -19,8 +19,12 @@ use crate::clients::Clients;
 use crate::depth::Depth;
 use crate::installer::Installer;
 use crate::pump::Pump;
+use crate::random::hex_digits;
 use crate::spawner::Spawner;
 use crate::workers::Workers;
+
+/// Digits that distinguish names of this run of the server from those of others.
+const RUN_ID_DIGITS: usize = 8;
 
 /// What the events of a turn of the server's loop found ready. Handlers of descriptors only take note: the rest is done
 /// by [`turn`](crate::turn).
@@ -99,7 +103,7 @@ impl Driver {
         Ok(Driver {
             server,
             runtime,
-            engine: RefCell::new(Engine::new(config.clone(), for_messages, run_id()?, capabilities)),
+            engine: RefCell::new(Engine::new(config.clone(), for_messages, hex_digits(RUN_ID_DIGITS)?, capabilities)),
             config,
             drive,
             start: Instant::now(),
@@ -167,12 +171,4 @@ impl Driver {
         let _own = self.muted.enter();
         self.server.key_kind(database.0, key)
     }
-}
-
-/// Eight random hexadecimal digits.
-fn run_id() -> Result<String, String> {
-    let mut bytes = [0; 4];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| format!("getrandom: {error}"))?;
-    Ok(format!("{:08x}", u32::from_ne_bytes(bytes)))
 }

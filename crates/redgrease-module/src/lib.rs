@@ -10,7 +10,7 @@
 //! - [`effects`]: one file for each kind of effect; [`wait`]: the wait of the main thread for one worker;
 //! - [`clients`], [`workers`], [`exchange`]: clients and worker processes, and what is read from and written to workers;
 //! - [`worker`], [`spawner`], [`installer`], [`background`]: processes and threads;
-//! - [`pump`], [`depth`], [`memory`], [`reply`], [`runtime`], [`shards`], [`info`]: small parts.
+//! - [`pump`], [`depth`], [`memory`], [`random`], [`reply`], [`runtime`], [`shards`], [`info`]: small parts.
 
 mod background;
 mod callbacks;
@@ -25,6 +25,7 @@ mod info;
 mod installer;
 mod memory;
 mod pump;
+mod random;
 mod reply;
 mod runtime;
 mod shards;

@@ -1,6 +1,6 @@
 //! What users may do with keys and streams, and how it is said that they may not.
 
-use redgrease_core::registration::STREAM_GROUP;
+use redgrease_engine::registrations::registry::STREAM_GROUP;
 use redgrease_ffi::keyspace::Access;
 
 use crate::driver::Driver;

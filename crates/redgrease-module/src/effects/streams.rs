@@ -2,9 +2,9 @@
 
 use redgrease_core::codec::Writer;
 use redgrease_core::id::Database;
-use redgrease_core::stream::{EntryId, GroupProgress};
 use redgrease_engine::effect::{GroupPosition, GroupRead};
 use redgrease_engine::input::{Actor, GroupPart};
+use redgrease_engine::{EntryId, GroupProgress};
 use redgrease_ffi::call::ReplyView;
 use redgrease_ffi::{CallOptions, CallReply, LogLevel};
 
