@@ -391,13 +391,14 @@ pub fn split(buf: &[u8]) -> Result<Option<(&[u8], usize)>> {
     Ok(buf.get(PREFIX_BYTES..PREFIX_BYTES + len).map(|body| (body, PREFIX_BYTES + len)))
 }
 
-/// An execution's number on the wire: 0 stands for none, so that numbers are one higher there.
-fn optional_number(number: Option<u64>) -> u64 {
-    number.map_or(0, |number| number + 1)
+/// An execution's number as it stands in frames: 0 stands for none, so that numbers are one higher there.
+#[must_use]
+pub fn wire_number(execution: Option<ExecutionNo>) -> u64 {
+    execution.map_or(0, |execution| execution.0 + 1)
 }
 
 fn write_execution(w: &mut Writer, execution: ExecutionNo) {
-    w.varint(optional_number(Some(execution.0)));
+    w.varint(wire_number(Some(execution)));
 }
 
 fn read_optional_execution(r: &mut Reader<'_>) -> Result<Option<ExecutionNo>> {
@@ -611,7 +612,7 @@ impl<'a> FromWorker<'a> {
             FromWorker::Call { call, exec, session, op } => {
                 w.byte(kind::CALL);
                 w.varint(*call);
-                w.varint(optional_number(exec.map(|exec| exec.0)));
+                w.varint(wire_number(*exec));
                 w.varint(session.0);
                 op.write(w);
             }

@@ -55,6 +55,8 @@ pub(crate) enum Asked {
         argv: Argv,
         /// Its lower-case name.
         name: Vec<u8>,
+        /// It has waited until clients were not paused.
+        waited: bool,
     },
     /// To check the events of a registration.
     CommandOfEvent {

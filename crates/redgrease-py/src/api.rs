@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple, PyType};
 use redgrease_core::codec::Reader;
-use redgrease_core::frame::{Call, FromWorker, LogLevel};
+use redgrease_core::frame::{Call, FromWorker, LogLevel, wire_number};
 use redgrease_core::id::{PlanNo, SessionNo};
 
 use crate::codec::{Decoder, bytes_of_text};
@@ -255,6 +255,12 @@ fn current_session(py: Python<'_>) -> PyResult<u64> {
     Ok(context(py)?.session)
 }
 
+/// Number of the execution that the calling thread runs, as it stands in frames; 0 when none.
+#[pyfunction]
+fn current_execution() -> u64 {
+    wire_number(Context::current().exec)
+}
+
 /// Binds the calling thread to a session; 0: to none.
 #[pyfunction]
 fn set_session(session: u64) {
@@ -431,6 +437,7 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(hashtag, module)?)?;
     module.add_function(wrap_pyfunction!(flat_error, module)?)?;
     module.add_function(wrap_pyfunction!(current_session, module)?)?;
+    module.add_function(wrap_pyfunction!(current_execution, module)?)?;
     module.add_function(wrap_pyfunction!(set_session, module)?)?;
     module.add_function(wrap_pyfunction!(add_session, module)?)?;
     module.add_function(wrap_pyfunction!(remove_session, module)?)?;

@@ -12,8 +12,8 @@ impl Engine {
     pub(crate) fn answered(&mut self, asked: Asked, fact: Fact) {
         match (asked, fact) {
             (Asked::Protection, Fact::Protection(protection)) => self.facts.protection = protection,
-            (Asked::CommandOfCall { call, argv, name }, Fact::Command(facts)) => {
-                self.command_of_call_known(call, argv, name, facts.map(Rc::new));
+            (Asked::CommandOfCall { call, argv, name, waited }, Fact::Command(facts)) => {
+                self.command_of_call_known(call, (argv, name), waited, facts.map(Rc::new));
             }
             (Asked::CommandOfEvent { request, name }, Fact::Command(facts)) => {
                 let facts = facts.map(Rc::new);

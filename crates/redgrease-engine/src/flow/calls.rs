@@ -42,7 +42,7 @@ impl Engine {
             self.executions.start(exec);
         }
         match op {
-            Call::Execute { argv } => self.look_up(call, Argv::new(&argv)),
+            Call::Execute { argv } => self.look_up(call, Argv::new(&argv), false),
             Call::AtomicEnter => self.atomic_asked(call),
             Call::AtomicExit => {
                 if let Some(atomic) = self.stack.atomic.as_mut().filter(|atomic| atomic.call.caller == call.caller) {
@@ -125,20 +125,20 @@ impl Engine {
             return self.answer_call(&call, Err(text));
         }
         match wanted {
-            Wanted::Execute(argv) => self.look_up(call, argv),
+            Wanted::Execute(argv) => self.look_up(call, argv, true),
             Wanted::Atomic => self.enter_atomic(call),
         }
     }
 
-    /// Finds out what the server says of a command, then goes on with it.
-    fn look_up(&mut self, call: PendingCall, argv: Argv) {
+    /// Finds out what the server says of a command, then goes on with it. `waited`: it does not wait behind others again.
+    fn look_up(&mut self, call: PendingCall, argv: Argv, waited: bool) {
         let name = argv.args().first().map(|name| name.to_ascii_lowercase());
         match name.as_ref().map(|name| self.facts.of(name)) {
-            None => self.run_command(call, argv, None),
-            Some(Some(facts)) => self.run_command(call, argv, Some(facts)),
+            None => self.run_command(call, argv, None, waited),
+            Some(Some(facts)) => self.run_command(call, argv, Some(facts), waited),
             Some(None) => {
                 let name = name.unwrap_or_default();
-                self.ask(Question::Command(name.clone()), Asked::CommandOfCall { call, argv, name });
+                self.ask(Question::Command(name.clone()), Asked::CommandOfCall { call, argv, name, waited });
             }
         }
     }
@@ -147,19 +147,19 @@ impl Engine {
     pub(crate) fn command_of_call_known(
         &mut self,
         call: PendingCall,
-        argv: Argv,
-        name: Vec<u8>,
+        (argv, name): (Argv, Vec<u8>),
+        waited: bool,
         facts: Option<Rc<CommandFacts>>,
     ) {
         if let Some(facts) = &facts {
             self.facts.learn(name, facts);
         }
-        self.run_command(call, argv, facts);
+        self.run_command(call, argv, facts, waited);
     }
 
-    fn run_command(&mut self, call: PendingCall, argv: Argv, facts: Option<Rc<CommandFacts>>) {
+    fn run_command(&mut self, call: PendingCall, argv: Argv, facts: Option<Rc<CommandFacts>>, waited: bool) {
         let reads = only_reads(facts.as_deref(), &argv.args());
-        if !reads && self.must_defer(call.caller) {
+        if !reads && !waited && self.must_defer(call.caller) {
             return self.defer(call, Wanted::Execute(argv));
         }
         match self.admit(call.caller, &argv, facts.as_deref(), reads) {

@@ -1,5 +1,7 @@
 //! The `run` and `register` actions of scripts and functions.
 
+use core::cell::RefCell;
+
 use redgrease_core::id::{Database, ExecutionNo, PlanNo};
 use redgrease_core::plan::{Mode, PlanSpec, Trigger};
 
@@ -123,27 +125,23 @@ impl Engine {
     }
 
     /// Refuses events that never fire; asks for what the server says of commands that have their names.
-    fn check_events(&mut self, mut request: Box<RegisterRequest>) {
-        if let Trigger::Keys { event_types: Some(names), .. } = &request.trigger {
-            for name in names {
-                if request.facts.contains_key(name) {
-                    continue;
-                }
-                match self.facts.of(name.as_bytes()) {
-                    Some(facts) => {
-                        request.facts.insert(name.clone(), Some(facts));
-                    }
-                    None => {
-                        let name = name.clone();
-                        let about = Question::Command(name.as_bytes().to_ascii_lowercase());
-                        return self.ask(about, Asked::CommandOfEvent { request, name });
-                    }
-                }
-            }
-        }
-        let facts = |name: &str| request.facts.get(name).and_then(Option::as_ref);
+    fn check_events(&mut self, request: Box<RegisterRequest>) {
+        // What decides may name any command: what is not known yet is asked for, one by one, and the check is repeated.
+        let missing = RefCell::new(None);
+        let facts = |name: &str| {
+            let known = self.facts.of(name.as_bytes());
+            let known = known.map(Some).or_else(|| request.facts.get(name).cloned());
+            known.unwrap_or_else(|| {
+                missing.borrow_mut().get_or_insert_with(|| name.to_owned());
+                None
+            })
+        };
         let reads = |name: &str| facts(name).is_some_and(|facts| facts.of_call(&[name.as_bytes()]).reads);
         let checked = request.spec.check_events(&request.trigger, |name| facts(name).is_some(), reads);
+        if let Some(name) = missing.into_inner() {
+            let about = Question::Command(name.as_bytes().to_ascii_lowercase());
+            return self.ask(about, Asked::CommandOfEvent { request, name });
+        }
         match checked {
             Ok(()) => self.check_permission(request),
             Err(error) => self.answer_call(&request.call, Err(error.to_string())),
