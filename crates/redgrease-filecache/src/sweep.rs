@@ -1,8 +1,8 @@
 //! Flows over the whole cache: making the index anew, sweeping, evicting, verifying.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use redgrease_cache_rules::name::{self, Named, SHARDS, SIDECAR, file_name, shard_at};
@@ -13,6 +13,7 @@ use crate::disk::is_planted;
 use crate::edge::{Disk, Edge, Listed};
 use crate::engine::{BATCH, Doing, Engine, REBUILD_PATIENCE, count, sidecar_of};
 use crate::error::{Cause, Result};
+use crate::lock::lock;
 use crate::options::micros;
 use crate::report::{Depth, Evict, Evicted, Maintained, Problem, ProblemKind, Verification};
 
@@ -41,11 +42,11 @@ pub(crate) struct Building(Mutex<Option<(Session, Duration)>>);
 
 impl Building {
     fn set(&self, builder: Option<(Session, Duration)>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = builder;
+        *lock(&self.0) = builder;
     }
 
     pub fn to_renew(&self, now: Duration) -> Option<Session> {
-        let builder = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let builder = lock(&self.0);
         builder.as_ref().filter(|(_, until)| now < *until).map(|(session, _)| session.clone())
     }
 }

@@ -9,6 +9,7 @@ use redgrease_cache_rules::protocol::{Doomed, Op, Reply, Request, Token};
 
 use super::{Doing, Engine};
 use crate::edge::{Disk, Edge};
+use crate::lock::lock;
 use crate::session::Sessions;
 
 /// What can be done a little later, together; whoever does it is woken.
@@ -48,7 +49,7 @@ const MANY_UNLINKED: usize = 256;
 
 impl Chores {
     pub fn list(&self) -> std::sync::MutexGuard<'_, List> {
-        self.list.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.list)
     }
 
     fn repeat_late_releases(&self) {
