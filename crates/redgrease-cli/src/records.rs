@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use etcetera::base_strategy::{BaseStrategy, Xdg};
 use serde_json::{Value, json};
 
-use crate::Misuse;
+use crate::misuse::Misuse;
 use crate::process::Process;
 
 /// Folders of dead servers are swept after this time.

@@ -6,8 +6,8 @@ use redgrease_cache_rules::name::{self, file_name};
 use redgrease_cache_rules::protocol::{Op, Reason, Reply, Token};
 use redgrease_cache_rules::{Entry, Micros};
 
-use super::chores::Hold;
-use super::write::sidecar_of;
+use super::hold::Hold;
+use super::sidecar::sidecar_of;
 use super::{Doing, Engine, count};
 use crate::edge::{self, Disk, Edge};
 use crate::error::{Cause, Code, Error, Result};

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use redgrease_cache_rules::name::{self, MAX_NUMBER, file_name};
 use redgrease_cache_rules::protocol::{Answer, Doomed, Mode, Op, Reason, Reply};
-use redgrease_cache_rules::{Entry, Key, MAX_KEY_BYTES};
+use redgrease_cache_rules::{Entry, Key};
 
-use super::chores::{Doubt, Hold, TakenReleases};
+use super::hold::{Doubt, Hold, TakenReleases};
 use super::read::{Opened, named};
+use super::sidecar::Sidecar;
 use super::{Doing, Engine, MAX_PAUSE, count};
 use crate::edge::{Disk, Draft as _, Edge};
 use crate::error::{Cause, Code, Error, Result};
@@ -90,32 +91,6 @@ fn end<D: Disk>(draft: &mut Draft<D>) {
     draft.hold.known = false;
     draft.hold.temporary = None;
     draft.flight = None;
-}
-
-/// What lies beside a file: what its name has no room for.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Sidecar {
-    pub key: Key,
-    pub metadata: Vec<u8>,
-}
-
-impl Sidecar {
-    fn pack(&self) -> Vec<u8> {
-        postcard::to_allocvec(self).expect("bytes can always be written")
-    }
-}
-
-/// Reads the sidecar of a file; `None` when there is none or it is damaged. That it cannot be read now is an error.
-pub(crate) fn sidecar_of<D: Disk>(disk: &D, name: &str) -> std::io::Result<Option<Sidecar>> {
-    let (mut file, size) = match disk.open(&format!("{name}{}", name::SIDECAR)) {
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidData) => {
-            return Ok(None);
-        }
-        opened => opened?,
-    };
-    let most = (MAX_KEY_BYTES + MAX_METADATA_BYTES + 64) as u64;
-    let bytes = disk.read(&mut file, most, Vec::new())?;
-    Ok((size <= most).then(|| postcard::from_bytes(&bytes).ok()).flatten())
 }
 
 impl<E: Edge> Engine<E> {
