@@ -1,4 +1,9 @@
 //! An index in a server: connections, redirections, back-off.
+//!
+//! redis-rs' cluster client is not used. All keys of a cache are in one slot, so one node is asked, and a redirection only
+//! changes where to connect. That client parses each packed command again to find its node, and does not tell that it
+//! connected again, but a new connection has to be checked for the run of its server before it is asked. A library for
+//! retries would bring the pauses alone: what follows an error is decided by `Server::judge`.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
