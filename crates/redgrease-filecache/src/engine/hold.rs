@@ -69,6 +69,15 @@ impl Chores {
     }
 }
 
+/// Whether a lease is in the index, as far as this process knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InIndex {
+    No,
+    /// A request for it is on its way, or was not answered: the index may put it in at any time.
+    Asked,
+    Yes,
+}
+
 /// A lease that is held or wished for. Dropping it gives it back, however that comes about: an error, a panic, a cancelled
 /// task.
 #[derive(Debug)]
@@ -78,10 +87,7 @@ pub(crate) struct Hold {
     process: u32,
     key: Key,
     pub token: Token,
-    /// Whether the index may know it.
-    pub(super) known: bool,
-    /// Whether a request for it is on its way, or was not answered.
-    pub(super) unanswered: bool,
+    pub(super) in_index: InIndex,
     pub(super) temporary: Option<String>,
 }
 
@@ -94,8 +100,7 @@ impl Hold {
             process: std::process::id(),
             key: key.to_vec(),
             token: sessions.token(),
-            known: false,
-            unanswered: false,
+            in_index: InIndex::No,
             temporary: None,
         }
     }
@@ -109,7 +114,7 @@ impl Hold {
     pub(super) fn exchange(&mut self) {
         self.sessions.give_back(self.token);
         self.token = self.sessions.token();
-        self.known = false;
+        self.in_index = InIndex::No;
     }
 }
 
@@ -120,16 +125,17 @@ impl Drop for Hold {
             return;
         }
         self.sessions.give_back(self.token);
-        if !self.known && self.temporary.is_none() {
+        let is_known = self.in_index != InIndex::No;
+        if !is_known && self.temporary.is_none() {
             return;
         }
         let mut list = self.chores.list();
-        if self.known && list.releases.len() < MAX_RELEASES {
-            if self.unanswered && list.late.len() < MAX_RELEASES {
+        if is_known && list.releases.len() < MAX_RELEASES {
+            if self.in_index == InIndex::Asked && list.late.len() < MAX_RELEASES {
                 list.late.push((LATE_ROUNDS, self.key.clone(), self.token));
             }
             list.releases.push((std::mem::take(&mut self.key), self.token));
-        } else if self.known {
+        } else if is_known {
             // The index could not be told for long: the session's end says it for all of them.
             list.releases.clear();
             list.late.clear();

@@ -8,7 +8,7 @@ use redgrease_cache_rules::name::{self, MAX_NUMBER, file_name};
 use redgrease_cache_rules::protocol::{Answer, Doomed, Mode, Op, Reason, Reply};
 use redgrease_cache_rules::{Entry, Key};
 
-use super::hold::{Doubt, Hold, TakenReleases};
+use super::hold::{Doubt, Hold, InIndex, TakenReleases};
 use super::read::{Opened, named};
 use super::sidecar::Sidecar;
 use super::{Doing, Engine, MAX_PAUSE, count};
@@ -88,7 +88,7 @@ pub(crate) fn check_ttl(doing: Doing<'_>, ttl: Option<Duration>) -> Result<Optio
 
 /// The draft's lease and file are over: nothing is left to give back.
 fn end<D: Disk>(draft: &mut Draft<D>) {
-    draft.hold.known = false;
+    draft.hold.in_index = InIndex::No;
     draft.hold.temporary = None;
     draft.flight = None;
 }
@@ -122,18 +122,18 @@ impl<E: Edge> Engine<E> {
                 hit,
                 releases: releases.list.clone(),
             };
-            let had_place = std::mem::replace(&mut hold.known, true);
-            hold.unanswered = true;
+            let had_place = std::mem::replace(&mut hold.in_index, InIndex::Asked) != InIndex::No;
             let asked = self.edge.elapsed();
             let Answer { reply, doomed } = self.ask_index(doing, op).await?;
-            hold.unanswered = false;
+            hold.in_index = InIndex::Yes;
             releases.are_done();
             let made_room = !doomed.is_empty();
             self.unlink(doomed).await;
             match &reply {
                 Reply::Granted { .. } | Reply::Hit(_) => self.sessions.is_known(hold.token.session, asked),
-                Reply::Exists | Reply::SessionLost => hold.known = false,
-                _ => hold.known = had_place || wait,
+                Reply::Exists | Reply::SessionLost => hold.in_index = InIndex::No,
+                _ if had_place || wait => {}
+                _ => hold.in_index = InIndex::No,
             }
             match reply {
                 Reply::Granted { fence, after_dead } => {
@@ -521,7 +521,7 @@ impl<E: Edge> Engine<E> {
             count(&self.counters.creates, 1);
             count(&self.counters.bytes_written, entry.size);
             draft.hold.temporary = None;
-            draft.hold.known = keep;
+            draft.hold.in_index = if keep { InIndex::Yes } else { InIndex::No };
             drop(draft.flight);
             return Ok(Made { entry, file: opened, hold: keep.then_some(draft.hold) });
         }
