@@ -313,7 +313,7 @@ def test_a_narrow_terminal_shows_all_that_matters(stress: Stress) -> None:
         assert process.wait(SLACK_S) == 0
     finally:
         os.close(master)
-    beats = [beat for beat in shown.decode().replace("\x1b[K", "").split("\r") if "busy" in beat]
+    beats = [beat.rstrip() for beat in shown.decode().replace("\x1b[2K", "").split("\r") if "busy" in beat]
     parts = r"\[[#·]+\] \d/1\.3s r \S+/s w \S+/s hit \S+% busy \S+ err 0 [\d.]+k?B/100kB ev \d+"
     assert beats and all(re.fullmatch(parts, beat) and len(beat) < 80 for beat in beats), beats
 

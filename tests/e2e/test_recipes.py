@@ -574,7 +574,7 @@ def test_a_key_that_is_no_lease_is_refused_and_left_alone(r, db, source):
     get = cache_get.on(r)
     url = source.url("a")
     db.r.set(lease_of(get, url), "mine")
-    with pytest.raises(cache_get.CacheGetError, match="holds something"):
+    with pytest.raises(cache_get.CacheGetError, match="is not a resource"):
         get(url)
     assert db.r.get(lease_of(get, url)) == b"mine"
 

@@ -517,7 +517,7 @@ def test_a_value_that_comes_while_a_lease_is_waited_for_ends_the_wait(beside):
     looks = iter([[None] * 4])
     beside.replies.update(EXISTS=0, SET=None, PTTL=-1)
     beside.replies["SET"] = lambda *_: None
-    with pytest.raises(beside.GearsFlatError, match="lease' holds something"):
+    with pytest.raises(beside.GearsFlatError, match="lease' is not a resource"):
         _caching.serve(options, "http://127.0.0.1:1/")
     assert not _caching._Flight._all
     assert not any(command[0] in ("DEL", "PEXPIRE") for command in beside.commands)

@@ -17,8 +17,6 @@ const NOT_YET: &[(&str, &str)] = &[
     ("redgrease-module", "one object is shared by all its files; it is being rebuilt around redgrease-engine"),
     ("redgrease-ffi", "its files log through load.rs, which loads what they define"),
     ("redgrease-py", "api.rs has the errors and the registration of what the other files define"),
-    ("redgrease-cli", "main.rs and cache/mod.rs have helpers beside the list of subcommands"),
-    ("redgrease-filecache", "engine/mod.rs defines what its parts extend, and holds what they define"),
 ];
 
 /// Checks the crates (roots) of one package; returns one text for each knot of files.

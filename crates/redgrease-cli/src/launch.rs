@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use redis::{Connection, ProtocolVersion};
 
-use crate::Misuse;
 use crate::args::Serve;
 use crate::detach::{self, Life};
+use crate::misuse::Misuse;
 use crate::places::{self, Python};
 use crate::process::Process;
 use crate::records::{self, Record, Records};

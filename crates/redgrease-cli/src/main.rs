@@ -10,6 +10,7 @@ mod call;
 mod detach;
 mod launch;
 mod logs;
+mod misuse;
 mod places;
 mod process;
 mod records;
@@ -26,18 +27,7 @@ use anyhow::Result;
 use clap::Parser;
 
 use crate::args::{Args, Subcommand};
-
-/// The command line was wrong; ends with exit code 2.
-#[derive(Debug)]
-struct Misuse(String);
-
-impl std::fmt::Display for Misuse {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Misuse {}
+use crate::misuse::Misuse;
 
 fn main() -> ExitCode {
     if let Some(failure) = detach::run_if_asked() {

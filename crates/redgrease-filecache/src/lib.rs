@@ -18,6 +18,7 @@ mod edge;
 mod engine;
 mod error;
 mod flights;
+mod lock;
 mod opening;
 mod options;
 mod report;

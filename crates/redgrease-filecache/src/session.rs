@@ -1,11 +1,12 @@
 //! The session of this process: one sign of life for all its leases.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use redgrease_cache_rules::protocol::{Session, Token};
 
+use crate::lock::lock;
 use crate::options::micros;
 
 /// The session that new leases belong to.
@@ -35,7 +36,7 @@ impl Sessions {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// A token for a new lease; it counts as held until [`Sessions::give_back`].

@@ -2,16 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use redgrease_cache_rules::name::{self, Named, SHARDS, SIDECAR, file_name, shard_at};
-use redgrease_cache_rules::protocol::{Choice, Op, Reason, Reply, Request, Session};
+use redgrease_cache_rules::protocol::{Choice, Op, Reason, Reply, Request};
 use redgrease_cache_rules::{Digest, Entry, Key};
 
 use crate::disk::is_planted;
 use crate::edge::{Disk, Edge, Listed};
-use crate::engine::{BATCH, Doing, Engine, REBUILD_PATIENCE, count, sidecar_of};
+use crate::engine::{BATCH, Building, Doing, Engine, REBUILD_PATIENCE, count, sidecar_of};
 use crate::error::{Cause, Result};
 use crate::options::micros;
 use crate::report::{Depth, Evict, Evicted, Maintained, Problem, ProblemKind, Verification};
@@ -33,22 +32,6 @@ const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A file that was made just now may be one whose lease this process cannot see yet.
 const MIN_AGE: Duration = Duration::from_secs(1);
-
-/// The session of the index's builder, and until when it is kept alive by what renews sessions: a shard may be larger than
-/// can be gone through within a lease.
-#[derive(Debug, Default)]
-pub(crate) struct Building(Mutex<Option<(Session, Duration)>>);
-
-impl Building {
-    fn set(&self, builder: Option<(Session, Duration)>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = builder;
-    }
-
-    pub fn to_renew(&self, now: Duration) -> Option<Session> {
-        let builder = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        builder.as_ref().filter(|(_, until)| now < *until).map(|(session, _)| session.clone())
-    }
-}
 
 /// Ends the claim, however the building ends.
 struct EndBuilding<'a>(&'a Building);

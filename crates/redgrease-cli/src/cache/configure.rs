@@ -7,7 +7,7 @@ use anyhow::Result;
 use redgrease_filecache::Limits;
 
 use super::args::{Configure, NewLimits};
-use super::print;
+use super::output::print;
 use super::stat::limits_json;
 use super::table::Table;
 use super::units::show_bytes;

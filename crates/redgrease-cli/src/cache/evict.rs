@@ -7,8 +7,9 @@ use redgrease_filecache as filecache;
 use serde_json::{Value, json};
 
 use super::args::Evict;
+use super::keys;
+use super::output::{counted, print};
 use super::units::show_bytes;
-use super::{counted, keys, print};
 
 pub fn run(args: &Evict) -> Result<ExitCode> {
     let what = filecache::Evict {

@@ -9,13 +9,14 @@ use anyhow::{Context, Result};
 use redgrease_filecache::Handle;
 
 use super::args::Get;
+use super::output::print;
+use super::refusal::cause;
 use super::stat::entry_json;
-use super::{cause, print};
 
 pub fn run(args: &Get) -> Result<ExitCode> {
     let key = args.form.key(&args.key)?;
     if args.place.json && args.output.is_none() {
-        return Err(super::misuse("--json tells about the entry, so its bytes need a file: add --output FILE"));
+        return Err(crate::misuse::misuse("--json tells about the entry, so its bytes need a file: add --output FILE"));
     }
     let mut handle = open_whole(args, &key)?;
     match &args.output {

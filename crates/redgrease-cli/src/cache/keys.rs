@@ -6,7 +6,15 @@ use std::os::unix::ffi::OsStrExt;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::Misuse;
+use super::args::KeyForm;
+use crate::misuse::Misuse;
+
+impl KeyForm {
+    /// The key that a word of the command line means.
+    pub fn key(&self, word: &OsStr) -> Result<Vec<u8>> {
+        parse(word, self.key_hex)
+    }
+}
 
 /// The key that a word of the command line means: its bytes, or the bytes that its hex digits stand for.
 pub fn parse(word: &OsStr, is_hex: bool) -> Result<Vec<u8>> {

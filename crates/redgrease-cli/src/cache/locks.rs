@@ -7,9 +7,10 @@ use redgrease_filecache::Lock;
 use serde_json::{Value, json};
 
 use super::args::Locks;
+use super::keys;
+use super::output::print;
 use super::table::Table;
 use super::units::show_duration;
-use super::{keys, print};
 
 pub fn run(args: &Locks) -> Result<ExitCode> {
     if let Some(word) = &args.break_key {

@@ -7,10 +7,12 @@ use anyhow::Result;
 use redgrease_filecache::Stat;
 
 use super::args::{Ls, Sort};
+use super::keys;
+use super::open::each_entry;
+use super::output::print;
 use super::stat::entry_json;
 use super::table::Table;
 use super::units::{ago, show_bytes, show_duration};
-use super::{each_entry, keys, print};
 
 pub fn run(args: &Ls) -> Result<ExitCode> {
     let prefix = args.prefix.as_deref().map(|word| args.form.key(word)).transpose()?.unwrap_or_default();

@@ -9,8 +9,10 @@ use anyhow::{Context, Result};
 use redgrease_filecache as filecache;
 
 use super::args::Put;
+use super::output::print;
+use super::refusal::cause;
 use super::stat::entry_json;
-use super::{cause, misuse, print};
+use crate::misuse::misuse;
 
 pub fn run(args: &Put) -> Result<ExitCode> {
     let key = args.form.key(&args.key)?;

@@ -1,9 +1,10 @@
 //! What a cache refuses, in the words of the command line: the subcommand and the options that one can type, not the
 //! library's methods.
 
-use std::fmt;
 use std::process::ExitCode;
+use std::{fmt, io};
 
+use anyhow::anyhow;
 use redgrease_filecache::{Code, Error};
 use serde_json::{Value, json};
 
@@ -85,6 +86,18 @@ fn typed(subcommand: &str, operation: &str, text: &str) -> String {
         Some((before, after)) => format!("{before}{typed}{after}"),
         None => told,
     })
+}
+
+/// The cache's own error, where reading or writing failed because of one.
+pub fn cause(error: io::Error, otherwise: &'static str) -> anyhow::Error {
+    if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
+        let inner = error.into_inner().expect("just seen");
+        return match inner.downcast::<Error>() {
+            Ok(error) => anyhow::Error::new(*error),
+            Err(other) => anyhow!(other),
+        };
+    }
+    anyhow::Error::new(error).context(otherwise)
 }
 
 #[cfg(test)]

@@ -7,9 +7,10 @@ use redgrease_filecache::{Info, Limits, Stat};
 use serde_json::{Value, json};
 
 use super::args;
+use super::keys;
+use super::output::print;
 use super::refusal::Refusal;
 use super::units::{ago, epoch_seconds, show_bytes, show_duration, show_time};
-use super::{keys, print};
 
 pub fn run(args: &args::Stat) -> Result<ExitCode> {
     let Some(word) = &args.key else {

@@ -1,41 +1,31 @@
 //! Columns of text.
 
-/// Rows with aligned columns, two blanks between them. The last column is as wide as it likes.
-pub struct Table {
-    rows: Vec<Vec<String>>,
-    /// Columns that are aligned at their right.
-    numbers: &'static [usize],
-}
+use comfy_table::{CellAlignment, ContentArrangement, TableStyle};
+
+/// Rows with aligned columns, two blanks between them. The last column is as wide as it needs to be.
+pub struct Table(comfy_table::Table);
 
 impl Table {
-    pub fn new(heading: &[&str], numbers: &'static [usize]) -> Self {
-        Self { rows: vec![heading.iter().map(|&text| text.to_owned()).collect()], numbers }
+    /// A table with a heading; the columns in `numbers` are aligned at their right.
+    pub fn new(heading: &[&str], numbers: &[usize]) -> Self {
+        let mut table = comfy_table::Table::new();
+        table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled).set_header(heading);
+        for (index, column) in table.column_iter_mut().enumerate() {
+            column.set_padding((0, 2));
+            if numbers.contains(&index) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        Self(table)
     }
 
     pub fn add(&mut self, row: Vec<String>) {
-        self.rows.push(row);
+        self.0.add_row(row);
     }
 
     /// The lines, each ending in a newline.
     pub fn text(&self) -> String {
-        let columns = self.rows[0].len();
-        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        let mut text = String::new();
-        for row in &self.rows {
-            let mut line = String::new();
-            for (column, cell) in row.iter().enumerate() {
-                let pad = " ".repeat(widths[column] - cell.chars().count());
-                if self.numbers.contains(&column) {
-                    line += &format!("{pad}{cell}  ");
-                } else {
-                    line += &format!("{cell}{pad}  ");
-                }
-            }
-            text += line.trim_end();
-            text.push('\n');
-        }
-        text
+        self.0.trim_fmt() + "\n"
     }
 }
 
@@ -49,5 +39,19 @@ mod tests {
         table.add(vec!["7".to_owned(), "é".to_owned()]);
         table.add(vec!["12345".to_owned(), "long key".to_owned()]);
         assert_eq!(table.text(), " SIZE  KEY\n    7  é\n12345  long key\n");
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns_and_long_cells_are_not_broken() {
+        let (long, pad) = ("x".repeat(500), " ".repeat(498));
+        let mut table = Table::new(&["KEY", "SIZE"], &[]);
+        table.add(vec!["東京".to_owned(), "1".to_owned()]);
+        table.add(vec![long.clone(), String::new()]);
+        assert_eq!(table.text(), format!("KEY {pad}SIZE\n東京{pad}1\n{long}\n"));
+    }
+
+    #[test]
+    fn a_table_without_rows_is_its_heading() {
+        assert_eq!(Table::new(&["A", "B"], &[]).text(), "A  B\n");
     }
 }

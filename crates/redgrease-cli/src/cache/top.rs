@@ -12,10 +12,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::args::Top;
+use super::locks;
+use super::output::print;
 use super::stat::info_json;
 use super::terminal::bar;
 use super::units::{show_bytes, show_duration};
-use super::{locks, print};
 
 const LOCKS_SHOWN: usize = 15;
 

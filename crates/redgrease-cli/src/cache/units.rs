@@ -1,6 +1,11 @@
 //! Sizes and durations as people write and read them.
+//!
+//! Two tables, and no library, because what users may write would change: `bytesize` knows more units, rounds down and takes
+//! what does not fit as the largest size; `jiff` knows no days, no bare numbers and no `.5s`, but signs and sums.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
 
 const SECONDS: [(&str, f64); 8] =
     [("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("min", 60.0), ("h", 3600.0), ("d", 86_400.0)];
@@ -155,24 +160,11 @@ pub fn epoch_seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// The time as `2026-11-21T06:49:30Z`.
+/// The time as `2026-11-21T06:49:30Z`; a time before 1970 or after 9999 is shown as the nearest one that can be.
 pub fn show_time(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (year, month, day) = date(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// Year, month and day in the Gregorian calendar. Years are counted from March, so that the leap day comes last.
-fn date(days_since_1970: u64) -> (u64, u64, u64) {
-    let days = days_since_1970 + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX).min(Timestamp::MAX.as_second());
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_string()
 }
 
 #[cfg(test)]
@@ -286,5 +278,9 @@ mod tests {
         ] {
             assert_eq!(show_time(UNIX_EPOCH + Duration::from_secs(seconds)), expected);
         }
+        assert_eq!(show_time(UNIX_EPOCH + Duration::from_millis(1999)), "1970-01-01T00:00:01Z");
+        assert_eq!(show_time(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00Z");
+        let late = show_time(UNIX_EPOCH + Duration::from_secs(1 << 40));
+        assert!(late.starts_with("9999-12-30T"), "{late}");
     }
 }

@@ -7,9 +7,10 @@ use redgrease_filecache::{Depth, Verification};
 use serde_json::{Value, json};
 
 use super::args::{Repair, Verify};
+use super::keys;
+use super::output::{counted, print};
 use super::terminal::Progress;
 use super::units::show_bytes;
-use super::{counted, keys, print};
 
 pub fn verify(args: &Verify) -> Result<ExitCode> {
     let cache = args.place.open_to_look()?;

@@ -1,7 +1,10 @@
 //! The flows: what a read, a write, a sweep are made of, step by step, in any world (see [`edge`](crate::edge)).
 
+mod building;
 mod chores;
+mod hold;
 mod read;
+mod sidecar;
 mod write;
 
 use std::sync::Arc;
@@ -20,11 +23,12 @@ use crate::flights::Flights;
 use crate::options::{Check, OnOutage};
 use crate::report::Stats;
 use crate::session::Sessions;
-use crate::sweep::Building;
 
-pub(crate) use chores::{Chores, Hold};
+pub(crate) use building::Building;
+pub(crate) use hold::{Chores, Hold};
 pub(crate) use read::Opened;
-pub(crate) use write::{Begun, Draft, Made, check_ttl, sidecar_of};
+pub(crate) use sidecar::sidecar_of;
+pub(crate) use write::{Begun, Draft, Made, check_ttl};
 
 /// What the flows are told once.
 #[derive(Debug, Clone)]

@@ -6,8 +6,8 @@ use redgrease_cache_rules::name::{self, file_name};
 use redgrease_cache_rules::protocol::{Op, Reason, Reply, Token};
 use redgrease_cache_rules::{Entry, Micros};
 
-use super::chores::Hold;
-use super::write::sidecar_of;
+use super::hold::{Hold, InIndex};
+use super::sidecar::sidecar_of;
 use super::{Doing, Engine, count};
 use crate::edge::{self, Disk, Edge};
 use crate::error::{Cause, Code, Error, Result};
@@ -34,16 +34,16 @@ impl<E: Edge> Engine<E> {
         for turn in 0.. {
             let heard = (timeout > Duration::ZERO).then(|| self.flights.listen(doing.key()));
             let pin = hold.as_mut().map(|hold| {
-                (hold.known, hold.unanswered) = (true, true);
+                hold.in_index = InIndex::Asked;
                 (hold.token, self.sessions.of(hold.token))
             });
             let key = doing.key().to_vec();
             let op = if self.rules.read_only { Op::Peek { key } } else { Op::Lookup { key, pin } };
             let asked = self.edge.elapsed();
             let reply = self.ask(doing, op).await?;
-            hold.iter_mut().for_each(|hold| hold.unanswered = false);
+            hold.iter_mut().for_each(|hold| hold.in_index = InIndex::Yes);
             if let (Some(hold), Reply::Missing | Reply::Busy { .. } | Reply::SessionLost) = (&mut hold, &reply) {
-                hold.known = false;
+                hold.in_index = InIndex::No;
             }
             match reply {
                 Reply::Hit(entry) | Reply::Seen { entry, .. } => {

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use redgrease_cache_rules::name::{self, MAX_NUMBER, file_name};
 use redgrease_cache_rules::protocol::{Answer, Doomed, Mode, Op, Reason, Reply};
-use redgrease_cache_rules::{Entry, Key, MAX_KEY_BYTES};
+use redgrease_cache_rules::{Entry, Key};
 
-use super::chores::{Doubt, Hold, TakenReleases};
+use super::hold::{Doubt, Hold, InIndex, TakenReleases};
 use super::read::{Opened, named};
+use super::sidecar::Sidecar;
 use super::{Doing, Engine, MAX_PAUSE, count};
 use crate::edge::{Disk, Draft as _, Edge};
 use crate::error::{Cause, Code, Error, Result};
@@ -87,35 +88,9 @@ pub(crate) fn check_ttl(doing: Doing<'_>, ttl: Option<Duration>) -> Result<Optio
 
 /// The draft's lease and file are over: nothing is left to give back.
 fn end<D: Disk>(draft: &mut Draft<D>) {
-    draft.hold.known = false;
+    draft.hold.in_index = InIndex::No;
     draft.hold.temporary = None;
     draft.flight = None;
-}
-
-/// What lies beside a file: what its name has no room for.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Sidecar {
-    pub key: Key,
-    pub metadata: Vec<u8>,
-}
-
-impl Sidecar {
-    fn pack(&self) -> Vec<u8> {
-        postcard::to_allocvec(self).expect("bytes can always be written")
-    }
-}
-
-/// Reads the sidecar of a file; `None` when there is none or it is damaged. That it cannot be read now is an error.
-pub(crate) fn sidecar_of<D: Disk>(disk: &D, name: &str) -> std::io::Result<Option<Sidecar>> {
-    let (mut file, size) = match disk.open(&format!("{name}{}", name::SIDECAR)) {
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidData) => {
-            return Ok(None);
-        }
-        opened => opened?,
-    };
-    let most = (MAX_KEY_BYTES + MAX_METADATA_BYTES + 64) as u64;
-    let bytes = disk.read(&mut file, most, Vec::new())?;
-    Ok((size <= most).then(|| postcard::from_bytes(&bytes).ok()).flatten())
 }
 
 impl<E: Edge> Engine<E> {
@@ -147,18 +122,18 @@ impl<E: Edge> Engine<E> {
                 hit,
                 releases: releases.list.clone(),
             };
-            let had_place = std::mem::replace(&mut hold.known, true);
-            hold.unanswered = true;
+            let had_place = std::mem::replace(&mut hold.in_index, InIndex::Asked) != InIndex::No;
             let asked = self.edge.elapsed();
             let Answer { reply, doomed } = self.ask_index(doing, op).await?;
-            hold.unanswered = false;
+            hold.in_index = InIndex::Yes;
             releases.are_done();
             let made_room = !doomed.is_empty();
             self.unlink(doomed).await;
             match &reply {
                 Reply::Granted { .. } | Reply::Hit(_) => self.sessions.is_known(hold.token.session, asked),
-                Reply::Exists | Reply::SessionLost => hold.known = false,
-                _ => hold.known = had_place || wait,
+                Reply::Exists | Reply::SessionLost => hold.in_index = InIndex::No,
+                _ if had_place || wait => {}
+                _ => hold.in_index = InIndex::No,
             }
             match reply {
                 Reply::Granted { fence, after_dead } => {
@@ -546,7 +521,7 @@ impl<E: Edge> Engine<E> {
             count(&self.counters.creates, 1);
             count(&self.counters.bytes_written, entry.size);
             draft.hold.temporary = None;
-            draft.hold.known = keep;
+            draft.hold.in_index = if keep { InIndex::Yes } else { InIndex::No };
             drop(draft.flight);
             return Ok(Made { entry, file: opened, hold: keep.then_some(draft.hold) });
         }

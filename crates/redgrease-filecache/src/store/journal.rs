@@ -20,6 +20,7 @@ use rustix::fs::{FallocateFlags, FlockOperation, Stat, fallocate, fstat};
 
 use crate::disk::{Directory, JOURNAL};
 use crate::edge::{Leases, Outage, Page};
+use crate::lock::lock;
 
 const LOCK: &str = "JOURNAL.lock";
 const NEW: &str = "JOURNAL.new";
@@ -161,7 +162,7 @@ impl Journal {
         cache: Option<u64>,
         job: impl FnOnce(&mut State, Micros) -> io::Result<R>,
     ) -> Result<R, Outage> {
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let run = || -> io::Result<R> {
             let _locked = self.lock()?.map(|lock| Locked::take(lock, self.patience)).transpose()?;
             state.cache = cache.or(state.cache);

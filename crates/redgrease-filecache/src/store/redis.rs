@@ -1,4 +1,9 @@
 //! An index in a server: connections, redirections, back-off.
+//!
+//! redis-rs' cluster client is not used. All keys of a cache are in one slot, so one node is asked, and a redirection only
+//! changes where to connect. That client parses each packed command again to find its node, and does not tell that it
+//! connected again, but a new connection has to be checked for the run of its server before it is asked. A library for
+//! retries would bring the pauses alone: what follows an error is decided by `Server::judge`.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +21,7 @@ use super::script;
 use super::wire::{self, Arguments};
 use crate::edge::{Leases, Outage, Page};
 use crate::error::{Cause, Error, Result};
+use crate::lock::lock;
 use crate::options::{self, OnOutage, Options};
 
 /// Most redirections, reconnections and reloads of the script for one request.
@@ -159,13 +165,13 @@ impl Server {
     }
 
     fn client(&self) -> Result<Client, Outage> {
-        let info = self.info.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let info = lock(&self.info).clone();
         Client::open(info).map_err(|error| Outage::Unavailable(error.to_string()))
     }
 
     /// Whether a caller that asked for a connection at `called` may try to get one, or shares the failure of another.
     fn may_connect(&self, called: Instant) -> Ready {
-        let breaker = self.breaker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let breaker = lock(&self.breaker);
         let Some(failed) = &breaker.last else { return Ready::Connect };
         let now = Instant::now();
         let is_spared = self.on_outage == OnOutage::Degrade
@@ -182,19 +188,19 @@ impl Server {
 
     /// Whether the latest try to connect failed.
     fn is_out(&self) -> bool {
-        self.breaker.lock().unwrap_or_else(std::sync::PoisonError::into_inner).last.is_some()
+        lock(&self.breaker).last.is_some()
     }
 
     fn connected(&self, instance: u64) {
-        *self.breaker.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Breaker::default();
+        *lock(&self.breaker) = Breaker::default();
         self.instance.store(instance, Ordering::Relaxed);
     }
 
     fn not_connected(&self, error: &RedisError, began: Instant) -> Outage {
-        let mut breaker = self.breaker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut breaker = lock(&self.breaker);
         breaker.failures = breaker.failures.saturating_add(1);
         // The node that was named may be dead, and its replica in its place: the one of the url knows.
-        *self.info.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = self.given.clone();
+        *lock(&self.info) = self.given.clone();
         let pause = Duration::from_millis(20 << breaker.failures.min(6)).mul_f64(0.5 + fastrand::f64());
         let refused = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
             || error.kind() == ErrorKind::AuthenticationFailed;
@@ -219,7 +225,7 @@ impl Server {
                 if let Some((host, port)) = error.redirect_node().and_then(|(node, _)| node.rsplit_once(':'))
                     && let Ok(port) = port.parse()
                 {
-                    let mut info = self.info.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    let mut info = lock(&self.info);
                     let asked = matches!(host, "" | "?");
                     let host = if asked { host_of(info.addr()) } else { host.trim_matches(['[', ']']).to_owned() };
                     let addr = match info.addr().clone() {
@@ -353,7 +359,7 @@ impl Blocking {
     fn connect(&self) -> Result<Line, Outage> {
         // While the server does not answer, one thread tries at a time, and the others share what comes of it.
         let called = Instant::now();
-        let _turn = self.server.is_out().then(|| self.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let _turn = self.server.is_out().then(|| lock(&self.turn));
         match self.server.may_connect(called) {
             Ready::Connect => {}
             Ready::Pause(pause) => std::thread::sleep(pause),
@@ -389,7 +395,7 @@ impl Blocking {
             if turn > 0 && began.elapsed() > self.server.command_timeout {
                 break;
             }
-            let idle = self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+            let idle = lock(&self.idle).pop();
             let mut line = match idle {
                 Some((line, _)) => line,
                 None => self.connect()?,
@@ -416,7 +422,7 @@ impl Blocking {
                 }
                 Next::Reconnect => {
                     // The others are as old as this one.
-                    self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+                    lock(&self.idle).clear();
                     if timed_out {
                         break;
                     }
@@ -437,7 +443,7 @@ impl Blocking {
     }
 
     fn put_back(&self, line: Line) {
-        let mut idle = self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut idle = lock(&self.idle);
         if idle.len() < MAX_IDLE {
             idle.push((line, Instant::now()));
         }
@@ -445,7 +451,7 @@ impl Blocking {
 
     /// Closes the connections that no thread has used for a while; whether some are left that may be closed later.
     pub fn close_idle(&self) -> bool {
-        let mut idle = self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut idle = lock(&self.idle);
         let most = idle.len().saturating_sub(KEPT_IDLE);
         let old = idle[..most].iter().take_while(|(_, since)| since.elapsed() >= IDLE_TIME).count();
         let closed: Vec<_> = idle.drain(..old).collect();

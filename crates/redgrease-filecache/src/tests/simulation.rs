@@ -19,6 +19,7 @@ use redgrease_cache_rules::{Index, Key};
 use crate::edge::{Disk, Draft, Edge, Leases, Listed, Outage, Page};
 use crate::engine::{Begun, Doing, Engine, Rules};
 use crate::error::Code;
+use crate::lock::lock;
 use crate::options::{Check, OnOutage, Put};
 use crate::report::Depth;
 
@@ -99,7 +100,7 @@ impl Shared {
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -8,50 +8,20 @@ use anyhow::{Context, Result};
 use redgrease_filecache::{Depth, FileCache, ProblemKind, Verification};
 
 use super::args::Load;
+use super::check::{Check, FAULTS_SHOWN};
 use super::counters::{Count, Counters};
 use super::journal::{self, Created, Entry, Follower};
 use super::keyspace::KeySpace;
 use super::report::Run;
+use crate::cache::keys;
+use crate::cache::open::each_entry;
+use crate::cache::output::counted;
 use crate::cache::terminal::{Line, Progress};
 use crate::cache::units::show_bytes;
-use crate::cache::{counted, each_entry, keys};
 
 /// What the cache may take beyond a lease to tidy up behind the dead.
 const GRACE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
-const FAULTS_SHOWN: usize = 10;
-
-/// Something that must hold.
-#[derive(Debug, Clone)]
-pub struct Check {
-    pub name: &'static str,
-    /// What was looked at.
-    pub about: String,
-    pub broken: u64,
-    /// Some of what broke it.
-    pub faults: Vec<String>,
-}
-
-impl Check {
-    fn new(name: &'static str, about: String) -> Self {
-        Self { name, about, broken: 0, faults: Vec::new() }
-    }
-
-    fn counted(name: &'static str, about: String, broken: u64) -> Self {
-        Self { broken, ..Self::new(name, about) }
-    }
-
-    fn fault(&mut self, words: String) {
-        self.broken += 1;
-        if self.faults.len() < FAULTS_SHOWN {
-            self.faults.push(words);
-        }
-    }
-
-    pub fn holds(&self) -> bool {
-        self.broken == 0
-    }
-}
 
 /// What the journals of a run say.
 #[derive(Debug, Default)]

@@ -110,7 +110,7 @@ impl Kind {
 }
 
 /// Everything that a worker has to tell.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tally {
     pub counters: Counters,
     latencies: [Latency; 3],
@@ -159,7 +159,7 @@ impl Record {
     pub fn write_all(&mut self, tally: &Tally) -> io::Result<()> {
         self.write_counters(&tally.counters)?;
         for (index, latency) in tally.latencies.iter().enumerate() {
-            self.write(latency.words(), LENGTH + index * latency::WORDS)?;
+            self.write(&latency.words(), LENGTH + index * latency::WORDS)?;
         }
         Ok(())
     }

@@ -15,9 +15,10 @@ use super::counters::{Count, Counters};
 use super::crew::Event;
 use super::journal::{self, Entry, Journal};
 use super::keyspace::KeySpace;
+use crate::cache::keys;
+use crate::cache::open::each_entry;
 use crate::cache::terminal::{bar, bar_of};
 use crate::cache::units::{ago, show_bytes, show_count, show_duration};
-use crate::cache::{each_entry, keys};
 
 /// How often the cache is asked for its sizes.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

@@ -5,6 +5,7 @@
 //! end `checks` compares the journals with the cache, and `report` prints.
 
 pub mod args;
+mod check;
 mod checks;
 mod control;
 mod counters;
@@ -30,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
-use redgrease_filecache::{FileCache, Options};
+use redgrease_filecache::FileCache;
 use rustix::process::Signal;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -41,9 +42,10 @@ use self::control::{Control, Message};
 use self::crew::{Crew, Event};
 use self::live::{Chaos, Lister, Pulse, Watcher};
 use self::report::Run;
-use self::worker::Identity;
+use self::worker::{Identity, open_cache};
+use super::output::print;
 use super::terminal::Line;
-use super::{misuse, print};
+use crate::misuse::misuse;
 use crate::process::Process;
 
 /// The subcommand's name, behind which its words stand on the command line.
@@ -82,7 +84,7 @@ pub fn run(args: &Stress) -> Result<ExitCode> {
     let text = if args.json { format!("{}\n", run.json(&checks)) } else { report::invariants(&checks) };
     out.write_all(text.as_bytes())?;
     out.flush()?;
-    let is_sound = checks.iter().all(checks::Check::holds) && run.missing().next().is_none();
+    let is_sound = checks.iter().all(check::Check::holds) && run.missing().next().is_none();
     Ok(match (is_sound, run.is_interrupted) {
         (false, _) => ExitCode::FAILURE,
         (true, true) => ExitCode::from(INTERRUPTED),
@@ -142,22 +144,8 @@ fn refuse_nonsense(args: &Stress) -> Result<()> {
 /// From the operating system, so that no two runs on any two hosts are alike by chance.
 fn random_seed() -> Result<u64> {
     let mut bytes = [0; 8];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .context("the system has no random numbers")?;
-    if filled < bytes.len() {
-        return Err(anyhow!("the system gave {filled} random bytes instead of {}: name a --seed", bytes.len()));
-    }
+    getrandom::fill(&mut bytes).context("the system has no random numbers: name a --seed")?;
     Ok(u64::from_le_bytes(bytes))
-}
-
-fn open_cache(args: &Stress) -> redgrease_filecache::Result<FileCache> {
-    let mut options = Options::new(&args.place.cache_dir);
-    options.url = args.place.url();
-    options.namespace = args.place.namespace.clone();
-    options.adopt = args.place.adopt;
-    options.lease = args.load.lease.unwrap_or(options.lease);
-    options.durability = args.load.durability.unwrap_or(options.durability);
-    FileCache::open(options)
 }
 
 fn prepare(args: &Stress, cache: &FileCache) -> Result<()> {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::checks::Check;
+use super::check::Check;
 use super::counters::{Count, Counters, Kind, Tally};
 use super::crew::{Fate, Outcome};
-use crate::cache::counted;
+use crate::cache::output::counted;
 use crate::cache::units::{show_bytes, show_duration};
 
 const HEADING: &str = "=== Per-process stats ===";

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use fastrand::Rng;
-use redgrease_filecache::{Code, Error, FileCache, Outcome, Put, Stat};
+use redgrease_filecache::{Code, Error, FileCache, Options, Outcome, Put, Stat};
 
 use super::args::{Load, Stress};
 use super::control::{Control, Message};
@@ -14,7 +14,7 @@ use super::counters::{Count, Kind, Record, Tally};
 use super::journal::{self, Created, Entry, Follower, Journal};
 use super::keyspace::KeySpace;
 use super::known::Known;
-use super::{open_cache, payload};
+use super::payload;
 use crate::cache::keys;
 
 /// Budgets of the seed's polling calls.
@@ -403,6 +403,17 @@ impl Worker<'_> {
         }
         Count::Other
     }
+}
+
+/// Opens the cache that is worked on, as each process does.
+pub fn open_cache(args: &Stress) -> redgrease_filecache::Result<FileCache> {
+    let mut options = Options::new(&args.place.cache_dir);
+    options.url = args.place.url();
+    options.namespace = args.place.namespace.clone();
+    options.adopt = args.place.adopt;
+    options.lease = args.load.lease.unwrap_or(options.lease);
+    options.durability = args.load.durability.unwrap_or(options.durability);
+    FileCache::open(options)
 }
 
 #[cfg(test)]

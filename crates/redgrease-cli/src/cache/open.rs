@@ -1,0 +1,77 @@
+//! Opening the cache that the command line names, and going through it.
+
+use anyhow::Result;
+use redgrease_filecache::{Code, Cursor, Error, FileCache, Options, Stat};
+
+use super::args::{NAMESPACE_VARIABLE, Place};
+use super::refusal::Refusal;
+
+/// Entries of one request.
+const PAGE: usize = 1000;
+
+impl Place {
+    /// Opens the cache; it is made when it is not there.
+    pub fn open(&self) -> Result<FileCache> {
+        let cache = FileCache::open(self.options())?;
+        if !self.json {
+            cache.warnings().iter().for_each(|warning| eprintln!("redgrease: warning: {warning}"));
+        }
+        Ok(cache)
+    }
+
+    /// Opens a cache that is there: a misspelt directory shall not become a new cache.
+    pub fn open_existing(&self) -> Result<FileCache> {
+        self.probe()?;
+        self.open()
+    }
+
+    /// The same for those who only look, which one may do who may not write.
+    pub fn open_to_look(&self) -> Result<FileCache> {
+        let looking = self.probe()?;
+        match self.open() {
+            Err(error) if error.downcast_ref::<Error>().is_some_and(|error| error.code() == Code::Denied) => {
+                looking.ok_or(error)
+            }
+            other => other,
+        }
+    }
+
+    /// Opens the cache without changing anything; `None` when a directory that is no cache may be taken over.
+    fn probe(&self) -> Result<Option<FileCache>> {
+        if !self.dir.is_dir() {
+            let words = format!("there is no cache in {}: name its directory with --dir", self.dir.display());
+            return Err(Refusal::new(Code::BadConfig, words).into());
+        }
+        if self.adopt {
+            return Ok(None);
+        }
+        let mut options = self.options();
+        options.read_only = true;
+        Ok(Some(FileCache::open(options)?))
+    }
+
+    pub fn options(&self) -> Options {
+        let mut options = Options::new(&self.dir);
+        options.url = self.url.clone().filter(|url| !url.is_empty());
+        // An empty one in the environment is none; one that was typed is refused like other wrong ones.
+        let is_none = self.namespace.is_empty() && std::env::var_os(NAMESPACE_VARIABLE).is_some_and(|it| it.is_empty());
+        if !is_none {
+            options.namespace.clone_from(&self.namespace);
+        }
+        options.adopt = self.adopt;
+        // What this command does not do itself is left to the processes that live longer.
+        options.maintenance = None;
+        options
+    }
+}
+
+/// Hands all entries over, in the order of the cache.
+pub fn each_entry(cache: &FileCache, mut take: impl FnMut(Stat)) -> redgrease_filecache::Result<()> {
+    let mut next = Some(Cursor::default());
+    while let Some(cursor) = next {
+        let (page, after) = cache.list(cursor, PAGE)?;
+        page.into_iter().for_each(&mut take);
+        next = after;
+    }
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! What is printed, and in which words.
+
+use std::io::{Write, stdout};
+
+use anyhow::Result;
+
+/// Prints data on stdout.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// `1 entry`, `2 entries`.
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
