@@ -1,4 +1,4 @@
-# Thin lines over ordinary tools. `make help` lists them. What must be there: cargo, gcc as linker, Python 3.11 or newer.
+# Thin lines over ordinary tools. `make help` lists them. What must be there: cargo, gcc, Python 3.11 or newer.
 #
 # Contract: `make build` leaves the server module at target/release/libredgrease.so, and an environment .venv with the
 # package and the `redgrease` command in it.
