@@ -1,4 +1,4 @@
-# Thin lines over ordinary tools. `make help` lists them. What must be there: cargo, gcc as linker, Python 3.11 or newer.
+# Thin lines over ordinary tools. `make help` lists them. What must be there: cargo, gcc, Python 3.11 or newer.
 #
 # Contract: `make build` leaves the server module at target/release/libredgrease.so, and an environment .venv with the
 # package and the `redgrease` command in it.
@@ -6,6 +6,8 @@
 PYTHON ?= python3
 CARGO_FLAGS ?=
 PYTEST_FLAGS ?= -n 2
+# Options of tools/bare.sh, such as --env and --file to reach package indexes from there.
+BARE_FLAGS ?=
 
 VENV := .venv
 BINDGEN := 0.72.1
@@ -62,8 +64,9 @@ test-python: build
 test-e2e: build
 	$(PY) -m pytest $(PYTEST_FLAGS) -m "not slow" tests/e2e
 
-test-all: test-rust build test-wheel ## Run all tests: also the slow ones, and the wheel in an empty environment
+test-all: test-rust build test-wheel ## Run all tests: also the slow ones, the wheel alone, and all of it in a bare Debian system
 	$(PY) -m pytest $(PYTEST_FLAGS)
+	tools/bare.sh $(BARE_FLAGS)
 
 wheel: build ## Build a wheel with command, module and extension into dist/
 	@mkdir -p dist

@@ -159,7 +159,7 @@ class Slotted(Point):
 
 @dataclasses.dataclass(init=False)
 class Number(int):
-    pass
+    """Has a docstring: without one, dataclass asks for the signature, and an int has none in Python 3.11.2."""
 
 
 def keys_of(cache):

