@@ -1,4 +1,4 @@
-//! What the cache tells as plain values: tuples and dicts, of which Python makes the classes of `redgrease.filecache.reports`.
+//! Results as plain values: tuples and dicts, from which Python makes the classes of `redgrease.filecache.reports`.
 
 use std::path::Path;
 use std::time::SystemTime;
