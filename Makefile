@@ -109,7 +109,7 @@ fix: tools $(VENV)/.requirements ## Format all sources
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-pins: $(VENV)/.requirements ## Write tools/requirements-dev.txt anew, with today's newest versions
+pins: $(VENV)/.requirements ## Write tools/requirements-dev.txt again, with today's newest versions
 	$(PY) -m pip install --quiet --disable-pip-version-check uv
 	{ echo '# Exact versions of the development environment (Python 3.11 and newer); `make pins` writes this file.'; \
 	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --group dev pyproject.toml; \

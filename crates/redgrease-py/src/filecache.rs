@@ -313,7 +313,7 @@ impl FileCacheCore {
         &self,
         py: Python<'py>,
         depth: &Bound<'py, PyAny>,
-        mend: bool,
+        repair: bool,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let depth = word("depth", depth, DEPTHS)?;
@@ -327,7 +327,7 @@ impl FileCacheCore {
                 raised = told.err();
                 raised.is_none()
             };
-            if mend { self.cache().repair(depth, &mut report) } else { self.cache().verify(depth, &mut report) }
+            if repair { self.cache().repair(depth, &mut report) } else { self.cache().verify(depth, &mut report) }
         });
         if let Some(error) = raised {
             return Err(error);

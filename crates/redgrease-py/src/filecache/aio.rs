@@ -445,14 +445,20 @@ impl FileCacheAioCore {
         )
     }
 
-    fn verify(&self, py: Python<'_>, done: Py<PyAny>, depth: &Bound<'_, PyAny>, mend: bool) -> PyResult<FileCacheTask> {
+    fn verify(
+        &self,
+        py: Python<'_>,
+        done: Py<PyAny>,
+        depth: &Bound<'_, PyAny>,
+        repair: bool,
+    ) -> PyResult<FileCacheTask> {
         let depth = word("depth", depth, DEPTHS)?;
         self.start_blocking(
             py,
             done,
             move |cache| {
                 let mut report = |_: u64, _: u64| true;
-                if mend { cache.repair(depth, &mut report) } else { cache.verify(depth, &mut report) }
+                if repair { cache.repair(depth, &mut report) } else { cache.verify(depth, &mut report) }
             },
             |py, found| object(py, verification_dict(py, &found)?),
         )

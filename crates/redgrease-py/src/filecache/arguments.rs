@@ -35,9 +35,9 @@ pub(super) fn key_of(operation: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<
     if let Ok(bytes) = value.cast::<PyBytes>() {
         return Ok(bytes.as_bytes().to_vec());
     }
-    let mend =
+    let fix =
         if value.hasattr(intern!(py, "__fspath__"))? { ": give str(path) if that is to name the entry" } else { "" };
-    Err(PyTypeError::new_err(format!("a key is str or bytes, not {}{mend}", kind_of(value))))
+    Err(PyTypeError::new_err(format!("a key is str or bytes, not {}{fix}", kind_of(value))))
 }
 
 /// Allowed range of a duration.
@@ -247,8 +247,8 @@ pub(super) fn evict_of(
         dry_run,
     };
     if what == (Evict { dry_run, ..Evict::default() }) {
-        let mend = "nothing is chosen; give to_bytes, older_than, idle_for or prefix, or call clear()";
-        return Err(bad_config(py, mend));
+        let fix = "nothing is chosen; give to_bytes, older_than, idle_for or prefix, or call clear()";
+        return Err(bad_config(py, fix));
     }
     Ok(what)
 }
