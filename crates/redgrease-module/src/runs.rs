@@ -83,7 +83,7 @@ pub struct Live {
     pub spec: Rc<PlanSpec>,
     /// Executions of the same lane run one after the other; 0: none.
     pub lane: u64,
-    /// Bytes of records that its worker has not worked off.
+    /// Bytes of records that its worker has not consumed.
     pub unconsumed: u64,
     /// Where it runs.
     pub worker: Option<WorkerNo>,
@@ -586,7 +586,7 @@ impl Engine {
         self.finish(number, if aborted { Status::Aborted } else { Status::Done });
     }
 
-    /// Input was worked off.
+    /// Input was consumed.
     pub fn consumed(&self, worker: &Worker, number: ExecutionNo, bytes: u64) {
         if !self.runs_in(number, worker) {
             return;

@@ -194,7 +194,7 @@ impl Engine {
         sessions.iter().find(|(_, session)| session.registered && session.name == name).map(|(number, _)| *number)
     }
 
-    /// The requirements of a session are there, or are not to be had.
+    /// The requirements of a session are installed, or are not available.
     pub fn installed(&self, number: SessionNo, result: Result<Vec<String>, String>) {
         match result {
             Ok(paths) => {

@@ -336,7 +336,7 @@ impl Engine {
         }
     }
 
-    /// The entries of a run are still to be processed: all is looked at anew.
+    /// The entries of a run are still to be processed: all is read again.
     fn stream_interrupted(&self, run: &StreamRun, search: bool) {
         if let Some(streams) = self.streams.borrow_mut().get_mut(&run.source.registration) {
             streams.runs.reset();

@@ -434,7 +434,7 @@ impl Worker {
         Incoming::Frames(Frames { bytes, at: 0 })
     }
 
-    /// Waits until its socket or its process has news; `false` when the time is over.
+    /// Waits until its socket or its process has news; `false` at the deadline.
     pub fn wait(&self, time: Duration) -> bool {
         let time = rustix::time::Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
         let wanted = if self.unsent() > 0 { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
