@@ -21,7 +21,7 @@ EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/re
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench calm lint lint-rust lint-crates lint-python fix pins bindings clean
+.PHONY: help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench calm lint lint-rust lint-crates lint-python lint-words fix pins bindings clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,7 +81,7 @@ bench: build ## Measure against the yardsticks and print ratios
 calm: build ## Measure the pauses that others see while something heavy happens
 	@$(PY) benches/stalls.py
 
-lint: lint-rust lint-python lint-crates ## Check formatting, warnings, docs, types, dependencies and licences
+lint: lint-rust lint-python lint-words lint-crates ## Check formatting, warnings, docs, types, spelling, dependencies and licences
 
 lint-rust: tools $(VENV)/.requirements
 	cargo fmt --all --check
@@ -103,6 +103,10 @@ lint-python: $(VENV)/.requirements
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	PYTHONPATH=python $(VENV)/bin/lint-imports --no-logo --no-cache
+
+lint-words: $(VENV)/.requirements
+	git ls-files -z | xargs -0 $(VENV)/bin/codespell
+	$(PY) tools/check_words.py
 
 fix: tools $(VENV)/.requirements ## Format all sources
 	cargo fmt --all

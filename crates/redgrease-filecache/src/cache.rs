@@ -56,7 +56,7 @@ struct Shared {
     process: u32,
     inner: Arc<Open>,
     /// What the child of a fork has open, without any lock that a thread of the parent may have left locked.
-    childs: OnceLock<Arc<Shared>>,
+    child: OnceLock<Arc<Shared>>,
     interrupt: Arc<Interrupt>,
 }
 
@@ -362,14 +362,14 @@ impl Shared {
         if self.process == std::process::id() {
             return Ok(Arc::clone(&self.inner));
         }
-        if let Some(child) = self.childs.get() {
+        if let Some(child) = self.child.get() {
             return child.inner();
         }
         // What was to be taken in was taken in by the parent.
         let options = Options { adopt: false, ..self.options.clone() };
         let opened = FileCache::open_with(options, Arc::clone(&self.interrupt))?;
         // Of two threads of the child one opened in vain.
-        self.childs.get_or_init(|| opened.shared).inner()
+        self.child.get_or_init(|| opened.shared).inner()
     }
 }
 
@@ -386,7 +386,7 @@ impl FileCache {
     fn open_with(options: Options, interrupt: Arc<Interrupt>) -> Result<Self> {
         let inner = Inner::open(&options, &interrupt)?;
         let process = std::process::id();
-        Ok(Self { shared: Arc::new(Shared { options, process, inner, childs: OnceLock::new(), interrupt }) })
+        Ok(Self { shared: Arc::new(Shared { options, process, inner, child: OnceLock::new(), interrupt }) })
     }
 
     /// How it was opened.
