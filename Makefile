@@ -21,7 +21,7 @@ EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/re
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench calm lint lint-rust lint-crates lint-python fix pins bindings clean
+.PHONY: help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench calm lint lint-rust lint-crates lint-python lint-words fix pins bindings clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,7 +81,7 @@ bench: build ## Measure against the yardsticks and print ratios
 calm: build ## Measure the pauses that others see while something heavy happens
 	@$(PY) benches/stalls.py
 
-lint: lint-rust lint-python lint-crates ## Check formatting, warnings, docs, types, dependencies and licences
+lint: lint-rust lint-python lint-words lint-crates ## Check formatting, warnings, docs, types, spelling, dependencies and licences
 
 lint-rust: tools $(VENV)/.requirements
 	cargo fmt --all --check
@@ -104,12 +104,16 @@ lint-python: $(VENV)/.requirements
 	$(PY) -m mypy
 	PYTHONPATH=python $(VENV)/bin/lint-imports --no-logo --no-cache
 
+lint-words: $(VENV)/.requirements
+	git ls-files -z | xargs -0 $(VENV)/bin/codespell
+	$(PY) tools/check_words.py
+
 fix: tools $(VENV)/.requirements ## Format all sources
 	cargo fmt --all
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-pins: $(VENV)/.requirements ## Write tools/requirements-dev.txt anew, with today's newest versions
+pins: $(VENV)/.requirements ## Write tools/requirements-dev.txt again, with today's newest versions
 	$(PY) -m pip install --quiet --disable-pip-version-check uv
 	{ echo '# Exact versions of the development environment (Python 3.11 and newer); `make pins` writes this file.'; \
 	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --group dev pyproject.toml; \

@@ -1,7 +1,7 @@
 """The yardstick of the file cache rows: the obvious protocol on Redis, and a load of many processes on any such cache.
 
 The protocol counts readers in one key, marks a writer in another, and renames a finished file into place. It is here to
-be measured against, and to show that tests of hazards find them: whoever dies holding a lock leaves it until it runs
+be measured against, and to show that tests of hazards find them: a process that dies leaves its lock until it runs
 out, a lock that runs out is not noticed, what Redis forgets is forgotten. Use `redgrease.filecache` for real work.
 
     python benches/filecache_naive.py --processes 6 --duration 10 --write-prob 0.20 --read-sleep 0 --write-sleep 0
@@ -193,7 +193,7 @@ class Opens(Protocol):
 
 @dataclass(frozen=True)
 class Load:
-    """What each of some processes does until its time is over: create a key nobody had, or read one that is there."""
+    """The work of one process until its time has ended: create a key nobody had, or read one that is there."""
 
     processes: int = 4
     seconds: float = 20.0

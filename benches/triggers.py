@@ -93,7 +93,7 @@ def _measure_row(run: Run, name: str, server: Server) -> Measured:
     notes = [f"p99 {Spread.of(p99).median:.2g} ms"]
     if row.work == GET:
         of_get = Spread.of([mine / theirs for mine, theirs in zip(rates["ours"], rates["floor"])])
-        notes.append(f"of GET's rate {of_get.median:.2f}")
+        notes.append(f"of the rate of GET {of_get.median:.2f}")
     return Measured(
         row=name,
         question=f"RG.TRIGGER {row.work}, {row.mode}, connections: {row.connections}",

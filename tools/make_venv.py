@@ -3,7 +3,7 @@
     python3 tools/make_venv.py .venv
 
 Ways are tried in turn: the venv module; virtualenv; uv; the venv module without pip, with one pinned pip wheel fetched
-and checked. If none works the last words say what to type.
+and checked. If none works, the last message says what to install.
 """
 
 import hashlib

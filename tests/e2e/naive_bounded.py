@@ -2,7 +2,7 @@
 
 As `filecache_naive` (in `benches/`), this is here to be beaten: the obvious way to bound such a cache, step by step as
 it is usually written, so that tests of hazards can show that they find them. The index follows a publish in commands of
-its own, after the lock was given back; a read notes its use after it gave its lock back; whoever writes too much
+its own, after the lock was given back; a read notes its use after it gave its lock back; a process that writes too much
 purges, unless somebody did so a moment ago.
 """
 

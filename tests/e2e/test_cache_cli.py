@@ -408,7 +408,7 @@ def test_limits_that_make_no_sense_are_refused_and_change_nothing(cache: Cache) 
         assert said in cache.fails("configure", *words, code="bad-config")
         refusal = json.loads(cache.fails("configure", "--json", *words, code="bad-config"))
         assert refusal["code"] == "bad-config" and said in refusal["error"]
-    for flag, wrong, mend in (
+    for flag, wrong, fix in (
         ("--max-bytes", "many", "10MB"),
         ("--max-bytes", "0.4", "at least 1 byte"),
         ("--max-entries", "1e3", "such as 10000"),
@@ -418,7 +418,7 @@ def test_limits_that_make_no_sense_are_refused_and_change_nothing(cache: Cache) 
         ("--low-mark", "none", "from 0 to 1"),
     ):
         said = cache.fails("configure", flag, wrong, code=2)
-        assert f"'{wrong}'" in said and flag in said and mend in said
+        assert f"'{wrong}'" in said and flag in said and fix in said
     assert cache.json("configure") == [NO_LIMITS | {"max_entries": 7}]
 
 
@@ -449,7 +449,7 @@ def damage(path: Path) -> None:
         file.write(bytes([first[0] ^ 1]))
 
 
-def test_a_damaged_file_is_found_by_its_digest_and_mended(cache: Cache) -> None:
+def test_a_damaged_file_is_found_by_its_digest_and_repaired(cache: Cache) -> None:
     cache.put("good", b"good content")
     cache.put("bad", b"bad content")
     damage(the_file_of(cache, b"bad content"))
@@ -457,7 +457,7 @@ def test_a_damaged_file_is_found_by_its_digest_and_mended(cache: Cache) -> None:
     assert [problem["kind"] for problem in problems] == ["digest-mismatch"]
     assert b"digest-mismatch" in cache.run("verify", "--digests", code=1).stdout
     problems = cache.json("repair", "--digests")[0]["problems"]
-    assert problems and all(problem["mended"] for problem in problems)
+    assert problems and all(problem["repaired"] for problem in problems)
     cache.run("verify", "--digests")
     assert cache.get("good") == b"good content"
     cache.fails("get", "bad", code="missing")
@@ -471,7 +471,7 @@ def test_a_damaged_file_is_never_given_out(cache: Cache) -> None:
     assert done.stdout == b""
 
 
-def test_a_deleted_file_is_found_and_mended(cache: Cache) -> None:
+def test_a_deleted_file_is_found_and_repaired(cache: Cache) -> None:
     cache.put("a", b"here today")
     the_file_of(cache, b"here today").unlink()
     problems = cache.json("verify", code=1)[0]["problems"]
@@ -582,7 +582,7 @@ def test_top_paints_a_picture_on_a_terminal(cache: Cache) -> None:
     assert seen.startswith(b"\x1b[H") and b"entries" in seen
 
 
-# -- asked wrongly
+# -- usage errors
 
 
 @pytest.mark.parametrize(

@@ -294,7 +294,7 @@ def test_without_a_terminal_there_is_a_plain_line_every_five_seconds(memory_path
 
 
 def test_the_peak_is_not_below_what_is_there_in_the_end(stress: Stress) -> None:
-    """A run that is over before the cache is looked at a second time."""
+    """A run that has ended before the second look at the cache."""
     told = stress.json("--duration", 0.3, "--processes", 2, "--write-sleep", 0, "--write-prob", 1)
     assert told["peak_bytes"] >= stress.cache().json("stat")[0]["bytes"] > 0
 

@@ -502,13 +502,13 @@ def test_threads_that_ended_leave_no_connections(fresh: Server, tmp_path: Path):
     cache.close()
 
 
-def test_readers_whose_lease_is_over_are_not_shown(cache: FileCache, where: dict):
+def test_readers_whose_lease_has_expired_are_not_shown(cache: FileCache, where: dict):
     cache.write("a", b"1")
     with Program(where, "handle = cache.open('a')\nprint('open', flush=True)\nsys.stdin.readline()") as program:
         assert program.line() == "open"
         assert holders(cache) == [("reader", b"a")]
         program.signal(signal.SIGKILL)
-        # Nothing sweeps meanwhile: it is not there because its lease is over.
+        # Nothing sweeps meanwhile: it is missing because its lease has expired.
         wait_until(lambda: holders(cache), "the dead reader is not shown", until=lambda held: not held, deadline=10)
 
 
@@ -548,7 +548,7 @@ def test_a_directory_that_became_a_link_is_named_and_nothing_is_lost(
     assert f"{name} is a symbolic link" in errors[0]
     for look in (cache.verify, cache.repair):
         found = look()
-        assert [(each.kind, each.name, each.mended) for each in found.problems] == [("foreign", name, False)]
+        assert [(each.kind, each.name, each.repaired) for each in found.problems] == [("foreign", name, False)]
     if name == "files":
         with pytest.raises(CacheIOError, match="files is a symbolic link") as refused:
             cache.read("a")

@@ -659,7 +659,7 @@ def test_h15_what_was_published_is_not_reported_as_failed(world: World) -> None:
 
 
 @hazard
-def test_h16_a_lost_index_is_made_anew_and_the_bound_holds(world: World) -> None:
+def test_h16_a_lost_index_is_rebuilt_and_the_bound_holds(world: World) -> None:
     server = world.own_server()
     url = f"redis://127.0.0.1:{server.port}/0"
     cache: Any = world.open(url=url, max_bytes=60_000)
@@ -768,7 +768,7 @@ def test_h18_a_late_note_of_use_revives_nothing(world: World) -> None:
     (proxy.hold_reply if world.ours else proxy.hold_request)(world.pick(b"release", b"ZADD"))
     thread, _ = aside(read)
     held = proxy.wait()
-    # The reader is done, but for its last words.
+    # The reader has finished, except for its last output.
     cache.evict_all()
     assert not world.published("key")
     held.go_on()
@@ -891,7 +891,7 @@ def test_h20_everything_works_in_a_cluster_whichever_node_is_named(world: World,
         cache.cache.replace("key", b"newer")
         assert handle.read() == b"content"
     assert other.read("key") == b"newer"
-    # Whoever waits is woken, although it listens at another node.
+    # Waiting calls are woken, although they listen at another node.
     writer = cache.creating("slow")
     waiting, result = aside(lambda: other.read_waiting("slow", 20))
     wait_until(lambda: other.cache.stats().waits == 1, "it waits")
@@ -1473,7 +1473,7 @@ def test_h36_damaged_content_is_never_given_out(world: World, how: str) -> None:
     assert said == "corrupt"
     assert cache.outcome(lambda: cache.read("key")) == "missing"
     assert [kept.read_bytes() for kept in (world.directory / "quarantine").iterdir()] == [damaged]
-    # As a file it is found by whoever reads it to the end, and made again by whoever can.
+    # As a file it is found when it is read to the end, and can be made again.
     assert cache.make("key", lambda: content, 1.0) == content
     (path,) = world.published("key")
     path.chmod(0o600)
@@ -1723,7 +1723,9 @@ def test_h40_a_failover_that_forgets_a_lock_lets_nobody_overwrite(world: World) 
     held = gate.wait()
     proxy.target = new.port
     proxy.cut_connections()
-    wait_until(lambda: cache.outcome(lambda: cache.create("key", b"prompt")) == "ok", "the promoted one grants it anew")
+    wait_until(
+        lambda: cache.outcome(lambda: cache.create("key", b"prompt")) == "ok", "the promoted one grants it again"
+    )
     held.go_on()
     said = late.outcome()
     expect(cache.read("key") == b"prompt", "bytes of a published key never change")

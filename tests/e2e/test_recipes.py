@@ -310,7 +310,7 @@ def test_a_download_that_takes_too_long_is_ended_and_releases_all_who_wait(r, db
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_after_a_timeout_the_next_request_gets_what_is_kept_or_begins_anew(r, db, source, kept):
+def test_after_a_timeout_the_next_request_gets_what_is_kept_or_starts_again(r, db, source, kept):
     get = cache_get.on(r, timeout=0.3, negative_expiry=10 if kept else 0, full=True)
     url = source.url("held/x")
     found = [get(url) for _ in range(3)]

@@ -268,5 +268,5 @@ def test_saving_in_the_background_while_workers_start_and_die_is_survived(db):
             assert "already in progress" in str(error)
         db.failure("import os\nGB('ShardsIDReader').map(lambda _: os._exit(1)).run()")
         assert db.results("GB().count().run('k:*')") == ["5000"]
-    wait_until(lambda: db.r.info("persistence")["rdb_bgsave_in_progress"], "the save is over", until=lambda n: n == 0)
+    wait_until(lambda: db.r.info("persistence")["rdb_bgsave_in_progress"], "the save has ended", until=lambda n: n == 0)
     assert db.r.info("persistence")["rdb_last_bgsave_status"] == "ok"

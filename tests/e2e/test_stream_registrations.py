@@ -65,7 +65,7 @@ def test_a_batch_is_one_execution(db):
     assert all(int(size) >= 3 for size in seen(db))
 
 
-def test_a_smaller_batch_runs_when_its_time_is_over(db):
+def test_a_smaller_batch_runs_after_its_duration(db):
     db.ok(f"{NOTE}.register('s', batch=100, duration=50)")
     add(db, "s", "a", "b")
     assert wait_seen(db, 2) == ["a", "b"]
@@ -174,7 +174,7 @@ def test_policy_abort_stops_the_registration_and_keeps_the_entries(db):
 def test_policy_retry_tries_again_until_it_works(db):
     script = """
 def step(r):
-    if execute('get', 'mended') is None:
+    if execute('get', 'repaired') is None:
         execute('incr', 'tries')
         raise ValueError('not yet')
     execute('rpush', 'seen', r['value']['n'])
@@ -190,7 +190,7 @@ GB('StreamReader').foreach(step).register('s', onFailedPolicy='retry', onFailedR
 
     wait_until(look, "the function was tried twice", until=lambda n: n >= 2)
     assert "WAITING_FOR_RETRY_ON_FAILURE" in statuses
-    db.r.set("mended", 1)
+    db.r.set("repaired", 1)
     assert sorted(set(wait_seen(db, 2))) == ["a", "b"]
     wait_until(lambda: db.registration().status, "the status is OK again", until=lambda s: s == "OK")
 

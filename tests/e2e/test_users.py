@@ -57,7 +57,7 @@ GB('ShardsIDReader').map(step).run()
 
 
 @pytest.mark.parametrize("mode", ["async", "async_local", "sync"])
-def test_a_registration_acts_as_who_registered_it_whoever_fires_it(db, alice, mode):
+def test_a_registration_acts_as_the_user_that_registered_it(db, alice, mode):
     assert run(alice, f"GB('CommandReader').map(lambda x: execute('get', x[1])).register(trigger='t', mode='{mode}')")
     assert db.trigger("t", "hers:1") == ["h"]
     assert "NOPERM" in db.trigger_refused("t", "secret")

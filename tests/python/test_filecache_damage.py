@@ -1,4 +1,4 @@
-"""What is damaged or away in Python: told with the mend, and made good where it can be."""
+"""Damaged or missing files: errors name the fix, and repairable damage is repaired."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def options(tmp_path):
 
 @pytest.mark.parametrize("read_only", [True, False])
 @pytest.mark.parametrize("garbage", [b"garbage\n", b"", b"rgcache1" + b"x" * 1000, None])
-def test_a_damaged_journal_is_made_anew_from_the_directory(options, garbage, read_only):
+def test_a_damaged_journal_is_rebuilt_from_the_directory(options, garbage, read_only):
     journal = options["directory"] / "JOURNAL"
     if garbage is None:
         journal.unlink()
@@ -38,7 +38,7 @@ def test_a_damaged_journal_is_made_anew_from_the_directory(options, garbage, rea
     assert journal.exists() == (not read_only or garbage is not None)
 
 
-def test_a_damaged_marker_is_told_once_and_adopting_mends_it(options):
+def test_a_damaged_marker_is_reported_once_and_adopting_repairs_it(options):
     marker = options["directory"] / "CACHE"
     marker.write_bytes(b"not json")
     with pytest.raises(CacheIOError) as caught:

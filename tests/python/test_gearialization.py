@@ -144,7 +144,7 @@ def test_code_is_refused_by_another_python_before_it_is_loaded():
     assert deserialize_gear_function(with_code, sys.version_info).reader == "KeysReader"
 
 
-def test_a_module_that_is_missing_on_the_server_names_the_mend():
+def test_a_module_that_is_missing_on_the_server_names_the_fix():
     data = serialize_gear_function(KeysReader().map(json.dumps)).replace(b"\x8c\x04json", b"\x8c\x04jsno")
     with pytest.raises(ModuleNotFoundError, match=r"'jsno'.*requirements="):
         deserialize_gear_function(data)

@@ -295,7 +295,7 @@ def test_a_host_without_an_address_is_unreachable(monkeypatch):
 
 
 def drip(connection):
-    """One byte of headers at a time, for ever: each of them would begin a socket's timeout anew."""
+    """One byte of headers at a time, for ever: each of them would begin a socket's timeout again."""
     connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
     while True:
         connection.sendall(b"y")
@@ -524,7 +524,7 @@ def test_a_value_that_comes_while_a_lease_is_waited_for_ends_the_wait(beside):
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_who_asks_after_a_failure_begins_anew_unless_it_is_kept(beside, monkeypatch, kept):
+def test_who_asks_after_a_failure_starts_again_unless_it_is_kept(beside, monkeypatch, kept):
     """Also while the failed download still gives its lease back."""
     releasing, go_on, published = threading.Event(), threading.Event(), threading.Event()
 

@@ -20,7 +20,7 @@ pub struct Entry {
     pub created: Micros,
     /// When it ends; 0: never.
     pub expires: Micros,
-    /// How long it was to live when it was made; 0: for ever. Part of the file's name, so that a lost index can be made anew.
+    /// How long it was to live when it was made; 0: for ever. Part of the file's name, so that a lost index can be rebuilt.
     pub ttl: Micros,
     /// Whether limits leave it alone.
     pub pinned: bool,
@@ -33,7 +33,7 @@ pub struct Entry {
 const FIXED_BYTES: usize = 8 * 5 + 1 + 16;
 
 impl Entry {
-    /// Whether it is over at `now`.
+    /// Whether it has expired at `now`.
     pub fn is_expired(&self, now: Micros) -> bool {
         self.expires != 0 && self.expires <= now
     }

@@ -94,7 +94,7 @@ impl Index {
 
     /// Whether an operation changes nothing, so that nobody else needs to hear of it.
     pub fn is_silent(op: &Op) -> bool {
-        matches!(op, Op::Open { .. } | Op::Peek { .. } | Op::Alive { .. } | Op::Info | Op::Audit { mend: false })
+        matches!(op, Op::Open { .. } | Op::Peek { .. } | Op::Alive { .. } | Op::Info | Op::Audit { repair: false })
     }
 
     /// Up to `count` entries behind `after`, and when they were last used.
@@ -248,7 +248,7 @@ impl Step<'_> {
                 Reply::Done
             }
             Op::Info => Reply::Info(Box::new(self.info())),
-            Op::Audit { mend } => Reply::Audited(self.audit(*mend)),
+            Op::Audit { repair } => Reply::Audited(self.audit(*repair)),
             Op::Rebuild { session, instance, bounds, wipe } => {
                 self.rebuild(request.cache, session, *instance, *bounds, *wipe).unwrap_or_else(|refusal| refusal)
             }
@@ -295,15 +295,15 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn is_over(&self, key: &Key, entry: &Entry) -> bool {
+    fn has_expired(&self, key: &Key, entry: &Entry) -> bool {
         let idle = self.head().bounds.max_idle;
         entry.is_expired(self.now) || (idle > 0 && self.index.used.get(key).is_some_and(|used| used + idle <= self.now))
     }
 
-    /// The content of a key, after taking it away if its time is over.
+    /// The content of a key; an expired one is removed first.
     fn current(&mut self, key: &Key) -> Option<Entry> {
         let entry = self.index.entries.get(key)?;
-        if self.is_over(key, entry) {
+        if self.has_expired(key, entry) {
             self.claim(key);
             self.head_mut().evicted += 1;
             return None;
@@ -399,7 +399,7 @@ impl Step<'_> {
 
     fn peek(&self, key: &Key) -> Reply {
         match self.index.entries.get(key) {
-            Some(entry) if !self.is_over(key, entry) => {
+            Some(entry) if !self.has_expired(key, entry) => {
                 Reply::Seen { entry: entry.clone(), used: self.index.used.get(key).copied() }
             }
             _ => self.absent(key),
@@ -797,7 +797,7 @@ impl Step<'_> {
         }
     }
 
-    fn audit(&mut self, mend: bool) -> Audit {
+    fn audit(&mut self, repair: bool) -> Audit {
         let bytes = self.index.entries.values().map(|entry| entry.size).sum();
         let reserved = self.index.writers.values().map(|writer| writer.reserved).sum();
         let garbage = self.index.garbage.values().flatten().map(|garbage| garbage.entry.size).sum();
@@ -814,7 +814,7 @@ impl Step<'_> {
             strays: strays as u64,
             dead_leases: dead_leases as u64,
         };
-        if mend {
+        if repair {
             (head.bytes, head.reserved, head.garbage) = (bytes, reserved, garbage);
         }
         audit

@@ -1,4 +1,4 @@
-//! The names of files: safe for any key, and enough to make a lost index anew.
+//! The names of files: safe for any key, and enough to rebuild a lost index.
 //!
 //! `<shard>/<stem>~<fence>~<digest>[~t<ttl>][~m]`, numbers in lower-case hexadecimal. The stem is the key with everything
 //! but letters, digits, `_`, `-` and inner `.` written as `%XX`; of a key that would make it longer than [`STEM_BYTES`] it

@@ -54,7 +54,7 @@ pub struct Session {
 pub enum Mode {
     /// Make the key's first content; refused when it has one.
     Create,
-    /// Make its content anew.
+    /// Rebuild its content.
     Replace,
 }
 
@@ -118,7 +118,7 @@ pub enum Choice {
     Everything,
 }
 
-/// How long garbage is left to whoever was told to unlink it.
+/// How long garbage is left to the process that was told to unlink it.
 pub const GRACE: Micros = 5_000_000;
 
 /// Most places in the queue of one key; who comes later has to try its luck.
@@ -180,9 +180,9 @@ pub enum Op {
     Configure { bounds: Bounds },
     /// Numbers for people.
     Info,
-    /// Are the sums right? `mend`: set them right.
-    Audit { mend: bool },
-    /// To bring the index in line with the directory: all others wait. `wipe`: forget what is there, whoever it belongs to.
+    /// Are the sums right? `repair`: set them right.
+    Audit { repair: bool },
+    /// To bring the index in line with the directory: all others wait. `wipe`: forget everything, including the data of another directory.
     /// The answer is [`Reply::Granted`] when there is nothing in it yet, [`Reply::Changed`] when there is.
     Rebuild { session: Session, instance: u64, bounds: Bounds, wipe: bool },
     /// Entries that were found, and when their files were last used; newer generations win.
@@ -259,7 +259,7 @@ pub enum Reply {
     Lost,
     /// The index is of another run of the server.
     Changed,
-    /// The index is being made anew.
+    /// The index is being rebuilt.
     Rebuilding,
     /// The index belongs to another cache.
     Foreign { cache: u64 },

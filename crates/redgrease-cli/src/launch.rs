@@ -153,7 +153,7 @@ impl Plan {
         let mut deadline = Instant::now() + self.timeout;
         loop {
             if let Some(status) = child.try_wait()? {
-                bail!("the server ended at once ({status}). Its last words:\n{}{}", words(record), self.mend(record));
+                bail!("the server ended at once ({status}). Its last output:\n{}{}", words(record), self.fix(record));
             }
             match probe(self.port) {
                 Answer::Ready(told) if told.pid.is_none_or(|pid| pid == child.id()) => return Ok(told.version),
@@ -166,14 +166,14 @@ impl Plan {
             }
             if Instant::now() > deadline {
                 let limit = self.timeout.as_secs_f64();
-                bail!("the server did not answer within {limit} s (--timeout). Its last words:\n{}", words(record));
+                bail!("the server did not answer within {limit} s (--timeout). Its last output:\n{}", words(record));
             }
             std::thread::sleep(POLL);
         }
     }
 
     /// What to do about the commonest reasons for a server that does not start.
-    fn mend(&self, record: &Record) -> String {
+    fn fix(&self, record: &Record) -> String {
         let words = words(record);
         if words.contains("Address already in use") {
             return format!("Port {} is taken: choose another with --port", self.port);

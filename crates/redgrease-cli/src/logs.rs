@@ -23,7 +23,7 @@ pub fn run(args: &Logs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     loop {
-        // Asked before reading, so that the last words of a server that ends are still printed.
+        // Asked before reading, so that the last lines of a server that ends are still printed.
         let ended = !record.is_alive();
         log.copy_new(&mut out)?;
         if ended {

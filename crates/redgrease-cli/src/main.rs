@@ -1,6 +1,6 @@
 //! The command `redgrease`: a local server with the module in it, calls to any server, and the file cache.
 //!
-//! Data goes to stdout, talk to stderr; the exit code is 0, 1 (it failed) or 2 (it was asked wrongly); what the file
+//! Data goes to stdout, messages to stderr; the exit code is 0, 1 (failure) or 2 (usage error); what the file
 //! cache refuses has codes of its own. One file per subcommand; `places` finds what a server needs, `launch` starts it,
 //! `records` remembers it. `cache` is a folder with a file for each of its subcommands.
 

@@ -67,9 +67,9 @@ impl Records {
     /// Opens the state folder of this user, and makes it if need be.
     pub fn open() -> Result<Self> {
         let folder = state_folder();
-        let mend = || format!("{} cannot be used; set REDGREASE_STATE_DIR to a folder of yours", folder.display());
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(mend)?;
-        if fs::metadata(&folder).with_context(mend)?.uid() != rustix::process::geteuid().as_raw() {
+        let fix = || format!("{} cannot be used; set REDGREASE_STATE_DIR to a folder of yours", folder.display());
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(fix)?;
+        if fs::metadata(&folder).with_context(fix)?.uid() != rustix::process::geteuid().as_raw() {
             bail!("{} belongs to somebody else; set REDGREASE_STATE_DIR to a folder of yours", folder.display());
         }
         Ok(Self { folder })

@@ -233,7 +233,7 @@ pub enum FromWorker<'a> {
         /// Time spent in each step, in microseconds; empty unless profiled.
         step_micros: Vec<u64>,
     },
-    /// Input that was worked off: the server may send as much again.
+    /// Consumed input in bytes: the server may send as much again.
     Consumed {
         /// Number of the execution.
         exec: ExecutionNo,

@@ -103,7 +103,7 @@ impl ContextFlags {
     }
 }
 
-/// The server, seen from its main thread: whoever has one may use the module API.
+/// The server, on its main thread: a value of this type allows calls of the module API.
 ///
 /// It uses a detached thread-safe context, which belongs to no client: each call says in which database and as which
 /// user it runs.

@@ -423,7 +423,7 @@ impl FileCache {
         stats
     }
 
-    /// Begins counting anew.
+    /// Resets the counters.
     pub fn reset_stats(&self) {
         self.inner.engine.counters.reset();
         if let Index::Server(server) = &self.inner.engine.edge.index {
@@ -441,7 +441,7 @@ impl FileCache {
         Ok(crate::locks_of(leases.map_err(|outage| engine.outage(Doing::all("locks"), outage))?))
     }
 
-    /// Takes the right to write a key away from whoever has it, and its queue; whether somebody had it.
+    /// Revokes the write lease of a key and clears its queue; returns whether there was one.
     ///
     /// # Errors
     /// Those of the index.
@@ -512,7 +512,7 @@ impl FileCache {
     }
 
     /// As [`FileCache::verify`], and sets right what it finds: entries without a good file go (a damaged file goes to
-    /// `quarantine/`), files without an entry go, sums are made anew. May be done beside live traffic, and again.
+    /// `quarantine/`), files without an entry go, sums are rebuilt. May be done beside live traffic, and again.
     ///
     /// # Errors
     /// As [`FileCache::verify`].

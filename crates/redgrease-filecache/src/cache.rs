@@ -56,11 +56,11 @@ struct Shared {
     process: u32,
     inner: Arc<Open>,
     /// What the child of a fork has open, without any lock that a thread of the parent may have left locked.
-    childs: OnceLock<Arc<Shared>>,
+    child: OnceLock<Arc<Shared>>,
     interrupt: Arc<Interrupt>,
 }
 
-/// Asked by whoever waits, whether to stop.
+/// Called while a thread waits: whether to stop.
 #[derive(Default)]
 struct Interrupt(OnceLock<Box<dyn Fn() -> bool + Send + Sync>>);
 
@@ -102,7 +102,7 @@ impl Drop for Open {
     }
 }
 
-/// What a handle asks of whoever it came from.
+/// What a handle needs from the cache that opened it.
 pub(crate) trait Keeper: Send + Sync {
     /// Time since the cache was opened.
     fn elapsed(&self) -> Duration;
@@ -362,14 +362,14 @@ impl Shared {
         if self.process == std::process::id() {
             return Ok(Arc::clone(&self.inner));
         }
-        if let Some(child) = self.childs.get() {
+        if let Some(child) = self.child.get() {
             return child.inner();
         }
         // What was to be taken in was taken in by the parent.
         let options = Options { adopt: false, ..self.options.clone() };
         let opened = FileCache::open_with(options, Arc::clone(&self.interrupt))?;
         // Of two threads of the child one opened in vain.
-        self.childs.get_or_init(|| opened.shared).inner()
+        self.child.get_or_init(|| opened.shared).inner()
     }
 }
 
@@ -386,7 +386,7 @@ impl FileCache {
     fn open_with(options: Options, interrupt: Arc<Interrupt>) -> Result<Self> {
         let inner = Inner::open(&options, &interrupt)?;
         let process = std::process::id();
-        Ok(Self { shared: Arc::new(Shared { options, process, inner, childs: OnceLock::new(), interrupt }) })
+        Ok(Self { shared: Arc::new(Shared { options, process, inner, child: OnceLock::new(), interrupt }) })
     }
 
     /// How it was opened.
@@ -400,7 +400,7 @@ impl FileCache {
         self.shared.inner.prepared.warnings()
     }
 
-    /// Has `asks` asked from time to time (each quarter of a second, or more often) by whoever waits, on the waiting thread;
+    /// Has `asks` asked from time to time (each quarter of a second, or more often) while a call waits, on the waiting thread;
     /// when it says `true`, the wait ends with [`Code::Timeout`](crate::Code::Timeout). For languages whose signals would
     /// wait for us. Can be set once.
     pub fn set_interrupt(&self, asks: impl Fn() -> bool + Send + Sync + 'static) {
@@ -422,7 +422,7 @@ impl FileCache {
         self.shared.inner.ending.notify(usize::MAX);
     }
 
-    /// What this process has open; opens anew after a fork.
+    /// What this process has open; opens again after a fork.
     fn inner(&self) -> Result<Arc<Open>> {
         self.shared.inner()
     }
@@ -666,7 +666,7 @@ impl FileCache {
         stats
     }
 
-    /// Begins counting anew.
+    /// Resets the counters.
     pub fn reset_stats(&self) {
         let Ok(inner) = self.inner() else { return };
         inner.engine.counters.reset();
@@ -685,7 +685,7 @@ impl FileCache {
         Ok(crate::locks_of(leases.map_err(|outage| inner.engine.outage(Doing::all("locks"), outage))?))
     }
 
-    /// Takes the right to write a key away from whoever has it, and its queue; whether somebody had it.
+    /// Revokes the write lease of a key and clears its queue; returns whether there was one.
     ///
     /// # Errors
     /// Those of the index.
@@ -731,7 +731,7 @@ impl FileCache {
         Ok(())
     }
 
-    /// One round of maintenance over everything: what is over, idle or too much goes, and so do the leases of the dead and
+    /// One round of maintenance over everything: expired, idle and excess entries go, and so do the leases of the dead and
     /// the files of nobody. Happens in the background too, piece by piece.
     ///
     /// # Errors
@@ -756,7 +756,7 @@ impl FileCache {
     }
 
     /// As [`FileCache::verify`], and sets right what it finds: entries without a good file go (a damaged file goes to
-    /// `quarantine/`), files without an entry go, sums are made anew. May be done beside live traffic, and again.
+    /// `quarantine/`), files without an entry go, sums are rebuilt. May be done beside live traffic, and again.
     ///
     /// # Errors
     /// As [`FileCache::verify`].

@@ -65,7 +65,7 @@ fn ailment(failure: &Error, options: &Options) -> String {
 }
 
 fn revive(server: &str) -> String {
-    format!("once {server} answers, all goes on; an index that is lost by then is made anew from the directory")
+    format!("once {server} answers, all goes on; an index that is lost by then is rebuilt from the directory")
 }
 
 fn examine_server(findings: &mut Findings, server: Option<&Blocking>, options: &Options) {
@@ -89,7 +89,7 @@ fn examine_server(findings: &mut Findings, server: Option<&Blocking>, options: &
     let message = if persistent {
         "the index survives a restart of the server"
     } else {
-        "none: after a restart the index is made anew from the directory"
+        "none: after a restart the index is rebuilt from the directory"
     };
     findings.say(Level::Ok, "persistence", message);
 }
@@ -165,7 +165,7 @@ fn examine_directory(findings: &mut Findings, directory: &Directory, info: Optio
     match directory.path().try_exists().and_then(|is_there| writable.map(|()| is_there)) {
         Ok(true) => findings.say(Level::Ok, "directory", shown.to_string()),
         Ok(false) => {
-            findings.say(Level::Error, "directory", format!("{shown} is gone; put it back, or open the cache anew"));
+            findings.say(Level::Error, "directory", format!("{shown} is gone; put it back, or open the cache again"));
         }
         Err(error) => findings.say(Level::Error, "directory", format!("{shown}: {error}")),
     }

@@ -76,12 +76,12 @@ pub trait Edge: Send + Sync + 'static {
     /// A random number.
     fn random(&self) -> u64;
 
-    /// Whoever is asking, a thread or a task; `None`: cannot be told.
+    /// The calling thread or task; `None`: unknown.
     fn who(&self) -> Option<u64> {
         None
     }
 
-    /// Whether whoever is waiting shall stop.
+    /// Whether the waiting call shall stop.
     fn is_interrupted(&self) -> bool {
         false
     }

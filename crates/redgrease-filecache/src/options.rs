@@ -84,7 +84,7 @@ pub struct Options {
     pub adopt: bool,
     /// Only read: nothing is created, also no directory, and no lease is taken.
     pub read_only: bool,
-    /// How often this process looks for what is over, dead or too much; `None`: never.
+    /// Interval of this process's maintenance (expired entries, dead sessions, limits); `None`: never.
     pub maintenance: Option<Duration>,
 }
 

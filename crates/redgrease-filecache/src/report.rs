@@ -134,7 +134,7 @@ pub struct Stats {
     pub lease_losses: u64,
     /// Damaged files that were found.
     pub corrupt: u64,
-    /// Times that the index was made anew or brought in line with the directory.
+    /// Times that the index was rebuilt or brought in line with the directory.
     pub rebuilds: u64,
     /// Failures of the server or the way to it.
     pub index_errors: u64,
@@ -154,7 +154,7 @@ pub struct Lock {
     pub owner: String,
     /// How long it has been held; `None` for those who wait.
     pub age: Option<Duration>,
-    /// How much longer it lasts unless it is renewed; zero: it is over, and goes with the next sweep.
+    /// How much longer it lasts unless it is renewed; zero: it has expired, and is removed by the next sweep.
     pub left: Duration,
     /// A writer's fence or the generation that a reader reads; 0 for those who wait.
     pub fence: u64,
@@ -254,7 +254,7 @@ pub struct Problem {
     /// What is wrong with it.
     pub message: String,
     /// Whether `repair` set it right.
-    pub mended: bool,
+    pub repaired: bool,
 }
 
 /// Kinds of problems.

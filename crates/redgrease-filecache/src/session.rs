@@ -78,7 +78,7 @@ impl Sessions {
         }
     }
 
-    /// The index says that this session is over: the next lease begins another one.
+    /// The index has ended this session: the next lease starts another one.
     pub fn lost(&self, id: u64, new: u64) {
         let mut state = self.state();
         if state.id == id {
@@ -91,7 +91,7 @@ impl Sessions {
         self.state().id
     }
 
-    /// Whether the session of this token is over, or may be: nothing was heard of the index for as long as a lease lasts
+    /// Whether the session of this token has ended, or may have: nothing was heard of the index for as long as a lease lasts
     /// (less an eighth, within which the index does not note a sign of life).
     pub fn is_lost(&self, token: Token, now: Duration) -> bool {
         let state = self.state();

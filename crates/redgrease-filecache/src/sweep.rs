@@ -1,4 +1,4 @@
-//! Flows over the whole cache: making the index anew, sweeping, evicting, verifying.
+//! Flows over the whole cache: rebuilding the index, sweeping, evicting, verifying.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -166,7 +166,7 @@ impl<E: Edge> Engine<E> {
         drop(claim);
         match ask(Op::Finish { session: session.id, instance }).await? {
             Reply::Done | Reply::LeaseLost => {}
-            // It was lost once more; whoever asks next begins anew.
+            // It was lost once more; the next request starts again.
             Reply::Lost => return Ok(()),
             reply => return Err(self.unexpected(doing, &reply)),
         }
@@ -446,19 +446,19 @@ impl<E: Edge> Engine<E> {
         Ok(cleared)
     }
 
-    /// Looks for everything that is not as it should be, and mends it if told to.
+    /// Looks for problems, and repairs them on request.
     pub async fn verify(
         &self,
         doing: Doing<'_>,
         depth: Depth,
-        mend: bool,
+        repair: bool,
         progress: &mut (dyn FnMut(u64, u64) -> bool + Send),
     ) -> Result<Verification> {
         let mut found = Verification::default();
-        if mend {
+        if repair {
             self.sweep_index(doing).await?;
         }
-        self.verify_index(doing, mend, &mut found).await?;
+        self.verify_index(doing, repair, &mut found).await?;
         let planted = self.edge.on_disk(|disk| disk.planted()).await;
         let is_planted = |name: &str| planted.iter().any(|(planted, _)| planted == name);
         let (is_hidden, has_drafts) = (is_planted("files"), !is_planted("temporary"));
@@ -476,7 +476,7 @@ impl<E: Edge> Engine<E> {
             if !progress(done as u64, found.entries) {
                 return Ok(found);
             }
-            self.verify_entry(doing, key, entry, depth, mend, &mut found).await?;
+            self.verify_entry(doing, key, entry, depth, repair, &mut found).await?;
         }
         progress(found.entries, found.entries);
         for number in 0..SHARDS {
@@ -487,22 +487,22 @@ impl<E: Edge> Engine<E> {
                 let message = "the cache did not make it; it is left alone";
                 found.problems.push(problem(ProblemKind::Foreign, name, message.to_owned(), false));
             }
-            for name in self.sweep_shard(doing, number, mend).await? {
+            for name in self.sweep_shard(doing, number, repair).await? {
                 let message = "no entry points to it".to_owned();
-                found.problems.push(problem(ProblemKind::OrphanFile, name, message, mend));
+                found.problems.push(problem(ProblemKind::OrphanFile, name, message, repair));
             }
         }
-        let orphans = if has_drafts { self.sweep_temporaries(doing, mend).await? } else { Vec::new() };
+        let orphans = if has_drafts { self.sweep_temporaries(doing, repair).await? } else { Vec::new() };
         for name in orphans {
             let message = "its writer is dead".to_owned();
-            found.problems.push(problem(ProblemKind::OrphanTemporary, name, message, mend));
+            found.problems.push(problem(ProblemKind::OrphanTemporary, name, message, repair));
         }
         self.report_unlinked(doing).await?;
         Ok(found)
     }
 
-    async fn verify_index(&self, doing: Doing<'_>, mend: bool, found: &mut Verification) -> Result<()> {
-        let audit = match self.ask(doing, Op::Audit { mend }).await? {
+    async fn verify_index(&self, doing: Doing<'_>, repair: bool, found: &mut Verification) -> Result<()> {
+        let audit = match self.ask(doing, Op::Audit { repair }).await? {
             Reply::Audited(audit) => audit,
             reply => return Err(self.unexpected(doing, &reply)),
         };
@@ -511,16 +511,16 @@ impl<E: Edge> Engine<E> {
         {
             if kept != real {
                 let message = format!("{kept} are kept, {real} are the sum");
-                found.problems.push(problem(ProblemKind::TotalDrift, name.to_owned(), message, mend));
+                found.problems.push(problem(ProblemKind::TotalDrift, name.to_owned(), message, repair));
             }
         }
         if audit.strays > 0 {
             let message = format!("{} members of one of them only", audit.strays);
-            found.problems.push(problem(ProblemKind::StrayMember, "order of use".to_owned(), message, mend));
+            found.problems.push(problem(ProblemKind::StrayMember, "order of use".to_owned(), message, repair));
         }
         if audit.dead_leases > 0 {
             let message = format!("{} leases of sessions that are over", audit.dead_leases);
-            found.problems.push(problem(ProblemKind::DeadLease, "leases".to_owned(), message, mend));
+            found.problems.push(problem(ProblemKind::DeadLease, "leases".to_owned(), message, repair));
         }
         let info = self.info(doing).await?;
         let over = |name: &str, is: u64, may: u64| {
@@ -538,7 +538,7 @@ impl<E: Edge> Engine<E> {
         key: &[u8],
         entry: &Entry,
         depth: Depth,
-        mend: bool,
+        repair: bool,
         found: &mut Verification,
     ) -> Result<()> {
         let (file, size, digest) = (file_name(key, entry), entry.size, entry.digest);
@@ -571,7 +571,7 @@ impl<E: Edge> Engine<E> {
         if now.is_none_or(|(now, _)| now.fence != entry.fence) {
             return Ok(());
         }
-        if mend {
+        if repair {
             if kind != ProblemKind::MissingFile {
                 let file = file_name(key, entry);
                 let _ = self.edge.on_disk(move |disk| disk.quarantine(&file)).await;
@@ -580,7 +580,7 @@ impl<E: Edge> Engine<E> {
             let op = Op::Remove { key: key.to_vec(), fence: Some(entry.fence), reason };
             self.done_or_missing(Doing::to(doing.operation, key), op).await?;
         }
-        found.problems.push(problem(kind, text(key), message, mend));
+        found.problems.push(problem(kind, text(key), message, repair));
         Ok(())
     }
 }
@@ -595,8 +595,8 @@ fn text(key: &[u8]) -> String {
     text
 }
 
-fn problem(kind: ProblemKind, name: String, message: String, mended: bool) -> Problem {
-    Problem { kind, name, message, mended }
+fn problem(kind: ProblemKind, name: String, message: String, repaired: bool) -> Problem {
+    Problem { kind, name, message, repaired }
 }
 
 fn note(evicted: &mut Evicted, key: &[u8], size: u64) {

@@ -28,7 +28,7 @@ impl Wake {
         let _ = self.flights.set(Arc::clone(flights));
     }
 
-    /// Starts listening if nobody does. Whoever waits also looks from time to time, so nothing depends on it.
+    /// Starts listening if it has not started. Waiting calls also poll, so nothing depends on it.
     pub fn listen(&self) {
         let (Some(flights), Some(url)) = (self.flights.get().cloned(), &self.options.url) else { return };
         if self.listening.swap(true, Ordering::AcqRel) {

@@ -1,7 +1,7 @@
-//! What the worker's Python code and users' functions call: commands, atomic blocks, the log, plans.
+//! Functions for the worker's Python code and for user code: commands, atomic blocks, the log, plans.
 //!
-//! These are native functions so that they leave no frame in a user's traceback. The Python package gives them their
-//! documented names (module `redisgears` in a worker); the names here are nobody's interface.
+//! They are native so that they add no frame to a user's traceback. The Python package gives them their documented names
+//! (module `redisgears` in a worker); the names here are private.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -26,7 +26,7 @@ static GEARS_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static FLAT_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static FORCE_STOPPED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
-/// Sessions that live in this worker. When there is just one, a thread that users made belongs to it.
+/// Sessions of this worker. If there is only one, threads that user code starts belong to it.
 static SESSIONS: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
 
 fn class<'py>(
@@ -51,7 +51,7 @@ fn flat_error_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
 }
 
 fn force_stopped_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-    // Not an `Exception`: code that goes on after any failure should still end when it is told to.
+    // Not an `Exception`: code that catches every exception should still be interrupted.
     let doc = c"The execution is being aborted.";
     class(py, &FORCE_STOPPED, c"gears.forcestopped", doc, &py.get_type::<PyBaseException>())
 }
@@ -88,7 +88,7 @@ fn context(py: Python<'_>) -> PyResult<Context> {
     }
 }
 
-/// Asks the server; the answer is an encoded value.
+/// Sends a call to the server; the answer is an encoded value.
 fn ask(py: Python<'_>, op: Call<'_>) -> PyResult<Vec<u8>> {
     let worker = worker(py)?;
     if crate::child::is_marked() {
@@ -124,7 +124,7 @@ fn argument<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     bytes_of_text(&value.str()?)
 }
 
-/// Runs a command in the server.
+/// Runs a command on the server.
 #[pyfunction]
 #[pyo3(signature = (*args), text_signature = "(command, *args)")]
 fn execute<'py>(py: Python<'py>, args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
@@ -138,7 +138,7 @@ fn execute<'py>(py: Python<'py>, args: &Bound<'py, PyTuple>) -> PyResult<Bound<'
     ask_for_value(py, Call::Execute { argv: args.iter().map(|arg| arg.as_bytes()).collect() })
 }
 
-/// Keeps all other clients out while it is entered.
+/// Blocks all other clients while it is entered.
 #[pyclass(frozen, module = "redisgears", name = "PyAtomic")]
 struct Atomic;
 
@@ -219,7 +219,7 @@ fn log(py: Python<'_>, args: &Bound<'_, PyTuple>, options: Option<&Bound<'_, PyD
         message: bytes_of_text(&message)?.as_bytes(),
     });
     if Context::current().session == 0 {
-        // Nothing else will make a thread of the user's write.
+        // No other call makes a thread of user code flush.
         py.detach(|| worker.flush());
     }
     Ok(())
@@ -255,31 +255,31 @@ fn current_session(py: Python<'_>) -> PyResult<u64> {
     Ok(context(py)?.session)
 }
 
-/// Number of the execution that the calling thread runs, as it stands in frames; 0 when none.
+/// Number of the execution that the calling thread runs, as it stands in frames; 0: none.
 #[pyfunction]
 fn current_execution() -> u64 {
     wire_number(Context::current().exec)
 }
 
-/// Binds the calling thread to a session; 0: to none.
+/// Binds the calling thread to a session; 0 unbinds it.
 #[pyfunction]
 fn set_session(session: u64) {
     Context { session, ..Context::current() }.enter();
 }
 
-/// A session begins to live in this worker.
+/// Adds a session to this worker.
 #[pyfunction]
 fn add_session(session: u64) {
     lock(&SESSIONS).insert(session);
 }
 
-/// A session has left this worker.
+/// Removes a session from this worker.
 #[pyfunction]
 fn remove_session(session: u64) {
     lock(&SESSIONS).remove(&session);
 }
 
-/// Makes a plan known under a number.
+/// Adds a plan under a number.
 #[pyfunction]
 fn add_plan(
     py: Python<'_>,
@@ -296,7 +296,7 @@ fn add_plan(
     }
 }
 
-/// Forgets plans.
+/// Removes plans.
 #[pyfunction]
 fn remove_plans(py: Python<'_>, numbers: Vec<u64>) -> PyResult<()> {
     worker(py)?.remove_plans(&numbers);
@@ -315,7 +315,7 @@ fn register_plan<'py>(py: Python<'py>, number: u64, spec: &[u8], blob: &[u8]) ->
     ask_for_value(py, Call::Register { plan: PlanNo(number), spec, blob })
 }
 
-/// Serves the server at the other end of the socket `fd` until it ends the worker.
+/// Serves the server at the other end of the socket `fd` until the server ends the worker.
 #[pyfunction]
 fn serve(
     py: Python<'_>,
@@ -325,7 +325,7 @@ fn serve(
     python: String,
     package: String,
 ) -> PyResult<()> {
-    // A panic is our bug. The server is told by the death of the process, and starts another worker.
+    // A panic is a bug. The server notices the exit of the process and starts another worker.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         report(info);
@@ -337,8 +337,8 @@ fn serve(
     worker.serve(py)
 }
 
-/// Makes the number of an open socket an owned descriptor: it is sent through a socket pair, because what
-/// is received is ours by construction. The original is closed.
+/// Converts the number of an open socket to an owned descriptor, by sending it through a socket pair: a received
+/// descriptor is owned by construction. The original is closed.
 fn own(py: Python<'_>, fd: i32) -> PyResult<OwnedFd> {
     use std::os::fd::{AsRawFd, IntoRawFd};
 
@@ -375,7 +375,7 @@ fn own(py: Python<'_>, fd: i32) -> PyResult<OwnedFd> {
     Ok(owned)
 }
 
-/// Ties the life of this process to that of the server, and leaves no core dumps behind.
+/// Ends this process when the server ends, and disables core dumps.
 #[pyfunction]
 fn bind_to_parent() -> PyResult<()> {
     use rustix::process::{Resource, Rlimit, getppid, setrlimit};
@@ -391,8 +391,7 @@ fn bind_to_parent() -> PyResult<()> {
     Ok(())
 }
 
-/// Makes this process the one that inherits what its descendants leave behind, and has it told of the server's end by
-/// `SIGTERM`. See `redgrease.worker.supervise`.
+/// Makes this process a subreaper, which receives `SIGTERM` when the server ends. See `redgrease.worker.supervise`.
 #[pyfunction]
 fn become_supervisor() -> PyResult<()> {
     use rustix::process::{Resource, Rlimit, getppid, setrlimit};
@@ -411,13 +410,13 @@ fn become_supervisor() -> PyResult<()> {
     Ok(())
 }
 
-/// Notes that this process is the child of a fork of a worker: it has no connection to the server.
+/// Marks this process as the forked child of a worker, without a connection to the server.
 #[pyfunction]
 fn mark_forked() {
     crate::child::mark();
 }
 
-/// Whether this process is the child of a fork of a worker.
+/// Whether this process is the forked child of a worker.
 #[pyfunction]
 fn is_forked() -> bool {
     crate::child::is_child()

@@ -1,5 +1,5 @@
-//! Children that user code forks: they have neither the worker's threads nor its connection, and its locks may be held by
-//! threads that they do not have. So they must not get back into the worker's own code.
+//! Children that user code forks. They have neither the worker's threads nor its connection, and its locks may be held by
+//! threads that do not exist in them. So they must not return into the worker's own code.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
@@ -8,24 +8,24 @@ use pyo3::prelude::*;
 
 use crate::worker::kill_self;
 
-/// What a call of the server gets in such a process.
+/// The error of a call to the server in such a process.
 pub const NO_CONNECTION: &str = "FORKED the child of a fork has no connection to the server: call it in the worker itself, and end the child with os._exit";
 
 static MARKED: AtomicBool = AtomicBool::new(false);
 /// Process id of the worker; 0 until it serves.
 static WORKER: AtomicU32 = AtomicU32::new(0);
 
-/// Notes that this process is the worker.
+/// Marks this process as the worker.
 pub fn set_worker() {
     WORKER.store(std::process::id(), Relaxed);
 }
 
-/// Notes that this process is the child of a fork. Called by the interpreter's own forks only: see [`is_child`].
+/// Marks this process as the child of a fork. Called only for forks by the interpreter: see [`is_child`].
 pub fn mark() {
     MARKED.store(true, Relaxed);
 }
 
-/// Whether [`mark`] was called: costs nothing.
+/// Whether [`mark`] was called: a cheap test.
 pub fn is_marked() -> bool {
     MARKED.load(Relaxed)
 }
@@ -36,7 +36,7 @@ pub fn is_child() -> bool {
     is_marked() || (worker != 0 && rustix::process::getpid().as_raw_nonzero().get() as u32 != worker)
 }
 
-/// User code came back with `result`: a child of the worker ends here.
+/// Called when user code has returned `result`: exits in a child of the worker.
 pub fn end_if_child<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<T> {
     if is_marked() {
         end(py, result.err());
@@ -44,7 +44,7 @@ pub fn end_if_child<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<T> {
     result
 }
 
-/// Ends a child as an interpreter would end a program: status 0, that of `SystemExit`, or 1 after a printed traceback.
+/// Exits a child as the interpreter exits a program: status 0, that of `SystemExit`, or 1 after a printed traceback.
 pub fn end(py: Python<'_>, error: Option<PyErr>) -> ! {
     let code = match error {
         None => 0,
@@ -59,7 +59,7 @@ pub fn end(py: Python<'_>, error: Option<PyErr>) -> ! {
     };
     let ended = py.import("os").and_then(|os| {
         let flush = |name| py.import("sys").and_then(|sys| sys.getattr(name)?.call_method0("flush"));
-        // The streams may be anything of the user's.
+        // User code may have replaced the streams.
         let _ = (flush("stdout"), flush("stderr"));
         os.call_method1("_exit", (code,))
     });

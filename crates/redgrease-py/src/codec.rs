@@ -1,4 +1,4 @@
-//! The codec's face to Python: objects from bytes and bytes from objects, without a tree between them.
+//! The codec for Python objects: encodes and decodes them directly, without an intermediate tree.
 //!
 //! Neighbours: [`redgrease_core::codec`] owns the format; [`crate::run`] encodes results and decodes records here.
 //! Both directions stop at [`DEPTH_MAX`], so neither hostile bytes nor a list that holds itself can exhaust the stack.
@@ -13,25 +13,25 @@ use pyo3::types::{
 };
 use redgrease_core::codec::{CodecError, DEPTH_MAX, KeyType, Reader, Token, Writer};
 
-/// What happens to an object that has no tag of its own.
+/// Handling of an object without a tag of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
-    /// It is pickled: who reads it has asked for that.
+    /// It is pickled: the recipient has requested that.
     Pickle,
-    /// Its `repr` stands for it, and an instance of a subclass is written as its base.
+    /// It is replaced by its `repr`, and an instance of a subclass is written as its base.
     Opaque,
     /// It is an error.
     Refuse,
 }
 
-/// Name of the encoder's last resort, so that one import serves the process.
+/// `cloudpickle.dumps` or its replacement, imported once per process.
 static PICKLE_DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 fn malformed(error: CodecError) -> PyErr {
     PyValueError::new_err(error.to_string())
 }
 
-/// Text where the bytes are UTF-8, bytes otherwise.
+/// Text if the bytes are UTF-8, bytes otherwise.
 pub fn text_or_bytes<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyAny> {
     match std::str::from_utf8(bytes) {
         Ok(text) => PyString::new(py, text).into_any(),
@@ -39,7 +39,7 @@ pub fn text_or_bytes<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyAny> {
     }
 }
 
-/// Reads values; `allow_pickle` says whether whoever wrote them is trusted with arbitrary code.
+/// Decodes values; `allow_pickle` if their writer is trusted to run arbitrary code.
 #[derive(Debug, Clone, Copy)]
 pub struct Decoder {
     /// Whether pickles are loaded.
@@ -147,7 +147,7 @@ fn type_name(py: Python<'_>, key_type: KeyType) -> &Bound<'_, PyString> {
     }
 }
 
-/// Writes one value behind what `writer` holds; on an error nothing is left of it.
+/// Appends one value to `writer`; on an error `writer` is unchanged.
 pub fn encode(writer: &mut Writer, value: &Bound<'_, PyAny>, foreign: Foreign) -> PyResult<()> {
     let start = writer.len();
     let result = encode_at(writer, value, foreign, 0);
@@ -230,7 +230,7 @@ fn encode_at(writer: &mut Writer, value: &Bound<'_, PyAny>, foreign: Foreign, de
     }
 }
 
-/// For readers that know nothing of Python: subclasses as their base, the rest as text.
+/// For recipients without Python: subclasses as their base, everything else as text.
 fn encode_base(writer: &mut Writer, value: &Bound<'_, PyAny>, depth: usize) -> PyResult<()> {
     let foreign = Foreign::Opaque;
     if let Ok(text) = value.cast::<PyString>() {
@@ -272,7 +272,7 @@ fn encode_text(writer: &mut Writer, text: &Bound<'_, PyString>, foreign: Foreign
             let utf8 = std::str::from_utf8(utf8.as_bytes()).map_err(|e| PyValueError::new_err(e.to_string()))?;
             writer.str(utf8);
         }
-        // Lone surrogates: text only for Python. They usually stand for bytes that were no UTF-8.
+        // Lone surrogates: text only for Python. They usually represent bytes that were not UTF-8.
         Err(error) => match foreign {
             Foreign::Pickle => writer.pickle(pickle(text.as_any())?.as_bytes()),
             Foreign::Opaque => writer.raw(bytes_of_text(text)?.as_bytes()),
@@ -310,7 +310,7 @@ fn encode_int(writer: &mut Writer, int: &Bound<'_, PyInt>, foreign: Foreign) -> 
 fn encode_dict(writer: &mut Writer, dict: &Bound<'_, PyDict>, foreign: Foreign, depth: usize) -> PyResult<()> {
     let count = dict.len();
     writer.dict(count);
-    // A `repr` below may change the dictionary: then its iterator panics, so hold on to a copy where one may run.
+    // A `repr` below may change the dictionary: then its iterator panics, so iterate over a copy if one may run.
     let pairs = if foreign == Foreign::Refuse { dict.clone() } else { dict.copy()? };
     let mut written = 0;
     for (key, value) in pairs.iter() {
@@ -344,7 +344,7 @@ fn unchanged(written: usize, announced: usize) -> PyResult<()> {
     }
 }
 
-/// A cloudpickle of protocol 4; falls back to the standard library's where cloudpickle is not installed.
+/// A cloudpickle of protocol 4; falls back to the standard library's if cloudpickle is not installed.
 fn pickle<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     let py = value.py();
     let dumps = PICKLE_DUMPS.get_or_try_init(py, || -> PyResult<_> {

@@ -1,13 +1,13 @@
-//! The file cache's face to Python: arguments in, plain values and exceptions out.
+//! Python bindings of the file cache: arguments in, plain values and exceptions out.
 //!
 //! # Layout
-//! - this file: the cache, its handles and writers for callers that wait;
+//! - this file: the blocking cache, its handles and writers;
 //! - [`aio`]: the same for coroutines;
-//! - [`arguments`], [`results`], [`exceptions`]: what crosses the border.
+//! - [`arguments`], [`results`], [`exceptions`]: conversion of arguments, results and errors.
 //!
 //! Neighbours: [`redgrease_filecache`] does the work; the package `redgrease.filecache` gives these classes their documented
-//! names and is the only caller. Python's lock is given back while anything of the cache runs, and no lock of this file is
-//! held while Python's is waited for.
+//! names and is the only caller. The GIL is released while the cache works, and no lock of this file is held while waiting
+//! for the GIL.
 
 mod aio;
 mod arguments;
@@ -37,17 +37,17 @@ use self::results::{
 };
 use crate::transport::lock;
 
-/// Bytes that a writer gathers before it gives them to the cache.
+/// Size of a writer's buffer, in bytes.
 const GATHER_BYTES: usize = 128 << 10;
 
 thread_local! {
-    /// Whether this thread waits and is the one that gets signals.
+    /// Whether this thread waits and receives signals.
     static LISTENS: Cell<bool> = const { Cell::new(false) };
-    /// What a signal raised while this thread waited.
+    /// The exception that a signal raised while this thread waited.
     static RAISED: Cell<Option<PyErr>> = const { Cell::new(None) };
 }
 
-/// Asked by waits of the cache now and then: whether a signal ends them (Ctrl-C).
+/// Called periodically by waits of the cache: whether a signal ends them (Ctrl-C).
 fn is_interrupted() -> bool {
     if !LISTENS.get() {
         return false;
@@ -60,7 +60,7 @@ fn is_interrupted() -> bool {
     came
 }
 
-/// Whether signals come to the calling thread.
+/// Whether the calling thread receives signals.
 fn gets_signals(py: Python<'_>) -> PyResult<bool> {
     let threading = py.import(intern!(py, "threading"))?;
     let main = threading.call_method0(intern!(py, "main_thread"))?.getattr(intern!(py, "ident"))?;
@@ -76,18 +76,18 @@ fn warn(py: Python<'_>, text: &str, level: i32) -> PyResult<()> {
 /// An opened cache.
 #[pyclass(frozen, module = "redgrease._native")]
 struct FileCacheCore {
-    /// There until the object is dropped.
+    /// `Some` until the object is dropped.
     cache: Option<FileCache>,
-    /// What the latest content was read into, before it was copied into an object of Python.
+    /// Reused buffer into which contents are read before they are copied into a Python object.
     buffer: Mutex<Vec<u8>>,
 }
 
-/// The largest buffer that is kept. Two fresh blocks for each large content would cost more than reading it.
+/// The largest buffer that is kept. Two new allocations for each large content would cost more than reading it.
 const MAX_BUFFER: usize = 16 << 20;
 
 impl Drop for FileCacheCore {
     fn drop(&mut self) {
-        // The session may have to be ended.
+        // This may end the session.
         if let Some(cache) = self.cache.take() {
             without_lock(move || drop(cache));
         }
@@ -99,12 +99,12 @@ impl FileCacheCore {
         self.cache.as_ref().expect("it is there until the object is dropped")
     }
 
-    /// Calls the cache without Python's lock.
+    /// Calls the cache without the GIL.
     fn call<T: Send>(&self, py: Python<'_>, call: impl FnOnce(&FileCache) -> Result<T, Error> + Send) -> PyResult<T> {
         py.detach(|| call(self.cache())).map_err(|error| raise(py, &error))
     }
 
-    /// Calls what may wait; a signal ends it.
+    /// Calls an operation that may wait; a signal ends it.
     fn acquire<T: Send>(
         &self,
         py: Python<'_>,
@@ -222,7 +222,7 @@ impl FileCacheCore {
         Ok(FileCacheWriter::new(writer))
     }
 
-    /// The outcome with a handle, or with a writer that somebody has to fill.
+    /// The outcome with a handle, or with a writer that the caller has to fill.
     #[expect(clippy::too_many_arguments)]
     fn begin(
         &self,
@@ -313,7 +313,7 @@ impl FileCacheCore {
         &self,
         py: Python<'py>,
         depth: &Bound<'py, PyAny>,
-        mend: bool,
+        repair: bool,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let depth = word("depth", depth, DEPTHS)?;
@@ -327,7 +327,7 @@ impl FileCacheCore {
                 raised = told.err();
                 raised.is_none()
             };
-            if mend { self.cache().repair(depth, &mut report) } else { self.cache().verify(depth, &mut report) }
+            if repair { self.cache().repair(depth, &mut report) } else { self.cache().verify(depth, &mut report) }
         });
         if let Some(error) = raised {
             return Err(error);
@@ -341,7 +341,7 @@ impl FileCacheCore {
     }
 }
 
-/// Where a listing goes on.
+/// Cursor of a listing.
 #[pyclass(frozen, module = "redgrease._native")]
 struct FileCacheCursor(Cursor);
 
@@ -352,7 +352,7 @@ fn begun_parts(begun: Begun) -> (&'static str, Option<FileCacheHandle>, Option<F
     }
 }
 
-/// An entry that is being read.
+/// An entry opened for reading.
 #[pyclass(frozen, module = "redgrease._native")]
 struct FileCacheHandle {
     stat: Stat,
@@ -378,12 +378,12 @@ impl FileCacheHandle {
 }
 
 impl FileCacheHandle {
-    /// Reads into a buffer as far as there is something; how much.
+    /// Reads into a buffer until it is full or the file ends; returns the number of bytes.
     fn fill(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut place = lock(&self.handle);
         let handle = place.as_mut().ok_or_else(|| io::Error::other("this handle is closed"))?;
         if self.process != std::process::id() {
-            // A child of a fork shares the place in the file with its parent, and so does not move it.
+            // A forked child shares the file position with its parent, so it must not move it.
             return handle.file().read_at(buffer, at);
         }
         let _context = self.runtime.as_ref().map(tokio::runtime::Handle::enter);
@@ -411,7 +411,7 @@ impl Drop for FileCacheHandle {
     }
 }
 
-/// Gives Python's lock back while something is dropped that may take long.
+/// Releases the GIL while dropping a value, which may take long.
 fn without_lock(work: impl FnOnce() + Send) {
     let mut work = Some(work);
     let _ = Python::try_attach(|py| py.detach(|| work.take().map(|work| work())));
@@ -441,7 +441,7 @@ impl FileCacheHandle {
         self.descriptor
     }
 
-    /// Up to `count` bytes from `at`. All that is read in one go from the beginning to the end is compared with the digest.
+    /// Up to `count` bytes from `at`. Content that is read in one go from beginning to end is compared with its digest.
     fn read<'py>(&self, py: Python<'py>, at: u64, count: usize) -> PyResult<Bound<'py, PyBytes>> {
         let left = usize::try_from(self.stat.size.saturating_sub(at)).unwrap_or(usize::MAX);
         let mut filled = 0;
@@ -466,16 +466,16 @@ impl FileCacheHandle {
     }
 }
 
-/// An entry that is being made.
+/// An entry opened for writing.
 #[pyclass(frozen, module = "redgrease._native")]
 struct FileCacheWriter {
     key: Vec<u8>,
-    /// Whoever forked has the lease: the child of a fork can only forget the writer.
+    /// The process that has the lease: a forked child can only forget the writer.
     process: u32,
     state: Mutex<Option<Filling>>,
 }
 
-/// A writer and what it was not given yet.
+/// A writer and its buffer.
 struct Filling {
     writer: Writer,
     gathered: Vec<u8>,
@@ -514,7 +514,7 @@ impl FileCacheWriter {
         lock(&self.state).take()
     }
 
-    /// Flushes and takes the writer for its last act.
+    /// Flushes and takes the writer to finish it.
     fn finish<T: Send>(&self, py: Python<'_>, act: impl FnOnce(Writer) -> Result<T, Error> + Send) -> PyResult<T> {
         check_process(py, "commit", &self.key, self.process)?;
         let done = py.detach(|| {
@@ -547,7 +547,7 @@ impl FileCacheWriter {
         PyBytes::new(py, &self.key)
     }
 
-    /// The temporary file, with all that was written so far.
+    /// The temporary file, with everything written so far.
     fn path<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
         check_process(py, "path", &self.key, self.process)?;
         let path = py.detach(|| {
@@ -579,7 +579,7 @@ impl FileCacheWriter {
 
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
         if self.process != std::process::id() {
-            // Closing flushes, and the child of a fork may close what is its parent's.
+            // Closing flushes, and a forked child may close a writer of its parent.
             return Ok(());
         }
         let flushed = py.detach(|| lock(&self.state).as_mut().map(Filling::flush));
@@ -591,7 +591,7 @@ impl FileCacheWriter {
         stat_tuple(py, &stat)
     }
 
-    /// Commits, and goes on as a reader.
+    /// Commits and opens the entry for reading.
     fn commit_open(&self, py: Python<'_>) -> PyResult<FileCacheHandle> {
         Ok(FileCacheHandle::new(self.finish(py, Writer::commit_and_open)?))
     }
@@ -608,7 +608,7 @@ impl FileCacheWriter {
     }
 }
 
-/// Never drops an object: what a forked process inherited and must neither use nor end.
+/// Leaks an object that a forked process inherited and must neither use nor end.
 #[pyfunction]
 fn filecache_forget(inherited: Py<PyAny>) {
     std::mem::forget(inherited);

@@ -3,13 +3,13 @@
 //! # Layout
 //! - [`codec`]: Python objects to and from the record codec (`loads`, `dumps`), for clients too;
 //! - [`transport`]: the socket of a worker;
-//! - [`worker`], [`seat`]: its threads: who reads, who runs, who is interrupted;
+//! - [`worker`], [`worker_thread`]: its threads: reading, running, interrupting;
 //! - [`child`]: processes that user code forks;
-//! - [`plan`], [`run`]: what a plan is lowered to, and one execution of it;
-//! - [`api`]: what Python code calls;
-//! - [`filecache`]: the file cache's face.
+//! - [`plan`], [`run`]: the operators of a plan, and one execution of it;
+//! - [`api`]: functions for Python code;
+//! - [`filecache`]: bindings of the file cache.
 //!
-//! Public names come from Python modules, never from here. It needs no unsafe code.
+//! Public names come from Python modules, never from here. There is no unsafe code.
 
 mod api;
 mod child;
@@ -17,9 +17,9 @@ mod codec;
 mod filecache;
 mod plan;
 mod run;
-mod seat;
 mod transport;
 mod worker;
+mod worker_thread;
 
 use pyo3::prelude::*;
 

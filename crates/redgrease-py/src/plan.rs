@@ -1,8 +1,8 @@
-//! A plan as the executor sees it: builder-level steps lowered to a flat row of operators.
+//! A plan for the executor: builder-level steps lowered to a flat list of operators.
 //!
-//! Each operator works on one record at a time and keeps its own slot of state (see [`crate::run`]). What has to
-//! gather records of all shards is lowered to a local part, an [`Op::Exchange`] and a merging part, so that a plan can be cut at its
-//! exchanges; where all parts run in one place, an exchange and a merge of native partial results are passed through.
+//! Each operator works on one record at a time and has its own state (see [`crate::run`]). Steps that
+//! combine records of all shards are lowered to a local part, an [`Op::Exchange`] and a merging part, so that a plan can be
+//! cut at its exchanges. If all parts run in one place, exchanges and merges of native partial results do nothing.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -10,7 +10,7 @@ use pyo3::types::{PyDict, PyList, PySet, PyString, PyTuple};
 
 use crate::api::gears_error;
 
-/// Where the records of a plan come from.
+/// The source of a plan's records.
 #[derive(Debug)]
 pub enum Source {
     /// The server reads them.
@@ -22,13 +22,13 @@ pub enum Source {
 /// One operator.
 #[derive(Debug)]
 pub enum Op {
-    /// `f(record)` is the record.
+    /// Replaces a record by `f(record)`.
     Map(Py<PyAny>),
-    /// The record goes on if `f(record)` is true.
+    /// Passes a record on if `f(record)` is true.
     Filter(Py<PyAny>),
-    /// `f(record)` is called, the record goes on.
+    /// Calls `f(record)` and passes the record on.
     Foreach(Py<PyAny>),
-    /// The items of the list `f(record)`, last one first unless `in_order`.
+    /// Emits the items of the list `f(record)`, last one first unless `in_order`.
     FlatMap { f: Py<PyAny>, in_order: bool },
     /// `acc = f(acc, record)`.
     Accumulate(Py<PyAny>),
@@ -40,15 +40,15 @@ pub enum Op {
     FoldByKey { extractor: Py<PyAny>, zero: Zero, f: Py<PyAny> },
     /// The same over records that are `{'key', 'value'}` already.
     MergeByKey { zero: Zero, f: Py<PyAny> },
-    /// `f(key, records)` once all records are there.
+    /// `f(key, records)` after all records.
     GroupByKey { extractor: Py<PyAny>, f: Py<PyAny> },
-    /// The key is extracted and the record goes on.
+    /// Extracts the key and passes the record on.
     Extract(Py<PyAny>),
     /// Records may move to another shard here.
     Exchange,
-    /// Partial results of native operators meet; one partial is its own sum.
+    /// Merges partial results of native operators; a single partial result is unchanged.
     Merge,
-    /// Records number `offset` to `offset + length - 1` go on.
+    /// Passes records number `offset` to `offset + length - 1` on.
     Limit { offset: u64, length: u64 },
     /// `str(record)`.
     ToStr,
@@ -60,7 +60,7 @@ pub enum Op {
     Sum { extractor: Option<Py<PyAny>> },
     /// Sum divided by number.
     Quotient,
-    /// All records in order.
+    /// Sorts all records.
     Sort { reverse: Py<PyAny> },
     /// The set of all records.
     Distinct,
@@ -73,7 +73,7 @@ pub enum Op {
 pub struct Zero(Py<PyAny>);
 
 impl Zero {
-    /// A deep copy; where nobody could tell it from the original, the original.
+    /// A deep copy; the original if a copy cannot be distinguished from it.
     pub fn fresh<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let zero = self.0.bind(py);
         if is_immutable(zero) {
@@ -98,7 +98,7 @@ impl Zero {
     }
 }
 
-/// Whether a value is of an exact type without parts that could change.
+/// Whether a value has an exact type without mutable parts.
 fn is_immutable(value: &Bound<'_, PyAny>) -> bool {
     use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt};
     value.is_none()
@@ -109,12 +109,12 @@ fn is_immutable(value: &Bound<'_, PyAny>) -> bool {
         || value.is_exact_instance_of::<PyBool>()
 }
 
-/// What can be executed under a number.
+/// A plan that can be executed.
 #[derive(Debug)]
 pub struct Plan {
     /// Session that the plan belongs to.
     pub session: u64,
-    /// Where its records come from.
+    /// The source of its records.
     pub source: Source,
     /// Operators, each with the index of the builder-level step that it belongs to.
     pub ops: Vec<(Op, u32)>,

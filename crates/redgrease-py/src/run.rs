@@ -24,23 +24,23 @@ use redgrease_core::id::ExecutionNo;
 use crate::child::end_if_child;
 use crate::codec::{Decoder, Foreign, bytes_of_text, encode};
 use crate::plan::{Op, Plan, Source, Zero};
-use crate::seat::Seat;
 use crate::worker::Worker;
+use crate::worker_thread::WorkerThread;
 
-/// Results are sent when so many bytes have come together.
+/// Size at which results are sent, in bytes.
 const OUTPUT_BYTES: usize = 64 << 10;
-/// Error texts kept of one execution; the last one counts what was left out.
+/// Maximum number of error texts of one execution; the last one counts the omitted ones.
 const ERRORS_MAX: usize = 1000;
 
-/// Who runs: everything an operator needs beside its state.
+/// Context of a running operator: everything it needs in addition to its state.
 #[derive(Clone, Copy)]
 pub struct Ctx<'a, 'py> {
-    /// Proof of holding Python's lock.
+    /// Proof of holding the GIL.
     pub py: Python<'py>,
-    /// The process.
+    /// The worker.
     pub worker: &'a Worker,
     /// The thread.
-    pub seat: &'a Seat,
+    pub thread: &'a WorkerThread,
 }
 
 /// State of one operator.
@@ -55,10 +55,10 @@ enum Slot {
     Sum(Py<PyAny>, u64),
 }
 
-/// Records that wait inside the row; `op` is where the next one goes on.
+/// Pending records inside the plan; `op` is the operator for the next one.
 #[derive(Debug)]
 enum Pending {
-    /// Items of a list, last one first; `left` are still there.
+    /// Items of a list, last one first; `left` of them are pending.
     Items { items: Py<PyList>, left: usize, op: usize },
     /// Keys with their accumulators.
     Keys { items: Py<PyIterator>, reducer: Option<usize>, op: usize },
@@ -85,7 +85,7 @@ pub struct Run {
     first: usize,
     slots: Vec<Slot>,
     stack: Vec<Pending>,
-    /// Operators before this index get no more records (a `limit` behind them is satisfied).
+    /// Operators before this index get no more records (a later `limit` is satisfied).
     closed: usize,
     /// Operators before this index have ended.
     ended: usize,
@@ -99,7 +99,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Before the first record; `first_step` is the first step that the server has not done itself.
+    /// The state before the first record; `first_step` is the first step that the server has not executed itself.
     pub fn new(exec: ExecutionNo, plan: Arc<Plan>, flags: StartFlags, first_step: u64) -> Run {
         let first = plan.op_of_step(first_step);
         let slots = plan.ops.iter().map(|_| Slot::Empty).collect();
@@ -121,7 +121,7 @@ impl Run {
             errors_left_out: 0,
             step_nanos: vec![0; steps],
         };
-        // A limit of nothing is satisfied before anything is read.
+        // A limit of 0 is satisfied before anything is read.
         let nothing = run.plan.ops.iter().rposition(|(op, _)| matches!(op, Op::Limit { length: 0, .. }));
         if let Some(limit) = nothing.filter(|limit| *limit >= first) {
             run.close_before(limit + 1);
@@ -134,19 +134,19 @@ impl Run {
         self.plan.session
     }
 
-    /// Whether no further input can matter.
+    /// Whether further input has no effect.
     pub fn is_closed(&self) -> bool {
         self.input_closed
     }
 
-    /// Takes records of the server.
+    /// Processes records from the server.
     pub fn feed(&mut self, ctx: Ctx<'_, '_>, count: u64, bytes: &[u8]) {
         let mut reader = Reader::new(bytes);
         let decoder = Decoder { allow_pickle: true };
-        // Records that are only counted need not become objects.
+        // Records that are only counted are not decoded.
         let is_counted = matches!(self.plan.ops.get(self.first), Some((Op::Count, _)));
         for _ in 0..count {
-            if ctx.seat.is_aborted() {
+            if ctx.thread.is_aborted() {
                 return self.abort(ctx);
             }
             if self.input_closed {
@@ -154,7 +154,7 @@ impl Run {
             }
             if let Ok(Token::Error(text)) = reader.clone().token() {
                 let text = text.to_vec();
-                // Stepping over what was just read cannot fail.
+                // Skipping data that was just validated cannot fail.
                 let _ = reader.skip();
                 self.error_text(ctx, text);
                 continue;
@@ -182,12 +182,12 @@ impl Run {
         }
         self.input_closed = true;
         while !self.aborted && self.ended < self.plan.ops.len() {
-            if ctx.seat.is_aborted() {
+            if ctx.thread.is_aborted() {
                 return self.abort(ctx);
             }
             let op = self.ended;
             self.ended += 1;
-            // An operator before a satisfied limit is never asked for what it gathered.
+            // An operator before a satisfied limit does not emit its accumulated state.
             if op >= self.closed {
                 if let Err(error) = self.end(ctx, op) {
                     self.fail(ctx, error);
@@ -197,7 +197,7 @@ impl Run {
         }
     }
 
-    /// Lets go of the objects that it gathered: what they do when they go is done before the last frame.
+    /// Drops the accumulated objects: their destructors run before the last frame.
     pub fn clear(&mut self, _py: Python<'_>) {
         self.stack.clear();
         self.slots.clear();
@@ -217,9 +217,9 @@ impl Run {
         });
     }
 
-    /// Ends everything at once, with an error that says so.
+    /// Ends the execution at once, with an error.
     pub fn abort(&mut self, ctx: Ctx<'_, '_>) {
-        ctx.seat.disarm(ctx.py);
+        ctx.thread.disarm(ctx.py);
         self.input_closed = true;
         self.aborted = true;
         self.stack.clear();
@@ -231,7 +231,7 @@ impl Run {
     fn source(&mut self, ctx: Ctx<'_, '_>, make: &Py<PyAny>) -> PyResult<()> {
         let made = end_if_child(ctx.py, make.bind(ctx.py).call0())?;
         refuse_async(&made, || "the reader's function".to_owned())?;
-        // A value that is no generator is one record: calling again for the next one would never end.
+        // A value that is not a generator is one record: calling the function again would never end.
         match made.cast::<PyIterator>() {
             Ok(items) => self.stack.push(Pending::Source { items: items.clone().unbind() }),
             Err(_) => self.push(ctx, self.first, made),
@@ -239,17 +239,17 @@ impl Run {
         Ok(())
     }
 
-    /// A record enters the row at `op`; what it makes is worked off.
+    /// Processes a record from operator `op` on, with everything it produces.
     fn push(&mut self, ctx: Ctx<'_, '_>, op: usize, record: Bound<'_, PyAny>) {
         self.flow(ctx, op, record);
         self.drain(ctx);
     }
 
-    /// Works off what waits inside, innermost first.
+    /// Processes pending records, innermost first.
     fn drain(&mut self, ctx: Ctx<'_, '_>) {
         while let Some((op, record)) = self.next_pending(ctx) {
             self.flow(ctx, op, record);
-            if ctx.seat.is_aborted() {
+            if ctx.thread.is_aborted() {
                 return self.abort(ctx);
             }
         }
@@ -297,14 +297,14 @@ impl Run {
 
     fn drop_pending(&mut self, py: Python<'_>) {
         if let Some(Pending::Source { items }) = self.stack.pop() {
-            // The rest of a generator (its `finally` and `with`) runs now and not at some collection.
+            // Closes a generator (its `finally` and `with`) now, not at its garbage collection.
             if let Ok(close) = items.bind(py).getattr(intern!(py, "close")) {
                 let _ = close.call0();
             }
         }
     }
 
-    /// The record of one key at its end.
+    /// The final record of one key.
     fn keyed<'py>(
         &mut self,
         ctx: Ctx<'_, 'py>,
@@ -324,7 +324,7 @@ impl Run {
         Ok(record.into_any())
     }
 
-    /// One record through the row from `op` on, until it leaves, ends, or falls apart into several.
+    /// Runs one record through the operators from `op` on, until it leaves, ends, or is split into several.
     fn flow<'py>(&mut self, ctx: Ctx<'_, 'py>, mut op: usize, mut record: Bound<'py, PyAny>) {
         let plan = self.plan.clone();
         while let Some((kind, _)) = plan.ops.get(op) {
@@ -340,7 +340,7 @@ impl Run {
         self.emit(ctx, &record);
     }
 
-    /// One operator on one record: `None` when no record goes on from here now.
+    /// Runs one operator on one record; `None` if no record continues.
     fn apply<'py>(
         &mut self,
         ctx: Ctx<'_, 'py>,
@@ -429,7 +429,7 @@ impl Run {
                 if record.is_exact_instance_of::<PyString>() {
                     return Ok(Some(record));
                 }
-                ctx.seat.enter_step(self.step(op));
+                ctx.thread.enter_step(self.step(op));
                 Ok(Some(record.str()?.into_any()))
             }
             Op::Count => {
@@ -494,7 +494,7 @@ impl Run {
         }
     }
 
-    /// What an operator gathered leaves it.
+    /// Emits the accumulated state of an operator.
     fn end(&mut self, ctx: Ctx<'_, '_>, op: usize) -> PyResult<()> {
         let py = ctx.py;
         let slot = std::mem::take(&mut self.slots[op]);
@@ -507,7 +507,7 @@ impl Run {
             }
             (Op::Sort { reverse }, Slot::Records(records)) => {
                 let records = records.into_bound(py);
-                ctx.seat.enter_step(self.step(op));
+                ctx.thread.enter_step(self.step(op));
                 let options = PyDict::new(py);
                 options.set_item(intern!(py, "reverse"), reverse)?;
                 self.timed(op, || records.call_method(intern!(py, "sort"), (), Some(&options)))?;
@@ -542,7 +542,7 @@ impl Run {
         }
     }
 
-    /// Counts a list of words at once where the next operator counts records by themselves: one pass in C.
+    /// Counts a list of items at once if the next operator counts records without an extractor: one pass in C.
     fn count_words(&mut self, ctx: Ctx<'_, '_>, op: usize, words: &Bound<'_, PyList>) -> PyResult<bool> {
         static COUNT_ELEMENTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let Some((Op::CountByKey { extractor: None }, _)) = self.plan.ops.get(op) else { return Ok(false) };
@@ -553,7 +553,7 @@ impl Run {
         let count_elements = COUNT_ELEMENTS
             .get_or_try_init(py, || py.import("_collections")?.getattr("_count_elements").map(Bound::unbind))?;
         let keys = self.keys(py, op);
-        // Last one first, as they would have come one by one: keys keep the order in which they appeared.
+        // Last one first, as if they had come one by one: keys keep the order of their first appearance.
         count_elements.bind(py).call1((keys, words.call_method0(intern!(py, "__reversed__"))?))?;
         Ok(true)
     }
@@ -612,7 +612,7 @@ impl Run {
         key_text(self.call(ctx, op, extractor, (record,))?)
     }
 
-    /// A user's callback.
+    /// Calls a user's callback.
     fn call<'py>(
         &mut self,
         ctx: Ctx<'_, 'py>,
@@ -621,7 +621,7 @@ impl Run {
         args: impl PyCallArgs<'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let step = self.step(op);
-        ctx.seat.enter_step(step);
+        ctx.thread.enter_step(step);
         let result = end_if_child(ctx.py, self.timed(op, || f.bind(ctx.py).call1(args)))?;
         refuse_async(&result, || format!("the callback of step {step} '{}'", self.plan.steps[step as usize]))?;
         Ok(result)
@@ -645,7 +645,7 @@ impl Run {
     fn close_before(&mut self, op: usize) {
         self.closed = self.closed.max(op);
         self.input_closed = true;
-        // A source stays, to be closed in its turn.
+        // A source stays, to be closed later.
         let closed = self.closed;
         self.stack.retain(|pending| pending.op() >= closed || matches!(pending, Pending::Source { .. }));
     }
@@ -673,11 +673,11 @@ impl Run {
         }
     }
 
-    /// An error record: it leaves the row here, and the reader stops.
+    /// Records an error: the record leaves the plan here, and the reader stops.
     fn fail(&mut self, ctx: Ctx<'_, '_>, error: PyErr) {
-        let aborted = ctx.seat.is_aborted();
+        let aborted = ctx.thread.is_aborted();
         if aborted {
-            ctx.seat.disarm(ctx.py);
+            ctx.thread.disarm(ctx.py);
         }
         if self.errors.len() < ERRORS_MAX {
             let text = ctx.worker.describe(ctx.py, error, self.flags.has(StartFlags::TRACEBACK));
@@ -706,7 +706,7 @@ fn reversed_copy<'py>(items: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyList>
     Ok(copy)
 }
 
-/// The text under which a key is known: text as it is, everything else by its `repr`.
+/// The text of a key: text unchanged, everything else by its `repr`.
 fn key_text(key: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyString>> {
     match key.cast_into::<PyString>() {
         Ok(text) => Ok(text),
@@ -738,14 +738,14 @@ fn refuse_async(value: &Bound<'_, PyAny>, who: impl FnOnce() -> String) -> PyRes
         return Ok(());
     }
     if is_coroutine {
-        // It will never be awaited: say so here and not in a warning at some collection.
+        // It will never be awaited: report it here instead of in a warning at its garbage collection.
         let _ = value.call_method0(intern!(py, "close"));
     }
     let what = if is_coroutine { "a coroutine" } else { "a future" };
     Err(crate::api::gears_error(py, format!("async steps are not supported yet: {} returned {what}", who())))
 }
 
-/// The text of an error where nothing better can be had.
+/// Fallback text of an error.
 pub fn plain_error(error: &Bound<'_, PyBaseException>) -> Vec<u8> {
     let message = error.str().and_then(|text| bytes_of_text(&text)).map(|text| text.as_bytes().to_vec());
     let mut text = format!("Error type: {}, Value: ", error.get_type()).into_bytes();

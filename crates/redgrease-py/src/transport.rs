@@ -1,8 +1,8 @@
-//! The socket: whole frames in, coalesced bytes out. It knows neither Python objects nor what a frame means.
+//! The socket: complete frames in, combined bytes out. It knows neither Python objects nor the meaning of frames.
 //!
 //! Invariants: one thread reads at a time (it holds the [`Inbox`]'s lock); any thread appends to the outbox at any time; one
 //! thread writes at a time, so that bytes leave in the order in which they were appended. No lock of this file is
-//! ever held while Python's lock is waited for.
+//! held while waiting for the GIL.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,32 +12,32 @@ use redgrease_core::frame::{self, FromWorker};
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
-/// Room for one read; a longer frame makes its own.
+/// Buffer size of a read; a longer frame enlarges it.
 const READ_BYTES: usize = 256 << 10;
-/// A buffer that grew beyond this for one long frame is given back.
+/// A larger buffer is freed after use.
 const KEEP_BYTES: usize = 1 << 20;
-/// How long a finished result may wait for company before it is written.
+/// How long a result may wait for further results before it is written.
 const LINGER: Duration = Duration::from_micros(300);
-/// How many bytes may wait for company.
+/// How many bytes may wait for further results.
 const LINGER_BYTES: usize = 64 << 10;
 
-/// Locks without caring about a panic elsewhere: a panicking worker ends as a whole.
+/// Locks a mutex, ignoring poisoning: a panic ends the whole worker.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Why nothing more can be read or written.
+/// Why the connection is unusable.
 #[derive(Debug)]
 pub enum Broken {
     /// The server closed its end.
     Closed,
-    /// The operating system refused.
+    /// An error of the operating system.
     Io(Errno),
-    /// What came is not of this protocol.
+    /// The received data violates the protocol.
     Protocol(redgrease_core::codec::CodecError),
 }
 
-/// Bytes received and not yet handled.
+/// Received bytes that are not handled yet.
 #[derive(Debug, Default)]
 pub struct Inbox {
     buf: Vec<u8>,
@@ -45,7 +45,7 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// The body of the next whole frame that was received.
+    /// The body of the next complete frame.
     pub fn frame(&mut self) -> Result<Option<&[u8]>, Broken> {
         match frame::split(&self.buf[self.at..]).map_err(Broken::Protocol)? {
             None => Ok(None),
@@ -66,11 +66,11 @@ impl Inbox {
             self.buf.drain(..self.at);
             self.at = 0;
         }
-        // A frame that has begun says how long it will be.
+        // The beginning of a frame contains its length.
         let announced = self.buf.first_chunk::<4>().map_or(0, |prefix| u32::from_le_bytes(*prefix) as usize + 4);
         self.buf.reserve(READ_BYTES.max(announced.min(frame::FRAME_BYTES_MAX).saturating_sub(self.buf.len())));
         loop {
-            // Also a child that was forked behind the interpreter's back: it would take the worker's frames.
+            // Also in a child forked without the interpreter's knowledge: it would take the worker's frames.
             if crate::child::is_child() {
                 return Err(Broken::Closed);
             }
@@ -106,7 +106,7 @@ impl Transport {
         Transport { fd, inbox: Mutex::default(), outbox: Mutex::default(), writing: Mutex::default() }
     }
 
-    /// Writes what waits, then blocks until something was received. The caller holds the role of the reader.
+    /// Writes appended frames, then blocks until something was received. The caller has the role of the reader.
     pub fn receive(&self) -> Result<MutexGuard<'_, Inbox>, Broken> {
         self.flush()?;
         let mut inbox = lock(&self.inbox);
@@ -123,18 +123,18 @@ impl Transport {
         frame.write(&mut outbox.buf);
     }
 
-    /// Whether what waits should not wait for another result.
+    /// Whether appended frames should be written without waiting for further results.
     pub fn is_due(&self) -> bool {
         let outbox = lock(&self.outbox);
         outbox.buf.len() >= LINGER_BYTES || outbox.since.is_some_and(|since| since.elapsed() >= LINGER)
     }
 
-    /// Writes what waits; blocks while the server reads nothing.
+    /// Writes appended frames; blocks while the server does not read.
     pub fn flush(&self) -> Result<(), Broken> {
         self.flush_with(lock(&self.writing))
     }
 
-    /// Writes what waits unless another thread is writing already.
+    /// Writes appended frames unless another thread is writing already.
     pub fn try_flush(&self) -> Result<(), Broken> {
         match self.writing.try_lock() {
             Ok(writing) => self.flush_with(writing),

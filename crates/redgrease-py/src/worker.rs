@@ -1,15 +1,15 @@
-//! The threads of a worker: who reads the socket, who runs what, and who waits.
+//! The threads of a worker: which one reads the socket, which ones run code, and which ones wait.
 //!
 //! # Leader and followers
-//! One thread holds the role of the *reader*. When what it read can be run, it gives the role up and runs it itself, so that a
-//! trigger costs no switch of threads; its own `execute` calls are answered to itself in the same way. Nobody
-//! need hold the role for a moment. The *watcher* (a tick of a millisecond, parked while nothing runs) makes another thread the reader when
-//! nobody has read for a whole tick, and activates another runner when the queue has not moved for one.
-//! Sync starts do not wait for a tick and do not count.
+//! One thread has the role of the *reader*. If it reads something that can run, it gives up the role and runs it itself, so
+//! that a trigger costs no thread switch. It reads the replies to its own `execute` calls in the same way. For a moment no
+//! thread may have the role. The *watcher* (a tick of a millisecond, parked while nothing runs) makes another thread the
+//! reader when no thread has read for a whole tick, and activates another runner when the queue has not moved for one.
+//! Sync starts do not wait for a tick and do not count as runners.
 //!
 //! # Locks
-//! `state` guards the queues; the transport's locks may be taken under it. No lock of this crate is ever held while
-//! Python's lock is waited for, no Python object is made, called or dropped under one, and so it may be taken with or without Python's.
+//! `state` guards the queues; the transport's locks may be taken under it. No lock of this crate is held while waiting for
+//! the GIL, and no Python object is made, called or dropped under one. So they may be taken with or without the GIL.
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
@@ -29,25 +29,25 @@ use crate::api;
 use crate::codec::bytes_of_text;
 use crate::plan::{Plan, unknown_plan};
 use crate::run::{Ctx, Run, plain_error};
-use crate::seat::{Order, Seat};
 use crate::transport::{Broken, Transport, lock};
+use crate::worker_thread::{Order, WorkerThread};
 
 /// Period of the watcher, and how long a queued execution waits for a running one before another thread is activated.
 const TICK: Duration = Duration::from_millis(1);
 /// Ticks without anything running before the watcher parks.
 const QUIET_TICKS: u32 = 20;
-/// An execution is worth a progress frame when it has run so long.
+/// Run time after which an execution sends progress frames.
 const PROGRESS_AFTER: Duration = Duration::from_millis(4);
 /// Shortest time between two progress frames of an execution.
 const PROGRESS_EVERY: Duration = Duration::from_millis(50);
-/// Where answers take longer than this, a queued execution is begun while another one waits for its answer: waking a
-/// thread and passing Python's lock to it costs about 15 us, an answer of an idle server about 20.
+/// If answers take longer than this, a queued execution is started while another one waits for its answer. Waking a
+/// thread and passing the GIL to it costs about 15 us, an answer of an idle server about 20.
 const SLOW_ANSWER: Duration = Duration::from_micros(45);
-/// Threads that a worker may come to have: nested sync executions above it wait.
-const SEATS_MAX: usize = 256;
+/// Maximum number of threads; nested sync executions beyond it wait.
+const THREADS_MAX: usize = 256;
 /// Stack of a thread: deep Python recursion and deep pickles need as much as in the main thread.
 const STACK_BYTES: usize = 16 << 20;
-/// A queue in which the first has waited so long gets another runner even if it moves.
+/// A queue whose first entry has waited this long gets another runner even if it moves.
 const STALLED: Duration = Duration::from_millis(10);
 
 static WORKER: OnceLock<Arc<Worker>> = OnceLock::new();
@@ -57,22 +57,22 @@ thread_local! {
     static IN_ATOMIC: Cell<bool> = const { Cell::new(false) };
 }
 
-/// On whose behalf this thread runs.
+/// The execution and session for which a thread runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Context {
-    /// Execution; 0 when none.
+    /// Execution.
     pub exec: Option<ExecutionNo>,
-    /// Session; 0 when none.
+    /// Session; 0: none.
     pub session: u64,
 }
 
 impl Context {
-    /// That of the calling thread.
+    /// The context of the calling thread.
     pub fn current() -> Context {
         CONTEXT.get()
     }
 
-    /// Changes that of the calling thread.
+    /// Makes this the context of the calling thread.
     pub fn enter(self) {
         CONTEXT.set(self);
     }
@@ -102,7 +102,7 @@ impl Batch {
     }
 }
 
-/// What the server asks of a session.
+/// A request of the server to a session.
 #[derive(Debug)]
 pub enum Job {
     Script { request: u64, session: u64, name: String, source: Vec<u8>, paths: Vec<String>, traceback: bool },
@@ -112,7 +112,7 @@ pub enum Job {
     ForgetSession { session: u64 },
 }
 
-/// One go at an execution: what there is of its input now.
+/// One turn of an execution: the input that is available now.
 #[derive(Debug)]
 pub struct Turn {
     exec: ExecutionNo,
@@ -124,12 +124,12 @@ pub struct Turn {
     last: bool,
 }
 
-/// What a thread is given to run.
+/// A task for a thread.
 #[derive(Debug)]
 pub enum Task {
     /// An execution.
     Turn(Turn),
-    /// Something of a session.
+    /// A request to a session.
     Job(Job),
 }
 
@@ -143,8 +143,8 @@ enum Phase {
     /// Behind another execution of its lane.
     InLane,
     Queued,
-    Running(Arc<Seat>),
-    /// Its input is worked off, more will come.
+    Running(Arc<WorkerThread>),
+    /// Its input is consumed, more will come.
     Waiting,
 }
 
@@ -171,10 +171,10 @@ struct Waiter {
     result: Option<Result<Vec<u8>, CallError>>,
 }
 
-/// Why a call has no value.
+/// Why a call failed.
 #[derive(Debug)]
 pub enum CallError {
-    /// The server says so.
+    /// The server's error.
     Text(String),
     /// The execution that called is being aborted.
     Aborted,
@@ -182,7 +182,7 @@ pub enum CallError {
 
 #[derive(Debug)]
 struct Running {
-    seat: Arc<Seat>,
+    thread: Arc<WorkerThread>,
     exec: Option<ExecutionNo>,
     counted: bool,
     since: Instant,
@@ -198,33 +198,33 @@ struct State {
     lanes: HashMap<u64, VecDeque<ExecutionNo>>,
     calls: HashMap<u64, Waiter>,
     calls_made: u64,
-    /// How long answers took of late (a moving average).
+    /// Moving average of the time to an answer.
     answer_nanos: u64,
-    /// Whether a thread holds the role of the reader, and how often it was taken.
+    /// Whether a thread has the role of the reader, and how often the role was taken.
     reader: bool,
     reads: u64,
-    /// How often something was taken from the queues.
+    /// Number of tasks taken from the queues.
     takes: u64,
-    idle: Vec<Arc<Seat>>,
-    seats: usize,
+    idle: Vec<Arc<WorkerThread>>,
+    threads: usize,
     running: Vec<Running>,
     counted: usize,
-    threads: usize,
+    runners_max: usize,
     watching: bool,
     ending: bool,
 }
 
-/// What is to be done when the lock of the state is released.
+/// Actions to perform after the lock of the state is released.
 #[derive(Default)]
 struct Todo {
-    wake: Vec<Arc<Seat>>,
+    wake: Vec<Arc<WorkerThread>>,
     unpark: Vec<Thread>,
-    spawn: Vec<(Arc<Seat>, Option<Task>)>,
-    interrupt: Vec<(Arc<Seat>, ExecutionNo)>,
+    spawn: Vec<(Arc<WorkerThread>, Option<Task>)>,
+    interrupt: Vec<(Arc<WorkerThread>, ExecutionNo)>,
     watch: bool,
 }
 
-/// Facts of the Python side.
+/// Python objects and versions of the worker.
 #[derive(Debug)]
 pub struct Hooks {
     /// Object with the methods `script`, `restore`, `registered`, `forget_plans`, `forget_session`, `exit`.
@@ -237,7 +237,7 @@ pub struct Hooks {
     pub package: String,
 }
 
-/// The process.
+/// The worker of this process.
 #[derive(Debug)]
 pub struct Worker {
     transport: Transport,
@@ -254,11 +254,11 @@ impl Worker {
         WORKER.get()
     }
 
-    /// Makes the worker of this process; `None` if there is one already.
+    /// Creates the worker of this process; `None` if there is one already.
     pub fn install(transport: Transport, hooks: Hooks) -> Option<&'static Arc<Worker>> {
         let worker = Arc::new(Worker {
             transport,
-            state: Mutex::new(State { threads: 1, ..State::default() }),
+            state: Mutex::new(State { runners_max: 1, ..State::default() }),
             plans: Mutex::default(),
             hooks,
             record_bytes_max: AtomicUsize::new(64 << 20),
@@ -283,7 +283,7 @@ impl Worker {
         self.transport.append(frame);
     }
 
-    /// Writes what waits. Blocks: without Python's lock only.
+    /// Writes appended frames. Blocks: call it only without the GIL.
     pub fn flush(&self) {
         if crate::child::is_marked() {
             return;
@@ -316,7 +316,7 @@ impl Worker {
         }
     }
 
-    /// Forgets plans.
+    /// Removes plans.
     pub fn remove_plans(&self, numbers: &[u64]) {
         let removed: Vec<_> = {
             let mut plans = lock(&self.plans);
@@ -332,28 +332,28 @@ impl Worker {
             .name("redgrease-watch".to_owned())
             .stack_size(256 << 10)
             .spawn(move || worker.watch())?;
-        // Only set here, and only once.
+        // Set only here, and only once.
         let _ = self.watcher.set(watcher.thread().clone());
-        let seat = Seat::new();
-        lock(&self.state).seats += 1;
-        seat.sit();
-        self.work(py, &seat, None)
+        let thread = WorkerThread::new();
+        lock(&self.state).threads += 1;
+        thread.bind_current();
+        self.work(py, &thread, None)
     }
 
-    /// A thread's life beside the interpreter.
-    fn work(self: &Arc<Worker>, py: Python<'_>, seat: &Arc<Seat>, first: Option<Task>) -> PyResult<()> {
-        seat.meet(py)?;
+    /// Runs tasks on a thread that is attached to the interpreter.
+    fn work(self: &Arc<Worker>, py: Python<'_>, thread: &Arc<WorkerThread>, first: Option<Task>) -> PyResult<()> {
+        thread.attach_python(py)?;
         let mut task = first;
         let mut ran = false;
         loop {
             let next = match task.take() {
                 Some(task) => Some(task),
-                None => self.take_quickly(ran, seat).or_else(|| py.detach(|| self.next(seat, ran))),
+                None => self.take_quickly(ran, thread).or_else(|| py.detach(|| self.next(thread, ran))),
             };
             match next {
                 None => return Ok(()),
-                Some(Task::Job(job)) => self.run_job(py, seat, job),
-                Some(Task::Turn(turn)) => self.run_turn(py, seat, turn),
+                Some(Task::Job(job)) => self.run_job(py, thread, job),
+                Some(Task::Turn(turn)) => self.run_turn(py, thread, turn),
             }
             ran = true;
             if self.transport.is_due() {
@@ -362,21 +362,21 @@ impl Worker {
         }
     }
 
-    // ---- which thread does what -------------------------------------------------------------------------------
+    // ---- scheduling of threads -------------------------------------------------------------------------------
 
-    /// The next task if there is one in the queues already.
-    fn take_quickly(self: &Arc<Worker>, ran: bool, seat: &Arc<Seat>) -> Option<Task> {
+    /// The next task, if one is queued already.
+    fn take_quickly(self: &Arc<Worker>, ran: bool, thread: &Arc<WorkerThread>) -> Option<Task> {
         let mut state = lock(&self.state);
         let what = state.pick(ran)?;
         let mut todo = Todo::default();
-        let task = state.begin(seat, what, &mut todo);
+        let task = state.begin(thread, what, &mut todo);
         drop(state);
         self.do_all(todo);
         Some(task)
     }
 
     /// The next task of this thread; reads or parks until there is one. `None`: the worker ends.
-    fn next(self: &Arc<Worker>, seat: &Arc<Seat>, mut ran: bool) -> Option<Task> {
+    fn next(self: &Arc<Worker>, thread: &Arc<WorkerThread>, mut ran: bool) -> Option<Task> {
         loop {
             let mut todo = Todo::default();
             let mut state = lock(&self.state);
@@ -384,7 +384,7 @@ impl Worker {
                 return None;
             }
             if let Some(what) = state.pick(ran) {
-                let task = state.begin(seat, what, &mut todo);
+                let task = state.begin(thread, what, &mut todo);
                 state.activate_sync(&mut todo);
                 drop(state);
                 self.do_all(todo);
@@ -396,28 +396,28 @@ impl Worker {
                 let answered = self.read(true);
                 let mut state = lock(&self.state);
                 state.reader = false;
-                // Whoever got its answer will go on asking: let it read for itself.
+                // The thread that got its answer is likely to call again: let it read for itself.
                 if !(answered && !state.running.is_empty() && state.sync.is_empty()) {
                     ran = false;
                     continue;
                 }
                 state.hand_over(&mut todo);
-                state.idle.push(seat.clone());
+                state.idle.push(thread.clone());
                 drop(state);
                 self.do_all(todo);
             } else {
-                state.idle.push(seat.clone());
+                state.idle.push(thread.clone());
                 drop(state);
                 self.flush();
             }
-            if let Order::Run(task) = seat.wait() {
+            if let Order::Run(task) = thread.wait() {
                 return Some(task);
             }
             ran = false;
         }
     }
 
-    /// Reads once, as the reader, and handles every whole frame. Whether a call of another thread was answered.
+    /// Reads once, as the reader, and handles all complete frames. Returns whether it answered a call of another thread.
     fn read(self: &Arc<Worker>, may_run: bool) -> bool {
         let mut inbox = self.transport.receive().unwrap_or_else(|broken| fatal(&broken));
         let mut answered = false;
@@ -432,9 +432,9 @@ impl Worker {
                 state.activate_sync(&mut todo);
             }
             if state.ending {
-                for seat in std::mem::take(&mut state.idle) {
-                    seat.order(Order::Look);
-                    todo.wake.push(seat);
+                for thread in std::mem::take(&mut state.idle) {
+                    thread.order(Order::Check);
+                    todo.wake.push(thread);
                 }
             }
         }
@@ -449,28 +449,28 @@ impl Worker {
         {
             watcher.unpark();
         }
-        todo.wake.iter().for_each(|seat| seat.wake());
+        todo.wake.iter().for_each(|thread| thread.wake());
         todo.unpark.iter().for_each(Thread::unpark);
-        for (seat, task) in todo.spawn {
-            self.spawn(seat, task);
+        for (thread, task) in todo.spawn {
+            self.spawn(thread, task);
         }
-        for (seat, exec) in todo.interrupt {
+        for (thread, exec) in todo.interrupt {
             let spawned = std::thread::Builder::new()
                 .name("redgrease-abort".to_owned())
-                .spawn(move || seat.interrupt(exec, api::force_stopped));
-            // Without it the code ends at its next record, or the server ends the worker.
+                .spawn(move || thread.interrupt(exec, api::force_stopped));
+            // Without this thread the code ends at its next record, or the server kills the worker.
             drop(spawned);
         }
     }
 
-    fn spawn(self: &Arc<Worker>, seat: Arc<Seat>, task: Option<Task>) {
+    fn spawn(self: &Arc<Worker>, thread: Arc<WorkerThread>, task: Option<Task>) {
         let worker = self.clone();
         let spawned =
             std::thread::Builder::new().name("redgrease-run".to_owned()).stack_size(STACK_BYTES).spawn(move || {
-                seat.sit();
-                // A thread that only reads never has to meet the interpreter.
-                if let Some(task) = task.or_else(|| worker.next(&seat, false)) {
-                    let result = Python::attach(|py| worker.work(py, &seat, Some(task)));
+                thread.bind_current();
+                // A thread that only reads never attaches to the interpreter.
+                if let Some(task) = task.or_else(|| worker.next(&thread, false)) {
+                    let result = Python::attach(|py| worker.work(py, &thread, Some(task)));
                     if let Err(error) = result {
                         fatal_text(&format!("a thread could not begin: {error}"));
                     }
@@ -481,7 +481,7 @@ impl Worker {
         }
     }
 
-    /// The watcher's life.
+    /// The loop of the watcher.
     fn watch(self: &Arc<Worker>) {
         let mut quiet = 0;
         let mut seen = (0, 0);
@@ -519,9 +519,9 @@ impl Worker {
         }
     }
 
-    // ---- what the server says ---------------------------------------------------------------------------------
+    // ---- frames of the server ---------------------------------------------------------------------------------
 
-    /// Handles a frame; whether it answered a call of a thread.
+    /// Handles a frame; returns whether it answered a call of a thread.
     fn handle(self: &Arc<Worker>, state: &mut State, frame: ToWorker<'_>, todo: &mut Todo) -> bool {
         match frame {
             ToWorker::Hello { protocol, threads, record_bytes_max, .. } => {
@@ -531,7 +531,7 @@ impl Worker {
                         frame::PROTOCOL_VERSION
                     ));
                 }
-                state.threads = (threads as usize).max(1);
+                state.runners_max = (threads as usize).max(1);
                 self.record_bytes_max.store(record_bytes_max as usize, Relaxed);
                 self.append(&FromWorker::Ready {
                     protocol: frame::PROTOCOL_VERSION,
@@ -598,7 +598,7 @@ impl Worker {
                     return true;
                 }
             }
-            ToWorker::Threads { threads } => state.threads = (threads as usize).max(1),
+            ToWorker::Threads { threads } => state.runners_max = (threads as usize).max(1),
             ToWorker::Shutdown => {
                 state.ending = true;
                 self.end();
@@ -607,7 +607,7 @@ impl Worker {
         false
     }
 
-    /// Ends the process from a thread of its own, whatever user code does.
+    /// Exits the process from a separate thread, whatever user code does.
     fn end(self: &Arc<Worker>) {
         let worker = self.clone();
         let polite = std::thread::Builder::new().spawn(move || {
@@ -623,11 +623,11 @@ impl Worker {
         }
     }
 
-    // ---- what user code asks ----------------------------------------------------------------------------------
+    // ---- calls of user code ----------------------------------------------------------------------------------
 
-    /// Asks the server something; [`Worker::finish_call`] follows on the same thread.
+    /// Sends a call to the server; call [`Worker::finish_call`] afterwards on the same thread.
     pub fn begin_call(&self, context: Context, op: Call<'_>) -> u64 {
-        // Who waits for the server's lock must know whether he got it.
+        // A caller that waits for the server's lock must know whether it has it.
         let interruptible = !matches!(op, Call::AtomicEnter | Call::AtomicExit);
         let mut state = lock(&self.state);
         state.calls_made += 1;
@@ -639,7 +639,7 @@ impl Worker {
         call
     }
 
-    /// Waits for the answer to a call. Blocks: without Python's lock only.
+    /// Waits for the answer to a call. Blocks: call it only without the GIL.
     pub fn finish_call(self: &Arc<Worker>, call: u64) -> Result<Vec<u8>, CallError> {
         let mut is_sent = false;
         loop {
@@ -659,7 +659,7 @@ impl Worker {
                 return answered.and_then(|waiter| waiter.result).unwrap_or(Err(CallError::Aborted));
             }
             if !is_sent && state.answer_nanos > SLOW_ANSWER.as_nanos() as u64 {
-                state.use_the_wait(&mut todo);
+                state.start_beside_wait(&mut todo);
             }
             if !state.reader {
                 state.take_reader();
@@ -683,15 +683,15 @@ impl Worker {
 
     // ---- running ----------------------------------------------------------------------------------------------
 
-    fn run_turn(self: &Arc<Worker>, py: Python<'_>, seat: &Arc<Seat>, mut turn: Turn) {
+    fn run_turn(self: &Arc<Worker>, py: Python<'_>, thread: &Arc<WorkerThread>, mut turn: Turn) {
         let exec = turn.exec;
-        seat.arm(py, exec);
-        let ctx = Ctx { py, worker: self, seat };
+        thread.arm(py, exec);
+        let ctx = Ctx { py, worker: self, thread };
         let mut run = match turn.run.take() {
             Some(run) => run,
             None => match self.plan(turn.plan) {
                 Some(plan) => Box::new(Run::new(exec, plan, turn.flags, turn.first_step)),
-                None => return self.refuse_turn(py, seat, &turn),
+                None => return self.refuse_turn(py, thread, &turn),
             },
         };
         Context { exec: Some(exec), session: run.session() }.enter();
@@ -708,7 +708,7 @@ impl Worker {
                     py.detach(|| self.flush());
                 }
             }
-            if seat.is_aborted() {
+            if thread.is_aborted() {
                 run.abort(ctx);
             }
             if run.is_closed() || turn.last {
@@ -719,7 +719,7 @@ impl Worker {
             let Some(known) = state.execs.get_mut(&exec) else { break };
             if known.abort {
                 drop(guard);
-                seat.ask_to_end();
+                thread.abort();
                 continue;
             }
             if known.input.is_empty() && !known.last {
@@ -729,38 +729,38 @@ impl Worker {
                 turn.last = known.last;
                 continue;
             } else {
-                // Others wait: let them have a turn between two batches.
+                // Other executions wait: let them run between two batches.
                 known.phase = Phase::Queued;
                 state.queue.push_back((exec, Instant::now()));
             }
             known.run = Some(run);
-            state.finish(seat);
+            state.finish(thread);
             drop(guard);
-            return self.leave(py, seat);
+            return self.leave(py, thread);
         }
         if run.is_closed() && !turn.last {
             self.append(&FromWorker::Stop { exec });
         }
         run.finish(ctx);
-        // From here on nothing of the user's runs but what his objects do when they go.
+        // From here on only destructors of the user's objects run user code.
         run.clear(py);
         let mut state = {
-            self.leave(py, seat);
+            self.leave(py, thread);
             lock(&self.state)
         };
         run.done(|frame| self.append(frame));
         state.end(exec);
-        state.finish(seat);
+        state.finish(thread);
         drop(state);
         if turn.flags.has(StartFlags::SYNC) {
             py.detach(|| self.flush());
         }
     }
 
-    fn refuse_turn(&self, py: Python<'_>, seat: &Arc<Seat>, turn: &Turn) {
+    fn refuse_turn(&self, py: Python<'_>, thread: &Arc<WorkerThread>, turn: &Turn) {
         let error = unknown_plan(py, turn.plan);
         let text = self.describe(py, error, false);
-        self.leave(py, seat);
+        self.leave(py, thread);
         let mut state = lock(&self.state);
         self.append(&FromWorker::Done {
             exec: turn.exec,
@@ -770,14 +770,14 @@ impl Worker {
             step_micros: Vec::new(),
         });
         state.end(turn.exec);
-        state.finish(seat);
+        state.finish(thread);
     }
 
     /// User code has ended on this thread.
-    fn leave(&self, py: Python<'_>, seat: &Seat) {
-        seat.disarm(py);
+    fn leave(&self, py: Python<'_>, thread: &WorkerThread) {
+        thread.disarm(py);
         if in_atomic() {
-            // It forgot to leave its block. Nobody waits for the answer.
+            // The code has not left its block. The answer is not awaited.
             set_in_atomic(false);
             let Context { exec, session } = Context::current();
             let call = {
@@ -794,7 +794,7 @@ impl Worker {
         lock(&self.plans).get(&number).cloned()
     }
 
-    fn run_job(self: &Arc<Worker>, py: Python<'_>, seat: &Arc<Seat>, job: Job) {
+    fn run_job(self: &Arc<Worker>, py: Python<'_>, thread: &Arc<WorkerThread>, job: Job) {
         let sessions = self.hooks.sessions.bind(py);
         let session = match &job {
             Job::Script { session, .. } | Job::Restore { session, .. } | Job::ForgetSession { session } => *session,
@@ -842,8 +842,8 @@ impl Worker {
                 }
             }
         }
-        self.leave(py, seat);
-        lock(&self.state).finish(seat);
+        self.leave(py, thread);
+        lock(&self.state).finish(thread);
     }
 }
 
@@ -887,7 +887,7 @@ impl State {
     }
 
     fn feed(&mut self, id: ExecutionNo, last: bool, batch: Option<Batch>) {
-        // An execution that stopped early may be gone while its input is still under way.
+        // An execution that stopped early may have ended while its input is still being sent.
         let Some(exec) = self.execs.get_mut(&id) else { return };
         exec.input.extend(batch);
         exec.last |= last;
@@ -898,7 +898,7 @@ impl State {
         }
     }
 
-    /// Asks an execution to end; whether it had not begun and is gone.
+    /// Aborts an execution; returns whether it had not begun and was removed.
     fn abort(&mut self, id: ExecutionNo, begun: bool, todo: &mut Todo) -> bool {
         let Some(exec) = self.execs.get_mut(&id) else { return false };
         let has_begun = exec.begun || matches!(exec.phase, Phase::Running(_) | Phase::Waiting);
@@ -907,15 +907,15 @@ impl State {
         }
         exec.abort = true;
         match exec.phase.clone() {
-            Phase::Running(seat) => {
-                seat.ask_to_end();
+            Phase::Running(thread) => {
+                thread.abort();
                 for waiter in self.calls.values_mut() {
                     if waiter.exec == Some(id) && waiter.interruptible && waiter.result.is_none() {
                         waiter.result = Some(Err(CallError::Aborted));
                         todo.unpark.push(waiter.thread.clone());
                     }
                 }
-                todo.interrupt.push((seat, id));
+                todo.interrupt.push((thread, id));
                 false
             }
             Phase::Waiting => {
@@ -934,7 +934,7 @@ impl State {
         }
     }
 
-    /// An execution is over: the next one of its lane may begin.
+    /// Ends an execution: the next one of its lane may begin.
     fn end(&mut self, id: ExecutionNo) {
         let Some(exec) = self.execs.remove(&id) else { return };
         let Some(lane) = self.lanes.get_mut(&exec.lane) else { return };
@@ -955,7 +955,7 @@ impl State {
         }
     }
 
-    /// What may be run now by a thread that has just run something (`ran`), or by one that would be a further runner.
+    /// Chooses the next task for a thread that has just run something (`ran`), or for an additional runner.
     fn pick(&mut self, ran: bool) -> Option<What> {
         if let Some(exec) = self.sync.pop_front() {
             return Some(What::Exec(exec));
@@ -965,23 +965,23 @@ impl State {
         if self.jobs.front().is_some_and(|(_, since)| may(since)) {
             return self.jobs.pop_front().map(|(job, _)| What::Job(job));
         }
-        if self.counted < self.threads && self.queue.front().is_some_and(|(_, since)| may(since)) {
+        if self.counted < self.runners_max && self.queue.front().is_some_and(|(_, since)| may(since)) {
             return self.queue.pop_front().map(|(exec, _)| What::Exec(exec));
         }
         None
     }
 
-    /// `seat` begins with something that was picked.
-    fn begin(&mut self, seat: &Arc<Seat>, what: What, todo: &mut Todo) -> Task {
+    /// Assigns a chosen task to `thread`.
+    fn begin(&mut self, thread: &Arc<WorkerThread>, what: What, todo: &mut Todo) -> Task {
         self.takes += 1;
         let (task, exec, counted) = match what {
             What::Job(job) => {
-                seat.give(None, false);
+                thread.assign(None, false);
                 (Task::Job(job), None, false)
             }
             What::Exec(id) => {
                 let exec = self.execs.get_mut(&id).expect("what is queued is known");
-                exec.phase = Phase::Running(seat.clone());
+                exec.phase = Phase::Running(thread.clone());
                 exec.begun = true;
                 let turn = Turn {
                     exec: id,
@@ -992,13 +992,13 @@ impl State {
                     input: std::mem::take(&mut exec.input),
                     last: exec.last,
                 };
-                seat.give(Some(id), exec.abort);
+                thread.assign(Some(id), exec.abort);
                 let counted = !turn.flags.has(StartFlags::SYNC);
                 (Task::Turn(turn), Some(id), counted)
             }
         };
         self.counted += usize::from(counted);
-        self.running.push(Running { seat: seat.clone(), exec, counted, since: Instant::now(), said: None });
+        self.running.push(Running { thread: thread.clone(), exec, counted, since: Instant::now(), said: None });
         if !self.watching {
             self.watching = true;
             todo.watch = true;
@@ -1006,11 +1006,11 @@ impl State {
         task
     }
 
-    /// What `seat` ran is over, or rests.
-    fn finish(&mut self, seat: &Arc<Seat>) {
-        if let Some(at) = self.running.iter().position(|running| Arc::ptr_eq(&running.seat, seat)) {
+    /// Ends or suspends the task of `thread`.
+    fn finish(&mut self, thread: &Arc<WorkerThread>) {
+        if let Some(at) = self.running.iter().position(|running| Arc::ptr_eq(&running.thread, thread)) {
             let running = self.running.swap_remove(at);
-            seat.give(None, false);
+            thread.assign(None, false);
             self.counted -= usize::from(running.counted);
         }
     }
@@ -1020,59 +1020,59 @@ impl State {
         self.reads += 1;
     }
 
-    /// The role of the reader is free: a thread that waits for an answer needs it most.
+    /// Hands over the role of the reader, preferably to a thread that waits for an answer.
     fn hand_over(&mut self, todo: &mut Todo) {
         if let Some(waiter) = self.calls.values().find(|waiter| waiter.result.is_none()) {
             todo.unpark.push(waiter.thread.clone());
         } else if self.running.is_empty() {
-            // Only a thread of the user's was here, and it will not come back to read.
+            // Only a thread of user code was reading, and it will not continue to read.
             self.wake_one(None, todo);
         }
     }
 
-    /// Gives a thread that has nothing to do, or a new one, something to run or a look around.
+    /// Wakes an idle thread, or starts a new one, with a task or to check the state.
     fn wake_one(&mut self, what: Option<What>, todo: &mut Todo) {
-        let (seat, is_new) = match self.idle.pop() {
-            Some(seat) => (seat, false),
+        let (thread, is_new) = match self.idle.pop() {
+            Some(thread) => (thread, false),
             None => {
-                self.seats += 1;
-                (Seat::new(), true)
+                self.threads += 1;
+                (WorkerThread::new(), true)
             }
         };
-        let task = what.map(|what| self.begin(&seat, what, todo));
+        let task = what.map(|what| self.begin(&thread, what, todo));
         if is_new {
-            todo.spawn.push((seat, task));
+            todo.spawn.push((thread, task));
         } else {
-            seat.order(task.map_or(Order::Look, Order::Run));
-            todo.wake.push(seat);
+            thread.order(task.map_or(Order::Check, Order::Run));
+            todo.wake.push(thread);
         }
     }
 
-    fn has_seat(&self) -> bool {
-        !self.idle.is_empty() || self.seats < SEATS_MAX
+    fn has_free_thread(&self) -> bool {
+        !self.idle.is_empty() || self.threads < THREADS_MAX
     }
 
-    /// The server's main thread waits for these: each gets a thread at once.
+    /// Starts sync executions at once, each on its own thread: the server's main thread waits for them.
     fn activate_sync(&mut self, todo: &mut Todo) {
-        while !self.sync.is_empty() && self.has_seat() {
+        while !self.sync.is_empty() && self.has_free_thread() {
             if let Some(exec) = self.sync.pop_front() {
                 self.wake_one(Some(What::Exec(exec)), todo);
             }
         }
     }
 
-    /// Begins a queued execution beside one that is about to wait for an answer.
-    fn use_the_wait(&mut self, todo: &mut Todo) {
+    /// Starts a queued execution while another one waits for an answer.
+    fn start_beside_wait(&mut self, todo: &mut Todo) {
         if !self.queue.is_empty()
-            && self.counted < self.threads
-            && self.has_seat()
+            && self.counted < self.runners_max
+            && self.has_free_thread()
             && let Some(what) = self.pick(true)
         {
             self.wake_one(Some(what), todo);
         }
     }
 
-    /// A further runner where the queue does not move.
+    /// Starts an additional runner if the queue does not move.
     fn activate_stalled(&mut self, now: Instant, moves: bool, todo: &mut Todo) {
         self.activate_sync(todo);
         let stalled = if moves { STALLED } else { TICK };
@@ -1080,7 +1080,7 @@ impl State {
         let is_stuck = is_stalled(self.jobs.front().map(|(_, since)| *since))
             || is_stalled(self.queue.front().map(|(_, since)| *since));
         if is_stuck
-            && self.has_seat()
+            && self.has_free_thread()
             && let Some(what) = self.pick(true)
         {
             self.wake_one(Some(what), todo);
@@ -1089,13 +1089,13 @@ impl State {
 }
 
 impl Running {
-    /// The step to tell the server, if it is time.
+    /// The step for a progress frame, if one is due.
     fn progress(&mut self, now: Instant) -> Option<(ExecutionNo, u32)> {
         let exec = self.exec?;
         if now.duration_since(self.since) < PROGRESS_AFTER {
             return None;
         }
-        let step = self.seat.step();
+        let step = self.thread.step();
         match self.said {
             Some((at, said)) if said == step || now.duration_since(at) < PROGRESS_EVERY => None,
             _ => {
@@ -1115,7 +1115,7 @@ pub fn lossy(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// Nothing more can be read or written: a worker without a server has no purpose.
+/// Exits: a worker without a connection to its server has no purpose.
 fn fatal(broken: &Broken) -> ! {
     match broken {
         Broken::Closed => kill_self(),
@@ -1130,7 +1130,7 @@ fn fatal_text(text: &str) -> ! {
     kill_self()
 }
 
-/// Ends the process at once: no destructor of it may wait for a thread that runs user code.
+/// Kills the process at once: a destructor could wait for a thread that runs user code.
 pub fn kill_self() -> ! {
     loop {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);

@@ -215,8 +215,8 @@ class Problem:
     name: str
     #: The expected and the observed state.
     message: str
-    #: Whether it is mended now.
-    mended: bool
+    #: Whether it is repaired now.
+    repaired: bool
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ class Verification:
     @property
     def ok(self) -> bool:
         """Whether there are no problems, or all are fixed."""
-        return all(problem.mended for problem in self.problems)
+        return all(problem.repaired for problem in self.problems)
 
 
 @dataclass(frozen=True)

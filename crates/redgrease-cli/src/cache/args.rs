@@ -15,7 +15,7 @@ pub const NAMESPACE_VARIABLE: &str = "REDGREASE_CACHE_NAMESPACE";
 /// Look after a cache of files that processes and hosts share
 ///
 /// A cache is a directory and, if processes of several hosts share it, a Redis or Valkey that coordinates them. Exit codes: 0,
-/// 1 (it failed, or something is wrong with the cache), 2 (asked wrongly), and a code of its own for each way in which
+/// 1 (it failed, or something is wrong with the cache), 2 (usage error), and a code of its own for each way in which
 /// the cache refuses: see `redgrease cache codes`.
 #[derive(Debug, clap::Args)]
 pub struct Cache {
@@ -217,9 +217,9 @@ pub struct Verify {
     pub quiet: bool,
 }
 
-/// Compare index and files, and mend what does not agree
+/// Compare index and files, and repair differences
 ///
-/// Safe beside live traffic. Ends with exit code 1 when something could not be mended.
+/// Safe beside live traffic. Ends with exit code 1 when something could not be repaired.
 #[derive(Debug, clap::Args)]
 pub struct Repair {
     #[command(flatten)]
@@ -245,7 +245,7 @@ pub struct Clear {
 /// Show the limits, or change them for all who use the cache
 ///
 /// Limits that are not named stay; 0 or none as a size, number or time takes one away. Then those that are in force are
-/// shown. What is over a new limit goes with the next write or round of maintenance of whoever uses the cache.
+/// shown. Entries above a new limit are evicted by the next write or round of maintenance.
 #[derive(Debug, clap::Args)]
 pub struct Configure {
     #[command(flatten)]
@@ -287,7 +287,7 @@ pub struct Locks {
     pub place: Place,
     #[command(flatten)]
     pub form: KeyForm,
-    /// Take this entry's lock away from whoever holds it
+    /// Revoke the lock of this entry
     #[arg(long = "break", value_name = "KEY")]
     pub break_key: Option<OsString>,
 }
@@ -305,7 +305,7 @@ pub struct Top {
     pub count: Option<u64>,
 }
 
-/// Examine directory, server and settings, and say what to mend
+/// Examine directory, server and settings, and print findings with fixes
 ///
 /// Ends with exit code 1 when there is an error.
 #[derive(Debug, clap::Args)]

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::keys;
 
-/// What the library calls a mend, and what it is on the command line.
-const MENDS: [(&str, &str); 6] = [
+/// Fixes as the library words them, and as the command line does.
+const FIXES: [(&str, &str); 6] = [
     (
         "it has content already; replace it or delete it first",
         "there is such an entry already; make a new generation of it with --replace",
@@ -81,8 +81,8 @@ fn typed(subcommand: &str, operation: &str, text: &str) -> String {
         Some(rest) => format!("{subcommand}{rest}"),
         None => format!("{subcommand}: {text}"),
     };
-    // A mend stands behind the names of files and keys, which stay as they are.
-    MENDS.iter().fold(told, |told, (called, typed)| match told.rsplit_once(called) {
+    // The fix follows the names of files and keys, which are unchanged.
+    FIXES.iter().fold(told, |told, (called, typed)| match told.rsplit_once(called) {
         Some((before, after)) => format!("{before}{typed}{after}"),
         None => told,
     })

@@ -27,7 +27,7 @@ pub fn repair(args: &Repair) -> Result<ExitCode> {
     let found = cache.repair(depth(args.digests), &mut |done, total| progress.show(done, total))?;
     drop(progress);
     tell(&found, args.place.json)?;
-    Ok(if found.problems.iter().all(|problem| problem.mended) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if found.problems.iter().all(|problem| problem.repaired) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn depth(digests: bool) -> Depth {
@@ -39,8 +39,8 @@ fn tell(found: &Verification, is_json: bool) -> Result<()> {
         return print(&format!("{}\n", to_json(found)));
     }
     let line = |problem: &redgrease_filecache::Problem| {
-        let mended = if problem.mended { " (mended)" } else { "" };
-        format!("{} {}: {}{mended}\n", problem.kind.as_str(), keys::shown(problem.name.as_bytes()), problem.message)
+        let repaired = if problem.repaired { " (repaired)" } else { "" };
+        format!("{} {}: {}{repaired}\n", problem.kind.as_str(), keys::shown(problem.name.as_bytes()), problem.message)
     };
     print(&found.problems.iter().map(line).collect::<String>())?;
     eprintln!(
@@ -66,7 +66,7 @@ pub fn to_json(found: &Verification) -> Value {
                 "kind": problem.kind.as_str(),
                 "name": problem.name,
                 "message": problem.message,
-                "mended": problem.mended,
+                "repaired": problem.repaired,
             })
         })
         .collect();

@@ -365,7 +365,7 @@ impl StreamRuns {
         due
     }
 
-    /// Forgets all streams and is in order again: the next scan or entry begins anew.
+    /// Forgets all streams and is in order again: the next scan or entry starts again.
     pub fn reset(&mut self) {
         self.stop(StreamStatus::Ok);
     }

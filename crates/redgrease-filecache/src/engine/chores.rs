@@ -52,7 +52,7 @@ impl<E: Edge> Engine<E> {
             self.edge
                 .on_disk(move |disk| {
                     for temporary in temporaries {
-                        // Those that stay are swept when the session is over.
+                        // Remaining ones are swept after the session has ended.
                         let _ = disk.unlink_temporary(&format!("{temporary}{}", name::SIDECAR));
                         let _ = disk.unlink_temporary(&temporary);
                     }

@@ -10,7 +10,7 @@ use redgrease_cache_rules::protocol::{Doomed, Op, Token};
 use crate::lock::lock;
 use crate::session::Sessions;
 
-/// What can be done a little later, together; whoever does it is woken.
+/// Work that is deferred and done in batches; its thread or task is woken.
 #[derive(Debug, Default)]
 pub(crate) struct Chores {
     list: Mutex<List>,
@@ -110,7 +110,7 @@ impl Hold {
         self.sessions.is_lost(self.token, now)
     }
 
-    /// Begins anew in the present session.
+    /// Starts again in the present session.
     pub(super) fn exchange(&mut self) {
         self.sessions.give_back(self.token);
         self.token = self.sessions.token();

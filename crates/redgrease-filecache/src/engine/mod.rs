@@ -180,7 +180,7 @@ impl<E: Edge> Engine<E> {
         })
     }
 
-    /// Asks the index, however it is: one that is lost is made anew first, one that is being made is waited for. Unlinks
+    /// Asks the index, however it is: one that is lost is rebuilt first, one that is being made is waited for. Unlinks
     /// what the answer says.
     pub async fn ask(&self, doing: Doing<'_>, op: Op) -> Result<Reply> {
         let answer = self.ask_index(doing, op).await?;
@@ -309,7 +309,7 @@ impl<E: Edge> Engine<E> {
         doing.failed(Cause::Unavailable(format!("the index answered {reply:?}; versions differ?")))
     }
 
-    /// Whoever waits may have been told to stop.
+    /// Fails if the waiting call was told to stop.
     fn go_on(&self, doing: Doing<'_>) -> Result<()> {
         if self.edge.is_interrupted() { Err(doing.failed(Cause::Interrupted)) } else { Ok(()) }
     }

@@ -412,7 +412,7 @@ impl<E: Edge> Engine<E> {
     }
 
     /// Publishes a draft, with the content that is still in memory: `rest` comes behind what was appended. Whatever is
-    /// answered, the draft is over: committed, taken back, or (when the index cannot be reached) left to be committed later
+    /// answered, the draft has ended: committed, taken back, or (when the index cannot be reached) left to be committed later
     /// or swept. `keep`: the lease goes on as a reader's.
     pub async fn commit(
         &self,
@@ -509,7 +509,7 @@ impl<E: Edge> Engine<E> {
                     *pin = false;
                 }
                 // Published, and the index may not know it. Tried again for as long as the lease lasts; after that the
-                // file is found by whoever makes the index anew, or swept.
+                // file is found when the index is rebuilt, or swept.
                 let until = self.edge.elapsed() + self.rules.lease;
                 self.chores.list().commits.push((until, op));
                 self.chores.added.notify(usize::MAX);

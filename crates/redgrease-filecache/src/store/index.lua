@@ -279,7 +279,7 @@ local function forget(first)
   end
 end
 
-local function is_over(k, e)
+local function has_expired(k, e)
   if e.expires ~= 0 and e.expires <= now then return true end
   local idle = tonumber(gate[3])
   if idle == 0 then return false end
@@ -301,7 +301,7 @@ local function current(k)
     return nil
   end
   local e = entry_of(packed)
-  if is_over(k, e) then
+  if has_expired(k, e) then
     claim(k, packed)
     add('evicted', 1)
     return nil
@@ -448,7 +448,7 @@ end
 
 function ops.peek()
   local packed = call('HGET', entries, key)
-  if packed and not is_over(key, entry_of(packed)) then return answer(SEEN, packed, call('ZSCORE', used, key) or '') end
+  if packed and not has_expired(key, entry_of(packed)) then return answer(SEEN, packed, call('ZSCORE', used, key) or '') end
   return absent(key)
 end
 
@@ -528,7 +528,7 @@ function ops.commit()
   local limit = refuse_giant(made.size)
   if limit then return answer(TOO_LARGE, text(limit)) end
   if present then
-    local over = is_over(key, entry_of(present))
+    local over = has_expired(key, entry_of(present))
     if not over and mode == 'create' then return answer(EXISTS) end
     claim(key, present)
     if over then add('evicted', 1) end
@@ -737,7 +737,7 @@ function ops.info()
   return answer(INFO, list)
 end
 
-local function audit(mend)
+local function audit(repair)
   local bytes, reserved, waste, strays, dead = 0, 0, 0, 0, 0
   local all = call('HGETALL', entries)
   for i = 1, #all, 2 do
@@ -746,14 +746,14 @@ local function audit(mend)
     local at = call('ZSCORE', used, all[i])
     if (at and 1 or 0) == e.pinned then
       strays = strays + 1
-      if mend then
+      if repair then
         if at then call('ZREM', used, all[i]) else call('ZADD', used, text(now), all[i]) end
       end
     end
     local ends = call('ZSCORE', ending, all[i])
     if (ends and tonumber(ends) or 0) ~= e.expires then
       strays = strays + 1
-      if mend then
+      if repair then
         if e.expires ~= 0 then call('ZADD', ending, text(e.expires), all[i]) else call('ZREM', ending, all[i]) end
       end
     end
@@ -762,7 +762,7 @@ local function audit(mend)
     for _, k in ipairs(call('ZRANGE', order, 0, -1)) do
       if call('HEXISTS', entries, k) == 0 then
         strays = strays + 1
-        if mend then call('ZREM', order, k) end
+        if repair then call('ZREM', order, k) end
       end
     end
   end
@@ -785,7 +785,7 @@ local function audit(mend)
     text(get('bytes')), text(bytes), text(get('reserved')), text(reserved), text(get('garbage')), text(waste),
     text(strays), text(dead),
   }
-  if mend then
+  if repair then
     add('bytes', bytes - get('bytes'))
     add('reserved', reserved - get('reserved'))
     add('garbage', waste - get('garbage'))

@@ -30,7 +30,7 @@ const MAGIC: &[u8; 8] = b"rgcache1";
 /// What the journals of all versions begin with.
 const FAMILY: &[u8; 7] = b"rgcache";
 
-/// The journal is written anew when it is so many times as long as the snapshot it began with.
+/// The journal is rewritten when it is so many times as long as the snapshot it began with.
 const GROWTH: u64 = 4;
 
 /// Shorter journals are left alone.
@@ -203,8 +203,8 @@ impl Journal {
             if state.read > SMALL && state.read > GROWTH * state.snapshot {
                 match state.compact(&self.directory) {
                     Ok(()) => self.set_aside(),
-                    // It was carried out; the journal is written anew another time.
-                    Err(error) => tracing::warn!(%error, "the journal cannot be written anew"),
+                    // It was carried out; the journal is rewritten another time.
+                    Err(error) => tracing::warn!(%error, "the journal cannot be rewritten"),
                 }
             }
             Ok(answer)
@@ -244,7 +244,7 @@ impl State {
 
     /// Reads what others did since.
     fn catch_up(&mut self, directory: &Directory) -> io::Result<()> {
-        // Somebody may have written it anew, which gives it another inode.
+        // Somebody may have rewritten it, which gives it another inode.
         let on_disk = match directory.open_journal(JOURNAL, false) {
             // Nobody wrote yet, or somebody removed it: an index that is lost.
             Err(error) if error.kind() == io::ErrorKind::NotFound && directory.is_read_only() => None,
@@ -304,7 +304,7 @@ impl State {
     fn another_version(&mut self) -> io::Error {
         *self = Self { cache: self.cache, ..Self::new() };
         let message = "another version of this program wrote it; use that one, or end all processes that use the cache and \
-                       delete the file: the index is then made anew from the directory";
+                       delete the file: the index is then rebuilt from the directory";
         io::Error::new(io::ErrorKind::InvalidData, message)
     }
 
@@ -320,21 +320,21 @@ impl State {
             // It was being made: what of it is missing cannot be told.
             _ => return false,
         }
-        // As after a builder that died: whoever asks next does it.
+        // As after a builder that died: the next request rebuilds it.
         let session = Session { id: fastrand::u64(1..), lease: 0, new: true, owner: "damage".to_owned() };
         let op = Op::Rebuild { session, instance: 0, bounds: Bounds::default(), wipe: false };
         let request = Request { cache, op };
         if directory.is_read_only() {
             self.own = Some(self.stamp);
         } else if let Err(error) = self.append(now, &request) {
-            tracing::warn!(%error, "the damage cannot be noted; the index is made anew");
+            tracing::warn!(%error, "the damage cannot be noted; the index is rebuilt");
             return false;
         }
         self.index.apply(now, &request);
         true
     }
 
-    /// What would be answered, without it being done. Only an index that has to be made anew is made, in memory: it counts
+    /// What would be answered, without it being done. Only an index that has to be rebuilt is made, in memory: it counts
     /// for this copy, until the file changes. What there is to unlink is left to those who write.
     fn look(&mut self, now: Micros, request: &Request) -> Answer {
         let reply = if self.own.is_some() || matches!(request.op, Op::Rebuild { .. }) {
@@ -377,7 +377,7 @@ impl State {
         Ok(())
     }
 
-    /// Writes the journal anew, as one snapshot.
+    /// Rewrites the journal, as one snapshot.
     fn compact(&mut self, directory: &Directory) -> io::Result<()> {
         directory.unlink_journal(NEW)?;
         let file = directory.open_journal(NEW, true)?;
@@ -419,7 +419,7 @@ fn write_record(bytes: &mut Vec<u8>, record: &RecordRef<'_>) -> io::Result<()> {
 enum Next<'a> {
     /// A record, and what is behind it.
     Record(&'a [u8], &'a [u8]),
-    /// Nothing, or less than a record: whoever wrote it died.
+    /// Nothing, or less than a record: its writer died.
     Incomplete,
     /// What nobody wrote so.
     Damaged,

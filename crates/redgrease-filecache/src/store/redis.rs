@@ -210,8 +210,8 @@ impl Server {
         } else if error.to_string().contains("DB index is out of range") {
             Outage::Misnamed(format!("{} has no such database; correct the number at the end of the url", self.shown))
         } else {
-            let mend = "start the server, or name another one by the url";
-            Outage::Unavailable(format!("cannot connect to {}: {error}; {mend}", self.shown))
+            let fix = "start the server, or name another one by the url";
+            Outage::Unavailable(format!("cannot connect to {}: {error}; {fix}", self.shown))
         };
         let ended = Instant::now();
         breaker.last = Some(Failed { began, ended, spared_until: ended + pause, outage: outage.clone() });

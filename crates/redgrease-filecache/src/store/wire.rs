@@ -71,7 +71,7 @@ pub(crate) fn arguments(cache: u64, op: &Op) -> Arguments {
         Op::Break { key } => list.name("unlock").bytes(key),
         Op::Configure { bounds } => list.name("configure").bounds(bounds),
         Op::Info => list.name("info"),
-        Op::Audit { mend } => list.name("audit").flag(*mend),
+        Op::Audit { repair } => list.name("audit").flag(*repair),
         Op::Rebuild { session, instance, bounds, wipe } => {
             list.name("rebuild").session(session).hex(*instance).text("").flag(*wipe).bounds(bounds)
         }

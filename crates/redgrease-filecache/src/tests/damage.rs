@@ -56,7 +56,7 @@ fn records(journal: &[u8]) -> Vec<usize> {
 }
 
 #[test]
-fn a_journal_that_is_garbage_is_made_anew_from_the_directory() {
+fn a_journal_that_is_garbage_is_rebuilt_from_the_directory() {
     let damages: [fn(&Path); 5] = [
         |path| std::fs::write(path, "garbage\n").unwrap(),
         |path| std::fs::write(path, vec![b'x'; 10_000]).unwrap(),
@@ -120,7 +120,7 @@ fn damage_within_a_journal_loses_nothing_that_is_in_the_directory() {
 }
 
 #[test]
-fn a_torn_tail_is_dropped_and_the_index_not_made_anew() {
+fn a_torn_tail_is_dropped_and_the_index_not_rebuilt() {
     let (_directory, options, journal) = with_journal();
     let sound = std::fs::read(&journal).unwrap();
     let torn = &sound[..sound.len() - 1];
@@ -132,7 +132,7 @@ fn a_torn_tail_is_dropped_and_the_index_not_made_anew() {
 }
 
 #[test]
-fn a_journal_of_another_version_is_left_alone_and_the_mend_is_named() {
+fn a_journal_of_another_version_is_left_alone_and_the_fix_is_named() {
     let (_directory, options, journal) = with_journal();
     std::fs::write(&journal, b"rgcache2 and so on").unwrap();
     for options in [options.clone(), read_only(&options)] {
@@ -145,7 +145,7 @@ fn a_journal_of_another_version_is_left_alone_and_the_mend_is_named() {
 }
 
 #[test]
-fn a_damaged_marker_is_told_once_with_the_mend_and_the_mend_works() {
+fn a_damaged_marker_is_reported_once_with_a_fix_that_works() {
     let server = TestServer::start();
     for url in [None, Some(server.url())] {
         let directory = tempfile::tempdir().unwrap();

@@ -144,7 +144,7 @@ fn hostile_keys_are_keys_like_others_or_are_refused() {
 }
 
 #[test]
-fn an_index_that_was_lost_is_made_anew_from_the_directory() {
+fn an_index_that_was_lost_is_rebuilt_from_the_directory() {
     both(|mut options, server| {
         let Some(server) = server else { return };
         options.lease = Duration::from_millis(500);
@@ -187,7 +187,7 @@ fn an_index_that_was_lost_is_made_anew_from_the_directory() {
 }
 
 #[test]
-fn entries_end_when_their_time_is_over() {
+fn entries_expire() {
     both(|mut options, _| {
         options.limits = Some(Limits { max_idle: Duration::from_secs(3600), ..Limits::default() });
         let cache = FileCache::open(options).unwrap();
@@ -514,7 +514,7 @@ fn tasks_verify_and_repair_and_are_told_how_far_it_is() {
         std::fs::remove_file(path("gone").await).unwrap();
         let kinds = |found: &crate::Verification| {
             let mut kinds: Vec<_> =
-                found.problems.iter().map(|problem| (problem.kind.as_str(), problem.mended)).collect();
+                found.problems.iter().map(|problem| (problem.kind.as_str(), problem.repaired)).collect();
             kinds.sort_unstable();
             kinds
         };
@@ -534,8 +534,8 @@ fn tasks_verify_and_repair_and_are_told_how_far_it_is() {
         };
         let begun = cache.verify(Depth::Digests, stop).await.unwrap();
         assert_eq!((looked, begun.files, kinds(&begun)), (0, 0, vec![]));
-        let mended = cache.repair(Depth::Digests, &mut |_, _| true).await.unwrap();
-        assert_eq!(kinds(&mended), [(digest, true), (missing, true)]);
+        let repaired = cache.repair(Depth::Digests, &mut |_, _| true).await.unwrap();
+        assert_eq!(kinds(&repaired), [(digest, true), (missing, true)]);
         let found = cache.verify(Depth::Digests, &mut |_, _| true).await.unwrap();
         assert_eq!((found.entries, found.problems), (1, vec![]));
         assert_eq!(cache.read("good", NOW).await.unwrap(), b"good");
@@ -562,7 +562,7 @@ fn the_doctor_finds_the_same_for_tasks_and_for_threads() {
 }
 
 #[test]
-fn a_task_counts_anew() {
+fn a_task_counts_from_zero() {
     both_for_tasks(async |options: Options| {
         let with_server = options.url.is_some();
         let cache = aio::FileCache::open(Options { maintenance: None, ..options }).await.unwrap();

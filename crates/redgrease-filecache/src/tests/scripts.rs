@@ -235,7 +235,7 @@ fn one_round(server: &TestServer, seed: u64, steps: usize) {
                 1 => Op::Alive { sessions: sessions.clone() },
                 _ => Op::Configure { bounds: bounds(&mut random) },
             },
-            37 => Op::Audit { mend: random.bool() },
+            37 => Op::Audit { repair: random.bool() },
             38 => Op::Open { instance: random.u64(6..8) },
             _ => Op::Info,
         };

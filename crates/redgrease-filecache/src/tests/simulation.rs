@@ -737,7 +737,7 @@ fn a_builder_that_needs_long_for_a_shard_keeps_its_claim() {
         building.await.unwrap();
         engine.info(Doing::all("info")).await.unwrap();
     });
-    // One that hangs is replaced in the end, and one that was cancelled as soon as its lease is over.
+    // One that hangs is replaced in the end, and one that was cancelled as soon as its lease has expired.
     for hangs in [true, false] {
         shared.world().index = Index::default();
         let mut building = Some(begin());

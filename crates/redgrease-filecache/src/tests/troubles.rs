@@ -33,13 +33,13 @@ fn directory_errors(cache: &FileCache) -> Vec<String> {
     cache.doctor().unwrap().into_iter().filter(is_one).map(|found| found.message).collect()
 }
 
-fn problems(cache: &FileCache, mend: bool) -> Vec<(ProblemKind, String, bool)> {
-    let found = if mend {
+fn problems(cache: &FileCache, repair: bool) -> Vec<(ProblemKind, String, bool)> {
+    let found = if repair {
         cache.repair(Depth::Digests, &mut |_, _| true)
     } else {
         cache.verify(Depth::Digests, &mut |_, _| true)
     };
-    found.unwrap().problems.into_iter().map(|found| (found.kind, found.name, found.mended)).collect()
+    found.unwrap().problems.into_iter().map(|found| (found.kind, found.name, found.repaired)).collect()
 }
 
 /// Puts something else in the place of a directory, and gives what takes it back.

@@ -1,7 +1,7 @@
-//! The file cache for coroutines: operations run on one runtime of this process, and what comes of them is brought into the
-//! event loop by a function that Python gives.
+//! The file cache for coroutines: operations run on one runtime of this process, and a Python callback delivers their
+//! results to the event loop.
 //!
-//! A runtime does not survive a fork: the child leaves its parent's alone and begins one of its own.
+//! A runtime does not survive a fork: the child does not touch its parent's and starts its own.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -23,20 +23,20 @@ use super::results::{
 use super::{FileCacheCursor, FileCacheHandle, warn};
 use crate::transport::lock;
 
-/// Threads that drive operations; what blocks on the disk has threads of its own.
+/// Threads that drive operations; blocking disk access has its own threads.
 const WORKERS: usize = 2;
-/// Threads for the disk.
+/// Threads for disk access.
 const BLOCKING_THREADS: usize = 64;
 
 /// The runtime, and the process that it belongs to.
 static RUNTIME: Mutex<Option<(u32, Runtime)>> = Mutex::new(None);
 
-/// Runs `future` beside Python. Holding Python's lock, so that no other thread can fork meanwhile.
+/// Starts `future` on the runtime. The caller holds the GIL, so that no other thread can fork meanwhile.
 fn spawn(_py: Python<'_>, future: impl Future<Output = ()> + Send + 'static) -> PyResult<AbortHandle> {
     let here = std::process::id();
     let mut running = lock(&RUNTIME);
     if let Some((_, inherited)) = running.take_if(|(process, _)| *process != here) {
-        // Its threads are not in this process: waiting for them would be for ever.
+        // Its threads do not exist in this process: waiting for them would never end.
         std::mem::forget(inherited);
     }
     let (_, runtime) = match &mut *running {
@@ -54,7 +54,7 @@ fn spawn(_py: Python<'_>, future: impl Future<Output = ()> + Send + 'static) -> 
     Ok(runtime.spawn(future).abort_handle())
 }
 
-/// Ends the runtime: nothing of it comes back into the interpreter. Another operation begins another.
+/// Stops the runtime: none of its threads enters the interpreter afterwards. A later operation starts a new one.
 #[pyfunction]
 fn filecache_stop_runtime(py: Python<'_>) {
     let here = std::process::id();
@@ -64,7 +64,7 @@ fn filecache_stop_runtime(py: Python<'_>) {
     });
 }
 
-/// An operation that runs.
+/// A running operation.
 #[pyclass(frozen, module = "redgrease._native")]
 struct FileCacheTask(AbortHandle);
 
@@ -75,10 +75,10 @@ impl FileCacheTask {
     }
 }
 
-/// Why an operation came to nothing.
+/// Why an operation failed.
 enum Failure {
     Cache(Error),
-    /// The writer of this key is over.
+    /// The writer of this key is finished.
     Closed(Vec<u8>),
 }
 
@@ -97,7 +97,7 @@ impl Failure {
     }
 }
 
-/// Runs an operation and gives `done` its value or its exception.
+/// Runs an operation and calls `done` with its value or exception.
 fn start<T: Send + 'static>(
     py: Python<'_>,
     done: Py<PyAny>,
@@ -106,7 +106,7 @@ fn start<T: Send + 'static>(
 ) -> PyResult<FileCacheTask> {
     let task = spawn(py, async move {
         let result = operation.await;
-        // When the interpreter ends, nobody is there to be told.
+        // At the end of the interpreter there is no recipient.
         let _ = Python::try_attach(|py| {
             let (value, error) = match result.map_err(|failure| failure.raise(py)).and_then(|value| convert(py, value))
             {
@@ -148,7 +148,7 @@ impl Opening {
             if !warnings.is_empty() {
                 Python::try_attach(|py| {
                     for error in warnings.iter().filter_map(|text| warn(py, text, 1).err()) {
-                        // A filter made an exception of it, and the operation that opened the cache is not at fault.
+                        // A warning filter turned it into an exception, which is not an error of the operation.
                         error.write_unraisable(py, None);
                     }
                 });
@@ -180,7 +180,7 @@ impl FileCacheAioCore {
         start(py, done, run, convert)
     }
 
-    /// Runs what only the face for threads has, in a thread and with a cache opened for just that.
+    /// Runs an operation of the blocking API, in a thread and with a separately opened cache.
     fn start_blocking<T: Send + 'static>(
         &self,
         py: Python<'_>,
@@ -190,7 +190,7 @@ impl FileCacheAioCore {
     ) -> PyResult<FileCacheTask> {
         let mut options = self.opening.options.clone();
         options.maintenance = None;
-        // An adoption happens once.
+        // Adopt only once.
         let opening = Arc::clone(&self.opening);
         options.adopt = false;
         let run = async move {
@@ -445,14 +445,20 @@ impl FileCacheAioCore {
         )
     }
 
-    fn verify(&self, py: Python<'_>, done: Py<PyAny>, depth: &Bound<'_, PyAny>, mend: bool) -> PyResult<FileCacheTask> {
+    fn verify(
+        &self,
+        py: Python<'_>,
+        done: Py<PyAny>,
+        depth: &Bound<'_, PyAny>,
+        repair: bool,
+    ) -> PyResult<FileCacheTask> {
         let depth = word("depth", depth, DEPTHS)?;
         self.start_blocking(
             py,
             done,
             move |cache| {
                 let mut report = |_: u64, _: u64| true;
-                if mend { cache.repair(depth, &mut report) } else { cache.verify(depth, &mut report) }
+                if repair { cache.repair(depth, &mut report) } else { cache.verify(depth, &mut report) }
             },
             |py, found| object(py, verification_dict(py, &found)?),
         )
@@ -462,7 +468,7 @@ impl FileCacheAioCore {
         self.start_blocking(py, done, FileCache::doctor, |py, findings| object(py, findings_list(py, &findings)?))
     }
 
-    /// Ends the session for an interpreter that ends, within `patience`.
+    /// Ends the session at the end of the interpreter, within `patience`.
     fn end(&self, py: Python<'_>, patience: &Bound<'_, PyAny>) -> PyResult<()> {
         let patience = seconds("patience", patience)?;
         let opening = Arc::clone(&self.opening);
@@ -473,7 +479,7 @@ impl FileCacheAioCore {
             }
             let _ = done.send(());
         })?;
-        // If it takes longer, its leases end by themselves.
+        // If it takes longer, its leases expire.
         let _ = py.detach(move || ended.recv_timeout(patience));
         Ok(())
     }
@@ -491,12 +497,12 @@ impl FileCacheAioCore {
     }
 }
 
-/// An entry that is being made by a coroutine.
+/// An entry opened for writing by a coroutine.
 #[pyclass(frozen, module = "redgrease._native")]
 struct FileCacheAioWriter {
     key: Vec<u8>,
     process: u32,
-    /// Not there while an operation has it, so that cancelling that takes the writer along.
+    /// `None` while an operation uses it, so that cancelling the operation drops the writer.
     writer: Arc<tokio::sync::Mutex<Option<aio::Writer>>>,
 }
 
@@ -509,7 +515,7 @@ impl FileCacheAioWriter {
         }
     }
 
-    /// Ends the writer with its last act.
+    /// Finishes the writer.
     fn finish<T, F>(
         &self,
         py: Python<'_>,
@@ -525,7 +531,7 @@ impl FileCacheAioWriter {
         let (writer, key) = (Arc::clone(&self.writer), self.key.clone());
         let end = async move {
             let writer = writer.lock().await.take().ok_or(Failure::Closed(key))?;
-            // Once begun it goes on to its end, also when nobody waits for it any more: half a commit helps no reader.
+            // Once begun it runs to its end, even if its task is cancelled: half a commit is of no use.
             match tokio::spawn(act(writer)).await {
                 Ok(result) => Ok(result?),
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -559,7 +565,7 @@ impl FileCacheAioWriter {
         self.finish(py, done, aio::Writer::commit, |py, stat| object(py, stat_tuple(py, &stat)?))
     }
 
-    /// Commits, and goes on as a reader.
+    /// Commits and opens the entry for reading.
     fn commit_open(&self, py: Python<'_>, done: Py<PyAny>) -> PyResult<FileCacheTask> {
         self.finish(py, done, aio::Writer::commit_and_open, |py, handle| object(py, FileCacheHandle::new(handle)))
     }
@@ -576,7 +582,7 @@ impl FileCacheAioWriter {
         start(py, done, abort, plain)
     }
 
-    /// Gives up without waiting for anything.
+    /// Aborts without waiting.
     fn discard(&self, py: Python<'_>) -> PyResult<()> {
         if let Ok(mut place) = self.writer.try_lock() {
             drop(place.take());

@@ -1,5 +1,5 @@
-//! Python's arguments as what the cache takes. Wrong types are a `TypeError`, wrong values an error of the cache, and both name
-//! the argument, what was given and what may be.
+//! Conversion of Python arguments. Wrong types are a `TypeError`, wrong values an error of the cache; both name the
+//! argument, the value seen and the allowed values.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,12 +35,12 @@ pub(super) fn key_of(operation: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<
     if let Ok(bytes) = value.cast::<PyBytes>() {
         return Ok(bytes.as_bytes().to_vec());
     }
-    let mend =
+    let fix =
         if value.hasattr(intern!(py, "__fspath__"))? { ": give str(path) if that is to name the entry" } else { "" };
-    Err(PyTypeError::new_err(format!("a key is str or bytes, not {}{mend}", kind_of(value))))
+    Err(PyTypeError::new_err(format!("a key is str or bytes, not {}{fix}", kind_of(value))))
 }
 
-/// What a duration may be.
+/// Allowed range of a duration.
 fn range_of(name: &str) -> &'static str {
     match name {
         "ttl" => "a time to live is above 0 and up to 142 years (4.5e9 seconds)",
@@ -51,7 +51,7 @@ fn range_of(name: &str) -> &'static str {
 /// The longest value that an error shows whole, in bytes.
 const MAX_SHOWN: usize = 40;
 
-/// A value for an error: a number of thousands of digits helps no reader.
+/// A value for an error message, shortened if it is long.
 fn shown(value: &Bound<'_, PyAny>) -> String {
     let Ok(text) = value.repr() else { return format!("a very large {}", kind_of(value)) };
     let text = text.to_string_lossy();
@@ -67,7 +67,7 @@ pub(super) fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration
     let number = if value.is_instance_of::<PyBool>() { None } else { Some(value.extract::<f64>()) };
     let number = match number {
         Some(Ok(number)) => number,
-        // An int that no float is large enough for.
+        // An int beyond the range of a float.
         Some(Err(error)) if error.is_instance_of::<PyOverflowError>(py) => {
             return Err(bad_config(py, &format!("{name} of {} seconds; {}", shown(value), range_of(name))));
         }
@@ -125,7 +125,7 @@ pub(super) const CHECKS: &[(&str, Check)] =
     &[("always", Check::Always), ("sampled", Check::Sampled), ("never", Check::Never)];
 pub(super) const OUTAGES: &[(&str, OnOutage)] = &[("fail", OnOutage::Fail), ("degrade", OnOutage::Degrade)];
 
-/// What is said about new content.
+/// Metadata of new content.
 pub(super) fn put_of(
     operation: &str,
     key: &[u8],
@@ -157,7 +157,7 @@ fn user_of(user: &Bound<'_, PyAny>) -> PyResult<BTreeMap<String, String>> {
     Ok(pairs)
 }
 
-/// Sets bounds by their names; whether there were any.
+/// Sets limits by name; returns whether there were any.
 pub(super) fn limits_of(limits: &mut Limits, values: &Bound<'_, PyDict>) -> PyResult<bool> {
     let mut any = false;
     let mut get = |name: &str| -> PyResult<Option<Bound<'_, PyAny>>> {
@@ -230,7 +230,7 @@ pub(super) fn mode(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u32> {
     })
 }
 
-/// What to evict; refuses to choose everything by saying nothing.
+/// The conditions of an eviction; refuses an empty set of conditions, which would evict everything.
 pub(super) fn evict_of(
     py: Python<'_>,
     to_bytes: Option<&Bound<'_, PyAny>>,
@@ -247,8 +247,8 @@ pub(super) fn evict_of(
         dry_run,
     };
     if what == (Evict { dry_run, ..Evict::default() }) {
-        let mend = "nothing is chosen; give to_bytes, older_than, idle_for or prefix, or call clear()";
-        return Err(bad_config(py, mend));
+        let fix = "nothing is chosen; give to_bytes, older_than, idle_for or prefix, or call clear()";
+        return Err(bad_config(py, fix));
     }
     Ok(what)
 }

@@ -29,7 +29,7 @@ pub(super) fn exception(
     made.map_or_else(|error| error, PyErr::from_value)
 }
 
-/// Python's names of what the crate calls differently.
+/// Python's names of methods with another name in the crate.
 pub(super) fn python_name(operation: &str) -> &str {
     match operation {
         "open_read" => "open",
@@ -50,7 +50,7 @@ pub(super) fn raise(py: Python<'_>, error: &Error) -> PyErr {
     exception(py, error.code().as_str(), &message, operation, error.key(), errno)
 }
 
-/// What reading or writing failed with.
+/// The error of a read or write.
 pub(super) fn raise_io(py: Python<'_>, operation: &str, key: &[u8], error: io::Error) -> PyErr {
     match error.downcast::<Error>() {
         Ok(error) => raise(py, &error),
@@ -70,20 +70,20 @@ pub(super) fn bad_config(py: Python<'_>, message: &str) -> PyErr {
     exception(py, Code::BadConfig.as_str(), message, "", None, None)
 }
 
-/// Says of an error about an argument which operation, on what, it was given to.
+/// Adds operation and key to an error about an argument.
 pub(super) fn within<T>(py: Python<'_>, operation: &str, key: Option<&[u8]>, checked: PyResult<T>) -> PyResult<T> {
     checked.inspect_err(|error| {
         let error = error.value(py);
         let is_ours = error.getattr("operation").is_ok_and(|operation| operation.eq("").unwrap_or(false));
         if is_ours {
-            // An exception of ours has both.
+            // Exceptions of the file cache have both.
             let key = key.map(|key| PyBytes::new(py, key));
             let _ = error.setattr("operation", operation).and_then(|()| error.setattr("key", key));
         }
     })
 }
 
-/// Refuses what only the process that began to write may do.
+/// Refuses operations that only the process that began to write may perform.
 pub(super) fn check_process(py: Python<'_>, operation: &str, key: &[u8], process: u32) -> PyResult<()> {
     if process == std::process::id() {
         return Ok(());

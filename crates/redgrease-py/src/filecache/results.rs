@@ -1,4 +1,4 @@
-//! What the cache tells as plain values: tuples and dicts, of which Python makes the classes of `redgrease.filecache.reports`.
+//! Results as plain values: tuples and dicts, from which Python makes the classes of `redgrease.filecache.reports`.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -129,7 +129,7 @@ pub(super) fn verification_dict<'py>(py: Python<'py>, found: &Verification) -> P
     let problems: Vec<_> = found
         .problems
         .iter()
-        .map(|problem| (problem.kind.as_str(), &problem.name, &problem.message, problem.mended))
+        .map(|problem| (problem.kind.as_str(), &problem.name, &problem.message, problem.repaired))
         .collect();
     let dict = PyDict::new(py);
     dict.set_item("entries", found.entries)?;

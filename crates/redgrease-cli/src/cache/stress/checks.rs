@@ -145,7 +145,7 @@ fn journalled(keyspace: KeySpace, journals: &Journals, rest: &Rest) -> Vec<Check
         let name = keys::shown(&key);
         let newest = created.iter().max_by_key(|created| created.fence).expect("one at least");
         match rest.entries.get(number) {
-            // With a limit, old entries go and keys can be created anew.
+            // With a limit, old entries go and keys can be created again.
             None if rest.is_limited => {}
             None => lost.fault(format!("{name}: generation {} is not there", newest.fence)),
             Some((fence, _)) if *fence < newest.fence => {
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn each_problem_breaks_its_invariant() {
-        let problem = |kind| Problem { kind, name: "a\nb".to_owned(), message: "so".to_owned(), mended: false };
+        let problem = |kind| Problem { kind, name: "a\nb".to_owned(), message: "so".to_owned(), repaired: false };
         for kind in [ProblemKind::TotalDrift, ProblemKind::OrphanFile, ProblemKind::Foreign] {
             let verification = Verification { problems: vec![problem(kind)], ..Verification::default() };
             let checks = at_rest(&verification);
@@ -281,8 +281,12 @@ mod tests {
 
     #[test]
     fn a_limit_holds_all_the_time_and_is_not_forgotten() {
-        let over =
-            Problem { kind: ProblemKind::OverLimit, name: "bytes".to_owned(), message: "so".to_owned(), mended: false };
+        let over = Problem {
+            kind: ProblemKind::OverLimit,
+            name: "bytes".to_owned(),
+            message: "so".to_owned(),
+            repaired: false,
+        };
         let rest = |problems: &[Problem], max_bytes| Rest {
             verification: Verification { problems: problems.to_vec(), ..Verification::default() },
             entries: HashMap::new(),

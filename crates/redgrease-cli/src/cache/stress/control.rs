@@ -84,7 +84,7 @@ impl Control {
         self.count.load(Ordering::Relaxed) && self.count.swap(false, Ordering::Relaxed)
     }
 
-    /// Waits for the word to begin; false when it is over before it began.
+    /// Waits for the start signal; false if the run has ended before.
     pub fn wait_to_go(&self) -> bool {
         let wishes = self.changed.wait_while(self.wishes(), |wishes| !wishes.go && !wishes.stop);
         !wishes.unwrap_or_else(PoisonError::into_inner).stop

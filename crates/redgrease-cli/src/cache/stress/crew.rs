@@ -148,10 +148,10 @@ impl Crew {
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 if let Some(message) = Message::parse(&line) {
-                    let _run_is_over = events.send(Event::Said { number, generation, message });
+                    let _run_has_ended = events.send(Event::Said { number, generation, message });
                 }
             }
-            let _run_is_over = events.send(Event::Ended { number, generation });
+            let _run_has_ended = events.send(Event::Ended { number, generation });
         });
         Ok(Body::Process { child, input })
     }
@@ -166,7 +166,7 @@ impl Crew {
                 Ok(()) => say(Message::Done),
                 Err(error) => say(Message::Failed(format!("{error:#}"))),
             }
-            let _run_is_over = events.send(Event::Ended { number, generation: 0 });
+            let _run_has_ended = events.send(Event::Ended { number, generation: 0 });
         });
         Body::Thread(control)
     }
@@ -237,7 +237,7 @@ impl Crew {
         })
     }
 
-    pub fn is_over(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         self.members.iter().all(|member| member.fate.is_some())
     }
 
@@ -298,7 +298,7 @@ impl Crew {
             }
         }
         let deadline = Instant::now() + STOP_DEADLINE;
-        while !self.is_over() {
+        while !self.has_ended() {
             match self.next_event(deadline.saturating_duration_since(Instant::now())) {
                 Some(event) => self.take(&event),
                 None => break,

@@ -92,7 +92,7 @@ impl Watcher {
     /// Asks for a look into the cache, which comes as an event.
     pub fn look(&self, elapsed: Duration, top: usize) {
         if let Some(looks) = &self.looks {
-            let _run_is_over = looks.send((elapsed, top));
+            let _run_has_ended = looks.send((elapsed, top));
         }
     }
 
@@ -112,7 +112,7 @@ impl Drop for Watcher {
 
 /// Whether the cache stays within a limit.
 ///
-/// It may begin above it, and it may be above it for a moment when an index that was lost is made anew: then files count
+/// It may begin above it, and it may be above it for a moment when an index that was lost is rebuilt: then files count
 /// that had been evicted and not yet been unlinked.
 #[derive(Debug, Default)]
 struct Excess {
@@ -120,18 +120,18 @@ struct Excess {
     limit: u64,
     was_within: bool,
     /// Whether the last look was above.
-    is_over: bool,
+    is_above: bool,
     peak: Option<u64>,
 }
 
 impl Excess {
     fn look(&mut self, bytes: u64) {
-        let is_over = self.limit > 0 && bytes > self.limit;
-        self.was_within |= !is_over;
-        if is_over && self.is_over && self.was_within {
+        let is_above = self.limit > 0 && bytes > self.limit;
+        self.was_within |= !is_above;
+        if is_above && self.is_above && self.was_within {
             self.peak = self.peak.max(Some(bytes));
         }
-        self.is_over = is_over;
+        self.is_above = is_above;
     }
 }
 

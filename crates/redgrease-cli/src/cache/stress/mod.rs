@@ -299,7 +299,7 @@ impl<'a> Stage<'a> {
         let mut debug = every(milliseconds(self.args.debug, self.args.debug_interval_ms));
         loop {
             let now = Instant::now();
-            if now >= end || self.crew.is_over() {
+            if now >= end || self.crew.has_ended() {
                 return Ok(false);
             }
             if kill.is_due(now) {
@@ -363,7 +363,7 @@ fn end_on_signal(crew: &Crew, folder: PathBuf) -> Result<Arc<AtomicBool>> {
                 let _left_behind = fs::remove_dir_all(&folder);
                 std::process::exit(i32::from(INTERRUPTED));
             }
-            let _run_is_over = events.send(Event::Signal);
+            let _run_has_ended = events.send(Event::Signal);
         }
     });
     Ok(is_done)

@@ -1,4 +1,4 @@
-//! A thread of the worker: what it is running, and how its code is interrupted.
+//! A thread of the worker: the execution that it runs, and how its code is interrupted.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -23,63 +23,63 @@ const INJECT_EVERY: Duration = Duration::from_millis(1);
 /// `PyThreadState_SetAsyncExc` as ctypes sees it.
 static SET_ASYNC_EXC: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// What a parked thread is woken for.
+/// Why a parked thread is woken.
 pub enum Order {
-    /// To look around: the role of the reader is free, or the worker ends.
-    Look,
-    /// To run this.
+    /// To check the state: the role of the reader is free, or the worker ends.
+    Check,
+    /// To run a task.
     Run(Task),
 }
 
-/// One thread.
-pub struct Seat {
+/// The state of one thread, shared with the threads that wake or interrupt it.
+pub struct WorkerThread {
     thread: Mutex<Option<Thread>>,
     order: Mutex<Option<Order>>,
-    /// Identity of the thread for Python; 0 until it has met the interpreter.
+    /// Python's identifier of the thread; 0 before [`WorkerThread::attach_python`].
     ident: AtomicU64,
-    /// Execution that was given to the thread, or [`NONE`]. Changed under the lock of the worker's state.
-    given: AtomicU64,
-    /// Execution whose code may be interrupted, or [`NONE`]. Changed only while holding Python's lock.
+    /// Execution assigned to the thread, or [`NONE`]. Changed under the lock of the worker's state.
+    assigned: AtomicU64,
+    /// Execution whose code may be interrupted, or [`NONE`]. Changed only while holding the GIL.
     exec: AtomicU64,
-    /// Step that runs.
+    /// The running step.
     step: AtomicU32,
-    /// The execution is to end.
+    /// The execution is being aborted.
     abort: AtomicBool,
 }
 
-impl std::fmt::Debug for Seat {
+impl std::fmt::Debug for WorkerThread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Seat").field("exec", &self.exec).field("step", &self.step).finish_non_exhaustive()
+        f.debug_struct("WorkerThread").field("exec", &self.exec).field("step", &self.step).finish_non_exhaustive()
     }
 }
 
-impl Seat {
-    /// A seat that nobody has taken yet.
-    pub fn new() -> Arc<Seat> {
-        Arc::new(Seat {
+impl WorkerThread {
+    /// A slot that is not bound to an OS thread yet.
+    pub fn new() -> Arc<WorkerThread> {
+        Arc::new(WorkerThread {
             thread: Mutex::new(None),
             order: Mutex::new(None),
             ident: AtomicU64::new(0),
-            given: AtomicU64::new(NONE),
+            assigned: AtomicU64::new(NONE),
             exec: AtomicU64::new(NONE),
             step: AtomicU32::new(0),
             abort: AtomicBool::new(false),
         })
     }
 
-    /// The calling thread sits down.
-    pub fn sit(&self) {
+    /// Binds this slot to the calling OS thread.
+    pub fn bind_current(&self) {
         *lock(&self.thread) = Some(std::thread::current());
     }
 
-    /// The calling thread meets the interpreter.
-    pub fn meet(&self, py: Python<'_>) -> PyResult<()> {
+    /// Records Python's identifier of the calling thread.
+    pub fn attach_python(&self, py: Python<'_>) -> PyResult<()> {
         let ident = py.import("_thread")?.getattr("get_ident")?.call0()?.extract()?;
         self.ident.store(ident, Relaxed);
         Ok(())
     }
 
-    /// Leaves an order for the parked thread; [`Seat::wake`] follows.
+    /// Sets the order of the parked thread; call [`WorkerThread::wake`] afterwards.
     pub fn order(&self, order: Order) {
         *lock(&self.order) = Some(order);
     }
@@ -101,19 +101,19 @@ impl Seat {
         }
     }
 
-    /// An execution is given to the thread, or taken back. From here on it may be asked to end.
-    pub fn give(&self, exec: Option<ExecutionNo>, abort: bool) {
+    /// Assigns an execution to the thread, or none. From here on it can be aborted.
+    pub fn assign(&self, exec: Option<ExecutionNo>, abort: bool) {
         self.abort.store(abort, Relaxed);
-        self.given.store(exec.map_or(NONE, |exec| exec.0), Relaxed);
+        self.assigned.store(exec.map_or(NONE, |exec| exec.0), Relaxed);
     }
 
-    /// Code of `exec` begins: it may be interrupted from now on.
+    /// Allows interrupts of the code of `exec`, which begins now.
     pub fn arm(&self, _py: Python<'_>, exec: ExecutionNo) {
         self.step.store(0, Relaxed);
         self.exec.store(exec.0, Relaxed);
     }
 
-    /// No code may be interrupted any more, and an interruption that has not arrived yet never will.
+    /// Forbids interrupts, and cancels one that has not been delivered yet.
     pub fn disarm(&self, py: Python<'_>) {
         self.exec.store(NONE, Relaxed);
         if self.abort.load(Relaxed)
@@ -123,45 +123,45 @@ impl Seat {
         }
     }
 
-    /// Says which step begins.
+    /// Records the step that begins.
     pub fn enter_step(&self, step: u32) {
         self.step.store(step, Relaxed);
     }
 
-    /// The step that runs.
+    /// The running step.
     pub fn step(&self) -> u32 {
         self.step.load(Relaxed)
     }
 
-    /// Asks the running execution to end.
-    pub fn ask_to_end(&self) {
+    /// Aborts the running execution.
+    pub fn abort(&self) {
         self.abort.store(true, Relaxed);
     }
 
-    /// Whether the running execution is to end.
+    /// Whether the running execution is being aborted.
     pub fn is_aborted(&self) -> bool {
         self.abort.load(Relaxed)
     }
 
-    /// Injects `exception` into the code of `exec` until it has ended. Blocks; takes Python's lock now and then.
+    /// Injects `exception` into the code of `exec` until it has ended. Blocks; takes the GIL repeatedly.
     pub fn interrupt(&self, exec: ExecutionNo, exception: impl Fn(Python<'_>) -> PyResult<Py<PyAny>>) {
         loop {
-            let is_over = Python::attach(|py| {
+            let has_ended = Python::attach(|py| {
                 let set = SET_ASYNC_EXC.get_or_try_init(py, || -> PyResult<_> {
                     let api = py.import("ctypes")?.getattr("pythonapi")?;
                     Ok(api.getattr("PyThreadState_SetAsyncExc")?.unbind())
                 });
                 let (Ok(set), Ok(exception)) = (set, exception(py)) else { return true };
-                if self.given.load(Relaxed) != exec.0 {
+                if self.assigned.load(Relaxed) != exec.0 {
                     return true;
                 }
-                // From here to the call the lock stays ours, so the thread cannot have gone on to other code.
+                // The GIL is held from here to the call, so the thread cannot have continued with other code.
                 if self.exec.load(Relaxed) != exec.0 {
                     return false;
                 }
                 self.set_async_exc(py, set, exception.bind(py)).is_err()
             });
-            if is_over {
+            if has_ended {
                 return;
             }
             std::thread::sleep(INJECT_EVERY);
