@@ -6,6 +6,7 @@
 //! - [`plan`]: readers, steps and what may run without a worker;
 //! - [`command`]: the grammar of the `RG.*` commands;
 //! - [`policy`]: which commands user code may call, and when;
+//! - [`error_code`], [`error_text`]: what the first word of an error means, and how long an error may be;
 //! - [`render`]: how a result looks to a client;
 //! - [`id`], [`pattern`], [`event`]: identifiers, the matching of names, and names of events.
 //!
@@ -19,6 +20,7 @@ extern crate std;
 
 pub mod codec;
 pub mod command;
+pub mod error_code;
 pub mod error_text;
 pub mod event;
 pub mod frame;

@@ -15,6 +15,7 @@ use crate::calls::stack::{self, Stack, Until};
 use crate::clients::Client;
 use crate::config::Config;
 use crate::effect::{Answer, Effect, Question};
+use crate::error::Error;
 use crate::events::pending::PendingEvents;
 use crate::events::sync::SyncEvents;
 use crate::executions::execution::Executions;
@@ -406,7 +407,7 @@ impl Engine {
     /// After a panic of the driver: ends what began behind that depth. Functions that were running commands are told.
     pub fn unwind(&mut self, depth: Depth, effects: &mut Vec<Effect>) {
         for call in self.stack.unwind(depth.stack) {
-            self.answer_call(&call, Err("INTERNAL the server's module failed while it ran the command".into()));
+            self.answer_call(&call, Err(Error::Failed.into()));
         }
         self.sync.keys_running = depth.keys_running;
         self.sync.streams_running = depth.streams_running;

@@ -7,7 +7,7 @@
 //! # Layout
 //! - [`engine`](Engine): the parts, and where an input goes; `flow`: how the parts work together, a file per subject;
 //! - [`input`], [`effect`], [`reader`], [`frames`], [`work`], [`id`]: what goes in and out;
-//! - [`config`], [`limits`]: every limit and deadline;
+//! - [`config`], [`limits`]: every limit and deadline; [`error`]: why something is refused or ended;
 //! - [`workers`], [`sessions`], [`executions`], [`registrations`], [`streams`], [`events`], [`requirements`], `calls`:
 //!   the parts, each with its state and its tests.
 //!
@@ -25,6 +25,7 @@ mod clients;
 pub mod config;
 pub mod effect;
 mod engine;
+pub mod error;
 pub mod events;
 pub mod executions;
 mod flow;
@@ -46,6 +47,7 @@ pub mod workers;
 pub use config::Config;
 pub use effect::{Answer, Effect, Question};
 pub use engine::{Capabilities, Depth, Engine, Info};
+pub use error::Error;
 pub use input::{Fact, Input, ServerState, Situation};
 pub use step::Step;
 pub use streams::runs::{EntryId, GroupProgress};

@@ -2,6 +2,7 @@
 
 use crate::calls::caller::PendingCall;
 use crate::effect::Argv;
+use crate::error::Error;
 use crate::limits::{DEFERRED_BYTES_MAX, DEFERRED_COST_BYTES, DEFERRED_MAX};
 use crate::prelude::*;
 
@@ -47,17 +48,13 @@ impl Deferred {
     ///
     /// # Errors
     /// Too many wait already; the text is what the function sees.
-    pub(crate) fn push(&mut self, call: DeferredCall) -> Result<(), String> {
+    pub(crate) fn push(&mut self, call: DeferredCall) -> Result<(), Error> {
         if self.calls.len() >= DEFERRED_MAX {
-            return Err(format!("PAUSED clients are paused, and {DEFERRED_MAX} calls of functions wait already"));
+            return Err(Error::TooManyDeferred);
         }
         let bytes = self.bytes + call.cost_bytes();
         if bytes > DEFERRED_BYTES_MAX {
-            return Err(format!(
-                "PAUSED clients are paused, and calls of functions with {} bytes wait already: the limit is \
-                 {DEFERRED_BYTES_MAX} bytes for all",
-                self.bytes
-            ));
+            return Err(Error::DeferredTooBig(self.bytes));
         }
         self.bytes = bytes;
         self.calls.push_back(call);
@@ -107,11 +104,11 @@ mod tests {
     fn number_and_bytes_are_bounded_and_the_error_says_so() {
         let mut deferred = Deferred::default();
         deferred.push(call(DEFERRED_BYTES_MAX - 300, 0)).unwrap();
-        assert!(deferred.push(call(100, 0)).unwrap_err().contains("the limit is 67108864 bytes"));
+        assert!(deferred.push(call(100, 0)).unwrap_err().to_string().contains("the limit is 67108864 bytes"));
         let mut deferred = Deferred::default();
         for _ in 0..DEFERRED_MAX {
             deferred.push(call(0, 0)).unwrap();
         }
-        assert!(deferred.push(call(0, 0)).unwrap_err().contains("10000 calls"));
+        assert!(deferred.push(call(0, 0)).unwrap_err().to_string().contains("10000 calls"));
     }
 }

@@ -12,6 +12,7 @@ use crate::calls::facts::only_reads;
 use crate::calls::stack::{Atomic, Until};
 use crate::effect::{Argv, Effect, Question, RunCommand};
 use crate::engine::Engine;
+use crate::error::Error;
 use crate::events::sync::SyncRun;
 use crate::id::{CommandNo, WaitNo};
 use crate::input::Actor;
@@ -36,7 +37,7 @@ impl Engine {
     pub(crate) fn call(&mut self, call: PendingCall, op: Call<'_>) {
         if !self.lives_in(call) {
             self.report_foreign(call.worker, call.caller);
-            return self.answer_call(&call, Err("NOPERM the caller does not run in this worker".into()));
+            return self.answer_call(&call, Err(Error::NotInWorker.into()));
         }
         if let Some(exec) = call.caller.exec {
             self.executions.start(exec);
@@ -105,8 +106,8 @@ impl Engine {
 
     fn defer(&mut self, call: PendingCall, wanted: Wanted) {
         let deadline_ms = self.now_ms() + DEFERRED_MS_MAX;
-        if let Err(text) = self.deferred.push(DeferredCall { call, wanted, deadline_ms }) {
-            self.answer_call(&call, Err(text));
+        if let Err(error) = self.deferred.push(DeferredCall { call, wanted, deadline_ms }) {
+            self.answer_call(&call, Err(error.into()));
         }
     }
 
@@ -118,11 +119,10 @@ impl Engine {
         }
         let Some(DeferredCall { call, wanted, .. }) = self.deferred.pop() else { return };
         if !self.lives_in(call) {
-            return self.answer_call(&call, Err("NOPERM the caller has ended".into()));
+            return self.answer_call(&call, Err(Error::CallerEnded.into()));
         }
         if paused {
-            let text = format!("PAUSED clients are paused for longer than {DEFERRED_MS_MAX} ms: try again later");
-            return self.answer_call(&call, Err(text));
+            return self.answer_call(&call, Err(Error::PausedTooLong.into()));
         }
         match wanted {
             Wanted::Execute(argv) => self.look_up(call, argv, true),
@@ -180,15 +180,14 @@ impl Engine {
         facts: Option<&CommandFacts>,
         reads: bool,
     ) -> Result<(Actor, Option<String>), String> {
-        let user = self.user_of(caller).ok_or("NOPERM the caller is unknown")?;
+        let user = self.user_of(caller).ok_or(Error::CallerUnknown)?;
         let around = self.around(caller);
         check_call(&argv.args(), facts, around, self.facts.protection).map_err(|refusal| refusal.to_string())?;
         // What is not known to read only may replicate (a script, say), which would end the server.
         if self.at.server.paused && !reads {
-            return Err("PAUSED clients are paused, and a sync function cannot wait".into());
+            return Err(Error::PausedInSync.into());
         }
-        let refusal = (self.at.server.replica && self.at.server.read_only)
-            .then(|| "READONLY You can't write against a read only replica.".to_owned());
+        let refusal = (self.at.server.replica && self.at.server.read_only).then(|| Error::WriteOnReplica.to_string());
         Ok((Actor { user, database: self.database_of(caller) }, refusal))
     }
 
@@ -230,7 +229,7 @@ impl Engine {
             return self.answer_call(&call, Ok(NOTHING.to_vec()));
         }
         if self.stack.atomic.is_some() {
-            return self.answer_call(&call, Err("Already inside an atomic block".into()));
+            return self.answer_call(&call, Err(Error::AlreadyAtomic.into()));
         }
         self.stack.atomic = Some(Atomic { call, entered: false, left: false });
         self.out.push(Effect::EnterAtomic(self.database_of(call.caller)));

@@ -6,6 +6,7 @@ use redgrease_core::render::Reply;
 use crate::clients::Client;
 use crate::effect::{Answer, Effect};
 use crate::engine::Engine;
+use crate::error::Error;
 use crate::executions::live::Waiter;
 use crate::executions::outcome::Outcome;
 use crate::flow::scripts::check_owner;
@@ -54,13 +55,13 @@ impl Engine {
 
     fn get_results(&mut self, client: Client, caller: &Caller, identifier: &[u8], tagged: bool, wait: bool) {
         let Some(number) = self.find_execution(identifier) else {
-            return self.refuse(client, "execution plan does not exist");
+            return self.refuse(client, Error::NoExecution);
         };
         if let Some(outcome) = self.final_outcome(number, tagged) {
             return self.answer(client, Answer::Run(outcome));
         }
         if !wait {
-            return self.refuse(client, "execution is still running");
+            return self.refuse(client, Error::StillRunning);
         }
         if caller.inside != Inside::Nothing {
             return self.refuse_to_wait(client, caller);
@@ -86,7 +87,7 @@ impl Engine {
 
     fn drop_execution(&mut self, client: Client, caller: &Caller, identifier: &[u8]) {
         let Some(number) = self.find_execution(identifier) else {
-            return self.refuse(client, "execution plan does not exist");
+            return self.refuse(client, Error::NoExecution);
         };
         if let Err(reason) = self.check_execution(caller, number, "drop the execution") {
             return self.refuse(client, reason);
@@ -99,7 +100,7 @@ impl Engine {
 
     fn abort_execution(&mut self, client: Client, caller: &Caller, identifier: &[u8]) {
         let Some(number) = self.find_execution(identifier) else {
-            return self.refuse(client, "execution does not exist");
+            return self.refuse(client, Error::NothingToAbort);
         };
         if let Err(reason) = self.check_execution(caller, number, "abort the execution") {
             return self.refuse(client, reason);
@@ -116,7 +117,7 @@ impl Engine {
     }
 
     /// Refuses what a caller may not do to an execution of another user.
-    fn check_execution(&self, caller: &Caller, number: ExecutionNo, what: &str) -> Result<(), String> {
+    fn check_execution(&self, caller: &Caller, number: ExecutionNo, what: &'static str) -> Result<(), Error> {
         let owner = self.executions.get(number).and_then(|execution| execution.owner.as_deref());
         check_owner(caller, owner, what)
     }
@@ -124,9 +125,9 @@ impl Engine {
     /// Answers a command that would have to wait where its caller cannot, with the server's own words.
     fn refuse_to_wait(&mut self, client: Client, caller: &Caller) {
         let text = match caller.inside {
-            Inside::Transaction => "ERR Blocking module command called from transaction",
-            Inside::Script => "ERR Blocking module command called from Lua script",
-            Inside::Unblockable | Inside::Nothing => "ERR the command has to wait, and blocking is not allowed here",
+            Inside::Transaction => Error::WaitInTransaction,
+            Inside::Script => Error::WaitInScript,
+            Inside::Unblockable | Inside::Nothing => Error::WaitNotAllowed,
         };
         self.refuse(client, text);
     }
@@ -135,7 +136,7 @@ impl Engine {
         let number = self.shard.counter(identifier).map(RegistrationNo);
         let found = number.and_then(|number| Some((number, self.registrations.get(number)?.session)));
         let Some((number, session)) = found else {
-            return self.refuse(client, "execution is not registered");
+            return self.refuse(client, Error::NotRegistered);
         };
         let owner = self.sessions.get(session).map(|session| Rc::clone(&session.user));
         if let Err(reason) = check_owner(caller, owner.as_deref(), "unregister the function") {

@@ -10,6 +10,7 @@ use crate::asked::Asked;
 use crate::clients::Client;
 use crate::effect::{Answer, Effect, Question};
 use crate::engine::Engine;
+use crate::error::Error;
 use crate::events::pending::KeyEvent;
 use crate::events::sync::SyncRun;
 use crate::executions::live::{Source, Waiter};
@@ -103,17 +104,14 @@ impl Engine {
             .command(name)
             .and_then(|number| self.registrations.get(number).map(|found| (number, found.spec.mode, found.session)));
         let Some((registration, mode, session)) = found else {
-            return self.refuse(client, "ERR subcommand not found");
+            return self.refuse(client, Error::NoTrigger);
         };
         if self.at.server.replica && self.at.server.read_only {
-            return self.refuse(client, "READONLY functions are not run on a read-only replica: ask its master");
+            return self.refuse(client, Error::TriggerOnReplica);
         }
         let must_answer_now = caller.inside != Inside::Nothing;
         if mode != Mode::Sync && (must_answer_now || self.at.server.loading) {
-            return self.refuse(
-                client,
-                "ERR can not run a non-sync execution inside a MULTI/LUA (blocking is not allowed) or on loading.",
-            );
+            return self.refuse(client, Error::TriggerNotHere);
         }
         if let Some(reason) = self.why_down(session) {
             self.count_triggered(registration);
@@ -123,10 +121,7 @@ impl Engine {
         let len: usize = args.iter().map(|arg| arg.len()).sum();
         let max = self.config.record_bytes_max;
         if len > max {
-            return self.refuse(
-                client,
-                format!("RECORDTOOBIG the arguments have {len} bytes, more than MaxRecordBytes ({max})"),
-            );
+            return self.refuse(client, Error::ArgumentsTooBig { len, max });
         }
         let mut writer = Writer::new();
         writer.list(args.len());
@@ -136,7 +131,7 @@ impl Engine {
         let source = Source::Records { count: 1, bytes: writer.into_bytes() };
         self.count_triggered(registration);
         let Some(execution) = self.new_triggered(registration, Some(caller.database), source, tagged) else {
-            return self.refuse(client, "ERR Could not trigger execution, the registration is gone");
+            return self.refuse(client, Error::TriggerGone);
         };
         self.drop_at_end(execution);
         if mode == Mode::Sync {
@@ -154,7 +149,7 @@ impl Engine {
     pub(crate) fn answer_trigger(&mut self, client: Client, execution: ExecutionNo) {
         match self.outcomes.remove(&execution) {
             Some(outcome) => self.answer(client, Answer::Trigger(outcome)),
-            None => self.refuse(client, "INTERNAL the sync execution did not end"),
+            None => self.refuse(client, Error::SyncWithoutEnd),
         }
     }
 
@@ -164,9 +159,6 @@ impl Engine {
         if let Some(reason) = session.broken() {
             return Some(reason.to_owned());
         }
-        session
-            .up_in()
-            .is_none()
-            .then(|| format!("WORKERDOWN the worker of session '{}' is being replaced: try again", session.name))
+        session.up_in().is_none().then(|| Error::SessionDown(session.name.to_string()).into())
     }
 }

@@ -10,6 +10,7 @@ use crate::calls::caller::Caller;
 use crate::calls::stack::Until;
 use crate::effect::{Answer, Effect};
 use crate::engine::Engine;
+use crate::error::Error;
 use crate::executions::execution::{Execution, Status};
 use crate::executions::live::{Gathered, Interruption, Launch, Live, Source, Waiter};
 use crate::executions::outcome::Outcome;
@@ -159,12 +160,12 @@ impl Engine {
     pub(crate) fn enqueue(&mut self, number: ExecutionNo) {
         let Some(session) = self.live.get(&number).map(|live| live.session) else { return };
         let Some(session) = self.sessions.get_mut(session) else {
-            return self.end_with_error(number, "NOSESSION the session has ended");
+            return self.end_with_error(number, Error::SessionEnded);
         };
         match &session.place {
             Place::Broken { reason, .. } => {
                 let reason = reason.clone();
-                self.end_with_error(number, &reason);
+                self.end_with_error(number, reason);
             }
             Place::Running(worker) | Place::Up(worker) => {
                 let worker = *worker;
@@ -174,9 +175,7 @@ impl Engine {
                 session.held.push(number);
             }
             Place::Waiting | Place::Restoring(_) => {
-                let reason =
-                    format!("WORKERDOWN more than {HELD_PER_SESSION_MAX} executions wait for the session's worker");
-                self.end_with_error(number, &reason);
+                self.end_with_error(number, Error::TooManyHeld);
             }
         }
     }
@@ -218,11 +217,10 @@ impl Engine {
     pub(crate) fn run_sync(&mut self, number: ExecutionNo, no_async: bool) {
         let Some(session) = self.live.get(&number).map(|live| live.session) else { return };
         let Some(worker) = self.sessions.get(session).and_then(Session::up_in) else {
-            return self.end_with_error(number, "WORKERDOWN the session's worker is being replaced: try again");
+            return self.end_with_error(number, Error::WorkerDown);
         };
         if self.stack.waits.len() >= SYNC_DEPTH_MAX {
-            let reason = format!("SYNCDEPTH sync executions are nested deeper than {SYNC_DEPTH_MAX}");
-            return self.end_with_error(number, &reason);
+            return self.end_with_error(number, Error::TooDeep);
         }
         let now = self.now_ms();
         let Some(live) = self.live.get_mut(&number) else { return };
@@ -268,7 +266,7 @@ impl Engine {
                     self.launch(number, true);
                 }
             }
-            Err(reason) => self.end_with_error(number, &reason),
+            Err(reason) => self.end_with_error(number, reason),
         }
     }
 
@@ -334,9 +332,8 @@ impl Engine {
         if !self.live.contains_key(&number) {
             return;
         }
-        let limit = self.config.execution_time_max.as_millis();
-        let text = format!("TOOLONG the execution ran longer than ExecutionMaxTime ({limit} ms) and was aborted");
-        self.add_error(number, text.into_bytes());
+        let limit = self.config.execution_time_max.as_millis() as u64;
+        self.add_error(number, Error::TooLong(limit).to_string().into_bytes());
         self.abort(number);
     }
 
@@ -357,11 +354,7 @@ impl Engine {
         if execution.results.len() + records.bytes.len() <= max {
             execution.add_results(records);
         } else if execution.errors.is_empty() {
-            let text = format!(
-                "RESULTTOOBIG the results are longer than ResultBytesMax ({max} bytes): raise it, or aggregate, or write \
-                 them to keys"
-            );
-            execution.errors.push(text.into_bytes());
+            execution.errors.push(Error::ResultsTooBig(max).to_string().into_bytes());
             self.abort(number);
         }
         // Else it was told to end already.
@@ -391,8 +384,8 @@ impl Engine {
     }
 
     /// Ends an execution with an error of ours.
-    pub(crate) fn end_with_error(&mut self, number: ExecutionNo, reason: &str) {
-        self.add_error(number, reason.as_bytes().to_vec());
+    pub(crate) fn end_with_error(&mut self, number: ExecutionNo, reason: impl Into<String>) {
+        self.add_error(number, reason.into().into_bytes());
         self.finish(number, Status::Done);
     }
 
@@ -557,7 +550,7 @@ impl Engine {
                 live.interruption = Some(Interruption::WorkerDied);
             }
             let id = self.shard.identifier(number.0);
-            self.end_with_error(number, &format!("WORKERDIED {head} in {place} of execution {id}"));
+            self.end_with_error(number, Error::Died { head: head.to_owned(), place, execution: id });
         }
         self.sessions_lost(sessions, head);
         for number in queued {

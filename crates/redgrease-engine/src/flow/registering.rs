@@ -9,6 +9,7 @@ use crate::asked::{Asked, RegisterRequest, RunRequest};
 use crate::calls::caller::{Caller, PendingCall};
 use crate::effect::Question;
 use crate::engine::Engine;
+use crate::error::Error;
 use crate::flow::calls::text;
 use crate::input::UserName;
 use crate::limits::{LIVE_PER_SESSION_MAX, REGISTRATIONS_PER_SESSION_MAX};
@@ -16,18 +17,13 @@ use crate::prelude::*;
 use crate::registrations::registry::Registration;
 use redgrease_core::policy::CommandFacts;
 
-/// The error of what is meant for all shards where there are others: an answer for one part of the data would look like an
-/// answer for all of it.
-const ALL_SHARDS: &str = "CLUSTERMODE functions over all shards of a cluster are not available in this version: use \
-                          mode='async_local' on each shard and combine the results";
-
 impl Engine {
     /// The `run` action.
     pub(crate) fn run_action(&mut self, call: PendingCall, plan: PlanNo, spec: &[u8]) {
         let request = PlanSpec::decode(spec).map_err(|error| error.to_string()).and_then(|spec| {
             let reader = spec.run_reader().map_err(|error| error.to_string())?;
             if spec.mode == Mode::Sync {
-                return Err("unknown execution mode".into());
+                return Err(Error::UnknownMode.into());
             }
             Ok(RunRequest { call, plan, spec, reader })
         });
@@ -43,7 +39,7 @@ impl Engine {
     /// Whether there are other shards is known.
     pub(crate) fn shards_for_run(&mut self, request: RunRequest, several: bool) {
         if several {
-            return self.answer_call(&request.call, Err(ALL_SHARDS.into()));
+            return self.answer_call(&request.call, Err(Error::AllShards.into()));
         }
         self.run_on_this_shard(request);
     }
@@ -57,19 +53,19 @@ impl Engine {
     fn run_now(&mut self, request: RunRequest) -> Result<ExecutionNo, String> {
         let RunRequest { call, plan, spec, reader } = request;
         let caller = call.caller;
-        let session = self.sessions.get(caller.session).ok_or("NOSESSION the session has ended")?;
+        let session = self.sessions.get(caller.session).ok_or(Error::SessionEnded)?;
         if session.worker() != Some(call.worker) {
-            return Err("NOSESSION the session lives in another worker".into());
+            return Err(Error::SessionElsewhere.into());
         }
         let tagged = session.script.as_ref().is_some_and(|script| script.tagged);
         if session.live >= LIVE_PER_SESSION_MAX {
-            return Err(format!("TOOMANY more than {LIVE_PER_SESSION_MAX} executions of the session have not ended"));
+            return Err(Error::TooManyExecutions.into());
         }
         if session.script.as_ref().is_some_and(|script| script.run.is_some()) && caller.exec.is_none() {
-            return Err("Can not run more then 1 executions in a single script".into());
+            return Err(Error::SecondRun.into());
         }
         let style = if tagged { spec.style.tagged() } else { spec.style };
-        let user = self.user_of(caller).ok_or("NOSESSION the session has ended")?;
+        let user = self.user_of(caller).ok_or(Error::SessionEnded)?;
         let database = self.database_of(caller);
         self.registrations.take_number();
         let execution = self.new_run((caller.session, plan), spec, reader, (user, database), style);
@@ -108,7 +104,7 @@ impl Engine {
     /// Whether there are other shards is known.
     pub(crate) fn shards_for_register(&mut self, request: Box<RegisterRequest>, several: bool) {
         if several {
-            return self.answer_call(&request.call, Err(ALL_SHARDS.into()));
+            return self.answer_call(&request.call, Err(Error::AllShards.into()));
         }
         self.check_events(request);
     }
@@ -183,14 +179,14 @@ impl Engine {
         let RegisterRequest { call, plan, spec, trigger, blob, .. } = request;
         let number = call.caller.session;
         let database = self.database_of(call.caller);
-        let session = self.sessions.get(number).ok_or("NOSESSION the session has ended")?;
+        let session = self.sessions.get(number).ok_or(Error::SessionEnded)?;
         if session.worker() != Some(call.worker) {
-            return Err("NOSESSION the session lives in another worker".into());
+            return Err(Error::SessionElsewhere.into());
         }
         let script = session.script.as_ref();
         let count = script.map_or(session.stored.functions.len(), |script| script.pending.len());
         if count >= REGISTRATIONS_PER_SESSION_MAX {
-            return Err(format!("TOOMANY a session has at most {REGISTRATIONS_PER_SESSION_MAX} registrations"));
+            return Err(Error::TooManyRegistrations.into());
         }
         let pending =
             script.into_iter().flat_map(|script| script.pending.iter().map(|(_, registration)| &registration.trigger));

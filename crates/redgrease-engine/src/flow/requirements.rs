@@ -6,9 +6,9 @@ use redgrease_core::id::SessionNo;
 use crate::asked::Asked;
 use crate::effect::{Effect, Install, Question};
 use crate::engine::Engine;
+use crate::error::Error;
 use crate::id::InstallNo;
 use crate::input::Found;
-use crate::limits::INSTALLS_MAX;
 use crate::prelude::*;
 use crate::requirements::installs::Job;
 use crate::timers::Timer;
@@ -60,8 +60,7 @@ impl Engine {
         let (session, check) = (job.session, job.check);
         let user = self.sessions.get(session).map(|session| Rc::clone(&session.user)).unwrap_or_else(|| "".into());
         if !self.installs.push(&user, job) {
-            let reason = format!("Could not satisfy requirements: more than {INSTALLS_MAX} installations are waiting");
-            self.requirements_known(session, Err(reason));
+            self.requirements_known(session, Err(Error::TooManyInstalls.into()));
         }
         self.next_install(check);
     }
@@ -83,7 +82,7 @@ impl Engine {
             return self.use_known_or(job, true);
         }
         let check = job.check;
-        self.requirements_known(job.session, Err("the client has left".into()));
+        self.requirements_known(job.session, Err(Error::ClientLeft.into()));
         self.next_install(check);
     }
 
@@ -118,10 +117,8 @@ impl Engine {
     /// A session has waited for its turn as long as it may.
     pub(crate) fn install_limit_is_over(&mut self, session: SessionNo) {
         if self.installs.forget(session) {
-            let limit = self.config.install_time_max.as_millis();
-            let reason =
-                format!("Could not satisfy requirements: other installations took longer than InstallMax ({limit} ms)");
-            self.requirements_known(session, Err(reason));
+            let limit = self.config.install_time_max.as_millis() as u64;
+            self.requirements_known(session, Err(Error::InstallsTooLong(limit).into()));
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::asked::Asked;
 use crate::clients::Client;
 use crate::effect::{Answer, Effect, Question};
 use crate::engine::Engine;
+use crate::error::Error;
 use crate::executions::live::Waiter;
 use crate::input::{Caller, Inside};
 use crate::limits::{DEATHS_MAX, WAITING_SESSIONS_MAX, WORKER_AGAIN_MS, WORKER_WAIT_MS_MAX};
@@ -18,9 +19,6 @@ use crate::sessions::script::Script;
 use crate::sessions::session::{Place, Session};
 use crate::sessions::stored::{Stored, environment};
 use crate::timers::Timer;
-
-/// The error of a script that cannot be run where its client is.
-const NOT_HERE: &str = "Can not run gears inside a multi exec, lua, or when blocking is not allowed";
 
 impl Engine {
     /// `RG.PYEXECUTE`.
@@ -32,10 +30,10 @@ impl Engine {
         tagged: bool,
     ) {
         if caller.inside != Inside::Nothing {
-            return self.refuse(client, NOT_HERE);
+            return self.refuse(client, Error::ScriptNotHere);
         }
         if self.at.server.replica && self.at.server.read_only {
-            return self.refuse(client, "READONLY scripts are not run on a read-only replica: ask its master");
+            return self.refuse(client, Error::ScriptOnReplica);
         }
         let replaces = match self.accept_script(caller, command) {
             Ok(replaces) => replaces,
@@ -76,25 +74,25 @@ impl Engine {
     }
 
     /// Checks a script against the sessions that exist; returns the one that it takes the place of.
-    fn accept_script(&self, caller: &Caller, command: &PyExecute<'_>) -> Result<Option<SessionNo>, String> {
+    fn accept_script(&self, caller: &Caller, command: &PyExecute<'_>) -> Result<Option<SessionNo>, Error> {
         if let Err(reason) = &self.runtime {
-            return Err(format!("NOPYTHON {reason}"));
+            return Err(Error::NoRuntime(reason.clone()));
         }
         let replaced = command.replace_with.map(|old| String::from_utf8_lossy(old).into_owned());
         if let Some(id) = command.id
             && self.sessions.named(id).is_some()
         {
             if let Some(old) = &replaced {
-                return Err(format!("Can not replace an existing session {id} with {old}"));
+                return Err(Error::ReplaceExisting { id: id.to_owned(), old: old.clone() });
             }
             if !command.upgrade {
-                return Err(format!("Session {id} already exists"));
+                return Err(Error::SessionExists(id.to_owned()));
             }
         }
         if let Some(old) = &replaced
             && self.sessions.named(old).is_none()
         {
-            return Err(format!("Can not replace with {old}, session does not exists."));
+            return Err(Error::NothingToReplace(old.clone()));
         }
         let replaced = replaced.or_else(|| command.id.filter(|_| command.upgrade).map(str::to_owned));
         let Some(replaced) = replaced.and_then(|name| self.sessions.named(&name)) else { return Ok(None) };
@@ -119,8 +117,7 @@ impl Engine {
     /// Puts a session into the queue for workers.
     pub(crate) fn want_worker(&mut self, number: SessionNo) {
         if self.sessions.waiting.len() >= WAITING_SESSIONS_MAX {
-            let reason = format!("WORKERBUSY more than {WAITING_SESSIONS_MAX} scripts wait for a worker");
-            return self.session_without_worker(number, &reason);
+            return self.session_without_worker(number, &Error::TooManyWait.to_string());
         }
         self.sessions.waiting.push_back(number);
         self.serve_waiting();
@@ -135,13 +132,9 @@ impl Engine {
             return;
         }
         self.sessions.waiting.retain(|other| *other != number);
-        let reason = self.workers.start_error.clone().unwrap_or_else(|| {
-            format!(
-                "WORKERBUSY no worker became free within {WORKER_WAIT_MS_MAX} ms: all of MaxWorkers ({}) serve other \
-                 users, other requirements or registrations; raise it or unregister what is not needed",
-                self.config.workers_max
-            )
-        });
+        let workers_max = self.config.workers_max;
+        let start_error = self.workers.start_error.clone();
+        let reason = start_error.unwrap_or_else(|| Error::NoWorkerFree { workers_max }.into());
         self.session_without_worker(number, &reason);
     }
 
@@ -242,10 +235,7 @@ impl Engine {
         if session.place == Place::Restoring(worker) {
             session.place = match error {
                 None => Place::Up(worker),
-                Some(error) => Place::Broken {
-                    reason: format!("BROKEN the session could not be rebuilt: {error}"),
-                    worker: Some(worker),
-                },
+                Some(error) => Place::Broken { reason: Error::Broken(error).into(), worker: Some(worker) },
             };
             return self.rebuilt(worker, number);
         }
@@ -298,7 +288,7 @@ impl Engine {
             let outcome = self.executions.take(execution).map(Self::outcome_of);
             return match outcome {
                 Some(outcome) => self.answer(script.client, Answer::Run(outcome)),
-                None => self.refuse(script.client, "ERR the execution was aborted"),
+                None => self.refuse(script.client, Error::WasAborted),
             };
         }
         if script.unblocking {
@@ -399,23 +389,21 @@ impl Engine {
                 session.place = Place::Waiting;
             }
             if let Some(script) = session.script.take() {
-                self.fail_script(script, &format!("WORKERDIED {head} while it ran the script"));
+                self.fail_script(script, &Error::DiedInScript(head.to_owned()).to_string());
                 self.sessions.remove(*number);
                 continue;
             }
             let Some(session) = self.sessions.get_mut(*number) else { continue };
             session.deaths += 1;
-            let broken = match () {
+            let broken: Option<Error> = match () {
                 // What was not sent to the worker has nowhere to go.
-                () if !session.registered => Some(format!("WORKERDIED {head} before the execution began")),
-                () if session.deaths > DEATHS_MAX => Some(format!(
-                    "WORKERDOWN the session's worker died {DEATHS_MAX} times without finishing an execution, last: {head}"
-                )),
+                () if !session.registered => Some(Error::DiedBefore(head.to_owned())),
+                () if session.deaths > DEATHS_MAX => Some(Error::DiedTooOften(head.to_owned())),
                 () => None,
             };
             let rebuild = broken.is_none() && !was_broken;
             if let Some(reason) = broken {
-                session.place = Place::Broken { reason, worker: None };
+                session.place = Place::Broken { reason: reason.into(), worker: None };
             }
             if rebuild {
                 self.want_worker(*number);
@@ -429,13 +417,10 @@ impl Engine {
 
 /// Refuses what a caller wants to do to something that belongs to another user, unless it may administer. A caller without a
 /// user is the server itself.
-pub(crate) fn check_owner(caller: &Caller, owner: Option<&str>, what: &str) -> Result<(), String> {
+pub(crate) fn check_owner(caller: &Caller, owner: Option<&str>, what: &'static str) -> Result<(), Error> {
     let (Some(user), Some(owner)) = (caller.user.as_deref(), owner) else { return Ok(()) };
     if user == owner || caller.administers {
         return Ok(());
     }
-    Err(format!(
-        "NOPERM the user '{user}' may not {what} of the user '{owner}': that needs permission for RG.ADMINISTER (category \
-         @admin)"
-    ))
+    Err(Error::NotOwner { user: user.to_owned(), what, owner: owner.to_owned() })
 }

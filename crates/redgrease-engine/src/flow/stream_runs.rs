@@ -6,6 +6,7 @@ use redgrease_core::plan::{Mode, Trigger};
 use crate::asked::Asked;
 use crate::effect::{Effect, GroupPosition, GroupRead, Question};
 use crate::engine::Engine;
+use crate::error::Error;
 use crate::executions::execution::Status;
 use crate::executions::live::{GroupStep, Interruption, Launch, Source};
 use crate::executions::outcome::Outcome;
@@ -234,7 +235,7 @@ impl Engine {
         }
         if paused {
             live.interruption = Some(Interruption::ServerPaused);
-            return self.group_failed(number, "PAUSED clients are paused".into());
+            return self.group_failed(number, Error::Paused.into());
         }
         self.out.push(Effect::ReadGroup { execution: number, read });
     }
@@ -334,7 +335,7 @@ impl Engine {
             self.add_error(number, reason.into_bytes());
             self.feed(number, true, 0, &[]);
         } else {
-            self.end_with_error(number, &reason);
+            self.end_with_error(number, reason);
         }
     }
 

@@ -8,6 +8,7 @@ use redgrease_core::id::{SessionNo, WorkerNo};
 use crate::asked::Asked;
 use crate::effect::{Effect, Question};
 use crate::engine::Engine;
+use crate::error::Error;
 use crate::input::Stream;
 use crate::limits::{
     CLOSED_LOOKS_MAX, CLOSED_MS_MAX, FAILED_STARTS_MAX, IDLE_LOOKS_MAX, IDLE_WORKER_MS, LINE_MS_MAX, UNSENT_BYTES_MAX,
@@ -56,8 +57,7 @@ impl Engine {
     /// A worker's process could not be started.
     pub(crate) fn worker_not_started(&mut self, worker: WorkerNo, reason: &str) {
         self.workers.pool.gone(worker, self.now_ms());
-        let text = format!("WORKERSTART worker {worker} could not be started: {reason}");
-        self.start_failed(text);
+        self.start_failed(Error::NotStarted { worker: worker.0, reason: reason.to_owned() }.into());
         self.start_workers();
     }
 
@@ -171,6 +171,7 @@ impl Engine {
         let Some(link) = self.workers.links.get_mut(&worker) else { return };
         if link.process == Process::Connected {
             link.process = Process::Closed { at_ms };
+            self.workers.pool.retire(worker);
             self.after_ms(CLOSED_MS_MAX, Timer::ConnectionClosed(worker, CLOSED_LOOKS_MAX));
         }
     }
@@ -374,12 +375,9 @@ impl Engine {
         if link.is_ready() {
             self.log(LogLevel::Warning, format!("rg: WORKERDIED {head}"));
         } else {
-            let runtime = self.runtime.as_ref().map_or_else(String::as_str, String::as_str);
-            let text = format!(
-                "WORKERSTART {head} before its handshake; is the package redgrease installed for {runtime}? Its last line: {}",
-                link.last_stderr_line
-            );
-            self.start_failed(text);
+            let runtime = self.runtime.clone().unwrap_or_else(|reason| reason);
+            let last_line = link.last_stderr_line;
+            self.start_failed(Error::NoHandshake { head: head.clone(), runtime, last_line }.into());
         }
         self.worker_lost(worker, &head, &sessions);
         self.serve_waiting();

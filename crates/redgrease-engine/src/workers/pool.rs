@@ -130,6 +130,13 @@ impl Pool {
         }
     }
 
+    /// A worker is about to end: it is not leased any more.
+    pub fn retire(&mut self, worker: WorkerNo) {
+        if let Some(slot) = self.slots.get_mut(&worker) {
+            slot.retired = true;
+        }
+    }
+
     /// A worker is gone; returns its sessions.
     pub fn gone(&mut self, worker: WorkerNo, now_ms: u64) -> Vec<SessionNo> {
         let Some(slot) = self.slots.remove(&worker) else { return Vec::new() };
@@ -262,6 +269,17 @@ mod tests {
             pool.ready(*worker);
         }
         started
+    }
+
+    #[test]
+    fn a_worker_that_is_about_to_end_is_not_leased() {
+        let mut pool = Pool::new(Limits { workers_max: 3, sessions_max: 10 });
+        let [worker] = pool.starts(0, 0)[..] else { panic!("one spare is started") };
+        pool.ready(worker);
+        pool.retire(worker);
+        let owner = Owner { user: "u".into(), environment: String::new() };
+        assert_eq!(pool.lease(SessionNo(1), &owner), Lease::Wait);
+        assert_eq!(pool.starts(1, 0).len(), 2);
     }
 
     #[test]

@@ -1,0 +1,251 @@
+//! Why the engine refuses something, or ends it.
+//!
+//! Texts that clients of RedisGears match on are as they were there. Others begin with a code of
+//! [`redgrease_core::error_code::CODES`].
+
+use thiserror::Error;
+
+use crate::limits::{
+    DEATHS_MAX, DEFERRED_BYTES_MAX, DEFERRED_MAX, DEFERRED_MS_MAX, HELD_PER_SESSION_MAX, INSTALLS_MAX,
+    LIVE_PER_SESSION_MAX, REGISTRATIONS_PER_SESSION_MAX, SYNC_DEPTH_MAX, WAITING_SESSIONS_MAX, WORKER_WAIT_MS_MAX,
+};
+use crate::prelude::*;
+
+/// An error of the engine, worded for a client or for the author of a function.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no interpreter.
+    #[error("NOPYTHON {0}")]
+    NoRuntime(String),
+    /// `RG.PYEXECUTE` where its client cannot be blocked.
+    #[error("Can not run gears inside a multi exec, lua, or when blocking is not allowed")]
+    ScriptNotHere,
+    /// `RG.PYEXECUTE` on a read-only replica.
+    #[error("READONLY scripts are not run on a read-only replica: ask its master")]
+    ScriptOnReplica,
+    /// The session to be made exists, and another one is to be replaced.
+    #[error("Can not replace an existing session {id} with {old}")]
+    ReplaceExisting {
+        /// The session to be made.
+        id: String,
+        /// The session to be replaced.
+        old: String,
+    },
+    /// The session to be made exists.
+    #[error("Session {0} already exists")]
+    SessionExists(String),
+    /// The session to be replaced does not exist.
+    #[error("Can not replace with {0}, session does not exists.")]
+    NothingToReplace(String),
+    /// What belongs to another user is not ended.
+    #[error(
+        "NOPERM the user '{user}' may not {what} of the user '{owner}': that needs permission for RG.ADMINISTER \
+         (category @admin)"
+    )]
+    NotOwner {
+        /// Who wants it.
+        user: String,
+        /// What it wants.
+        what: &'static str,
+        /// Whose it is.
+        owner: String,
+    },
+    /// Too many sessions wait for a worker.
+    #[error("WORKERBUSY more than {WAITING_SESSIONS_MAX} scripts wait for a worker")]
+    TooManyWait,
+    /// A session waited for a worker for too long.
+    #[error(
+        "WORKERBUSY no worker became free within {WORKER_WAIT_MS_MAX} ms: all of MaxWorkers ({workers_max}) serve other \
+         users, other requirements or registrations; raise it or unregister what is not needed"
+    )]
+    NoWorkerFree {
+        /// `MaxWorkers`.
+        workers_max: usize,
+    },
+    /// A worker's process could not be started.
+    #[error("WORKERSTART worker {worker} could not be started: {reason}")]
+    NotStarted {
+        /// The worker.
+        worker: u64,
+        /// Why.
+        reason: String,
+    },
+    /// A worker ended before it finished its handshake.
+    #[error(
+        "WORKERSTART {head} before its handshake; is the package redgrease installed for {runtime}? Its last line: \
+         {last_line}"
+    )]
+    NoHandshake {
+        /// The worker, and how it ended.
+        head: String,
+        /// The interpreter.
+        runtime: String,
+        /// The last line that it wrote to standard error.
+        last_line: String,
+    },
+    /// A worker ended while it ran a script.
+    #[error("WORKERDIED {0} while it ran the script")]
+    DiedInScript(String),
+    /// A worker ended before an execution began.
+    #[error("WORKERDIED {0} before the execution began")]
+    DiedBefore(String),
+    /// A worker ended while it ran an execution.
+    #[error("WORKERDIED {head} in {place} of execution {execution}")]
+    Died {
+        /// The worker, and how it ended.
+        head: String,
+        /// The step.
+        place: String,
+        /// The execution's identifier.
+        execution: String,
+    },
+    /// A session's worker is being replaced.
+    #[error("WORKERDOWN the worker of session '{0}' is being replaced: try again")]
+    SessionDown(String),
+    /// The worker of an execution's session is being replaced.
+    #[error("WORKERDOWN the session's worker is being replaced: try again")]
+    WorkerDown,
+    /// A session's worker died too often.
+    #[error("WORKERDOWN the session's worker died {DEATHS_MAX} times without finishing an execution, last: {0}")]
+    DiedTooOften(String),
+    /// Too many executions wait for a worker to be replaced.
+    #[error("WORKERDOWN more than {HELD_PER_SESSION_MAX} executions wait for the session's worker")]
+    TooManyHeld,
+    /// A session could not be rebuilt.
+    #[error("BROKEN the session could not be rebuilt: {0}")]
+    Broken(String),
+    /// A session has ended.
+    #[error("NOSESSION the session has ended")]
+    SessionEnded,
+    /// A session lives in another worker.
+    #[error("NOSESSION the session lives in another worker")]
+    SessionElsewhere,
+    /// Too many executions of a session.
+    #[error("TOOMANY more than {LIVE_PER_SESSION_MAX} executions of the session have not ended")]
+    TooManyExecutions,
+    /// Too many registrations of a session.
+    #[error("TOOMANY a session has at most {REGISTRATIONS_PER_SESSION_MAX} registrations")]
+    TooManyRegistrations,
+    /// A script asks for a second execution.
+    #[error("Can not run more then 1 executions in a single script")]
+    SecondRun,
+    /// `run` with mode `sync`.
+    #[error("unknown execution mode")]
+    UnknownMode,
+    /// What is meant for all shards.
+    #[error(
+        "CLUSTERMODE functions over all shards of a cluster are not available in this version: use mode='async_local' on \
+         each shard and combine the results"
+    )]
+    AllShards,
+    /// There is no such execution.
+    #[error("execution plan does not exist")]
+    NoExecution,
+    /// There is no such execution, for `RG.ABORTEXECUTION`.
+    #[error("execution does not exist")]
+    NothingToAbort,
+    /// There is no such registration.
+    #[error("execution is not registered")]
+    NotRegistered,
+    /// An execution has not ended.
+    #[error("execution is still running")]
+    StillRunning,
+    /// An execution was aborted before it began.
+    #[error("ERR the execution was aborted")]
+    WasAborted,
+    /// A command would have to wait inside a transaction.
+    #[error("ERR Blocking module command called from transaction")]
+    WaitInTransaction,
+    /// A command would have to wait inside a script.
+    #[error("ERR Blocking module command called from Lua script")]
+    WaitInScript,
+    /// A command would have to wait where its caller cannot.
+    #[error("ERR the command has to wait, and blocking is not allowed here")]
+    WaitNotAllowed,
+    /// There is no trigger of that name.
+    #[error("ERR subcommand not found")]
+    NoTrigger,
+    /// A trigger on a read-only replica.
+    #[error("READONLY functions are not run on a read-only replica: ask its master")]
+    TriggerOnReplica,
+    /// A trigger that is not sync, where its client cannot be blocked.
+    #[error("ERR can not run a non-sync execution inside a MULTI/LUA (blocking is not allowed) or on loading.")]
+    TriggerNotHere,
+    /// A registration went away.
+    #[error("ERR Could not trigger execution, the registration is gone")]
+    TriggerGone,
+    /// The arguments of a trigger are too long.
+    #[error("RECORDTOOBIG the arguments have {len} bytes, more than MaxRecordBytes ({max})")]
+    ArgumentsTooBig {
+        /// Their length.
+        len: usize,
+        /// `MaxRecordBytes`.
+        max: usize,
+    },
+    /// Sync executions are nested too deep.
+    #[error("SYNCDEPTH sync executions are nested deeper than {SYNC_DEPTH_MAX}")]
+    TooDeep,
+    /// An execution ran too long.
+    #[error("TOOLONG the execution ran longer than ExecutionMaxTime ({0} ms) and was aborted")]
+    TooLong(u64),
+    /// Results are too long.
+    #[error(
+        "RESULTTOOBIG the results are longer than ResultBytesMax ({0} bytes): raise it, or aggregate, or write them to keys"
+    )]
+    ResultsTooBig(usize),
+    /// Code of a worker names what does not live there.
+    #[error("NOPERM the caller does not run in this worker")]
+    NotInWorker,
+    /// A caller ended while its call waited.
+    #[error("NOPERM the caller has ended")]
+    CallerEnded,
+    /// A caller is not known.
+    #[error("NOPERM the caller is unknown")]
+    CallerUnknown,
+    /// A write of a function on a read-only replica, in the server's own words.
+    #[error("READONLY You can't write against a read only replica.")]
+    WriteOnReplica,
+    /// Clients are paused.
+    #[error("PAUSED clients are paused")]
+    Paused,
+    /// Clients are paused, and the caller is waited for.
+    #[error("PAUSED clients are paused, and a sync function cannot wait")]
+    PausedInSync,
+    /// Clients are paused for too long.
+    #[error("PAUSED clients are paused for longer than {DEFERRED_MS_MAX} ms: try again later")]
+    PausedTooLong,
+    /// Too many calls wait.
+    #[error("PAUSED clients are paused, and {DEFERRED_MAX} calls of functions wait already")]
+    TooManyDeferred,
+    /// Calls that wait are too long.
+    #[error(
+        "PAUSED clients are paused, and calls of functions with {0} bytes wait already: the limit is {DEFERRED_BYTES_MAX} \
+         bytes for all"
+    )]
+    DeferredTooBig(usize),
+    /// An atomic block inside one.
+    #[error("Already inside an atomic block")]
+    AlreadyAtomic,
+    /// The client that waited for an installation has left.
+    #[error("the client has left")]
+    ClientLeft,
+    /// Too many installations wait.
+    #[error("Could not satisfy requirements: more than {INSTALLS_MAX} installations are waiting")]
+    TooManyInstalls,
+    /// Installations of others took too long.
+    #[error("Could not satisfy requirements: other installations took longer than InstallMax ({0} ms)")]
+    InstallsTooLong(u64),
+    /// A sync execution is over without an outcome.
+    #[error("INTERNAL the sync execution did not end")]
+    SyncWithoutEnd,
+    /// A panic while a command of a function ran.
+    #[error("INTERNAL the server's module failed while it ran the command")]
+    Failed,
+}
+
+impl From<Error> for String {
+    fn from(error: Error) -> String {
+        error.to_string()
+    }
+}
