@@ -39,7 +39,7 @@ const RULES: &[Rule] = &[
     Rule { name: "redgrease-filecache", ours: &["redgrease-cache-rules"], external: None, tests_may_use: &[] },
     Rule { name: "redgrease-py", ours: &["redgrease-core", "redgrease-filecache"], external: None, tests_may_use: &[] },
     Rule { name: "redgrease-cli", ours: &["redgrease-filecache"], external: None, tests_may_use: &[] },
-    Rule { name: "xtask", ours: &[], external: None, tests_may_use: &[] },
+    Rule { name: "xtask", ours: &["redgrease-core"], external: None, tests_may_use: &[] },
 ];
 
 /// A crate of the workspace as `cargo metadata` describes it.

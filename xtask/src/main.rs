@@ -2,35 +2,45 @@
 //!
 //! `cargo run -p xtask -- check-deps` enforces the dependency rules of ARCHITECTURE.md: which crate may depend on which, where
 //! `unsafe` may be written, which crates are without `std`, and that the files of a crate do not import in circles.
+//! `cargo run -p xtask -- errors` compares `docs/errors.md` with the table of error codes (`--write` renews the page).
 
 mod cycles;
 mod deps;
+mod errors;
 mod imports;
 mod purity;
 mod references;
 mod source;
 mod unsafety;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["check-deps"] => match check_deps() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("check-deps: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+    let (name, result) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["check-deps"] => ("check-deps", check_deps()),
+        ["errors"] => ("errors", workspace_root().and_then(|root| errors::check(&root))),
+        ["errors", "--write"] => ("errors", workspace_root().and_then(|root| errors::write(&root))),
         _ => {
-            eprintln!("usage: cargo run -p xtask -- check-deps");
-            ExitCode::from(2)
+            eprintln!("usage: cargo run -p xtask -- check-deps | errors [--write]");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error:#}");
+            ExitCode::FAILURE
         }
     }
+}
+
+fn workspace_root() -> Result<PathBuf> {
+    let metadata = cargo_metadata()?;
+    Ok(PathBuf::from(metadata["workspace_root"].as_str().context("cargo metadata without a workspace_root")?))
 }
 
 /// Runs all checks and reports every violation, not only the first one.
