@@ -20,6 +20,11 @@ cd "$(dirname "$0")/.."
 PACKAGES=gcc,libc6-dev,make,python3,python3-venv,ca-certificates
 TARGET_SECONDS_MAX=3600
 
+usage() {
+    echo "$1; the options are in the first lines of tools/bare.sh" >&2
+    exit 2
+}
+
 suite=bookworm
 mirror=http://deb.debian.org/debian
 keep=
@@ -30,10 +35,11 @@ while [ $# -gt 0 ]; do
     case $1 in
         --suite) suite=$2 && shift 2 ;;
         --mirror) mirror=$2 && shift 2 ;;
-        --env) variables+=("$2=${!2?is not set: --env passes on variables that are}") && shift 2 ;;
+        --env) [ -n "${!2+set}" ] || usage "--env $2: this variable is not set"
+            variables+=("$2=${!2}") && shift 2 ;;
         --file) files+=("$(realpath --no-symlinks -- "$2")") && shift 2 ;;
         --keep) keep=yes && shift ;;
-        -*) echo "unknown option '$1': the options are in the first lines of tools/bare.sh" >&2 && exit 2 ;;
+        -*) usage "unknown option '$1'" ;;
         *) targets+=("$1") && shift ;;
     esac
 done

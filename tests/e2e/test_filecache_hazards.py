@@ -28,7 +28,7 @@ from redis.exceptions import RedisError
 
 from .caching import Cache, plain_server
 from .hazards import DEADLINE, LEASE, LIVE, LONG, Program, World, expect, hazard, new_folder, ours_only, remove
-from .servers import ROOT, Server, free_port
+from .servers import ROOT, DidNotStartError, Server, free_port
 from .waiting import wait_until as wait_for
 
 _numbers = itertools.count()
@@ -919,7 +919,8 @@ def test_h20_everything_works_in_a_cluster_whichever_node_is_named(world: World,
     # Databases other than 0 are not for clusters.
     with pytest.raises(CacheError) as refused:
         world.open(url=cluster.url(1).replace("/0", "/3"), namespace=namespace)
-    assert refused.value.code in ("bad-config", "unavailable") and "cluster" in str(refused.value).lower()
+    assert refused.value.code in ("bad-config", "unavailable")
+    assert any(words in str(refused.value).lower() for words in ("cluster", "no such database")), refused.value
 
 
 async def _asynchronously(directory: Path, url: str, namespace: str) -> bytes:
@@ -1446,7 +1447,7 @@ def test_h35_a_directory_that_a_stranger_made_is_refused(world: World) -> None:
     # Nor is one used that everybody may write to.
     anybody = world.folder("anybody")
     anybody.chmod(0o777)
-    with pytest.raises(PermissionError, match="everybody"):
+    with pytest.raises(PermissionError, match="writable by all users"):
         world.open(directory=anybody, namespace="anybody")
 
 
@@ -1663,7 +1664,7 @@ def test_h39_an_outage_is_told_and_survived(world: World, how: str) -> None:
             assert cache.read("key") == b"content", "a broken connection is replaced"
             return
         if how == "paused":
-            redis.execute_command("CLIENT", "PAUSE", 1500, "ALL")
+            redis.execute_command("CLIENT", "PAUSE", 5000, "ALL")
         elif how == "silent":
             proxy.fall_silent()
         elif how == "cut":
@@ -1903,7 +1904,12 @@ def test_h43_tls_and_unix_sockets(world: World) -> None:
     port, socket = free_port(), world.root / "server.sock"
     options = {"tls-port": port, "tls-cert-file": world.root / "cert.pem", "tls-key-file": world.root / "key.pem"}
     options |= {"tls-auth-clients": "no", "unixsocket": socket, "unixsocketperm": "700"}
-    world.own_server(**options)
+    try:
+        world.own_server(**options)
+    except DidNotStartError as error:
+        if "TLS support" not in str(error):
+            raise
+        pytest.skip("this server was built without TLS")
     for number, url in enumerate((f"redis+unix://{socket}", f"unix://{socket}?db=2")):
         cache = world.open(url=url, directory=world.root / f"cache-{number}")
         cache.create("key", b"content")

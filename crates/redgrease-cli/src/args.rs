@@ -45,13 +45,13 @@ pub struct Serve {
     /// Load argument of the module, for example --set MaxExecutions=10; can be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     pub settings: Vec<(String, String)>,
-    /// Return when the server is ready and let it run; see `redgrease logs` and `redgrease stop`
+    /// Return when the server is ready, and leave it running; see `redgrease logs` and `redgrease stop`
     #[arg(long, short)]
     pub background: bool,
-    /// How long the server may take to answer, in seconds
+    /// Timeout for the start of the server, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub timeout: Duration,
-    /// What follows -- is given to the server as it is, for example: -- --maxmemory 1gb
+    /// Arguments after -- are passed to the server, for example: -- --maxmemory 1gb
     #[arg(last = true, value_name = "SERVER ARGS")]
     pub server_args: Vec<OsString>,
 }
@@ -70,7 +70,7 @@ pub struct Logs {
     /// Its port; not needed when there is only one
     #[arg(long, short)]
     pub port: Option<u16>,
-    /// Go on printing what is logged, until the server ends
+    /// Follow the log until the server ends
     #[arg(long, short)]
     pub follow: bool,
     /// Print only the last N lines
@@ -81,7 +81,7 @@ pub struct Logs {
 /// Send any command to a server and print its reply
 ///
 /// On a terminal replies are printed with their types, elsewhere as they are; an error reply goes to stderr and ends with
-/// exit code 1. A server that closes the connection because the command asks for it, as SHUTDOWN does, is no error.
+/// exit code 1. A connection that the server closes on request, as for SHUTDOWN, is not an error.
 #[derive(Debug, clap::Args)]
 pub struct Call {
     #[arg(long, default_value = "127.0.0.1")]
@@ -91,22 +91,22 @@ pub struct Call {
     /// User to authenticate as
     #[arg(long, requires = "password")]
     pub user: Option<String>,
-    /// Password; better given by the environment than on the command line, where others can read it
+    /// Password; prefer the environment variable: other users can read command lines
     #[arg(long, env = "REDISCLI_AUTH", hide_env_values = true)]
     pub password: Option<String>,
     /// Print one line of JSON; texts that are not UTF-8 become {"hex": "..."}
     #[arg(long, conflicts_with_all = ["raw", "no_raw"])]
     pub json: bool,
-    /// Print the bytes of the reply as they are, also on a terminal
+    /// Print the raw bytes of the reply, also on a terminal
     #[arg(long, conflicts_with = "no_raw")]
     pub raw: bool,
     /// Print the reply with its types, also into a file or pipe
     #[arg(long)]
     pub no_raw: bool,
-    /// Take the last argument from stdin: redgrease call -x RG.PYEXECUTE < script.py
+    /// Read the last argument from stdin: redgrease call -x RG.PYEXECUTE < script.py
     #[arg(short = 'x')]
     pub stdin: bool,
-    /// How long to wait for the reply, in seconds [default: for ever]
+    /// Timeout for the reply, in seconds [default: none]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<Duration>,
     /// The command and its arguments

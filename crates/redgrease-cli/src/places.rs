@@ -1,6 +1,6 @@
-//! Where the parts of a server are: Python, the server program, the module.
+//! Locations of Python, the server program and the module.
 //!
-//! Most of it lies in one Python environment, whose interpreter is asked. In a checkout the module is what cargo built.
+//! Most of them are in one Python environment, whose interpreter is queried. In a checkout the module is what cargo built.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
-/// Printed by the interpreter: itself and the folders of the packages that matter here. The current folder must not
-/// count: what lies in it is nobody's installation.
+/// Printed by the interpreter: itself and the folders of the packages that matter here. The current folder is
+/// excluded: it is not an installation.
 const QUESTION: &str = r#"
 import sys
 sys.path = [place for place in sys.path if place]
@@ -23,7 +23,7 @@ print(json.dumps({"version": sys.version.split()[0], "redgrease": home("redgreas
 
 const MODULE: &str = if cfg!(target_os = "macos") { "libredgrease.dylib" } else { "libredgrease.so" };
 
-/// An interpreter, and what is installed for it.
+/// An interpreter and its installed packages.
 #[derive(Debug)]
 pub struct Python {
     pub executable: PathBuf,
@@ -35,7 +35,7 @@ pub struct Python {
 }
 
 impl Python {
-    /// The interpreter that is asked for, or the one this command is installed with, or the active environment's, or
+    /// The requested interpreter, or the one this command is installed with, or the active environment's, or
     /// python3 on PATH.
     pub fn find(asked: Option<&Path>) -> Result<Self> {
         if let Some(asked) = asked {
@@ -70,7 +70,7 @@ impl Python {
     }
 }
 
-/// Why a path that was asked for cannot be run.
+/// Why a given path cannot be run.
 fn not_a_program(option: &str, asked: &Path) -> anyhow::Error {
     let name = asked.display();
     if asked.is_dir() {
@@ -82,7 +82,7 @@ fn not_a_program(option: &str, asked: &Path) -> anyhow::Error {
     }
 }
 
-/// The server program: the one asked for, the embedded one, or one on PATH.
+/// The server program: the given one, the embedded one, or one on PATH.
 pub fn server_binary(asked: Option<&Path>, python: &Python) -> Result<PathBuf> {
     if let Some(asked) = asked {
         return on_path(asked).ok_or_else(|| not_a_program("--server-binary", asked));
@@ -101,7 +101,7 @@ pub fn server_binary(asked: Option<&Path>, python: &Python) -> Result<PathBuf> {
         })
 }
 
-/// The module: the one asked for, the one in the package, or the one built in the checkout.
+/// The module: the given one, the one in the package, or the one built in the checkout.
 pub fn module(asked: Option<&Path>, python: &Python) -> Result<PathBuf> {
     if let Some(asked) = asked {
         if !asked.is_file() {
@@ -127,7 +127,7 @@ pub fn module(asked: Option<&Path>, python: &Python) -> Result<PathBuf> {
     Ok(found.canonicalize()?)
 }
 
-/// The folder that this program lies in, whatever link it was called by.
+/// The folder of this program, with links resolved.
 fn own_folder() -> Option<PathBuf> {
     Some(std::env::current_exe().ok()?.canonicalize().ok()?.parent()?.to_owned())
 }

@@ -1,6 +1,6 @@
-//! Processes that are not our children: whether one still runs, and ending it.
+//! Processes other than children: whether one still runs, and ending it.
 //!
-//! A process number is used again after a while, so a process is known by its number and the moment it started.
+//! Process numbers are reused, so a process is identified by its number and its start time.
 
 use std::fs::File;
 
@@ -8,7 +8,7 @@ use procfs_core::FromRead;
 use procfs_core::process::Stat;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-/// A running process, not to be mistaken for a later one with the same number.
+/// A process, distinguished from a later one with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process {
     pub pid: u32,
@@ -22,7 +22,7 @@ impl Process {
         Self { pid, started: stat(pid).map(|stat| stat.starttime) }
     }
 
-    /// Whether it still runs. A process that ended and that nobody waited for yet does not.
+    /// Whether it still runs; false for a zombie.
     pub fn is_alive(&self) -> bool {
         match (self.started, stat(self.pid)) {
             (Some(started), Some(now)) => now.starttime == started && now.state != 'Z',
@@ -31,7 +31,7 @@ impl Process {
         }
     }
 
-    /// Sends a signal; a process that is gone is no error.
+    /// Sends a signal; ignores a process that has ended.
     pub fn signal(&self, signal: Signal) {
         if self.is_alive()
             && let Some(pid) = number(self.pid)

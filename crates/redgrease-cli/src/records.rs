@@ -1,4 +1,4 @@
-//! What is remembered of the servers that `redgrease serve` started, so that `stop` and `logs` find them.
+//! Records of the servers that `redgrease serve` started, for `stop` and `logs`.
 //!
 //! Each server has a folder of its own below the state folder, with `server.json` and, unless its data has a folder, the
 //! log. A record stays until the port is served again, so that the log of a server that died can still be read.
@@ -19,14 +19,14 @@ use crate::process::Process;
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 const RECORD: &str = "server.json";
 
-/// One server that was started.
+/// A started server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     pub port: u16,
     pub process: Process,
     pub memory_only: bool,
     pub log: PathBuf,
-    /// Where in the log this server's own lines begin.
+    /// Offset of this server's first line in the log.
     pub log_start: u64,
 }
 
@@ -64,7 +64,7 @@ pub struct Records {
 }
 
 impl Records {
-    /// Opens the state folder of this user, and makes it if need be.
+    /// Opens the state folder of this user, and creates it if necessary.
     pub fn open() -> Result<Self> {
         let folder = state_folder();
         let fix = || format!("{} cannot be used; set REDGREASE_STATE_DIR to a folder of yours", folder.display());
@@ -75,7 +75,7 @@ impl Records {
         Ok(Self { folder })
     }
 
-    /// Makes the folder of a server about to start, and sweeps what dead ones left.
+    /// Makes the folder of a server about to start, and removes old folders of ended ones.
     pub fn new_server(&self, port: u16) -> Result<PathBuf> {
         self.sweep(port);
         let folder = self.folder.join(format!("server-{port}-{}", std::process::id()));
@@ -127,7 +127,7 @@ impl Records {
     }
 }
 
-/// The one that is meant; several without a port are asked back.
+/// Selects a server; an error lists the candidates if a port is needed.
 fn choose(port: Option<u16>, alive: Vec<Record>) -> Result<Option<Record>> {
     let mut meant: Vec<Record> =
         alive.into_iter().filter(|record| port.is_none_or(|port| record.port == port)).collect();
@@ -138,7 +138,7 @@ fn choose(port: Option<u16>, alive: Vec<Record>) -> Result<Option<Record>> {
     Ok(meant.pop())
 }
 
-/// Writes the record of a server into its folder; readers see all of it or nothing.
+/// Writes the record of a server into its folder atomically.
 pub fn write(folder: &Path, record: &Record) -> Result<()> {
     let temporary = folder.join("server.json.new");
     fs::write(&temporary, record.to_json().to_string())

@@ -3,7 +3,7 @@
 use redis::{ServerError, Value};
 use serde_json::{Value as Json, json};
 
-/// The words of an error reply, as the server sent them.
+/// The text of an error reply.
 pub fn error_text(error: &ServerError) -> String {
     match error.details() {
         Some(details) => format!("{} {details}", error.code()),
@@ -40,7 +40,7 @@ fn write_typed(value: &Value, indent: &str, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Elements one below the other. The first stands on the line that the caller began, so it gets no indent.
+/// Elements on lines of their own. The first one continues the caller's line, without indent.
 fn write_elements(kind: &str, mark: char, elements: &[Value], indent: &str, out: &mut Vec<u8>) {
     if elements.is_empty() {
         out.extend_from_slice(format!("(empty {kind})\n").as_bytes());
@@ -70,7 +70,7 @@ fn write_pairs(pairs: &[(Value, Value)], indent: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Bytes in quotes; what cannot be shown is escaped, so that no byte is lost and no terminal confused.
+/// Bytes in quotes; unprintable bytes are escaped, so that no byte is lost and no control character reaches the terminal.
 fn quoted(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() + 2);
     text.push('"');

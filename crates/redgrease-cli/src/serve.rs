@@ -38,7 +38,7 @@ fn asked_to_stop(signals: &mut Signals) -> bool {
     signals.pending().next().is_some()
 }
 
-/// The one line that says how to connect.
+/// The line that shows how to connect.
 fn announce(running: &Running, background: bool) -> Result<()> {
     let port = running.record.port;
     let option = if port == 6379 { String::new() } else { format!(" --port {port}") };
@@ -54,11 +54,11 @@ fn announce(running: &Running, background: bool) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Passes the log on until the server ends or we are asked to stop it.
+/// Copies the log until the server ends or a signal asks to stop it.
 fn attend(running: Running, signals: &mut Signals) -> Result<ExitCode> {
     let Running { mut child, record, folder, .. } = running;
     let mut log = Tail::open(&record.log, record.log_start)?;
-    // A closed stderr is no reason to end.
+    // A closed stderr does not stop the server.
     let mut pass_on = || drop(log.copy_new(&mut stderr()));
     let mut killed = false;
     let status = loop {
@@ -79,7 +79,7 @@ fn attend(running: Running, signals: &mut Signals) -> Result<ExitCode> {
     };
     pass_on();
     if status.success() {
-        // Everything was shown already; nothing is left to look up.
+        // The whole log was shown already.
         let _best_effort = std::fs::remove_dir_all(folder);
         return Ok(ExitCode::SUCCESS);
     }

@@ -1,4 +1,4 @@
-//! Ending a server: asked politely first, killed when the deadline passes.
+//! Stopping a server: by SHUTDOWN or a signal, and by SIGKILL at the deadline.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::process::Process;
 use crate::wire::Address;
 
-/// How long a server may take to end after it was asked.
+/// Time that a server may take to stop.
 pub const DEADLINE: Duration = Duration::from_secs(15);
 const STEP: Duration = Duration::from_millis(20);
 
@@ -19,7 +19,7 @@ pub enum End {
     Killed,
 }
 
-/// Ends the server and returns when it is gone. `hurry` is asked again and again; true ends the patience.
+/// Stops the server and returns when it has ended. `hurry` is polled; true kills the server at once.
 pub fn shut_down(
     port: u16,
     process: Process,
@@ -29,7 +29,7 @@ pub fn shut_down(
 ) -> End {
     let asked = Instant::now();
     if !send_shutdown(port, memory_only) {
-        // With a password, or without a free connection: the signal means the same to the server.
+        // With a password, or without a free connection: the signal has the same effect.
         process.signal(Signal::TERM);
     }
     while !gone() {
@@ -46,7 +46,7 @@ pub fn shut_down(
     End::Clean
 }
 
-/// Sends SHUTDOWN; false when the server could not be asked or refused. No reply is what a server does that obeys.
+/// Sends SHUTDOWN; returns false if the server cannot be reached or refuses. A server that obeys sends no reply.
 fn send_shutdown(port: u16, memory_only: bool) -> bool {
     let Ok(mut connection) = Address::local(port).connect(ProtocolVersion::RESP2, Some(Duration::from_millis(500)))
     else {

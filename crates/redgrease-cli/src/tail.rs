@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// A place in a growing file.
+/// A position in a growing file.
 pub struct Tail {
     file: File,
 }
@@ -19,14 +19,14 @@ impl Tail {
         Ok(Self { file })
     }
 
-    /// Everything that was written since the last call.
+    /// Data written since the last call.
     pub fn read_new(&mut self) -> Result<Vec<u8>> {
         let mut news = Vec::new();
         self.file.read_to_end(&mut news)?;
         Ok(news)
     }
 
-    /// Passes on everything that was written since the last call.
+    /// Copies data written since the last call.
     pub fn copy_new(&mut self, out: &mut impl Write) -> std::io::Result<()> {
         std::io::copy(&mut self.file, out)?;
         out.flush()

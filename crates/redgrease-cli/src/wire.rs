@@ -7,7 +7,7 @@ use redis::{Client, Connection, ConnectionAddr, IntoConnectionInfo, ProtocolVers
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whom to talk to, and as whom.
+/// Address of a server, and credentials.
 pub struct Address<'a> {
     pub host: &'a str,
     pub port: u16,
@@ -16,7 +16,7 @@ pub struct Address<'a> {
 }
 
 impl Address<'_> {
-    /// A server on this machine that asks for no password.
+    /// A server on this machine without a password.
     pub fn local(port: u16) -> Address<'static> {
         Address { host: "127.0.0.1", port, user: None, password: None }
     }

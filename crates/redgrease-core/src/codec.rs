@@ -163,7 +163,7 @@ impl Writer {
         Writer::default()
     }
 
-    /// A writer that goes on behind what `buf` holds.
+    /// A writer that appends to `buf`.
     #[must_use]
     pub fn append_to(buf: Vec<u8>) -> Writer {
         Writer { buf }
@@ -298,7 +298,7 @@ impl Writer {
         self.tagged(ERROR, text);
     }
 
-    /// An object that nobody asked to be pickled: its `repr` stands for it.
+    /// An object without a tag, when pickling was not requested: written as its `repr`.
     pub fn opaque(&mut self, repr: &str) {
         self.tagged(OPAQUE, repr.as_bytes());
     }
@@ -439,7 +439,7 @@ pub enum Token<'a> {
     Pickle(&'a [u8]),
     /// The text of a nested error reply.
     Error(&'a [u8]),
-    /// The `repr` of an object that nobody asked to be pickled.
+    /// The `repr` of an object without a tag, when pickling was not requested.
     Opaque(&'a str),
     /// So many values follow.
     List(usize),
@@ -467,7 +467,7 @@ pub enum Token<'a> {
         /// Name of the keyspace event, if there was one.
         event: Option<&'a [u8]>,
     },
-    /// A StreamReader record; so many pairs of values follow.
+    /// A StreamReader record, with the number of pairs of values that follow.
     StreamRecord {
         /// The stream's name.
         key: &'a [u8],
@@ -535,7 +535,7 @@ impl<'a> Reader<'a> {
         Err(CodecError::IntegerOverflow { at: start })
     }
 
-    /// A bare length and so many bytes.
+    /// A length and that number of bytes.
     pub fn blob(&mut self) -> Result<&'a [u8]> {
         let len = self.varint()?;
         self.take(len)
@@ -549,7 +549,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A bare length and so many bytes of UTF-8.
+    /// A length and that number of bytes of UTF-8.
     pub fn text(&mut self) -> Result<&'a str> {
         let at = self.at;
         core::str::from_utf8(self.blob()?).map_err(|_| CodecError::NotUtf8 { at })
@@ -744,7 +744,7 @@ pub enum Value {
     Pickle(Vec<u8>),
     /// The text of a nested error reply.
     Error(Vec<u8>),
-    /// The `repr` of an object that nobody asked to be pickled.
+    /// The `repr` of an object without a tag, when pickling was not requested.
     Opaque(String),
     /// A list.
     List(Vec<Value>),

@@ -16,7 +16,7 @@ use crate::id::{ExecutionNo, PlanNo, SessionNo, WorkerNo};
 /// Version of this protocol; both sides refuse another one in the handshake.
 pub const PROTOCOL_VERSION: u64 = 1;
 
-/// The longest body of a frame, in bytes. A sender splits or refuses what is longer; a receiver takes it for hostile.
+/// The longest body of a frame, in bytes. A sender splits or refuses longer ones; a receiver treats them as a protocol violation.
 pub const FRAME_BYTES_MAX: usize = 512 << 20;
 
 /// Bytes of the length prefix.
@@ -66,7 +66,7 @@ pub struct Records<'a> {
 /// What the server tells a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ToWorker<'a> {
-    /// First frame: who is speaking and within which limits.
+    /// First frame: identity and limits.
     Hello {
         /// [`PROTOCOL_VERSION`] of the server.
         protocol: u64,
@@ -94,7 +94,7 @@ pub enum ToWorker<'a> {
         /// Whether error texts carry the traceback.
         traceback: bool,
     },
-    /// Rebuild a session from what its scripts registered.
+    /// Rebuild a session from its registered plans.
     Restore {
         /// Number to answer with.
         request: u64,
@@ -140,7 +140,7 @@ pub enum ToWorker<'a> {
     Abort {
         /// Number of the execution.
         exec: ExecutionNo,
-        /// Also when it has begun; otherwise such an execution goes on.
+        /// Also if it has begun; otherwise such an execution continues.
         begun: bool,
     },
     /// Answer to a [`FromWorker::Call`].

@@ -39,7 +39,7 @@ impl Mode {
 pub enum StepKind {
     /// One record in, one out.
     Map,
-    /// Keeps what is truthy.
+    /// Keeps records for which the callback is true.
     Filter,
     /// Side effect only.
     ForEach,
@@ -223,7 +223,7 @@ pub struct PlanSpec {
     args: Value,
 }
 
-/// Why a plan is refused. Workers check what users write, so this means a worker that lies, or our bug.
+/// Why a plan is refused. Workers check the arguments of users, so this is a protocol violation or a bug.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PlanError {
@@ -250,7 +250,7 @@ pub enum PlanError {
     /// An event type that never fires.
     #[error("{0}")]
     Event(#[from] EventError),
-    /// A step nobody knows.
+    /// An unknown step.
     #[error("BADPLAN the plan holds an unknown step '{0}'")]
     Step(String),
     /// The reader has no such action.
@@ -283,7 +283,7 @@ pub const RETRY_INTERVAL: NumberRange =
     NumberRange { name: "onFailedRetryInterval", min: 0, max: 31_536_000, unit: " seconds" };
 /// Records that pass a `limit`.
 pub const LIMIT: NumberRange = NumberRange { name: "limit argument", min: 0, max: i64::MAX as u64, unit: "" };
-/// Hint of a KeysOnlyReader for each `SCAN`: the server looks at so many keys without a pause.
+/// Hint of a KeysOnlyReader for each `SCAN`: the number of keys that the server visits in one step.
 pub const SCAN_COUNT: NumberRange = NumberRange { name: "count", min: 1, max: 100_000, unit: "" };
 
 /// The ranges of all numbers in scripts.

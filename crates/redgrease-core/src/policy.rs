@@ -55,7 +55,7 @@ pub struct Facts {
     pub admin: bool,
     /// It runs or manages scripts (`@scripting`).
     pub scripting: bool,
-    /// It belongs to this module: it decides by itself what it can do where.
+    /// A command of this module, which checks its context itself.
     pub own: bool,
     /// It belongs to another module.
     pub foreign: bool,

@@ -160,7 +160,7 @@ pub fn one_line(bytes: &[u8]) -> String {
     text.replace('\r', "\\r").replace('\n', "\\n").replace('\0', "\\0")
 }
 
-/// Bytes of user code as one line of a log: control characters and what is not UTF-8 are shown as escapes.
+/// Bytes of user code as one line of a log: control characters and bytes that are not UTF-8 are escaped.
 #[must_use]
 pub fn log_line(bytes: &[u8]) -> String {
     let mut line = String::with_capacity(bytes.len());

@@ -173,7 +173,7 @@ impl FileCache {
     /// Opens a cache; makes it if the directory is empty or not there.
     ///
     /// # Errors
-    /// As [`crate::FileCache::open`].
+    /// Like [`crate::FileCache::open`].
     pub async fn open(options: Options) -> Result<Self> {
         let given = options.clone();
         let prepared = aside(move || opening::prepare(&given)).await?;
@@ -211,7 +211,7 @@ impl FileCache {
         &self.inner.options
     }
 
-    /// As [`crate::FileCache::warnings`].
+    /// Like [`crate::FileCache::warnings`].
     pub fn warnings(&self) -> Vec<String> {
         self.inner.prepared.warnings()
     }
@@ -226,20 +226,20 @@ impl FileCache {
         Ok(&self.inner.engine)
     }
 
-    /// As [`crate::FileCache::read`].
+    /// Like [`crate::FileCache::read`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn read(&self, key: impl AsRef<[u8]>, timeout: Duration) -> Result<Vec<u8>> {
         let key = key.as_ref();
         check_key("read", key)?;
         self.inner.engine.read(Doing::to("read", key), timeout, Vec::new()).await
     }
 
-    /// As [`crate::FileCache::open_read`]. Reading from the handle blocks as long as the disk takes.
+    /// Like [`crate::FileCache::open_read`]. Reading from the handle blocks as long as the disk takes.
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn open_read(&self, key: impl AsRef<[u8]>, timeout: Duration) -> Result<Handle> {
         let key = key.as_ref();
         check_key("open_read", key)?;
@@ -247,20 +247,20 @@ impl FileCache {
         Ok(self.inner.handle(key, opened))
     }
 
-    /// As [`crate::FileCache::exists`].
+    /// Like [`crate::FileCache::exists`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn exists(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
         check_key("exists", key)?;
         Ok(self.inner.engine.peek(Doing::to("exists", key)).await?.is_some())
     }
 
-    /// As [`crate::FileCache::stat`].
+    /// Like [`crate::FileCache::stat`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn stat(&self, key: impl AsRef<[u8]>) -> Result<Option<Stat>> {
         let key = key.as_ref();
         check_key("stat", key)?;
@@ -268,18 +268,18 @@ impl FileCache {
         Ok(seen.map(|(entry, used)| Stat::new(key, &entry, used)))
     }
 
-    /// As [`crate::FileCache::write`].
+    /// Like [`crate::FileCache::write`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn write(&self, key: impl AsRef<[u8]>, content: Vec<u8>, put: &Put) -> Result<Stat> {
         self.put("write", Mode::Create, key.as_ref(), content, put).await
     }
 
-    /// As [`crate::FileCache::replace`].
+    /// Like [`crate::FileCache::replace`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn replace(&self, key: impl AsRef<[u8]>, content: Vec<u8>, put: &Put) -> Result<Stat> {
         self.put("replace", Mode::Replace, key.as_ref(), content, put).await
     }
@@ -290,18 +290,18 @@ impl FileCache {
         Ok(Stat::new(key, &entry, None))
     }
 
-    /// As [`crate::FileCache::open_write`].
+    /// Like [`crate::FileCache::open_write`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn open_write(&self, key: impl AsRef<[u8]>, put: &Put) -> Result<Writer> {
         self.begin_writing("open_write", Mode::Create, key.as_ref(), put).await
     }
 
-    /// As [`crate::FileCache::open_replace`].
+    /// Like [`crate::FileCache::open_replace`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn open_replace(&self, key: impl AsRef<[u8]>, put: &Put) -> Result<Writer> {
         self.begin_writing("open_replace", Mode::Replace, key.as_ref(), put).await
     }
@@ -313,17 +313,17 @@ impl FileCache {
         }
     }
 
-    /// As [`crate::FileCache::begin`].
+    /// Like [`crate::FileCache::begin`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn begin(&self, key: impl AsRef<[u8]>, put: &Put) -> Result<Begun> {
         self.begin_or_hit("begin", key.as_ref(), put).await
     }
 
     async fn begin_or_hit(&self, operation: &'static str, key: &[u8], put: &Put) -> Result<Begun> {
         if self.inner.options.read_only {
-            // What is there can be had.
+            // The entry exists.
             match self.open_read(key, put.timeout).await {
                 Err(error) if error.code() == crate::Code::Missing => {}
                 opened => return opened.map(|handle| Begun::Hit(Box::new(handle), Outcome::Hit)),
@@ -339,10 +339,10 @@ impl FileCache {
         })
     }
 
-    /// As [`crate::FileCache::get_or_create`]; the producer takes the writer and gives it back when it is done.
+    /// Like [`crate::FileCache::get_or_create`]; the producer takes the writer and gives it back when it is done.
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn get_or_create<F, P>(&self, key: impl AsRef<[u8]>, put: &Put, producer: P) -> Result<(Handle, Outcome)>
     where
         P: FnOnce(Writer) -> F,
@@ -358,19 +358,19 @@ impl FileCache {
         }
     }
 
-    /// As [`crate::FileCache::delete`].
+    /// Like [`crate::FileCache::delete`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
         self.writable("delete", Some(key))?.delete(Doing::to("delete", key)).await
     }
 
-    /// As [`crate::FileCache::touch`].
+    /// Like [`crate::FileCache::touch`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Option<Duration>) -> Result<bool> {
         let key = key.as_ref();
         let ttl = engine::check_ttl(Doing::to("touch", key), ttl)?;
@@ -378,20 +378,20 @@ impl FileCache {
         self.writable("touch", Some(key))?.done_or_missing(Doing::to("touch", key), op).await
     }
 
-    /// As [`crate::FileCache::pin`].
+    /// Like [`crate::FileCache::pin`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn pin(&self, key: impl AsRef<[u8]>, pinned: bool) -> Result<bool> {
         let key = key.as_ref();
         let op = Op::Pin { key: key.to_vec(), pinned };
         self.writable("pin", Some(key))?.done_or_missing(Doing::to("pin", key), op).await
     }
 
-    /// As [`crate::FileCache::list`].
+    /// Like [`crate::FileCache::list`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn list(&self, cursor: Cursor, count: usize) -> Result<(Vec<Stat>, Option<Cursor>)> {
         let engine = &self.inner.engine;
         let page = engine.edge.page(cursor.0, count.max(1)).await;
@@ -400,10 +400,10 @@ impl FileCache {
         Ok((stats, next.map(|next| Cursor(Some(next)))))
     }
 
-    /// As [`crate::FileCache::info`].
+    /// Like [`crate::FileCache::info`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn info(&self) -> Result<Info> {
         self.info_for("info").await
     }
@@ -414,7 +414,7 @@ impl FileCache {
         Ok(crate::report_of(self.inner.engine.cache, &self.inner.options.namespace, &info, free_bytes))
     }
 
-    /// As [`crate::FileCache::stats`].
+    /// Like [`crate::FileCache::stats`].
     pub fn stats(&self) -> Stats {
         let mut stats = self.inner.engine.counters.read();
         if let Index::Server(server) = &self.inner.engine.edge.index {
@@ -431,10 +431,10 @@ impl FileCache {
         }
     }
 
-    /// As [`crate::FileCache::locks`].
+    /// Like [`crate::FileCache::locks`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn locks(&self) -> Result<Vec<Lock>> {
         let engine = &self.inner.engine;
         let leases = engine.edge.leases().await;
@@ -451,29 +451,29 @@ impl FileCache {
         self.writable("break_lock", Some(key))?.done_or_missing(Doing::to("break_lock", key), op).await
     }
 
-    /// As [`crate::FileCache::evict`].
+    /// Like [`crate::FileCache::evict`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn evict(&self, what: &Evict) -> Result<Evicted> {
         let engine = if what.dry_run { &self.inner.engine } else { self.writable("evict", None)? };
-        // Leases that were given back just now do not protect any more.
+        // Leases that were just released no longer protect entries.
         engine.do_chores().await;
         engine.evict(Doing::all("evict"), what).await
     }
 
-    /// As [`crate::FileCache::clear`].
+    /// Like [`crate::FileCache::clear`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn clear(&self) -> Result<u64> {
         self.writable("clear", None)?.clear(Doing::all("clear")).await
     }
 
-    /// Changes the limits, for all who use the cache.
+    /// Changes the limits for all users of the cache.
     ///
     /// # Errors
-    /// [`Code::BadConfig`](crate::Code::BadConfig) for limits that make no sense, and those of the index.
+    /// [`Code::BadConfig`](crate::Code::BadConfig) for invalid limits, and those of the index.
     pub async fn configure(&self, limits: &Limits) -> Result<()> {
         limits.check("configure")?;
         let engine = self.writable("configure", None)?;
@@ -486,10 +486,10 @@ impl FileCache {
         Ok(())
     }
 
-    /// As [`crate::FileCache::maintain`].
+    /// Like [`crate::FileCache::maintain`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn maintain(&self) -> Result<Maintained> {
         let engine = self.writable("maintain", None)?;
         engine.do_chores().await;
@@ -497,12 +497,12 @@ impl FileCache {
         engine.maintain(Doing::all("maintain"), 0..SHARDS).await
     }
 
-    /// Compares index and directory, changing nothing. `progress` is told how many of how many entries were looked at,
-    /// and says whether to go on; what was found so far is given otherwise. It is called between two entries, on whichever
-    /// thread the task runs then, and should not block.
+    /// Compares index and directory without changing anything. `progress` gets the numbers of checked and of all entries,
+    /// and returns whether to continue; otherwise the findings so far are returned. It is called between two entries, on
+    /// the thread of the task, and should not block.
     ///
     /// # Errors
-    /// Those of index and disk; what is wrong with the cache is not an error but a [`crate::Problem`].
+    /// Those of index and disk; a problem of the cache is not an error but a [`crate::Problem`].
     pub async fn verify(
         &self,
         depth: Depth,
@@ -511,8 +511,8 @@ impl FileCache {
         self.inner.engine.verify(Doing::all("verify"), depth, false, progress).await
     }
 
-    /// As [`FileCache::verify`], and sets right what it finds: entries without a good file go (a damaged file goes to
-    /// `quarantine/`), files without an entry go, sums are rebuilt. May be done beside live traffic, and again.
+    /// Like [`FileCache::verify`], and repairs problems: entries without a valid file are removed (a damaged file goes to
+    /// `quarantine/`), files without an entry are removed, sums are rebuilt. Safe during normal use, and repeatable.
     ///
     /// # Errors
     /// As [`FileCache::verify`].
@@ -524,10 +524,10 @@ impl FileCache {
         self.writable("repair", None)?.verify(Doing::all("repair"), depth, true, progress).await
     }
 
-    /// As [`crate::FileCache::doctor`].
+    /// Like [`crate::FileCache::doctor`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of that method.
     pub async fn doctor(&self) -> Result<Vec<Finding>> {
         let info = self.info_for("doctor").await;
         let (directory, options) = (Arc::clone(&self.inner.prepared.directory), self.inner.options.clone());
@@ -539,13 +539,13 @@ impl FileCache {
         .await
     }
 
-    /// For a process that ends: waits up to `patience` for tasks that were cancelled to give back what they held, and ends
-    /// the session with whatever is left. Handles and writers that are still there have lost their leases then.
+    /// For the end of a process: waits up to `patience` for cancelled tasks to release their leases, and ends the session.
+    /// Remaining handles and writers have lost their leases then.
     pub async fn end(&self, patience: Duration) {
         self.inner.engine.end(patience).await;
     }
 
-    /// As [`crate::FileCache::close`]. Without it the same happens a little later, if the runtime lives that long.
+    /// Like [`crate::FileCache::close`]. Without it the same happens a little later, if the runtime lives that long.
     pub async fn close(&self) {
         self.inner.engine.close().await;
     }
@@ -562,8 +562,8 @@ impl Inner {
         )
     }
 
-    /// Starts two tasks: one says that we live, and waits for nothing but the index; the other does what was put off and
-    /// looks after the whole.
+    /// Starts two tasks: one renews the session, and waits only for the index; the other performs deferred work and
+    /// maintenance.
     fn keep(inner: &Arc<Self>) {
         let (weak, renewal) = (Arc::downgrade(inner), inner.options.lease / 4);
         tokio::spawn(async move {
@@ -625,7 +625,7 @@ impl Keeper for Caretaker {
             runtime.spawn(async move { inner.engine.quarantine(Doing::to("read", &key), &entry, what).await });
             "it is being put into quarantine"
         } else {
-            "it stays where it is: `repair` takes it out"
+            "it was not moved: `repair` removes it"
         };
         Error::new("read", Some(key), Cause::Corrupt { what: what.to_owned(), left: left.to_owned() })
     }
@@ -651,7 +651,7 @@ impl std::fmt::Debug for FileCache {
     }
 }
 
-/// What [`FileCache::begin`] found.
+/// The result of [`FileCache::begin`].
 pub enum Begun {
     /// Content.
     Hit(Box<Handle>, Outcome),
@@ -659,11 +659,11 @@ pub enum Begun {
     Create(Box<Writer>),
 }
 
-/// Content that is being made. [`Writer::commit`] publishes it; dropping takes it back.
+/// Content opened for writing. [`Writer::commit`] publishes it; dropping aborts.
 pub struct Writer {
     draft: Draft<Directory>,
     buffer: Vec<u8>,
-    /// Whether the file was given away by its path: it is then read again before it is published.
+    /// Whether the path was requested: the file is then read again before it is published.
     given_away: bool,
     operation: &'static str,
     inner: Arc<Inner>,
@@ -679,7 +679,7 @@ impl Writer {
         &self.draft.key
     }
 
-    /// Whether the lease ran out: committing will fail.
+    /// Whether the lease has expired: committing will fail.
     pub fn lease_lost(&self) -> bool {
         self.draft.hold.is_lost(self.inner.engine.edge.elapsed())
     }
@@ -687,7 +687,7 @@ impl Writer {
     /// Appends.
     ///
     /// # Errors
-    /// As [`crate::FileCache::write`].
+    /// Like [`crate::FileCache::write`].
     pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= BUFFER { self.flush().await } else { Ok(()) }
@@ -696,7 +696,7 @@ impl Writer {
     /// Writes what is still in memory into the temporary file.
     ///
     /// # Errors
-    /// As [`crate::FileCache::write`].
+    /// Like [`crate::FileCache::write`].
     pub async fn flush(&mut self) -> Result<()> {
         if self.buffer.is_empty() {
             return Ok(());
@@ -721,7 +721,7 @@ impl Writer {
     /// Publishes the content.
     ///
     /// # Errors
-    /// As [`crate::FileCache::write`].
+    /// Like [`crate::FileCache::write`].
     pub async fn commit(self) -> Result<Stat> {
         let (key, made, _) = self.finish(false).await?;
         Ok(Stat::new(&key, &made.entry, None))
@@ -730,7 +730,7 @@ impl Writer {
     /// Publishes the content and opens it.
     ///
     /// # Errors
-    /// As [`crate::FileCache::write`].
+    /// Like [`crate::FileCache::write`].
     pub async fn commit_and_open(self) -> Result<Handle> {
         let (key, Made { entry, file, hold }, inner) = self.finish(true).await?;
         let file = file.expect("it was asked for");
@@ -757,7 +757,7 @@ impl Writer {
         Ok((key, made, inner))
     }
 
-    /// Takes it back.
+    /// Aborts.
     pub async fn abort(self) {
         let Self { draft, inner, .. } = self;
         inner.engine.abort(draft).await;

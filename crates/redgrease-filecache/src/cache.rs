@@ -1,4 +1,4 @@
-//! The face for threads.
+//! The blocking API.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -55,7 +55,7 @@ struct Shared {
     options: Options,
     process: u32,
     inner: Arc<Open>,
-    /// What the child of a fork has open, without any lock that a thread of the parent may have left locked.
+    /// State of a forked child, without locks that a thread of the parent may have left locked.
     child: OnceLock<Arc<Shared>>,
     interrupt: Arc<Interrupt>,
 }
@@ -64,17 +64,17 @@ struct Shared {
 #[derive(Default)]
 struct Interrupt(OnceLock<Box<dyn Fn() -> bool + Send + Sync>>);
 
-/// What one process has open.
+/// The open cache of one process.
 struct Inner {
     engine: Engine<World>,
     prepared: Prepared,
-    /// Where the next round of maintenance goes on.
+    /// Start of the next round of maintenance.
     shard: AtomicU16,
     ended: AtomicBool,
     ending: Event,
 }
 
-/// Held by caches, handles and writers: when the last of them goes, what is held is given back, at once.
+/// Shared by caches, handles and writers: when the last of them is dropped, leases are released at once.
 struct Open {
     inner: Arc<Inner>,
     process: u32,
@@ -107,7 +107,7 @@ pub(crate) trait Keeper: Send + Sync {
     /// Time since the cache was opened.
     fn elapsed(&self) -> Duration;
 
-    /// The content is damaged: takes it out.
+    /// Removes damaged content.
     fn put_aside(&self, key: &[u8], entry: &Entry, what: &str) -> Error;
 }
 
@@ -121,7 +121,7 @@ impl Keeper for Open {
             return Error::new(
                 "read",
                 Some(key),
-                Cause::Corrupt { what: what.to_owned(), left: format!("it stays where it is: {FORKED}") },
+                Cause::Corrupt { what: what.to_owned(), left: format!("it was not moved: {FORKED}") },
             );
         }
         block_on(self.engine.quarantine(Doing::to("read", key), entry, what.to_owned()))
@@ -131,13 +131,13 @@ impl Keeper for Open {
 /// Shards of one round of background maintenance.
 pub(crate) const SHARDS_PER_ROUND: u16 = 8;
 
-/// How long chores are collected before they are done.
+/// How long deferred work is collected before it is done.
 pub(crate) const CHORE_DELAY: Duration = Duration::from_millis(10);
 
-/// How long chores wait that could not be done.
+/// Pause before failed deferred work is retried.
 pub(crate) const CHORE_RETRY: Duration = Duration::from_millis(100);
 
-/// The real world, for threads that wait.
+/// The environment of the blocking API.
 struct World {
     directory: Arc<Directory>,
     index: Index,
@@ -276,8 +276,8 @@ impl Inner {
         std::thread::Builder::new().name("filecache-keeper".to_owned()).spawn(run).map(drop)
     }
 
-    /// Starts two threads: one says that we live, and waits for nothing but the index; the other does what was put off and
-    /// looks after the whole, which may take as long as disks take.
+    /// Starts two threads: one renews the session, and waits only for the index; the other performs deferred work and
+    /// maintenance, which may wait for the disk.
     fn keep(inner: &Arc<Self>, options: &Options) -> io::Result<()> {
         let (renewal, maintenance) = (options.lease / 4, options.maintenance);
         let (renewer, caretaker) = (Arc::clone(inner), Arc::clone(inner));
@@ -374,11 +374,11 @@ impl Shared {
 }
 
 impl FileCache {
-    /// Opens a cache; makes it if the directory is empty or not there.
+    /// Opens a cache; creates it if the directory is empty or missing.
     ///
     /// # Errors
-    /// [`Code::BadConfig`](crate::Code::BadConfig) for options that make no sense and for a directory and an index that do
-    /// not belong together; [`Code::Unavailable`](crate::Code::Unavailable) when the server cannot be reached.
+    /// [`Code::BadConfig`](crate::Code::BadConfig) for invalid options and for a directory and an index that do not
+    /// belong together; [`Code::Unavailable`](crate::Code::Unavailable) if the server cannot be reached.
     pub fn open(options: Options) -> Result<Self> {
         Self::open_with(options, Arc::default())
     }
@@ -389,40 +389,39 @@ impl FileCache {
         Ok(Self { shared: Arc::new(Shared { options, process, inner, child: OnceLock::new(), interrupt }) })
     }
 
-    /// How it was opened.
+    /// The options of the cache.
     pub fn options(&self) -> &Options {
         &self.shared.options
     }
 
-    /// What was noticed when it was opened and does no harm yet: a server that may evict the index, for example. `doctor`
-    /// looks again, and at more.
+    /// Warnings from opening the cache, for example about a server that may evict the index. `doctor` examines more.
     pub fn warnings(&self) -> Vec<String> {
         self.shared.inner.prepared.warnings()
     }
 
-    /// Has `asks` asked from time to time (each quarter of a second, or more often) while a call waits, on the waiting thread;
-    /// when it says `true`, the wait ends with [`Code::Timeout`](crate::Code::Timeout). For languages whose signals would
-    /// wait for us. Can be set once.
+    /// Calls `asks` periodically (at least each quarter of a second) on the waiting thread while a call waits. If it returns
+    /// `true`, the wait ends with [`Code::Timeout`](crate::Code::Timeout). For languages whose signal handlers cannot run
+    /// during a call. Can be set once.
     pub fn set_interrupt(&self, asks: impl Fn() -> bool + Send + Sync + 'static) {
         let _ = self.shared.interrupt.0.set(Box::new(asks));
     }
 
-    /// Gives back what is no longer used and ends the session if nothing is used, now instead of a little later. The cache
-    /// can be used on.
+    /// Releases unused leases, and the session if no lease is in use, now instead of a little later. The cache stays
+    /// usable.
     pub fn close(&self) {
         if let Ok(inner) = self.inner() {
             block_on(inner.engine.close());
         }
     }
 
-    /// Lets the leases end, as a process that was stopped would.
+    /// Lets the leases expire, as in a stopped process.
     #[cfg(test)]
     pub(crate) fn stop_renewing(&self) {
         self.shared.inner.ended.store(true, Ordering::Release);
         self.shared.inner.ending.notify(usize::MAX);
     }
 
-    /// What this process has open; opens again after a fork.
+    /// The open cache of this process; opens it again after a fork.
     fn inner(&self) -> Result<Arc<Open>> {
         self.shared.inner()
     }
@@ -442,7 +441,7 @@ impl FileCache {
         self.inner()
     }
 
-    /// Reads the content of a key. If somebody is making it, waits for at most `timeout`.
+    /// Reads the content of a key. If another call is making it, waits for at most `timeout`.
     ///
     /// # Errors
     /// [`Code::Missing`](crate::Code::Missing); [`Code::Busy`](crate::Code::Busy) (no timeout) or
@@ -451,21 +450,21 @@ impl FileCache {
         self.read_into(key, timeout, Vec::new())
     }
 
-    /// Reads as [`read`](Self::read) into the memory that `buffer` has; whatever it holds is dropped. Memory that is used
-    /// again need not be asked of the system for each large content.
+    /// Like [`read`](Self::read), into the memory of `buffer`, whose contents are replaced. Reusing a buffer avoids an
+    /// allocation for each large content.
     ///
     /// # Errors
-    /// As [`read`](Self::read); then the buffer is dropped, too.
+    /// Those of [`read`](Self::read); then the buffer is dropped, too.
     pub fn read_into(&self, key: impl AsRef<[u8]>, timeout: Duration, buffer: Vec<u8>) -> Result<Vec<u8>> {
         let key = key.as_ref();
         let inner = self.readable("read", key)?;
         block_on(inner.engine.read(Doing::to("read", key), timeout, buffer))
     }
 
-    /// Opens the content of a key; its file stays, under its path, while the handle lives.
+    /// Opens the content of a key; its file stays at its path until the handle is dropped.
     ///
     /// # Errors
-    /// As [`FileCache::read`]. The content is not compared with its digest; its length is.
+    /// Those of [`FileCache::read`]. The length is compared, the digest is not.
     pub fn open_read(&self, key: impl AsRef<[u8]>, timeout: Duration) -> Result<Handle> {
         let key = key.as_ref();
         let inner = self.readable("open_read", key)?;
@@ -483,7 +482,7 @@ impl FileCache {
         Ok(block_on(inner.engine.peek(Doing::to("exists", key)))?.is_some())
     }
 
-    /// What is known about a key's content. Does not count as use.
+    /// Size, times and metadata of a key's content. Does not count as use.
     ///
     /// # Errors
     /// Those of the index.
@@ -497,18 +496,18 @@ impl FileCache {
     /// Makes the first content of a key.
     ///
     /// # Errors
-    /// [`Code::Exists`](crate::Code::Exists) when there is some; [`Code::Busy`](crate::Code::Busy) or
-    /// [`Code::Timeout`](crate::Code::Timeout) while somebody else writes it; [`Code::TooLarge`](crate::Code::TooLarge);
-    /// [`Code::NoSpace`](crate::Code::NoSpace); [`Code::LeaseLost`](crate::Code::LeaseLost) when this process was stopped
-    /// for longer than its lease. Except after [`Code::Unavailable`](crate::Code::Unavailable), nothing was published then.
+    /// [`Code::Exists`](crate::Code::Exists) if there is content; [`Code::Busy`](crate::Code::Busy) or
+    /// [`Code::Timeout`](crate::Code::Timeout) while another call writes it; [`Code::TooLarge`](crate::Code::TooLarge);
+    /// [`Code::NoSpace`](crate::Code::NoSpace); [`Code::LeaseLost`](crate::Code::LeaseLost) if this process was stopped
+    /// for longer than its lease. Except after [`Code::Unavailable`](crate::Code::Unavailable), nothing was published.
     pub fn write(&self, key: impl AsRef<[u8]>, content: &[u8], put: &Put) -> Result<Stat> {
         self.put("write", Mode::Create, key.as_ref(), content, put)
     }
 
-    /// Makes new content for a key, whether it has some or not. Readers of the old one are not disturbed.
+    /// Makes new content for a key, whether it has content or not. Open handles continue to read the old content.
     ///
     /// # Errors
-    /// As [`FileCache::write`], but never `Exists`.
+    /// Those of [`FileCache::write`], except `Exists`.
     pub fn replace(&self, key: impl AsRef<[u8]>, content: &[u8], put: &Put) -> Result<Stat> {
         self.put("replace", Mode::Replace, key.as_ref(), content, put)
     }
@@ -522,7 +521,7 @@ impl FileCache {
     /// Begins to make the first content of a key, piece by piece.
     ///
     /// # Errors
-    /// As [`FileCache::write`].
+    /// Those of [`FileCache::write`].
     pub fn open_write(&self, key: impl AsRef<[u8]>, put: &Put) -> Result<Writer> {
         self.begin_writing("open_write", Mode::Create, key.as_ref(), put)
     }
@@ -530,7 +529,7 @@ impl FileCache {
     /// Begins to make new content for a key, piece by piece.
     ///
     /// # Errors
-    /// As [`FileCache::replace`].
+    /// Those of [`FileCache::replace`].
     pub fn open_replace(&self, key: impl AsRef<[u8]>, put: &Put) -> Result<Writer> {
         self.begin_writing("open_replace", Mode::Replace, key.as_ref(), put)
     }
@@ -543,11 +542,11 @@ impl FileCache {
         }
     }
 
-    /// Finds the content of a key, or says that the caller is the one to make it. Only one is, among all threads,
-    /// processes and hosts; the others wait, for at most `put.timeout`.
+    /// Opens the content of a key, or makes the caller its writer. There is only one writer among all threads, processes
+    /// and hosts; other callers wait for at most `put.timeout`.
     ///
     /// # Errors
-    /// As [`FileCache::write`], but never `Exists`.
+    /// Those of [`FileCache::write`], except `Exists`.
     pub fn begin(&self, key: impl AsRef<[u8]>, put: &Put) -> Result<Begun> {
         self.begin_or_hit("begin", key.as_ref(), put)
     }
@@ -570,12 +569,12 @@ impl FileCache {
         })
     }
 
-    /// The content of a key; made by `producer` if there is none. One producer runs at a time for a key, among all
-    /// threads, processes and hosts; the others wait for it, for at most `put.timeout`. When it fails, the next one of
-    /// those who wait runs its own.
+    /// Opens the content of a key; `producer` makes it if there is none. One producer of a key runs at a time among all
+    /// threads, processes and hosts; other callers wait for at most `put.timeout`. If it fails, the next waiting caller
+    /// runs its own.
     ///
     /// # Errors
-    /// [`Code::Producer`](crate::Code::Producer) with the producer's error; otherwise as [`FileCache::begin`].
+    /// [`Code::Producer`](crate::Code::Producer) with the producer's error; otherwise those of [`FileCache::begin`].
     pub fn get_or_create(
         &self,
         key: impl AsRef<[u8]>,
@@ -595,7 +594,7 @@ impl FileCache {
         }
     }
 
-    /// Takes the content of a key away; whether there was any. Who has it open goes on reading it.
+    /// Deletes the content of a key; returns whether there was any. Open handles continue to read it.
     ///
     /// # Errors
     /// Those of the index.
@@ -605,8 +604,7 @@ impl FileCache {
         block_on(inner.engine.delete(Doing::to("delete", key)))
     }
 
-    /// Makes a key the most recently used one; with a `ttl`, lets it live for that long from now. Whether there is such a
-    /// key.
+    /// Marks a key as just used, and with a `ttl` restarts its time to live. Returns whether the key exists.
     ///
     /// # Errors
     /// Those of the index.
@@ -618,7 +616,7 @@ impl FileCache {
         block_on(inner.engine.done_or_missing(Doing::to("touch", key), op))
     }
 
-    /// Keeps a key from being evicted by limits, or no longer. Whether there is such a key.
+    /// Exempts a key from eviction, or ends that. Returns whether the key exists.
     ///
     /// # Errors
     /// Those of the index.
@@ -629,8 +627,8 @@ impl FileCache {
         block_on(inner.engine.done_or_missing(Doing::to("pin", key), op))
     }
 
-    /// A page of about `count` entries, in no order, and where the next one begins. Entries that are there all the time are
-    /// listed at least once, perhaps twice.
+    /// Returns a page of about `count` entries, in no order, and the cursor of the next page. Entries that exist all the
+    /// time are listed at least once, perhaps twice.
     ///
     /// # Errors
     /// Those of the index.
@@ -656,7 +654,7 @@ impl FileCache {
         Ok(crate::report_of(inner.engine.cache, &self.shared.options.namespace, &info, free_bytes))
     }
 
-    /// What this process did with this cache.
+    /// Counters of this process.
     pub fn stats(&self) -> Stats {
         let Ok(inner) = self.inner() else { return Stats::default() };
         let mut stats = inner.engine.counters.read();
@@ -675,7 +673,7 @@ impl FileCache {
         }
     }
 
-    /// Who holds what, and who waits.
+    /// Current readers, writers and waiting writers.
     ///
     /// # Errors
     /// Those of the index.
@@ -695,7 +693,7 @@ impl FileCache {
         block_on(inner.engine.done_or_missing(Doing::to("break_lock", key), Op::Break { key: key.to_vec() }))
     }
 
-    /// Takes out what was chosen.
+    /// Evicts entries.
     ///
     /// # Errors
     /// Those of the index.
@@ -708,7 +706,7 @@ impl FileCache {
         })
     }
 
-    /// Takes everything out, pinned or not; how many entries there were.
+    /// Removes all entries, including pinned ones; returns their number.
     ///
     /// # Errors
     /// Those of the index.
@@ -717,10 +715,10 @@ impl FileCache {
         block_on(inner.engine.clear(Doing::all("clear")))
     }
 
-    /// Changes the limits, for all who use the cache.
+    /// Changes the limits for all users of the cache.
     ///
     /// # Errors
-    /// [`Code::BadConfig`](crate::Code::BadConfig) for limits that make no sense, and those of the index.
+    /// [`Code::BadConfig`](crate::Code::BadConfig) for invalid limits, and those of the index.
     pub fn configure(&self, limits: &Limits) -> Result<()> {
         limits.check("configure")?;
         let inner = self.writable("configure", None)?;
@@ -731,8 +729,8 @@ impl FileCache {
         Ok(())
     }
 
-    /// One round of maintenance over everything: expired, idle and excess entries go, and so do the leases of the dead and
-    /// the files of nobody. Happens in the background too, piece by piece.
+    /// Runs one round of maintenance: removes expired, idle and excess entries, leases of ended sessions and orphaned files.
+    /// Also runs in the background, in pieces.
     ///
     /// # Errors
     /// Those of index and disk.
@@ -745,28 +743,27 @@ impl FileCache {
         })
     }
 
-    /// Compares index and directory, changing nothing. `progress` is told how many of how many entries were looked at,
-    /// and says whether to go on; what was found so far is given otherwise.
+    /// Compares index and directory without changing anything. `progress` gets the numbers of checked and of all entries,
+    /// and returns whether to continue; otherwise the findings so far are returned.
     ///
     /// # Errors
-    /// Those of index and disk; what is wrong with the cache is not an error but a [`crate::Problem`].
+    /// Those of index and disk; a problem of the cache is not an error but a [`crate::Problem`].
     pub fn verify(&self, depth: Depth, progress: &mut (dyn FnMut(u64, u64) -> bool + Send)) -> Result<Verification> {
         let inner = self.inner()?;
         block_on(inner.engine.verify(Doing::all("verify"), depth, false, progress))
     }
 
-    /// As [`FileCache::verify`], and sets right what it finds: entries without a good file go (a damaged file goes to
-    /// `quarantine/`), files without an entry go, sums are rebuilt. May be done beside live traffic, and again.
+    /// Like [`FileCache::verify`], and repairs problems: entries without a valid file are removed (a damaged file goes to
+    /// `quarantine/`), files without an entry are removed, sums are rebuilt. Safe during normal use, and repeatable.
     ///
     /// # Errors
-    /// As [`FileCache::verify`].
+    /// Those of [`FileCache::verify`].
     pub fn repair(&self, depth: Depth, progress: &mut (dyn FnMut(u64, u64) -> bool + Send)) -> Result<Verification> {
         let inner = self.writable("repair", None)?;
         block_on(inner.engine.verify(Doing::all("repair"), depth, true, progress))
     }
 
-    /// Looks for what may go wrong: configuration of the server, permissions, limits. What cannot be examined is a finding
-    /// itself.
+    /// Examines configuration of the server, permissions and limits. A part that cannot be examined is a finding.
     ///
     /// # Errors
     /// None today.
@@ -783,7 +780,7 @@ impl FileCache {
         Ok(doctor::examine(&info, &inner.prepared.directory, server, &self.shared.options))
     }
 
-    /// As [`doctor`](Self::doctor) of a cache that could not be opened, and why. Changes nothing.
+    /// Like [`doctor`](Self::doctor), for a cache that cannot be opened, with the reason. Changes nothing.
     pub fn doctor_unopened(options: &Options, failure: &Error) -> Vec<Finding> {
         doctor::examine_unopened(options, failure)
     }
@@ -801,22 +798,22 @@ impl std::fmt::Debug for FileCache {
     }
 }
 
-/// Where a page of [`FileCache::list`] begins.
+/// Cursor of a page of [`FileCache::list`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cursor(pub(crate) Option<Vec<u8>>);
 
-/// What [`FileCache::begin`] found.
+/// The result of [`FileCache::begin`].
 pub enum Begun {
-    /// Content.
+    /// The content.
     Hit(Box<Handle>, Outcome),
-    /// None: the caller makes it.
+    /// There is no content: the caller makes it.
     Create(Box<Writer>),
 }
 
-/// Content that is open for reading. Its file stays under its path until the handle is dropped: others may delete or
-/// replace the key meanwhile.
+/// Content opened for reading. Its file stays at its path until the handle is dropped, even if the key is deleted or
+/// replaced.
 ///
-/// Files of a cache never change and never shrink, which is what mapping one into memory asks for: with the crate `memmap2`,
+/// Files of a cache never change and never shrink, so they can be mapped into memory: with the crate `memmap2`,
 /// `unsafe { Mmap::map(handle.file())? }` is sound as long as only the cache writes to its directory.
 pub struct Handle {
     file: File,
@@ -824,7 +821,7 @@ pub struct Handle {
     key: Key,
     hold: Option<Hold>,
     directory: Arc<Directory>,
-    /// The hash of what was read, as long as that was everything from the beginning.
+    /// The hash of the content read so far, if it was read from the beginning.
     hasher: Option<Box<blake3::Hasher>>,
     position: u64,
     keeper: Arc<dyn Keeper>,
@@ -844,17 +841,17 @@ impl Handle {
         Self { file, entry, key: key.to_vec(), hold, directory, hasher, position: 0, keeper }
     }
 
-    /// What is known about the content.
+    /// Size, times and metadata of the content.
     pub fn stat(&self) -> Stat {
         Stat::new(&self.key, &self.entry, None)
     }
 
-    /// Its length in bytes.
+    /// Its size in bytes.
     pub fn size(&self) -> u64 {
         self.entry.size
     }
 
-    /// Where it lies. Do not write there.
+    /// Its path. Do not write to it.
     pub fn path(&self) -> PathBuf {
         self.directory.path_of(&file_name(&self.key, &self.entry))
     }
@@ -864,15 +861,15 @@ impl Handle {
         &self.file
     }
 
-    /// Whether the lease ran out because this process was stopped for too long: the path may be gone, the open file is not.
+    /// Whether the lease has expired because this process was stopped for too long: the path may be gone, the open file not.
     pub fn lease_lost(&self) -> bool {
         self.hold.as_ref().is_some_and(|hold| hold.is_lost(self.keeper.elapsed()))
     }
 
-    /// Reads the rest of it.
+    /// Reads the rest of the content.
     ///
     /// # Errors
-    /// [`Code::Corrupt`](crate::Code::Corrupt) when everything was read and is not what was written, and those of the file
+    /// [`Code::Corrupt`](crate::Code::Corrupt) if the complete content differs from what was written, and those of the file
     /// system.
     pub fn into_bytes(mut self) -> Result<Vec<u8>> {
         let failed = |error| Error::io("read", Some(&self.key), error);
@@ -888,7 +885,7 @@ impl Handle {
         Ok(content)
     }
 
-    /// Goes on hashing; with the last byte, compares.
+    /// Updates the hash; compares it after the last byte.
     fn compare(&mut self, bytes: &[u8]) -> Result<()> {
         self.position += bytes.len() as u64;
         let Some(hasher) = &mut self.hasher else { return Ok(()) };
@@ -902,8 +899,8 @@ impl Handle {
     }
 }
 
-/// What is read from the beginning to the end in one go is compared with the digest: the read that meets the end of damaged
-/// content fails.
+/// Content that is read from beginning to end in one go is compared with its digest: the read that reaches the end of
+/// damaged content fails.
 impl Read for Handle {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         // Not at the descriptor's own position: a fork would share it.
@@ -1006,7 +1003,7 @@ impl Writer {
     /// Publishes the content.
     ///
     /// # Errors
-    /// As [`FileCache::write`].
+    /// Those of [`FileCache::write`].
     pub fn commit(self) -> Result<Stat> {
         let (key, made) = self.finish(false)?;
         Ok(Stat::new(&key, &made.entry, None))
@@ -1015,7 +1012,7 @@ impl Writer {
     /// Publishes the content and opens it.
     ///
     /// # Errors
-    /// As [`FileCache::write`].
+    /// Those of [`FileCache::write`].
     pub fn commit_and_open(self) -> Result<Handle> {
         let inner = Arc::clone(&self.inner);
         let (key, Made { entry, file, hold }) = self.finish(true)?;

@@ -454,7 +454,7 @@ pub(crate) const JOURNAL: &str = "JOURNAL";
 const NEW_MARKER: &str = ".CACHE";
 
 fn not_regular(name: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("{name} is not a regular file; somebody put it there"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("{name} is not a regular file of the cache; remove it"))
 }
 
 /// What a marker says; another version's may say the rest in another way.
@@ -501,7 +501,9 @@ fn check_owner(directory: &OwnedFd, name: &str) -> io::Result<()> {
     let mode = Mode::from_raw_mode(stat.st_mode);
     let denied = |message: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     if mode.contains(Mode::WOTH) {
-        return denied(format!("{name} is writable for everybody; chmod o-w it, or choose one that is yours"));
+        return denied(format!(
+            "{name} is writable by all users; run chmod o-w on it, or choose a directory of your own"
+        ));
     }
     if stat.st_uid == me || stat.st_uid == 0 || me == 0 {
         return Ok(());
@@ -513,7 +515,7 @@ fn check_owner(directory: &OwnedFd, name: &str) -> io::Result<()> {
     if ours && mode.intersects(Mode::WGRP | Mode::RGRP) {
         return Ok(());
     }
-    denied(format!("{name} belongs to user {} and is not shared with a group of ours", stat.st_uid))
+    denied(format!("{name} belongs to user {} and is not shared with a group of this user", stat.st_uid))
 }
 
 /// What NFS says of a file that another host unlinked is that it is not there.

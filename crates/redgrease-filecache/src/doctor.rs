@@ -1,4 +1,4 @@
-//! What may go wrong, found before it does; and what went wrong. What cannot be examined is a finding of its own.
+//! Diagnosis of problems and risks. A part that cannot be examined is a finding of its own.
 
 use crate::disk::{Contents, Directory, Marker};
 use crate::edge::{Disk, Outage};
@@ -7,7 +7,7 @@ use crate::options::{Durability, Limits, Options};
 use crate::report::{Finding, Info, Level};
 use crate::store::redis::{Blocking, Server};
 
-/// What was found.
+/// The findings.
 #[derive(Default)]
 struct Findings(Vec<Finding>);
 
@@ -17,7 +17,7 @@ impl Findings {
     }
 }
 
-/// Looks at everything that can be looked at without changing it.
+/// Examines everything without changing it.
 pub(crate) fn examine(
     info: &Result<Info>,
     directory: &Directory,
@@ -37,7 +37,7 @@ pub(crate) fn examine(
     findings.0
 }
 
-/// Looks at what can be looked at though the cache cannot be opened.
+/// Examines a cache that cannot be opened.
 pub(crate) fn examine_unopened(options: &Options, failure: &Error) -> Vec<Finding> {
     let mut findings = Findings::default();
     findings.say(Level::Error, "index", format!("the cache cannot be opened: {}", ailment(failure, options)));
@@ -56,7 +56,7 @@ pub(crate) fn examine_unopened(options: &Options, failure: &Error) -> Vec<Findin
     findings.0
 }
 
-/// What is wrong, and what becomes of it.
+/// A problem and its consequence.
 fn ailment(failure: &Error, options: &Options) -> String {
     match options.server().filter(|_| failure.code() == Code::Unavailable) {
         Some(server) => format!("{}; {}", failure.reason(), revive(&server)),
@@ -65,7 +65,7 @@ fn ailment(failure: &Error, options: &Options) -> String {
 }
 
 fn revive(server: &str) -> String {
-    format!("once {server} answers, all goes on; an index that is lost by then is rebuilt from the directory")
+    format!("the cache works again once {server} answers; a lost index is then rebuilt from the directory")
 }
 
 fn examine_server(findings: &mut Findings, server: Option<&Blocking>, options: &Options) {
@@ -135,7 +135,7 @@ fn examine_directory(findings: &mut Findings, directory: &Directory, info: Optio
             if let Some(given) = given
                 && given != limits
             {
-                let message = format!("the cache has {}; those given here differ and do not count", shown(&limits));
+                let message = format!("the cache has {}; those given here differ and are ignored", shown(&limits));
                 findings.say(Level::Warning, "limits", message);
             }
             if limits.max_bytes == 0 && limits.min_free_bytes == 0 {
@@ -171,7 +171,7 @@ fn examine_directory(findings: &mut Findings, directory: &Directory, info: Optio
     }
 }
 
-/// What the file CACHE says.
+/// Examines the file CACHE.
 fn examine_marker(findings: &mut Findings, directory: &Directory) -> Option<Marker> {
     let message = match directory.contents() {
         Ok(Contents::Cache(marker)) => {

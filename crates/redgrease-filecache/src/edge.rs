@@ -1,7 +1,7 @@
-//! What the flows of [`engine`](crate::engine) need from the world: an index, a disk, time, chance.
+//! Traits for the environment of the operations in [`engine`](crate::engine): an index, a disk, time, random numbers.
 //!
-//! Three worlds exist: the blocking one and the asynchronous one of this crate's two faces, and the simulated one of the
-//! tests, in which every step is a point where a process may be stalled or die.
+//! There are three implementations: the blocking and the asynchronous one of this crate's APIs, and the simulated one of
+//! the tests, in which a process may be stalled or killed at every step.
 
 use std::io;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub enum Outage {
     Unavailable(String),
     /// It refuses for lack of memory or writability; nothing was done.
     Refused(String),
-    /// The user that we are may not do it.
+    /// The user lacks the permission.
     Denied(String),
     /// The server has no such database.
     Misnamed(String),
@@ -34,16 +34,16 @@ pub struct Leases {
     pub held: Vec<Held>,
     /// All sessions.
     pub sessions: Vec<(u64, Micros, String)>,
-    /// What time it is.
+    /// The current time.
     pub now: Micros,
 }
 
-/// A world.
+/// An environment.
 pub trait Edge: Send + Sync + 'static {
     /// Its disk.
     type Disk: Disk;
 
-    /// Carries one operation out, exactly as often as it says so.
+    /// Performs one operation.
     fn ask(&self, request: Request) -> impl Future<Output = Result<Answer, Outage>> + Send;
 
     /// Entries, `count` or a few more or fewer, from a cursor that an earlier page gave (`None`: from the beginning).
@@ -53,21 +53,21 @@ pub trait Edge: Send + Sync + 'static {
     /// All leases.
     fn leases(&self) -> impl Future<Output = Result<Leases, Outage>> + Send;
 
-    /// The server's memory settings, where there is a server and it tells them.
+    /// The server's memory settings, if there is a server and it allows reading them.
     fn memory(&self) -> impl Future<Output = Option<Memory>> + Send {
         std::future::ready(None)
     }
 
-    /// Which run of the server this is.
+    /// The run id of the server.
     fn instance(&self) -> u64;
 
-    /// Does something with the disk.
+    /// Runs an operation on the disk.
     fn on_disk<R: Send + 'static>(
         &self,
         job: impl FnOnce(&Self::Disk) -> R + Send + 'static,
     ) -> impl Future<Output = R> + Send;
 
-    /// Waits until an event, at most so long.
+    /// Waits for an event, at most this long.
     fn pause(&self, event: EventListener, longest: Duration) -> impl Future<Output = ()> + Send;
 
     /// Time since the cache was opened; never goes back.
@@ -86,11 +86,11 @@ pub trait Edge: Send + Sync + 'static {
         false
     }
 
-    /// Asks that events of other processes be delivered; called when somebody begins to wait.
+    /// Requests events of other processes; called when a call begins to wait.
     fn listen(&self) {}
 }
 
-/// What is in a directory.
+/// A directory entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// Its name, without the directory; not UTF-8 ones are given with replacements and are never ours.
@@ -138,10 +138,10 @@ pub trait Disk: Send + Sync + 'static {
     /// Unlinks what has been in quarantine for so long.
     fn empty_quarantine(&self, age: Duration) -> io::Result<()>;
 
-    /// Puts a published file where it is not used but can be looked at; whether it was there.
+    /// Moves a published file to quarantine; returns whether it existed.
     fn quarantine(&self, name: &str) -> io::Result<bool>;
 
-    /// What lies where the cache has its directories and is none, and what to do about it.
+    /// Problems with the cache's sub-directories, with fixes.
     fn planted(&self) -> Vec<(String, String)> {
         Vec::new()
     }
@@ -164,7 +164,7 @@ pub trait Draft: Send + 'static {
     /// Appends. After an error some of it may be there.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Takes back what is beyond this length.
+    /// Truncates to this length.
     fn cut(&mut self, length: u64) -> io::Result<()>;
 
     /// Ends writing, as durable as the cache is; errors that only closing brings are errors of this.

@@ -1,10 +1,10 @@
-//! What can go wrong, as one type with a stable code.
+//! Errors of the cache: one type with a stable code.
 
 use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
 
-/// An error of a producer, as the caller made it.
+/// An error of a producer, unchanged.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A result of this crate.
@@ -18,15 +18,15 @@ pub enum Code {
     Missing,
     /// The key has content already.
     Exists,
-    /// Somebody else writes the key.
+    /// Another call writes the key.
     Busy,
-    /// Waiting came to its deadline.
+    /// Waiting ended at its deadline.
     Timeout,
-    /// The lease ran out while it was needed.
+    /// The lease expired during the operation.
     LeaseLost,
     /// Larger than an entry may be.
     TooLarge,
-    /// No room in the cache or on the disk, and nothing that could go.
+    /// No space in the cache or on the disk, and nothing to evict.
     NoSpace,
     /// The operating system or the server's access list forbids it.
     Denied,
@@ -45,7 +45,7 @@ pub enum Code {
 }
 
 impl Code {
-    /// Its name.
+    /// The name of the code.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -65,20 +65,20 @@ impl Code {
         }
     }
 
-    /// The exit code of a command that ends with it. 0, 1 and 2 are not used.
+    /// The exit code of the command line. 0, 1 and 2 are not used.
     pub fn exit_status(self) -> u8 {
         10 + self as u8
     }
 }
 
-/// An error: what was tried, on which key, and what came of it.
+/// An error: operation, key and cause.
 pub struct Error {
     operation: &'static str,
     key: Option<Vec<u8>>,
     cause: Box<Cause>,
 }
 
-/// What came of it.
+/// The cause of an error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum Cause {
@@ -90,7 +90,7 @@ pub(crate) enum Cause {
     Busy { who: String },
     #[error("the same thread is writing it, and cannot wait for itself")]
     Own,
-    #[error("{who} was still writing it after {waited:.1?}; the timeout is too short, or `locks` shows who to blame")]
+    #[error("{who} was still writing it after {waited:.1?}; the timeout is too short, or `locks` shows the holder")]
     Timeout { who: String, waited: Duration },
     #[error("waiting was interrupted")]
     Interrupted,
@@ -98,7 +98,7 @@ pub(crate) enum Cause {
     LeaseLost(&'static str),
     #[error("more than {limit} bytes, the most that one entry may have; raise max_entry_bytes or max_bytes")]
     TooLarge { limit: u64 },
-    #[error("no room: {0}")]
+    #[error("no space: {0}")]
     NoSpace(String),
     #[error("not permitted: {0}")]
     Denied(String),
@@ -121,7 +121,7 @@ impl Error {
         Self { operation, key: key.map(<[u8]>::to_vec), cause: Box::new(cause) }
     }
 
-    /// Its kind.
+    /// The code.
     pub fn code(&self) -> Code {
         match *self.cause {
             Cause::Missing => Code::Missing,
@@ -141,22 +141,22 @@ impl Error {
         }
     }
 
-    /// What came of it, without what was tried on which key.
+    /// The cause, without operation and key.
     pub(crate) fn reason(&self) -> String {
         self.cause.to_string()
     }
 
-    /// What was tried, as the method is called.
+    /// The operation: the name of the method.
     pub fn operation(&self) -> &'static str {
         self.operation
     }
 
-    /// The key, where there is one.
+    /// The key, if there is one.
     pub fn key(&self) -> Option<&[u8]> {
         self.key.as_deref()
     }
 
-    /// The operating system's number of the error, where there is one.
+    /// The operating system's error number, if there is one.
     pub fn os_error(&self) -> Option<i32> {
         match &*self.cause {
             Cause::Io(error) => error.raw_os_error(),
@@ -164,7 +164,7 @@ impl Error {
         }
     }
 
-    /// The producer's own error, if that is what it is.
+    /// The producer's own error, if it is one.
     pub fn into_producer_error(self) -> Result<BoxError, Self> {
         match *self.cause {
             Cause::Producer(error) => Ok(error),
@@ -172,7 +172,7 @@ impl Error {
         }
     }
 
-    /// From the file system.
+    /// An error of the file system.
     pub(crate) fn io(operation: &'static str, key: Option<&[u8]>, error: io::Error) -> Self {
         let cause = match error.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Cause::Denied(error.to_string()),
@@ -192,7 +192,7 @@ impl std::fmt::Display for Error {
     }
 }
 
-/// As it is shown: a key of four thousand bytes is of no use as a list of numbers.
+/// Readable output: the key is shown as text.
 impl std::fmt::Debug for Error {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "Error({}: {self})", self.code().as_str())
@@ -201,7 +201,7 @@ impl std::fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // The words of the cause are among ours: only what is behind it is told beside them.
+        // The message contains the cause, so the source is the cause's own source.
         match &*self.cause {
             Cause::Io(error) => error.source(),
             Cause::Producer(error) => error.source(),
@@ -210,7 +210,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// A key for people: quoted, escaped, and not longer than a line.
+/// A key for messages: quoted, escaped and shortened to a line.
 pub(crate) struct Shown<'a>(pub &'a [u8]);
 
 impl std::fmt::Display for Shown<'_> {

@@ -1,4 +1,4 @@
-//! Who in this process is making which key, and who waits for what.
+//! The keys that this process is making, and the calls that wait for them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ pub(crate) struct Flight {
 }
 
 impl Flights {
-    /// Takes a key for `who`, or says who has it. Threads and tasks are numbered; `None` is nobody in particular.
+    /// Takes a key for `who`, or returns its holder. Threads and tasks are numbered; `None` is an unknown one.
     pub fn take(self: &Arc<Self>, key: &[u8], who: Option<u64>) -> Result<Flight, Option<u64>> {
         let mut flying = lock(&self.flying);
         if let Some(other) = flying.get(key) {
@@ -41,7 +41,7 @@ impl Flights {
         who.is_some() && lock(&self.flying).get(key).is_some_and(|holder| *holder == who)
     }
 
-    /// Something happened to this key; those who wait look again.
+    /// Signals a change of this key to waiting calls.
     pub fn wake(&self, key: &[u8]) {
         let event = lock(&self.events).remove(key);
         if let Some(event) = event {
@@ -58,7 +58,7 @@ impl Flights {
         events.entry(key.to_vec()).or_default().listen()
     }
 
-    /// Whether anybody waits.
+    /// Whether a call waits.
     pub fn has_waiters(&self) -> bool {
         let mut events = lock(&self.events);
         events.retain(|_, event| event.total_listeners() > 0);

@@ -1,13 +1,13 @@
-//! Expensive work once: a cache of files in one directory that many processes, on one host or several, fill and read.
+//! A file cache: one directory that many processes, on one host or several, fill and read.
 //!
 //! # Layout
-//! - [`FileCache`], [`aio::FileCache`]: the two faces, for threads and for tasks, with the same names;
-//! - [`Options`], [`Limits`], [`Put`]: how it is opened and what is said about content;
-//! - [`Error`], [`Code`]: what can go wrong;
-//! - [`Stat`], [`Info`], [`Stats`], [`Lock`], [`Verification`]: what it tells about itself.
+//! - [`FileCache`], [`aio::FileCache`]: the blocking and the async API, with the same methods;
+//! - [`Options`], [`Limits`], [`Put`]: options of a cache, and of new content;
+//! - [`Error`], [`Code`]: errors;
+//! - [`Stat`], [`Info`], [`Stats`], [`Lock`], [`Verification`]: reports.
 //!
-//! Inside: `engine` and `sweep` are the flows, written once, against the traits of `edge`; `disk` is the directory; `store`
-//! the index in a server or in a file; `session` and `flights` are what a process knows of itself. The rules that make it
+//! Internal: `engine` and `sweep` are the operations, written once against the traits of `edge`; `disk` is the directory;
+//! `store` the index in a server or in a file; `session` and `flights` are the state of a process. The rules that make it
 //! safe are in [`redgrease_cache_rules`].
 
 pub mod aio;
@@ -45,7 +45,7 @@ use std::time::Duration;
 
 use redgrease_cache_rules::protocol::{self, HeldKind};
 
-/// The index's numbers, for users.
+/// Converts the numbers of the index for users.
 fn report_of(id: u64, namespace: &str, info: &protocol::Info, free_bytes: u64) -> Info {
     Info {
         id,
@@ -63,7 +63,7 @@ fn report_of(id: u64, namespace: &str, info: &protocol::Info, free_bytes: u64) -
     }
 }
 
-/// The index's leases, for users. Those whose session has ended protect nothing; the next sweep removes them.
+/// Converts the leases of the index for users. Leases of ended sessions are left out; the next sweep removes them.
 fn locks_of(leases: edge::Leases) -> Vec<Lock> {
     let edge::Leases { held, sessions, now } = leases;
     let living: HashMap<u64, (u64, String)> = sessions

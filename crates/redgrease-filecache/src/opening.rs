@@ -108,7 +108,7 @@ fn prepare_directory(options: &Options) -> Result<Prepared> {
     let here = directory.place(Journal::instance()).map_err(open)?;
     let is_new = !matches!(contents, Contents::Cache(_));
     if is_new && read_only {
-        return Err(bad(format!("{shown} holds no cache, and a read-only one cannot be made")));
+        return Err(bad(format!("{shown} is not a cache, and a read-only cache cannot be created")));
     }
     if is_new {
         meet_server(options)?;

@@ -1,4 +1,4 @@
-//! How a cache is opened, and what is said about what goes into it.
+//! Options of a cache and of new content.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,19 +9,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Cause, Error, Result};
 
-/// The shortest lease: below it an ordinary pause of a process would look like its death.
+/// The shortest lease: a shorter one would expire during ordinary pauses of a process.
 pub const MIN_LEASE: Duration = Duration::from_millis(100);
 
 /// The longest lease.
 pub const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The namespace of a cache that was given none.
+/// The default namespace.
 pub const DEFAULT_NAMESPACE: &str = "redgrease-cache";
 
-/// What is certain to be on the disk when a write returns.
+/// Data that is on the disk when a write returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// Nothing: after a power failure files may be missing or damaged (which reading finds out).
+    /// Nothing: after a power failure files may be missing or damaged (which reads detect).
     None,
     /// The content; the file's name may be lost.
     File,
@@ -30,7 +30,7 @@ pub enum Durability {
     Full,
 }
 
-/// How often the digest of what is read is compared with that of what was written. The length always is.
+/// How often reads compare the digest of the content. The length is always compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Check {
     /// Each time the whole content is read.
@@ -38,11 +38,11 @@ pub enum Check {
     Always,
     /// One time in sixteen.
     Sampled,
-    /// Never, but for `verify`.
+    /// Never, except by `verify`.
     Never,
 }
 
-/// What happens when the server cannot be reached.
+/// Behaviour when the server cannot be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnOutage {
     /// Operations fail.
@@ -52,44 +52,43 @@ pub enum OnOutage {
     Degrade,
 }
 
-/// How to open a cache.
+/// Options for opening a cache.
 #[derive(Clone)]
 pub struct Options {
-    /// The directory; it is made when its parent exists.
+    /// The directory; it is created if its parent exists.
     pub directory: PathBuf,
     /// The server: `redis://`, `rediss://` (TLS) or `redis+unix://`. `None`: no server, one host, file locks.
     pub url: Option<String>,
-    /// The names of the cache's keys in the server begin with it, in braces: letters, digits and `_.:-`, up to 128.
+    /// Prefix of the cache's keys in the server, in braces: letters, digits and `_.:-`, up to 128.
     pub namespace: String,
-    /// How long a lease outlives its holder's last sign of life, [`MIN_LEASE`] to [`MAX_LEASE`].
+    /// Time after which a lease that is not renewed expires, [`MIN_LEASE`] to [`MAX_LEASE`].
     pub lease: Duration,
-    /// Bounds for a new cache. An old one keeps those it has; see [`crate::FileCache::configure`].
+    /// Limits of a new cache. An existing one keeps its limits; see [`crate::FileCache::configure`].
     pub limits: Option<Limits>,
-    /// What is certain to be on the disk.
+    /// Data that is on the disk when a write returns.
     pub durability: Durability,
-    /// How much of what is read is checked.
+    /// How often reads are checked.
     pub check: Check,
     /// Permissions of files.
     pub file_mode: u32,
     /// Permissions of directories.
     pub directory_mode: u32,
-    /// How long connecting may take.
+    /// Timeout for connecting.
     pub connect_timeout: Duration,
-    /// How long the server may take to answer.
+    /// Timeout for a reply of the server.
     pub command_timeout: Duration,
-    /// What happens when it does not.
+    /// Behaviour when the server cannot be reached.
     pub on_outage: OnOutage,
-    /// Take the directory over: another namespace's, a server's that lost it, or the flat directory of files of the proof
-    /// of concept that this cache succeeds.
+    /// Take over a directory: of another namespace, of another server, or a flat directory of the proof of concept.
     pub adopt: bool,
-    /// Only read: nothing is created, also no directory, and no lease is taken.
+    /// Only read: create nothing, not even a directory, and take no lease.
     pub read_only: bool,
     /// Interval of this process's maintenance (expired entries, dead sessions, limits); `None`: never.
     pub maintenance: Option<Duration>,
 }
 
 impl Options {
-    /// A cache in this directory, for one host, without a server.
+    /// Options for a cache in this directory, for one host, without a server.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
@@ -110,10 +109,10 @@ impl Options {
         }
     }
 
-    /// From `REDGREASE_CACHE_DIR`, `REDGREASE_CACHE_URL` and `REDGREASE_CACHE_NAMESPACE`.
+    /// Options from `REDGREASE_CACHE_DIR`, `REDGREASE_CACHE_URL` and `REDGREASE_CACHE_NAMESPACE`.
     ///
     /// # Errors
-    /// When `REDGREASE_CACHE_DIR` is not set.
+    /// If `REDGREASE_CACHE_DIR` is not set.
     pub fn from_env() -> Result<Self> {
         let directory = std::env::var_os("REDGREASE_CACHE_DIR")
             .ok_or_else(|| bad("REDGREASE_CACHE_DIR is not set; it names the directory of the cache".to_owned()))?;
@@ -125,31 +124,31 @@ impl Options {
         Ok(options)
     }
 
-    /// Coordinated by this server.
+    /// Sets the coordinating server.
     pub fn with_url(mut self, url: impl Into<String>) -> Self {
         self.url = Some(url.into());
         self
     }
 
-    /// Under this namespace.
+    /// Sets the namespace.
     pub fn with_namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
     }
 
-    /// With this lease.
+    /// Sets the lease time.
     pub fn with_lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// With these bounds.
+    /// Sets the limits of a new cache.
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
         self
     }
 
-    /// The server without what is secret: `host:port/db`, or the path of its socket.
+    /// The server's address without secrets: `host:port/db`, or the path of its socket.
     pub fn server(&self) -> Option<String> {
         let url = self.url.as_ref()?;
         let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
@@ -193,7 +192,7 @@ impl std::fmt::Debug for Options {
     }
 }
 
-/// The beginning of the keys of a namespace. One in braces is taken as it is.
+/// The prefix of the keys of a namespace. A name in braces is used unchanged.
 pub(crate) fn prefix(namespace: &str) -> Result<String> {
     let inner = namespace.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(namespace);
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte);
@@ -209,7 +208,7 @@ fn bad(message: String) -> Error {
     Error::new("open", None, Cause::BadConfig(message))
 }
 
-/// The bounds of a cache, shared by all who use it. 0 means none.
+/// The limits of a cache, shared by all its users. 0 means none.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
     /// Sum of the sizes of all entries, in bytes.
@@ -218,13 +217,13 @@ pub struct Limits {
     pub max_entries: u64,
     /// Size of one entry, in bytes.
     pub max_entry_bytes: u64,
-    /// What stays free on the file system, in bytes.
+    /// Space to keep free on the file system, in bytes.
     pub min_free_bytes: u64,
-    /// Age at which an entry ends, whatever its own time to live.
+    /// Age at which an entry expires, whatever its own time to live.
     pub max_age: Duration,
-    /// How long an entry lives that nobody uses.
+    /// Idle time after which an entry expires.
     pub max_idle: Duration,
-    /// How far an eviction goes below a bound, as a share of it.
+    /// Target of an eviction, as a share of the limit.
     pub low_mark: f64,
 }
 
@@ -242,11 +241,11 @@ impl Default for Limits {
     }
 }
 
-/// The largest number that the index computes with exactly.
+/// The largest number that the index represents exactly.
 const MAX_NUMBER: u64 = 1 << 52;
 
 impl Limits {
-    /// At most so many bytes.
+    /// A limit of the total size in bytes.
     pub fn max_bytes(bytes: u64) -> Self {
         Self { max_bytes: bytes, ..Self::default() }
     }
@@ -311,38 +310,38 @@ impl From<Bounds> for Limits {
     }
 }
 
-/// What is said about new content.
+/// Options and metadata of new content.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Put {
-    /// How long to wait while somebody else writes the key; zero: not at all.
+    /// How long to wait for another writer of the key; zero: not at all.
     pub timeout: Duration,
-    /// How long it lives.
+    /// Time to live.
     pub ttl: Option<Duration>,
-    /// How long it will be, in bytes, when that is known: room is then made before anything is written.
+    /// Its size in bytes, if known: this space is reserved before anything is written.
     pub size: Option<u64>,
     /// Its media type.
     pub content_type: Option<String>,
-    /// Anything else that the user wants to keep with it.
+    /// Other metadata of the user.
     pub user: BTreeMap<String, String>,
 }
 
-/// The most that may be said about one entry, in bytes.
+/// Maximum size of the metadata of one entry, in bytes.
 pub const MAX_METADATA_BYTES: usize = 64 * 1024;
 
 impl Put {
-    /// Waiting so long for another writer.
+    /// Options with this timeout for another writer.
     pub fn waiting(timeout: Duration) -> Self {
         Self { timeout, ..Self::default() }
     }
 
-    /// Living so long.
+    /// Sets the time to live.
     pub fn with_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 }
 
-/// What is kept with an entry, in the index and beside its file.
+/// Metadata of an entry, in the index and beside its file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Metadata {
     #[serde(skip_serializing_if = "Option::is_none", default)]

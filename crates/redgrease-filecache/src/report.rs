@@ -1,4 +1,4 @@
-//! What a cache tells about itself.
+//! Reports about entries and caches.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::options::{Limits, Metadata};
 
-/// What is known about an entry.
+/// Size, times and metadata of an entry.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Stat {
@@ -20,17 +20,17 @@ pub struct Stat {
     pub size: u64,
     /// When it was committed, by the clock of the index.
     pub created: SystemTime,
-    /// When it was last read, touched or made; `None` where that is not asked for, and for pinned entries.
+    /// When it was last read, touched or made; `None` if not requested, and for pinned entries.
     pub last_used: Option<SystemTime>,
-    /// When it ends; `None`: never.
+    /// When it expires; `None`: never.
     pub expires: Option<SystemTime>,
-    /// Whether limits leave it alone.
+    /// Whether it is exempt from eviction.
     pub pinned: bool,
     /// The first 16 bytes of the BLAKE3 hash of the content.
     pub digest: Digest,
     /// Its media type.
     pub content_type: Option<String>,
-    /// What else the user keeps with it.
+    /// Other metadata of the user.
     pub user: BTreeMap<String, String>,
 }
 
@@ -56,14 +56,14 @@ impl Stat {
     }
 }
 
-/// How `get_or_create` came to its content.
+/// The outcome of `get_or_create`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was there.
+    /// The entry existed.
     Hit,
-    /// The producer made it.
+    /// This caller's producer made it.
     Created,
-    /// Somebody else was making it.
+    /// Another call was making it.
     Waited,
 }
 
@@ -86,77 +86,77 @@ pub struct Info {
     pub id: u64,
     /// The namespace.
     pub namespace: String,
-    /// Entries.
+    /// Number of entries.
     pub entries: u64,
     /// Sum of their sizes.
     pub bytes: u64,
-    /// What writers have reserved.
+    /// Bytes reserved by writers.
     pub reserved_bytes: u64,
-    /// Sum of the sizes of files that are no longer content and not known to be unlinked.
+    /// Total size of files without an entry that are not unlinked yet.
     pub garbage_bytes: u64,
-    /// Its bounds.
+    /// Its limits.
     pub limits: Limits,
-    /// Sessions that were heard of.
+    /// Known sessions.
     pub sessions: u64,
     /// Writers.
     pub writers: u64,
     /// Keys with readers' leases.
     pub readers: u64,
-    /// Entries that were evicted since the index was made.
+    /// Entries evicted since the index was made.
     pub evicted: u64,
     /// Free bytes of the file system.
     pub free_bytes: u64,
 }
 
-/// What this process did with this cache since it was opened.
+/// Counters of this process since it opened the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
     /// Reads and `get_or_create` that found content.
     pub hits: u64,
-    /// Those that did not.
+    /// Reads and `get_or_create` that did not find content.
     pub misses: u64,
-    /// Times that somebody else was waited for.
+    /// Calls that waited for another one.
     pub waits: u64,
     /// Contents that were committed.
     pub creates: u64,
-    /// Refusals because somebody else was writing.
+    /// Calls refused because another one was writing.
     pub busy: u64,
-    /// Waits that came to their deadline.
+    /// Calls that failed at their deadline.
     pub timeouts: u64,
-    /// Files that were unlinked for limits or age, or after a deletion.
+    /// Files unlinked because of limits, age or deletion.
     pub unlinked: u64,
     /// Bytes read.
     pub bytes_read: u64,
     /// Bytes committed.
     pub bytes_written: u64,
-    /// Leases that ran out while they were needed.
+    /// Leases lost while in use.
     pub lease_losses: u64,
-    /// Damaged files that were found.
+    /// Damaged files found.
     pub corrupt: u64,
-    /// Times that the index was rebuilt or brought in line with the directory.
+    /// Number of times that the index was rebuilt or reconciled with the directory.
     pub rebuilds: u64,
-    /// Failures of the server or the way to it.
+    /// Failed requests to the index.
     pub index_errors: u64,
     /// Requests to the index.
     pub round_trips: u64,
 }
 
-/// A lease that somebody holds or waits for.
+/// A lease that is held or waited for.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Lock {
     /// The key.
     pub key: Vec<u8>,
-    /// What it is.
+    /// Its kind.
     pub kind: LockKind,
-    /// Who: `host:pid`, or `?` when the session is gone.
+    /// Its owner: `host:pid`, or `?` if the session has ended.
     pub owner: String,
-    /// How long it has been held; `None` for those who wait.
+    /// How long it has been held; `None` for waiting writers.
     pub age: Option<Duration>,
     /// How much longer it lasts unless it is renewed; zero: it has expired, and is removed by the next sweep.
     pub left: Duration,
-    /// A writer's fence or the generation that a reader reads; 0 for those who wait.
+    /// A writer's fence or the generation that a reader reads; 0 for waiting writers.
     pub fence: u64,
 }
 
@@ -182,78 +182,78 @@ impl LockKind {
     }
 }
 
-/// What to evict: what meets all conditions that are given; without any, nothing. Pinned entries stay; who has one open goes on
-/// reading it.
+/// Conditions of an eviction. Entries must meet all given conditions; without any, nothing is evicted. Pinned entries stay,
+/// and open handles continue to read.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Evict {
-    /// The least recently used ones, until so many bytes are left.
+    /// Evict the least recently used entries until this many bytes are left.
     pub to_bytes: Option<u64>,
-    /// Those made longer ago.
+    /// Only entries older than this.
     pub older_than: Option<Duration>,
-    /// Those not used for so long.
+    /// Only entries unused for this time.
     pub idle_for: Option<Duration>,
-    /// Those whose key begins so.
+    /// Only keys with this prefix.
     pub prefix: Option<Vec<u8>>,
-    /// Only say what would go.
+    /// Only report the entries.
     pub dry_run: bool,
 }
 
-/// What went, or would go.
+/// The evicted entries, or those that would be evicted.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Evicted {
-    /// How many.
+    /// Their number.
     pub entries: u64,
-    /// The sum of their sizes.
+    /// Their total size.
     pub bytes: u64,
     /// The first 1000 keys.
     pub keys: Vec<Vec<u8>>,
 }
 
-/// What a round of maintenance did.
+/// The result of a round of maintenance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Maintained {
-    /// Files of entries that were unlinked.
+    /// Unlinked files of entries.
     pub unlinked: u64,
-    /// Files without an entry that were unlinked.
+    /// Unlinked files without an entry.
     pub orphans: u64,
-    /// Temporary files of dead sessions that were unlinked.
+    /// Unlinked temporary files of dead sessions.
     pub temporaries: u64,
 }
 
-/// How closely `verify` looks.
+/// The depth of a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Depth {
     /// The sums and members of the index.
     Index,
-    /// Also that files are there, as long as they should be, and no others.
+    /// Also existence and length of files, and unknown files.
     Sizes,
-    /// Also their content.
+    /// Also their contents.
     Digests,
 }
 
-/// What `verify` found.
+/// The result of a verification.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Verification {
-    /// Entries that were looked at.
+    /// Checked entries.
     pub entries: u64,
-    /// Files that were looked at.
+    /// Checked files.
     pub files: u64,
-    /// The sum of the entries' sizes.
+    /// Total size of the entries.
     pub bytes: u64,
-    /// What is wrong.
+    /// The problems found.
     pub problems: Vec<Problem>,
 }
 
-/// Something that is wrong.
+/// A problem.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
-    /// What kind of thing.
+    /// Its kind.
     pub kind: ProblemKind,
-    /// The file or key. Bytes that are no text are shown as `\xff`; all others are as they are, so escape it for terminals.
+    /// The file or key. Bytes that are not text are shown as `\xff`; others are unchanged, so escape it for terminals.
     pub name: String,
-    /// What is wrong with it.
+    /// Description of the problem.
     pub message: String,
-    /// Whether `repair` set it right.
+    /// Whether `repair` fixed it.
     pub repaired: bool,
 }
 
@@ -261,25 +261,25 @@ pub struct Problem {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProblemKind {
-    /// A file that no entry points to.
+    /// A file without an entry.
     OrphanFile,
     /// An entry without its file.
     MissingFile,
-    /// A file of another length than its entry says.
+    /// A file whose length differs from its entry.
     SizeMismatch,
-    /// A file with other content than its entry says.
+    /// A file whose digest differs from its entry.
     DigestMismatch,
-    /// A sum that is not the sum.
+    /// A stored total that differs from the sum.
     TotalDrift,
-    /// A member of the order of use that is no entry, or the other way round.
+    /// A member of the order of use without an entry, or the reverse.
     StrayMember,
-    /// A lease of a session that is dead.
+    /// A lease of an ended session.
     DeadLease,
-    /// A temporary file that nobody writes.
+    /// A temporary file without a writer.
     OrphanTemporary,
     /// More bytes or entries than the limits allow.
     OverLimit,
-    /// Something in the directory that the cache did not make.
+    /// A file or directory that the cache did not make.
     Foreign,
 }
 
@@ -301,24 +301,24 @@ impl ProblemKind {
     }
 }
 
-/// What `doctor` says about one thing.
+/// One finding of `doctor`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
-    /// How bad it is.
+    /// Its severity.
     pub level: Level,
-    /// The thing.
+    /// The part that was examined.
     pub name: &'static str,
-    /// What is, and what to do.
+    /// The observation and the fix.
     pub message: String,
 }
 
-/// How bad a [`Finding`] is.
+/// The severity of a [`Finding`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// It works, but may not for long or not well.
+    /// It works, but may fail later or work badly.
     Warning,
-    /// It does not work.
+    /// It fails.
     Error,
 }

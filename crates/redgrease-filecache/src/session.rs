@@ -1,4 +1,4 @@
-//! The session of this process: one sign of life for all its leases.
+//! The session of this process, which renews all its leases.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -22,10 +22,10 @@ struct State {
     id: u64,
     /// Whether the index knows it.
     known: bool,
-    /// When that was asked which the index answered last, by this process's clock.
+    /// Time of the last request that the index answered, by this process's clock.
     heard: Duration,
     next: u64,
-    /// Leases that are held, by session: those of a lost one are still counted until they are given back.
+    /// Leases that are held, by session: those of a lost session count until they are released.
     held: HashMap<u64, u64>,
 }
 
@@ -129,7 +129,7 @@ impl Sessions {
         !self.state().held.is_empty()
     }
 
-    /// A new session for something that is not a lease.
+    /// A new session for an operation without a lease.
     pub fn another(&self, id: u64) -> Session {
         Session { id, lease: self.lease, new: true, owner: self.owner.clone() }
     }

@@ -519,7 +519,7 @@ impl<E: Edge> Engine<E> {
             found.problems.push(problem(ProblemKind::StrayMember, "order of use".to_owned(), message, repair));
         }
         if audit.dead_leases > 0 {
-            let message = format!("{} leases of sessions that are over", audit.dead_leases);
+            let message = format!("{} leases of sessions that have ended", audit.dead_leases);
             found.problems.push(problem(ProblemKind::DeadLease, "leases".to_owned(), message, repair));
         }
         let info = self.info(doing).await?;

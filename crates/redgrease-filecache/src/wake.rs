@@ -8,14 +8,14 @@ use crate::flights::Flights;
 use crate::options::Options;
 use crate::store::redis::{Blocking, Server};
 
-/// How other processes' events come in.
+/// The source of other processes' events.
 pub(crate) struct Wake {
     options: Options,
     flights: OnceLock<Arc<Flights>>,
     listening: Arc<AtomicBool>,
 }
 
-/// How long a listener stays when nobody waits any more.
+/// How long a listener stays after the last waiting call.
 const LISTENER_IDLE: Duration = Duration::from_secs(10);
 
 impl Wake {
@@ -23,7 +23,7 @@ impl Wake {
         Self { options: options.clone(), flights: OnceLock::new(), listening: Arc::default() }
     }
 
-    /// Says whom to wake.
+    /// Sets the recipient of events.
     pub fn deliver_to(&self, flights: &Arc<Flights>) {
         let _ = self.flights.set(Arc::clone(flights));
     }

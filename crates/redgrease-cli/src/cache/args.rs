@@ -9,14 +9,14 @@ use redgrease_filecache::DEFAULT_NAMESPACE;
 use super::stress::args::{Stress, StressWorker};
 use super::units::{bytes, duration, interval, max_bytes, max_count, max_duration, share};
 
-/// Where the environment names the namespace.
+/// Environment variable of the namespace.
 pub const NAMESPACE_VARIABLE: &str = "REDGREASE_CACHE_NAMESPACE";
 
-/// Look after a cache of files that processes and hosts share
+/// Inspect and maintain a cache of files that processes and hosts share
 ///
 /// A cache is a directory and, if processes of several hosts share it, a Redis or Valkey that coordinates them. Exit codes: 0,
-/// 1 (it failed, or something is wrong with the cache), 2 (usage error), and a code of its own for each way in which
-/// the cache refuses: see `redgrease cache codes`.
+/// 1 (failure, or a problem with the cache), 2 (usage error), and one for each error code of the cache: see
+/// `redgrease cache codes`.
 #[derive(Debug, clap::Args)]
 pub struct Cache {
     #[command(subcommand)]
@@ -44,16 +44,16 @@ pub enum Command {
     StressWorker(Box<StressWorker>),
 }
 
-/// Which cache.
+/// The cache to use.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Place {
     /// Directory of the cache
     #[arg(long, value_name = "DIR", env = "REDGREASE_CACHE_DIR")]
     pub dir: PathBuf,
-    /// Server that coordinates, as redis://host:port/db [default: none; file locks on one host]
+    /// Coordinating server, as redis://host:port/db [default: none; file locks on one host]
     #[arg(long, value_name = "URL", env = "REDGREASE_CACHE_URL", hide_env_values = true)]
     pub url: Option<String>,
-    /// Prefix of the cache's names in that server
+    /// Prefix of the cache's keys in that server
     #[arg(long, value_name = "NAME", env = NAMESPACE_VARIABLE, default_value = DEFAULT_NAMESPACE)]
     pub namespace: String,
     /// Take over a directory or a namespace that belonged to another cache
@@ -64,10 +64,10 @@ pub struct Place {
     pub json: bool,
 }
 
-/// How keys are written.
+/// Notation of keys.
 #[derive(Debug, Clone, clap::Args)]
 pub struct KeyForm {
-    /// Keys are written in hex digits, two for each byte
+    /// Keys are hexadecimal, two digits for each byte
     #[arg(long)]
     pub key_hex: bool,
 }
@@ -79,19 +79,19 @@ pub struct Ls {
     pub place: Place,
     #[command(flatten)]
     pub form: KeyForm,
-    /// Order: by key, or the largest, the oldest, or the longest unused first
+    /// Sort by key, or largest, oldest or longest unused first
     #[arg(long, value_enum, default_value = "key")]
     pub sort: Sort,
-    /// The other way round
+    /// Reverse the order
     #[arg(long)]
     pub reverse: bool,
-    /// Only keys that begin so
+    /// Only keys with this prefix
     #[arg(long, value_name = "KEY")]
     pub prefix: Option<OsString>,
-    /// Only the first N
+    /// Only the first N entries
     #[arg(long, short = 'n', value_name = "N")]
     pub limit: Option<usize>,
-    /// A table with size, age, last use, expiry and fencing number
+    /// Show a table with size, age, last use, expiry and fencing number
     #[arg(long, short)]
     pub long: bool,
 }
@@ -104,7 +104,7 @@ pub enum Sort {
     Used,
 }
 
-/// Tell about the whole cache, or about one entry
+/// Show cache or entry details
 #[derive(Debug, clap::Args)]
 pub struct Stat {
     #[command(flatten)]
@@ -124,10 +124,10 @@ pub struct Get {
     pub form: KeyForm,
     /// Key of the entry
     pub key: OsString,
-    /// The file, replaced when all has arrived
+    /// File to write, replaced when the copy is complete
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// How long to wait for a writer that is at work
+    /// Timeout for waiting for an active writer
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration)]
     pub timeout: Duration,
 }
@@ -141,21 +141,21 @@ pub struct Put {
     pub form: KeyForm,
     /// Key of the entry
     pub key: OsString,
-    /// The file; - or nothing is stdin
+    /// File to read; - or nothing for stdin
     pub file: Option<PathBuf>,
-    /// Make a new generation when the entry exists
+    /// Replace an existing entry
     #[arg(long)]
     pub replace: bool,
-    /// The entry expires after this time
+    /// Time to live of the entry
     #[arg(long, value_name = "TIME", value_parser = interval)]
     pub ttl: Option<Duration>,
-    /// Media type to remember
+    /// Media type to store with the entry
     #[arg(long, value_name = "TYPE")]
     pub content_type: Option<String>,
-    /// Something else to remember; can be repeated
+    /// Other metadata to store with the entry; can be repeated
     #[arg(long = "meta", value_name = "KEY=VALUE", value_parser = crate::args::key_value)]
     pub metadata: Vec<(String, String)>,
-    /// How long to wait for others who read or write the entry
+    /// Timeout for waiting for other writers of the entry
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration)]
     pub timeout: Duration,
 }
@@ -170,14 +170,14 @@ pub struct Rm {
     /// Keys of the entries
     #[arg(required = true, value_name = "KEY")]
     pub keys: Vec<OsString>,
-    /// What is not there is no error
+    /// Ignore missing entries
     #[arg(long, short)]
     pub force: bool,
 }
 
-/// Remove what was not used for the longest time, or what is old, idle or named alike
+/// Evict entries: the least recently used, or by age, idle time or prefix
 ///
-/// Conditions add up: --older-than 1d --prefix tmp/ removes entries that meet both. Pinned entries and those in use stay.
+/// Entries must meet all conditions: --older-than 1d --prefix tmp/ removes entries that meet both. Pinned entries and entries in use stay.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
 pub struct Evict {
@@ -185,49 +185,49 @@ pub struct Evict {
     pub place: Place,
     #[command(flatten)]
     pub form: KeyForm,
-    /// Until no more than this is left
+    /// Evict until the total size is at most this
     #[arg(long, value_name = "SIZE", value_parser = bytes, group = "what")]
     pub to_bytes: Option<u64>,
-    /// What was created longer ago
+    /// Only entries older than this
     #[arg(long, value_name = "TIME", value_parser = duration, group = "what")]
     pub older_than: Option<Duration>,
-    /// What was last used longer ago
+    /// Only entries unused for this time
     #[arg(long, value_name = "TIME", value_parser = duration, group = "what")]
     pub idle_for: Option<Duration>,
-    /// Keys that begin so
+    /// Only keys with this prefix
     #[arg(long, value_name = "KEY", group = "what")]
     pub prefix: Option<OsString>,
-    /// Only list what would go
+    /// Only list the entries that would be removed
     #[arg(long, short = 'n')]
     pub dry_run: bool,
 }
 
-/// Compare index and files, and change nothing
+/// Compare index and files without changing anything
 ///
-/// Ends with exit code 1 when something is wrong.
+/// Exits with status 1 if there is a problem.
 #[derive(Debug, clap::Args)]
 pub struct Verify {
     #[command(flatten)]
     pub place: Place,
-    /// Read every file and compare its digest, too
+    /// Also read every file and compare its digest
     #[arg(long)]
     pub digests: bool,
-    /// No progress
+    /// Do not show progress
     #[arg(long, short)]
     pub quiet: bool,
 }
 
 /// Compare index and files, and repair differences
 ///
-/// Safe beside live traffic. Ends with exit code 1 when something could not be repaired.
+/// Safe during normal use. Exits with status 1 if a problem could not be repaired.
 #[derive(Debug, clap::Args)]
 pub struct Repair {
     #[command(flatten)]
     pub place: Place,
-    /// Read every file and compare its digest, too
+    /// Also read every file and compare its digest
     #[arg(long)]
     pub digests: bool,
-    /// No progress
+    /// Do not show progress
     #[arg(long, short)]
     pub quiet: bool,
 }
@@ -237,15 +237,14 @@ pub struct Repair {
 pub struct Clear {
     #[command(flatten)]
     pub place: Place,
-    /// Do not ask; needed when nobody can be asked
+    /// Do not ask for confirmation; required without a terminal
     #[arg(long, short)]
     pub yes: bool,
 }
 
-/// Show the limits, or change them for all who use the cache
+/// Show the limits, or change them for all users of the cache
 ///
-/// Limits that are not named stay; 0 or none as a size, number or time takes one away. Then those that are in force are
-/// shown. Entries above a new limit are evicted by the next write or round of maintenance.
+/// Limits that are not given stay; 0 or none removes one. The resulting limits are shown. Entries above a new limit are evicted by the next write or round of maintenance.
 #[derive(Debug, clap::Args)]
 pub struct Configure {
     #[command(flatten)]
@@ -254,10 +253,10 @@ pub struct Configure {
     pub limits: NewLimits,
 }
 
-/// Limits that are to be changed.
+/// The limits to change.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args)]
 pub struct NewLimits {
-    /// Size of all entries together
+    /// Total size of all entries
     #[arg(long, value_name = "SIZE", value_parser = max_bytes)]
     pub max_bytes: Option<u64>,
     /// Number of entries
@@ -266,21 +265,21 @@ pub struct NewLimits {
     /// Size of one entry
     #[arg(long, value_name = "SIZE", value_parser = max_bytes)]
     pub max_entry_bytes: Option<u64>,
-    /// What stays free on the disk
+    /// Space to keep free on the disk
     #[arg(long, value_name = "SIZE", value_parser = max_bytes)]
     pub min_free_bytes: Option<u64>,
-    /// Age at which an entry ends
+    /// Maximum age of an entry
     #[arg(long, value_name = "TIME", value_parser = max_duration)]
     pub max_age: Option<Duration>,
-    /// How long an entry lives that nobody uses
+    /// Maximum idle time of an entry
     #[arg(long, value_name = "TIME", value_parser = max_duration)]
     pub max_idle: Option<Duration>,
-    /// To which share of a limit an eviction goes down, from 0 to 1
+    /// Target of an eviction as a share of the limit, from 0 to 1
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub low_mark: Option<f64>,
 }
 
-/// List who reads, writes and waits, or break a lock
+/// List readers, writers and waiting writers, or break a lock
 #[derive(Debug, clap::Args)]
 pub struct Locks {
     #[command(flatten)]
@@ -292,22 +291,22 @@ pub struct Locks {
     pub break_key: Option<OsString>,
 }
 
-/// Watch the cache: sizes, rates and locks, again and again
+/// Watch sizes, rates and locks of the cache
 #[derive(Debug, clap::Args)]
 pub struct Top {
     #[command(flatten)]
     pub place: Place,
-    /// Time between two looks
+    /// Interval between updates
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
     pub interval: Duration,
-    /// End after N looks [default: on Ctrl-C]
+    /// Exit after N updates [default: on Ctrl-C]
     #[arg(long, short = 'n', value_name = "N")]
     pub count: Option<u64>,
 }
 
 /// Examine directory, server and settings, and print findings with fixes
 ///
-/// Ends with exit code 1 when there is an error.
+/// Exits with status 1 if one of the findings is an error.
 #[derive(Debug, clap::Args)]
 pub struct Doctor {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `redgrease cache clear`: everything, after asking.
+//! `redgrease cache clear`: removes all entries, after confirmation.
 
 use std::io::{IsTerminal, Write, stderr, stdin};
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `redgrease cache codes`: the exit codes, one for each way in which a cache refuses.
+//! `redgrease cache codes`: the exit codes, one for each error code of the cache.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `redgrease cache configure`: the limits that all who use the cache share.
+//! `redgrease cache configure`: the limits, which all users of the cache share.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub fn run(args: &Configure) -> Result<ExitCode> {
 }
 
 impl NewLimits {
-    /// The old limits, but for those that are given.
+    /// The old limits, with the given ones replaced.
     fn instead_of(&self, old: &Limits) -> Limits {
         Limits {
             max_bytes: self.max_bytes.unwrap_or(old.max_bytes),
@@ -39,7 +39,7 @@ impl NewLimits {
     }
 }
 
-/// All limits, also those that are none.
+/// All limits, including unlimited ones.
 fn table(limits: &Limits) -> String {
     let or_none = |is_none: bool, shown: String| if is_none { "none".to_owned() } else { shown };
     let size = |bytes: u64| or_none(bytes == 0, format!("{bytes} ({})", show_bytes(bytes)));

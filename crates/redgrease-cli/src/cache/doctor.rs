@@ -12,7 +12,7 @@ use super::output::print;
 pub fn run(args: &Doctor) -> Result<ExitCode> {
     let findings = match args.place.open_to_look() {
         Ok(cache) => cache.doctor()?,
-        // What is ill may not let itself be opened.
+        // A damaged cache may fail to open.
         Err(error) => FileCache::doctor_unopened(&args.place.options(), &error.downcast::<Error>()?),
     };
     print(&findings.iter().map(|finding| told(finding, args.place.json)).collect::<String>())?;

@@ -33,7 +33,7 @@ pub fn run(args: &Get) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Opens an entry and reads it through once, so that not one byte of damaged content is given out, however large it is.
+/// Opens an entry and reads it completely once, so that no byte of damaged content is printed.
 fn open_whole(args: &Get, key: &[u8]) -> Result<Handle> {
     let mut handle = args.place.open_to_look()?.open_read(key, args.timeout)?;
     io::copy(&mut handle, &mut io::sink()).map_err(|error| cause(error, "the entry cannot be read"))?;
@@ -41,8 +41,8 @@ fn open_whole(args: &Get, key: &[u8]) -> Result<Handle> {
     Ok(handle)
 }
 
-/// Writes beside the file and renames, so that a file is never half new. What is no file (a pipe, a device) is written
-/// as it is.
+/// Writes a temporary file and renames it, so that the target is never partly written. Pipes and devices are written
+/// directly.
 fn write_file(handle: &mut Handle, path: &Path) -> io::Result<()> {
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return io::copy(handle, &mut File::options().write(true).open(path)?).map(drop);

@@ -1,4 +1,4 @@
-//! Keys are any bytes: how they come from the command line, and how they are shown without harm.
+//! Keys are arbitrary bytes: parsing from the command line, and safe display.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -10,13 +10,13 @@ use super::args::KeyForm;
 use crate::misuse::Misuse;
 
 impl KeyForm {
-    /// The key that a word of the command line means.
+    /// The key of a command-line argument.
     pub fn key(&self, word: &OsStr) -> Result<Vec<u8>> {
         parse(word, self.key_hex)
     }
 }
 
-/// The key that a word of the command line means: its bytes, or the bytes that its hex digits stand for.
+/// The key of a command-line argument: its bytes, or its decoded hex digits.
 pub fn parse(word: &OsStr, is_hex: bool) -> Result<Vec<u8>> {
     if !is_hex {
         return Ok(word.as_bytes().to_vec());
@@ -29,7 +29,7 @@ pub fn parse(word: &OsStr, is_hex: bool) -> Result<Vec<u8>> {
     Ok(key.filter(|_| digits.bytes().all(|digit| digit.is_ascii_hexdigit())).ok_or_else(wrong)?)
 }
 
-/// A key as text on one line: what cannot be shown is escaped, so that no terminal is confused and no two keys look the
+/// A key as text on one line: unprintable bytes are escaped, so that no control character reaches the terminal and no two keys look the
 /// same. Keys that begin or end in a blank, or begin with a quote, stand in quotes.
 pub fn shown(key: &[u8]) -> String {
     let mut text = String::with_capacity(key.len());

@@ -1,4 +1,4 @@
-//! `redgrease cache locks`: who reads, writes and waits.
+//! `redgrease cache locks`: readers, writers and waiting writers.
 
 use std::process::ExitCode;
 

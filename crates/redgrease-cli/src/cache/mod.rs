@@ -1,6 +1,6 @@
-//! `redgrease cache`: a cache of files, looked after from the command line.
+//! `redgrease cache`: inspects and maintains a file cache.
 //!
-//! What a library user can do is done by the library; here is only what people and scripts need around it. One file per
+//! The library does the work; this module has only what the command line adds. One file per
 //! subcommand; `stress` is a folder.
 
 pub mod args;
@@ -68,7 +68,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     }
 }
 
-/// The subcommand as it is typed, and whether it shall talk JSON.
+/// Name of the subcommand, and whether its output is JSON.
 fn asked(command: &Command) -> (&'static str, bool) {
     match command {
         Command::Ls(args) => ("ls", args.place.json),
@@ -90,12 +90,12 @@ fn asked(command: &Command) -> (&'static str, bool) {
     }
 }
 
-/// The exit code for what a cache refused; `None` when the error is another one.
+/// The exit code of an error of the cache; `None` for other errors.
 pub fn exit_status(error: &anyhow::Error) -> Option<ExitCode> {
     error.downcast_ref::<Refusal>().map(Refusal::status)
 }
 
-/// Says on stderr, in JSON, what a cache refused. `None` when the error is another one.
+/// Prints an error of the cache as JSON on stderr; `None` for other errors.
 fn tell_as_json(error: &anyhow::Error) -> Option<ExitCode> {
     let refusal = error.downcast_ref::<Refusal>()?;
     let _nobody_listens = writeln!(stderr(), "{}", refusal.json());

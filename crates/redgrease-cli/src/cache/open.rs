@@ -10,7 +10,7 @@ use super::refusal::Refusal;
 const PAGE: usize = 1000;
 
 impl Place {
-    /// Opens the cache; it is made when it is not there.
+    /// Opens the cache; creates it if it does not exist.
     pub fn open(&self) -> Result<FileCache> {
         let cache = FileCache::open(self.options())?;
         if !self.json {
@@ -19,13 +19,13 @@ impl Place {
         Ok(cache)
     }
 
-    /// Opens a cache that is there: a misspelt directory shall not become a new cache.
+    /// Opens an existing cache: a misspelt directory must not become a new one.
     pub fn open_existing(&self) -> Result<FileCache> {
         self.probe()?;
         self.open()
     }
 
-    /// The same for those who only look, which one may do who may not write.
+    /// Opens an existing cache for reading only; needs no permission to write.
     pub fn open_to_look(&self) -> Result<FileCache> {
         let looking = self.probe()?;
         match self.open() {
@@ -36,7 +36,7 @@ impl Place {
         }
     }
 
-    /// Opens the cache without changing anything; `None` when a directory that is no cache may be taken over.
+    /// Opens the cache without changing anything; `None` if a directory that is not a cache may be adopted.
     fn probe(&self) -> Result<Option<FileCache>> {
         if !self.dir.is_dir() {
             let words = format!("there is no cache in {}: name its directory with --dir", self.dir.display());
@@ -53,19 +53,19 @@ impl Place {
     pub fn options(&self) -> Options {
         let mut options = Options::new(&self.dir);
         options.url = self.url.clone().filter(|url| !url.is_empty());
-        // An empty one in the environment is none; one that was typed is refused like other wrong ones.
+        // An empty one in the environment means none; an empty argument is refused like other wrong ones.
         let is_none = self.namespace.is_empty() && std::env::var_os(NAMESPACE_VARIABLE).is_some_and(|it| it.is_empty());
         if !is_none {
             options.namespace.clone_from(&self.namespace);
         }
         options.adopt = self.adopt;
-        // What this command does not do itself is left to the processes that live longer.
+        // Background maintenance is left to processes that live longer.
         options.maintenance = None;
         options
     }
 }
 
-/// Hands all entries over, in the order of the cache.
+/// Calls a function for each entry, in the order of the cache.
 pub fn each_entry(cache: &FileCache, mut take: impl FnMut(Stat)) -> redgrease_filecache::Result<()> {
     let mut next = Some(Cursor::default());
     while let Some(cursor) = next {

@@ -1,4 +1,4 @@
-//! What is printed, and in which words.
+//! Printing of data and messages.
 
 use std::io::{Write, stdout};
 

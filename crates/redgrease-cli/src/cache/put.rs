@@ -37,7 +37,7 @@ pub fn run(args: &Put) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What to read, and how much it is where that is known.
+/// The input, and its size if it is known.
 fn source(file: Option<&Path>) -> Result<(Box<dyn Read>, Option<u64>)> {
     let Some(path) = file.filter(|path| path.as_os_str() != "-") else {
         if file.is_none() && stdin().is_terminal() {

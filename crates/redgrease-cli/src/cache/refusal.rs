@@ -1,5 +1,4 @@
-//! What a cache refuses, in the words of the command line: the subcommand and the options that one can type, not the
-//! library's methods.
+//! Errors of a cache, worded for the command line: with its subcommands and options instead of the library's methods.
 
 use std::process::ExitCode;
 use std::{fmt, io};
@@ -23,7 +22,7 @@ const FIXES: [(&str, &str); 6] = [
     ("name another one by the url", "name another one with --url"),
 ];
 
-/// A refusal of a cache: its code, the entry where there is one, and what to say.
+/// An error of a cache: its code, the entry if there is one, and the message.
 #[derive(Debug)]
 pub struct Refusal {
     code: Code,
@@ -32,7 +31,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Of the command line itself, with the code that the cache has for such.
+    /// An error of the command line itself, with the matching code of the cache.
     pub fn new(code: Code, words: String) -> Self {
         Self { code, key: None, words }
     }
@@ -42,7 +41,7 @@ impl Refusal {
         Self { code: Code::Missing, key: Some(key.to_vec()), words: format!("there is no entry {}", keys::shown(key)) }
     }
 
-    /// Of the library, told to somebody who typed this subcommand.
+    /// An error of the library during this subcommand.
     pub fn of(subcommand: &str, error: &Error) -> Self {
         match (error.code(), error.key()) {
             (Code::Missing, Some(key)) => Self::missing(key),
@@ -75,7 +74,7 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// The text of an error, with what was typed instead of what was called.
+/// The text of an error, with options instead of methods.
 fn typed(subcommand: &str, operation: &str, text: &str) -> String {
     let told = match text.strip_prefix(operation) {
         Some(rest) => format!("{subcommand}{rest}"),
@@ -88,7 +87,7 @@ fn typed(subcommand: &str, operation: &str, text: &str) -> String {
     })
 }
 
-/// The cache's own error, where reading or writing failed because of one.
+/// The error of the cache behind a failed read or write.
 pub fn cause(error: io::Error, otherwise: &'static str) -> anyhow::Error {
     if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
         let inner = error.into_inner().expect("just seen");

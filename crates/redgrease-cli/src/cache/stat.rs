@@ -26,7 +26,7 @@ pub fn run(args: &args::Stat) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says that there is no such entry; the exit code for that.
+/// Reports a missing entry; returns the exit code.
 pub fn missing(key: &[u8], is_json: bool) -> ExitCode {
     let refusal = Refusal::missing(key);
     if is_json {
@@ -54,7 +54,7 @@ pub fn info_json(info: &Info) -> Value {
     })
 }
 
-/// Limits; what is not limited is null.
+/// Limits; null means no limit.
 pub fn limits_json(limits: &Limits) -> Value {
     let count = |value: u64| (value > 0).then_some(value);
     let seconds = |value: std::time::Duration| (!value.is_zero()).then_some(value.as_secs_f64());

@@ -1,4 +1,4 @@
-//! One line on stderr that changes, when stderr is a terminal; otherwise silence.
+//! A status line on stderr if it is a terminal, otherwise nothing.
 
 use std::io::{Write, stderr};
 
@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 const BAR: usize = 20;
 
-/// The line that changes. It is wiped when dropped.
+/// The status line; erased when dropped.
 pub struct Line(ProgressBar);
 
 impl Line {
@@ -20,18 +20,18 @@ impl Line {
         Self(ProgressBar::with_draw_target(None, target).with_style(style.progress_chars("#·")))
     }
 
-    /// Whether anybody can see it.
+    /// Whether it is visible.
     pub fn is_visible(&self) -> bool {
         !self.0.is_hidden()
     }
 
-    /// How many columns it has. Some terminals begin a second line as soon as the first one is full.
+    /// Its width. Some terminals begin a second line as soon as the first one is full.
     pub fn room(&self) -> usize {
         let columns = rustix::termios::tcgetwinsize(stderr()).map_or(0, |size| usize::from(size.ws_col));
         (if columns == 0 { 80 } else { columns }).saturating_sub(1)
     }
 
-    /// Shows a text; what does not fit is cut.
+    /// Shows a text, cut to the width.
     pub fn set(&mut self, text: &str) {
         if self.0.is_finished() {
             self.0.reset();
@@ -39,7 +39,7 @@ impl Line {
         self.0.set_message(text.to_owned());
     }
 
-    /// Prints a lasting line above the changing one.
+    /// Prints a permanent line above the status line.
     pub fn say(&mut self, text: &str) {
         self.0.suspend(|| {
             let _nobody_looks = writeln!(stderr(), "{text}");
@@ -57,7 +57,7 @@ impl Drop for Line {
     }
 }
 
-/// How much of a known amount is done.
+/// Progress of a known amount.
 pub struct Progress(Line);
 
 impl Progress {
@@ -65,7 +65,7 @@ impl Progress {
         Self(Line::with_style(quiet, &format!("{what} [{{bar:{BAR}}}] {{pos}} of {{len}}")))
     }
 
-    /// Always says to go on.
+    /// Always returns true: continue.
     pub fn show(&mut self, done: u64, total: u64) -> bool {
         self.0.0.set_length(total);
         self.0.0.set_position(done);

@@ -1,4 +1,4 @@
-//! `redgrease cache top`: the cache again and again. A picture on a terminal, a line per look elsewhere.
+//! `redgrease cache top`: periodic reports. A full-screen view on a terminal, a line per update elsewhere.
 
 use std::io::{IsTerminal, stdout};
 use std::process::ExitCode;
@@ -70,7 +70,7 @@ impl Look {
         Ok(Self { info: cache.info()?, locks: cache.locks()?, at: Instant::now() })
     }
 
-    /// What changed since the other look.
+    /// Changes since an earlier sample.
     fn growth(&self, before: Option<&Look>) -> Option<Growth> {
         let before = before?;
         let seconds = (self.at - before.at).max(Duration::from_micros(1)).as_secs_f64();
@@ -105,7 +105,7 @@ impl Look {
         )
     }
 
-    /// The screen from its top left corner, with what was there before wiped.
+    /// The screen, drawn from its top left corner over the previous one.
     fn picture(&self, before: Option<&Look>) -> String {
         let info = &self.info;
         let of = |used: u64, limit: u64, show: fn(u64) -> String| match limit {

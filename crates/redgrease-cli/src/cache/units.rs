@@ -1,4 +1,4 @@
-//! Sizes and durations as people write and read them.
+//! Parsing and formatting of sizes and durations.
 //!
 //! Two tables, and no library, because what users may write would change: `bytesize` knows more units, rounds down and takes
 //! what does not fit as the largest size; `jiff` knows no days, no bare numbers and no `.5s`, but signs and sums.

@@ -206,7 +206,7 @@ impl Server {
             || error.kind() == ErrorKind::AuthenticationFailed;
         let outage = if refused {
             let why = error.detail().unwrap_or("wrong user or password");
-            Outage::Denied(format!("{} does not let us in: {why}; correct user and password", self.shown))
+            Outage::Denied(format!("authentication to {} failed: {why}; correct user and password", self.shown))
         } else if error.to_string().contains("DB index is out of range") {
             Outage::Misnamed(format!("{} has no such database; correct the number at the end of the url", self.shown))
         } else {
@@ -268,7 +268,7 @@ impl Server {
 
     fn give_up(&self, why: &str) -> Outage {
         let (server, patience) = (&self.shown, self.command_timeout);
-        Outage::Unavailable(format!("{server}: {why}; given up after {MAX_TURNS} tries or {patience:.1?}"))
+        Outage::Unavailable(format!("{server}: {why}; no answer after {MAX_TURNS} attempts or {patience:.1?}"))
     }
 }
 

@@ -10,12 +10,12 @@ use redgrease_filecache::Durability;
 use super::keyspace::KeySpace;
 use crate::cache::units::{bytes, duration, interval};
 
-/// Let many processes read and write a cache, kill some of them, and prove that nothing broke
+/// Load-test a cache with many processes, kill some of them, and check the invariants
 ///
-/// The report goes to stdout, progress to stderr. Ends with exit code 1 when an invariant is broken or a worker is
-/// missing, and 130 after Ctrl-C, which ends the run early with a report of what was done so far.
+/// The report goes to stdout, progress to stderr. Exits with status 1 if an invariant is violated or a worker is missing,
+/// and with 130 after Ctrl-C, which ends the run early with a report.
 ///
-/// A flag that is given twice counts as it was given last.
+/// If a flag is repeated, its last value counts.
 #[derive(Debug, Clone, clap::Args)]
 #[command(args_override_self = true)]
 pub struct Stress {
@@ -24,10 +24,10 @@ pub struct Stress {
     /// Worker processes; 0 runs one worker inside this process, for debuggers
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub processes: u32,
-    /// How long to work; bare numbers are seconds
+    /// Duration of the run; bare numbers are seconds
     #[arg(long, value_name = "TIME", default_value = "20", value_parser = interval)]
     pub duration: Duration,
-    /// Work this long before anything is counted
+    /// Warm-up time before counting starts
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration)]
     pub warm_up: Duration,
     /// Remove all entries before the start
@@ -35,31 +35,31 @@ pub struct Stress {
     pub clean_start: bool,
     #[command(flatten)]
     pub load: Load,
-    /// Kill a random worker again and again, and replace it
+    /// Interval at which a random worker is killed and replaced
     #[arg(long, value_name = "TIME", value_parser = interval)]
     pub kill_every: Option<Duration>,
-    /// Stop a random worker again and again, as if its host had hung
+    /// Interval at which a random worker is stopped, as if its host hung
     #[arg(long, value_name = "TIME", value_parser = interval)]
     pub stop_every: Option<Duration>,
-    /// How long a stopped worker stays stopped [default: one and a half leases]
+    /// Duration of such a stop [default: one and a half leases]
     #[arg(long, value_name = "TIME", value_parser = interval, requires = "stop_every")]
     pub stop_for: Option<Duration>,
-    /// Print a line on stderr every N milliseconds [default: every 5 s one that tells more, if stderr is no terminal]
+    /// Print a line on stderr every N milliseconds [default: a longer one every 5 s, if stderr is not a terminal]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub monitor_ms: Option<u64>,
-    /// Print also what the cache holds: oldest, newest, locks
+    /// Also print contents of the cache: oldest, newest, locks
     #[arg(long)]
     pub debug: bool,
-    /// Milliseconds between two such looks
+    /// Interval of these reports, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
     pub debug_interval_ms: u64,
-    /// How many of each kind such a look shows
+    /// Number of items of each kind in these reports
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub debug_top: usize,
     /// Print one JSON object instead of the report
     #[arg(long)]
     pub json: bool,
-    /// No progress
+    /// Do not show progress
     #[arg(long, short)]
     pub quiet: bool,
     /// Shell command to run between the end of the work and the checks; REDGREASE_CACHE_DIR is set
@@ -67,13 +67,13 @@ pub struct Stress {
     pub before_checks: Option<String>,
 }
 
-/// Which cache. The environment is not asked: nobody shall fill a cache with noise by chance.
+/// The cache to use. The environment is ignored, so that no cache is filled with test data by accident.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Place {
     /// Directory of the cache
     #[arg(long, visible_alias = "dir", value_name = "DIR", default_value = "/tmp/poc-cache")]
     pub cache_dir: PathBuf,
-    /// Server that coordinates
+    /// Coordinating server
     #[arg(long, visible_alias = "url", value_name = "URL", default_value = "redis://localhost:6379/0")]
     pub redis_url: String,
     /// Its host, instead of a URL
@@ -85,10 +85,10 @@ pub struct Place {
     /// Its database, instead of a URL
     #[arg(long, value_name = "DB", conflicts_with = "redis_url")]
     pub redis_db: Option<u32>,
-    /// No server: file locks on one host
+    /// Use no server, but file locks on one host
     #[arg(long, conflicts_with_all = ["redis_url", "redis_host", "redis_port", "redis_db"])]
     pub no_redis: bool,
-    /// Prefix of the cache's names in the server
+    /// Prefix of the cache's keys in the server
     #[arg(long, value_name = "NAME", default_value = "poc-cache")]
     pub namespace: String,
     /// Take over a directory or a namespace that belonged to another cache
@@ -97,7 +97,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// The URL that was asked for; `None` without a server.
+    /// The chosen URL; `None` without a server.
     pub fn url(&self) -> Option<String> {
         if self.no_redis {
             return None;
@@ -113,10 +113,10 @@ impl Place {
     }
 }
 
-/// What every worker does.
+/// The work of each worker.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Load {
-    /// Share of operations that create
+    /// Share of operations that are creates
     #[arg(long, value_name = "SHARE", default_value_t = 0.15, value_parser = share)]
     pub write_prob: f64,
     /// Pause after each read
@@ -125,13 +125,13 @@ pub struct Load {
     /// Pause after each write
     #[arg(long, value_name = "TIME", default_value = "0.02", value_parser = duration)]
     pub write_sleep: Duration,
-    /// Keys to create: short ones that all workers share, so that they collide, or each worker its own, or N keys
+    /// Keys to create: short ones shared by all workers, so that they collide; own ones for each worker; or N keys
     #[arg(long, value_name = "shared|own|N", default_value = "shared", value_parser = KeySpaceKind::parse)]
     pub keyspace: KeySpaceKind,
     /// Random hex digits in a key [default: 4 when shared, 8 when own]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
     pub key_suffix_chars: Option<u32>,
-    /// Sizes of the random bytes, all equally likely
+    /// Sizes of the contents, uniformly distributed
     #[arg(long, value_name = "MIN..MAX", default_value = "200..4000", value_parser = sizes)]
     pub value_size: (usize, usize),
     /// Create by get_or_create; a write that finds an entry reads it and counts as "exists"
@@ -140,16 +140,16 @@ pub struct Load {
     /// Wait up to 1 s to read and 1.5 s to write, instead of giving up at once
     #[arg(long)]
     pub blocking: bool,
-    /// Limit of the whole cache, kept by all its users; 0 leaves it as it is
+    /// Size limit of the cache; 0 keeps the current one
     #[arg(long, value_name = "SIZE", default_value = "0", value_parser = bytes)]
     pub max_bytes: u64,
-    /// How long the locks of a dead process stay [default: 10s]
+    /// Lease time: how long locks of a dead process stay [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = interval)]
     pub lease: Option<Duration>,
-    /// What is on the disk before a write is acknowledged: nothing, the file, or also its name [default: full]
+    /// Data on the disk before a write is acknowledged: nothing, the file, or also its name [default: full]
     #[arg(long, value_name = "none|file|full", value_parser = durability)]
     pub durability: Option<Durability>,
-    /// Start of the random numbers, to repeat a run [default: random, and printed]
+    /// Seed of the random numbers, to repeat a run [default: random, and printed]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 }
@@ -192,16 +192,16 @@ pub struct StressWorker {
     /// Its number, from 1
     #[arg(long)]
     pub number: u32,
-    /// How many with this number were killed before
+    /// Number of killed predecessors with this number
     #[arg(long)]
     pub generation: u32,
-    /// Folder of the run's records
+    /// Directory of the run's records
     #[arg(long)]
     pub folder: PathBuf,
-    /// Start of the random numbers of the run
+    /// Seed of the run
     #[arg(long)]
     pub run_seed: u64,
-    /// What the command `stress` was told
+    /// Arguments of the command `stress`
     #[arg(last = true)]
     pub words: Vec<std::ffi::OsString>,
 }
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_the_seeds() {
+    fn defaults_are_those_of_the_proof_of_concept() {
         let stress = parse("").unwrap();
         assert_eq!((stress.processes, stress.duration), (4, Duration::from_secs(20)));
         assert_eq!(stress.place.cache_dir, PathBuf::from("/tmp/poc-cache"));

@@ -1,16 +1,16 @@
-//! One thing that must hold in the end, and what broke it.
+//! One invariant that is checked at the end, and its violations.
 
-/// Most faults of a check that are kept in words.
+/// Maximum number of violations whose texts are kept.
 pub const FAULTS_SHOWN: usize = 10;
 
-/// Something that must hold.
+/// An invariant.
 #[derive(Debug, Clone)]
 pub struct Check {
     pub name: &'static str,
-    /// What was looked at.
+    /// The checked data.
     pub about: String,
     pub broken: u64,
-    /// Some of what broke it.
+    /// Texts of some violations.
     pub faults: Vec<String>,
 }
 
@@ -19,12 +19,12 @@ impl Check {
         Self { name, about, broken: 0, faults: Vec::new() }
     }
 
-    /// With a number of faults that are not named.
+    /// With a number of violations without text.
     pub fn counted(name: &'static str, about: String, broken: u64) -> Self {
         Self { broken, ..Self::new(name, about) }
     }
 
-    /// Notes a fault; only the first ones are kept in words.
+    /// Records a violation; only the first texts are kept.
     pub fn fault(&mut self, words: String) {
         self.broken += 1;
         if self.faults.len() < FAULTS_SHOWN {

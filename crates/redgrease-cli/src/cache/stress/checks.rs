@@ -1,4 +1,4 @@
-//! What must hold when the work is done, and the proof that it does.
+//! The invariants that are checked at the end of a run.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -19,11 +19,11 @@ use crate::cache::output::counted;
 use crate::cache::terminal::{Line, Progress};
 use crate::cache::units::show_bytes;
 
-/// What the cache may take beyond a lease to tidy up behind the dead.
+/// Time beyond a lease within which the cache cleans up after dead processes.
 const GRACE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
 
-/// What the journals of a run say.
+/// The contents of a run's journals.
 #[derive(Debug, Default)]
 pub struct Journals {
     created: HashMap<u64, Vec<Created>>,
@@ -50,7 +50,7 @@ impl Journals {
     }
 }
 
-/// A cache at rest.
+/// A cache that is not in use.
 struct Rest {
     verification: Verification,
     /// Fencing number and digest of each entry.
@@ -59,7 +59,7 @@ struct Rest {
     is_limited: bool,
 }
 
-/// Examines everything. A cache that cannot be examined is a broken one.
+/// Runs all checks. A cache that cannot be examined is a violation.
 pub fn examine(cache: &FileCache, load: &Load, journals: &Journals, run: &Run, quiet: bool) -> Vec<Check> {
     let keyspace = load.keyspace();
     let mut checks = seen_by_workers(&run.sum().counters, &journals.faults);
@@ -78,7 +78,7 @@ pub fn examine(cache: &FileCache, load: &Load, journals: &Journals, run: &Run, q
     checks
 }
 
-/// Lets the leases of the dead run out, and compares index and files.
+/// Waits until the leases of dead processes have expired, and compares index and files.
 fn rest(cache: &FileCache, keyspace: KeySpace, quiet: bool) -> Result<Rest> {
     let deadline = Instant::now() + cache.options().lease + GRACE;
     let mut line = Line::new(quiet);
@@ -113,12 +113,12 @@ fn rest(cache: &FileCache, keyspace: KeySpace, quiet: bool) -> Result<Rest> {
     Ok(Rest { verification, entries, max_bytes: limits.max_bytes, is_limited })
 }
 
-/// Whether the cache itself sets it right in time.
+/// Whether the cache repairs it by itself in time.
 fn heals(kind: ProblemKind) -> bool {
     matches!(kind, ProblemKind::OrphanFile | ProblemKind::OrphanTemporary | ProblemKind::DeadLease)
 }
 
-/// What the workers noticed themselves.
+/// Violations that workers detected.
 fn seen_by_workers(counters: &Counters, faults: &[String]) -> Vec<Check> {
     let reads = counted(counters[Count::ReadOk], "read", "reads");
     let mut checks = vec![
@@ -133,7 +133,7 @@ fn seen_by_workers(counters: &Counters, faults: &[String]) -> Vec<Check> {
     checks
 }
 
-/// Compares what was acknowledged with what is there.
+/// Compares acknowledged creates with existing entries.
 fn journalled(keyspace: KeySpace, journals: &Journals, rest: &Rest) -> Vec<Check> {
     let about = counted(journals.count, "acknowledged create", "acknowledged creates");
     let mut lost = Check::new("no acknowledged create is lost", about.clone());
@@ -145,7 +145,7 @@ fn journalled(keyspace: KeySpace, journals: &Journals, rest: &Rest) -> Vec<Check
         let name = keys::shown(&key);
         let newest = created.iter().max_by_key(|created| created.fence).expect("one at least");
         match rest.entries.get(number) {
-            // With a limit, old entries go and keys can be created again.
+            // With a limit, old entries are evicted and keys can be created again.
             None if rest.is_limited => {}
             None => lost.fault(format!("{name}: generation {} is not there", newest.fence)),
             Some((fence, _)) if *fence < newest.fence => {
@@ -169,7 +169,7 @@ fn journalled(keyspace: KeySpace, journals: &Journals, rest: &Rest) -> Vec<Check
     vec![lost, twice, changed]
 }
 
-/// What index and files say about each other.
+/// Consistency of index and files.
 fn at_rest(verification: &Verification) -> Vec<Check> {
     const CHECKS: [(&str, &[ProblemKind]); 6] = [
         ("the total is the sum of the sizes", &[ProblemKind::TotalDrift]),
@@ -206,7 +206,7 @@ fn at_rest(verification: &Verification) -> Vec<Check> {
     checks
 }
 
-/// The limit that was asked for holds, held all the time, and is still known.
+/// The requested limit is met, was met all the time, and is still stored.
 fn limited(asked: u64, rest: &Rest, peak_over: Option<u64>) -> Check {
     let limit =
         if rest.max_bytes == 0 { "no limit".to_owned() } else { format!("limit {}", show_bytes(rest.max_bytes)) };

@@ -1,26 +1,26 @@
-//! The few words between the parent and a worker.
+//! The protocol between the parent and a worker.
 //!
-//! The parent writes lines into the worker's standard input; its end, also when the parent died, means stop. The worker
-//! answers with lines on its standard output.
+//! The parent writes lines into the worker's standard input; its end, also caused by the parent's death, means stop.
+//! The worker answers with lines on its standard output.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Begin to work.
+/// Start to work.
 pub const GO: &str = "go";
-/// Count from here on; what was before was to warm up.
+/// Start to count; the warm-up has ended.
 pub const COUNT: &str = "count";
 
-/// What a worker says.
+/// A message of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// The cache is open.
     Ready,
     /// The work is done and everything is recorded.
     Done,
-    /// The worker gives up, for this reason.
+    /// The worker has failed, for this reason.
     Failed(String),
 }
 
@@ -43,12 +43,12 @@ impl Message {
     }
 }
 
-/// What the parent wants of a worker at the moment.
+/// The current requests of the parent to a worker.
 #[derive(Debug, Default)]
 pub struct Control {
     wishes: Mutex<Wishes>,
     changed: Condvar,
-    /// The same as in `wishes`, to be looked at between any two operations.
+    /// The same as in `wishes`, checked between any two operations.
     stop: AtomicBool,
     count: AtomicBool,
 }
@@ -90,7 +90,7 @@ impl Control {
         !wishes.unwrap_or_else(PoisonError::into_inner).stop
     }
 
-    /// Sleeps, but not longer than the parent wants the worker to work.
+    /// Sleeps, at most until the end of the run.
     pub fn sleep(&self, time: Duration) {
         let _waited = self.changed.wait_timeout_while(self.wishes(), time, |wishes| !wishes.stop);
     }

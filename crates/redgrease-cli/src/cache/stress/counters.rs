@@ -1,4 +1,4 @@
-//! What a worker counts, and the record of it that outlives the worker.
+//! The counters of a worker, and their record, which outlives the worker.
 
 use std::fs::File;
 use std::io;
@@ -21,13 +21,13 @@ pub enum Count {
     Other,
     ReadBytes,
     WriteBytes,
-    /// Nanoseconds that it slept as it was asked to.
+    /// Requested pauses, in nanoseconds.
     Slept,
-    /// Reads, one of whose checks failed.
+    /// Reads with a failed check.
     Torn,
     Changed,
     Stale,
-    /// Reads of an entry that was acknowledged and that nobody may remove, and that was missing.
+    /// Reads of a missing entry that was acknowledged and not removed.
     Vanished,
     /// Creates by get_or_create that waited for another process.
     Waited,
@@ -43,7 +43,7 @@ const OUTCOMES: [Count; 7] = [
     Count::Other,
 ];
 const NAMED: usize = Count::Waited as usize + 1;
-/// Behind the named ones: errors by code, and those with a code that we do not know.
+/// After the named ones: errors by code, and those with an unknown code.
 const LENGTH: usize = NAMED + CODES.len() + 1;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,12 +78,12 @@ impl AddAssign<&Counters> for Counters {
 }
 
 impl Counters {
-    /// Operations, whatever came of them.
+    /// Operations with any outcome.
     pub fn iterations(&self) -> u64 {
         OUTCOMES.iter().map(|&outcome| self[outcome]).sum()
     }
 
-    /// Notes what kind of error an operation met.
+    /// Counts the error of an operation.
     pub fn note_error(&mut self, code: redgrease_filecache::Code) {
         let index = CODES.iter().position(|known| *known == code).unwrap_or(CODES.len());
         self.0[NAMED + index] += 1;
@@ -96,7 +96,7 @@ impl Counters {
     }
 }
 
-/// Which kind of operation a time belongs to.
+/// The kind of operation of a duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Read,
@@ -109,7 +109,7 @@ impl Kind {
     pub const ALL: [Kind; 3] = [Kind::Read, Kind::Write, Kind::Refused];
 }
 
-/// Everything that a worker has to tell.
+/// All counters and latencies of a worker.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tally {
     pub counters: Counters,
@@ -138,7 +138,7 @@ impl Tally {
     }
 }
 
-/// A file with the tally of one process, from which the parent reads it also when the process was killed.
+/// A file with the tally of one process, which the parent can read even if the process was killed.
 pub struct Record {
     file: File,
     buffer: Vec<u8>,
@@ -171,7 +171,7 @@ impl Record {
     }
 }
 
-/// Reads what a process has recorded so far; nothing when it has not come to that.
+/// Reads the current record of a process; empty if there is none yet.
 pub fn read(path: &Path) -> Tally {
     let bytes = std::fs::read(path).unwrap_or_default();
     let words: Vec<u64> =
@@ -187,7 +187,7 @@ pub fn read(path: &Path) -> Tally {
     tally
 }
 
-/// The counters alone, which is what somebody needs who looks often.
+/// Reads only the counters, for frequent updates.
 pub fn read_counters(path: &Path) -> Counters {
     let mut bytes = [0; LENGTH * 8];
     let mut counters = Counters::default();

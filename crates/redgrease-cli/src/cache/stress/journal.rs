@@ -1,7 +1,7 @@
-//! What workers write down at once, so that no death loses it: creates that the cache acknowledged, and faults found.
+//! Journals that survive a killed worker: acknowledged creates and violations.
 //!
-//! One file for each worker number, to which the workers that have this number one after the other append. They tell
-//! the siblings which keys there are, and in the end they are the proof of what must be there.
+//! There is one file for each worker number; successive workers with this number append to it. Other workers read it to
+//! learn the existing keys, and the final checks use it as the list of entries that must exist.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -14,7 +14,7 @@ pub enum Entry {
     Created(Created),
     /// The cache listed an entry with this key.
     Listed(u64),
-    /// A check failed; in words.
+    /// A failed check, as text.
     Fault(String),
 }
 
@@ -32,7 +32,7 @@ pub fn path(folder: &Path, worker: u32) -> PathBuf {
     folder.join(format!("journal-{worker}"))
 }
 
-/// Appends lines; each is in the kernel's hands when `add` returns.
+/// Appends lines; the kernel has each when `add` returns.
 pub struct Journal {
     file: File,
     line: Vec<u8>,
@@ -71,7 +71,7 @@ fn write_line(entry: &Entry, line: &mut Vec<u8>) {
     .expect("memory takes everything");
 }
 
-/// Reads a line; `None` for the half lines of the killed.
+/// Parses a line; `None` for an incomplete line of a killed worker.
 fn read_line(line: &str) -> Option<Entry> {
     let (kind, rest) = line.split_once(' ')?;
     let number = |text: &str| u64::from_str_radix(text, 16).ok();
@@ -89,11 +89,11 @@ fn read_line(line: &str) -> Option<Entry> {
     }
 }
 
-/// Reads what others append, again and again.
+/// Follows the journal of another worker.
 pub struct Follower {
     path: PathBuf,
     file: Option<File>,
-    /// What was read behind the last whole line.
+    /// Data after the last complete line.
     rest: Vec<u8>,
 }
 
@@ -102,7 +102,7 @@ impl Follower {
         Self { path, file: None, rest: Vec::new() }
     }
 
-    /// Hands over what is new. A file that is not there yet has nothing new.
+    /// Returns new lines; none if the file does not exist yet.
     pub fn read_new(&mut self, mut take: impl FnMut(Entry)) -> io::Result<()> {
         if self.file.is_none() {
             match File::open(&self.path) {
@@ -164,7 +164,7 @@ mod tests {
             Journal::open(&path).unwrap().add(&created(6)).unwrap();
             let read = new(&mut follower);
             assert_eq!(read.last(), Some(&created(6)), "{length}");
-            // A line that lacks nothing but its end is whole.
+            // A line that lacks only its newline is complete.
             assert!(read.len() == 1 || length == whole.len() - 1, "{length}: {read:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! Which keys a run creates. A key has a number, which is what workers and records remember.
+//! The keys of a run. Workers and records identify a key by its number.
 
 use std::fmt;
 use std::io::Write;
@@ -7,9 +7,9 @@ use fastrand::Rng;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeySpace {
-    /// Random hex digits and nothing else: all workers draw from the same keys and meet.
+    /// Only random hex digits: all workers use the same keys and collide.
     Shared { digits: u32 },
-    /// The process number and random hex digits: workers hardly ever meet.
+    /// The process number and random hex digits: workers rarely collide.
     Own { digits: u32 },
     /// That many keys.
     Numbered { count: u32 },
@@ -50,7 +50,7 @@ impl KeySpace {
             }
             Self::Numbered { .. } => stem.strip_prefix("key-")?.parse().ok()?,
         };
-        // Other ways to write a number, and numbers that are too large, are keys of somebody else.
+        // Other notations of a number, and numbers that are too large, are foreign keys.
         let mut written = Vec::new();
         self.write(number, &mut written);
         (written == key && self.holds(number)).then_some(number)
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_look_like_the_seeds() {
+    fn keys_have_the_format_of_the_proof_of_concept() {
         assert_eq!(text(KeySpace::Shared { digits: 4 }, 0x3fa), "03fa.bin");
         assert_eq!(text(KeySpace::Own { digits: 8 }, 41002 << 32 | 0xbeef), "41002-0000beef.bin");
         assert_eq!(text(KeySpace::Numbered { count: 9 }, 8), "key-8.bin");

@@ -1,7 +1,7 @@
-//! The keys that a worker knows to be there, from which it picks those that it reads.
+//! The existing keys as known to a worker, which reads a random one of them.
 //!
-//! The seed kept them in a set in Redis and asked it for a random one before each read. Here every worker has them in
-//! memory: those that the cache listed, and those that it and its siblings created.
+//! The proof of concept kept them in a set in Redis and requested a random one before each read. Here every worker has
+//! them in memory: keys that the cache listed, and keys that workers created.
 
 use std::collections::HashMap;
 
@@ -15,13 +15,13 @@ pub struct Known {
     entries: HashMap<u64, Entry>,
 }
 
-/// What is known about a key.
+/// Known state of a key.
 #[derive(Debug, Clone, Default)]
 pub struct Entry {
     place: usize,
     /// The newest generation that was acknowledged in this run.
     pub created: Option<Created>,
-    /// What was read last: fencing number (0 when it is not known) and fingerprint of the content.
+    /// The last read: fencing number (0: unknown) and fingerprint of the content.
     pub read: Option<(u64, u64)>,
 }
 
@@ -34,7 +34,7 @@ impl Known {
         self.entries.get_mut(&number)
     }
 
-    /// An entry that somebody saw.
+    /// Adds an existing entry.
     pub fn learn(&mut self, number: u64) -> &mut Entry {
         let numbers = &mut self.numbers;
         self.entries.entry(number).or_insert_with(|| {
@@ -43,7 +43,7 @@ impl Known {
         })
     }
 
-    /// A generation that the cache acknowledged.
+    /// Adds an acknowledged generation.
     pub fn learn_created(&mut self, created: Created) {
         let entry = self.learn(created.number);
         if entry.created.is_none_or(|known| known.fence < created.fence) {
@@ -51,7 +51,7 @@ impl Known {
         }
     }
 
-    /// An entry that is gone.
+    /// Removes a missing entry.
     pub fn forget(&mut self, number: u64) {
         if let Some(gone) = self.entries.remove(&number) {
             self.numbers.swap_remove(gone.place);

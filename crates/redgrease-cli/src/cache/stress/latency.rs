@@ -1,4 +1,4 @@
-//! How long operations took, to about 1 %.
+//! Latencies of operations, with a precision of about 1 %.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ impl Latency {
         self.times.saturating_record(nanoseconds);
     }
 
-    /// Adds what another one has seen.
+    /// Adds the counts of another histogram.
     pub fn merge(&mut self, other: &Latency) {
         self.longest = self.longest.max(other.longest);
         self.times += &other.times;

@@ -1,5 +1,5 @@
-//! What can be seen while it runs: a line that changes on a terminal, a line per interval when asked for, a look into
-//! the cache for those who debug.
+//! Output during a run: a status line on a terminal, a line per interval on request, and reports of the cache's contents
+//! for debugging.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -12,21 +12,21 @@ use anyhow::{Context, Result};
 use redgrease_filecache::{FileCache, Stat};
 
 use super::counters::{Count, Counters};
-use super::crew::Event;
 use super::journal::{self, Entry, Journal};
 use super::keyspace::KeySpace;
+use super::supervisor::Event;
 use crate::cache::keys;
 use crate::cache::open::each_entry;
 use crate::cache::terminal::{bar, bar_of};
 use crate::cache::units::{ago, show_bytes, show_count, show_duration};
 
-/// How often the cache is asked for its sizes.
+/// Interval at which the sizes of the cache are requested.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How often keys are listed that others may have created, at most; a listing takes no more than a fiftieth of the time.
+/// Shortest interval between listings of foreign keys; a listing takes at most a fiftieth of the time.
 const LIST_EVERY: Duration = Duration::from_secs(10);
 const LIST_SHARE: u32 = 50;
 
-/// Lists the cache's keys into the parent's journal, where the workers find them.
+/// Lists the cache's keys into the parent's journal, from which the workers read them.
 pub struct Lister {
     keyspace: KeySpace,
     journal: Journal,
@@ -53,24 +53,24 @@ impl Lister {
     }
 }
 
-/// A thread that looks at the cache, so that a slow server delays nothing else.
+/// A thread that observes the cache, so that a slow server delays nothing else.
 pub struct Watcher {
     seen: Arc<Mutex<Seen>>,
-    /// Asks for a look into the cache: the time that has passed, and how much to show. Its end is the end.
+    /// Requests a report of the contents: elapsed time and number of items. Closing it ends the thread.
     looks: Option<Sender<(Duration, usize)>>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
-    /// `None` while the cache does not answer.
+    /// `None` if the cache does not answer.
     pub sizes: Option<Sizes>,
     pub peak_bytes: u64,
-    /// How far the cache was above the limit of the run, if it was so for longer than it may.
+    /// The excess over the limit of the run, if it lasted longer than allowed.
     pub peak_over: Option<u64>,
 }
 
-/// How large the cache is; a cap of 0 is none.
+/// Size of the cache; a cap of 0 means none.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {
     entries: u64,
@@ -80,7 +80,7 @@ pub struct Sizes {
 }
 
 impl Watcher {
-    /// Starts to look; `limit` is that of the run, or 0.
+    /// Starts the thread; `limit` is that of the run, or 0.
     pub fn start(cache: FileCache, lister: Lister, events: Sender<Event>, limit: u64) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (looks, asked) = channel();
@@ -89,7 +89,7 @@ impl Watcher {
         Self { seen, looks: Some(looks), thread: Some(thread) }
     }
 
-    /// Asks for a look into the cache, which comes as an event.
+    /// Requests a report of the contents, which is sent as an event.
     pub fn look(&self, elapsed: Duration, top: usize) {
         if let Some(looks) = &self.looks {
             let _run_has_ended = looks.send((elapsed, top));
@@ -119,7 +119,7 @@ struct Excess {
     /// In bytes; 0 is none.
     limit: u64,
     was_within: bool,
-    /// Whether the last look was above.
+    /// Whether the last sample was above.
     is_above: bool,
     peak: Option<u64>,
 }
@@ -167,14 +167,14 @@ fn watch(
         }
         if Instant::now() >= list_at {
             let began = Instant::now();
-            // What cannot be listed now is listed next time.
+            // A failed listing is repeated next time.
             let _server_is_away = lister.list(cache);
             list_at = Instant::now() + LIST_EVERY.max(began.elapsed() * LIST_SHARE);
         }
     }
 }
 
-/// Looks at the counters again and again.
+/// Samples the counters.
 pub struct Pulse {
     began: Instant,
     duration: Duration,
@@ -187,7 +187,7 @@ impl Pulse {
         Self { began: now, duration, last: (now, Counters::default()) }
     }
 
-    /// How it goes; rates are those since the last beat.
+    /// The current state; rates since the last sample.
     pub fn beat(&mut self, counters: Counters, seen: &Seen, chaos: Chaos) -> Beat {
         let now = Instant::now();
         let (then, before) = std::mem::replace(&mut self.last, (now, counters.clone()));
@@ -208,14 +208,14 @@ impl Pulse {
     }
 }
 
-/// How many workers were killed and stopped so far.
+/// Numbers of killed and stopped workers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Chaos {
     pub killed: u32,
     pub stopped: u32,
 }
 
-/// How it goes at one moment.
+/// The state at one moment.
 #[derive(Debug, Clone)]
 pub struct Beat {
     elapsed: Duration,
@@ -231,12 +231,12 @@ pub struct Beat {
     chaos: Chaos,
 }
 
-/// Cells of the bar where there is little room.
+/// Cells of the bar on a narrow terminal.
 const SHORT_BAR: usize = 8;
 
 impl Beat {
-    /// The line that changes: as much as there is room for. What matters least goes first: a wide bar, long words, the
-    /// chaos, the bar.
+    /// The status line, shortened to the width of the terminal: first the bar is shortened, then words, then the faults
+    /// and the bar are left out.
     pub fn line(&self, room: usize) -> String {
         let share = self.elapsed.as_secs_f64() / self.duration.as_secs_f64();
         let (bar, short_bar) = (bar(share), bar_of(SHORT_BAR, share));
@@ -252,7 +252,7 @@ impl Beat {
         .unwrap_or(short)
     }
 
-    /// A line of its own, for those who read it later.
+    /// A complete line, for logs.
     pub fn plain(&self) -> String {
         format!("[stress] {}{}", self.long(), self.chaos())
     }
@@ -301,7 +301,7 @@ impl Beat {
     }
 }
 
-/// The line of the seed's monitor.
+/// The monitor line of the proof of concept.
 pub fn monitor_line(elapsed: Duration, seen: &Seen) -> String {
     let seconds = elapsed.as_secs();
     let Some(Sizes { entries, bytes, cap, .. }) = seen.sizes else {
@@ -311,7 +311,7 @@ pub fn monitor_line(elapsed: Duration, seen: &Seen) -> String {
     format!("[monitor t={seconds}s] total_bytes={bytes} keys={entries}{cap}")
 }
 
-/// A look into the cache: the entries that were used least and most recently, and who holds locks.
+/// A report of the contents: least and most recently used entries, and locks.
 fn debug_look(cache: &FileCache, elapsed: Duration, top: usize) -> String {
     look(cache, elapsed, top).unwrap_or_else(|error| format!("[debug t={}s] {error}", elapsed.as_secs()))
 }
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn the_monitor_speaks_as_the_seeds() {
+    fn the_monitor_prints_as_the_proof_of_concept_does() {
         let time = Duration::from_millis(3900);
         assert_eq!(monitor_line(time, &seen(1_000_000)), "[monitor t=3s] total_bytes=412345 keys=190 cap=1000000");
         assert_eq!(monitor_line(time, &seen(0)), "[monitor t=3s] total_bytes=412345 keys=190");

@@ -1,7 +1,7 @@
-//! `redgrease cache stress`: many processes on one cache, chaos among them, and the proof that nothing broke.
+//! `redgrease cache stress`: load of many processes on one cache, with injected faults and final checks.
 //!
-//! The parent (`crew`, `live`) starts this program again for each worker (`worker`). What workers count (`counters`) and
-//! what the cache acknowledged (`journal`) lies in files of a private folder, so that `kill -9` loses nothing. In the
+//! The parent (`supervisor`, `live`) starts this program again for each worker (`worker`). Counters (`counters`) and
+//! acknowledged creates (`journal`) are in files of a private folder, so that `kill -9` loses nothing. In the
 //! end `checks` compares the journals with the cache, and `report` prints.
 
 pub mod args;
@@ -9,7 +9,6 @@ mod check;
 mod checks;
 mod control;
 mod counters;
-mod crew;
 mod journal;
 mod keyspace;
 mod known;
@@ -17,6 +16,7 @@ mod latency;
 mod live;
 mod payload;
 mod report;
+mod supervisor;
 mod worker;
 
 use std::ffi::OsString;
@@ -39,27 +39,27 @@ use signal_hook::iterator::Signals;
 use self::args::{Stress, StressWorker};
 use self::checks::Journals;
 use self::control::{Control, Message};
-use self::crew::{Crew, Event};
 use self::live::{Chaos, Lister, Pulse, Watcher};
 use self::report::Run;
+use self::supervisor::{Event, Supervisor};
 use self::worker::{Identity, open_cache};
 use super::output::print;
 use super::terminal::Line;
 use crate::misuse::misuse;
 use crate::process::Process;
 
-/// The subcommand's name, behind which its words stand on the command line.
+/// Name of the subcommand on the command line.
 const NAME: &str = "stress";
 /// Each worker follows the journals of all, and descriptors are limited to 1024 in many places.
 const PROCESSES_MAX: u32 = 400;
-/// What shells give for a program that Ctrl-C ended.
+/// Exit status that shells use for programs ended by Ctrl-C.
 const INTERRUPTED: u8 = 130;
 /// How folders of runs begin; the process number follows.
 const FOLDER: &str = "redgrease-stress-";
 const PULSE_EVERY: Duration = Duration::from_millis(500);
 /// The same where it makes lines that stay.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
-/// A worker that is stopped this much longer than its lease has lost it.
+/// A worker that is stopped this factor longer than its lease has lost it.
 const STOP_LEASES: f64 = 1.5;
 
 pub fn run(args: &Stress) -> Result<ExitCode> {
@@ -123,7 +123,7 @@ struct Words {
     stress: Stress,
 }
 
-/// A worker without its parent would run for ever.
+/// A worker without its parent would never end.
 fn die_with_parent() -> Result<()> {
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
@@ -141,7 +141,7 @@ fn refuse_nonsense(args: &Stress) -> Result<()> {
     Ok(())
 }
 
-/// From the operating system, so that no two runs on any two hosts are alike by chance.
+/// From the operating system, so that no two runs are equal by accident.
 fn random_seed() -> Result<u64> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).context("the system has no random numbers: name a --seed")?;
@@ -193,7 +193,7 @@ impl Folder {
     }
 }
 
-/// Removes what runs left behind that were killed.
+/// Removes files of killed runs.
 fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -210,33 +210,33 @@ impl Drop for Folder {
     }
 }
 
-/// Everything that a run needs while it runs.
+/// State of a run.
 struct Stage<'a> {
     args: &'a Stress,
     seed: u64,
     cache: &'a FileCache,
-    crew: Crew,
+    supervisor: Supervisor,
     rng: fastrand::Rng,
     line: Line,
     killed: u32,
     stopped: u32,
     stop_for: Duration,
-    /// Workers whose unasked end was told.
+    /// Workers whose unexpected end was reported.
     told: Vec<u32>,
-    /// Tells those who listen for Ctrl-C.
+    /// Signals Ctrl-C.
     is_done: Arc<AtomicBool>,
 }
 
 impl<'a> Stage<'a> {
     fn set(args: &'a Stress, words: Vec<OsString>, seed: u64, folder: &Folder, cache: &'a FileCache) -> Result<Self> {
-        let crew = Crew::start(args, words, seed, folder.path.clone())?;
-        let is_done = end_on_signal(&crew, folder.path.clone())?;
+        let supervisor = Supervisor::start(args, words, seed, folder.path.clone())?;
+        let is_done = end_on_signal(&supervisor, folder.path.clone())?;
         let lease = cache.options().lease;
         Ok(Self {
             args,
             seed,
             cache,
-            crew,
+            supervisor,
             rng: fastrand::Rng::with_seed(!seed),
             line: Line::new(args.quiet),
             killed: 0,
@@ -249,24 +249,24 @@ impl<'a> Stage<'a> {
 
     /// The whole run, from the first operation to the last result.
     fn play(&mut self, lister: Lister) -> Result<Run> {
-        self.crew.go()?;
-        let watcher = Watcher::start(self.cache.clone(), lister, self.crew.sender(), self.args.load.max_bytes);
+        self.supervisor.go()?;
+        let watcher = Watcher::start(self.cache.clone(), lister, self.supervisor.sender(), self.args.load.max_bytes);
         let mut is_interrupted = false;
         if !self.args.warm_up.is_zero() {
             is_interrupted = self.act(self.args.warm_up, &watcher)?;
-            self.crew.count_from_now();
+            self.supervisor.count_from_now();
         }
         let began = Instant::now();
         is_interrupted = is_interrupted || self.act(self.args.duration, &watcher)?;
         let elapsed = began.elapsed();
         self.line.set("waiting for the workers");
-        self.crew.stop();
+        self.supervisor.stop();
         self.is_done.store(true, Ordering::Relaxed);
         self.tell_missing();
         self.line.wipe();
         let seen = watcher.seen();
         drop(watcher);
-        // Between its last look and the end, the watcher saw nothing.
+        // The watcher's last sample is before the end.
         let bytes_left = self.cache.info().map_or(0, |info| info.bytes);
         Ok(Run {
             seed: self.seed,
@@ -279,11 +279,11 @@ impl<'a> Stage<'a> {
             stopped_for: self.stop_for,
             peak_bytes: seen.peak_bytes.max(bytes_left),
             peak_over: seen.peak_over,
-            outcomes: self.crew.outcomes(),
+            outcomes: self.supervisor.outcomes(),
         })
     }
 
-    /// Lets the workers work, kills and stops them, and tells how it goes; true when it was interrupted.
+    /// Runs the load, kills and stops workers, and reports progress; returns true if it was interrupted.
     fn act(&mut self, duration: Duration, watcher: &Watcher) -> Result<bool> {
         let began = Instant::now();
         let end = began + duration;
@@ -299,14 +299,14 @@ impl<'a> Stage<'a> {
         let mut debug = every(milliseconds(self.args.debug, self.args.debug_interval_ms));
         loop {
             let now = Instant::now();
-            if now >= end || self.crew.has_ended() {
+            if now >= end || self.supervisor.has_ended() {
                 return Ok(false);
             }
             if kill.is_due(now) {
-                self.killed += u32::from(self.crew.kill_one(&mut self.rng)?);
+                self.killed += u32::from(self.supervisor.kill_one(&mut self.rng)?);
             }
             if stop.is_due(now) {
-                self.stopped += u32::from(self.crew.stop_one(&mut self.rng, now + self.stop_for));
+                self.stopped += u32::from(self.supervisor.stop_one(&mut self.rng, now + self.stop_for));
             }
             if monitor.is_due(now) {
                 self.line.say(&live::monitor_line(now - began, &watcher.seen()));
@@ -316,21 +316,21 @@ impl<'a> Stage<'a> {
             }
             if show.is_due(now) {
                 let chaos = Chaos { killed: self.killed, stopped: self.stopped };
-                let beat = pulse.beat(self.crew.counters(), &watcher.seen(), chaos);
+                let beat = pulse.beat(self.supervisor.counters(), &watcher.seen(), chaos);
                 if is_plain {
                     self.line.say(&beat.plain());
                 } else {
                     self.line.set(&beat.line(self.line.room()));
                 }
             }
-            let resume = self.crew.continue_stopped(now);
+            let resume = self.supervisor.continue_stopped(now);
             let timers = [kill.next, stop.next, show.next, monitor.next, debug.next, resume];
             let next = timers.into_iter().flatten().fold(end, Instant::min);
-            match self.crew.next_event(next.saturating_duration_since(Instant::now())) {
+            match self.supervisor.next_event(next.saturating_duration_since(Instant::now())) {
                 Some(Event::Signal) => return Ok(true),
                 Some(Event::Note(words)) => self.line.say(&words),
                 Some(event) => {
-                    self.crew.take(&event);
+                    self.supervisor.take(&event);
                     self.tell_missing();
                 }
                 None => {}
@@ -338,9 +338,9 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Says at once that a worker is missing.
+    /// Reports a missing worker at once.
     fn tell_missing(&mut self) {
-        for (number, reason) in self.crew.missing() {
+        for (number, reason) in self.supervisor.missing() {
             if !self.told.contains(&number) {
                 self.told.push(number);
                 self.line.say(&format!("redgrease: worker {number} is missing: {reason}"));
@@ -349,17 +349,17 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Ends the work in good order on the first Ctrl-C, and everything at once on the second, or on the first after the work.
-/// What is returned says that the work is done.
-fn end_on_signal(crew: &Crew, folder: PathBuf) -> Result<Arc<AtomicBool>> {
+/// Ends the run with a report on the first Ctrl-C, and immediately on the second, or on the first after the work.
+/// The returned flag marks the end of the work.
+fn end_on_signal(supervisor: &Supervisor, folder: PathBuf) -> Result<Arc<AtomicBool>> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals cannot be caught")?;
-    let events = crew.sender();
+    let events = supervisor.sender();
     let is_done = Arc::new(AtomicBool::new(false));
     let work_is_done = is_done.clone();
     std::thread::spawn(move || {
         for _signal in signals.forever() {
             if work_is_done.swap(true, Ordering::Relaxed) {
-                // The workers end with us.
+                // The workers end with this process.
                 let _left_behind = fs::remove_dir_all(&folder);
                 std::process::exit(i32::from(INTERRUPTED));
             }
@@ -369,14 +369,14 @@ fn end_on_signal(crew: &Crew, folder: PathBuf) -> Result<Arc<AtomicBool>> {
     Ok(is_done)
 }
 
-/// Something that is due again and again, or never.
+/// A periodic action, or none.
 struct Timer {
     period: Option<Duration>,
     next: Option<Instant>,
 }
 
 impl Timer {
-    /// Whether it is due. What was missed is not made up for.
+    /// Whether it is due. Missed times are skipped.
     fn is_due(&mut self, now: Instant) -> bool {
         let (Some(period), Some(next)) = (self.period, self.next) else { return false };
         if now < next {

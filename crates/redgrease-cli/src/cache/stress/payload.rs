@@ -1,6 +1,6 @@
-//! What workers write: a line that says who wrote it and what follows, and random bytes.
+//! The contents that workers write: a header line and random bytes.
 //!
-//! A reader that knows nothing but the key can tell whether what it got is whole.
+//! A reader that knows only the key can verify the content.
 
 use std::io::Write;
 
@@ -8,15 +8,15 @@ use fastrand::Rng;
 use xxhash_rust::xxh3::xxh3_64;
 
 const MAGIC: &[u8] = b"redgrease-stress ";
-/// Digits of the digest, which are filled in when the random bytes are there.
+/// Digits of the digest, which is filled in after the random bytes.
 const DIGEST: usize = 16;
 
-/// What is wrong with content.
+/// Why content is invalid.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It does not begin as our content does.
+    /// It does not begin with the header.
     NotOurs,
-    /// Its line cannot be read.
+    /// Its header cannot be parsed.
     Header,
     /// It belongs to another key.
     OtherKey,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::check::Check;
 use super::counters::{Count, Counters, Kind, Tally};
-use super::crew::{Fate, Outcome};
+use super::supervisor::{ExitState, Outcome};
 use crate::cache::output::counted;
 use crate::cache::units::{show_bytes, show_duration};
 
@@ -43,9 +43,9 @@ impl Run {
 
     /// Workers without a result, and why.
     pub fn missing(&self) -> impl Iterator<Item = (u32, &str)> {
-        self.outcomes.iter().filter_map(|outcome| match &outcome.fate {
-            Fate::Missing(reason) => Some((outcome.number, reason.as_str())),
-            Fate::Done => None,
+        self.outcomes.iter().filter_map(|outcome| match &outcome.exit {
+            ExitState::Missing(reason) => Some((outcome.number, reason.as_str())),
+            ExitState::Done => None,
         })
     }
 
@@ -131,9 +131,9 @@ impl Run {
                 worker["worker"] = json!(outcome.number);
                 worker["pid"] = json!(outcome.pid);
                 worker["killed"] = json!(outcome.killed);
-                worker["missing"] = match &outcome.fate {
-                    Fate::Done => Value::Null,
-                    Fate::Missing(reason) => json!(reason),
+                worker["missing"] = match &outcome.exit {
+                    ExitState::Done => Value::Null,
+                    ExitState::Missing(reason) => json!(reason),
                 };
                 worker
             })
@@ -338,7 +338,7 @@ Note: Lock contention observed (busy counters > 0).
                 tally.counters[name] = value;
             }
         }
-        Outcome { number, pid: 41000 + number, killed: 0, tally, fate: Fate::Done }
+        Outcome { number, pid: 41000 + number, killed: 0, tally, exit: ExitState::Done }
     }
 
     fn run(outcomes: Vec<Outcome>) -> Run {
@@ -391,7 +391,7 @@ Note: Lock contention observed (busy counters > 0).
         let mut run = seed_run();
         run.killed = 3;
         run.is_interrupted = true;
-        run.outcomes[0].fate = Fate::Missing("it ended unasked".to_owned());
+        run.outcomes[0].exit = ExitState::Missing("it ended unasked".to_owned());
         run.outcomes[1].tally.counters.note_error(redgrease_filecache::Code::Unavailable);
         run.outcomes[1].tally.counters[Count::Slept] = 20_000_000_000;
         let text = run.further();

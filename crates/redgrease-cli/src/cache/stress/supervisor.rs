@@ -42,7 +42,7 @@ pub enum Event {
 
 /// How a worker ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub enum ExitState {
     Done,
     /// Why its result is missing.
     Missing(String),
@@ -56,10 +56,10 @@ pub struct Outcome {
     pub pid: u32,
     pub killed: u32,
     pub tally: Tally,
-    pub fate: Fate,
+    pub exit: ExitState,
 }
 
-pub struct Crew {
+pub struct Supervisor {
     stress: Stress,
     words: Vec<std::ffi::OsString>,
     seed: u64,
@@ -81,7 +81,7 @@ struct Member {
     body: Body,
     is_ready: bool,
     stopped_until: Option<Instant>,
-    fate: Option<Fate>,
+    exit: Option<ExitState>,
 }
 
 enum Body {
@@ -93,11 +93,11 @@ enum Body {
     Thread(Arc<Control>),
 }
 
-impl Crew {
-    /// Starts all workers. They wait for [`Crew::go`].
+impl Supervisor {
+    /// Starts all workers. They wait for [`Supervisor::go`].
     pub fn start(stress: &Stress, words: Vec<std::ffi::OsString>, seed: u64, folder: PathBuf) -> Result<Self> {
         let (sender, events) = channel();
-        let mut crew = Self {
+        let mut supervisor = Self {
             stress: stress.clone(),
             words,
             seed,
@@ -108,8 +108,8 @@ impl Crew {
             sender,
         };
         for number in 1..=stress.processes.max(1) {
-            let body = if stress.processes == 0 { crew.thread(number) } else { crew.spawn(number, 0)? };
-            crew.members.push(Member {
+            let body = if stress.processes == 0 { supervisor.thread(number) } else { supervisor.spawn(number, 0)? };
+            supervisor.members.push(Member {
                 number,
                 generation: 0,
                 first_counted: 0,
@@ -117,10 +117,10 @@ impl Crew {
                 body,
                 is_ready: false,
                 stopped_until: None,
-                fate: None,
+                exit: None,
             });
         }
-        Ok(crew)
+        Ok(supervisor)
     }
 
     /// A way to tell something to the one who waits for events.
@@ -178,7 +178,7 @@ impl Crew {
         let deadline = Instant::now() + READY_DEADLINE;
         while let Some(late) = self.members.iter().find(|member| !member.is_ready) {
             let number = late.number;
-            if let Some(Fate::Missing(reason)) = &late.fate {
+            if let Some(ExitState::Missing(reason)) = &late.exit {
                 return Err(anyhow!("worker {number} could not start: {reason}"));
             }
             match self.next_event(deadline.saturating_duration_since(Instant::now())) {
@@ -212,13 +212,13 @@ impl Crew {
     pub fn take(&mut self, event: &Event) {
         let (Event::Said { number, generation, .. } | Event::Ended { number, generation }) = event else { return };
         let Some(member) = self.members.iter_mut().find(|member| member.number == *number) else { return };
-        if member.generation != *generation || member.fate.is_some() {
+        if member.generation != *generation || member.exit.is_some() {
             return;
         }
         match event {
             Event::Said { message: Message::Ready, .. } => member.is_ready = true,
             Event::Said { message: Message::Done, .. } => {
-                member.fate = Some(Fate::Done);
+                member.exit = Some(ExitState::Done);
                 self.arrived.push(*number);
             }
             Event::Said { message: Message::Failed(reason), .. } => member.miss(reason.clone()),
@@ -231,14 +231,14 @@ impl Crew {
 
     /// Workers that ended although nobody told them, with the reason.
     pub fn missing(&self) -> impl Iterator<Item = (u32, &str)> {
-        self.members.iter().filter_map(|member| match &member.fate {
-            Some(Fate::Missing(reason)) => Some((member.number, reason.as_str())),
+        self.members.iter().filter_map(|member| match &member.exit {
+            Some(ExitState::Missing(reason)) => Some((member.number, reason.as_str())),
             _ => None,
         })
     }
 
     pub fn has_ended(&self) -> bool {
-        self.members.iter().all(|member| member.fate.is_some())
+        self.members.iter().all(|member| member.exit.is_some())
     }
 
     // -- chaos
@@ -279,7 +279,7 @@ impl Crew {
     }
 
     fn pick(&self, rng: &mut fastrand::Rng) -> Option<usize> {
-        let can = |member: &Member| member.fate.is_none() && member.stopped_until.is_none();
+        let can = |member: &Member| member.exit.is_none() && member.stopped_until.is_none();
         let running: Vec<usize> = (0..self.members.len()).filter(|&index| can(&self.members[index])).collect();
         (!running.is_empty()).then(|| running[rng.usize(..running.len())])
     }
@@ -305,7 +305,7 @@ impl Crew {
             }
         }
         for member in &mut self.members {
-            if member.fate.is_none() {
+            if member.exit.is_none() {
                 member.kill();
                 member.miss(format!(
                     "it did not end within {} s after it was told, and was killed",
@@ -337,11 +337,11 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
+impl Drop for Supervisor {
     /// Nobody outlives the run, whatever it failed of.
     fn drop(&mut self) {
         for member in &mut self.members {
-            if member.fate.is_none() {
+            if member.exit.is_none() {
                 member.kill();
             }
         }
@@ -357,7 +357,7 @@ impl Member {
     }
 
     fn miss(&mut self, reason: String) {
-        self.fate = Some(Fate::Missing(reason));
+        self.exit = Some(ExitState::Missing(reason));
     }
 
     fn pid(&self) -> u32 {
@@ -401,8 +401,8 @@ impl Member {
         for generation in self.first_counted..=self.generation {
             tally.add(&read(&record_path(folder, self.number, generation)));
         }
-        let fate = self.fate.clone().unwrap_or_else(|| Fate::Missing("it still runs".to_owned()));
-        Outcome { number: self.number, pid: self.pid(), killed: self.generation, tally, fate }
+        let exit = self.exit.clone().unwrap_or_else(|| ExitState::Missing("it still runs".to_owned()));
+        Outcome { number: self.number, pid: self.pid(), killed: self.generation, tally, exit }
     }
 }
 
