@@ -44,6 +44,8 @@ pub struct Config {
     pub requirements_dir: String,
     /// Error texts carry tracebacks.
     pub traceback: bool,
+    /// Panics can be injected: for tests of the module.
+    pub inject_panic: bool,
     /// Keys that we do not know: for `configGet`.
     pub extra: BTreeMap<Vec<u8>, Vec<u8>>,
 }
@@ -72,6 +74,7 @@ impl Config {
             install_time_max: Duration::from_secs(300),
             requirements_dir: "redgrease-requirements".to_owned(),
             traceback: true,
+            inject_panic: false,
             extra: BTreeMap::new(),
         }
     }
@@ -118,6 +121,7 @@ impl Config {
             "executionmaxtime" => self.execution_time_max = Duration::from_millis(number(0, MS_MAX)?),
             "installmax" => self.install_time_max = Duration::from_millis(number(100, MS_MAX)?),
             "requirementsdir" => self.requirements_dir = text(),
+            "injectpanic" => self.inject_panic = number(0, 1)? == 1,
             "pythonattempttraceback" => self.traceback = number(0, 1)? == 1,
             _ => {
                 self.extra.insert(key.as_bytes().to_vec(), value.to_vec());

@@ -249,3 +249,55 @@ impl From<Error> for String {
         error.to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redgrease_core::error_code::code_of;
+
+    #[test]
+    fn each_error_of_ours_begins_with_a_code_of_the_table() {
+        let text = || "x".to_owned();
+        let expected = [
+            (Error::NoRuntime(text()), "NOPYTHON"),
+            (Error::ScriptOnReplica, "READONLY"),
+            (Error::NotOwner { user: text(), what: "drop the execution", owner: text() }, "NOPERM"),
+            (Error::TooManyWait, "WORKERBUSY"),
+            (Error::NoWorkerFree { workers_max: 1 }, "WORKERBUSY"),
+            (Error::NotStarted { worker: 1, reason: text() }, "WORKERSTART"),
+            (Error::NoHandshake { head: text(), runtime: text(), last_line: text() }, "WORKERSTART"),
+            (Error::DiedInScript(text()), "WORKERDIED"),
+            (Error::DiedBefore(text()), "WORKERDIED"),
+            (Error::Died { head: text(), place: text(), execution: text() }, "WORKERDIED"),
+            (Error::SessionDown(text()), "WORKERDOWN"),
+            (Error::WorkerDown, "WORKERDOWN"),
+            (Error::DiedTooOften(text()), "WORKERDOWN"),
+            (Error::TooManyHeld, "WORKERDOWN"),
+            (Error::Broken(text()), "BROKEN"),
+            (Error::SessionEnded, "NOSESSION"),
+            (Error::SessionElsewhere, "NOSESSION"),
+            (Error::TooManyExecutions, "TOOMANY"),
+            (Error::TooManyRegistrations, "TOOMANY"),
+            (Error::AllShards, "CLUSTERMODE"),
+            (Error::TriggerOnReplica, "READONLY"),
+            (Error::ArgumentsTooBig { len: 2, max: 1 }, "RECORDTOOBIG"),
+            (Error::TooDeep, "SYNCDEPTH"),
+            (Error::TooLong(1), "TOOLONG"),
+            (Error::ResultsTooBig(1), "RESULTTOOBIG"),
+            (Error::NotInWorker, "NOPERM"),
+            (Error::CallerEnded, "NOPERM"),
+            (Error::CallerUnknown, "NOPERM"),
+            (Error::WriteOnReplica, "READONLY"),
+            (Error::Paused, "PAUSED"),
+            (Error::PausedInSync, "PAUSED"),
+            (Error::PausedTooLong, "PAUSED"),
+            (Error::TooManyDeferred, "PAUSED"),
+            (Error::DeferredTooBig(1), "PAUSED"),
+            (Error::SyncWithoutEnd, "INTERNAL"),
+            (Error::Failed, "INTERNAL"),
+        ];
+        for (error, code) in expected {
+            assert_eq!(code_of(&error.to_string()).map(|entry| entry.code), Some(code), "{error}");
+        }
+    }
+}

@@ -8,6 +8,7 @@ use redgrease_engine::input::StreamChange;
 use redgrease_ffi::event_loop::Readiness;
 
 use crate::driver::{Driver, Due, driver};
+use crate::fault::Place;
 
 /// A key was changed, or missed.
 pub fn key_changed(database: u32, event: &str, key: &[u8]) {
@@ -16,6 +17,7 @@ pub fn key_changed(database: u32, event: &str, key: &[u8]) {
     if !own_miss && driver.ask(|engine| engine.hears_keys()) {
         let _notifying = driver.notifying.enter();
         driver.hand_in(Input::KeyEvent { database: Database(database), event, key });
+        driver.fault.panic_if_armed(Place::Notification);
     }
 }
 
@@ -44,6 +46,7 @@ pub fn run_job(job: JobNo) {
 pub fn timer_fired(timer: TimerNo) {
     if let Some(driver) = driver() {
         driver.hand_in(Input::Timer(timer));
+        driver.fault.panic_if_armed(Place::Timer);
     }
 }
 

@@ -98,15 +98,19 @@ impl Clients {
         }
     }
 
-    /// Answers a client. One that is not known was answered when its command panicked.
-    pub fn answer(&self, number: ClientNo, answer: Answer) {
+    /// Answers a client. One that is not known was answered when its command panicked. `panics`: for tests, the answer of a
+    /// client that waits does.
+    pub fn answer(&self, number: ClientNo, answer: Answer, panics: bool) {
         match self.take(number) {
             Some(Client::Running(running)) => {
                 self.put(number, Client::Running(Running { answer: Some(answer), ..running }));
             }
             // Rendering many results takes its time, which the server attributes to the client there.
             Some(Client::Blocked(blocked)) => {
-                blocked.answer(move |client| reply::write(client, &answer.into_reply()));
+                blocked.answer(move |client| {
+                    assert!(!panics, "injected in a Reply");
+                    reply::write(client, &answer.into_reply());
+                });
             }
             // The rows that were written are its answer.
             Some(Client::Writing(rows)) => rows.finish(),

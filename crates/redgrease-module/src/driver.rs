@@ -17,6 +17,7 @@ use redgrease_ffi::keyspace::KeyKind;
 
 use crate::clients::Clients;
 use crate::depth::Depth;
+use crate::fault::Fault;
 use crate::installer::Installer;
 use crate::pump::Pump;
 use crate::random::hex_digits;
@@ -56,6 +57,8 @@ pub struct Driver {
     drive: fn(&Driver, Input<'_>),
     start: Instant,
 
+    /// Panics for tests.
+    pub fault: Fault,
     /// Clients whose commands are running, or that wait.
     pub clients: Clients,
     /// Worker processes.
@@ -107,6 +110,7 @@ impl Driver {
             config,
             drive,
             start: Instant::now(),
+            fault: Fault::default(),
             clients: Clients::default(),
             workers: Workers::default(),
             spawner: Spawner::start()?,

@@ -21,6 +21,7 @@ mod drive;
 mod driver;
 mod effects;
 mod exchange;
+mod fault;
 mod info;
 mod installer;
 mod memory;

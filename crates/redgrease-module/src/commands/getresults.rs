@@ -15,6 +15,9 @@ pub fn run_blocking(request: &Request<'_>) {
 }
 
 fn get(request: &Request<'_>, wait: bool) {
+    if request.driver.config.inject_panic && request.driver.fault.arm(request.args[1]) {
+        return request.reply().simple("OK");
+    }
     let command = Command::GetResults { execution: request.args[1], tagged: request.tagged, wait };
     request.hand_in(Rights::Own, command);
 }

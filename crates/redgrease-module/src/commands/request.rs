@@ -6,6 +6,7 @@ use redgrease_engine::input::{Caller, Command, Inside};
 use redgrease_ffi::{Invocation, Replier};
 
 use crate::driver::Driver;
+use crate::fault::Place;
 
 /// Permission for this command is the right to end what belongs to other users.
 const ADMINISTER: &[u8] = b"rg.administer";
@@ -61,6 +62,7 @@ impl Request<'_> {
         let caller = Caller { user: user.map(Into::into), database, administers, inside };
         self.driver.clients.serve(self.invocation, |client| {
             self.driver.hand_in(Input::Command { client, caller: &caller, command });
+            self.driver.fault.panic_if_armed(Place::Command);
         });
     }
 }

@@ -19,6 +19,7 @@ use redgrease_ffi::LogLevel;
 
 use crate::callbacks;
 use crate::driver::Driver;
+use crate::fault::Place;
 use crate::wait;
 
 /// Performs an effect. Returns the input that it brings about at once.
@@ -26,7 +27,9 @@ pub fn perform(driver: &Driver, effect: Effect) -> Option<Input<'static>> {
     match effect {
         Effect::Block(client) => driver.clients.block(client),
         Effect::Measure(client) => driver.clients.measure(client),
-        Effect::Reply { client, answer } => driver.clients.answer(client, answer),
+        Effect::Reply { client, answer } => {
+            driver.clients.answer(client, answer, driver.fault.take(Place::Reply));
+        }
         Effect::Row { client, row } => driver.clients.row(client, &row),
         Effect::EndRows(client) => driver.clients.end_rows(client),
 
