@@ -161,6 +161,8 @@ class Gears:
     def getexecution(self, id: Any, locality: Any = None) -> dict[str, ExecutionPlan]:
         """Status of an execution on each shard, by the shard's id.
 
+        The module of this version does not have the command yet: it answers `NOTYET`. RedisGears 1.2 has it.
+
         Args:
             id: id of the execution.
             locality: `redgrease.data.ExecLocality`, or its text: only this shard, or all of the cluster.
@@ -277,6 +279,8 @@ class Gears:
         self, name: str | None = None, is_downloaded: bool | None = None, is_installed: bool | None = None
     ) -> list[PyRequirementInfo]:
         """List requirements that meet all given conditions.
+
+        The module of this version does not have the command yet: it answers `NOTYET`. RedisGears 1.2 has it.
 
         Args:
             name: name of the package; versions and spelling do not matter.

@@ -66,7 +66,10 @@ def test_records_and_results_beyond_their_limits_name_the_limit(fresh_server):
 
 
 def test_sync_functions_that_start_each_other_end_at_a_depth(db):
-    db.r.execute_command("RG.PYEXECUTE", "GB('CommandReader').map(lambda x: execute('RG.TRIGGER', 'again')).register(trigger='again', mode='sync')")
+    db.r.execute_command(
+        "RG.PYEXECUTE",
+        "GB('CommandReader').map(lambda x: execute('RG.TRIGGER', 'again')).register(trigger='again', mode='sync')",
+    )
     with pytest.raises(ResponseError, match="SYNCDEPTH sync executions are nested deeper than 16"):
         db.r.execute_command("RG.TRIGGER", "again")
 
@@ -82,9 +85,13 @@ def test_a_script_cannot_register_without_limit(db):
 def fragile(fresh_server):
     """A server whose module can be made to panic, with a sync and an async function."""
     db = fresh_server(load_args={"InjectPanic": 1})
-    db.r.execute_command("RG.PYEXECUTE", "GB('CommandReader').map(lambda x: 'sync').register(trigger='sync', mode='sync')")
+    db.r.execute_command(
+        "RG.PYEXECUTE", "GB('CommandReader').map(lambda x: 'sync').register(trigger='sync', mode='sync')"
+    )
     db.r.execute_command("RG.PYEXECUTE", "GB('CommandReader').map(lambda x: 'async').register(trigger='async')")
-    db.r.execute_command("RG.PYEXECUTE", "GB('KeysReader').foreach(lambda x: execute('incr', 'events')).register('k*', mode='sync')")
+    db.r.execute_command(
+        "RG.PYEXECUTE", "GB('KeysReader').foreach(lambda x: execute('incr', 'events')).register('k*', mode='sync')"
+    )
     return db
 
 
