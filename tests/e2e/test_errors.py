@@ -17,7 +17,7 @@ def test_a_pattern_that_is_too_long_names_its_limit(db):
 
 def test_without_an_interpreter_every_script_is_refused_with_the_reason(fresh_server):
     db = fresh_server(load_args={"Python": "/no/such/python3"})
-    with pytest.raises(ResponseError, match="^NOPYTHON the interpreter /no/such/python3"):
+    with pytest.raises(ResponseError, match=r"^NOPYTHON the interpreter /no/such/python3"):
         db.r.execute_command("RG.PYEXECUTE", "1")
 
 
@@ -26,7 +26,7 @@ def test_an_interpreter_without_the_package_is_named(fresh_server, tmp_path):
     python.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'import sys; sys.exit(\"no such package\")'\n")
     python.chmod(0o755)
     db = fresh_server(load_args={"Python": str(python)})
-    with pytest.raises(ResponseError, match=f"^WORKERSTART worker .* is the package redgrease installed for {python}"):
+    with pytest.raises(ResponseError, match=rf"^WORKERSTART worker .* is the package redgrease installed for {python}"):
         db.r.execute_command("RG.PYEXECUTE", "1")
 
 
