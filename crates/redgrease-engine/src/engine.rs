@@ -340,11 +340,11 @@ impl Engine {
         if matches!(link.process, Process::Ended { .. }) && !link.has_kept_for(wait.caller) {
             return false;
         }
-        !self.is_over(wait.until, wait.caller)
+        !self.has_come(wait.until, wait.caller)
     }
 
     /// Whether what a wait waits for has come.
-    pub(crate) fn is_over(&self, until: Until, caller: crate::calls::caller::Caller) -> bool {
+    pub(crate) fn has_come(&self, until: Until, caller: crate::calls::caller::Caller) -> bool {
         match until {
             Until::Ended(execution) => !self.live.contains_key(&execution),
             Until::AtomicLeft => self.stack.atomic.is_none_or(|atomic| atomic.left) || !self.runs(caller),
@@ -356,7 +356,7 @@ impl Engine {
     pub fn has_frame_for(&self, wait: WaitNo) -> bool {
         let Some(wait) = self.stack.get(wait) else { return false };
         let link = self.workers.links.get(&wait.worker).filter(|link| !link.closing);
-        link.is_some_and(|link| link.has_kept_for(wait.caller)) && !self.is_over(wait.until, wait.caller)
+        link.is_some_and(|link| link.has_kept_for(wait.caller)) && !self.has_come(wait.until, wait.caller)
     }
 
     /// When a wait ends at the latest.

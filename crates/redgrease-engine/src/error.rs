@@ -236,7 +236,7 @@ pub enum Error {
     /// Installations of others took too long.
     #[error("Could not satisfy requirements: other installations took longer than InstallMax ({0} ms)")]
     InstallsTooLong(u64),
-    /// A sync execution is over without an outcome.
+    /// A sync execution ended without an outcome.
     #[error("INTERNAL the sync execution did not end")]
     SyncWithoutEnd,
     /// A panic while a command of a function ran.

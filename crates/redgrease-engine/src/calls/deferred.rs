@@ -66,7 +66,7 @@ impl Deferred {
         self.calls.is_empty()
     }
 
-    /// Whether the oldest call can be taken: clients are not `paused`, or its time is over.
+    /// Whether the oldest call can be taken: clients are not `paused`, or its deadline has passed.
     pub(crate) fn is_due(&self, paused: bool, now_ms: u64) -> bool {
         self.calls.front().is_some_and(|first| !paused || first.deadline_ms <= now_ms)
     }
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_due_when_clients_are_not_paused_or_their_time_is_over() {
+    fn calls_are_due_when_clients_are_not_paused_or_their_deadline_has_passed() {
         let mut deferred = Deferred::default();
         deferred.push(call(1, 100)).unwrap();
         assert!(!deferred.is_due(true, 99) && deferred.is_due(false, 0) && deferred.is_due(true, 100));

@@ -257,9 +257,9 @@ impl Engine {
     /// A wait has ended. When what it waited for has not come, its worker is gone or has to go.
     pub(crate) fn served(&mut self, number: WaitNo) {
         let Some(wait) = self.stack.get(number).copied() else { return };
-        let is_over = self.is_over(wait.until, wait.caller);
+        let has_come = self.has_come(wait.until, wait.caller);
         self.stack.end_wait(number);
-        if !is_over {
+        if !has_come {
             self.end_ended(wait.worker);
         }
         // What was kept is handled in the next slice.

@@ -328,7 +328,7 @@ impl Engine {
     }
 
     /// An execution has run for longer than `ExecutionMaxTime`.
-    pub(crate) fn execution_limit_is_over(&mut self, number: ExecutionNo) {
+    pub(crate) fn execution_limit_reached(&mut self, number: ExecutionNo) {
         if !self.live.contains_key(&number) {
             return;
         }
@@ -529,7 +529,7 @@ impl Engine {
     }
 
     /// An aborted execution has had its time.
-    pub(crate) fn abort_grace_is_over(&mut self, number: ExecutionNo) {
+    pub(crate) fn abort_grace_expired(&mut self, number: ExecutionNo) {
         if let Some(worker) = self.live.get(&number).and_then(|live| live.worker) {
             let grace = self.config.abort_grace.as_millis();
             self.end_worker(

@@ -115,7 +115,7 @@ impl Engine {
     }
 
     /// A session has waited for its turn as long as it may.
-    pub(crate) fn install_limit_is_over(&mut self, session: SessionNo) {
+    pub(crate) fn install_limit_reached(&mut self, session: SessionNo) {
         if self.installs.forget(session) {
             let limit = self.config.install_time_max.as_millis() as u64;
             self.requirements_known(session, Err(Error::InstallsTooLong(limit).into()));

@@ -127,7 +127,7 @@ impl Engine {
     }
 
     /// A session has waited for a worker as long as it may.
-    pub(crate) fn worker_wait_is_over(&mut self, number: SessionNo) {
+    pub(crate) fn worker_wait_expired(&mut self, number: SessionNo) {
         if !self.sessions.waiting.contains(&number) {
             return;
         }
@@ -218,7 +218,7 @@ impl Engine {
     }
 
     /// A script that runs too long is ended with its worker: nothing else could end it.
-    pub(crate) fn script_limit_is_over(&mut self, number: SessionNo) {
+    pub(crate) fn script_limit_reached(&mut self, number: SessionNo) {
         let Some(session) = self.sessions.get(number) else { return };
         let (Place::Running(worker) | Place::Restoring(worker)) = session.place else { return };
         if session.place == Place::Running(worker) && session.script.is_none() {

@@ -187,7 +187,7 @@ impl Engine {
     }
 
     /// Entries have been waited for as long as the registration says.
-    pub(crate) fn stream_duration_is_over(&mut self, number: RegistrationNo, stream: &[u8], epoch: u64) {
+    pub(crate) fn stream_duration_expired(&mut self, number: RegistrationNo, stream: &[u8], epoch: u64) {
         let now = self.now_ms();
         self.change_runs(number, |runs| runs.timer(stream, epoch, now));
     }

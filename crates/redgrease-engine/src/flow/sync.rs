@@ -104,8 +104,8 @@ impl Engine {
     /// their turn.
     pub(crate) fn next_sync_stream(&mut self) {
         let lasted = self.now_ms().saturating_sub(self.sync_streams_since_ms);
-        let is_over = u128::from(lasted) >= Work::SyncStreams.slice().as_millis();
-        match if is_over { None } else { self.sync.streams.pop_front() } {
+        let is_spent = u128::from(lasted) >= Work::SyncStreams.slice().as_millis();
+        match if is_spent { None } else { self.sync.streams.pop_front() } {
             Some(execution) => {
                 self.run_sync(execution, true);
                 self.then(Next::SyncStream);

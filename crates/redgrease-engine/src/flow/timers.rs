@@ -13,17 +13,17 @@ impl Engine {
             Timer::Handshake(worker) => self.handshake_is_due(worker),
             Timer::ConnectionClosed(worker, looks) => self.connection_closed_for_long(worker, looks),
             Timer::UnfinishedLine(worker, stream) => self.unfinished_line(worker, stream),
-            Timer::WorkerWait(session) => self.worker_wait_is_over(session),
+            Timer::WorkerWait(session) => self.worker_wait_expired(session),
             Timer::WorkerAgain(session) => self.want_worker_again(session),
-            Timer::ScriptLimit(session) => self.script_limit_is_over(session),
-            Timer::InstallLimit(session) => self.install_limit_is_over(session),
+            Timer::ScriptLimit(session) => self.script_limit_reached(session),
+            Timer::InstallLimit(session) => self.install_limit_reached(session),
             Timer::ScheduleTick => self.schedule_tick(),
-            Timer::ExecutionLimit(execution) => self.execution_limit_is_over(execution),
-            Timer::AbortGrace(execution) => self.abort_grace_is_over(execution),
+            Timer::ExecutionLimit(execution) => self.execution_limit_reached(execution),
+            Timer::AbortGrace(execution) => self.abort_grace_expired(execution),
             Timer::ReaderAgain(execution) => self.reader_again(execution),
             Timer::StreamAction(registration, action) => self.act(registration, Some(action)),
             Timer::StreamDuration { registration, stream, epoch } => {
-                self.stream_duration_is_over(registration, &stream, epoch);
+                self.stream_duration_expired(registration, &stream, epoch);
             }
             Timer::StreamRetry { registration, epoch } => self.stream_retry(registration, epoch),
             Timer::StreamSearch(registration, cursor) => self.search_streams(registration, cursor),

@@ -176,7 +176,7 @@ impl Engine {
         }
     }
 
-    /// That moment is over.
+    /// That moment has passed.
     pub(crate) fn connection_closed_for_long(&mut self, worker: WorkerNo, looks: u32) {
         if self.workers.links.contains_key(&worker) {
             self.ask(Question::ProcessIsGone(worker), Asked::ProcessOfWorker { worker, looks });
