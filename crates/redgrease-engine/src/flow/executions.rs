@@ -18,7 +18,7 @@ use crate::executions::schedule::{Decision, Schedule};
 use crate::input::UserName;
 use crate::limits::{HELD_PER_SESSION_MAX, SYNC_DEPTH_MAX, TICK_MS};
 use crate::prelude::*;
-use crate::reader::{Reader, Scan, StreamRange};
+use crate::reader::Reader;
 use crate::sessions::session::{Place, Session};
 use crate::timers::Timer;
 use redgrease_core::render::Reply;
@@ -33,17 +33,9 @@ impl Engine {
         (user, database): (UserName, Database),
         style: Style,
     ) -> ExecutionNo {
-        let native = spec.native();
-        let (source, native) = match reader {
-            RunReader::Worker => (Source::Worker, None),
-            RunReader::Keys { pattern, no_scan, read_value } => {
-                let scan = Scan::new(pattern, no_scan, read_value && native.is_none());
-                (Source::Reader(Some(Reader::Scan(scan))), native)
-            }
-            RunReader::Stream { key, from_id } => {
-                (Source::Reader(Some(Reader::Range(StreamRange { key, after: from_id }))), native)
-            }
-        };
+        let reader = Reader::of_run(reader);
+        let native = spec.native_prefix().filter(|_| reader.is_some());
+        let source = reader.map_or(Source::Worker, |reader| Source::Reader(Some(reader)));
         let number = self.executions.create(None, style);
         let live = self.live_of((session, plan), (user, database), Rc::new(spec), style, source);
         self.add_live(number, Live { native, ..live });
@@ -100,6 +92,7 @@ impl Engine {
             source,
             launch: Launch::Async,
             native: None,
+            first_step: 0,
             flags,
             started: false,
             step: None,
@@ -289,9 +282,9 @@ impl Engine {
                 flags = flags.with(StartFlags::NO_ASYNC);
             }
         }
-        let (plan, lane, session) = (live.plan, live.lane, live.session);
+        let (plan, lane, session, first_step) = (live.plan, live.lane, live.session, live.first_step);
         let records = Records { count, bytes: &bytes };
-        self.send(worker, &ToWorker::Start { exec: number, plan, lane, flags, first_step: 0, records });
+        self.send(worker, &ToWorker::Start { exec: number, plan, lane, flags, first_step, records });
         if !last {
             self.readers.add(number);
         }
