@@ -20,6 +20,7 @@ use crate::limits::{HELD_PER_SESSION_MAX, SYNC_DEPTH_MAX, TICK_MS};
 use crate::prelude::*;
 use crate::reader::Reader;
 use crate::sessions::session::{Place, Session};
+use crate::step::Next;
 use crate::timers::Timer;
 use redgrease_core::render::Reply;
 
@@ -203,6 +204,12 @@ impl Engine {
         let Some(live) = self.live.get_mut(&number) else { return };
         live.worker = Some(worker);
         live.started_ms = Some(now);
+        if matches!(live.source, Source::Event { .. } | Source::Stream(_)) {
+            // One that is started while another one reads, because that has nothing to run, starts behind those that were
+            // started before it.
+            self.starting.push_back(number);
+            return self.then(Next::ReadFirst);
+        }
         self.read_first(number);
     }
 
@@ -226,7 +233,7 @@ impl Engine {
     }
 
     /// Reads what an execution starts with, then launches it.
-    fn read_first(&mut self, number: ExecutionNo) {
+    pub(crate) fn read_first(&mut self, number: ExecutionNo) {
         let Some(live) = self.live.get_mut(&number) else { return };
         match core::mem::replace(&mut live.source, Source::Worker) {
             Source::Worker => self.launch(number, true),
