@@ -74,6 +74,8 @@ pub(crate) enum Interruption {
     WorkerDied,
     /// Clients were paused when its entries were to be read.
     ServerPaused,
+    /// It ended before its entries were to be read, because it could not be run.
+    NotRun,
 }
 
 /// Records that are collected before an execution starts.

@@ -427,12 +427,11 @@ impl Engine {
             }
             self.count_end(registration, number, &outcome, run_ms, live.drop_at_end);
         }
-        let unread = match live.source {
-            // Aborted before it began.
-            Source::Stream(run) if status == Status::Aborted => Some(run),
-            _ => None,
-        };
-        if let Some(run) = live.stream_run.or(unread) {
+        if let Source::Stream(run) = live.source {
+            // It ended before it began.
+            let interruption = if status == Status::Aborted { None } else { Some(Interruption::NotRun) };
+            self.stream_run_ended(run, &outcome, interruption);
+        } else if let Some(run) = live.stream_run {
             self.stream_run_ended(run, &outcome, live.interruption);
         }
         self.tell(number, live.waiters, outcome);

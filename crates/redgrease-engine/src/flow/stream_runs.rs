@@ -162,6 +162,11 @@ impl Engine {
         }
     }
 
+    fn can_run(&self, number: RegistrationNo) -> bool {
+        let session = self.registrations.get(number).and_then(|registration| self.sessions.get(registration.session));
+        session.is_some_and(|session| session.up_in().is_some())
+    }
+
     fn is_sync(&self, number: RegistrationNo) -> bool {
         self.registrations.get(number).is_some_and(|registration| registration.spec.mode == Mode::Sync)
     }
@@ -347,7 +352,10 @@ impl Engine {
             if let Some(followed) = self.streams.get_mut(&number) {
                 followed.runs.reset();
             }
-            if interruption == Interruption::ServerPaused {
+            // A session without worker looks again when it is rebuilt.
+            if interruption == Interruption::ServerPaused
+                || (interruption == Interruption::NotRun && self.can_run(number))
+            {
                 self.after_ms(PAUSED_RETRY_MS, Timer::StreamSearch(number, b"0".to_vec()));
             }
             return;
