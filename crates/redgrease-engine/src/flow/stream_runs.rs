@@ -235,7 +235,11 @@ impl Engine {
         let read =
             GroupRead { actor, stream: run.stream.clone(), group: run.source.group.clone(), position, count: wanted };
         live.group_step = Some(GroupStep { wanted, read: 0, count: 0 });
-        if replica {
+        let (registration, epoch) = (run.source.registration, run.epoch);
+        // Streams were looked for again meanwhile: the run that came of that may have read what is pending, and would
+        // miss what this one takes now.
+        let is_stale = self.streams.get(&registration).is_some_and(|followed| !followed.runs.is_current(epoch));
+        if replica || is_stale {
             return self.group_part_done(number, 0, false);
         }
         if paused {
