@@ -553,7 +553,18 @@ impl Engine {
         }
         self.sessions_lost(sessions, head);
         for number in queued {
-            self.enqueue(number);
+            self.move_execution(number, head);
+        }
+    }
+
+    /// An execution that was not sent to a worker that is gone waits for the next one, if that can run it: what a script or
+    /// a function ran is not among what a session is rebuilt from.
+    pub(crate) fn move_execution(&mut self, number: ExecutionNo, head: &str) {
+        match self.live.get(&number) {
+            Some(live) if live.registration.is_none() => {
+                self.end_with_error(number, Error::DiedBefore(head.to_owned()));
+            }
+            _ => self.enqueue(number),
         }
     }
 }
