@@ -387,7 +387,7 @@ def aggregation(zero: Any, seq: Any, comb: Any) -> tuple[Any, Any]:
 # --------------------------------------------------------------------------------------------------------------
 
 #: Keywords of the server's `run` and `register` in addition to the named parameters of the methods here.
-RUN_OPTIONS = ("noScan", "readValue", "count", "fromId", "patternGenerator", "mode")
+RUN_OPTIONS = ("noScan", "readValue", "count", "fromId", "pattern", "patternGenerator", "mode")
 REGISTER_OPTIONS = ("inorder", "hook", "keyprefix", "commands", "regex", "unknownEvents")
 
 
@@ -399,7 +399,8 @@ class Run(Operation):
         arg: replaces the default argument of the reader.
         convertToStr: whether results are converted to text.
         collect: whether to return the results of all shards, or only those of the shard that received the command.
-        kwargs: further keywords of the server's ``run``: noScan, readValue, count, fromId, patternGenerator, mode.
+        kwargs: further keywords of the server's ``run``: noScan, readValue, count, fromId, pattern, patternGenerator,
+            mode.
     """
 
     arg: Any

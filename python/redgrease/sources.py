@@ -19,10 +19,7 @@ def readable(reader: Reader, run: Run) -> tuple[Reader, Run]:
     if reader.reader == "StreamReader":
         name = reader.defaultArg if run.arg is None else run.arg
         if isinstance(name, str) and any(sign in name for sign in "*?["):
-            from_id = run.kwargs.get("fromId", "0-0")
-            kept = {key: value for key, value in run.kwargs.items() if key != "fromId"}
-            streams = Reader("PythonReader", "*", reader.desc)
-            return streams, Run(_messages(name, from_id), run.convertToStr, run.collect, **kept)
+            return reader, Run(run.arg, run.convertToStr, run.collect, **{"pattern": True, **run.kwargs})
     return reader, run
 
 
@@ -44,41 +41,3 @@ def _generating(function: Callable[[], Any]) -> Callable[[], Iterator[Any]]:
         yield from utils.iterate(function())
 
     return generate
-
-
-def _messages(name: str, from_id: str, batch: int = 1000) -> Callable[[], Iterator[dict[str, Any]]]:
-    """A generator function over the messages of all streams of the local shard whose names match a pattern."""
-
-    def messages() -> Iterator[dict[str, Any]]:
-        from .runtime import execute
-
-        for key in _stream_names(name):
-            after = from_id
-            while True:
-                entries = execute("XRANGE", key, f"({after}", "+", "COUNT", batch)
-                for entry_id, fields in entries:
-                    each = iter(fields)
-                    yield {"key": key, "id": entry_id, "value": dict(zip(each, each))}
-                if len(entries) < batch:
-                    break
-                after = entries[-1][0]
-
-    return messages
-
-
-def _stream_names(pattern: str) -> Iterator[Any]:
-    """Names of local streams: the one with exactly this name, or all that match the pattern."""
-    from .runtime import execute
-
-    if execute("TYPE", pattern) == "stream":
-        yield pattern
-        return
-    cursor, seen = "0", set()
-    while True:
-        cursor, names = execute("SCAN", cursor, "MATCH", pattern, "COUNT", 1000, "TYPE", "stream")
-        for name in names:
-            if name not in seen:
-                seen.add(name)
-                yield name
-        if cursor in ("0", 0):
-            return

@@ -402,6 +402,72 @@ def test_entries_that_are_not_text_arrive_as_bytes(db):
     assert _records(db, "GB('StreamReader').map(lambda r: r['value']).run('s')") == [{"f\0g": b"\xff"}]
 
 
+@pytest.fixture
+def streams(db):
+    """Three streams whose names match `s*`, and other keys."""
+    db.r.set("s:text", "no stream")
+    for name in ("s:a", "s:b", "t"):
+        for number in range(1, 4):
+            db.r.xadd(name, {"n": number}, id=f"{number}-0")
+    for number in range(250):
+        db.r.xadd("s:long", {"n": number}, id=f"{number + 1}-0")
+    return db
+
+
+def test_a_pattern_reads_streams_one_after_the_other(streams):
+    records = _records(streams, "GB('StreamReader').map(lambda r: [r['key'], r['id']]).run('s:*', pattern=True)")
+    by_stream = {}
+    for key, entry in records:
+        by_stream.setdefault(key, []).append(entry)
+    three = [f"{number}-0" for number in range(1, 4)]
+    assert by_stream == {"s:a": three, "s:b": three, "s:long": [f"{number + 1}-0" for number in range(250)]}
+    keys = [key for key, _ in records]
+    assert sum(before != after for before, after in zip(keys, keys[1:])) == 2, "streams are mixed"
+
+
+def test_a_pattern_begins_behind_an_id_in_each_stream(streams):
+    script = "GB('StreamReader').map(lambda r: r['key'] + r['id']).run('s:[ab]', pattern=True, fromId='2-0')"
+    assert sorted(streams.results(script)) == ["s:a3-0", "s:b3-0"]
+
+
+def test_a_stream_with_the_very_name_of_the_pattern_is_read_alone(streams):
+    streams.r.xadd("s:*", {"n": 9}, id="9-0")
+    assert streams.results("GB('StreamReader').map(lambda r: r['id']).run('s:*', pattern=True)") == ["9-0"]
+    assert streams.results("GB('StreamReader').run('x:*', pattern=True)") == []
+    assert "pattern value is not boolean" in streams.refused("GB('StreamReader').run('s:*', pattern='yes')")
+
+
+# -- Steps that run in the server
+
+
+def test_the_entries_of_streams_are_counted(streams):
+    assert streams.results("GB('StreamReader').count().run('s:a')") == ["3"]
+    assert streams.results("GB('StreamReader').count().run('s:*', pattern=True)") == ["256"]
+    assert streams.results("GB('StreamReader').count().run('absent')") == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ("count()", ["7"]),
+        ("count().count()", ["1"]),
+        ("count().map(lambda n: n + 1)", ["8"]),
+        ("count().collect().map(type)", ["<class 'int'>"]),
+        ("count().filter(lambda n: n > 100)", []),
+        ("count().flatmap(lambda n: [n, -n])", ["-7", "7"]),
+        ("collect().count().limit(1)", ["7"]),
+        ("count().countby(lambda n: 'a').map(lambda r: r['value'])", ["1"]),
+        ("count().map(lambda n: 1 // 0)", None),
+    ],
+)
+@pytest.mark.parametrize("reader", ["GB()", "GB('KeysOnlyReader')"])
+def test_steps_behind_a_count_get_the_number(db, reader, steps, expected):
+    db.r.mset({f"k{number}": number for number in range(7)})
+    results, errors = db.run(f"{reader}.{steps}.run('k*')")
+    assert (results, bool(errors)) == (expected or [], expected is None)
+    assert db.run(f"{reader}.{steps}.run('nothing*')") == ([], [])
+
+
 # -- CommandReader and the builder itself
 
 

@@ -303,18 +303,12 @@ def test_stream_reader_reads_one_stream_by_its_name(replayed):
     assert replayed(StreamReader().run("s", fromId="1-0")).action[1]["fromId"] == "1-0"
 
 
-def test_stream_reader_reads_all_streams_of_a_pattern(server):
-    server.replies["TYPE"] = "none"
-    server.replies["SCAN"] = lambda *args: ["0", ["a", "b"]]
-    entries = {"a": [["1-0", ["f", "1"]], ["2-0", ["f", "2", "g", "3"]]], "b": [["5-0", []]]}
-    server.replies["XRANGE"] = lambda name, key, start, *rest: entries[key] if start == "(0-0" else []
-    builder = StreamReader().run()
-    assert builder.reader == "PythonReader"
-    assert list(builder.action[1]["arg"]()) == [
-        {"key": "a", "id": "1-0", "value": {"f": "1"}},
-        {"key": "a", "id": "2-0", "value": {"f": "2", "g": "3"}},
-        {"key": "b", "id": "5-0", "value": {}},
-    ]
+def test_stream_reader_reads_all_streams_of_a_pattern(replayed):
+    assert "pattern" not in replayed(StreamReader("s").run()).action[1]
+    for function in (StreamReader().run(), StreamReader("s:*").run(), StreamReader().run("s[12]", fromId="1-0")):
+        builder = replayed(function)
+        assert (builder.reader, builder.action[1]["pattern"]) == ("StreamReader", True)
+    assert builder.action[1]["arg"] == "s[12]" and builder.action[1]["fromId"] == "1-0"
 
 
 # -- builder

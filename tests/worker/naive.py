@@ -97,6 +97,12 @@ def random_steps(seed):
     return steps
 
 
+def counting_steps(seed):
+    """A plan that begins with steps that need no user code."""
+    front = [("collect", ())] if random.Random(seed).random() < 0.3 else []
+    return [*front, ("count", ()), *random_steps(seed)]
+
+
 def random_records(seed):
     rng = random.Random(seed)
     return [rng.choice([rng.randint(0, 9), f"w{rng.randint(0, 5)}", "a b c"]) for _ in range(rng.randint(0, 25))]

@@ -62,6 +62,31 @@ def test_random_plans_do_what_a_naive_interpreter_does():
                 assert expected_text in text or repr(expected_text)[1:-1] in text, where
 
 
+def test_a_plan_whose_first_steps_ran_in_the_server_does_what_a_naive_interpreter_does():
+    """The server counts: what comes out of its steps is the input of the worker's first one."""
+    seed_of_all = int(os.environ.get("REDGREASE_TEST_SEED", random.randrange(1 << 40)))
+    print(f"REDGREASE_TEST_SEED={seed_of_all}")
+    seeds = random.Random(seed_of_all)
+    flags = frames.TRACEBACK | frames.TAGGED | frames.LAST
+    script = SCRIPT.replace("random_steps", "counting_steps")
+    expect = EXPECT.replace("random_steps", "counting_steps")
+    with Server() as server:
+        for _ in range(PLANS // 4):
+            seed = seeds.randrange(1 << 40)
+            plan = server.plan(script.format(seed=seed), paths=[HERE])
+            server.script("import naive\nnaive.LOG.clear()")
+            native = next(at for at, (kind, _) in enumerate(naive.counting_steps(seed)) if kind == "count") + 1
+            records = naive.random_records(seed)
+            counted = [len(records)] if records else []
+            results, errors, _ = server.done(server.start(plan, counted, flags=flags, first_step=native))
+            plan = server.plan(expect.format(seed=seed))
+            (judged,), broken = server.done(server.start(plan, flags=flags))[:2]
+            assert not broken, broken
+            seen, expected, expected_errors, expected_seen = judged
+            where = f"plan {seed} of REDGREASE_TEST_SEED={seed_of_all}: {[k for k, _ in naive.counting_steps(seed)]}"
+            assert (results, seen, len(errors)) == (expected, expected_seen, len(expected_errors)), where
+
+
 def test_records_flow_depth_first(server):
     source = """
 seen = []
@@ -227,19 +252,21 @@ GB('PythonReader').limit(2).run(f)
     assert server.run("GB('PythonReader').run(lambda: ended)") == (["[True]"], [])
 
 
-def test_keys_only_reader_scans():
+def test_keys_only_reader_scans_where_a_function_makes_the_pattern():
     def scan(cursor, *args):
         assert args == (b"match", b"x*", b"count", b"7")
         return ["0" if cursor == b"5" else "5", ["x" + cursor.decode(), b"\xff"]]
 
+    def generated(pattern, exact, options=""):
+        return f"GB('KeysOnlyReader').run(patternGenerator=lambda: ({pattern!r}, {exact}){options})"
+
     with Server(commands={"scan": scan, "exists": lambda key: int(key == b"x")}) as server:
-        assert server.run("GB('KeysOnlyReader').run('x*', convertToStr=False, count=7)") == (
+        assert server.run(generated("x*", False, ", convertToStr=False, count=7")) == (
             ["x0", b"\xff", "x5", b"\xff"],
             [],
         )
-        assert server.run("GB('KeysOnlyReader').run('x', noScan=True)") == (["x"], [])
-        assert server.run("GB('KeysOnlyReader').run('y', noScan=True)") == ([], [])
-        assert server.run("GB('KeysOnlyReader').run(patternGenerator=lambda: ('x', True))") == (["x"], [])
+        assert server.run(generated("x", True)) == (["x"], [])
+        assert server.run(generated("y", True)) == ([], [])
         refused = server.script("GB('KeysOnlyReader').run(patternGenerator=1)", session=9)["error"]
         assert "patternGenerator argument must be a function" in refused
 

@@ -119,6 +119,18 @@ impl KeyType {
         KeyType::Unknown,
     ];
 
+    /// Those that the `keyTypes` filter of a registration may name.
+    pub const FILTERABLE: [KeyType; 8] = [
+        KeyType::Empty,
+        KeyType::String,
+        KeyType::List,
+        KeyType::Hash,
+        KeyType::Set,
+        KeyType::ZSet,
+        KeyType::Module,
+        KeyType::Stream,
+    ];
+
     /// The name in records and in the `keyTypes` filter of a registration.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -135,10 +147,10 @@ impl KeyType {
         }
     }
 
-    /// The type with that name.
+    /// The type that a filter means by that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<KeyType> {
-        KeyType::ALL.into_iter().find(|kind| *kind != KeyType::Unknown && kind.name() == name)
+        KeyType::FILTERABLE.into_iter().find(|kind| kind.name() == name)
     }
 
     fn from_byte(byte: u8, at: usize) -> Result<KeyType> {

@@ -290,7 +290,7 @@ pub enum Effect {
         actor: Actor,
         /// What.
         reader: Reader,
-        /// Keys are counted, and make no records.
+        /// Records are only counted, and need not be made.
         count_only: bool,
     },
     /// Read the key that an event was about, as it is now: [`Input::KeyRead`](crate::Input::KeyRead) follows at once.

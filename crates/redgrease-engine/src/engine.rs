@@ -124,6 +124,8 @@ pub struct Engine {
     pub(crate) schedule: Schedule,
     /// A tick of the schedule is planned.
     pub(crate) ticking: bool,
+    /// Executions that were started and read what they start with, one after the other.
+    pub(crate) starting: VecDeque<ExecutionNo>,
     pub(crate) readers: Readers,
     /// Executions that notifications asked for, to be started when the command that caused them has ended.
     pub(crate) fired: VecDeque<ExecutionNo>,
@@ -179,6 +181,7 @@ impl Engine {
             live: BTreeMap::new(),
             schedule: Schedule::new(config.execution_threads, config.workers_max),
             ticking: false,
+            starting: VecDeque::new(),
             readers: Readers::default(),
             fired: VecDeque::new(),
             outcomes: BTreeMap::new(),
@@ -269,6 +272,11 @@ impl Engine {
             Next::EndWorker { worker, reason } => self.end_worker(worker, reason),
             Next::RunOwed => self.run_owed(),
             Next::RunSync(run) => self.run_sync_event(run),
+            Next::ReadFirst => {
+                if let Some(execution) = self.starting.pop_front() {
+                    self.read_first(execution);
+                }
+            }
             Next::SyncKeyEnded => self.sync_key_ended(),
             Next::SyncStream => self.next_sync_stream(),
             Next::AnswerCall { call, result } => self.answer_call(&call, result),

@@ -1,6 +1,11 @@
 //! Positions of readers: plain data that travels between engine and driver.
 
+use redgrease_core::plan::RunReader;
+
 use crate::prelude::*;
+
+/// Keys that one step of a scan looks at, unless something else is asked for: some tens of microseconds.
+pub const KEYS_PER_STEP: u64 = 256;
 
 /// What is read in slices.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,8 +14,40 @@ pub enum Reader {
     Scan(Scan),
     /// Entries of a stream.
     Range(StreamRange),
+    /// Entries of streams that match, one stream after the other.
+    Streams(Streams),
     /// Entries that a stream registration reads through its group; the execution holds the position.
     Group,
+}
+
+impl Reader {
+    /// The reader of a run before its first record; `None`: its worker makes the records.
+    #[must_use]
+    pub fn of_run(reader: RunReader) -> Option<Reader> {
+        Some(match reader {
+            RunReader::Worker => return None,
+            RunReader::Keys { pattern, no_scan, read_value } => {
+                let content = if read_value { KeyContent::Value } else { KeyContent::Key };
+                Reader::Scan(Scan::new(pattern, no_scan, content))
+            }
+            RunReader::KeyNames { pattern, no_scan, step } => {
+                Reader::Scan(Scan { step, ..Scan::new(pattern, no_scan, KeyContent::Name) })
+            }
+            RunReader::Stream { key, from_id } => Reader::Range(StreamRange { key, after: from_id }),
+            RunReader::Streams { pattern, from_id } => Reader::Streams(Streams::new(pattern, from_id)),
+        })
+    }
+}
+
+/// What a record of a key holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyContent {
+    /// Name, type and value.
+    Value,
+    /// The name, in the form of such a record.
+    Key,
+    /// The name alone.
+    Name,
 }
 
 /// A scan over all keys.
@@ -20,23 +57,24 @@ pub struct Scan {
     pub pattern: Vec<u8>,
     /// One key only.
     pub no_scan: bool,
-    /// Whether records carry type and value.
-    pub read_value: bool,
+    /// What the records hold.
+    pub content: KeyContent,
+    /// Keys that one step looks at.
+    pub step: u64,
     /// The server's cursor.
     pub cursor: Vec<u8>,
     /// Names that were found and not read.
     pub found: VecDeque<Vec<u8>>,
     /// The scan has not ended.
     pub more: bool,
-    /// Keys that were counted.
-    pub count: u64,
 }
 
 impl Scan {
     /// A scan that has not begun.
     #[must_use]
-    pub fn new(pattern: Vec<u8>, no_scan: bool, read_value: bool) -> Scan {
-        Scan { pattern, no_scan, read_value, cursor: b"0".to_vec(), found: VecDeque::new(), more: true, count: 0 }
+    pub fn new(pattern: Vec<u8>, no_scan: bool, content: KeyContent) -> Scan {
+        let (cursor, found) = (b"0".to_vec(), VecDeque::new());
+        Scan { pattern, no_scan, content, step: KEYS_PER_STEP, cursor, found, more: true }
     }
 
     /// Whether all keys match.
@@ -53,4 +91,47 @@ pub struct StreamRange {
     pub key: Vec<u8>,
     /// The id behind which reading goes on.
     pub after: Vec<u8>,
+}
+
+/// How far a search for streams is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Search {
+    /// Whether there is a stream with the very name of the pattern is not known yet.
+    NotBegun,
+    /// It goes on at this cursor of the server.
+    At(Vec<u8>),
+    /// All streams were found.
+    Ended,
+}
+
+/// A search for streams, and the position in the one that is being read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Streams {
+    /// A glob, or the name of one stream.
+    pub pattern: Vec<u8>,
+    /// The id behind which each stream is read.
+    pub from_id: Vec<u8>,
+    /// How far the search is.
+    pub search: Search,
+    /// Streams that were found and not read, the next one first.
+    pub found: VecDeque<Vec<u8>>,
+    /// All streams that were found: a scan may bring a key twice.
+    pub seen: BTreeSet<Vec<u8>>,
+    /// The stream that is being read.
+    pub current: Option<StreamRange>,
+}
+
+impl Streams {
+    /// A search that has not begun.
+    #[must_use]
+    pub fn new(pattern: Vec<u8>, from_id: Vec<u8>) -> Streams {
+        Streams {
+            pattern,
+            from_id,
+            search: Search::NotBegun,
+            found: VecDeque::new(),
+            seen: BTreeSet::new(),
+            current: None,
+        }
+    }
 }

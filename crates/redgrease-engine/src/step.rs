@@ -32,6 +32,8 @@ pub(crate) enum Next {
     RunOwed,
     /// A sync execution runs.
     RunSync(SyncRun),
+    /// The execution that was started first reads what it starts with.
+    ReadFirst,
     /// A sync execution of a key event has ended.
     SyncKeyEnded,
     /// The next sync execution over a stream runs, unless this go has lasted long enough.

@@ -16,6 +16,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString, 
 use redgrease_core::codec::Reader;
 use redgrease_core::frame::{Call, FromWorker, LogLevel, wire_number};
 use redgrease_core::id::{PlanNo, SessionNo};
+use redgrease_core::plan::PlanSpec;
 
 use crate::codec::{Decoder, bytes_of_text};
 use crate::plan::Plan;
@@ -286,9 +287,11 @@ fn add_plan(
     number: u64,
     session: u64,
     source: Option<Py<PyAny>>,
-    steps: &Bound<'_, PyList>,
+    spec: &[u8],
+    callbacks: Vec<Bound<'_, PyTuple>>,
 ) -> PyResult<()> {
-    let plan = Plan::lower(session, source, steps)?;
+    let spec = PlanSpec::decode(spec).map_err(|error| gears_error(py, error.to_string()))?;
+    let plan = Plan::new(session, source, &spec, &callbacks)?;
     if worker(py)?.add_plan(number, plan) {
         Ok(())
     } else {

@@ -15,6 +15,7 @@ mod api;
 mod child;
 mod codec;
 mod filecache;
+mod names;
 mod plan;
 mod run;
 mod transport;
@@ -29,8 +30,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("CODEC_VERSION", redgrease_core::codec::CODEC_VERSION)?;
     module.add("PROTOCOL_VERSION", redgrease_core::frame::PROTOCOL_VERSION)?;
     module.add("VERSION", redgrease_core::VERSION)?;
-    let ranges = redgrease_core::plan::NUMBER_RANGES.map(|range| (range.name, (range.min, range.max, range.unit)));
-    module.add("NUMBER_RANGES", std::collections::BTreeMap::from(ranges))?;
+    names::add_to(module)?;
     module.add_function(wrap_pyfunction!(codec::loads, module)?)?;
     module.add_function(wrap_pyfunction!(codec::dumps, module)?)?;
     filecache::add_to(module)?;

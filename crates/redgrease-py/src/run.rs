@@ -23,7 +23,7 @@ use redgrease_core::id::ExecutionNo;
 
 use crate::child::end_if_child;
 use crate::codec::{Decoder, Foreign, bytes_of_text, encode};
-use crate::plan::{Op, Plan, Source, Zero};
+use crate::plan::{Op, Plan, Source, fresh};
 use crate::worker::Worker;
 use crate::worker_thread::WorkerThread;
 
@@ -350,13 +350,13 @@ impl Run {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = ctx.py;
         match kind {
-            Op::Exchange | Op::Merge => Ok(Some(record)),
+            Op::Merge => Ok(Some(record)),
             Op::Map(f) => self.call(ctx, op, f, (record,)).map(Some),
             Op::Filter(f) => {
                 let keep = self.call(ctx, op, f, (&record,))?.is_truthy()?;
                 Ok(keep.then_some(record))
             }
-            Op::Foreach(f) => {
+            Op::ForEach(f) => {
                 self.call(ctx, op, f, (&record,))?;
                 Ok(Some(record))
             }
@@ -383,7 +383,7 @@ impl Run {
             Op::Fold { zero, f } => {
                 let acc = match std::mem::take(&mut self.slots[op]) {
                     Slot::Object(acc) => acc.into_bound(py),
-                    _ => zero.fresh(py)?,
+                    _ => fresh(zero.bind(py))?,
                 };
                 self.slots[op] = Slot::Object(self.call(ctx, op, f, (acc, record))?.unbind());
                 Ok(None)
@@ -562,7 +562,7 @@ impl Run {
         &mut self,
         ctx: Ctx<'_, 'py>,
         op: usize,
-        zero: Option<&Zero>,
+        zero: Option<&Py<PyAny>>,
         f: &Py<PyAny>,
         key: Bound<'py, PyString>,
         record: Bound<'py, PyAny>,
@@ -575,7 +575,7 @@ impl Run {
             let acc = match (known, zero) {
                 (Some(acc), _) => acc,
                 (None, None) => py.None().into_bound(py),
-                (None, Some(zero)) => zero.fresh(py)?,
+                (None, Some(zero)) => fresh(zero.bind(py))?,
             };
             self.call(ctx, op, f, (&key, acc, record))
         })();

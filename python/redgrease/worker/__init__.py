@@ -5,7 +5,7 @@ Started by the module as ``python -m redgrease.worker --fd N``, where ``N`` is i
 - ``__main__``: start of the process;
 - ``sessions``: requests of the server: run a script, rebuild a session, delete it;
 - ``runtime``: the names that scripts find (module ``redisgears``, ``execute``, ``log``, ...);
-- ``builder``: ``GearsBuilder``, and the check of every argument;
+- ``builder``: ``GearsBuilder``: a plan of ``redgrease.plan``, and its run or registration;
 - ``pickling``, ``errors``: serialized plans, and texts of errors.
 
 Threads, transport and the execution of plans are native (``redgrease._native``). Every worker imports these

@@ -4,7 +4,8 @@ import os
 
 from redgrease import _native
 
-_OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_OWN = tuple(os.path.join(_PACKAGE, name, "") for name in ("plan", "worker"))
 
 
 def describe(error, with_traceback=True):

@@ -43,7 +43,7 @@ def _pickled(obj, namespace):
 
 
 def dumps(plans, namespace):
-    """Return one pickle of ``[(number, steps, on_registered), ...]``.
+    """Return one pickle of ``[(number, spec, callbacks, on_registered), ...]``.
 
     Raises ``GearsError`` that names the callback that cannot be pickled.
     """
@@ -62,8 +62,8 @@ def loads(blob, namespace):
 
 
 def _culprit(plans, namespace):
-    for _number, steps, on_registered in plans:
-        for part in (*(arg for step in steps for arg in step[1:]), on_registered):
+    for _number, _spec, callbacks, on_registered in plans:
+        for part in (*(each for of_step in callbacks for each in of_step), on_registered):
             try:
                 _pickled(part, namespace)
             except Exception as error:

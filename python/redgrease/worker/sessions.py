@@ -83,8 +83,8 @@ class Sessions:
                     plans = pickling.loads(blob, session.namespace)
                 except Exception as error:
                     return f"Error occured when deserialized a python callback, error={_text(error)}", b""
-                for plan, steps, on_registered in plans:
-                    _native.add_plan(plan, number, None, steps)
+                for plan, spec, callbacks, on_registered in plans:
+                    _native.add_plan(plan, number, None, spec, callbacks)
                     session.registered[plan] = on_registered
             return None, b""
         except BaseException as error:

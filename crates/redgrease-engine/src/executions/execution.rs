@@ -6,7 +6,6 @@ use alloc::vec::Vec;
 
 use thiserror::Error;
 
-use redgrease_core::codec::Writer;
 use redgrease_core::frame::Records;
 use redgrease_core::id::{ExecutionNo, RegistrationNo};
 use redgrease_core::render::Style;
@@ -70,18 +69,10 @@ impl Execution {
         self.status
     }
 
-    /// Takes results from a worker.
+    /// Takes results of a worker, or of native steps.
     pub fn add_results(&mut self, records: &Records<'_>) {
         self.results.extend_from_slice(records.bytes);
         self.result_count += records.count;
-    }
-
-    /// Takes one result made in the server.
-    pub fn add_result(&mut self, write: impl FnOnce(&mut Writer)) {
-        let mut writer = Writer::append_to(core::mem::take(&mut self.results));
-        write(&mut writer);
-        self.results = writer.into_bytes();
-        self.result_count += 1;
     }
 }
 

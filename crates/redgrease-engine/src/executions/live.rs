@@ -2,7 +2,7 @@
 
 use redgrease_core::frame::StartFlags;
 use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
-use redgrease_core::plan::{NativePlan, PlanSpec};
+use redgrease_core::plan::{NativeRun, PlanSpec};
 
 use crate::clients::Client;
 use crate::input::{Actor, UserName};
@@ -74,6 +74,8 @@ pub(crate) enum Interruption {
     WorkerDied,
     /// Clients were paused when its entries were to be read.
     ServerPaused,
+    /// It ended before its entries were to be read, because it could not be run.
+    NotRun,
 }
 
 /// Records that are collected before an execution starts.
@@ -121,8 +123,10 @@ pub(crate) struct Live {
     pub(crate) source: Source,
     /// How it is started.
     pub(crate) launch: Launch,
-    /// The server itself does all that the plan asks for.
-    pub(crate) native: Option<NativePlan>,
+    /// The steps at the front of the plan that the engine runs itself, until their input has ended.
+    pub(crate) native: Option<NativeRun>,
+    /// The first step that its worker runs.
+    pub(crate) first_step: u64,
     /// How the worker runs it.
     pub(crate) flags: StartFlags,
     /// It was sent to its worker.

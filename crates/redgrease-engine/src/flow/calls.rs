@@ -20,7 +20,7 @@ use crate::limits::DEFERRED_MS_MAX;
 use crate::prelude::*;
 use crate::sessions::session::Session;
 use crate::step::Next;
-use crate::workers::link::Process;
+use crate::workers::link::{Link, Process};
 
 /// The smallest value: what is answered to those who only wait.
 const NOTHING: [u8; 1] = [0];
@@ -262,9 +262,15 @@ impl Engine {
         if !has_come {
             self.end_ended(wait.worker);
         }
-        // What was kept is handled in the next slice.
-        if !self.stack.waits_for(wait.worker) {
+        if self.stack.waits_for(wait.worker) {
+            return;
+        }
+        if self.workers.links.get(&wait.worker).is_some_and(Link::has_frames) {
+            // What was kept is handled in the next slice.
             self.frames_wait(wait.worker);
+        } else {
+            // Its process may have ended during the wait.
+            self.end_ended(wait.worker);
         }
     }
 

@@ -18,8 +18,9 @@ use crate::executions::schedule::{Decision, Schedule};
 use crate::input::UserName;
 use crate::limits::{HELD_PER_SESSION_MAX, SYNC_DEPTH_MAX, TICK_MS};
 use crate::prelude::*;
-use crate::reader::{Reader, Scan, StreamRange};
+use crate::reader::Reader;
 use crate::sessions::session::{Place, Session};
+use crate::step::Next;
 use crate::timers::Timer;
 use redgrease_core::render::Reply;
 
@@ -33,17 +34,9 @@ impl Engine {
         (user, database): (UserName, Database),
         style: Style,
     ) -> ExecutionNo {
-        let native = spec.native();
-        let (source, native) = match reader {
-            RunReader::Worker => (Source::Worker, None),
-            RunReader::Keys { pattern, no_scan, read_value } => {
-                let scan = Scan::new(pattern, no_scan, read_value && native.is_none());
-                (Source::Reader(Some(Reader::Scan(scan))), native)
-            }
-            RunReader::Stream { key, from_id } => {
-                (Source::Reader(Some(Reader::Range(StreamRange { key, after: from_id }))), native)
-            }
-        };
+        let reader = Reader::of_run(reader);
+        let native = spec.native_prefix().filter(|_| reader.is_some());
+        let source = reader.map_or(Source::Worker, |reader| Source::Reader(Some(reader)));
         let number = self.executions.create(None, style);
         let live = self.live_of((session, plan), (user, database), Rc::new(spec), style, source);
         self.add_live(number, Live { native, ..live });
@@ -100,6 +93,7 @@ impl Engine {
             source,
             launch: Launch::Async,
             native: None,
+            first_step: 0,
             flags,
             started: false,
             step: None,
@@ -210,6 +204,12 @@ impl Engine {
         let Some(live) = self.live.get_mut(&number) else { return };
         live.worker = Some(worker);
         live.started_ms = Some(now);
+        if matches!(live.source, Source::Event { .. } | Source::Stream(_)) {
+            // One that is started while another one reads, because that has nothing to run, starts behind those that were
+            // started before it.
+            self.starting.push_back(number);
+            return self.then(Next::ReadFirst);
+        }
         self.read_first(number);
     }
 
@@ -233,7 +233,7 @@ impl Engine {
     }
 
     /// Reads what an execution starts with, then launches it.
-    fn read_first(&mut self, number: ExecutionNo) {
+    pub(crate) fn read_first(&mut self, number: ExecutionNo) {
         let Some(live) = self.live.get_mut(&number) else { return };
         match core::mem::replace(&mut live.source, Source::Worker) {
             Source::Worker => self.launch(number, true),
@@ -289,9 +289,9 @@ impl Engine {
                 flags = flags.with(StartFlags::NO_ASYNC);
             }
         }
-        let (plan, lane, session) = (live.plan, live.lane, live.session);
+        let (plan, lane, session, first_step) = (live.plan, live.lane, live.session, live.first_step);
         let records = Records { count, bytes: &bytes };
-        self.send(worker, &ToWorker::Start { exec: number, plan, lane, flags, first_step: 0, records });
+        self.send(worker, &ToWorker::Start { exec: number, plan, lane, flags, first_step, records });
         if !last {
             self.readers.add(number);
         }
@@ -427,12 +427,11 @@ impl Engine {
             }
             self.count_end(registration, number, &outcome, run_ms, live.drop_at_end);
         }
-        let unread = match live.source {
-            // Aborted before it began.
-            Source::Stream(run) if status == Status::Aborted => Some(run),
-            _ => None,
-        };
-        if let Some(run) = live.stream_run.or(unread) {
+        if let Source::Stream(run) = live.source {
+            // It ended before it began.
+            let interruption = if status == Status::Aborted { None } else { Some(Interruption::NotRun) };
+            self.stream_run_ended(run, &outcome, interruption);
+        } else if let Some(run) = live.stream_run {
             self.stream_run_ended(run, &outcome, live.interruption);
         }
         self.tell(number, live.waiters, outcome);
@@ -554,7 +553,18 @@ impl Engine {
         }
         self.sessions_lost(sessions, head);
         for number in queued {
-            self.enqueue(number);
+            self.move_execution(number, head);
+        }
+    }
+
+    /// An execution that was not sent to a worker that is gone waits for the next one, if that can run it: what a script or
+    /// a function ran is not among what a session is rebuilt from.
+    pub(crate) fn move_execution(&mut self, number: ExecutionNo, head: &str) {
+        match self.live.get(&number) {
+            Some(live) if live.registration.is_none() => {
+                self.end_with_error(number, Error::DiedBefore(head.to_owned()));
+            }
+            _ => self.enqueue(number),
         }
     }
 }

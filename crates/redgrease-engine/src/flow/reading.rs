@@ -1,5 +1,6 @@
-//! Readers: native counts, slices of keys and streams, and what a worker consumed.
+//! Readers: native steps, slices of keys and streams, and what a worker consumed.
 
+use redgrease_core::codec::Writer;
 use redgrease_core::frame::{Records, ToWorker};
 use redgrease_core::id::{ExecutionNo, WorkerNo};
 
@@ -10,12 +11,11 @@ use crate::executions::execution::Status;
 use crate::executions::live::Source;
 use crate::input::Slice;
 use crate::limits::{PAUSED_RETRY_MS, READ_AHEAD_BYTES_MAX, WINDOW_BYTES};
-use crate::prelude::*;
 use crate::reader::Reader;
 use crate::timers::Timer;
 
 impl Engine {
-    /// Begins an execution that needs no worker.
+    /// Begins an execution whose first steps need no worker.
     pub(crate) fn begin_native(&mut self, number: ExecutionNo) {
         self.executions.start(number);
         let now = self.now_ms();
@@ -33,21 +33,30 @@ impl Engine {
     /// The number of all keys is known, or they have to be counted.
     pub(crate) fn database_size_known(&mut self, number: ExecutionNo, size: Option<u64>) {
         match size {
-            Some(size) => self.finish_native(number, size),
+            Some(size) => {
+                if let Some(native) = self.live.get_mut(&number).and_then(|live| live.native.as_mut()) {
+                    native.feed(size);
+                }
+                self.native_steps_ended(number);
+            }
             None => self.readers.add(number),
         }
     }
 
-    fn finish_native(&mut self, number: ExecutionNo, count: u64) {
-        let native = self.live.get(&number).and_then(|live| live.native);
-        if let Some(execution) = self.executions.get_mut(number)
-            && let Some(native) = native
-            && count > 0
-        {
-            execution.add_result(|writer| match native.as_text {
-                true => writer.str(&count.to_string()),
-                false => writer.int(count as i64),
-            });
+    /// The input of the native steps has ended: what they make goes to a worker, or is the result.
+    fn native_steps_ended(&mut self, number: ExecutionNo) {
+        let Some(live) = self.live.get_mut(&number) else { return };
+        let Some(native) = live.native.take() else { return };
+        let mut writer = Writer::new();
+        let count = native.finish(&mut writer);
+        let bytes = writer.into_bytes();
+        if let Some(step) = native.next_step() {
+            live.first_step = step;
+            live.source = Source::Records { count, bytes };
+            return self.enqueue(number);
+        }
+        if let Some(execution) = self.executions.get_mut(number) {
+            execution.add_results(&Records { count, bytes: &bytes });
         }
         self.finish(number, Status::Done);
     }
@@ -96,9 +105,8 @@ impl Engine {
 
     /// A slice was read.
     pub(crate) fn slice_read(&mut self, number: ExecutionNo, reader: Reader, slice: Slice) {
-        let counted = if let Reader::Scan(scan) = &reader { scan.count } else { 0 };
         let Some(live) = self.live.get_mut(&number) else { return };
-        let native = live.native.is_some();
+        let native = live.native.as_mut().map(|native| native.feed(slice.count)).is_some();
         live.source = Source::Reader(Some(reader));
         let ended = slice.ended || slice.error.is_some();
         if let Some(reason) = slice.error {
@@ -107,7 +115,7 @@ impl Engine {
         }
         if native {
             match ended {
-                true => self.finish_native(number, counted),
+                true => self.native_steps_ended(number),
                 false => self.readers.add(number),
             }
             return;

@@ -22,7 +22,7 @@ impl Engine {
     pub(crate) fn run_action(&mut self, call: PendingCall, plan: PlanNo, spec: &[u8]) {
         let request = PlanSpec::decode(spec).map_err(|error| error.to_string()).and_then(|spec| {
             let reader = spec.run_reader().map_err(|error| error.to_string())?;
-            if spec.mode == Mode::Sync {
+            if !spec.mode.can_run() {
                 return Err(Error::UnknownMode.into());
             }
             Ok(RunRequest { call, plan, spec, reader })

@@ -406,6 +406,9 @@ impl Engine {
                 session.place = Place::Broken { reason: reason.into(), worker: None };
             }
             if rebuild {
+                for execution in core::mem::take(&mut session.held) {
+                    self.move_execution(execution, head);
+                }
                 self.want_worker(*number);
             } else {
                 self.release_held(*number, None);

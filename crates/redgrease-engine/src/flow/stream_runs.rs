@@ -162,6 +162,11 @@ impl Engine {
         }
     }
 
+    fn can_run(&self, number: RegistrationNo) -> bool {
+        let session = self.registrations.get(number).and_then(|registration| self.sessions.get(registration.session));
+        session.is_some_and(|session| session.up_in().is_some())
+    }
+
     fn is_sync(&self, number: RegistrationNo) -> bool {
         self.registrations.get(number).is_some_and(|registration| registration.spec.mode == Mode::Sync)
     }
@@ -230,7 +235,11 @@ impl Engine {
         let read =
             GroupRead { actor, stream: run.stream.clone(), group: run.source.group.clone(), position, count: wanted };
         live.group_step = Some(GroupStep { wanted, read: 0, count: 0 });
-        if replica {
+        let (registration, epoch) = (run.source.registration, run.epoch);
+        // Streams were looked for again meanwhile: the run that came of that may have read what is pending, and would
+        // miss what this one takes now.
+        let is_stale = self.streams.get(&registration).is_some_and(|followed| !followed.runs.is_current(epoch));
+        if replica || is_stale {
             return self.group_part_done(number, 0, false);
         }
         if paused {
@@ -347,7 +356,10 @@ impl Engine {
             if let Some(followed) = self.streams.get_mut(&number) {
                 followed.runs.reset();
             }
-            if interruption == Interruption::ServerPaused {
+            // A session without worker looks again when it is rebuilt.
+            if interruption == Interruption::ServerPaused
+                || (interruption == Interruption::NotRun && self.can_run(number))
+            {
                 self.after_ms(PAUSED_RETRY_MS, Timer::StreamSearch(number, b"0".to_vec()));
             }
             return;

@@ -61,7 +61,7 @@ pub(crate) fn row(
         Reply::bulk("id"),
         Reply::bulk(shard.identifier(number.0)),
         Reply::bulk("reader"),
-        Reply::bulk(&registration.spec.reader),
+        Reply::bulk(registration.spec.reader.name()),
         Reply::bulk("desc"),
         registration.spec.desc.as_deref().map_or(Reply::Null, Reply::bulk),
         Reply::bulk("RegistrationData"),

@@ -376,7 +376,7 @@ mod tests {
 
     fn spec() -> PlanSpec {
         use redgrease_core::codec::Value;
-        let fields = [("reader", "x"), ("mode", "sync"), ("reply", "plain")];
+        let fields = [("reader", "CommandReader"), ("mode", "sync"), ("reply", "plain")];
         let mut pairs: Vec<_> = fields.iter().map(|(name, text)| (Value::text(*name), Value::text(*text))).collect();
         pairs.push((Value::text("desc"), Value::None));
         pairs.push((Value::text("steps"), Value::List(vec![])));

@@ -378,6 +378,11 @@ impl StreamRuns {
         }
     }
 
+    /// Whether a run was decided since streams were looked for last.
+    pub(crate) fn is_current(&self, epoch: u64) -> bool {
+        epoch == self.epoch
+    }
+
     fn stop(&mut self, status: StreamStatus) {
         self.status = status;
         self.epoch += 1;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use redgrease_core::codec::{KeyType, Writer};
 use redgrease_engine::input::Actor;
-use redgrease_engine::reader::Scan;
+use redgrease_engine::reader::{KeyContent, Scan};
 use redgrease_ffi::call::ReplyKind;
 use redgrease_ffi::keyspace::KeyKind;
 
@@ -13,9 +13,6 @@ use super::own_command::{Code, Failure, read};
 use super::permissions::check_read;
 use super::record::{check_len, write_key, write_value};
 use crate::driver::Driver;
-
-/// Keys that one step of a scan looks at: some tens of microseconds.
-const KEYS_PER_STEP: &[u8] = b"256";
 
 /// Keys whose values are asked for with one command.
 const KEYS_PER_READ: usize = 64;
@@ -27,13 +24,13 @@ const BYTES_PER_READ: usize = 256 << 10;
 type Records<'a> = (&'a mut Writer, &'a mut u64);
 
 /// Counts keys until `end`; returns whether the scan has ended.
-pub fn count(driver: &Driver, actor: &Actor, scan: &mut Scan, end: Instant) -> Result<bool, String> {
+pub fn count(driver: &Driver, actor: &Actor, scan: &mut Scan, count: &mut u64, end: Instant) -> Result<bool, String> {
     if scan.no_scan {
-        scan.count = u64::from(driver.key_kind(actor.database, &scan.pattern).0 != KeyKind::Empty);
+        *count += u64::from(driver.key_kind(actor.database, &scan.pattern).0 != KeyKind::Empty);
         return Ok(true);
     }
     while scan.more {
-        step(driver, actor, scan, |scan, _| scan.count += 1)?;
+        step(driver, actor, scan, |_, _| *count += 1)?;
         if Instant::now() >= end {
             break;
         }
@@ -50,12 +47,7 @@ pub fn read_keys(
     end: Instant,
 ) -> Result<bool, String> {
     if scan.no_scan {
-        if driver.key_kind(actor.database, &scan.pattern).0 == KeyKind::Empty {
-            check_read(driver, &actor.user, &scan.pattern)?;
-        } else {
-            write_key(driver, writer, actor, &scan.pattern, None, scan.read_value)?;
-            *count += 1;
-        }
+        *count += u64::from(read_one(driver, actor, scan, writer)?);
         return Ok(true);
     }
     loop {
@@ -72,6 +64,20 @@ pub fn read_keys(
     }
 }
 
+/// Writes the record of the one key that is asked for; whether it exists.
+fn read_one(driver: &Driver, actor: &Actor, scan: &Scan, writer: &mut Writer) -> Result<bool, String> {
+    let exists = driver.key_kind(actor.database, &scan.pattern).0 != KeyKind::Empty;
+    match scan.content {
+        // For a user who may not read it the key does not exist.
+        KeyContent::Name if check_read(driver, &actor.user, &scan.pattern).is_err() => return Ok(false),
+        KeyContent::Name if exists => writer.raw(&scan.pattern),
+        KeyContent::Value if exists => write_key(driver, writer, actor, &scan.pattern, None, true)?,
+        KeyContent::Key if exists => write_key(driver, writer, actor, &scan.pattern, None, false)?,
+        _ => check_read(driver, &actor.user, &scan.pattern)?,
+    }
+    Ok(exists)
+}
+
 /// Goes on with a scan by a few keys; `found` is told each name that matches.
 fn step(
     driver: &Driver,
@@ -79,7 +85,8 @@ fn step(
     scan: &mut Scan,
     mut found: impl FnMut(&mut Scan, &[u8]),
 ) -> Result<(), String> {
-    let mut argv: Vec<&[u8]> = vec![b"scan", &scan.cursor, b"count", KEYS_PER_STEP];
+    let keys = scan.step.to_string();
+    let mut argv: Vec<&[u8]> = vec![b"scan", &scan.cursor, b"count", keys.as_bytes()];
     if scan.pattern != b"*" {
         argv.extend([b"match".as_slice(), &scan.pattern]);
     }
@@ -97,10 +104,13 @@ fn step(
 
 /// Writes records of some of the keys that were found: strings in one go, or one key of another type.
 fn read_found(driver: &Driver, actor: &Actor, scan: &mut Scan, (writer, count): Records<'_>) -> Result<(), String> {
-    if !scan.read_value {
+    if scan.content != KeyContent::Value {
         *count += scan.found.len() as u64;
         for key in scan.found.drain(..) {
-            writer.key_only_record(&key, None);
+            match scan.content {
+                KeyContent::Name => writer.raw(&key),
+                _ => writer.key_only_record(&key, None),
+            }
         }
         return Ok(());
     }

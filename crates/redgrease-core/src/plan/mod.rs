@@ -1,0 +1,29 @@
+//! Plans: a reader, steps and how they are run; plain data.
+//!
+//! # Layout
+//! - [`step`], [`reader`], [`trigger`], [`mode`]: what a plan is made of; the names that users give are listed there and
+//!   nowhere else;
+//! - [`range`]: the numbers that users give;
+//! - [`spec`]: a whole plan, as the Python builder describes it;
+//! - [`lower`], [`native`]: what is executed: rows of operators, and the steps at the front that need no user code.
+
+pub mod error;
+mod fields;
+pub mod lower;
+pub mod mode;
+pub mod native;
+pub mod range;
+pub mod reader;
+pub mod spec;
+pub mod step;
+pub mod trigger;
+
+pub use error::PlanError;
+pub use lower::{Arg, Lowered, Op, Segment, StepOp};
+pub use mode::Mode;
+pub use native::NativeRun;
+pub use range::{BATCH, DURATION, LIMIT, NUMBER_RANGES, NumberRange, RETRY_INTERVAL, SCAN_COUNT};
+pub use reader::{ReaderKind, RunReader};
+pub use spec::PlanSpec;
+pub use step::{Step, StepKind};
+pub use trigger::{FailurePolicy, Trigger};

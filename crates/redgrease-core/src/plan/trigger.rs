@@ -1,0 +1,211 @@
+//! What starts the executions of a registration.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::error::PlanError;
+use super::fields::{bytes, field, flag, names, number, strings, text};
+use super::range::{BATCH, DURATION, RETRY_INTERVAL};
+use super::reader::ReaderKind;
+use crate::codec::{KeyType, Value};
+use crate::pattern::KeyFilter;
+
+/// What a stream registration does with a batch that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailurePolicy {
+    /// Go on with the next batch.
+    Continue,
+    /// Stop until told otherwise.
+    Abort,
+    /// Try the same entries again.
+    Retry,
+}
+
+impl FailurePolicy {
+    /// All policies.
+    pub const ALL: [FailurePolicy; 3] = [FailurePolicy::Continue, FailurePolicy::Abort, FailurePolicy::Retry];
+
+    /// The name that users give and dumps show.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            FailurePolicy::Continue => "continue",
+            FailurePolicy::Abort => "abort",
+            FailurePolicy::Retry => "retry",
+        }
+    }
+
+    /// The policy with that name, in any case.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<FailurePolicy> {
+        FailurePolicy::ALL.into_iter().find(|policy| policy.name().eq_ignore_ascii_case(name))
+    }
+}
+
+/// What starts the executions of a registration.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Trigger {
+    /// Something happened to a key.
+    Keys {
+        /// Which keys.
+        filter: KeyFilter,
+        /// Names of events in lower case; `None`: all.
+        event_types: Option<Vec<String>>,
+        /// Types of keys; `None`: all. A key that is gone passes.
+        key_types: Option<Vec<KeyType>>,
+        /// Whether records carry type and value.
+        read_value: bool,
+    },
+    /// A stream grew.
+    Stream {
+        /// Which streams.
+        filter: KeyFilter,
+        /// Entries that start a run.
+        batch: u64,
+        /// Time after which fewer entries start one, in milliseconds; 0: never.
+        duration_ms: u64,
+        /// What happens when a batch fails.
+        on_failed: FailurePolicy,
+        /// Pause before a retry, in seconds.
+        retry_interval_s: u64,
+        /// Whether processed entries are removed from the stream.
+        trim: bool,
+    },
+    /// A client calls it by name.
+    Command {
+        /// The name, case-sensitive.
+        name: Vec<u8>,
+        /// One after the other, in the order of arrival.
+        in_order: bool,
+    },
+}
+
+impl Trigger {
+    pub(super) fn decode(kind: ReaderKind, args: &Value) -> Result<Trigger, PlanError> {
+        match kind {
+            ReaderKind::Keys => keys(args),
+            ReaderKind::Stream => Ok(Trigger::Stream {
+                filter: KeyFilter::new(bytes(args, "prefix")?)?,
+                batch: number(args, BATCH)?,
+                duration_ms: number(args, DURATION)?,
+                on_failed: FailurePolicy::from_name(&text(args, "onFailedPolicy")?)
+                    .ok_or(PlanError::Field("onFailedPolicy"))?,
+                retry_interval_s: number(args, RETRY_INTERVAL)?,
+                trim: flag(args, "trimStream")?,
+            }),
+            ReaderKind::Command => {
+                if !matches!(field(args, "hook")?, Value::None) {
+                    return Err(PlanError::Unsupported("the CommandReader option 'hook'"));
+                }
+                Ok(Trigger::Command { name: bytes(args, "trigger")?, in_order: flag(args, "inorder")? })
+            }
+            ReaderKind::KeysOnly | ReaderKind::Python | ReaderKind::ShardsId => {
+                Err(PlanError::Reader("given reader does not exists or does not support register"))
+            }
+        }
+    }
+}
+
+fn keys(args: &Value) -> Result<Trigger, PlanError> {
+    if strings(args, "commands")?.is_some_and(|commands| !commands.is_empty()) {
+        return Err(PlanError::Unsupported("the KeysReader option 'commands'"));
+    }
+    let key_type = |name: &String| KeyType::from_name(name).ok_or(PlanError::Field("keyTypes"));
+    let key_types = names(args, "keyTypes")?;
+    let event_types = names(args, "eventTypes")?;
+    Ok(Trigger::Keys {
+        filter: KeyFilter::new(bytes(args, "prefix")?)?,
+        event_types: event_types.map(|names| names.iter().map(|name| name.to_ascii_lowercase()).collect()),
+        key_types: key_types.map(|names| names.iter().map(key_type).collect::<Result<_, _>>()).transpose()?,
+        read_value: flag(args, "readValue")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::spec::tests::plan;
+    use alloc::format;
+    use alloc::string::ToString;
+    use alloc::vec;
+
+    fn stream(changed: &str, value: &Value) -> Result<Trigger, String> {
+        let mut args = vec![
+            ("prefix", Value::text("s")),
+            ("batch", Value::Int(1)),
+            ("duration", Value::Int(0)),
+            ("onFailedPolicy", Value::text("continue")),
+            ("onFailedRetryInterval", Value::Int(1)),
+            ("trimStream", Value::Bool(true)),
+        ];
+        args.iter_mut().filter(|(name, _)| *name == changed).for_each(|(_, old)| *old = value.clone());
+        plan("StreamReader", &[], &args).trigger().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_number_outside_its_range_is_named_with_value_and_range() {
+        for range in [BATCH, DURATION, RETRY_INTERVAL] {
+            let expected = format!("{} must be a whole number from {} to {}", range.name, range.min, range.max);
+            let bad = [
+                Value::Int(-1),
+                Value::Int(i64::MIN),
+                Value::Int(i64::MAX),
+                Value::Int(range.max as i64 + 1),
+                Value::Int(range.min as i64 - 1),
+                Value::BigInt("9".repeat(400)),
+                Value::Float(0.5),
+                Value::Float(f64::NAN),
+            ];
+            for value in bad {
+                let error = stream(range.name, &value).unwrap_err();
+                assert!(error.contains(&expected) && error.len() < 200, "{value:?}: {error}");
+            }
+            for good in [range.min, range.max] {
+                assert!(stream(range.name, &Value::Int(good as i64)).is_ok(), "{good}");
+            }
+        }
+        assert!(stream("duration", &Value::Int(-7)).unwrap_err().ends_with("milliseconds, got -7"));
+        assert!(stream("batch", &Value::Bool(true)).is_err());
+    }
+
+    #[test]
+    fn a_failure_policy_is_known_in_any_case() {
+        for policy in FailurePolicy::ALL {
+            let upper = policy.name().to_ascii_uppercase();
+            let Trigger::Stream { on_failed, .. } = stream("onFailedPolicy", &Value::text(upper)).unwrap() else {
+                panic!("not a stream");
+            };
+            assert_eq!(on_failed, policy);
+        }
+        assert!(stream("onFailedPolicy", &Value::text("ignore")).is_err());
+    }
+
+    fn keys(event_types: Value, key_types: Value) -> Result<Trigger, String> {
+        let args = [
+            ("prefix", Value::text("*")),
+            ("eventTypes", event_types),
+            ("keyTypes", key_types),
+            ("commands", Value::None),
+            ("readValue", Value::Bool(true)),
+        ];
+        plan("KeysReader", &[], &args).trigger().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_list_of_names_is_not_empty() {
+        let error = keys(Value::List(vec![]), Value::None).unwrap_err();
+        assert!(error.contains("eventTypes is an empty list"), "{error}");
+        let error = keys(Value::None, Value::List(vec![])).unwrap_err();
+        assert!(error.contains("keyTypes is an empty list"), "{error}");
+    }
+
+    #[test]
+    fn only_some_readers_can_be_registered() {
+        assert_eq!(plan("CommandReader", &[], &[]).trigger(), Err(PlanError::Field("hook")));
+        let refused = PlanError::Reader("given reader does not exists or does not support register");
+        for kind in ReaderKind::ALL {
+            let trigger = plan(kind.name(), &[], &[]).trigger();
+            assert_eq!(trigger == Err(refused.clone()), !kind.can_register(), "{kind:?}");
+        }
+    }
+}
