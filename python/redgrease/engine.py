@@ -30,7 +30,7 @@ from .data import (
     unwrap,
 )
 from .exceptions import DuplicateTriggerError, script_error
-from .gearialization import closed_function, get_function_string, trigger_name
+from .gearialization import SerializedFunction, closed_function, get_function_string, trigger_name
 from .gears import ClosedGearFunction, GearFunction
 from .link import Link
 from .operations import Count, Map
@@ -73,6 +73,7 @@ class Gears:
         unblocking: bool = False,
         requirements: Iterable[Any] | None = None,
         enforce_redgrease: PackageOption = None,
+        values: bool = False,
     ) -> Any:
         """Send a function to run or register.
 
@@ -83,12 +84,12 @@ class Gears:
             requirements: packages that the function needs on the server, in addition to its own list.
             enforce_redgrease: whether this package is required on the server, and which version, see
                 `redgrease.requirements.resolve_requirements`. The server always has it.
+            values: whether records of a text script are returned as Python values; otherwise as `bytes`. Records of
+                function objects always are Python values.
 
         Returns:
             An `ExecutionResult` of the results; of `True` if the script ran nothing or registered something; of an
             `ExecID` if `unblocking`; of a callable if a command was registered. Errors *in* a step are in ``errors``.
-            Records of function objects, and of text scripts that use this package, are Python values; those of other
-            text scripts are `bytes`.
 
         Raises:
             redgrease.exceptions.DuplicateTriggerError: a command of that name exists.
@@ -96,26 +97,45 @@ class Gears:
             TypeError: the function cannot be sent.
         """
         function = closed_function(gear_function)
-        script, context = get_function_string(function)
-        asked = [*(requirements or ()), *context.get("requirements", ())]
-        needed = sorted(map(str, resolve_requirements(asked, enforce_redgrease)))
-        options: list[Any] = ["UNBLOCKING"] if unblocking else []
-        options += ["REQUIREMENTS", *needed] if needed else []
-
-        trigger = context.get("trigger")
         is_object = isinstance(function, GearFunction)
-        tagged = is_object or "redgrease" in script
-        reply, decode = self._tagged(self._link.send, "RG.PYEXECUTE", script, *options, trigger=trigger, tagged=tagged)
+        trigger = trigger_name(function) if is_object else None
+        asked = [*(requirements or ()), *(function.requirements if is_object else ())]
+        needed = sorted(map(str, resolve_requirements(asked, enforce_redgrease)))
+        before: list[Any] = ["UNBLOCKING"] if unblocking else []
+        after: list[Any] = ["REQUIREMENTS", *needed] if needed else []
+        if is_object:
+            reply, decode = self._send_function(SerializedFunction(function), before, after, trigger)
+        else:
+            script, _ = get_function_string(function)
+            reply, decode = self._tagged(
+                self._link.send, "RG.PYEXECUTE", script, *before, *after, trigger=trigger, tagged=values
+            )
         if isinstance(reply, list) and reply and all(isinstance(each, ResponseError) for each in reply):
             raise script_error(reply[0], trigger) from reply[0]
         result = parse_execute_response(reply, decode)
-        if not tagged and isinstance(result.value, ExecID):
+        if not (is_object or values) and isinstance(result.value, ExecID):
             result = ExecutionResult(dataclasses.replace(result.value, is_plain=True))
         if is_object:
             if trigger is not None and result.value:
                 return self._trigger_proxy(trigger, _applied(function))
             _count_nothing(function, result)
         return result
+
+    def _send_function(
+        self, function: SerializedFunction, before: list[Any], after: list[Any], trigger: str | None
+    ) -> tuple[Any, Callable[[Any], Any]]:
+        """Send a function as plan and callbacks, or as a script to a server that does not take these."""
+        words = function.words() if codec.available() and not self._link.needs_scripts else None
+        if words is not None:
+            sent = (function.header, *before, *words, *after)
+            try:
+                return self._tagged(self._link.send, "RG.PYEXECUTE", *sent, trigger=trigger)
+            except ResponseError as error:
+                if f"Unknown arguments were given: {words[0]}" not in str(error):
+                    raise
+            self._link.needs_scripts = True
+        sent = (function.script, *before, *after)
+        return self._tagged(self._link.send, "RG.PYEXECUTE", *sent, trigger=trigger)
 
     def getresults(self, id: Any) -> Any:
         """Results of a finished execution.

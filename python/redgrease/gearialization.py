@@ -1,4 +1,6 @@
-"""Serialization of functions: a short script that contains the function.
+"""Serialization of functions: a plan and its pickled callbacks, or a short script that contains the function.
+
+Our servers take the plan with the callbacks; others (RedisGears) run the script.
 
 The function is described by plain data, the names and arguments of its operations, and pickled by cloudpickle
 (protocol 4). Functions and classes of the main script, and of modules that are not installed as packages, are pickled
@@ -13,6 +15,7 @@ import contextlib
 import functools
 import inspect
 import os
+import pickle
 import site
 import sys
 import sysconfig
@@ -25,8 +28,11 @@ from .gears import ClosedGearFunction, GearFunction, OpenGearFunction, Recipe, R
 
 __all__ = [
     "FORMAT",
+    "SerializedFunction",
     "deserialize_gear_function",
     "get_function_string",
+    "load_plan",
+    "plan_of",
     "run_serialized",
     "serialize_gear_function",
 ]
@@ -73,8 +79,6 @@ def deserialize_gear_function(data: bytes, python_version: tuple[Any, ...] | Non
         SystemError: they hold code of another Python version.
         ValueError: they were written by a version of redgrease with another layout.
     """
-    import pickle
-
     if python_version is not None and tuple(python_version[:2]) != sys.version_info[:2] and _holds_code(data):
         raise SystemError(
             f"PYTHONVERSION this function was sent from Python {_dotted(python_version)}, and the server's worker is "
@@ -111,7 +115,7 @@ def get_function_string(function: Any) -> tuple[str, dict[str, Any]]:
         trigger = trigger_name(function)
         if trigger is not None:
             context["trigger"] = trigger
-        return _script(function), context
+        return SerializedFunction(function).script, context
     if function is None:
         raise TypeError("None is not a gear function: give a function object, a path, or the text of a script")
     if isinstance(function, os.PathLike) or _is_path(str(function)):
@@ -151,21 +155,82 @@ def run_serialized(data: str, python: tuple[Any, ...], package: str, builder: An
         package: version of redgrease that sent it.
         builder: the server's ``GearsBuilder``.
     """
+    return replay(_received(base64.b64decode(data), python, package), builder)
+
+
+def load_plan(data: bytes, python: tuple[Any, ...], package: str) -> Any:
+    """Load the plan of a sent function with its callbacks: what is pickled in a request calls this in a worker.
+
+    Args:
+        data: the function.
+        python: version of the interpreter that sent it.
+        package: version of redgrease that sent it.
+
+    Returns:
+        A `redgrease.plan.builder.Plan`.
+    """
+    return plan_of(_received(data, python, package))
+
+
+def plan_of(function: GearFunction[Any]) -> Any:
+    """The plan of a closed function; it needs `redgrease._native`.
+
+    Raises:
+        redgrease._native.GearsError: an argument is wrong.
+    """
+    from .plan.builder import PlanBuilder
+
+    return replay(function, PlanBuilder)
+
+
+def _received(data: bytes, python: tuple[Any, ...], package: str) -> GearFunction[Any]:
     try:
-        function = deserialize_gear_function(base64.b64decode(data), python)
+        return deserialize_gear_function(data, python)
     except ValueError as error:
         raise ValueError(f"{error} (client: redgrease {package}, server: redgrease {__version__})") from error
-    return replay(function, builder)
 
 
-def _script(function: GearFunction[Any]) -> str:
-    data = base64.b64encode(serialize_gear_function(function)).decode("ascii")
-    version = tuple(sys.version_info[:3])
-    return (
-        f"# redgrease function, format {FORMAT}, python {_dotted(version)}, package {__version__}\n"
-        "import redgrease.gearialization\n"
-        f"redgrease.gearialization.run_serialized({data!r}, {version!r}, {__version__!r}, GearsBuilder)\n"
-    )
+class SerializedFunction:
+    """A closed gear function as it is sent.
+
+    Raises:
+        TypeError: it cannot be pickled.
+    """
+
+    def __init__(self, function: GearFunction[Any]) -> None:
+        self._function = function
+        self._data = serialize_gear_function(function)
+        self._version = tuple(sys.version_info[:3])
+
+    @property
+    def header(self) -> str:
+        """One line that says what it is."""
+        return f"# redgrease function, format {FORMAT}, python {_dotted(self._version)}, package {__version__}"
+
+    @property
+    def script(self) -> str:
+        """A script that runs or registers the function."""
+        data = base64.b64encode(self._data).decode("ascii")
+        return (
+            f"{self.header}\n"
+            "import redgrease.gearialization\n"
+            f"redgrease.gearialization.run_serialized({data!r}, {self._version!r}, {__version__!r}, GearsBuilder)\n"
+        )
+
+    def words(self) -> list[Any] | None:
+        """The option of ``RG.PYEXECUTE`` that carries the plan and the callbacks.
+
+        `None` if an argument is wrong: the script gets the error, with its traceback, from the server.
+        """
+        try:
+            plan = plan_of(self._function)
+        except Exception:
+            return None
+        action = "REGISTER" if isinstance(self._function.operation, Register) else "RUN"
+        return [action, plan.spec, pickle.dumps(self, protocol=PICKLE_PROTOCOL)]
+
+    def __reduce__(self) -> Any:
+        return load_plan, (self._data, self._version, __version__)
 
 
 def _dotted(version: Any) -> str:

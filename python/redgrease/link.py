@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import random
+import weakref
 from typing import Any
 
 from redis.exceptions import TimeoutError
@@ -22,6 +23,10 @@ _RAW = {"NEVER_DECODE": True}
 _MARGIN = 5.0
 
 
+#: Clients of servers that run functions only as scripts, such as RedisGears.
+_need_scripts: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
 class Link:
     """Sends commands of the engine through a redis-py client.
 
@@ -32,6 +37,16 @@ class Link:
     def __init__(self, redis: Any) -> None:
         self.redis = redis
         self._owners: dict[str, Any] = {}
+
+    @property
+    def needs_scripts(self) -> bool:
+        """Whether the server was found not to take functions as plan and callbacks; remembered with the client."""
+        return self.redis in _need_scripts
+
+    @needs_scripts.setter
+    def needs_scripts(self, found: bool) -> None:
+        if found:
+            _need_scripts.add(self.redis)
 
     @property
     def is_cluster(self) -> bool:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import redgrease
 import redis
-from redgrease import codec
+from redgrease import _native, codec
 from redgrease.client import Gears, Redis, RedisCluster, RedisGears
 from redgrease.data import ExecID, ExecutionInfo, ExecutionResult, ExecutionStatus, Registration
 from redgrease.exceptions import DuplicateTriggerError, ScriptError
@@ -91,27 +91,76 @@ def test_options_come_in_order():
     assert sent == [("RG.PYEXECUTE", "GB().run()", "UNBLOCKING", "REQUIREMENTS", "a>=1", "b")]
 
 
-def test_objects_are_sent_as_a_script_and_come_back_as_values():
-    gears, sent = on([[tagged(Record("x"))], []])
-    assert gears.pyexecute(redgrease.KeysReader(requirements=["numpy"]).records()) == Record("x")
-    (command,) = sent
+def test_objects_are_sent_as_plan_and_callbacks_and_come_back_as_values():
+    gears, sent = on([[tagged(Record("x"))], []], f"{Z}-3".encode())
+    function = redgrease.KeysReader(requirements=["numpy"]).records()
+    assert gears.pyexecute(function) == Record("x")
+    assert gears.pyexecute(function, unblocking=True).value == ExecID(sequence=3)
+    command, unblocking = sent
     assert command[:3] == (*PREFIX, "RG.PYEXECUTE")
-    assert "run_serialized(" in command[3]
-    assert command[4:] == ("REQUIREMENTS", "numpy")
+    assert command[3].startswith("# redgrease function, format 1, python 3.")
+    assert command[4] == "RUN" and command[7:] == ("REQUIREMENTS", "numpy")
+    spec = _native.loads(command[5])
+    assert (spec["reader"], spec["steps"]) == ("KeysReader", [["map"], ["collect"]])
+    plan = pickle.loads(command[6])
+    assert plan.spec == command[5] and len(plan.callbacks) == 2
+    assert unblocking[4:6] == ("UNBLOCKING", "RUN")
+
+
+def test_a_registration_of_an_object_says_so():
+    gears, sent = on(b"OK")
+    gears.pyexecute(redgrease.KeysReader().foreach(print).register("a*", onRegistered=list))
+    assert sent[0][4] == "REGISTER" and _native.loads(sent[0][5])["args"]["prefix"] == "a*"
+    assert pickle.loads(sent[0][6]).on_registered() == []
+
+
+@pytest.mark.parametrize("word", ["RUN", "REGISTER"])
+def test_a_server_that_takes_no_plans_gets_a_script_and_is_remembered(word):
+    refused = ResponseError(f"Unknown arguments were given: {word}")
+    function = redgrease.KeysReader().map(str)
+    function = function.run() if word == "RUN" else function.register()
+    server = Server(refused, b"OK", b"OK")
+    for _ in range(2):
+        Gears(server).pyexecute(function)
+    assert [command[4:5] for command in server.sent] == [(word,), (), ()]
+    assert all("run_serialized(" in command[3] for command in server.sent[1:])
+
+
+def test_other_refusals_of_a_plan_are_errors():
+    gears, sent = on(ResponseError("NOPYTHON there is none"), ResponseError("Unknown arguments were given: FAST"))
+    for _ in range(2):
+        with pytest.raises(ResponseError):
+            gears.pyexecute(redgrease.KeysReader())
+    assert len(sent) == 2
+
+
+def test_a_function_with_a_wrong_argument_is_sent_as_a_script_for_the_server_s_error():
+    gears, sent = on(b"OK")
+    gears.pyexecute(redgrease.KeysReader().run(fromId="1-0"))
+    assert "run_serialized(" in sent[0][3] and len(sent[0]) == 4
 
 
 def test_this_package_is_asked_for_only_when_told_to():
     gears, sent = on(b"OK", b"OK")
     gears.pyexecute(redgrease.KeysReader())
     gears.pyexecute(redgrease.KeysReader(), enforce_redgrease="1.0")
-    assert len(sent[0]) == 4
-    assert sent[1][4:] == ("REQUIREMENTS", "redgrease[runtime]==1.0")
+    assert len(sent[0]) == 7
+    assert sent[1][7:] == ("REQUIREMENTS", "redgrease[runtime]==1.0")
 
 
-def test_text_that_uses_the_package_gives_values_too():
-    gears, sent = on([[tagged({"a": 1})], []])
-    assert gears.pyexecute("import redgrease\nredgrease.KeysReader().run()") == {"a": 1}
-    assert sent[0][:2] == PREFIX
+def test_text_gives_values_when_they_are_asked_for():
+    script = "import redgrease\nredgrease.KeysReader().run()"
+    gears, sent = on([[tagged({"a": 1})], []], [[b"{'a': 1}"], []])
+    assert gears.pyexecute(script, values=True) == {"a": 1}
+    assert gears.pyexecute(script) == b"{'a': 1}"
+    assert sent == [(*PREFIX, "RG.PYEXECUTE", script), ("RG.PYEXECUTE", script)]
+
+
+def test_a_run_that_asked_for_values_gives_them_later():
+    for values in (True, False):
+        gears, sent = on(f"{Z}-3".encode(), [[tagged(3) if values else b"3"], []])
+        assert gears.getresultsblocking(gears.pyexecute("x", unblocking=True, values=values)) == (3 if values else b"3")
+        assert [command[0] == "RG.WITHCODEC" for command in sent] == [values, values]
 
 
 def test_without_the_extension_replies_are_plain(monkeypatch):

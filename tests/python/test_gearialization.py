@@ -92,6 +92,8 @@ def test_a_decorated_function_of_the_main_script_travels_without_its_connection(
                 pass
 
             def execute_command(*args, **options):
+                if "REGISTER" in args:  # as a server that takes no plans
+                    raise redgrease.client.redis.ResponseError("Unknown arguments were given: REGISTER")
                 raise Sent(args)
 
             class Server:

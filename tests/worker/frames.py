@@ -45,8 +45,20 @@ def script(request, session, source, name="s", paths=(), traceback=True):
     return framed(body + bytes([traceback]))
 
 
-def restore(request, session, blobs, name="s", paths=()):
-    return framed(b"\x03" + varint(request) + varint(session) + blob(name) + listed(blobs, blob) + listed(paths, blob))
+def restore(request, session, blobs=(), function=None, name="s", paths=()):
+    body = b"\x03" + varint(request) + varint(session) + blob(name)
+    body += b"\x00" if function is None else b"\x01" + _function(*function)
+    return framed(body + listed(blobs, blob) + listed(paths, blob))
+
+
+def load(request, session, function, name="s", paths=(), traceback=True):
+    """``function``: number of the plan, encoded plan, pickle."""
+    body = b"\x0d" + varint(request) + varint(session) + blob(name) + _function(*function) + listed(paths, blob)
+    return framed(body + bytes([traceback]))
+
+
+def _function(plan, spec, callbacks):
+    return varint(plan) + blob(spec) + blob(callbacks)
 
 
 def registered(plan):

@@ -10,7 +10,7 @@ def constants(kind):
 
 
 def test_the_builder_has_exactly_the_steps_that_the_core_knows():
-    operations = {name for name in vars(PlanBuilder) if not name.startswith("_")} - {"run_plan", "register_plan"}
+    operations = {name for name in vars(PlanBuilder) if not name.startswith("_")} - {"run", "register"}
     # One has a private name of RedisGears, and `tostr` is what convertToStr adds.
     assert hasattr(PlanBuilder, "__localAggregateby__")
     assert operations | {"localaggregateby", "tostr"} == set(_native.STEPS)

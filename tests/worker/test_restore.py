@@ -2,7 +2,12 @@
 
 # ruff: noqa: E501 (scripts and tables read better in one line)
 
+import pickle
+
 import pytest
+from redgrease import CommandReader, KeysReader
+from redgrease.gearialization import SerializedFunction
+from redgrease.plan.builder import Plan
 
 from . import frames
 from .server import Server
@@ -20,6 +25,31 @@ GB('CommandReader').map(lambda r: sum(bump('a').values())).register(trigger='a',
 GB('CommandReader').map(lambda r: sum(bump('b').values())).register(trigger='b', convertToStr=False)
 GB('CommandReader').map(lambda r: Point(execute('len', r[1])).x).register(trigger='c', convertToStr=False, onRegistered=lambda: bump('registered'))
 """
+
+
+class SlowToLoad:
+    """A callback that takes a while to unpickle: other threads of the worker look for something to do meanwhile."""
+
+    def __call__(self, record):
+        return record
+
+    def __reduce__(self):
+        return _load_slowly, ()
+
+
+def _load_slowly():
+    import time
+
+    time.sleep(0.1)
+    return lambda record: record
+
+
+slow_to_load = SlowToLoad()
+
+
+class Broken:
+    def __reduce__(self):
+        return exec, ("raise ValueError('no such thing')",)
 
 
 def plans_of(server):
@@ -49,6 +79,55 @@ def test_plans_are_rebuilt_with_their_numbers_and_what_they_share():
         assert second.done(second.start(plans["a"], [["a"]]))[0] == [6]
         later = second.plan("GB().run()", session=1)
         assert later not in plans.values()
+
+
+def sent(function):
+    """Number of the plan, encoded plan and pickle of a function object."""
+    action, spec, callbacks = SerializedFunction(function).words()
+    return (1 << 63) + (0 if action == "RUN" else 1), spec, callbacks
+
+
+def test_a_function_is_started_while_it_is_loaded():
+    function = sent(KeysReader().map(slow_to_load).count().run())
+    with Server(threads=4) as server:
+        server.send(
+            frames.load(7, 3, function) + frames.start(9, function[0], [b"\x00"], flags=frames.LAST | frames.TAGGED)
+        )
+        assert server.wait_for("script_done", request=7) | {"at": 0} == {
+            "kind": "script_done", "request": 7, "error": None, "blob": b"", "at": 0,
+        }  # fmt: skip
+        assert server.done(9)[:2] == ([1], [])
+        assert not server.calls, "the server was called for permission"
+
+
+def test_a_function_that_waits_for_its_plan_can_be_aborted():
+    function = sent(KeysReader().map(slow_to_load).run())
+    with Server(threads=4) as server:
+        server.send(frames.load(7, 3, function) + frames.start(9, function[0], [b"\x00"]) + frames.abort(9))
+        assert server.wait_for("done", exec=9)["aborted"]
+        assert server.wait_for("script_done", request=7)["error"] is None
+
+
+def test_a_function_that_cannot_be_loaded_says_why_and_its_execution_ends():
+    plan, spec, _ = sent(KeysReader().map(str).run())
+    broken = pickle.dumps(Broken())
+    with Server() as server:
+        server.send(frames.load(7, 3, (plan, spec, broken)) + frames.start(9, plan, [b"\x00"]))
+        error = server.wait_for("script_done", request=7)["error"]
+        assert "no such thing" in error and "redgrease/worker" not in error
+        assert "is unknown in this worker" in server.done(9)[1][0]
+        without_callbacks = pickle.dumps(Plan(spec, [], None, None))
+        server.send(frames.load(8, 4, (plan, spec, without_callbacks)))
+        assert "step 0 of the plan has no callback 0" in server.wait_for("script_done", request=8)["error"]
+
+
+def test_a_registered_function_is_rebuilt_from_what_the_client_sent():
+    function = sent(CommandReader().apply(len).register(trigger="length", onRegistered=lambda: execute("get", "k")))  # noqa: F821
+    with Server() as server:
+        server.send(frames.restore(5, 7, function=function))
+        assert server.wait_for("script_done", request=5)["error"] is None
+        flags = frames.LAST | frames.TAGGED
+        assert server.done(server.start(function[0], [["length", "abc"]], flags=flags))[:2] == ([3], [])
 
 
 def test_a_restored_session_may_be_stored_again():

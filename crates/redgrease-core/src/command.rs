@@ -10,8 +10,10 @@ use thiserror::Error;
 /// Arguments of `RG.PYEXECUTE`, checked one by one but not yet against the sessions that exist.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PyExecute<'a> {
-    /// Python source.
+    /// Python source; with a function: a text that says what it is, which is not run.
     pub script: &'a [u8],
+    /// A function that is run or registered instead of the script.
+    pub function: Option<Function<'a>>,
     /// Answer with the execution's id instead of waiting for its results.
     pub unblocking: bool,
     /// The session's id, if it was given.
@@ -28,11 +30,31 @@ pub struct PyExecute<'a> {
     pub requirements: Vec<&'a [u8]>,
 }
 
+/// What is done with a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// It is run once.
+    Run,
+    /// It is registered for events.
+    Register,
+}
+
+/// A function object: its plan and what a worker makes its callbacks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Function<'a> {
+    /// What is done with it.
+    pub action: Action,
+    /// An encoded plan: see [`crate::plan::PlanSpec`].
+    pub plan: &'a [u8],
+    /// Pickle of the plan with its callbacks.
+    pub callbacks: &'a [u8],
+}
+
 /// Why arguments are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ArgumentError {
-    /// `ID`, `REPLACE_WITH` or `DESCRIPTION` was the last word.
+    /// An option that takes a value, or two, was the last word.
     #[error("{0} is missing")]
     Missing(&'static str),
     /// Characters that an id may not hold.
@@ -59,6 +81,12 @@ impl<'a> PyExecute<'a> {
                 b"FORCE_REINSTALL_REQUIREMENTS" => parsed.force_reinstall = true,
                 b"ID" => parsed.id = Some(session_id(value_of("ID")?)?),
                 b"DESCRIPTION" => parsed.description = Some(value_of("DESCRIPTION")?),
+                word @ (b"RUN" | b"REGISTER") => {
+                    let (action, name) =
+                        if word == b"RUN" { (Action::Run, "RUN") } else { (Action::Register, "REGISTER") };
+                    let (plan, callbacks) = (value_of(name)?, value_of(name)?);
+                    parsed.function = Some(Function { action, plan, callbacks });
+                }
                 b"REPLACE_WITH" => parsed.replace_with = Some(value_of("REPLACE_WITH")?),
                 b"REQUIREMENTS" => {
                     parsed.requirements = words.collect();
@@ -98,6 +126,16 @@ mod tests {
     }
 
     #[test]
+    fn a_function_is_a_plan_and_its_callbacks() {
+        let parsed = parse(&["UNBLOCKING", "run", "plan", "REGISTER", "ID", "a"]).unwrap();
+        let function = Function { action: Action::Run, plan: b"plan", callbacks: b"REGISTER" };
+        assert_eq!((parsed.function, parsed.id, parsed.unblocking), (Some(function), Some("a"), true));
+        let parsed = parse(&["REGISTER", "plan", "callbacks", "REQUIREMENTS", "RUN"]).unwrap();
+        assert_eq!(parsed.function.unwrap().action, Action::Register);
+        assert_eq!(parsed.requirements, [b"RUN"]);
+    }
+
+    #[test]
     fn requirements_may_be_empty() {
         assert_eq!(parse(&["REQUIREMENTS"]).unwrap().requirements, Vec::<&[u8]>::new());
     }
@@ -108,6 +146,8 @@ mod tests {
             (&["ID"][..], "ID is missing"),
             (&["DESCRIPTION"], "DESCRIPTION is missing"),
             (&["REPLACE_WITH"], "REPLACE_WITH is missing"),
+            (&["RUN"], "RUN is missing"),
+            (&["REGISTER", "plan"], "REGISTER is missing"),
             (&["bogus", "ID"], "Unknown arguments were given: bogus"),
             (&["ID", "a b"], "ID must be compose of: ['A'-'Z' | 'a'-'z' | '0' - '9' | '-' | '_']"),
             (&["ID", ""], "ID must be compose of: ['A'-'Z' | 'a'-'z' | '0' - '9' | '-' | '_']"),

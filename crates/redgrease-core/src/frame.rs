@@ -63,6 +63,17 @@ pub struct Records<'a> {
     pub bytes: &'a [u8],
 }
 
+/// A function that a client sent as plan and callbacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Function<'a> {
+    /// The number that the plan gets.
+    pub plan: PlanNo,
+    /// An encoded plan: see [`crate::plan::PlanSpec`].
+    pub spec: &'a [u8],
+    /// Pickle of the plan with its callbacks, as the client made it.
+    pub callbacks: &'a [u8],
+}
+
 /// What the server tells a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ToWorker<'a> {
@@ -102,10 +113,28 @@ pub enum ToWorker<'a> {
         session: SessionNo,
         /// The session's id as users see it.
         name: &'a str,
+        /// The function that a client registered without a script.
+        function: Option<Function<'a>>,
         /// Pickles, as sent in [`FromWorker::ScriptDone`] and [`Call::Register`].
         blobs: Vec<&'a [u8]>,
         /// Directories of installed requirements.
         paths: Vec<&'a str>,
+    },
+    /// Load the function of a client: its plan can be started at once, and waits until it is loaded. Answered by
+    /// [`FromWorker::ScriptDone`].
+    Load {
+        /// Number to answer with.
+        request: u64,
+        /// Number of the session.
+        session: SessionNo,
+        /// The session's id as users see it.
+        name: &'a str,
+        /// The function.
+        function: Function<'a>,
+        /// Directories of installed requirements.
+        paths: Vec<&'a str>,
+        /// Whether error texts carry the traceback.
+        traceback: bool,
     },
     /// A plan has become a registration: run its `onRegistered`.
     Registered {
@@ -343,6 +372,7 @@ mod kind {
     pub const FORGET_SESSION: u8 = 10;
     pub const THREADS: u8 = 11;
     pub const SHUTDOWN: u8 = 12;
+    pub const LOAD: u8 = 13;
 
     pub const READY: u8 = 65;
     pub const SCRIPT_DONE: u8 = 66;
@@ -424,6 +454,16 @@ fn read_records<'a>(r: &mut Reader<'a>) -> Result<Records<'a>> {
     Ok(Records { count, bytes })
 }
 
+fn write_function(w: &mut Writer, function: &Function<'_>) {
+    w.varint(function.plan.0);
+    w.blob(function.spec);
+    w.blob(function.callbacks);
+}
+
+fn read_function<'a>(r: &mut Reader<'a>) -> Result<Function<'a>> {
+    Ok(Function { plan: PlanNo(r.varint()?), spec: r.blob()?, callbacks: r.blob()? })
+}
+
 fn write_list<T>(w: &mut Writer, items: &[T], mut write: impl FnMut(&mut Writer, &T)) {
     w.varint(items.len() as u64);
     for item in items {
@@ -474,13 +514,26 @@ impl<'a> ToWorker<'a> {
                 write_list(w, paths, |w, path| w.blob(path.as_bytes()));
                 w.byte(u8::from(*traceback));
             }
-            ToWorker::Restore { request, session, name, blobs, paths } => {
+            ToWorker::Restore { request, session, name, function, blobs, paths } => {
                 w.byte(kind::RESTORE);
                 w.varint(*request);
                 w.varint(session.0);
                 w.blob(name.as_bytes());
+                w.byte(u8::from(function.is_some()));
+                if let Some(function) = function {
+                    write_function(w, function);
+                }
                 write_list(w, blobs, |w, blob| w.blob(blob));
                 write_list(w, paths, |w, path| w.blob(path.as_bytes()));
+            }
+            ToWorker::Load { request, session, name, function, paths, traceback } => {
+                w.byte(kind::LOAD);
+                w.varint(*request);
+                w.varint(session.0);
+                w.blob(name.as_bytes());
+                write_function(w, function);
+                write_list(w, paths, |w, path| w.blob(path.as_bytes()));
+                w.byte(u8::from(*traceback));
             }
             ToWorker::Registered { plan } => {
                 w.byte(kind::REGISTERED);
@@ -562,8 +615,17 @@ impl<'a> ToWorker<'a> {
                 request: r.varint()?,
                 session: SessionNo(r.varint()?),
                 name: r.text()?,
+                function: if read_bool(r)? { Some(read_function(r)?) } else { None },
                 blobs: read_list(r, Reader::blob)?,
                 paths: read_list(r, Reader::text)?,
+            },
+            kind::LOAD => ToWorker::Load {
+                request: r.varint()?,
+                session: SessionNo(r.varint()?),
+                name: r.text()?,
+                function: read_function(r)?,
+                paths: read_list(r, Reader::text)?,
+                traceback: read_bool(r)?,
             },
             kind::REGISTERED => ToWorker::Registered { plan: PlanNo(r.varint()?) },
             kind::START => ToWorker::Start {
@@ -793,6 +855,7 @@ mod tests {
 
     fn to_worker_frames() -> Vec<ToWorker<'static>> {
         let records = Records { count: 2, bytes: &[0, 2] };
+        let function = Function { plan: PlanNo(1 << 63), spec: b"spec", callbacks: b"" };
         vec![
             ToWorker::Hello {
                 protocol: 1,
@@ -809,7 +872,30 @@ mod tests {
                 paths: vec!["/a", "/b"],
                 traceback: true,
             },
-            ToWorker::Restore { request: 1, session: SessionNo(2), name: "s", blobs: vec![b"p", b""], paths: vec![] },
+            ToWorker::Restore {
+                request: 1,
+                session: SessionNo(2),
+                name: "s",
+                function: None,
+                blobs: vec![b"p", b""],
+                paths: vec![],
+            },
+            ToWorker::Restore {
+                request: 1,
+                session: SessionNo(2),
+                name: "s",
+                function: Some(function),
+                blobs: vec![],
+                paths: vec!["/a"],
+            },
+            ToWorker::Load {
+                request: 1,
+                session: SessionNo(2),
+                name: "s",
+                function,
+                paths: vec!["/a"],
+                traceback: true,
+            },
             ToWorker::Registered { plan: PlanNo(4) },
             ToWorker::Start {
                 exec: ExecutionNo(9),

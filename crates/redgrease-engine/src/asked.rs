@@ -4,7 +4,7 @@ use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, WorkerNo
 use redgrease_core::plan::{PlanSpec, RunReader, Trigger};
 use redgrease_core::policy::CommandFacts;
 
-use crate::calls::caller::PendingCall;
+use crate::calls::caller::{PendingCall, Requester};
 use crate::effect::Argv;
 use crate::id::{BatchNo, Counter, QuestionNo};
 use crate::prelude::*;
@@ -15,8 +15,8 @@ use crate::streams::runs::EntryId;
 /// A `run` action on its way.
 #[derive(Debug)]
 pub(crate) struct RunRequest {
-    /// The call.
-    pub(crate) call: PendingCall,
+    /// Who wants it.
+    pub(crate) requester: Requester,
     /// The plan's number in the worker.
     pub(crate) plan: PlanNo,
     /// The plan.
@@ -28,15 +28,15 @@ pub(crate) struct RunRequest {
 /// A `register` action on its way.
 #[derive(Debug)]
 pub(crate) struct RegisterRequest {
-    /// The call.
-    pub(crate) call: PendingCall,
+    /// Who wants it.
+    pub(crate) requester: Requester,
     /// The plan's number in the worker.
     pub(crate) plan: PlanNo,
     /// The plan.
     pub(crate) spec: PlanSpec,
     /// What starts it.
     pub(crate) trigger: Trigger,
-    /// Pickle of the plan alone.
+    /// Pickle of the plan alone, where no script ends that sends it.
     pub(crate) blob: Vec<u8>,
     /// What the server says of commands that have the names of events.
     pub(crate) facts: BTreeMap<String, Option<Rc<CommandFacts>>>,

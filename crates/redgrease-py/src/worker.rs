@@ -102,14 +102,61 @@ impl Batch {
     }
 }
 
+/// A function that a client sent as plan and callbacks.
+#[derive(Debug)]
+pub struct Function {
+    plan: u64,
+    spec: Vec<u8>,
+    callbacks: Vec<u8>,
+}
+
+impl Function {
+    fn of(function: frame::Function<'_>) -> Function {
+        let frame::Function { plan, spec, callbacks } = function;
+        Function { plan: plan.0, spec: spec.to_vec(), callbacks: callbacks.to_vec() }
+    }
+
+    fn arguments<'py>(&self, py: Python<'py>) -> (u64, Bound<'py, PyBytes>, Bound<'py, PyBytes>) {
+        (self.plan, PyBytes::new(py, &self.spec), PyBytes::new(py, &self.callbacks))
+    }
+}
+
 /// A request of the server to a session.
 #[derive(Debug)]
 pub enum Job {
-    Script { request: u64, session: u64, name: String, source: Vec<u8>, paths: Vec<String>, traceback: bool },
-    Restore { request: u64, session: u64, name: String, blobs: Vec<Vec<u8>>, paths: Vec<String> },
-    Registered { plan: u64 },
-    ForgetPlans { plans: Vec<u64> },
-    ForgetSession { session: u64 },
+    Script {
+        request: u64,
+        session: u64,
+        name: String,
+        source: Vec<u8>,
+        paths: Vec<String>,
+        traceback: bool,
+    },
+    Load {
+        request: u64,
+        session: u64,
+        name: String,
+        function: Function,
+        paths: Vec<String>,
+        traceback: bool,
+    },
+    Restore {
+        request: u64,
+        session: u64,
+        name: String,
+        function: Option<Function>,
+        blobs: Vec<Vec<u8>>,
+        paths: Vec<String>,
+    },
+    Registered {
+        plan: u64,
+    },
+    ForgetPlans {
+        plans: Vec<u64>,
+    },
+    ForgetSession {
+        session: u64,
+    },
 }
 
 /// One turn of an execution: the input that is available now.
@@ -142,6 +189,8 @@ enum What {
 enum Phase {
     /// Behind another execution of its lane.
     InLane,
+    /// Its plan is being loaded.
+    Loading,
     Queued,
     Running(Arc<WorkerThread>),
     /// Its input is consumed, more will come.
@@ -196,6 +245,8 @@ struct State {
     queue: VecDeque<(ExecutionNo, Instant)>,
     jobs: VecDeque<(Job, Instant)>,
     lanes: HashMap<u64, VecDeque<ExecutionNo>>,
+    /// Plans that are being loaded, and the executions that wait for them.
+    loading: HashMap<u64, Vec<ExecutionNo>>,
     calls: HashMap<u64, Waiter>,
     calls_made: u64,
     /// Moving average of the time to an answer.
@@ -227,7 +278,7 @@ struct Todo {
 /// Python objects and versions of the worker.
 #[derive(Debug)]
 pub struct Hooks {
-    /// Object with the methods `script`, `restore`, `registered`, `forget_plans`, `forget_session`, `exit`.
+    /// Object with the methods `script`, `load`, `restore`, `registered`, `forget_plans`, `forget_session`, `exit`.
     pub sessions: Py<PyAny>,
     /// `describe(exception, traceback) -> str`.
     pub describe: Py<PyAny>,
@@ -549,10 +600,22 @@ impl Worker {
                 paths: owned(paths),
                 traceback,
             }),
-            ToWorker::Restore { request, session, name, blobs, paths } => state.job(Job::Restore {
+            ToWorker::Load { request, session, name, function, paths, traceback } => {
+                state.loading.insert(function.plan.0, Vec::new());
+                state.job(Job::Load {
+                    request,
+                    session: session.0,
+                    name: name.to_owned(),
+                    function: Function::of(function),
+                    paths: owned(paths),
+                    traceback,
+                });
+            }
+            ToWorker::Restore { request, session, name, function, blobs, paths } => state.job(Job::Restore {
                 request,
                 session: session.0,
                 name: name.to_owned(),
+                function: function.map(Function::of),
                 blobs: blobs.into_iter().map(<[u8]>::to_vec).collect(),
                 paths: owned(paths),
             }),
@@ -797,19 +860,28 @@ impl Worker {
     fn run_job(self: &Arc<Worker>, py: Python<'_>, thread: &Arc<WorkerThread>, job: Job) {
         let sessions = self.hooks.sessions.bind(py);
         let session = match &job {
-            Job::Script { session, .. } | Job::Restore { session, .. } | Job::ForgetSession { session } => *session,
+            Job::Script { session, .. }
+            | Job::Load { session, .. }
+            | Job::Restore { session, .. }
+            | Job::ForgetSession { session } => *session,
             Job::Registered { plan } => self.plan(*plan).map_or(0, |plan| plan.session),
             Job::ForgetPlans { .. } => 0,
         };
+        let loaded = if let Job::Load { function, .. } = &job { Some(function.plan) } else { None };
         Context { exec: None, session }.enter();
         let (request, result) = match job {
             Job::Script { request, session, name, source, paths, traceback } => {
                 let args = (session, name, PyBytes::new(py, &source), paths, traceback);
                 (Some(request), sessions.call_method1("script", args))
             }
-            Job::Restore { request, session, name, blobs, paths } => {
+            Job::Load { request, session, name, function, paths, traceback } => {
+                let args = (session, name, function.arguments(py), paths, traceback);
+                (Some(request), sessions.call_method1("load", args))
+            }
+            Job::Restore { request, session, name, function, blobs, paths } => {
+                let function = function.map(|function| function.arguments(py));
                 let blobs: Vec<_> = blobs.iter().map(|blob| PyBytes::new(py, blob)).collect();
-                (Some(request), sessions.call_method1("restore", (session, name, blobs, paths)))
+                (Some(request), sessions.call_method1("restore", (session, name, function, blobs, paths)))
             }
             Job::Registered { plan } => (None, sessions.call_method1("registered", (plan,))),
             Job::ForgetPlans { plans } => {
@@ -843,7 +915,11 @@ impl Worker {
             }
         }
         self.leave(py, thread);
-        lock(&self.state).finish(thread);
+        let mut state = lock(&self.state);
+        if let Some(plan) = loaded {
+            state.loaded(plan);
+        }
+        state.finish(thread);
     }
 }
 
@@ -871,9 +947,27 @@ impl State {
                 exec.phase = Phase::InLane;
             }
         }
+        if let Some(waiting) = self.loading.get_mut(&exec.plan)
+            && matches!(exec.phase, Phase::Queued)
+        {
+            exec.phase = Phase::Loading;
+            waiting.push(id);
+        }
         let (is_queued, flags) = (matches!(exec.phase, Phase::Queued), exec.flags);
         self.execs.insert(id, exec);
         if is_queued {
+            self.enqueue(id, flags);
+        }
+    }
+
+    /// A plan was loaded, or cannot be: its executions find that out.
+    fn loaded(&mut self, plan: u64) {
+        for id in self.loading.remove(&plan).unwrap_or_default() {
+            let Some(exec) = self.execs.get_mut(&id).filter(|exec| matches!(exec.phase, Phase::Loading)) else {
+                continue;
+            };
+            exec.phase = Phase::Queued;
+            let flags = exec.flags;
             self.enqueue(id, flags);
         }
     }
@@ -924,8 +1018,8 @@ impl State {
                 self.enqueue(id, flags);
                 false
             }
-            Phase::Queued | Phase::InLane if exec.begun => false,
-            Phase::Queued | Phase::InLane => {
+            Phase::Queued | Phase::InLane | Phase::Loading if exec.begun => false,
+            Phase::Queued | Phase::InLane | Phase::Loading => {
                 self.queue.retain(|(queued, _)| *queued != id);
                 self.sync.retain(|queued| *queued != id);
                 self.end(id);

@@ -150,8 +150,12 @@ class PlanBuilder:
 
     # ---- plans ----------------------------------------------------------------------------------------------------
 
-    def run_plan(self, arg=None, convertToStr=True, collect=True, **options):
-        """Return the plan of a run; arguments as in ``GearsBuilder.run``."""
+    def run(self, arg=None, convertToStr=True, collect=True, **options):
+        """Return the plan of a run.
+
+        ``arg`` is the reader's argument (a falsy one: the builder's ``defaultArg``), ``convertToStr`` makes each result
+        a text, ``collect`` brings them to this shard. Further options depend on the reader.
+        """
         check_options("run", self.reader, options)
         reply = reply_of(options)
         mode = mode_of(options, _native.RUN_MODES)
@@ -159,8 +163,12 @@ class PlanBuilder:
         self._finish(convertToStr, collect)
         return self._plan(mode, reply, args, source=source)
 
-    def register_plan(self, prefix="*", convertToStr=True, collect=True, **options):
-        """Return the plan of a registration; arguments as in ``GearsBuilder.register``."""
+    def register(self, prefix="*", convertToStr=True, collect=True, **options):
+        """Return the plan of a registration.
+
+        ``prefix`` selects the keys: a pattern of the server (``person:*``, ``*:[ab]``), or a name. Further options
+        depend on the reader.
+        """
         check_options("register", self.reader, options)
         if "regex" in options:
             _native.log("regex is deprecated, use prefix instead", "warning")

@@ -30,25 +30,17 @@ class GearsBuilder(PlanBuilder):
     """
 
     def run(self, arg=None, convertToStr=True, collect=True, **options):
-        """Start an execution; return its id.
-
-        ``arg`` is the reader's argument (a falsy one: the builder's ``defaultArg``), ``convertToStr`` makes each result
-        a text, ``collect`` brings them to this shard. Further options depend on the reader.
-        """
-        plan = self.run_plan(arg, convertToStr, collect, **options)
+        """Start an execution; return its id. Arguments as in ``PlanBuilder``."""
+        plan = super().run(arg, convertToStr, collect, **options)
         number = _next_number()
         return _act(number, plan, lambda: _native.run_plan(number, plan.spec))
 
     def register(self, prefix="*", convertToStr=True, collect=True, **options):
-        """Register the function for events; return the registration's id.
-
-        ``prefix`` selects the keys: a pattern of the server (``person:*``, ``*:[ab]``), or a name. Further options
-        depend on the reader.
-        """
+        """Register the function for events; return the registration's id. Arguments as in ``PlanBuilder``."""
         session = current_session()
         if session is None:
             raise _native.GearsError("this thread belongs to no session: bind it with setGearsSession")
-        plan = self.register_plan(prefix, convertToStr, collect, **options)
+        plan = super().register(prefix, convertToStr, collect, **options)
         number = _next_number()
         recipe = (number, plan.spec, plan.callbacks, plan.on_registered)
         blob = pickling.dumps([recipe], session.namespace)

@@ -5,6 +5,7 @@ methods of ``Sessions`` are called from native code, on any thread, with the ses
 """
 
 import contextlib
+import pickle
 import sys
 from _thread import get_ident
 
@@ -33,6 +34,12 @@ class Session:
 
     def __repr__(self):
         return f"<GearsSession {self.name}>"
+
+    def load(self, number, spec, callbacks):
+        """Add the plan of a client; the pickle is of a ``redgrease.plan.builder.Plan``."""
+        plan = pickle.loads(callbacks)
+        _native.add_plan(number, self.number, plan.source, spec, plan.callbacks)
+        self.registered[number] = plan.on_registered
 
     def runs_script_here(self):
         """Whether the calling thread is running this session's script."""
@@ -73,11 +80,26 @@ class Sessions:
                 session.script_plans = []
             _flush_output()
 
-    def restore(self, number, name, blobs, paths):
+    def load(self, number, name, function, paths, traceback):
+        """Load the function of a client: number of its plan, encoded plan, pickle; return as ``script``."""
+        try:
+            _use(paths)
+            self._open(number, name, b"").load(*function)
+            return None, b""
+        except BaseException as error:
+            if _native.is_forked():
+                raise
+            return describe(error, traceback), b""
+        finally:
+            _flush_output()
+
+    def restore(self, number, name, function, blobs, paths):
         """Rebuild a session from pickles, under the numbers that its plans had."""
         try:
             _use(paths)
             session = self._open(number, name, b"")
+            if function is not None:
+                session.load(*function)
             for blob in blobs:
                 try:
                     plans = pickling.loads(blob, session.namespace)

@@ -11,6 +11,25 @@ pub(crate) struct Caller {
     pub(crate) session: SessionNo,
 }
 
+/// Who wants a plan to be run or registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Requester {
+    /// Code that called: it is answered.
+    Call(PendingCall),
+    /// The client whose function is that of this session.
+    Client(SessionNo),
+}
+
+impl Requester {
+    /// Whose code it is.
+    pub(crate) fn caller(self) -> Caller {
+        match self {
+            Requester::Call(call) => call.caller,
+            Requester::Client(session) => Caller { exec: None, session },
+        }
+    }
+}
+
 /// A call that has to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PendingCall {

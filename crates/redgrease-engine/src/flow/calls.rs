@@ -6,7 +6,7 @@ use redgrease_core::id::SessionNo;
 use redgrease_core::policy::{Around, CommandFacts, check_call};
 
 use crate::asked::Asked;
-use crate::calls::caller::{Caller, PendingCall};
+use crate::calls::caller::{Caller, PendingCall, Requester};
 use crate::calls::deferred::{DeferredCall, Wanted};
 use crate::calls::facts::only_reads;
 use crate::calls::stack::{Atomic, Until};
@@ -51,8 +51,8 @@ impl Engine {
                 }
                 self.answer_call(&call, Ok(NOTHING.to_vec()));
             }
-            Call::Run { plan, spec } => self.run_action(call, plan, spec),
-            Call::Register { plan, spec, blob } => self.register_action(call, plan, spec, blob),
+            Call::Run { plan, spec } => self.run_action(Requester::Call(call), plan, spec),
+            Call::Register { plan, spec, blob } => self.register_action(Requester::Call(call), plan, spec, blob),
             Call::ConfigGet { key } => {
                 let value = self.config_value(key);
                 self.answer_call(&call, Ok(value));

@@ -551,10 +551,20 @@ impl Engine {
             let id = self.shard.identifier(number.0);
             self.end_with_error(number, Error::Died { head: head.to_owned(), place, execution: id });
         }
+        for number in self.in_native_steps(sessions) {
+            self.end_with_error(number, Error::DiedBefore(head.to_owned()));
+        }
         self.sessions_lost(sessions, head);
         for number in queued {
             self.move_execution(number, head);
         }
+    }
+
+    /// Executions of sessions whose first steps the engine is running, and whose next one needs the session's worker.
+    fn in_native_steps(&self, sessions: &[SessionNo]) -> Vec<ExecutionNo> {
+        let needs_worker = |live: &Live| live.native.as_ref().is_some_and(|native| native.next_step().is_some());
+        let all = self.live.iter().filter(|(_, live)| sessions.contains(&live.session) && needs_worker(live));
+        all.map(|(number, _)| *number).collect()
     }
 
     /// An execution that was not sent to a worker that is gone waits for the next one, if that can run it: what a script or

@@ -1,4 +1,4 @@
-//! The `run` and `register` actions of scripts and functions.
+//! The `run` and `register` actions: of scripts and functions, and of clients that send a function.
 
 use core::cell::RefCell;
 
@@ -6,7 +6,7 @@ use redgrease_core::id::{Database, ExecutionNo, PlanNo};
 use redgrease_core::plan::{Mode, PlanSpec, Trigger};
 
 use crate::asked::{Asked, RegisterRequest, RunRequest};
-use crate::calls::caller::{Caller, PendingCall};
+use crate::calls::caller::{Caller, Requester};
 use crate::effect::Question;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -15,48 +15,48 @@ use crate::input::UserName;
 use crate::limits::{LIVE_PER_SESSION_MAX, REGISTRATIONS_PER_SESSION_MAX};
 use crate::prelude::*;
 use crate::registrations::registry::Registration;
+use crate::sessions::session::Session;
 use redgrease_core::policy::CommandFacts;
 
 impl Engine {
     /// The `run` action.
-    pub(crate) fn run_action(&mut self, call: PendingCall, plan: PlanNo, spec: &[u8]) {
+    pub(crate) fn run_action(&mut self, requester: Requester, plan: PlanNo, spec: &[u8]) {
         let request = PlanSpec::decode(spec).map_err(|error| error.to_string()).and_then(|spec| {
             let reader = spec.run_reader().map_err(|error| error.to_string())?;
             if !spec.mode.can_run() {
                 return Err(Error::UnknownMode.into());
             }
-            Ok(RunRequest { call, plan, spec, reader })
+            Ok(RunRequest { requester, plan, spec, reader })
         });
         match request {
             Ok(request) if request.spec.mode == Mode::Async && self.at.server.cluster => {
                 self.ask(Question::SeveralShards, Asked::ShardsForRun(Box::new(request)));
             }
             Ok(request) => self.run_on_this_shard(request),
-            Err(reason) => self.answer_call(&call, Err(reason)),
+            Err(reason) => self.refuse_plan(requester, &reason),
         }
     }
 
     /// Whether there are other shards is known.
     pub(crate) fn shards_for_run(&mut self, request: RunRequest, several: bool) {
         if several {
-            return self.answer_call(&request.call, Err(Error::AllShards.into()));
+            return self.refuse_plan(request.requester, &String::from(Error::AllShards));
         }
         self.run_on_this_shard(request);
     }
 
     fn run_on_this_shard(&mut self, request: RunRequest) {
-        let call = request.call;
-        let result = self.run_now(request).map(|execution| text(&self.shard.identifier(execution.0)));
-        self.answer_call(&call, result);
+        let requester = request.requester;
+        match self.run_now(request) {
+            Ok(execution) => self.accept_plan(requester, &self.shard.identifier(execution.0)),
+            Err(reason) => self.refuse_plan(requester, &reason),
+        }
     }
 
     fn run_now(&mut self, request: RunRequest) -> Result<ExecutionNo, String> {
-        let RunRequest { call, plan, spec, reader } = request;
-        let caller = call.caller;
-        let session = self.sessions.get(caller.session).ok_or(Error::SessionEnded)?;
-        if session.worker() != Some(call.worker) {
-            return Err(Error::SessionElsewhere.into());
-        }
+        let RunRequest { requester, plan, spec, reader } = request;
+        let caller = requester.caller();
+        let session = self.session_of(requester)?;
         let tagged = session.script.as_ref().is_some_and(|script| script.tagged);
         if session.live >= LIVE_PER_SESSION_MAX {
             return Err(Error::TooManyExecutions.into());
@@ -81,11 +81,11 @@ impl Engine {
     }
 
     /// The `register` action.
-    pub(crate) fn register_action(&mut self, call: PendingCall, plan: PlanNo, spec: &[u8], blob: &[u8]) {
+    pub(crate) fn register_action(&mut self, requester: Requester, plan: PlanNo, spec: &[u8], blob: &[u8]) {
         let request = PlanSpec::decode(spec).map_err(|error| error.to_string()).and_then(|spec| {
             let trigger = spec.trigger().map_err(|error| error.to_string())?;
             let blob = blob.to_vec();
-            Ok(Box::new(RegisterRequest { call, plan, spec, trigger, blob, facts: BTreeMap::new() }))
+            Ok(Box::new(RegisterRequest { requester, plan, spec, trigger, blob, facts: BTreeMap::new() }))
         });
         match request {
             Ok(request) => {
@@ -97,14 +97,14 @@ impl Engine {
                     self.check_events(request);
                 }
             }
-            Err(reason) => self.answer_call(&call, Err(reason)),
+            Err(reason) => self.refuse_plan(requester, &reason),
         }
     }
 
     /// Whether there are other shards is known.
     pub(crate) fn shards_for_register(&mut self, request: Box<RegisterRequest>, several: bool) {
         if several {
-            return self.answer_call(&request.call, Err(Error::AllShards.into()));
+            return self.refuse_plan(request.requester, &String::from(Error::AllShards));
         }
         self.check_events(request);
     }
@@ -140,14 +140,14 @@ impl Engine {
         }
         match checked {
             Ok(()) => self.check_permission(request),
-            Err(error) => self.answer_call(&request.call, Err(error.to_string())),
+            Err(error) => self.refuse_plan(request.requester, &error.to_string()),
         }
     }
 
     /// Refuses a registration for keys that its user may not read, or for streams that it may not consume. A filter with a
     /// pattern names no key: each key is checked when it is read.
     fn check_permission(&mut self, request: Box<RegisterRequest>) {
-        let Some(user) = self.user_of(request.call.caller) else { return self.register_now(*request) };
+        let Some(user) = self.user_of(request.requester.caller()) else { return self.register_now(*request) };
         let about = match &request.trigger {
             Trigger::Keys { filter, .. } => filter.fixed().map(|key| Question::MayRead { user, key: key.to_vec() }),
             Trigger::Stream { filter, trim, .. } => {
@@ -165,24 +165,24 @@ impl Engine {
     pub(crate) fn register_permission(&mut self, request: RegisterRequest, permission: Result<(), String>) {
         match permission {
             Ok(()) => self.register_now(request),
-            Err(reason) => self.answer_call(&request.call, Err(reason)),
+            Err(reason) => self.refuse_plan(request.requester, &reason),
         }
     }
 
     fn register_now(&mut self, request: RegisterRequest) {
-        let call = request.call;
-        let result = self.register(request).map(|id| text(&id));
-        self.answer_call(&call, result);
+        let requester = request.requester;
+        match self.register(request) {
+            Ok(id) => self.accept_plan(requester, &id),
+            Err(reason) => self.refuse_plan(requester, &reason),
+        }
     }
 
     fn register(&mut self, request: RegisterRequest) -> Result<String, String> {
-        let RegisterRequest { call, plan, spec, trigger, blob, .. } = request;
-        let number = call.caller.session;
-        let database = self.database_of(call.caller);
-        let session = self.sessions.get(number).ok_or(Error::SessionEnded)?;
-        if session.worker() != Some(call.worker) {
-            return Err(Error::SessionElsewhere.into());
-        }
+        let RegisterRequest { requester, plan, spec, trigger, blob, .. } = request;
+        let number = requester.caller().session;
+        let database = self.database_of(requester.caller());
+        let session = self.session_of(requester)?;
+        let worker = session.worker();
         let script = session.script.as_ref();
         let count = script.map_or(session.stored.functions.len(), |script| script.pending.len());
         if count >= REGISTRATIONS_PER_SESSION_MAX {
@@ -202,12 +202,38 @@ impl Engine {
             script.pending.push((registration_number, registration));
             return Ok(identifier);
         }
-        self.store_functions(call.worker, number, &blob);
+        self.store_functions(worker, number, &blob);
         self.executions.skip_number();
         self.add_registration(registration_number, registration);
-        self.announce(call.worker, &[registration_number]);
+        if let Some(worker) = worker {
+            self.announce(worker, &[registration_number]);
+        }
         self.follow_streams(&[registration_number]);
         Ok(identifier)
+    }
+
+    /// The session that a plan belongs to, if it lives where the request comes from.
+    fn session_of(&self, requester: Requester) -> Result<&Session, Error> {
+        let session = self.sessions.get(requester.caller().session).ok_or(Error::SessionEnded)?;
+        match requester {
+            Requester::Call(call) if session.worker() != Some(call.worker) => Err(Error::SessionElsewhere),
+            _ => Ok(session),
+        }
+    }
+
+    /// A plan was accepted; `id` is that of its execution or registration.
+    fn accept_plan(&mut self, requester: Requester, id: &str) {
+        match requester {
+            Requester::Call(call) => self.answer_call(&call, Ok(text(id))),
+            Requester::Client(session) => self.function_accepted(session),
+        }
+    }
+
+    fn refuse_plan(&mut self, requester: Requester, reason: &str) {
+        match requester {
+            Requester::Call(call) => self.answer_call(&call, Err(reason.to_owned())),
+            Requester::Client(session) => self.session_without_worker(session, reason),
+        }
     }
 
     /// Whom a caller acts as.

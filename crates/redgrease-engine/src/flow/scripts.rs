@@ -1,12 +1,13 @@
 //! Scripts and sessions: from `RG.PYEXECUTE` to the end of the session's last execution or registration.
 
-use redgrease_core::command::PyExecute;
+use redgrease_core::command::{Action, Function, PyExecute};
 use redgrease_core::error_text::cut_error;
 use redgrease_core::frame::{LogLevel, ToWorker};
-use redgrease_core::id::{ExecutionNo, RegistrationNo, SessionNo, WorkerNo};
+use redgrease_core::id::{ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
 use redgrease_core::render::{Reply, one_line};
 
 use crate::asked::Asked;
+use crate::calls::caller::Requester;
 use crate::clients::Client;
 use crate::effect::{Answer, Effect, Question};
 use crate::engine::Engine;
@@ -17,8 +18,11 @@ use crate::limits::{DEATHS_MAX, WAITING_SESSIONS_MAX, WORKER_AGAIN_MS, WORKER_WA
 use crate::prelude::*;
 use crate::sessions::script::Script;
 use crate::sessions::session::{Place, Session};
-use crate::sessions::stored::{Stored, environment};
+use crate::sessions::stored::{Stored, StoredFunction, environment};
 use crate::timers::Timer;
+
+/// The plan of a client's function has the number of its session and this bit; workers number theirs without it.
+const PLAN_OF_SESSION: u64 = 1 << 63;
 
 impl Engine {
     /// `RG.PYEXECUTE`.
@@ -49,9 +53,15 @@ impl Engine {
             requirements,
             ..Stored::default()
         };
-        let environment = Rc::clone(&stored.environment);
-        let script =
-            Script { client, unblocking: command.unblocking, tagged, run: None, pending: Vec::new(), replaces };
+        let script = Script {
+            client,
+            unblocking: command.unblocking,
+            tagged,
+            run: None,
+            pending: Vec::new(),
+            replaces,
+            force_reinstall: command.force_reinstall,
+        };
         let number = self.sessions.add(Session {
             name: command.id.unwrap_or(new_id).into(),
             description: command.description.map(<[u8]>::to_vec),
@@ -66,10 +76,43 @@ impl Engine {
             held: Vec::new(),
             deaths: 0,
         });
-        if environment.is_empty() {
+        let Some(Function { action, plan: spec, callbacks }) = command.function else {
+            return self.prepare_session(number);
+        };
+        let plan = PlanNo(PLAN_OF_SESSION | number.0);
+        if let Some(session) = self.sessions.get_mut(number) {
+            let (spec, callbacks) = (spec.to_vec(), callbacks.to_vec());
+            session.stored.function = Some(StoredFunction { plan, spec, callbacks });
+        }
+        match action {
+            Action::Run => self.run_action(Requester::Client(number), plan, spec),
+            Action::Register => self.register_action(Requester::Client(number), plan, spec, &[]),
+        }
+    }
+
+    /// A session that needs a worker gets its requirements first.
+    fn prepare_session(&mut self, number: SessionNo) {
+        let Some(session) = self.sessions.get(number) else { return };
+        if session.stored.environment.is_empty() {
             self.want_worker(number);
         } else {
-            self.look_for_requirements(number, command.force_reinstall);
+            let force = session.script.as_ref().is_some_and(|script| script.force_reinstall);
+            self.look_for_requirements(number, force);
+        }
+    }
+
+    /// What a client asks for with its function is possible: a plan that is native through and through begins at once, any
+    /// other waits for a worker.
+    pub(crate) fn function_accepted(&mut self, number: SessionNo) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        let run = session.script.as_ref().and_then(|script| script.run);
+        let native = run.and_then(|run| self.live.get(&run)?.native.as_ref());
+        if native.is_none_or(|native| native.next_step().is_some()) {
+            return self.prepare_session(number);
+        }
+        if let (Some(run), Some(script)) = (run, session.script.take()) {
+            self.answer_at_end(run, script);
+            self.begin(run);
         }
     }
 
@@ -177,6 +220,8 @@ impl Engine {
     fn fail_script(&mut self, script: Script, reason: &str) {
         if let Some(execution) = script.run {
             self.discard(execution);
+            // That of a function may have ended before, with nobody to tell.
+            let _ = self.executions.take(execution);
         }
         self.reply(script.client, Reply::Error(one_line(reason.as_bytes())));
     }
@@ -194,27 +239,31 @@ impl Engine {
         }
         let frame_paths = paths.iter().map(String::as_str).collect();
         let traceback = self.config.traceback;
-        if runs_script {
-            let source = &stored.source;
-            let frame = ToWorker::Script {
-                request: number.0,
-                session: number,
-                name: &name,
-                source,
-                paths: frame_paths,
-                traceback,
-            };
-            self.send(worker, &frame);
-        } else {
-            let blobs = stored.functions.iter().map(Vec::as_slice).collect();
-            let frame =
-                ToWorker::Restore { request: number.0, session: number, name: &name, blobs, paths: frame_paths };
-            self.send(worker, &frame);
-        }
-        if let Some(session) = self.sessions.get_mut(number) {
+        let request = number.0;
+        let function = stored.function.as_ref().map(StoredFunction::in_frame);
+        let frame = match function {
+            Some(function) if runs_script => {
+                ToWorker::Load { request, session: number, name: &name, function, paths: frame_paths, traceback }
+            }
+            None if runs_script => {
+                let source = &stored.source;
+                ToWorker::Script { request, session: number, name: &name, source, paths: frame_paths, traceback }
+            }
+            _ => {
+                let blobs = stored.functions.iter().map(Vec::as_slice).collect();
+                ToWorker::Restore { request, session: number, name: &name, function, blobs, paths: frame_paths }
+            }
+        };
+        self.send(worker, &frame);
+        let run = self.sessions.get_mut(number).and_then(|session| {
             (session.stored, session.paths) = (stored, paths);
-        }
+            session.script.as_ref()?.run
+        });
         self.after_ms(self.config.script_time_max.as_millis() as u64, Timer::ScriptLimit(number));
+        if let Some(run) = run {
+            // The run of a function: it does not wait until the function is loaded.
+            self.begin(run);
+        }
     }
 
     /// A script that runs too long is ended with its worker: nothing else could end it.
@@ -243,6 +292,7 @@ impl Engine {
             return;
         }
         let Some(mut script) = session.script.take() else { return };
+        let runs_already = session.stored.function.is_some();
         session.place = Place::Up(worker);
         if let Some(error) = error {
             self.fail_script(script, &error);
@@ -252,7 +302,12 @@ impl Engine {
         if script.pending.is_empty() {
             match run {
                 None => self.reply(script.client, Reply::Simple("OK".into())),
-                Some(execution) => self.begin_run(execution, script),
+                Some(execution) => {
+                    self.answer_at_end(execution, script);
+                    if !runs_already {
+                        self.begin(execution);
+                    }
+                }
             }
             return self.end_session_if_unused(number);
         }
@@ -281,10 +336,10 @@ impl Engine {
         self.release_held(number, None);
     }
 
-    /// A script ended whose only wish is an execution: the client is answered with its results, or its id.
-    fn begin_run(&mut self, execution: ExecutionNo, script: Script) {
+    /// All that a script or function asks for is an execution: the client is answered with its results, or its id.
+    fn answer_at_end(&mut self, execution: ExecutionNo, script: Script) {
         if !self.live.contains_key(&execution) {
-            // Aborted while the script was still running.
+            // Aborted while the script was still running or waiting.
             let outcome = self.executions.take(execution).map(Self::outcome_of);
             return match outcome {
                 Some(outcome) => self.answer(script.client, Answer::Run(outcome)),
@@ -299,7 +354,6 @@ impl Engine {
             self.drop_at_end(execution);
             self.on_end(execution, Waiter::Results { client: script.client, tagged: false });
         }
-        self.begin(execution);
     }
 
     /// Another script may have taken a name since this one asked.
@@ -322,7 +376,7 @@ impl Engine {
             }
         }
         let numbers: Vec<RegistrationNo> = script.pending.iter().map(|(number, _)| *number).collect();
-        self.store_functions(worker, number, blob);
+        self.store_functions(Some(worker), number, blob);
         for (registration_number, registration) in script.pending {
             self.add_registration(registration_number, registration);
         }
@@ -332,12 +386,15 @@ impl Engine {
     }
 
     /// A session owns registrations from here on: what they are made of is kept.
-    pub(crate) fn store_functions(&mut self, worker: WorkerNo, number: SessionNo, blob: &[u8]) {
-        let python = self.workers.links.get(&worker).map(|link| link.python.clone()).unwrap_or_default();
+    pub(crate) fn store_functions(&mut self, worker: Option<WorkerNo>, number: SessionNo, blob: &[u8]) {
+        let link = worker.and_then(|worker| self.workers.links.get(&worker));
+        let python = link.map(|link| link.python.clone()).unwrap_or_default();
         if let Some(session) = self.sessions.get_mut(number) {
             session.registered = true;
             session.stored.python = python;
-            session.stored.functions.push(blob.to_vec());
+            if !blob.is_empty() {
+                session.stored.functions.push(blob.to_vec());
+            }
         }
     }
 

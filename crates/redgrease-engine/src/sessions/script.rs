@@ -6,7 +6,7 @@ use crate::clients::Client;
 use crate::prelude::*;
 use crate::registrations::registry::Registration;
 
-/// A script that has not ended: it waits for requirements or a worker, or runs.
+/// A script, or a function sent without one, that has not ended: it waits for requirements or a worker, or runs.
 #[derive(Debug)]
 pub(crate) struct Script {
     /// The client that sent it.
@@ -21,4 +21,6 @@ pub(crate) struct Script {
     pub(crate) pending: Vec<(RegistrationNo, Registration)>,
     /// The session that it takes the place of.
     pub(crate) replaces: Option<SessionNo>,
+    /// Requirements are installed again even if they are there.
+    pub(crate) force_reinstall: bool,
 }

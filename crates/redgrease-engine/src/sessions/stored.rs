@@ -1,12 +1,17 @@
 //! What of a session is kept beyond its worker's life.
 
+use redgrease_core::frame::Function;
+use redgrease_core::id::PlanNo;
+
 use crate::prelude::*;
 
 /// What is needed to build a session again in another worker, or another server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// Source of its script.
+    /// Source of its script; with a function: a text that says what it is.
     pub source: Vec<u8>,
+    /// The function that a client sent without a script.
+    pub function: Option<StoredFunction>,
     /// Pickles of the plans that it registered, oldest first, as a worker sent them.
     pub functions: Vec<Vec<u8>>,
     /// Version of the interpreter that pickled them, such as `3.11.7`; empty before the first one.
@@ -15,6 +20,25 @@ pub struct Stored {
     pub requirements: Rc<[String]>,
     /// What workers of the session must share: the set of requirements.
     pub environment: Rc<str>,
+}
+
+/// A function that a client sent as plan and callbacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredFunction {
+    /// The plan's number in the workers.
+    pub plan: PlanNo,
+    /// The encoded plan.
+    pub spec: Vec<u8>,
+    /// Pickle of the plan with its callbacks.
+    pub callbacks: Vec<u8>,
+}
+
+impl StoredFunction {
+    /// As it stands in frames.
+    #[must_use]
+    pub fn in_frame(&self) -> Function<'_> {
+        Function { plan: self.plan, spec: &self.spec, callbacks: &self.callbacks }
+    }
 }
 
 /// What workers of a session must share: the sorted set of its requirements without our own package, which is always there.

@@ -1,4 +1,5 @@
-//! `RG.PYEXECUTE script [UNBLOCKING] [ID id] [DESCRIPTION text] [UPGRADE] [REPLACE_WITH id] [REQUIREMENTS req ...]`
+//! `RG.PYEXECUTE script [UNBLOCKING] [ID id] [DESCRIPTION text] [UPGRADE] [REPLACE_WITH id]
+//! [RUN | REGISTER plan callbacks] [REQUIREMENTS req ...]`
 
 use redgrease_core::command::PyExecute;
 use redgrease_engine::input::Command;

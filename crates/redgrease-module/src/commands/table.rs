@@ -57,7 +57,8 @@ macro_rules! commands {
 const ANY: usize = usize::MAX;
 
 commands! {
-    /// `RG.PYEXECUTE script [UNBLOCKING] [ID id] [DESCRIPTION text] [UPGRADE] [REPLACE_WITH id] [REQUIREMENTS req ...]`
+    /// `RG.PYEXECUTE script [UNBLOCKING] [ID id] [DESCRIPTION text] [UPGRADE] [REPLACE_WITH id]
+    /// [RUN | REGISTER plan callbacks] [REQUIREMENTS req ...]`
     PyExecuteCommand: c"rg.pyexecute", PROGRAMS, 2..ANY => pyexecute::run;
     /// `RG.TRIGGER name [arg ...]`
     Trigger: c"rg.trigger", RUNS, 2..ANY => trigger::run;
