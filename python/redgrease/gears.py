@@ -456,7 +456,8 @@ class OpenGearFunction(GearFunction[_Out]):
             collect: `False` returns only the results of the shard that received the command.
             requirements: packages that the callbacks need.
             on: a client; executes there at once.
-            kwargs: options of the reader: ``noScan``, ``readValue``, ``count``, ``fromId``, ``patternGenerator``.
+            kwargs: options of the reader: ``noScan``, ``readValue``, ``count``, ``fromId``, ``pattern``,
+                ``patternGenerator``.
 
         Returns:
             A `ClosedGearFunction`; with `on`, the `redgrease.data.ExecutionResult`. Inside the server the function runs
