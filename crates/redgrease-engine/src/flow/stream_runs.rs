@@ -207,7 +207,7 @@ impl Engine {
     fn run_over_stream(&mut self, number: RegistrationNo, stream: Vec<u8>, kind: RunKind, epoch: u64) {
         let Some(source) = self.streams.get(&number).map(|followed| Rc::clone(&followed.source)) else { return };
         let database = source.actor.database;
-        let run = StreamRun { database, source, stream, kind, epoch, ids: Vec::new(), moved: false };
+        let run = StreamRun { database, source, stream, kind, epoch, ids: Vec::new(), gone: 0, moved: false };
         self.count_triggered(number);
         let Some(execution) = self.new_triggered(number, None, Source::Stream(run), false) else { return };
         if self.is_sync(number) {
@@ -256,6 +256,7 @@ impl Engine {
             Ok(None) => return self.group_part_done(number, 0, false),
             Err(reason) => return self.group_failed(number, reason),
         };
+        let gone = part.read.saturating_sub(part.count + part.errors.len() as u64);
         // The first error counts, and one per entry may be too many.
         if let Some(reason) = part.errors.into_iter().next() {
             self.add_error(number, reason.into_bytes());
@@ -263,6 +264,7 @@ impl Engine {
         let Some(live) = self.live.get_mut(&number) else { return };
         let (Some(run), Some(step)) = (&mut live.stream_run, &mut live.group_step) else { return };
         run.ids.extend(part.ids);
+        run.gone += gone;
         (step.read, step.count) = (part.read, part.count);
         live.gathered.count += part.count;
         live.gathered.bytes.extend_from_slice(&part.records);
@@ -377,7 +379,8 @@ impl Engine {
             }
             return;
         }
-        let (read, now) = (run.ids.len() as u64, self.now_ms());
+        // Those that are gone were not among the entries that were counted in the stream.
+        let (read, now) = ((run.ids.len() as u64).saturating_sub(run.gone), self.now_ms());
         let ended =
             self.streams.get_mut(&number).map(|followed| followed.runs.ended(&run.stream, run.epoch, end, read, now));
         // The last batch of a registration that is gone is acknowledged like any other.

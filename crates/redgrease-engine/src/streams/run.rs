@@ -43,6 +43,8 @@ pub(crate) struct StreamRun {
     pub(crate) epoch: u64,
     /// Entries that it has read.
     pub(crate) ids: Vec<EntryId>,
+    /// How many of them were deleted while they waited.
+    pub(crate) gone: u64,
     /// Its entries changed to another database after they were read.
     pub(crate) moved: bool,
 }
