@@ -22,7 +22,8 @@ const RULES: &[Rule] = &[
         name: "redgrease-engine",
         ours: &["redgrease-core"],
         external: Some(&["serde", "thiserror"]),
-        tests_may_use: &["proptest"],
+        // Itself, with the feature of its simulation.
+        tests_may_use: &["proptest", "redgrease-engine"],
     },
     Rule {
         name: "redgrease-module",

@@ -168,4 +168,10 @@ impl Questions {
     pub(crate) fn take(&mut self, number: QuestionNo) -> Option<Asked> {
         self.open.remove(&number)
     }
+
+    /// Number of the open questions.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
 }

@@ -26,6 +26,7 @@ use crate::executions::schedule::Schedule;
 use crate::id::WaitNo;
 use crate::input::{Input, Situation};
 use crate::limits::CLOSED_MS_MAX;
+use crate::planted::Bug;
 use crate::prelude::*;
 use crate::registrations::dump::Rows;
 use crate::registrations::registry::Registrations;
@@ -150,6 +151,9 @@ pub struct Engine {
     pub(crate) rows: VecDeque<(Client, Rows)>,
     /// Warnings that were given once.
     pub(crate) warned: BTreeSet<&'static str>,
+    /// The fault that a simulation planted.
+    #[cfg(feature = "simulation")]
+    pub(crate) planted: Option<Bug>,
 }
 
 impl Engine {
@@ -199,6 +203,8 @@ impl Engine {
             batches: Batches::default(),
             rows: VecDeque::new(),
             warned: BTreeSet::new(),
+            #[cfg(feature = "simulation")]
+            planted: None,
             config,
         }
     }
@@ -478,6 +484,26 @@ impl Engine {
     /// Answers a client with an error of ours.
     pub(crate) fn refuse(&mut self, client: Client, text: impl Into<String>) {
         self.answer(client, Answer::error(text));
+    }
+
+    /// Plants a fault.
+    #[cfg(feature = "simulation")]
+    pub fn plant(&mut self, bug: Bug) {
+        self.planted = Some(bug);
+    }
+
+    /// Whether a fault was planted.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn planted(&self, bug: Bug) -> bool {
+        self.planted == Some(bug)
+    }
+
+    /// Whether a fault was planted: never.
+    #[cfg(not(feature = "simulation"))]
+    #[expect(clippy::unused_self, reason = "the same signature as with the feature")]
+    #[inline(always)]
+    pub(crate) const fn planted(&self, _: Bug) -> bool {
+        false
     }
 
     /// Milliseconds of the clock.

@@ -20,6 +20,8 @@ extern crate alloc;
 extern crate std;
 
 mod asked;
+#[cfg(feature = "simulation")]
+pub mod audit;
 mod calls;
 mod clients;
 pub mod config;
@@ -33,6 +35,10 @@ pub mod frames;
 pub mod id;
 pub mod input;
 pub mod limits;
+#[cfg(feature = "simulation")]
+pub mod planted;
+#[cfg(not(feature = "simulation"))]
+mod planted;
 mod prelude;
 pub mod reader;
 pub mod registrations;

@@ -88,4 +88,10 @@ impl Timers {
     pub(crate) fn take(&mut self, number: TimerNo) -> Option<Timer> {
         self.all.remove(&number)
     }
+
+    /// All timers.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (TimerNo, &Timer)> {
+        self.all.iter().map(|(number, timer)| (*number, timer))
+    }
 }

@@ -9,26 +9,9 @@ use redgrease_engine::executions::execution::{Executions, Status};
 use redgrease_engine::executions::schedule::{Decision, Schedule};
 use redgrease_engine::workers::pool::{Lease, Limits, Owner, Pool};
 
-/// The generator of Steele, Lea and Flood (SplitMix64): small, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
+#[path = "simulation/random.rs"]
+mod random;
+use random::Random;
 
 #[derive(Default)]
 struct SimWorker {

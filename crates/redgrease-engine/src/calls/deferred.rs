@@ -77,6 +77,12 @@ impl Deferred {
         self.bytes -= call.cost_bytes();
         Some(call)
     }
+
+    /// Number of the calls that wait, and the bytes that they are counted with.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.calls.len(), self.bytes)
+    }
 }
 
 #[cfg(test)]

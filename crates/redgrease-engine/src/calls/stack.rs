@@ -133,6 +133,12 @@ impl Stack {
         let end = depth.commands.min(self.commands.len());
         self.commands.drain(end..).map(|running| running.call).collect()
     }
+
+    /// Number of the commands that are running.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn command_count(&self) -> usize {
+        self.commands.len()
+    }
 }
 
 #[cfg(test)]

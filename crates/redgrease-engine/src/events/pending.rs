@@ -156,6 +156,32 @@ impl PendingEvents {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+
+    /// Executions that were taken for each registration and have not ended.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn taken(&self) -> impl Iterator<Item = (RegistrationNo, usize)> {
+        self.queues.iter().map(|(registration, queue)| (*registration, queue.taken))
+    }
+
+    /// What of the state contradicts itself.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn inconsistencies(&self) -> alloc::vec::Vec<alloc::string::String> {
+        use alloc::format;
+        let mut found = alloc::vec::Vec::new();
+        let bytes: usize = self.queues.values().flat_map(|queue| &queue.events).map(KeyEvent::cost_bytes).sum();
+        if bytes != self.bytes || bytes > self.bytes_max {
+            found.push(format!("pending events take {bytes} bytes, {} are counted of {}", self.bytes, self.bytes_max));
+        }
+        for (registration, queue) in &self.queues {
+            if queue.taken > WINDOW {
+                found.push(format!("registration {registration} has {} executions at once", queue.taken));
+            }
+            if queue.taken < WINDOW && !queue.events.is_empty() && !self.ready.contains(registration) {
+                found.push(format!("events of registration {registration} wait and nothing will start them"));
+            }
+        }
+        found
+    }
 }
 
 #[cfg(test)]

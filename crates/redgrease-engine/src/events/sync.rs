@@ -111,6 +111,12 @@ impl SyncEvents {
     pub(crate) fn has_walks(&self) -> bool {
         !self.walks.is_empty()
     }
+
+    /// Numbers of the jobs, of the events that commands fired, and of those of walks.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn counts(&self) -> [usize; 3] {
+        [self.jobs.len(), self.due.len(), self.walks.len()]
+    }
 }
 
 #[cfg(test)]

@@ -50,6 +50,18 @@ impl Readers {
         self.ready.retain(|other| *other != execution);
         self.blocked.remove(&execution) || self.ready.len() < before
     }
+
+    /// Whether a reader may read.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn is_ready(&self, execution: ExecutionNo) -> bool {
+        self.ready.contains(&execution)
+    }
+
+    /// The readers that wait for their workers.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn blocked(&self) -> impl Iterator<Item = ExecutionNo> {
+        self.blocked.iter().copied()
+    }
 }
 
 #[cfg(test)]

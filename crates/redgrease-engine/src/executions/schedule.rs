@@ -257,6 +257,40 @@ impl Schedule {
             decisions.push(Decision::Start(execution, worker));
         }
     }
+
+    /// Whether an execution waits here or was sent.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn holds(&self, execution: ExecutionNo) -> bool {
+        self.homes.contains_key(&execution)
+    }
+
+    /// What of the state contradicts itself.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn inconsistencies(&self) -> Vec<alloc::string::String> {
+        use alloc::format;
+        let mut found = Vec::new();
+        let permits: usize = self.lanes.values().map(|lane| lane.permits).sum();
+        if permits != self.granted {
+            found.push(format!("the schedule counts {} permits, its workers have {permits}", self.granted));
+        }
+        if self.granted > self.threads + self.long_max {
+            found.push(format!("{} permits are granted, {} threads exist", self.granted, self.threads));
+        }
+        for (worker, lane) in &self.lanes {
+            if lane.permits == 0 && !lane.queue.is_empty() && !self.waiting.contains(worker) {
+                found.push(format!("worker {worker} has executions and waits for no permit"));
+            }
+            if lane.sent.len() > self.threads * DEPTH {
+                found.push(format!("worker {worker} was sent {} executions", lane.sent.len()));
+            }
+            for execution in lane.sent.keys().chain(&lane.queue) {
+                if self.homes.get(execution) != Some(worker) {
+                    found.push(format!("execution {execution} is in the lane of worker {worker} and not its own"));
+                }
+            }
+        }
+        found
+    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::events::sync::SyncRun;
 use crate::id::{CommandNo, WaitNo};
 use crate::input::Actor;
 use crate::limits::DEFERRED_MS_MAX;
+use crate::planted::Bug;
 use crate::prelude::*;
 use crate::sessions::session::Session;
 use crate::step::Next;
@@ -118,6 +119,9 @@ impl Engine {
             return;
         }
         let Some(DeferredCall { call, wanted, .. }) = self.deferred.pop() else { return };
+        if self.planted(Bug::DeferredCallForgotten) {
+            return;
+        }
         if !self.lives_in(call) {
             return self.answer_call(&call, Err(Error::CallerEnded.into()));
         }
@@ -248,6 +252,9 @@ impl Engine {
 
     /// The command that runs the block has ended.
     pub(crate) fn atomic_ended(&mut self, result: Result<(), String>) {
+        if self.planted(Bug::AtomicNotLeft) && result.is_ok() {
+            return;
+        }
         let Some(atomic) = self.stack.atomic.take() else { return };
         if let Err(text) = result {
             self.answer_call(&atomic.call, Err(text));
@@ -262,7 +269,7 @@ impl Engine {
         if !has_come {
             self.end_ended(wait.worker);
         }
-        if self.stack.waits_for(wait.worker) {
+        if self.stack.waits_for(wait.worker) || self.planted(Bug::KeptFramesForgotten) {
             return;
         }
         if self.workers.links.get(&wait.worker).is_some_and(Link::has_frames) {

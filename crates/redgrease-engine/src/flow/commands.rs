@@ -12,6 +12,7 @@ use crate::executions::outcome::Outcome;
 use crate::flow::scripts::check_owner;
 use crate::input::{Caller, Command, Inside};
 use crate::limits::{ROWS_AT_ONCE, ROWS_PER_PIECE};
+use crate::planted::Bug;
 use crate::prelude::*;
 use crate::registrations::dump::{self, Rows};
 
@@ -174,6 +175,7 @@ impl Engine {
         for _ in 0..ROWS_PER_PIECE {
             match self.next_row(&mut rows) {
                 Some(row) => self.out.push(Effect::Row { client: client.number(), row }),
+                None if self.planted(Bug::RowsNotEnded) => return,
                 None => return self.out.push(Effect::EndRows(client.number())),
             }
         }

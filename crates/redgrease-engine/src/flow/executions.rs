@@ -17,6 +17,7 @@ use crate::executions::outcome::Outcome;
 use crate::executions::schedule::{Decision, Schedule};
 use crate::input::UserName;
 use crate::limits::{HELD_PER_SESSION_MAX, SYNC_DEPTH_MAX, TICK_MS};
+use crate::planted::Bug;
 use crate::prelude::*;
 use crate::reader::Reader;
 use crate::sessions::session::{Place, Session};
@@ -272,7 +273,10 @@ impl Engine {
 
     /// Sends an execution to its worker with the records that were gathered; `last`: there are no more.
     pub(crate) fn launch(&mut self, number: ExecutionNo, last: bool) {
-        let limit_ms = self.config.sync_time_max.as_millis() as u64;
+        let limit_ms = match self.planted(Bug::WaitWithoutDeadline) {
+            true => u64::from(u32::MAX),
+            false => self.config.sync_time_max.as_millis() as u64,
+        };
         let Some(live) = self.live.get_mut(&number) else { return };
         let Some(worker) = live.worker else { return };
         let Gathered { count, bytes } = core::mem::take(&mut live.gathered);
@@ -422,7 +426,7 @@ impl Engine {
         let outcome = outcome.unwrap_or_else(nothing);
         self.executions.settle(number);
         if let Some(registration) = live.registration {
-            if live.from_pending {
+            if live.from_pending && !self.planted(Bug::PendingPlaceKept) {
                 self.pending.ended(registration);
             }
             self.count_end(registration, number, &outcome, run_ms, live.drop_at_end);
@@ -457,7 +461,15 @@ impl Engine {
                 }
                 self.answer(client, Answer::Run(outcome));
             }
-            Waiter::Trigger(client) => self.answer(client, Answer::Trigger(outcome)),
+            Waiter::Trigger(client) => {
+                if self.planted(Bug::ClientAnsweredTwice) {
+                    self.out.push(Effect::Reply { client: client.number(), answer: Answer::Trigger(outcome.clone()) });
+                }
+                self.answer(client, Answer::Trigger(outcome));
+            }
+            Waiter::End(client) if self.planted(Bug::AbortRacesWithEnd) && outcome.status == Status::Done => {
+                let _ = client;
+            }
             Waiter::End(client) => self.reply(client, Reply::Simple("OK".into())),
             Waiter::Command => {
                 self.outcomes.insert(number, outcome);

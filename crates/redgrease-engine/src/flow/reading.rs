@@ -11,6 +11,7 @@ use crate::executions::execution::Status;
 use crate::executions::live::Source;
 use crate::input::Slice;
 use crate::limits::{PAUSED_RETRY_MS, READ_AHEAD_BYTES_MAX, WINDOW_BYTES};
+use crate::planted::Bug;
 use crate::reader::Reader;
 use crate::timers::Timer;
 
@@ -89,7 +90,8 @@ impl Engine {
         }
     }
 
-    fn has_room(&self, number: ExecutionNo) -> bool {
+    /// Whether a reader may read: its worker has consumed, and read, enough.
+    pub(crate) fn has_room(&self, number: ExecutionNo) -> bool {
         // One that is gone has room: reading it finds that out.
         let Some(live) = self.live.get(&number) else { return true };
         let unsent = live.worker.and_then(|worker| self.workers.links.get(&worker)).map_or(0, |link| link.unsent());
@@ -98,6 +100,9 @@ impl Engine {
 
     /// Readers that waited for their workers may read again.
     pub(crate) fn unblock_readers(&mut self) {
+        if self.planted(Bug::ReadersNotUnblocked) {
+            return;
+        }
         let mut readers = core::mem::take(&mut self.readers);
         readers.unblock(|number| self.has_room(number));
         self.readers = readers;
@@ -144,6 +149,8 @@ impl Engine {
             let caller = crate::calls::caller::Caller { exec: Some(number), session: live.session };
             return self.report_foreign(worker, caller);
         }
+        let bytes = if self.planted(Bug::WindowNotReduced) { 0 } else { bytes };
+        let Some(live) = self.live.get_mut(&number) else { return };
         live.unconsumed = live.unconsumed.saturating_sub(bytes);
         self.unblock_readers();
     }

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::executions::live::Waiter;
 use crate::input::{Caller, Inside};
 use crate::limits::{DEATHS_MAX, WAITING_SESSIONS_MAX, WORKER_AGAIN_MS, WORKER_WAIT_MS_MAX};
+use crate::planted::Bug;
 use crate::prelude::*;
 use crate::sessions::script::Script;
 use crate::sessions::session::{Place, Session};
@@ -207,8 +208,14 @@ impl Engine {
     /// Executions that waited for a worker: sent on, or ended with an error if there will be none.
     fn release_held(&mut self, number: SessionNo, reason: Option<&str>) {
         let Some(session) = self.sessions.get_mut(number) else { return };
-        let held = core::mem::take(&mut session.held);
+        let mut held = core::mem::take(&mut session.held);
         let broken = reason.or_else(|| session.broken()).map(str::to_owned);
+        if self.planted(Bug::HeldExecutionForgotten) {
+            held.pop();
+        }
+        if self.planted(Bug::HeldExecutionsReversed) {
+            held.reverse();
+        }
         for execution in held {
             match &broken {
                 Some(reason) => self.end_with_error(execution, reason),
@@ -425,6 +432,9 @@ impl Engine {
         let Some(worker) = session.worker().filter(|worker| self.workers.links.contains_key(worker)) else { return };
         self.out.push(Effect::DrainOutput { worker, session: session.name });
         self.send(worker, &ToWorker::ForgetSession { session: number });
+        if self.planted(Bug::LeaseKept) {
+            return;
+        }
         if self.workers.pool.release(number, self.now_ms()).is_some() {
             self.retire(worker);
         } else if self.workers.pool.is_unused(worker) {
@@ -447,7 +457,9 @@ impl Engine {
             }
             if let Some(script) = session.script.take() {
                 self.fail_script(script, &Error::DiedInScript(head.to_owned()).to_string());
-                self.sessions.remove(*number);
+                if !self.planted(Bug::SessionLeaked) {
+                    self.sessions.remove(*number);
+                }
                 continue;
             }
             let Some(session) = self.sessions.get_mut(*number) else { continue };

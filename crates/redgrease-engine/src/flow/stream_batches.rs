@@ -11,6 +11,7 @@ use crate::engine::Engine;
 use crate::id::{BatchNo, RemovalNo};
 use crate::input::Actor;
 use crate::limits::{ACKNOWLEDGEMENTS_AT_ONCE, PAUSED_RETRIES_MAX, PAUSED_RETRY_MS, STEP_MS};
+use crate::planted::Bug;
 use crate::prelude::*;
 use crate::registrations::registry::STREAM_GROUP;
 use crate::streams::batch::{Batch, Removal};
@@ -22,6 +23,9 @@ use crate::timers::Timer;
 impl Engine {
     /// Acknowledges the entries of a run.
     pub(crate) fn acknowledge(&mut self, batch: Batch) {
+        if self.planted(Bug::BatchForgotten) {
+            return self.act(batch.source.registration, batch.then);
+        }
         let number = self.batches.add(batch);
         self.acknowledge_next(number);
     }

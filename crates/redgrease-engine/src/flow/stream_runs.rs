@@ -12,6 +12,7 @@ use crate::executions::live::{GroupStep, Interruption, Launch, Source};
 use crate::executions::outcome::Outcome;
 use crate::input::{Actor, GroupPart, StreamChange};
 use crate::limits::{ENTRIES_PER_COMMAND, PAUSED_RETRY_MS, STEP_MS};
+use crate::planted::Bug;
 use crate::prelude::*;
 use crate::reader::Reader;
 use crate::streams::batch::Batch;
@@ -355,7 +356,8 @@ impl Engine {
         let number = run.source.registration;
         if let Some(interruption) = interruption {
             // The entries are still to be processed: all is looked at again.
-            if let Some(followed) = self.streams.get_mut(&number) {
+            let kept = interruption == Interruption::WorkerDied && self.planted(Bug::StreamsNotReset);
+            if let Some(followed) = self.streams.get_mut(&number).filter(|_| !kept) {
                 followed.runs.reset();
             }
             // A session without worker looks again when it is rebuilt.

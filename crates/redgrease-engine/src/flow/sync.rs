@@ -4,6 +4,7 @@ use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::events::sync::{SyncRun, Walk};
 use crate::id::JobNo;
+use crate::planted::Bug;
 use crate::step::Next;
 use crate::work::Work;
 use redgrease_core::id::ExecutionNo;
@@ -39,6 +40,11 @@ impl Engine {
     /// The command that fired a job has ended.
     pub(crate) fn job_is_due(&mut self, job: JobNo) {
         if let Some(run) = self.sync.take_job(job) {
+            if let SyncRun::Key(event) = &run
+                && self.planted(Bug::JobRunTwice)
+            {
+                self.then(Next::RunSync(SyncRun::Key(event.clone())));
+            }
             self.run_sync_event(run);
         }
     }

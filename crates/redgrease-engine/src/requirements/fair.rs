@@ -54,6 +54,12 @@ impl<T> FairQueue<T> {
         self.len = self.users.iter().map(|(_, items)| items.len()).sum();
         before - self.len
     }
+
+    /// All items.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.users.iter().flat_map(|(_, items)| items)
+    }
 }
 
 #[cfg(test)]

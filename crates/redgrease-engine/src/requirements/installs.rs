@@ -104,6 +104,15 @@ impl Installs {
             self.satisfied.insert(Rc::clone(environment), paths.to_vec());
         }
     }
+
+    /// Sessions whose jobs wait or run.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn sessions(&self) -> Vec<SessionNo> {
+        let lanes = [&self.looks, &self.installs];
+        let waiting = lanes.iter().flat_map(|lane| lane.waiting.iter());
+        let running = lanes.iter().filter_map(|lane| lane.running.as_ref().map(|(_, job)| job));
+        waiting.chain(running).map(|job| job.session).collect()
+    }
 }
 
 #[cfg(test)]

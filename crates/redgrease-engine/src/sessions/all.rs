@@ -44,6 +44,12 @@ impl Sessions {
         self.all.len()
     }
 
+    /// All sessions.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionNo, &Session)> {
+        self.all.iter().map(|(number, session)| (*number, session))
+    }
+
     /// The session with that id, among those that own registrations.
     pub(crate) fn named(&self, name: &str) -> Option<SessionNo> {
         self.all.iter().find(|(_, session)| session.registered && *session.name == *name).map(|(number, _)| *number)

@@ -103,4 +103,16 @@ impl Batches {
     pub(crate) fn remove_removal(&mut self, number: RemovalNo) -> Option<Removal> {
         self.removals.remove(&number)
     }
+
+    /// All batches.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (BatchNo, &Batch)> {
+        self.all.iter().map(|(number, batch)| (*number, batch))
+    }
+
+    /// All removals.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn removals(&self) -> impl Iterator<Item = RemovalNo> {
+        self.removals.keys().copied()
+    }
 }

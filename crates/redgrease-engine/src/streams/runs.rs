@@ -378,9 +378,21 @@ impl StreamRuns {
         }
     }
 
+    /// The streams over which a run is in flight.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn running(&self) -> impl Iterator<Item = &[u8]> {
+        self.streams.iter().filter(|(_, state)| state.running.is_some()).map(|(stream, _)| stream.as_slice())
+    }
+
     /// Whether a run was decided since streams were looked for last.
     pub(crate) fn is_current(&self, epoch: u64) -> bool {
         epoch == self.epoch
+    }
+
+    /// What distinguishes its runs from those before it was stopped last.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     fn stop(&mut self, status: StreamStatus) {

@@ -214,6 +214,12 @@ impl Link {
         !self.unhandled.is_empty() || !self.kept.is_empty()
     }
 
+    /// Number and bytes of the kept frames.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn kept_size(&self) -> (usize, usize) {
+        (self.kept.len(), self.kept_bytes)
+    }
+
     /// Whether more may be read before the frames that wait are handled: only when it left much unread, so that it can
     /// finish what it writes, and then read.
     pub(crate) fn may_read_ahead(&self) -> bool {

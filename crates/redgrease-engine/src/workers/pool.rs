@@ -245,6 +245,12 @@ impl Pool {
     pub fn spare_count(&self) -> usize {
         self.slots.values().filter(|slot| slot.ready && slot.sessions.is_empty()).count()
     }
+
+    /// The sessions of each worker.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn leases(&self) -> impl Iterator<Item = (WorkerNo, &BTreeSet<SessionNo>)> {
+        self.slots.iter().map(|(worker, slot)| (*worker, &slot.sessions))
+    }
 }
 
 #[cfg(test)]

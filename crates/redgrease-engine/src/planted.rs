@@ -1,0 +1,65 @@
+//! Faults that the simulation plants, to show that it finds them. Without the feature `simulation` no fault can be planted
+//! and each question for one is the constant `false`.
+
+/// A fault that can be planted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// Readers that wait for their workers are not told that these consumed something.
+    ReadersNotUnblocked,
+    /// What a worker consumed does not make room in its window.
+    WindowNotReduced,
+    /// A client that triggered a function is answered twice.
+    ClientAnsweredTwice,
+    /// The session of a script stays when its worker dies.
+    SessionLeaked,
+    /// A call that waited while clients were paused is never served.
+    DeferredCallForgotten,
+    /// A client that aborts an execution is not answered when that ends by itself first.
+    AbortRacesWithEnd,
+    /// An execution that waited for its session to be rebuilt is forgotten.
+    HeldExecutionForgotten,
+    /// Executions that waited for their session to be rebuilt start in the wrong order.
+    HeldExecutionsReversed,
+    /// Frames that were kept during a wait are not handled after it.
+    KeptFramesForgotten,
+    /// A sync execution runs twice behind the command that fired it.
+    JobRunTwice,
+    /// An execution that ended keeps its place among those that wait.
+    PendingPlaceKept,
+    /// The main thread waits for a sync execution without a deadline.
+    WaitWithoutDeadline,
+    /// Entries that were processed are not acknowledged.
+    BatchForgotten,
+    /// A session that ended keeps its worker.
+    LeaseKept,
+    /// After a worker's death its streams are not read again.
+    StreamsNotReset,
+    /// The end of an answer that is written bit by bit is forgotten.
+    RowsNotEnded,
+    /// An atomic block that was left stays entered.
+    AtomicNotLeft,
+}
+
+#[cfg(feature = "simulation")]
+impl Bug {
+    /// All of them.
+    pub const ALL: [Bug; 17] = [
+        Bug::ReadersNotUnblocked,
+        Bug::WindowNotReduced,
+        Bug::ClientAnsweredTwice,
+        Bug::SessionLeaked,
+        Bug::DeferredCallForgotten,
+        Bug::AbortRacesWithEnd,
+        Bug::HeldExecutionForgotten,
+        Bug::HeldExecutionsReversed,
+        Bug::KeptFramesForgotten,
+        Bug::JobRunTwice,
+        Bug::PendingPlaceKept,
+        Bug::WaitWithoutDeadline,
+        Bug::BatchForgotten,
+        Bug::LeaseKept,
+        Bug::StreamsNotReset,
+        Bug::RowsNotEnded,
+        Bug::AtomicNotLeft,
+    ];
+}
