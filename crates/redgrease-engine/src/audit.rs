@@ -256,7 +256,10 @@ impl Engine {
     /// A session without worker waits for one, for requirements, or to ask again.
     fn audit_waiting(&self, number: SessionNo, session: &Session, waits: usize, found: &mut Vec<String>) {
         let asks_again = |(_, timer): (TimerNo, &Timer)| matches!(timer, Timer::WorkerAgain(other) if *other == number);
+        // What the engine runs by itself needs none.
+        let needs_worker = session.script.is_some() || session.registered;
         if session.place == Place::Waiting
+            && needs_worker
             && waits == 0
             && !self.installs.sessions().contains(&number)
             && !self.timers.iter().any(asks_again)

@@ -129,6 +129,8 @@ pub struct Function {
     pub in_order: bool,
     /// The main thread waits for it.
     pub sync: bool,
+    /// It is registered, not run.
+    pub is_registered: bool,
 }
 
 /// All scripts and functions of a run.
@@ -227,7 +229,7 @@ impl Programs {
     /// A function of an event that never fires: there may be many of them.
     fn quiet(&mut self) -> FunctionNo {
         let spec = keys_registration("quiet", "async_local", None);
-        self.add(Function { spec, ops: Vec::new(), name: None, in_order: true, sync: false })
+        self.add(Function { spec, ops: Vec::new(), name: None, in_order: true, sync: false, is_registered: true })
     }
 
     /// A function to be registered.
@@ -264,11 +266,11 @@ impl Programs {
             }
         };
         let ops = self.body(random, taste, name, 3);
-        self.add(Function { spec, ops, name, in_order, sync })
+        self.add(Function { spec, ops, name, in_order, sync, is_registered: true })
     }
 
     /// A function to be run.
-    fn run(&mut self, random: &mut Random, taste: &Taste) -> FunctionNo {
+    pub fn run(&mut self, random: &mut Random, taste: &Taste) -> FunctionNo {
         let mode = random.pick(&["async_local", "async"]);
         let read_value = random.chance(80);
         let keys = |pattern: &str, no_scan| {
@@ -292,7 +294,7 @@ impl Programs {
             _ => spec("PythonReader", mode, &["map"], Vec::new()),
         };
         let ops = self.body(random, taste, None, 3);
-        self.add(Function { spec, ops, name: None, in_order: false, sync: false })
+        self.add(Function { spec, ops, name: None, in_order: false, sync: false, is_registered: false })
     }
 
     /// Operations; those of a function with a name trigger only higher names.
@@ -365,7 +367,7 @@ impl Programs {
     fn shallow(&mut self, random: &mut Random) -> FunctionNo {
         let spec = spec("PythonReader", "async_local", &["map"], Vec::new());
         let ops = vec![Op::Sleep(random.below(5))];
-        self.add(Function { spec, ops, name: None, in_order: false, sync: false })
+        self.add(Function { spec, ops, name: None, in_order: false, sync: false, is_registered: false })
     }
 
     fn command(&mut self, random: &mut Random, name: Option<u64>) -> Command {

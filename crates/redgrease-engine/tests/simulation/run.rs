@@ -288,6 +288,16 @@ fn py_execute(world: &mut World) -> Vec<Vec<u8>> {
     if random.chance(30) {
         words.push(b"UNBLOCKING".to_vec());
     }
+    if random.chance(25) {
+        let function = match random.chance(50) {
+            true => world.programs.run(random, &world.taste),
+            false => world.programs.registered(random, &world.taste),
+        };
+        let action =
+            if random.chance(95) == world.programs.functions[function].is_registered { "REGISTER" } else { "RUN" };
+        let plan = world.programs.functions[function].spec.clone();
+        words.extend([action.as_bytes().to_vec(), plan, function.to_string().into_bytes()]);
+    }
     let id = |random: &mut Random| format!("id{}", random.below(3)).into_bytes();
     match random.below(8) {
         0 => words.extend([b"ID".to_vec(), id(random)]),

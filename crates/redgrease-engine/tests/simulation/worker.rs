@@ -65,6 +65,7 @@ pub enum Process {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Script { request: u64 },
+    Load { request: u64, fails: bool },
     Restore { request: u64, fails: bool },
     Callback,
     Execution { exec: ExecutionNo, lane: u64, sync: bool },
@@ -145,6 +146,8 @@ pub struct Worker {
     next_call: u64,
     queue: VecDeque<Queued>,
     plans: BTreeMap<PlanNo, (FunctionNo, SessionNo)>,
+    /// Sessions whose function is being loaded: what is started waits for that.
+    loading: BTreeSet<SessionNo>,
     calls: BTreeMap<u64, Option<u64>>,
 }
 
@@ -178,6 +181,7 @@ impl Worker {
             next_call: 0,
             queue: VecDeque::new(),
             plans: BTreeMap::new(),
+            loading: BTreeSet::new(),
             calls: BTreeMap::new(),
         }
     }
@@ -318,10 +322,19 @@ impl Worker {
                 let ops = context.programs.of_source(source).to_vec();
                 self.add(Kind::Script { request }, session, ops, 0);
             }
-            ToWorker::Restore { request, session, blobs, .. } => {
+            ToWorker::Load { request, session, function, .. } => {
+                let fails = !context.calm && context.random.chance(3);
+                if let Some(number) = function_of(function.callbacks) {
+                    self.plans.insert(function.plan, (number, session));
+                }
+                self.loading.insert(session);
+                self.add(Kind::Load { request, fails }, session, vec![Op::Sleep(2)], 0);
+            }
+            ToWorker::Restore { request, session, function, blobs, .. } => {
                 let fails = !context.calm && context.random.chance(3);
                 if !fails {
-                    for (plan, function) in blobs.iter().flat_map(|blob| functions_of(blob)) {
+                    let own = function.and_then(|function| Some((function.plan, function_of(function.callbacks)?)));
+                    for (plan, function) in own.into_iter().chain(blobs.iter().flat_map(|blob| functions_of(blob))) {
                         self.plans.insert(plan, (function, session));
                     }
                 }
@@ -400,7 +413,8 @@ impl Worker {
             let next = self.queue.iter().position(|queued| {
                 let free = queued.lane == 0 || (!busy.contains(&queued.lane) && !passed.contains(&queued.lane));
                 passed.insert(queued.lane);
-                free
+                let session = self.plans.get(&queued.plan).map(|(_, session)| *session);
+                free && session.is_none_or(|session| !self.loading.contains(&session))
             });
             let Some(queued) = next.and_then(|next| self.queue.remove(next)) else { break };
             let Some((function, session)) = self.plans.get(&queued.plan).copied() else {
@@ -479,6 +493,7 @@ impl Worker {
             self.tasks.retain(|_, task| task.session != session);
         }
         self.plans.retain(|_, (_, of)| *of != session);
+        self.loading.remove(&session);
     }
 
     /// One operation of a task; returns whether something happened.
@@ -535,6 +550,14 @@ impl Worker {
             Kind::Script { request } => {
                 let blob = blob_of(&task.registered);
                 self.send(&FromWorker::ScriptDone { request, error: task.error.as_deref(), blob: &blob });
+            }
+            Kind::Load { request, fails } => {
+                self.loading.remove(&task.session);
+                let error = fails.then_some("TypeError not a plan");
+                self.send(&FromWorker::ScriptDone { request, error, blob: b"" });
+                if fails {
+                    self.plans.retain(|_, (_, session)| *session != task.session);
+                }
             }
             Kind::Restore { request, fails } => {
                 let error = fails.then_some("ImportError no such module");
@@ -781,6 +804,10 @@ fn done<'a>(exec: ExecutionNo, aborted: bool, errors: &[&'a [u8]]) -> FromWorker
 fn blob_of(functions: &[(PlanNo, FunctionNo)]) -> Vec<u8> {
     let pairs: Vec<String> = functions.iter().map(|(plan, function)| format!("{plan}:{function}")).collect();
     pairs.join(",").into_bytes()
+}
+
+fn function_of(callbacks: &[u8]) -> Option<FunctionNo> {
+    std::str::from_utf8(callbacks).ok()?.parse().ok()
 }
 
 fn functions_of(blob: &[u8]) -> Vec<(PlanNo, FunctionNo)> {
