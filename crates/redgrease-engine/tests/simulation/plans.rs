@@ -32,8 +32,8 @@ pub enum Op {
     Exit,
     /// Runs a function.
     Run(FunctionNo),
-    /// Registers a function.
-    Register(FunctionNo),
+    /// Registers a function so many times.
+    Register(FunctionNo, u64),
     /// Asks for a configuration key.
     ConfigGet,
     /// Asks for a text that hashes to this shard.
@@ -196,13 +196,16 @@ impl Programs {
     pub fn script(&mut self, random: &mut Random, taste: &Taste) -> Vec<u8> {
         let mut ops = self.body(random, taste, None, 2);
         let registrations = match random.below(100) {
-            0 => 140,
-            1..45 => random.between(1, 4),
+            0..45 => random.between(1, 4),
             _ => 0,
         };
         for _ in 0..registrations {
-            let function = if registrations > 100 { self.quiet() } else { self.registered(random, taste) };
-            ops.push(Op::Register(function));
+            let function = self.registered(random, taste);
+            ops.push(Op::Register(function, 1));
+        }
+        if registrations > 0 && random.chance(2) {
+            let function = self.quiet();
+            ops.push(Op::Register(function, 140));
         }
         if registrations == 0 || random.chance(15) {
             let function = self.run(random, taste);

@@ -90,8 +90,8 @@ struct Task {
     error: Option<String>,
     atomic: bool,
     registered: Vec<(PlanNo, FunctionNo)>,
-    /// The plan of the function that is registered when the call succeeds.
-    registering: Option<(PlanNo, FunctionNo)>,
+    /// Functions that are registered when their calls succeed.
+    registering: BTreeMap<u64, (PlanNo, FunctionNo)>,
 }
 
 #[derive(Debug)]
@@ -449,7 +449,7 @@ impl Worker {
             error: None,
             atomic: false,
             registered: Vec::new(),
-            registering: None,
+            registering: BTreeMap::new(),
         })
     }
 
@@ -472,12 +472,12 @@ impl Worker {
         let Some(task) = self.calls.remove(&call) else {
             violated("a call is answered once", format!("call {call} of worker {}: {result:?}", self.number));
         };
-        let Some(task) = task.and_then(|task| self.tasks.get_mut(&task)).filter(|task| task.waits == Some(call)) else {
-            return;
-        };
-        task.waits = None;
-        if let (Some(plan), true) = (task.registering.take(), result.is_ok()) {
+        let Some(task) = task.and_then(|task| self.tasks.get_mut(&task)) else { return };
+        if let (Some(plan), true) = (task.registering.remove(&call), result.is_ok()) {
             task.registered.push(plan);
+        }
+        if task.waits == Some(call) {
+            task.waits = None;
         }
     }
 
@@ -612,16 +612,19 @@ impl Worker {
                 self.plans.insert(plan, (function, session));
                 self.call(number, Call::Run { plan, spec: &context.programs.functions[function].spec });
             }
-            Op::Register(function) => {
-                context.counters.plans += 1;
-                let plan = PlanNo(context.counters.plans);
-                self.plans.insert(plan, (function, session));
-                task.registering = Some((plan, function));
-                let blob = blob_of(&[(plan, function)]);
-                self.call(
-                    number,
-                    Call::Register { plan, spec: &context.programs.functions[function].spec, blob: &blob },
-                );
+            Op::Register(function, times) => {
+                // Those before the last one are called by threads of the script.
+                for _ in 0..times {
+                    context.counters.plans += 1;
+                    let plan = PlanNo(context.counters.plans);
+                    self.plans.insert(plan, (function, session));
+                    let blob = blob_of(&[(plan, function)]);
+                    let spec = &context.programs.functions[function].spec;
+                    self.call(number, Call::Register { plan, spec, blob: &blob });
+                    if let Some(task) = self.tasks.get_mut(&number) {
+                        task.registering.insert(self.next_call, (plan, function));
+                    }
+                }
             }
             Op::ConfigGet => self.call(number, Call::ConfigGet { key: b"key" }),
             Op::HashTag => self.call(number, Call::HashTag),
