@@ -36,7 +36,7 @@ def records(values):
     return varint(len(values)) + blob(b"".join(values))
 
 
-def hello(protocol=1, threads=1, record_bytes_max=64 << 20):
+def hello(protocol=2, threads=1, record_bytes_max=64 << 20):
     return framed(b"\x01" + varint(protocol) + blob("test") + varint(1) + varint(threads) + varint(record_bytes_max))
 
 

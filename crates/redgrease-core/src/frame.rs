@@ -14,7 +14,7 @@ use crate::codec::{CodecError, Reader, Result, Writer};
 use crate::id::{ExecutionNo, PlanNo, SessionNo, WorkerNo};
 
 /// Version of this protocol; both sides refuse another one in the handshake.
-pub const PROTOCOL_VERSION: u64 = 1;
+pub const PROTOCOL_VERSION: u64 = 2;
 
 /// The longest body of a frame, in bytes. A sender splits or refuses longer ones; a receiver treats them as a protocol violation.
 pub const FRAME_BYTES_MAX: usize = 512 << 20;

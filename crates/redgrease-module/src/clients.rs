@@ -101,10 +101,11 @@ impl Clients {
     /// Answers a client. One that is not known was answered when its command panicked. `panics`: for tests, the answer of a
     /// client that waits does.
     pub fn answer(&self, number: ClientNo, answer: Answer, panics: bool) {
+        if let Some(Client::Running(running)) = self.table.borrow_mut().get_mut(&number) {
+            running.answer = Some(answer);
+            return;
+        }
         match self.take(number) {
-            Some(Client::Running(running)) => {
-                self.put(number, Client::Running(Running { answer: Some(answer), ..running }));
-            }
             // Rendering many results takes its time, which the server attributes to the client there.
             Some(Client::Blocked(blocked)) => {
                 blocked.answer(move |client| {
@@ -114,7 +115,7 @@ impl Clients {
             }
             // The rows that were written are its answer.
             Some(Client::Writing(rows)) => rows.finish(),
-            None => {}
+            Some(Client::Running(_)) | None => {}
         }
     }
 

@@ -15,9 +15,10 @@ use crate::effects;
 /// engine then forgets the waits and calls that were begun since.
 pub fn drive(driver: &Driver, input: Input<'_>) {
     let depth = driver.ask(|engine| engine.depth());
-    let mut drive = Drive { driver, effects: Vec::new(), panic: None };
+    let mut drive = Drive { driver, effects: driver.spare_effects.take(), panic: None };
     drive.handle(input);
     drive.perform_all();
+    driver.spare_effects.set(std::mem::take(&mut drive.effects));
     let Some(panic) = drive.panic.take() else { return };
     drive.collect(|effects| driver.change(|engine| engine.unwind(depth, effects)));
     drive.perform_all();

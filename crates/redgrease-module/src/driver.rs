@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use redgrease_core::id::{Database, WorkerNo};
 use redgrease_engine::input::Stream;
-use redgrease_engine::{Capabilities, Config, Engine, Input, ServerState, Situation};
+use redgrease_engine::{Capabilities, Config, Effect, Engine, Input, ServerState, Situation};
 use redgrease_ffi::Server;
 use redgrease_ffi::keyspace::KeyKind;
 
@@ -68,6 +68,8 @@ pub struct Driver {
     /// The threads that install requirements.
     pub installer: Installer,
 
+    /// A list for effects that nobody uses now: inputs come often.
+    pub spare_effects: Cell<Vec<Effect>>,
     /// What the next turn does.
     pub due: RefCell<Due>,
     /// Workers for which the engine has output that was not written.
@@ -115,6 +117,7 @@ impl Driver {
             workers: Workers::default(),
             spawner: Spawner::start()?,
             installer,
+            spare_effects: Cell::default(),
             due: RefCell::default(),
             unwritten: RefCell::default(),
             pump: Pump::new()?,

@@ -113,6 +113,9 @@ fn receive(driver: &Driver, due: &Due) {
 /// Gives each kind of work its slice of time.
 fn work(driver: &Driver) {
     for work in Work::ORDER {
+        if !driver.ask(|engine| engine.has_work(work)) {
+            continue;
+        }
         let end = Instant::now() + work.slice();
         driver.slice_end.set(Some(end));
         while driver.ask(|engine| engine.has_work(work)) {

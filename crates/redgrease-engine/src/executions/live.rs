@@ -181,5 +181,5 @@ impl Live {
     }
 }
 
-/// The executions that have not ended.
-pub(crate) type LiveExecutions = BTreeMap<ExecutionNo, Live>;
+/// The executions that have not ended. Boxed: the map moves its values when others come and go.
+pub(crate) type LiveExecutions = BTreeMap<ExecutionNo, Box<Live>>;

@@ -114,7 +114,7 @@ impl Engine {
         if let Some(execution) = self.executions.get_mut(number) {
             execution.owner = Some(Rc::clone(&live.user));
         }
-        self.live.insert(number, live);
+        self.live.insert(number, Box::new(live));
     }
 
     /// Something fired a registration.
@@ -408,6 +408,7 @@ impl Engine {
     /// The end of an execution: answers those who wait, counts it, frees its place.
     pub(crate) fn finish(&mut self, number: ExecutionNo, status: Status) {
         let Some(live) = self.live.remove(&number) else { return };
+        let live = *live;
         let run_ms = live.started_ms.map_or(0, |start| self.now_ms().saturating_sub(start));
         self.readers.remove(number);
         self.executions.finish(number, status);
@@ -556,7 +557,7 @@ impl Engine {
         let in_worker = self.live.iter().filter(|(_, live)| live.worker == Some(worker)).map(|(number, _)| *number);
         let lost: BTreeSet<ExecutionNo> = sent.into_iter().chain(in_worker).collect();
         for number in lost {
-            let place = self.live.get(&number).map_or_else(|| "an unknown step".into(), Live::place);
+            let place = self.live.get(&number).map_or_else(|| "an unknown step".into(), |live| live.place());
             if let Some(live) = self.live.get_mut(&number) {
                 live.interruption = Some(Interruption::WorkerDied);
             }
