@@ -298,10 +298,8 @@ impl Engine {
             found.push(format!("execution {number} is listed as not ended and is not live"));
         }
         for (registration, taken) in self.pending.taken() {
-            let mine = |live: &&Box<crate::executions::live::Live>| {
-                live.from_pending && live.registration == Some(registration)
-            };
-            let live = self.live.values().filter(mine).count();
+            let mine = self.live.values().filter(|live| live.from_pending && live.registration == Some(registration));
+            let live = mine.count();
             if live != taken {
                 found.push(format!("registration {registration} has {live} executions of events, {taken} are counted"));
             }

@@ -23,6 +23,9 @@ use socket::Socket;
 /// Longest pause between two looks at a process that has no pidfd.
 const LOOK_PAUSE_MAX: Duration = Duration::from_millis(5);
 
+/// How long a wait looks at the connection alone.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+
 /// A worker.
 pub struct Worker {
     /// Its number.
@@ -77,6 +80,14 @@ impl Worker {
 
     /// Waits until there are news of it, at most for so long.
     pub fn wait(&self, time: Duration) -> News {
+        // Mostly an answer comes at once: a descriptor is looked at in a fraction of the time that all of them take.
+        if !self.disconnected.get() && !self.socket.has_unsent() {
+            let time = timespec(time.min(FIRST_LOOK));
+            let mut connection = [PollFd::new(&self.socket, PollFlags::IN)];
+            if matches!(poll(&mut connection, Some(&time)), Ok(count) if count > 0) {
+                return News { readable: true, ended: false, outputs: [false, false] };
+            }
+        }
         let [out, error] = self.outputs.open();
         let connection = (!self.disconnected.get()).then(|| {
             let wanted = if self.socket.has_unsent() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
@@ -92,7 +103,7 @@ impl Worker {
         let present: [bool; 4] = [0, 1, 2, 3].map(|index: usize| watched[index].is_some());
         let mut fds: Vec<PollFd<'_>> = watched.into_iter().flatten().collect();
         let time = if pidfd.is_some() { time } else { time.min(LOOK_PAUSE_MAX) };
-        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
+        let time = timespec(time);
         // An interrupted wait has no news; the caller waits again.
         let any = matches!(poll(&mut fds, Some(&time)), Ok(count) if count > 0);
         let mut events = fds.iter().map(PollFd::revents);
@@ -105,4 +116,8 @@ impl Worker {
         }
         News { readable: ready[0], ended: ready[1], outputs: [ready[2], ready[3]] }
     }
+}
+
+fn timespec(time: Duration) -> Timespec {
+    Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) }
 }
