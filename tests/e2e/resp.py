@@ -47,6 +47,11 @@ class RespConnection:
         self._file.close()
         self._socket.close()
 
+    @property
+    def address(self) -> str:
+        """Its own end, as `CLIENT LIST` shows it."""
+        return "%s:%d" % self._socket.getsockname()[:2]
+
     def send(self, *args: str | bytes | int) -> None:
         """Write a command without waiting for its reply."""
         parts = [a if isinstance(a, bytes) else str(a).encode() for a in args]

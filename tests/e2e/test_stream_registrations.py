@@ -610,3 +610,21 @@ def test_a_large_batch_waits_while_clients_are_paused(db):
     db.wait_value("n", 5000, deadline=20)
     wait_until(lambda: db.r.xlen("s"), "the stream is trimmed", until=lambda n: n == 0)
     assert db.registration().numFailures == 0
+
+
+def test_an_error_that_begins_like_one_of_ours_is_a_failure_like_any_other(fresh_server):
+    db = fresh_server(load_args={"PythonAttemptTraceback": 0})
+    script = """
+def fail(record):
+    execute('incr', 'runs')
+    raise Exception('PAUSED clients are paused')
+GB('StreamReader').foreach(fail).register('s', onFailedPolicy='continue')
+"""
+    db.r.execute_command("RG.PYEXECUTE", script)
+    for _ in range(3):
+        db.r.xadd("s", {"a": 1})
+    wait_until(lambda: int(db.r.get("runs") or 0) >= 3, "all entries were processed")
+    wait_until(lambda: db.r.xinfo_groups("s")[0]["pending"] == 0, "all entries were acknowledged")
+    [registration] = db.registrations()
+    assert (registration.numFailures, int(db.r.get("runs"))) == (3, 3)
+    assert "PAUSED clients are paused" in registration.lastError
