@@ -250,7 +250,7 @@ impl Programs {
                 let policy = random.pick(&["continue", "continue", "continue", "retry", "abort"]);
                 let args = vec![
                     ("prefix", text(prefix)),
-                    ("batch", Value::Int(random.pick(&[1, 1, 2, 3, 200]))),
+                    ("batch", Value::Int(random.pick(&[1, 1, 2, 3, 200, 1000]))),
                     ("duration", Value::Int(random.pick(&[0, 0, 20, 200]))),
                     ("onFailedPolicy", text(policy)),
                     ("onFailedRetryInterval", Value::Int(random.pick(&[0, 1]))),
@@ -358,11 +358,14 @@ impl Programs {
                 2 => Op::Stop,
                 _ => Op::Progress,
             },
-            _ if random.chance(30) => {
+            _ if random.chance(40) => {
                 let function = self.shallow(random);
                 Op::Run(function)
             }
-            _ => Op::Progress,
+            _ => {
+                let function = self.quiet();
+                Op::Register(function, 1)
+            }
         }
     }
 

@@ -166,7 +166,7 @@ impl Worker {
             to_worker: Vec::new(),
             from_worker: Vec::new(),
             outputs: [Vec::new(), Vec::new()],
-            capacity: random.pick(&[4 << 10, 200 << 10, 8 << 20]),
+            capacity: random.pick(&[32 << 10, 200 << 10, 8 << 20]),
             closed: false,
             inbox: Vec::new(),
             outbox: Vec::new(),
@@ -753,7 +753,7 @@ impl Worker {
                     let op = match context.random.below(3) {
                         0 => Call::AtomicExit,
                         1 => Call::AtomicEnter,
-                        _ => Call::Execute { argv: vec![b"SET", b"k2:0", b"x"] },
+                        _ => Call::Execute { argv: vec![b"SET", b"x", b"x"] },
                     };
                     self.send(&FromWorker::Call { call, exec, session, op });
                 }

@@ -115,13 +115,17 @@ impl World {
         server.cluster = random.chance(10);
         server.several_shards = random.chance(30);
         let taste = Taste::draw(&mut random);
+        let runtime = match random.chance(1) {
+            true => Err("no interpreter was found".to_owned()),
+            false => Ok("python".to_owned()),
+        };
         World {
             now_ms: 0,
             step: 0,
             sync_time_ms: config.sync_time_max.as_millis() as u64,
             workers_max: config.workers_max,
             threads: config.execution_threads,
-            engine: Engine::new(config, Ok("python".to_owned()), "0123abcd".to_owned(), capabilities),
+            engine: Engine::new(config, runtime, "0123abcd".to_owned(), capabilities),
             server,
             workers: BTreeMap::new(),
             starting: BTreeMap::new(),
@@ -712,10 +716,7 @@ impl World {
 
     /// Runs a command; `None`: the client that sent it waits.
     pub fn execute(&mut self, argv: &[&[u8]], sender: &Sender) -> Option<Answer> {
-        self.note(|| {
-            let words: Vec<_> = argv.iter().map(|word| String::from_utf8_lossy(&word[..word.len().min(40)])).collect();
-            format!("  {} runs {}", sender.user.as_deref().unwrap_or("the server"), words.join(" "))
-        });
+        self.note(|| format!("  {} runs {}", sender.user.as_deref().unwrap_or("the server"), shown(argv)));
         self.in_command(|world| {
             if argv[0].get(..3).is_some_and(|head| head.eq_ignore_ascii_case(b"rg.")) {
                 return world.own_command(argv, sender);
@@ -786,7 +787,7 @@ impl World {
             administers: sender.administers,
             inside: sender.inside,
         };
-        let client = self.clients.begin(format!("{command:.200?}"));
+        let client = self.clients.begin(shown(argv));
         self.hand_in(Input::Command { client, caller: &caller, command });
         match self.clients.end(client, sender.inside == Inside::Nothing) {
             End::Answered(Reply::Error(text)) => Some(Err(text)),
@@ -1018,6 +1019,8 @@ fn draw_config(random: &mut Random) -> Config {
     config.install_time_max = ms(random, &[300, 2000]);
     config.pending_event_bytes_max = random.pick(&[1 << 10, 64 << 20]);
     config.result_bytes_max = random.pick(&[60, 512 << 20]);
+    config.record_bytes_max = random.pick(&[1 << 20, 64 << 20]);
+    config.extra.insert(b"key".to_vec(), b"value".to_vec());
     config.traceback = random.chance(50);
     config
 }
@@ -1027,6 +1030,12 @@ fn fits(scan: &Scan, key: &[u8]) -> bool {
         Some(prefix) => key.starts_with(prefix),
         None => key == scan.pattern,
     }
+}
+
+/// A command for people, shortened.
+fn shown(argv: &[&[u8]]) -> String {
+    let words: Vec<_> = argv.iter().map(|word| String::from_utf8_lossy(&word[..word.len().min(40)])).collect();
+    words.join(" ")
 }
 
 fn write_key(writer: &mut Writer, key: &[u8], event: Option<&[u8]>, item: &crate::server::Item, read_value: bool) {
