@@ -157,6 +157,8 @@ pub struct Taste {
     pub atomic: u64,
     /// Large values, in percent.
     pub large: u64,
+    /// Panics of the driver, in a thousand commands of functions.
+    pub panics: u64,
 }
 
 impl Taste {
@@ -169,6 +171,7 @@ impl Taste {
             long: random.pick(&[0, 2, 10]),
             atomic: random.pick(&[0, 10, 30]),
             large: random.pick(&[0, 0, 10, 40]),
+            panics: random.pick(&[0, 0, 0, 20]),
         }
     }
 }

@@ -14,6 +14,9 @@ use crate::world::{Sender, World};
 /// Rounds in which everything has to come to an end.
 const CALM_ROUNDS_MAX: u64 = 100_000;
 
+/// Times at which timers fire in one step, however long that is.
+const TIMERS_PER_STEP_MAX: u64 = 500;
+
 /// How often what happens: drawn once per run.
 struct Weights {
     steps: u64,
@@ -139,12 +142,15 @@ fn time_goes_on(world: &mut World) {
         return;
     }
     let end = world.now_ms + ms;
-    while let Some((at, _)) = world.timers.first().copied().filter(|(at, _)| *at <= end) {
+    for _ in 0..TIMERS_PER_STEP_MAX {
+        let Some((at, _)) = world.timers.first().copied().filter(|(at, _)| *at <= end) else {
+            world.now_ms = world.now_ms.max(end);
+            return;
+        };
         // One that is set again and again for now leaves time to others.
         world.now_ms = at.max(world.now_ms + 1);
         world.fire_timers();
     }
-    world.now_ms = world.now_ms.max(end);
 }
 
 fn sender(world: &mut World, inside: Inside) -> Sender {
