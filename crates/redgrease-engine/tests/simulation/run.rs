@@ -12,7 +12,7 @@ use crate::server::DATABASES;
 use crate::world::{Sender, World};
 
 /// Rounds in which everything has to come to an end.
-const CALM_ROUNDS_MAX: u64 = 100_000;
+const CALM_ROUNDS_MAX: u64 = 400_000;
 
 /// Times at which timers fire in one step, however long that is.
 const TIMERS_PER_STEP_MAX: u64 = 500;
