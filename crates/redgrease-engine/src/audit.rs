@@ -7,7 +7,7 @@ use redgrease_core::plan::{FailurePolicy, Mode, Trigger};
 
 use crate::calls::stack::Until;
 use crate::engine::Engine;
-use crate::executions::live::Source;
+use crate::executions::live::{Launch, Source};
 use crate::id::TimerNo;
 use crate::limits::{DEFERRED_BYTES_MAX, DEFERRED_MAX, KEPT_BYTES_MAX, KEPT_FRAMES_MAX, UNSENT_BYTES_MAX};
 use crate::prelude::*;
@@ -276,10 +276,13 @@ impl Engine {
                     || session.script.as_ref().is_some_and(|script| script.run == Some(*number))
             });
             let waited_for = self.stack.waits.iter().any(|wait| wait.until == Until::Ended(*number));
+            // Nothing waits for it any more when the driver failed while it did.
+            let sync = live.started && live.launch != Launch::Async;
             let native = live.native.is_some() && live.started_ms.is_some();
             let placed = self.schedule.holds(*number)
                 || in_session
                 || waited_for
+                || sync
                 || native
                 || self.fired.contains(number)
                 || self.sync.streams.contains(number);

@@ -420,8 +420,13 @@ impl Engine {
 
     /// After a panic of the driver: ends what began behind that depth. Functions that were running commands are told.
     pub fn unwind(&mut self, depth: Depth, effects: &mut Vec<Effect>) {
-        for call in self.stack.unwind(depth.stack) {
-            self.answer_call(&call, Err(Error::Failed.into()));
+        let (waits, commands) = self.stack.unwind(depth.stack);
+        for running in commands {
+            self.answer_call(&running.call, Err(Error::Failed.into()));
+            self.give_up_runs(&running.runs);
+        }
+        for wait in waits {
+            self.go_on_after_wait(wait.worker);
         }
         self.sync.keys_running = depth.keys_running;
         self.sync.streams_running = depth.streams_running;

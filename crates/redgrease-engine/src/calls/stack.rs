@@ -127,11 +127,11 @@ impl Stack {
         Depth { waits: self.waits.len(), commands: self.commands.len() }
     }
 
-    /// Ends all that began behind that depth; returns the calls of the commands among it.
-    pub(crate) fn unwind(&mut self, depth: Depth) -> Vec<PendingCall> {
-        self.waits.truncate(depth.waits);
-        let end = depth.commands.min(self.commands.len());
-        self.commands.drain(end..).map(|running| running.call).collect()
+    /// Ends all that began behind that depth: returns the waits and the commands among it.
+    pub(crate) fn unwind(&mut self, depth: Depth) -> (Vec<Wait>, Vec<Running>) {
+        let waits = self.waits.split_off(depth.waits.min(self.waits.len()));
+        let commands = self.commands.split_off(depth.commands.min(self.commands.len()));
+        (waits, commands)
     }
 
     /// Number of the commands that are running.
@@ -167,7 +167,9 @@ mod tests {
         let depth = stack.depth();
         stack.begin_command(PendingCall { call: 8, ..call });
         stack.wait(WorkerNo(1), CALLER, Until::AtomicLeft, 1);
-        assert_eq!(stack.unwind(depth).iter().map(|call| call.call).collect::<Vec<_>>(), [8]);
+        let (waits, commands) = stack.unwind(depth);
+        assert_eq!(commands.iter().map(|running| running.call.call).collect::<Vec<_>>(), [8]);
+        assert_eq!(waits.iter().map(|wait| wait.worker).collect::<Vec<_>>(), [WorkerNo(1)]);
         assert_eq!(stack.depth(), depth);
         assert_eq!(stack.end_command(first).unwrap().call, call);
         assert!(stack.end_command(first).is_none());

@@ -2,7 +2,7 @@
 
 use redgrease_core::codec::Writer;
 use redgrease_core::frame::{Call, ToWorker};
-use redgrease_core::id::SessionNo;
+use redgrease_core::id::{SessionNo, WorkerNo};
 use redgrease_core::policy::{Around, CommandFacts, check_call};
 
 use crate::asked::Asked;
@@ -256,7 +256,10 @@ impl Engine {
             return;
         }
         let Some(atomic) = self.stack.atomic.take() else { return };
-        if let Err(text) = result {
+        // One that was entered has its answer, and the command can still fail.
+        if let Err(text) = result
+            && !atomic.entered
+        {
             self.answer_call(&atomic.call, Err(text));
         }
     }
@@ -269,15 +272,29 @@ impl Engine {
         if !has_come {
             self.end_ended(wait.worker);
         }
-        if self.stack.waits_for(wait.worker) || self.planted(Bug::KeptFramesForgotten) {
+        self.go_on_after_wait(wait.worker);
+    }
+
+    /// The main thread waits for a worker no longer: what it sent meanwhile, and its end, are seen to.
+    pub(crate) fn go_on_after_wait(&mut self, worker: WorkerNo) {
+        if self.stack.waits_for(worker) || self.planted(Bug::KeptFramesForgotten) {
             return;
         }
-        if self.workers.links.get(&wait.worker).is_some_and(Link::has_frames) {
+        if self.workers.links.get(&worker).is_some_and(Link::has_frames) {
             // What was kept is handled in the next slice.
-            self.frames_wait(wait.worker);
+            self.frames_wait(worker);
         } else {
             // Its process may have ended during the wait.
-            self.end_ended(wait.worker);
+            self.end_ended(worker);
+        }
+    }
+
+    /// Sync executions that a command of a function fired are not run.
+    pub(crate) fn give_up_runs(&mut self, runs: &[SyncRun]) {
+        for run in runs {
+            if let SyncRun::Key(event) = run {
+                self.count_aborted(event.registration);
+            }
         }
     }
 

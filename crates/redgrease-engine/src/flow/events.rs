@@ -149,7 +149,13 @@ impl Engine {
     pub(crate) fn answer_trigger(&mut self, client: Client, execution: ExecutionNo) {
         match self.outcomes.remove(&execution) {
             Some(outcome) => self.answer(client, Answer::Trigger(outcome)),
-            None => self.refuse(client, Error::SyncWithoutEnd),
+            None => {
+                // The driver failed while it waited for that: nothing takes the outcome any more.
+                if let Some(live) = self.live.get_mut(&execution) {
+                    live.waiters.clear();
+                }
+                self.refuse(client, Error::SyncWithoutEnd);
+            }
         }
     }
 

@@ -217,7 +217,9 @@ impl Engine {
     /// Runs an execution now, while everything else waits. It has ended when the effects of this were performed.
     pub(crate) fn run_sync(&mut self, number: ExecutionNo, no_async: bool) {
         let Some(session) = self.live.get(&number).map(|live| live.session) else { return };
-        let Some(worker) = self.sessions.get(session).and_then(Session::up_in) else {
+        // One that is being ended has its last frames handled, and takes no further ones.
+        let takes_frames = |worker: &WorkerNo| self.workers.links.get(worker).is_some_and(|link| !link.closing);
+        let Some(worker) = self.sessions.get(session).and_then(Session::up_in).filter(takes_frames) else {
             return self.end_with_error(number, Error::WorkerDown);
         };
         if self.stack.waits.len() >= SYNC_DEPTH_MAX {

@@ -1,6 +1,6 @@
 //! Clients: each is answered exactly once, and none is answered later that was not blocked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use redgrease_core::render::Reply;
 use redgrease_engine::id::ClientNo;
@@ -28,6 +28,10 @@ struct Client {
 pub struct Clients {
     last: u64,
     open: BTreeMap<ClientNo, Client>,
+    /// Clients whose commands the driver has answered when it failed.
+    abandoned: BTreeSet<ClientNo>,
+    /// The driver has failed: some clients are told so.
+    pub driver_failed: bool,
     /// How many were answered.
     pub answered: u64,
 }
@@ -69,6 +73,12 @@ impl Clients {
         End::Blocked
     }
 
+    /// The driver failed in the command of a client, and has answered it.
+    pub fn abandon(&mut self, number: ClientNo) {
+        self.open.remove(&number);
+        self.abandoned.insert(number);
+    }
+
     /// The engine holds a client.
     pub fn block(&mut self, number: ClientNo) {
         match self.open.get_mut(&number) {
@@ -79,12 +89,19 @@ impl Clients {
 
     /// The engine answers a client.
     pub fn answer(&mut self, number: ClientNo, reply: Reply) {
+        if let Reply::Error(text) = &reply
+            && text.starts_with("INTERNAL")
+            && !self.driver_failed
+        {
+            violated("nothing internal is wrong", format!("client {number} was answered {text}"));
+        }
         match self.open.get_mut(&number) {
             Some(client) if client.waits => {
                 self.open.remove(&number);
                 self.answered += 1;
             }
             Some(client) if client.answer.is_none() => client.answer = Some(reply),
+            None if self.abandoned.remove(&number) => {}
             other => violated("a client is answered once", format!("client {number}: {other:?}, answered {reply:?}")),
         }
     }
@@ -93,6 +110,7 @@ impl Clients {
     pub fn row(&mut self, number: ClientNo) {
         match self.open.get_mut(&number) {
             Some(client) if client.block && client.answer.is_none() => client.rows += 1,
+            None if self.abandoned.contains(&number) => {}
             other => violated("rows are for clients that wait", format!("client {number}: {other:?}")),
         }
     }

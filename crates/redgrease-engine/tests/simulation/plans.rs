@@ -157,6 +157,8 @@ pub struct Taste {
     pub atomic: u64,
     /// Large values, in percent.
     pub large: u64,
+    /// Panics of the driver, in a thousand commands of functions.
+    pub panics: u64,
 }
 
 impl Taste {
@@ -169,6 +171,7 @@ impl Taste {
             long: random.pick(&[0, 2, 10]),
             atomic: random.pick(&[0, 10, 30]),
             large: random.pick(&[0, 0, 10, 40]),
+            panics: random.pick(&[0, 0, 0, 20]),
         }
     }
 }
@@ -250,7 +253,7 @@ impl Programs {
                 let policy = random.pick(&["continue", "continue", "continue", "retry", "abort"]);
                 let args = vec![
                     ("prefix", text(prefix)),
-                    ("batch", Value::Int(random.pick(&[1, 1, 2, 3, 200]))),
+                    ("batch", Value::Int(random.pick(&[1, 1, 2, 3, 200, 1000]))),
                     ("duration", Value::Int(random.pick(&[0, 0, 20, 200]))),
                     ("onFailedPolicy", text(policy)),
                     ("onFailedRetryInterval", Value::Int(random.pick(&[0, 1]))),
@@ -358,11 +361,14 @@ impl Programs {
                 2 => Op::Stop,
                 _ => Op::Progress,
             },
-            _ if random.chance(30) => {
+            _ if random.chance(40) => {
                 let function = self.shallow(random);
                 Op::Run(function)
             }
-            _ => Op::Progress,
+            _ => {
+                let function = self.quiet();
+                Op::Register(function, 1)
+            }
         }
     }
 

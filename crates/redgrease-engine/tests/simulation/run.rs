@@ -12,7 +12,10 @@ use crate::server::DATABASES;
 use crate::world::{Sender, World};
 
 /// Rounds in which everything has to come to an end.
-const CALM_ROUNDS_MAX: u64 = 100_000;
+const CALM_ROUNDS_MAX: u64 = 400_000;
+
+/// Times at which timers fire in one step, however long that is.
+const TIMERS_PER_STEP_MAX: u64 = 500;
 
 /// How often what happens: drawn once per run.
 struct Weights {
@@ -62,7 +65,7 @@ pub fn run(world: &mut World) {
             }
             3 => time_goes_on(world),
             4 => {
-                let ms = world.random.pick(&[1, 10, 60, 400]);
+                let ms = world.random.pick(&[1, 10, 60, 60, 400, 400, 70_000]);
                 world.server.paused_until_ms = world.now_ms + ms;
             }
             5 => script(world),
@@ -96,6 +99,10 @@ pub fn run(world: &mut World) {
     if let Some(worker) = world.workers.values().find(|worker| !worker.unanswered().is_empty()) {
         violated("each call is answered", format!("{:?} of {}", worker.unanswered(), worker.summary()));
     }
+    world.hand_in(Input::Shutdown);
+    if let Some(worker) = world.workers.values().find(|worker| !worker.killed) {
+        violated("workers end with the server", worker.summary());
+    }
 }
 
 /// What the server is in ends after a while.
@@ -125,7 +132,7 @@ fn is_busy(world: &World) -> bool {
 
 fn time_goes_on(world: &mut World) {
     let ms = match world.random.below(100) {
-        0 => 2000,
+        0 => world.random.pick(&[2000, 2000, 2000, 65_000]),
         1..5 => 300,
         _ => world.random.between(1, 15),
     };
@@ -135,12 +142,15 @@ fn time_goes_on(world: &mut World) {
         return;
     }
     let end = world.now_ms + ms;
-    while let Some((at, _)) = world.timers.first().copied().filter(|(at, _)| *at <= end) {
+    for _ in 0..TIMERS_PER_STEP_MAX {
+        let Some((at, _)) = world.timers.first().copied().filter(|(at, _)| *at <= end) else {
+            world.now_ms = world.now_ms.max(end);
+            return;
+        };
         // One that is set again and again for now leaves time to others.
         world.now_ms = at.max(world.now_ms + 1);
         world.fire_timers();
     }
-    world.now_ms = world.now_ms.max(end);
 }
 
 fn sender(world: &mut World, inside: Inside) -> Sender {
@@ -216,11 +226,13 @@ fn end_script(world: &mut World) {
 /// A command; `None`: the server would not run it now. `alone`: it is not inside of anything.
 fn words_of(world: &mut World, alone: bool) -> Option<Vec<Vec<u8>>> {
     let writes = takes_writes(world);
+    // Commands of the module decide by themselves what they do on a replica.
+    let runs = !world.situation().server.paused;
     let number = |world: &mut World, most: u64| world.random.below(most).to_string().into_bytes();
     let words = |text: &str| text.split(' ').map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>();
     let executions = world.seen.executions + 3;
     Some(match world.random.below(40) {
-        0..8 if writes && alone => py_execute(world),
+        0..8 if runs && alone => py_execute(world),
         8..16 if writes => {
             let large = world.random.chance(world.taste.large);
             let bytes = if large { world.random.pick(&[40_000, 300_000, 700_000]) } else { 3 };
@@ -233,7 +245,7 @@ fn words_of(world: &mut World, alone: bool) -> Option<Vec<Vec<u8>>> {
         16..21 if writes => {
             let name = world.random.pick(&["a", "a", "b", FORBIDDEN]);
             let value = if world.random.chance(3) { "long" } else { "v" };
-            let many = if world.random.chance(3) { 150 } else { 1 };
+            let many = if world.random.chance(3) { world.random.pick(&[150, 150, 700]) } else { 1 };
             let add = words(&format!("XADD s0:{name} {value}"));
             if many > 1 && alone {
                 let argv: Vec<&[u8]> = add.iter().map(Vec::as_slice).collect();
@@ -246,7 +258,7 @@ fn words_of(world: &mut World, alone: bool) -> Option<Vec<Vec<u8>>> {
             }
             add
         }
-        21..28 if writes => {
+        21..28 if runs => {
             let call = world.counters.trigger();
             let name = world.random.below(crate::plans::NAMES);
             let mut trigger = words(&format!("RG.TRIGGER t{name} 0 {call}"));
@@ -261,7 +273,7 @@ fn words_of(world: &mut World, alone: bool) -> Option<Vec<Vec<u8>>> {
                 (world.random.pick(&["s0:a", "s0:b", "s1:a", "x"]), world.random.pick(&["s0:a", "x", "s1:b"]));
             if from == to { words("GET k0:1") } else { words(&format!("RENAME {from} {to}")) }
         }
-        30 if writes => {
+        30 if runs => {
             let mut unregister = vec![b"RG.UNREGISTER".to_vec(), number(world, 40)];
             if world.random.chance(50) {
                 unregister.push(b"ABORTPENDING".to_vec());
@@ -270,8 +282,8 @@ fn words_of(world: &mut World, alone: bool) -> Option<Vec<Vec<u8>>> {
         }
         31 => vec![b"RG.GETRESULTS".to_vec(), number(world, executions)],
         32 | 33 => vec![b"RG.GETRESULTSBLOCKING".to_vec(), number(world, executions)],
-        34 if writes => vec![b"RG.DROPEXECUTION".to_vec(), number(world, executions)],
-        35 | 36 if writes => vec![b"RG.ABORTEXECUTION".to_vec(), number(world, executions)],
+        34 if runs => vec![b"RG.DROPEXECUTION".to_vec(), number(world, executions)],
+        35 | 36 if runs => vec![b"RG.ABORTEXECUTION".to_vec(), number(world, executions)],
         37 => words("RG.DUMPEXECUTIONS"),
         38 => words("RG.DUMPREGISTRATIONS"),
         39 if writes && alone => {
@@ -392,6 +404,7 @@ fn calm_down(world: &mut World) {
 
 /// Goes on until nothing happens any more but timers that are set again and again.
 fn come_to_rest(world: &mut World) -> Audit {
+    let mut quiet_rounds = 0;
     for round in 0..CALM_ROUNDS_MAX {
         world.step += 1;
         let mut moved = world.fire_timers();
@@ -406,9 +419,12 @@ fn come_to_rest(world: &mut World) -> Audit {
             }
             continue;
         }
-        let audit = world.audit();
-        if audit.left().is_empty() && world.starting.is_empty() && world.installs.is_empty() {
-            return audit;
+        quiet_rounds += 1;
+        if quiet_rounds % 8 == 1 {
+            let audit = world.audit();
+            if audit.left().is_empty() && world.starting.is_empty() && world.installs.is_empty() {
+                return audit;
+            }
         }
         match world.next_event_ms() {
             Some(at) => world.now_ms = world.now_ms.max(at),

@@ -89,6 +89,8 @@ pub struct World {
     /// Lines are printed at once.
     pub prints: bool,
 
+    /// The driver has panicked.
+    panicked: bool,
     unwritten: BTreeSet<WorkerNo>,
     subscribed: bool,
     watching: bool,
@@ -115,13 +117,17 @@ impl World {
         server.cluster = random.chance(10);
         server.several_shards = random.chance(30);
         let taste = Taste::draw(&mut random);
+        let runtime = match random.chance(1) {
+            true => Err("no interpreter was found".to_owned()),
+            false => Ok("python".to_owned()),
+        };
         World {
             now_ms: 0,
             step: 0,
             sync_time_ms: config.sync_time_max.as_millis() as u64,
             workers_max: config.workers_max,
             threads: config.execution_threads,
-            engine: Engine::new(config, Ok("python".to_owned()), "0123abcd".to_owned(), capabilities),
+            engine: Engine::new(config, runtime, "0123abcd".to_owned(), capabilities),
             server,
             workers: BTreeMap::new(),
             starting: BTreeMap::new(),
@@ -137,6 +143,7 @@ impl World {
             inputs: 0,
             trace: None,
             prints: false,
+            panicked: false,
             unwritten: BTreeSet::new(),
             subscribed: false,
             watching: false,
@@ -180,16 +187,40 @@ impl World {
         Situation { now_ms: self.now_ms, server }
     }
 
-    /// Hands an input in, and performs what follows from it, as `drive.rs` does.
+    /// A callback of the server hands an input in. It ends here: its caller sees nothing of a panic.
     pub fn hand_in(&mut self, input: Input<'_>) {
+        self.drive(input);
+        self.panicked = false;
+    }
+
+    /// Hands an input in, and performs what follows from it, as `drive.rs` does. A panic of the driver goes on when all is
+    /// done.
+    fn drive(&mut self, input: Input<'_>) {
+        self.panicked = false;
+        let depth = self.engine.depth();
         let mut effects = Vec::new();
         self.handle(input, &mut effects);
+        if self.perform_all(&mut effects) {
+            self.engine.unwind(depth, &mut effects);
+            effects.reverse();
+            self.perform_all(&mut effects);
+            self.panicked = true;
+        }
+    }
+
+    fn perform_all(&mut self, effects: &mut Vec<Effect>) -> bool {
+        let mut panicked = false;
         while let Some(effect) = effects.pop() {
             self.note(|| format!("  -> {effect:?}"));
-            if let Some(input) = self.perform(effect) {
-                self.handle(input, &mut effects);
+            let input = self.perform(effect);
+            if std::mem::take(&mut self.panicked) {
+                self.note(|| "  the driver panics".to_owned());
+                panicked = true;
+            } else if let Some(input) = input {
+                self.handle(input, effects);
             }
         }
+        panicked
     }
 
     /// The next effect is the last one of `effects`.
@@ -263,6 +294,10 @@ impl World {
                 self.timers.insert((self.now_ms.saturating_add(ms), timer));
             }
             Effect::Ask { question, about } => return Some(Input::Answer { question, fact: self.fact(about) }),
+            Effect::Run(_) if !self.calm && self.random.below(1000) < self.taste.panics => {
+                self.panicked = true;
+                self.clients.driver_failed = true;
+            }
             Effect::Run(run) => {
                 if self.notifying > 0 {
                     violated("no user code runs inside a notification", format!("{run:?}"));
@@ -346,7 +381,11 @@ impl World {
                 let at = self.now_ms + self.random.between(0, 200);
                 self.installs.insert(install.install, (at, result));
             }
-            Effect::Log { .. } => {}
+            Effect::Log { text, .. } => {
+                if text.contains("INTERNAL") {
+                    violated("nothing internal is wrong", text);
+                }
+            }
             Effect::Then(step) => return Some(Input::Then(step)),
         }
         None
@@ -357,7 +396,9 @@ impl World {
         if self.is_paused() {
             violated("nothing is written while clients are paused", what.to_owned());
         }
-        if self.server.script || self.server.loading {
+        // What runs inside a command of the script may do so.
+        let own_command = self.depth > u32::from(self.server.script);
+        if (self.server.script || self.server.loading) && !own_command {
             violated("nothing is read or written in the background of a script or a load", what.to_owned());
         }
     }
@@ -464,8 +505,11 @@ impl World {
             if !world.engine.has_atomic_to_enter() {
                 return Err("ERR RG.INNERATOMIC is internal".to_owned());
             }
-            world.hand_in(Input::AtomicEntered);
-            Ok(())
+            world.drive(Input::AtomicEntered);
+            match std::mem::take(&mut world.panicked) {
+                true => Err("INTERNAL the module failed".to_owned()),
+                false => Ok(()),
+            }
         })
     }
 
@@ -479,11 +523,13 @@ impl World {
         }
         self.waits.1 += 1;
         loop {
-            while self.engine.has_frame_for(wait) {
-                self.hand_in(Input::ServeFrame(wait));
+            while !self.panicked && self.engine.has_frame_for(wait) {
+                self.drive(Input::ServeFrame(wait));
             }
-            self.write(number);
-            if !self.engine.is_waiting(wait) {
+            if !self.panicked {
+                self.write(number);
+            }
+            if self.panicked || !self.engine.is_waiting(wait) {
                 break;
             }
             let lasted = self.now_ms - self.waits.0;
@@ -497,8 +543,8 @@ impl World {
                 self.serve_once(number, left);
                 continue;
             }
-            self.hand_in(Input::WaitExpired(wait));
-            if self.engine.is_waiting(wait) {
+            self.drive(Input::WaitExpired(wait));
+            if !self.panicked && self.engine.is_waiting(wait) {
                 violated("a wait ends at its deadline", format!("wait {wait} for worker {number}"));
             }
         }
@@ -712,10 +758,7 @@ impl World {
 
     /// Runs a command; `None`: the client that sent it waits.
     pub fn execute(&mut self, argv: &[&[u8]], sender: &Sender) -> Option<Answer> {
-        self.note(|| {
-            let words: Vec<_> = argv.iter().map(|word| String::from_utf8_lossy(&word[..word.len().min(40)])).collect();
-            format!("  {} runs {}", sender.user.as_deref().unwrap_or("the server"), words.join(" "))
-        });
+        self.note(|| format!("  {} runs {}", sender.user.as_deref().unwrap_or("the server"), shown(argv)));
         self.in_command(|world| {
             if argv[0].get(..3).is_some_and(|head| head.eq_ignore_ascii_case(b"rg.")) {
                 return world.own_command(argv, sender);
@@ -786,8 +829,12 @@ impl World {
             administers: sender.administers,
             inside: sender.inside,
         };
-        let client = self.clients.begin(format!("{command:.200?}"));
-        self.hand_in(Input::Command { client, caller: &caller, command });
+        let client = self.clients.begin(shown(argv));
+        self.drive(Input::Command { client, caller: &caller, command });
+        if std::mem::take(&mut self.panicked) {
+            self.clients.abandon(client);
+            return Some(Err("INTERNAL the module failed".to_owned()));
+        }
         match self.clients.end(client, sender.inside == Inside::Nothing) {
             End::Answered(Reply::Error(text)) => Some(Err(text)),
             End::Answered(_) => Some(Ok(ok())),
@@ -846,7 +893,7 @@ impl World {
             self.unwritten.insert(number);
         }
         if bytes > 0 {
-            self.hand_in(Input::Written { worker: number, bytes: bytes as u64 });
+            self.drive(Input::Written { worker: number, bytes: bytes as u64 });
         }
     }
 
@@ -861,15 +908,15 @@ impl World {
         };
         worker.incoming.extend(worker.from_worker.drain(..bytes));
         match Frames::cut(&mut worker.incoming) {
-            Ok(Some(frames)) => self.hand_in(Input::Received { worker: number, frames }),
+            Ok(Some(frames)) => self.drive(Input::Received { worker: number, frames }),
             Ok(None) if worker.closed && worker.from_worker.is_empty() => {
                 worker.disconnected = true;
-                self.hand_in(Input::ConnectionClosed(number));
+                self.drive(Input::ConnectionClosed(number));
             }
             Ok(None) => {}
             Err(reason) => {
                 worker.disconnected = true;
-                self.hand_in(Input::Garbled { worker: number, reason });
+                self.drive(Input::Garbled { worker: number, reason });
             }
         }
     }
@@ -882,15 +929,18 @@ impl World {
             worker.incoming.append(&mut worker.from_worker);
             if let Ok(Some(frames)) = Frames::cut(&mut worker.incoming) {
                 worker.disconnected = true;
-                self.hand_in(Input::Received { worker: number, frames });
+                self.drive(Input::Received { worker: number, frames });
             }
         }
         if let Some(worker) = self.workers.get_mut(&number) {
             worker.disconnected = true;
         }
+        if self.panicked {
+            return;
+        }
         self.read_outputs(number);
         let how = Some(how).filter(|_| self.random.chance(90));
-        self.hand_in(Input::ProcessEnded { worker: number, how });
+        self.drive(Input::ProcessEnded { worker: number, how });
     }
 
     fn read_outputs(&mut self, number: WorkerNo) {
@@ -899,7 +949,7 @@ impl World {
             let bytes = std::mem::take(&mut worker.outputs[index]);
             let ended = !worker.lives();
             if !bytes.is_empty() {
-                self.hand_in(Input::Output { worker: number, stream, bytes: &bytes, ended });
+                self.drive(Input::Output { worker: number, stream, bytes: &bytes, ended });
             }
         }
     }
@@ -1018,6 +1068,8 @@ fn draw_config(random: &mut Random) -> Config {
     config.install_time_max = ms(random, &[300, 2000]);
     config.pending_event_bytes_max = random.pick(&[1 << 10, 64 << 20]);
     config.result_bytes_max = random.pick(&[60, 512 << 20]);
+    config.record_bytes_max = random.pick(&[1 << 20, 64 << 20]);
+    config.extra.insert(b"key".to_vec(), b"value".to_vec());
     config.traceback = random.chance(50);
     config
 }
@@ -1027,6 +1079,12 @@ fn fits(scan: &Scan, key: &[u8]) -> bool {
         Some(prefix) => key.starts_with(prefix),
         None => key == scan.pattern,
     }
+}
+
+/// A command for people, shortened.
+fn shown(argv: &[&[u8]]) -> String {
+    let words: Vec<_> = argv.iter().map(|word| String::from_utf8_lossy(&word[..word.len().min(40)])).collect();
+    words.join(" ")
 }
 
 fn write_key(writer: &mut Writer, key: &[u8], event: Option<&[u8]>, item: &crate::server::Item, read_value: bool) {
