@@ -50,7 +50,8 @@ class RespConnection:
     @property
     def address(self) -> str:
         """Its own end, as `CLIENT LIST` shows it."""
-        return "%s:%d" % self._socket.getsockname()[:2]
+        host, port = self._socket.getsockname()[:2]
+        return f"{host}:{port}"
 
     def send(self, *args: str | bytes | int) -> None:
         """Write a command without waiting for its reply."""

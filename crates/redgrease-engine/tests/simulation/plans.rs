@@ -244,7 +244,7 @@ impl Programs {
         let mode = if sync { "sync" } else { random.pick(&["async_local", "async_local", "async"]) };
         let (spec, name, in_order) = match random.below(10) {
             0..4 => {
-                let prefix = random.pick(&["k*", "k0*", "k1*", "*", "k0:7", "kno"]);
+                let prefix = random.pick(&["k*", "k0*", "k1*", "*", "k0:7", "k9no"]);
                 let events = random.pick(&[None, Some("set"), Some("del"), Some("expired"), Some("evil")]);
                 (keys_registration(prefix, mode, events), None, true)
             }

@@ -130,7 +130,7 @@ impl Server {
         }
     }
 
-    /// Removes a key whose time is over.
+    /// Removes a key that has expired.
     pub fn expire(&mut self, database: u32, key: &[u8], now_ms: u64) -> Option<Event> {
         let expires = self.databases[database as usize].get(key).and_then(|item| item.expires_ms);
         if self.replica || expires.is_none_or(|at| at > now_ms) {
@@ -140,11 +140,11 @@ impl Server {
         Some(Event { database, name: "expired", key: key.to_vec() })
     }
 
-    /// A key whose time is over.
+    /// A key that has expired.
     pub fn expired_key(&self, now_ms: u64) -> Option<(u32, Vec<u8>)> {
-        let is_over = |item: &Item| item.expires_ms.is_some_and(|at| at <= now_ms);
+        let has_expired = |item: &Item| item.expires_ms.is_some_and(|at| at <= now_ms);
         let found = self.databases.iter().zip(0..).find_map(|(items, database)| {
-            items.iter().find(|(_, item)| is_over(item)).map(|(key, _)| (database, key.clone()))
+            items.iter().find(|(_, item)| has_expired(item)).map(|(key, _)| (database, key.clone()))
         });
         found.filter(|_| !self.replica)
     }
