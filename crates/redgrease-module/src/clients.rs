@@ -11,6 +11,7 @@ use redgrease_engine::effect::Answer;
 use redgrease_engine::id::ClientNo;
 use redgrease_ffi::{BlockedClient, Invocation, SlowAnswer};
 
+use crate::error::Error;
 use crate::reply;
 
 /// A client that was not answered yet.
@@ -70,10 +71,10 @@ impl Clients {
             return reply::write(&invocation.reply(), &answer.into_reply());
         }
         if !block {
-            return invocation.reply().error("INTERNAL the engine did not answer the command");
+            return invocation.reply().error(&Error::NoAnswer.to_string());
         }
         let Some(mut blocked) = invocation.block() else {
-            return invocation.reply().error("ERR the caller can not be blocked");
+            return invocation.reply().error(&Error::NotBlockable.to_string());
         };
         if measure {
             blocked.measure_start();

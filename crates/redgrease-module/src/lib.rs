@@ -20,6 +20,7 @@ mod depth;
 mod drive;
 mod driver;
 mod effects;
+mod error;
 mod exchange;
 mod fault;
 mod info;

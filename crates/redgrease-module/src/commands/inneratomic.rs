@@ -1,6 +1,7 @@
 //! `RG.INNERATOMIC`, internal: the atomic block that is about to be entered runs inside of it, so that its effects
 //! are one unit of replication
 
+use crate::error::Error;
 use redgrease_engine::Input;
 
 use super::request::Request;
@@ -9,7 +10,7 @@ use super::request::Request;
 pub fn run(request: &Request<'_>) {
     let driver = request.driver;
     if !driver.ask(|engine| engine.has_atomic_to_enter()) {
-        return request.error("ERR RG.INNERATOMIC is internal: use 'with atomic():' in a function");
+        return request.error(&Error::AtomicIsInternal);
     }
     driver.hand_in(Input::AtomicEntered);
     request.reply().simple("OK");

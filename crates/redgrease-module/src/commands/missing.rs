@@ -1,11 +1,12 @@
 //! Commands of RedisGears 1.2 that this version does not have, or that RedisGears gave up
 
 use super::request::Request;
+use crate::error::Error;
 
 /// Answers a command that this version does not have.
 pub fn not_yet(request: &Request<'_>) {
     let name = String::from_utf8_lossy(request.args[0]).to_uppercase();
-    request.error(&format!("NOTYET {name} is not available in this version of redgrease"));
+    request.error(&Error::NotYet(name));
 }
 
 /// Answers `RG.PYEXECUTEREMOTE` as RedisGears did.

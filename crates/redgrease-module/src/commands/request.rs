@@ -1,5 +1,7 @@
 //! One invocation of a command, and how it gets to the engine.
 
+use std::fmt::Display;
+
 use redgrease_core::render::one_line;
 use redgrease_engine::Input;
 use redgrease_engine::input::{Caller, Command, Inside};
@@ -39,8 +41,8 @@ impl Request<'_> {
     }
 
     /// Answers with an error whose text may hold anything.
-    pub fn error(&self, text: &str) {
-        self.reply().error(&one_line(text.as_bytes()));
+    pub fn error(&self, error: &dyn Display) {
+        self.reply().error(&one_line(error.to_string().as_bytes()));
     }
 
     /// Hands the command in, and answers or blocks the client as the engine decides.

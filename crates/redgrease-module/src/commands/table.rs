@@ -11,6 +11,7 @@ use super::{
     missing, pyexecute, pystats, refreshcluster, trigger, unregister, withcodec,
 };
 use crate::driver::driver;
+use crate::error::Error;
 
 /// Flags and categories of commands that make something run: the server postpones them while clients are paused.
 const RUNS: (&CStr, &CStr) = (c"may-replicate", c"gears");
@@ -39,7 +40,7 @@ macro_rules! commands {
                         Some(driver) => {
                             $run(&Request { driver, invocation, args: &invocation.args, tagged: false });
                         }
-                        None => invocation.reply().error("INTERNAL the engine is not there"),
+                        None => invocation.reply().error(&Error::NoEngine.to_string()),
                     }
                 }
             }

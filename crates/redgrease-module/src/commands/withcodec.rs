@@ -1,5 +1,6 @@
 //! `RG.WITHCODEC version command [arg ...]`: a command of a client that reads tagged results
 
+use crate::error::Error;
 use redgrease_core::codec::CODEC_VERSION;
 
 use super::request::Request;
@@ -21,17 +22,17 @@ pub fn run(request: &Request<'_>) {
     let known = std::str::from_utf8(version).ok().and_then(|text| text.parse::<u64>().ok());
     if known != Some(CODEC_VERSION) {
         let seen = String::from_utf8_lossy(version);
-        return request.error(&format!("ERR codec version '{seen}' is not known: this server speaks {CODEC_VERSION}"));
+        return request.error(&Error::UnknownCodec { seen: seen.into_owned(), known: CODEC_VERSION });
     }
     let Some((_, run, min, max)) = COMMANDS.iter().find(|(name, ..)| inner[0].eq_ignore_ascii_case(name)) else {
         let seen = String::from_utf8_lossy(inner[0]);
-        return request.error(&format!("ERR RG.WITHCODEC does not know the command '{seen}'"));
+        return request.error(&Error::NoTaggedReply(seen.into_owned()));
     };
     if let Some(user) = request.invocation.user()
         && !request.driver.server.may_run(&user, inner)
     {
         let name = String::from_utf8_lossy(inner[0]).to_lowercase();
-        return request.error(&format!("NOPERM User {user} has no permissions to run the '{name}' command"));
+        return request.error(&Error::InnerDenied { user, command: name });
     }
     if inner.len() < *min || inner.len() > *max {
         return request.reply().wrong_arity();

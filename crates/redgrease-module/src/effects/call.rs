@@ -7,8 +7,8 @@ use redgrease_ffi::call::{CallError, ReplyKind, ReplyView};
 use redgrease_ffi::{CallOptions, CallReply};
 
 use super::own_command::DENIED_BEFORE_7_2;
-use super::permissions::no_user;
 use crate::driver::Driver;
+use crate::error::Error;
 
 /// The internal command that makes an atomic block one unit of replication.
 const ATOMIC_COMMAND: &[u8] = b"rg.inneratomic";
@@ -34,18 +34,18 @@ pub fn run(driver: &Driver, run: &RunCommand) -> Result<Vec<u8>, String> {
         deny_write: refusal.is_some(),
     };
     let reply = driver.server.call(&run.argv.args(), options).map_err(|error| match error {
-        CallError::BadName => "ERR the command's name holds a NUL".to_owned(),
-        CallError::NoUser(user) => no_user(&user),
-        CallError::NoDatabase(database) => format!("ERR the server has no database {database}"),
-        CallError::Refused => "ERR Failed executing command".to_owned(),
+        CallError::BadName => Error::BadName,
+        CallError::NoUser(user) => Error::NoUser(user),
+        CallError::NoDatabase(database) => Error::NoDatabase(database),
+        CallError::Refused => Error::NotRun,
     })?;
     let view = reply.view();
     if view.kind() != ReplyKind::Error {
-        return encode(&reply);
+        return Ok(encode(&reply)?);
     }
     let text = String::from_utf8_lossy(view.bytes()).into_owned();
     if let Some(reason) = text.strip_prefix(DENIED_BEFORE_7_2) {
-        return Err(format!("NOPERM the user '{}' {reason}", run.actor.user));
+        return Err(Error::Denied { user: run.actor.user.to_string(), reason: reason.to_owned() }.into());
     }
     Err(match refusal {
         Some(refusal) if text.starts_with(WRITE_DENIED.0) && text.contains(WRITE_DENIED.1) => refusal,
@@ -61,15 +61,15 @@ pub fn enter_atomic(driver: &Driver, database: Database) -> Result<(), String> {
             Err(String::from_utf8_lossy(reply.view().bytes()).into_owned())
         }
         Ok(_) => Ok(()),
-        Err(_) => Err("ERR the atomic block could not be entered".to_owned()),
+        Err(_) => Err(Error::NoAtomic.into()),
     }
 }
 
 /// The encoded form of a reply.
-fn encode(reply: &CallReply) -> Result<Vec<u8>, String> {
+fn encode(reply: &CallReply) -> Result<Vec<u8>, Error> {
     let len = reply.wire_len();
     if len > REPLY_BYTES_MAX {
-        return Err(format!("ERR the command's reply of {len} bytes is longer than {REPLY_BYTES_MAX}: ask for less"));
+        return Err(Error::ReplyTooBig { len, max: REPLY_BYTES_MAX });
     }
     let mut writer = Writer::new();
     encode_view(&mut writer, reply.view(), 0);

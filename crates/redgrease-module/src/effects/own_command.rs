@@ -6,8 +6,9 @@ use redgrease_ffi::call::{CallError, ReplyKind};
 use redgrease_ffi::keyspace::Access;
 use redgrease_ffi::{CallOptions, CallReply};
 
-use super::permissions::{missing, no_user};
+use super::permissions::missing;
 use crate::driver::Driver;
+use crate::error::Error;
 
 /// What the code of an error says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +69,7 @@ pub fn write_stream(driver: &Driver, actor: &Actor, stream: &[u8], argv: &[&[u8]
     // The server would stop itself by an assertion. The engine asks for no such command while clients are paused, but what
     // came before this one may have paused them.
     if driver.server.must_not_replicate() {
-        return Err(Failure { code: Code::Paused, text: "PAUSED clients are paused".to_owned() });
+        return Err(Failure { code: Code::Paused, text: Error::Paused.into() });
     }
     let options =
         CallOptions { database: actor.database.0, user: Some(&actor.user), replicate: true, ..CallOptions::default() };
@@ -88,8 +89,8 @@ pub fn call(
         driver.server.call(argv, options)
     };
     let reply = result.map_err(|error| match error {
-        CallError::NoUser(user) => Failure { code: Code::NoPermission, text: no_user(&user) },
-        _ => Failure { code: Code::Other, text: "ERR the server did not run a command of the reader".to_owned() },
+        CallError::NoUser(user) => Failure { code: Code::NoPermission, text: Error::NoUser(user).into() },
+        _ => Failure { code: Code::Other, text: Error::NotRead.into() },
     })?;
     if reply.view().kind() != ReplyKind::Error {
         return Ok(reply);
@@ -97,7 +98,7 @@ pub fn call(
     let text = String::from_utf8_lossy(reply.view().bytes()).into_owned();
     let code = code_of(&text);
     let text = match options.user {
-        Some(user) if code == Code::NoPermission => missing(driver, user, key, argv[0]),
+        Some(user) if code == Code::NoPermission => missing(driver, user, key, argv[0]).into(),
         _ => text,
     };
     Err(Failure { code, text })

@@ -4,20 +4,21 @@ use redgrease_engine::registrations::registry::STREAM_GROUP;
 use redgrease_ffi::keyspace::Access;
 
 use crate::driver::Driver;
+use crate::error::Error;
 
 /// Refuses a key that a user may not read.
-pub fn check_read(driver: &Driver, user: &str, key: &[u8]) -> Result<(), String> {
+pub fn check_read(driver: &Driver, user: &str, key: &[u8]) -> Result<(), Error> {
     if driver.server.may_access(user, key, Access::Read) {
         return Ok(());
     }
     if !driver.server.user_is_enabled(user) {
-        return Err(no_user(user));
+        return Err(Error::NoUser(user.to_owned()));
     }
     Err(missing(driver, user, Some((key, Access::Read)), b"get"))
 }
 
 /// Refuses a stream that a user may not read through a group, acknowledge, or (`trim`) remove entries from.
-pub fn check_consume(driver: &Driver, user: &str, key: &[u8], trim: bool) -> Result<(), String> {
+pub fn check_consume(driver: &Driver, user: &str, key: &[u8], trim: bool) -> Result<(), Error> {
     let group = STREAM_GROUP.as_bytes();
     let needed: [&[&[u8]]; 4] = [
         &[b"xreadgroup", b"group", group, b"c", b"streams", key, b">"],
@@ -33,23 +34,14 @@ pub fn check_consume(driver: &Driver, user: &str, key: &[u8], trim: bool) -> Res
 }
 
 /// What a user who was refused may not do: something to a key, or else run a command.
-pub fn missing(driver: &Driver, user: &str, key: Option<(&[u8], Access)>, command: &[u8]) -> String {
+pub fn missing(driver: &Driver, user: &str, key: Option<(&[u8], Access)>, command: &[u8]) -> Error {
     let all: &[Access] =
         if let Some((_, Access::Read)) = key { &[Access::Read] } else { &[Access::Read, Access::Write] };
     if let Some((key, _)) = key
         && let Some(access) = all.iter().find(|access| !driver.server.may_access(user, key, **access))
     {
         let verb = if *access == Access::Read { "read" } else { "write" };
-        return format!(
-            "NOPERM the user '{user}' has no permission to {verb} the key '{}'",
-            String::from_utf8_lossy(key)
-        );
+        return Error::KeyDenied { user: user.to_owned(), verb, key: String::from_utf8_lossy(key).into_owned() };
     }
-    let command = String::from_utf8_lossy(command);
-    format!("NOPERM the user '{user}' has no permission to run the command '{command}', which a reader needs")
-}
-
-/// The error when a user is gone.
-pub fn no_user(user: &str) -> String {
-    format!("NOPERM the user '{user}' on whose behalf the function runs does not exist any more, or is disabled")
+    Error::CommandDenied { user: user.to_owned(), command: String::from_utf8_lossy(command).into_owned() }
 }

@@ -25,11 +25,11 @@ pub fn answer(driver: &Driver, question: Question) -> Fact {
         Question::MayRead { user, key } => {
             Fact::Permission(match driver.server.may_access(&user, &key, Access::Read) {
                 true => Ok(()),
-                false => Err(permissions::missing(driver, &user, Some((&key, Access::Read)), b"get")),
+                false => Err(permissions::missing(driver, &user, Some((&key, Access::Read)), b"get").into()),
             })
         }
         Question::MayConsume { user, key, trim } => {
-            Fact::Permission(permissions::check_consume(driver, &user, &key, trim))
+            Fact::Permission(permissions::check_consume(driver, &user, &key, trim).map_err(String::from))
         }
         Question::DatabaseSize(database) => Fact::Number(facts::database_size(driver, database)),
         Question::ClientIsGone(client) => Fact::Flag(driver.clients.is_gone(client)),

@@ -13,6 +13,7 @@ use super::permissions::check_read;
 use super::record::{write_entry, write_key};
 use super::scan;
 use crate::driver::Driver;
+use crate::error::Error;
 
 /// Entries of a stream that are asked for with one command.
 const ENTRIES_PER_READ: &[u8] = b"100";
@@ -30,7 +31,7 @@ pub fn slice(driver: &Driver, actor: &Actor, reader: &mut Reader, count_only: bo
         Reader::Scan(scan) => scan::read_keys(driver, actor, scan, (&mut writer, &mut count), end),
         Reader::Range(range) => read_range(driver, actor, range, (&mut writer, &mut count)),
         Reader::Streams(streams) => read_streams(driver, actor, streams, (&mut writer, &mut count), end),
-        Reader::Group => Err("INTERNAL entries of a group are not read in slices of this kind".to_owned()),
+        Reader::Group => Err(Error::GroupInSlices.into()),
     };
     let (ended, error) = match ended {
         Ok(ended) => (ended, None),
@@ -103,7 +104,7 @@ fn search_streams(driver: &Driver, actor: &Actor, streams: &mut Streams) -> Resu
         [b"scan", &cursor, b"match", &streams.pattern, b"count", keys.as_bytes(), b"type", b"stream"];
     let reply = read(driver, actor, None, &argv)?;
     let (Some(next), Some(names)) = (reply.view().element(0), reply.view().element(1)) else {
-        return Err("INTERNAL the server's SCAN answered something unknown".into());
+        return Err(Error::UnknownScan.into());
     };
     for name in names.elements() {
         if streams.seen.insert(name.bytes().to_vec()) {

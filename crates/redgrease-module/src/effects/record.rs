@@ -8,6 +8,7 @@ use redgrease_ffi::keyspace::KeyKind;
 use super::own_command::read;
 use super::permissions::check_read;
 use crate::driver::Driver;
+use crate::error::Error;
 
 /// Writes the record of one key as it is now.
 pub fn write_key(
@@ -70,16 +71,12 @@ pub fn write_value(
 }
 
 /// Refuses a value that is too long for a record.
-pub fn check_len(driver: &Driver, key: &[u8], len: usize) -> Result<(), String> {
+pub fn check_len(driver: &Driver, key: &[u8], len: usize) -> Result<(), Error> {
     let max = driver.config.record_bytes_max;
     if len <= max {
         return Ok(());
     }
-    Err(format!(
-        "RECORDTOOBIG the value of key '{}' has {len} bytes, more than MaxRecordBytes ({max}): raise it, or use \
-         readValue=False and read parts with execute()",
-        String::from_utf8_lossy(key)
-    ))
+    Err(Error::ValueTooBig { key: String::from_utf8_lossy(key).into_owned(), len, max })
 }
 
 /// Writes the record of a stream entry (`[id, [field, value, ...]]`) and returns its id; an entry that was deleted has
@@ -95,10 +92,9 @@ pub fn write_entry<'a>(
     let (bytes, max) =
         (fields.elements().map(|field| field.bytes().len()).sum::<usize>(), driver.config.record_bytes_max);
     if bytes > max {
-        let (id, stream) = (String::from_utf8_lossy(id.bytes()), String::from_utf8_lossy(stream));
-        return Err(format!(
-            "RECORDTOOBIG entry {id} of stream '{stream}' has {bytes} bytes, more than MaxRecordBytes ({max}): raise it"
-        ));
+        let (id, stream) =
+            (String::from_utf8_lossy(id.bytes()).into_owned(), String::from_utf8_lossy(stream).into_owned());
+        return Err(Error::EntryTooBig { id, stream, len: bytes, max }.into());
     }
     writer.stream_record(stream, id.bytes(), len / 2);
     write_pairs(writer, fields);

@@ -13,6 +13,7 @@ use super::own_command::{Code, Failure, read};
 use super::permissions::check_read;
 use super::record::{check_len, write_key, write_value};
 use crate::driver::Driver;
+use crate::error::Error;
 
 /// Keys whose values are asked for with one command.
 const KEYS_PER_READ: usize = 64;
@@ -92,7 +93,7 @@ fn step(
     }
     let reply = read(driver, actor, None, &argv)?;
     let (Some(next), Some(names)) = (reply.view().element(0), reply.view().element(1)) else {
-        return Err("INTERNAL the server's SCAN answered something unknown".into());
+        return Err(Error::UnknownScan.into());
     };
     scan.cursor = next.bytes().to_vec();
     scan.more = scan.cursor != b"0";
