@@ -426,6 +426,9 @@ impl Engine {
             self.give_up_runs(&running.runs);
         }
         for wait in waits {
+            if self.planted(Bug::PanicForgetsFrames) {
+                break;
+            }
             self.go_on_after_wait(wait.worker);
         }
         self.sync.keys_running = depth.keys_running;

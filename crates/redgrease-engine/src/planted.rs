@@ -38,12 +38,26 @@ pub enum Bug {
     RowsNotEnded,
     /// An atomic block that was left stays entered.
     AtomicNotLeft,
+    /// A process that ended during a wait is not noticed.
+    EndedWorkerForgotten,
+    /// A run over a stream that could not begin counts as in flight for ever.
+    UnreadStreamForgotten,
+    /// A run that was decided before streams were looked for again reads entries.
+    StaleRunReads,
+    /// An execution that takes the place of one that had nothing to run starts before those that were started earlier.
+    StartedOutOfOrder,
+    /// What a script ran moves to a worker that does not know it.
+    RunMovedToNewWorker,
+    /// Entries that were deleted count as entries of their stream.
+    DeletedEntriesCounted,
+    /// After a panic of the driver, frames that came during its wait are not handled.
+    PanicForgetsFrames,
 }
 
 #[cfg(feature = "simulation")]
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 17] = [
+    pub const ALL: [Bug; 24] = [
         Bug::ReadersNotUnblocked,
         Bug::WindowNotReduced,
         Bug::ClientAnsweredTwice,
@@ -61,5 +75,12 @@ impl Bug {
         Bug::StreamsNotReset,
         Bug::RowsNotEnded,
         Bug::AtomicNotLeft,
+        Bug::EndedWorkerForgotten,
+        Bug::UnreadStreamForgotten,
+        Bug::StaleRunReads,
+        Bug::StartedOutOfOrder,
+        Bug::RunMovedToNewWorker,
+        Bug::DeletedEntriesCounted,
+        Bug::PanicForgetsFrames,
     ];
 }

@@ -283,7 +283,7 @@ impl Engine {
         if self.workers.links.get(&worker).is_some_and(Link::has_frames) {
             // What was kept is handled in the next slice.
             self.frames_wait(worker);
-        } else {
+        } else if !self.planted(Bug::EndedWorkerForgotten) {
             // Its process may have ended during the wait.
             self.end_ended(worker);
         }

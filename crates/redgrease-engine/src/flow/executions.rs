@@ -205,7 +205,7 @@ impl Engine {
         let Some(live) = self.live.get_mut(&number) else { return };
         live.worker = Some(worker);
         live.started_ms = Some(now);
-        if matches!(live.source, Source::Event { .. } | Source::Stream(_)) {
+        if matches!(live.source, Source::Event { .. } | Source::Stream(_)) && !self.planted(Bug::StartedOutOfOrder) {
             // One that is started while another one reads, because that has nothing to run, starts behind those that were
             // started before it.
             self.starting.push_back(number);
@@ -586,7 +586,7 @@ impl Engine {
     /// a function ran is not among what a session is rebuilt from.
     pub(crate) fn move_execution(&mut self, number: ExecutionNo, head: &str) {
         match self.live.get(&number) {
-            Some(live) if live.registration.is_none() => {
+            Some(live) if live.registration.is_none() && !self.planted(Bug::RunMovedToNewWorker) => {
                 self.end_with_error(number, Error::DiedBefore(head.to_owned()));
             }
             _ => self.enqueue(number),

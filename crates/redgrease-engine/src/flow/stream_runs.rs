@@ -221,6 +221,7 @@ impl Engine {
     /// Reads a part of the entries that an execution runs over.
     pub(crate) fn read_group(&mut self, number: ExecutionNo) {
         let (replica, paused) = (self.at.server.replica, self.at.server.paused);
+        let reads_stale = self.planted(Bug::StaleRunReads);
         let Some(live) = self.live.get_mut(&number) else { return };
         let Some(run) = &live.stream_run else { return };
         let most = ENTRIES_PER_COMMAND as u64;
@@ -240,7 +241,7 @@ impl Engine {
         // Streams were looked for again meanwhile: the run that came of that may have read what is pending, and would
         // miss what this one takes now.
         let is_stale = self.streams.get(&registration).is_some_and(|followed| !followed.runs.is_current(epoch));
-        if replica || is_stale {
+        if replica || (is_stale && !reads_stale) {
             return self.group_part_done(number, 0, false);
         }
         if paused {
@@ -257,7 +258,10 @@ impl Engine {
             Ok(None) => return self.group_part_done(number, 0, false),
             Err(reason) => return self.group_failed(number, reason),
         };
-        let gone = part.read.saturating_sub(part.count + part.errors.len() as u64);
+        let gone = match self.planted(Bug::DeletedEntriesCounted) {
+            true => 0,
+            false => part.read.saturating_sub(part.count + part.errors.len() as u64),
+        };
         // The first error counts, and one per entry may be too many.
         if let Some(reason) = part.errors.into_iter().next() {
             self.add_error(number, reason.into_bytes());
@@ -354,6 +358,9 @@ impl Engine {
     /// A run ended: acknowledges, and starts what comes next.
     pub(crate) fn stream_run_ended(&mut self, run: StreamRun, outcome: &Outcome, interruption: Option<Interruption>) {
         let number = run.source.registration;
+        if interruption == Some(Interruption::NotRun) && self.planted(Bug::UnreadStreamForgotten) {
+            return;
+        }
         if let Some(interruption) = interruption {
             // The entries are still to be processed: all is looked at again.
             let kept = interruption == Interruption::WorkerDied && self.planted(Bug::StreamsNotReset);

@@ -171,7 +171,7 @@ impl Taste {
             long: random.pick(&[0, 2, 10]),
             atomic: random.pick(&[0, 10, 30]),
             large: random.pick(&[0, 0, 10, 40]),
-            panics: random.pick(&[0, 0, 0, 20]),
+            panics: random.pick(&[0, 0, 0, 60]),
         }
     }
 }

@@ -64,10 +64,7 @@ pub fn run(world: &mut World) {
                 world.turn();
             }
             3 => time_goes_on(world),
-            4 => {
-                let ms = world.random.pick(&[1, 10, 60, 60, 400, 400, 70_000]);
-                world.server.paused_until_ms = world.now_ms + ms;
-            }
+            4 => pause(world),
             5 => script(world),
             6 => role_changes(world),
             7 => load(world),
@@ -231,7 +228,7 @@ fn words_of(world: &mut World, alone: bool) -> Option<Vec<Vec<u8>>> {
     let number = |world: &mut World, most: u64| world.random.below(most).to_string().into_bytes();
     let words = |text: &str| text.split(' ').map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>();
     let executions = world.seen.executions + 3;
-    Some(match world.random.below(40) {
+    Some(match world.random.below(42) {
         0..8 if runs && alone => py_execute(world),
         8..16 if writes => {
             let large = world.random.chance(world.taste.large);
@@ -286,8 +283,15 @@ fn words_of(world: &mut World, alone: bool) -> Option<Vec<Vec<u8>>> {
         35 | 36 if runs => vec![b"RG.ABORTEXECUTION".to_vec(), number(world, executions)],
         37 => words("RG.DUMPEXECUTIONS"),
         38 => words("RG.DUMPREGISTRATIONS"),
-        39 if writes && alone => {
-            vec![b"XDEL".to_vec(), b"s0:a".to_vec(), format!("{}-0", world.random.below(40)).into_bytes()]
+        39..42 if writes && alone => {
+            let stream = world.random.pick(&["s0:a", "s0:b"]);
+            let entries =
+                world.server.stream(0, stream.as_bytes()).map(|stream| stream.entries.keys().copied().collect());
+            let entries: Vec<_> = entries.unwrap_or_default();
+            if entries.is_empty() {
+                return None;
+            }
+            words(&format!("XDEL {stream} {}", world.random.pick(&entries)))
         }
         _ => words("GET k0:3"),
     })
@@ -340,6 +344,16 @@ fn role_changes(world: &mut World) {
     world.server.replica = !world.server.replica;
     world.server.read_only = world.server.replica && world.random.chance(80);
     world.hand_in(Input::RoleChanged);
+}
+
+/// Clients are paused, sometimes for a change of roles.
+fn pause(world: &mut World) {
+    let ms = world.random.pick(&[1, 10, 60, 60, 400, 400, 70_000]);
+    world.server.paused_until_ms = world.now_ms + ms;
+    if world.random.chance(30) {
+        role_changes(world);
+        role_changes(world);
+    }
 }
 
 fn load(world: &mut World) {

@@ -391,7 +391,7 @@ impl Worker {
                     format!("{exec} of plan {plan} in {}", self.number),
                 );
             }
-            return self.send(&done(exec, false, &[b"BADPLAN the plan is not known here"]));
+            return self.send(&done(exec, false, unknown_plan(context.calm)));
         };
         let function = &context.programs.functions[function];
         let (level, number) = origin(records.bytes, function.name.is_some());
@@ -420,7 +420,7 @@ impl Worker {
             });
             let Some(queued) = next.and_then(|next| self.queue.remove(next)) else { break };
             let Some((function, session)) = self.plans.get(&queued.plan).copied() else {
-                self.send(&done(queued.exec, false, &[b"BADPLAN the plan is not known here"]));
+                self.send(&done(queued.exec, false, unknown_plan(context.calm)));
                 continue;
             };
             let slowly = !context.calm && context.random.chance(20);
@@ -803,6 +803,11 @@ impl Task {
 
 fn done<'a>(exec: ExecutionNo, aborted: bool, errors: &[&'a [u8]]) -> FromWorker<'a> {
     FromWorker::Done { exec, aborted, records: Records::default(), errors: errors.to_vec(), step_micros: Vec::new() }
+}
+
+/// The errors of an execution whose plan is not known. Retried ones have to end.
+fn unknown_plan(calm: bool) -> &'static [&'static [u8]] {
+    if calm { &[] } else { &[b"BADPLAN the plan is not known here"] }
 }
 
 /// What rebuilds functions: their plans and numbers.

@@ -564,7 +564,11 @@ impl World {
         if self.random.chance(30) {
             self.read_outputs(number);
         }
-        let Some(worker) = self.workers.get(&number) else { return };
+        let dies = !self.calm && self.taste.misfortunes > 0 && self.random.below(200) == 0;
+        let Some(worker) = self.workers.get_mut(&number) else { return };
+        if dies {
+            worker.end("was killed by signal 9 (SIGKILL)");
+        }
         if !worker.lives() {
             return self.process_ended(number);
         }
