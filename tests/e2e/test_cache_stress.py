@@ -304,7 +304,9 @@ def test_a_narrow_terminal_shows_all_that_matters(stress: Stress) -> None:
     try:
         termios.tcsetwinsize(slave, (24, 80))
         line = stress.line("--duration", 1.3, "--processes", 2, "--max-bytes", "100kB")
-        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=slave, env=clean_environment())
+        process = subprocess.Popen(
+            line, stdout=subprocess.DEVNULL, stderr=slave, env={**clean_environment(), "TERM": "xterm"}
+        )
         os.close(slave)
         shown = b""
         with contextlib.suppress(OSError):  # a terminal that nobody holds any more
@@ -323,7 +325,9 @@ def test_a_terminal_shows_how_far_it_is(stress: Stress) -> None:
     try:
         termios.tcsetwinsize(slave, (24, 160))
         line = stress.line("--duration", 1.3, "--processes", 2)
-        process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=slave, env=clean_environment())
+        process = subprocess.Popen(
+            line, stdout=subprocess.PIPE, stderr=slave, env={**clean_environment(), "TERM": "xterm"}
+        )
         os.close(slave)
         shown = b""
         with contextlib.suppress(OSError):  # a terminal that nobody holds any more
