@@ -1,20 +1,6 @@
 //! Numbers that the engine gives out, beside those of `redgrease_core::id`.
 
-use core::fmt;
-
-macro_rules! numbers {
-    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => { $(
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(pub u64);
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
-            }
-        }
-    )+ };
-}
+use redgrease_core::numbers;
 
 numbers! {
     /// Number of a client that waits for an answer; the driver gives it.
