@@ -89,7 +89,7 @@ impl Scan {
 pub struct StreamRange {
     /// The stream.
     pub key: Vec<u8>,
-    /// The id behind which reading goes on.
+    /// The id behind which reading continues.
     pub after: Vec<u8>,
 }
 
@@ -98,7 +98,7 @@ pub struct StreamRange {
 pub enum Search {
     /// Whether there is a stream with the very name of the pattern is not known yet.
     NotBegun,
-    /// It goes on at this cursor of the server.
+    /// It continues at this cursor of the server.
     At(Vec<u8>),
     /// All streams were found.
     Ended,

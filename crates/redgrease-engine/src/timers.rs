@@ -37,7 +37,7 @@ pub(crate) enum Timer {
     ExecutionLimit(ExecutionNo),
     /// An aborted execution should have ended.
     AbortGrace(ExecutionNo),
-    /// A reader that waits while clients are paused goes on.
+    /// A reader that waits while clients are paused continues.
     ReaderAgain(ExecutionNo),
     /// What the runs of a registration decided is tried again: clients were paused.
     StreamAction(RegistrationNo, Action),
@@ -57,7 +57,7 @@ pub(crate) enum Timer {
         /// To be given back to the runs.
         epoch: u64,
     },
-    /// A search for streams begins (at cursor `0`) or goes on.
+    /// A search for streams begins (at cursor `0`) or continues.
     StreamSearch(RegistrationNo, Vec<u8>),
     /// Streams of these registrations are looked for again.
     StreamsRevived(Vec<RegistrationNo>),

@@ -134,7 +134,7 @@ impl Engine {
         }
     }
 
-    /// Finds out what the server says of a command, then goes on with it. `waited`: it does not wait behind others again.
+    /// Finds out what the server says of a command, then continues with it. `waited`: it does not wait behind others again.
     fn look_up(&mut self, call: PendingCall, argv: Argv, waited: bool) {
         let name = argv.args().first().map(|name| name.to_ascii_lowercase());
         match name.as_ref().map(|name| self.facts.of(name)) {
@@ -239,7 +239,7 @@ impl Engine {
         self.out.push(Effect::EnterAtomic(self.database_of(call.caller)));
     }
 
-    /// The command that runs the block has begun: its code goes on, and the main thread waits for its end.
+    /// The command that runs the block has begun: its code continues, and the main thread waits for its end.
     pub(crate) fn atomic_entered(&mut self) {
         let Some(atomic) = self.stack.atomic.as_mut().filter(|atomic| !atomic.entered) else { return };
         atomic.entered = true;

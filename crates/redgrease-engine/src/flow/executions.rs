@@ -309,7 +309,7 @@ impl Engine {
     }
 
     /// Whether an execution runs in a worker; reports a worker that names one of another.
-    fn runs_in(&mut self, number: ExecutionNo, worker: WorkerNo) -> bool {
+    pub(crate) fn runs_in(&mut self, number: ExecutionNo, worker: WorkerNo) -> bool {
         let Some(live) = self.live.get(&number) else { return false };
         let here = live.worker == Some(worker);
         if !here {

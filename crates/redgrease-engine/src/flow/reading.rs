@@ -83,7 +83,7 @@ impl Engine {
         self.out.push(Effect::ReadSlice { execution: number, actor, reader, count_only });
     }
 
-    /// A reader that waited while clients were paused goes on.
+    /// A reader that waited while clients were paused continues.
     pub(crate) fn reader_again(&mut self, number: ExecutionNo) {
         if self.live.contains_key(&number) {
             self.readers.add(number);
@@ -115,7 +115,7 @@ impl Engine {
         live.source = Source::Reader(Some(reader));
         let ended = slice.ended || slice.error.is_some();
         if let Some(reason) = slice.error {
-            // The reader ends, what it read before goes on.
+            // The reader ends; what it read before is processed.
             self.add_error(number, reason.into_bytes());
         }
         if native {
@@ -144,10 +144,8 @@ impl Engine {
 
     /// Input was consumed.
     pub(crate) fn consumed(&mut self, worker: WorkerNo, number: ExecutionNo, bytes: u64) {
-        let Some(live) = self.live.get_mut(&number) else { return };
-        if live.worker != Some(worker) {
-            let caller = crate::calls::caller::Caller { exec: Some(number), session: live.session };
-            return self.report_foreign(worker, caller);
+        if !self.runs_in(number, worker) {
+            return;
         }
         let bytes = if self.planted(Bug::WindowNotReduced) { 0 } else { bytes };
         let Some(live) = self.live.get_mut(&number) else { return };

@@ -97,8 +97,7 @@ impl Engine {
             return self.acknowledge_next(number);
         }
         let others = self.sources(database, &stream, Some(source.registration));
-        let trimming = if source.trim { Some(&source) } else { others.iter().find(|other| other.trim) };
-        match trimming.map(Rc::clone) {
+        match trimming(&source, &others) {
             None => self.acknowledge_next(number),
             Some(trimming) if others.is_empty() => {
                 self.remove_entries(&trimming, stream, ids);
@@ -128,8 +127,7 @@ impl Engine {
         let Some(batch) = self.batches.get_mut(number) else { return };
         let (source, database, stream) = (Rc::clone(&batch.source), batch.database, batch.stream.clone());
         let others = self.sources(database, &stream, Some(source.registration));
-        let trimming = if source.trim { Some(&source) } else { others.iter().find(|other| other.trim) };
-        if let Some(trimming) = trimming.map(Rc::clone) {
+        if let Some(trimming) = trimming(&source, &others) {
             let free = acknowledged_by_all(ids, groups);
             self.remove_entries(&trimming, stream.clone(), free.clone());
             self.held.remove(database, &stream, &free);
@@ -244,4 +242,9 @@ impl Engine {
             }
         }
     }
+}
+
+/// The registration that removes entries: the one that read them, or another one that trims.
+fn trimming(source: &Rc<StreamSource>, others: &[Rc<StreamSource>]) -> Option<Rc<StreamSource>> {
+    core::iter::once(source).chain(others).find(|source| source.trim).map(Rc::clone)
 }

@@ -274,7 +274,7 @@ impl Engine {
         live.gathered.count += part.count;
         live.gathered.bytes.extend_from_slice(&part.records);
         let full = step.read == step.wanted && step.wanted > 0;
-        let complete = matches!(run.kind, RunKind::Batch(batch) if run.ids.len() as u64 >= batch);
+        let complete = run.is_complete();
         let (read, registration) = (step.read, run.source.registration);
         if full && complete {
             let followed = self.streams.get(&registration);
@@ -308,7 +308,7 @@ impl Engine {
     fn part_is_known(&mut self, number: ExecutionNo, left: Left) {
         let Some(live) = self.live.get(&number) else { return };
         let (Some(run), Some(step)) = (&live.stream_run, live.group_step) else { return };
-        let complete = matches!(run.kind, RunKind::Batch(batch) if run.ids.len() as u64 >= batch);
+        let complete = run.is_complete();
         let more = step.read == step.wanted && step.wanted > 0 && !complete;
         let (stream, epoch) = (run.stream.clone(), run.epoch);
         if let Some(followed) = self.streams.get_mut(&run.source.registration) {
@@ -347,7 +347,7 @@ impl Engine {
     fn group_failed(&mut self, number: ExecutionNo, reason: String) {
         let Some(live) = self.live.get(&number) else { return };
         if live.started {
-            // The reader ends, what it read before goes on.
+            // The reader ends; what it read before is processed.
             self.add_error(number, reason.into_bytes());
             self.feed(number, true, 0, &[]);
         } else {

@@ -50,6 +50,11 @@ pub(crate) struct StreamRun {
 }
 
 impl StreamRun {
+    /// Whether it has read all entries of its batch.
+    pub(crate) fn is_complete(&self) -> bool {
+        matches!(self.kind, RunKind::Batch(batch) if self.ids.len() as u64 >= batch)
+    }
+
     /// The data of two databases changed places after the entries were read.
     pub(crate) fn swapped(&mut self, one: Database, other: Database) {
         let database = self.database.after_swap(one, other);
