@@ -162,7 +162,9 @@ mod tests {
     }
 
     fn wait(process: &Process) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         while !process.has_ended() {
+            assert!(std::time::Instant::now() < deadline, "the process has not ended within 10 s");
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }
