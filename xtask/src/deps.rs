@@ -34,7 +34,7 @@ const RULES: &[Rule] = &[
     Rule {
         name: "redgrease-cache-rules",
         ours: &[],
-        external: Some(&["serde", "thiserror"]),
+        external: Some(&["blake3", "serde", "thiserror"]),
         tests_may_use: &["proptest"],
     },
     Rule { name: "redgrease-filecache", ours: &["redgrease-cache-rules"], external: None, tests_may_use: &[] },

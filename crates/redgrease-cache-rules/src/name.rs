@@ -40,10 +40,9 @@ pub struct Named {
     pub sidecar: bool,
 }
 
-/// The shard of a key, as its directory is called: FNV-1a of the key, folded to 8 bits.
+/// The directory of a key's shard: the first byte of the key's BLAKE3 hash. Another function needs another format version.
 pub fn shard(key: &[u8]) -> String {
-    let hash = key.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    shard_at(((hash >> 24) ^ (hash >> 16) ^ (hash >> 8) ^ hash) as u8 as u16)
+    shard_at(u16::from(blake3::hash(key).as_bytes()[0]))
 }
 
 /// The directory of the shard with this number, below [`SHARDS`].
@@ -215,6 +214,14 @@ mod tests {
         }
         let (long, readable) = stem(&[b'/'; 4096]);
         assert!(long.len() == STEM_BYTES && long.starts_with("=%2F") && !readable);
+    }
+
+    #[test]
+    fn the_shard_of_a_key_is_part_of_the_format_on_disk() {
+        // The first byte that `b3sum` prints.
+        for (key, expected) in [(&b""[..], "af"), (b"k", "5c"), (&[0xff, 0], "e7")] {
+            assert_eq!(shard(key), expected, "{key:?}");
+        }
     }
 
     #[test]

@@ -30,8 +30,10 @@ const FILES: &str = "files";
 const TEMPORARY: &str = "temporary";
 const QUARANTINE: &str = "quarantine";
 
-/// Version of the directory's layout.
-pub(crate) const FORMAT: u32 = 1;
+/// Version of the directory's layout. A directory of another version is refused.
+///
+/// Version 2: the shard of a key comes from its BLAKE3 hash.
+pub(crate) const FORMAT: u32 = 2;
 
 /// What the marker says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,7 +45,7 @@ pub(crate) struct Marker {
     /// The server, without credentials; none: file locks.
     pub coordinator: Option<String>,
     pub limits: Limits,
-    /// Where the directory is; none: an earlier version made it, or its file system has no lasting numbers.
+    /// Where the directory is; none: the file system has no permanent inode numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
 }
@@ -63,6 +65,8 @@ pub struct Directory {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Contents {
     Cache(Marker),
+    /// A cache whose layout has another version.
+    OtherFormat(u32),
     Empty,
     /// Something else; flat regular files that could be keys of the proof of concept.
     Others(Vec<String>),
@@ -132,7 +136,7 @@ impl Directory {
     pub(crate) fn contents(&self) -> io::Result<Contents> {
         match self.read_root(MARKER) {
             Ok(bytes) => {
-                return marker(&bytes).map(Contents::Cache).map_err(|problem| {
+                return parse_marker(&bytes).map_err(|problem| {
                     let message = format!(
                         "the file {MARKER} is damaged ({problem}); the contents are not in it: put it back from a backup, or \
                          move it away and open the cache once with adopt and its limits"
@@ -212,7 +216,10 @@ impl Directory {
             }
             Err(Errno::EXIST) => match self.contents()? {
                 Contents::Cache(marker) => Ok(marker),
-                _ => Err(io::Error::other(format!("the file {MARKER} came and went"))),
+                Contents::OtherFormat(format) => Err(io::Error::other(other_format(format))),
+                Contents::Empty | Contents::Others(_) => {
+                    Err(io::Error::other(format!("the file {MARKER} was created and removed by another process")))
+                }
             },
             Err(errno) => Err(errno.into()),
         }
@@ -457,13 +464,29 @@ fn not_regular(name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{name} is not a regular file of the cache; remove it"))
 }
 
-/// What a marker says; another version's may say the rest in another way.
-fn marker(bytes: &[u8]) -> Result<Marker, String> {
+/// Parses a marker. Of another version only the format number is read; its other fields may differ.
+fn parse_marker(bytes: &[u8]) -> Result<Contents, String> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: u32,
+    }
+    let Head { format } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if format != FORMAT {
+        return Ok(Contents::OtherFormat(format));
+    }
     let marker: Marker = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if marker.format == FORMAT && u64::from_str_radix(&marker.id, 16).is_err() {
+    if u64::from_str_radix(&marker.id, 16).is_err() {
         return Err(format!("its id is {:?}, not a number in hexadecimal", marker.id));
     }
-    Ok(marker)
+    Ok(Contents::Cache(marker))
+}
+
+/// The reason why a cache with this format version is refused.
+pub(crate) fn other_format(format: u32) -> String {
+    format!(
+        "the directory has format {format}, but this version of redgrease reads format {FORMAT}: use the version that created it, \
+         or delete the directory and create the cache again"
+    )
 }
 
 /// Whether something else is where the cache has a directory.

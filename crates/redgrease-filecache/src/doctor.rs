@@ -1,6 +1,6 @@
 //! Diagnosis of problems and risks. A part that cannot be examined is a finding of its own.
 
-use crate::disk::{Contents, Directory, Marker};
+use crate::disk::{Contents, Directory, Marker, other_format};
 use crate::edge::{Disk, Outage};
 use crate::error::{Code, Error, Result};
 use crate::options::{Durability, Limits, Options};
@@ -180,6 +180,7 @@ fn examine_marker(findings: &mut Findings, directory: &Directory) -> Option<Mark
             findings.say(Level::Ok, "marker", message);
             return Some(marker);
         }
+        Ok(Contents::OtherFormat(format)) => other_format(format),
         Ok(Contents::Empty | Contents::Others(_)) => {
             "the file CACHE is not there; put it back from a backup, or open the cache once with adopt and its limits"
                 .to_owned()

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use redgrease_cache_rules::memory::Memory;
 use redgrease_cache_rules::protocol::{Bounds, Mode, Op, Reply, Request};
 
-use crate::disk::{Contents, Directory, FORMAT, Marker};
+use crate::disk::{Contents, Directory, FORMAT, Marker, other_format};
 use crate::edge::{Edge, Outage};
 
 use crate::engine::{Begun, Doing, Engine, Rules};
@@ -105,6 +105,9 @@ fn prepare_directory(options: &Options) -> Result<Prepared> {
     let coordinator = options.server();
     let mut flat = Vec::new();
     let contents = directory.contents().map_err(open)?;
+    if let Contents::OtherFormat(format) = contents {
+        return Err(bad(format!("{shown}: {}", other_format(format))));
+    }
     let here = directory.place(Journal::instance()).map_err(open)?;
     let is_new = !matches!(contents, Contents::Cache(_));
     if is_new && read_only {
@@ -143,9 +146,6 @@ fn prepare_directory(options: &Options) -> Result<Prepared> {
             directory.write_marker(&new, false).map_err(open)?
         }
     };
-    if marker.format != FORMAT {
-        return Err(bad(format!("{shown} has format {}; this version knows {FORMAT}", marker.format)));
-    }
     let is_own = match (&marker.place, &here) {
         (Some(place), Some(here)) if place.is_elsewhere(here) => {
             if !options.adopt || read_only {
@@ -188,7 +188,7 @@ fn prepare_directory(options: &Options) -> Result<Prepared> {
         marker.namespace.clone_from(&options.namespace);
         marker.coordinator.clone_from(&coordinator);
     }
-    // An earlier version did not note the place.
+    // The directory was on a file system without permanent inode numbers.
     let is_unplaced = marker.place.is_none() && here.is_some();
     if !read_only && (adopts || is_unplaced) {
         marker.place = here;
@@ -355,7 +355,8 @@ impl Prepared {
         // As it is now: others may have changed it.
         let now = match self.directory.contents()? {
             Contents::Cache(marker) => marker,
-            _ => self.marker.clone(),
+            Contents::OtherFormat(format) => return Err(std::io::Error::other(other_format(format))),
+            Contents::Empty | Contents::Others(_) => self.marker.clone(),
         };
         let marker = Marker { limits: *limits, ..now };
         self.directory.write_marker(&marker, true).map(drop)

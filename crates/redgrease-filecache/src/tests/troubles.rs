@@ -163,7 +163,35 @@ fn a_copy_of_a_directory_is_told_from_the_original() {
 }
 
 #[test]
-fn a_cache_of_an_earlier_version_notes_where_it_is() {
+fn a_cache_of_another_format_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = at(directory.path());
+    FileCache::open(options.clone()).unwrap().write("k", b"content", &Put::default()).unwrap();
+    let marker = options.directory.join("CACHE");
+    let current: serde_json::Value = serde_json::from_slice(&std::fs::read(&marker).unwrap()).unwrap();
+    let mut earlier = current.clone();
+    earlier["format"] = 1.into();
+    // Of a later version, whose marker has other fields.
+    let later = serde_json::json!({ "format": 99, "identity": 7 });
+    for (other, format) in [(earlier, 1), (later, 99)] {
+        std::fs::write(&marker, other.to_string()).unwrap();
+        for (adopt, read_only) in [(false, false), (true, false), (false, true)] {
+            let options = Options { adopt, read_only, ..options.clone() };
+            let error = FileCache::open(options.clone()).unwrap_err();
+            assert_eq!(error.code(), Code::BadConfig);
+            let text = error.to_string();
+            assert!(text.contains(&format!("has format {format}")) && text.contains("delete the directory"), "{text}");
+            let is_named = |found: &Finding| found.name == "marker" && found.level == Level::Error;
+            assert!(FileCache::doctor_unopened(&options, &error).iter().any(is_named));
+        }
+        assert_eq!(std::fs::read_to_string(&marker).unwrap(), other.to_string());
+    }
+    std::fs::write(&marker, current.to_string()).unwrap();
+    assert_eq!(FileCache::open(options).unwrap().read("k", NOW).unwrap(), b"content");
+}
+
+#[test]
+fn a_cache_that_was_made_without_its_place_notes_it() {
     let directory = tempfile::tempdir().unwrap();
     let options = at(directory.path());
     let id = FileCache::open(options.clone()).unwrap().info().unwrap().id;
