@@ -6,68 +6,32 @@
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-use pyo3::exceptions::{PyBaseException, PyException, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple, PyType};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple};
 use redgrease_core::codec::Reader;
 use redgrease_core::frame::{Call, FromWorker, LogLevel, wire_number};
 use redgrease_core::id::{PlanNo, SessionNo};
 use redgrease_core::plan::PlanSpec;
 
 use crate::codec::{Decoder, bytes_of_text};
+use crate::connection::Connection;
+use crate::context::{Context, in_atomic, set_in_atomic};
+use crate::errors::{self, force_stopped, gears_error};
+use crate::exit::kill_self;
+use crate::hooks::Hooks;
+use crate::lock::lock;
 use crate::plan::Plan;
-use crate::transport::{Transport, lock};
-use crate::worker::{CallError, Context, Hooks, Worker, in_atomic, kill_self, set_in_atomic};
-
-static GEARS_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-static FLAT_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-static FORCE_STOPPED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+use crate::transport::Transport;
+use crate::worker::{CallError, Worker};
 
 /// Sessions of this worker. If there is only one, threads that user code starts belong to it.
 static SESSIONS: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
 
-fn class<'py>(
-    py: Python<'py>,
-    cell: &'static PyOnceLock<Py<PyType>>,
-    name: &'static std::ffi::CStr,
-    doc: &'static std::ffi::CStr,
-    base: &Bound<'py, PyType>,
-) -> PyResult<Bound<'py, PyType>> {
-    let made = cell.get_or_try_init(py, || PyErr::new_type(py, name, Some(doc), Some(base), None))?;
-    Ok(made.bind(py).clone())
-}
-
-fn gears_error_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-    let doc = c"A command failed, or the gears interface was misused.";
-    class(py, &GEARS_ERROR, c"gears.error", doc, &py.get_type::<PyException>())
-}
-
-fn flat_error_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-    let doc = c"An error whose text reaches the client as it is.";
-    class(py, &FLAT_ERROR, c"gears.flat_error", doc, &py.get_type::<PyException>())
-}
-
-fn force_stopped_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-    // Not an `Exception`: code that catches every exception should still be interrupted.
-    let doc = c"The execution is being aborted.";
-    class(py, &FORCE_STOPPED, c"gears.forcestopped", doc, &py.get_type::<PyBaseException>())
-}
-
-/// The exception `gears.error` with a text.
-pub fn gears_error(py: Python<'_>, text: impl Into<String>) -> PyErr {
-    gears_error_class(py).map_or_else(|error| error, |class| PyErr::from_type(class, (text.into(),)))
-}
-
-/// The class of the exception that ends an aborted execution.
-pub fn force_stopped(py: Python<'_>) -> PyResult<Py<PyAny>> {
-    Ok(force_stopped_class(py)?.into_any().unbind())
-}
-
-fn worker(py: Python<'_>) -> PyResult<&'static Arc<Worker>> {
+fn worker(py: Python<'_>) -> PyResult<&'static Worker> {
     Worker::get().ok_or_else(|| gears_error(py, "this is only possible inside the server: run it in a gear function"))
 }
 
@@ -99,7 +63,7 @@ fn ask(py: Python<'_>, op: Call<'_>) -> PyResult<Vec<u8>> {
     match py.detach(|| worker.finish_call(call)) {
         Ok(value) => Ok(value),
         Err(CallError::Text(text)) => Err(gears_error(py, text)),
-        Err(CallError::Aborted) => Err(PyErr::from_type(force_stopped_class(py)?, ("Execution was aborted",))),
+        Err(CallError::Aborted) => Err(force_stopped(py)),
     }
 }
 
@@ -213,15 +177,15 @@ fn log(py: Python<'_>, args: &Bound<'_, PyTuple>, options: Option<&Bound<'_, PyD
         }
     };
     let worker = worker(py)?;
-    let Context { session, .. } = context(py).unwrap_or(Context { exec: None, session: 0 });
-    worker.append(&FromWorker::Log {
+    let Context { session, .. } = context(py).unwrap_or(Context::NONE);
+    worker.connection.append(&FromWorker::Log {
         session: Some(SessionNo(session)).filter(|session| session.0 > 0),
         level,
         message: bytes_of_text(&message)?.as_bytes(),
     });
     if Context::current().session == 0 {
         // No other call makes a thread of user code flush.
-        py.detach(|| worker.flush());
+        py.detach(|| worker.connection.flush());
     }
     Ok(())
 }
@@ -246,8 +210,8 @@ fn hashtag(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 
 /// Raises an error whose text reaches the client as it is.
 #[pyfunction]
-fn flat_error(py: Python<'_>, message: &Bound<'_, PyAny>) -> PyResult<()> {
-    Err(PyErr::from_type(flat_error_class(py)?, (message.clone().unbind(),)))
+fn flat_error(py: Python<'_>, message: Py<PyAny>) -> PyResult<()> {
+    Err(errors::flat_error(py, message))
 }
 
 /// Number of the session that the calling thread belongs to.
@@ -292,7 +256,7 @@ fn add_plan(
 ) -> PyResult<()> {
     let spec = PlanSpec::decode(spec).map_err(|error| gears_error(py, error.to_string()))?;
     let plan = Plan::new(session, source, &spec, &callbacks)?;
-    if worker(py)?.add_plan(number, plan) {
+    if worker(py)?.plans.add(number, plan) {
         Ok(())
     } else {
         Err(PyValueError::new_err(format!("plan number {number} is in use already")))
@@ -302,7 +266,7 @@ fn add_plan(
 /// Removes plans.
 #[pyfunction]
 fn remove_plans(py: Python<'_>, numbers: Vec<u64>) -> PyResult<()> {
-    worker(py)?.remove_plans(&numbers);
+    worker(py)?.plans.remove(&numbers);
     Ok(())
 }
 
@@ -334,8 +298,8 @@ fn serve(
         report(info);
         kill_self();
     }));
-    let transport = Transport::new(own(py, fd)?);
-    let worker = Worker::install(transport, Hooks { sessions, describe, python, package })
+    let connection = Connection::new(Transport::new(own(py, fd)?));
+    let worker = Worker::install(connection, Hooks { sessions, describe, python, package })
         .ok_or_else(|| PyRuntimeError::new_err("this process serves already"))?;
     worker.serve(py)
 }
@@ -427,10 +391,6 @@ fn is_forked() -> bool {
 
 /// Adds everything of this file to the module.
 pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let py = module.py();
-    module.add("GearsError", gears_error_class(py)?)?;
-    module.add("GearsFlatError", flat_error_class(py)?)?;
-    module.add("GearsForceStopped", force_stopped_class(py)?)?;
     module.add_class::<Atomic>()?;
     module.add_function(wrap_pyfunction!(execute, module)?)?;
     module.add_function(wrap_pyfunction!(is_in_atomic_block, module)?)?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 
-use crate::worker::kill_self;
+use crate::exit::kill_self;
 
 /// The error of a call to the server in such a process.
 pub const NO_CONNECTION: &str = "FORKED the child of a fork has no connection to the server: call it in the worker itself, and end the child with os._exit";

@@ -35,7 +35,7 @@ use self::results::{
     EvictedTuple, PageTuple, evicted_tuple, findings_list, info_dict, locks_list, maintained_dict, page_tuple,
     path_text, stat_tuple, stats_dict, verification_dict,
 };
-use crate::transport::lock;
+use crate::lock::lock;
 
 /// Size of a writer's buffer, in bytes.
 const GATHER_BYTES: usize = 128 << 10;

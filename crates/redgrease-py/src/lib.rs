@@ -2,11 +2,13 @@
 //!
 //! # Layout
 //! - [`codec`]: Python objects to and from the record codec (`loads`, `dumps`), for clients too;
-//! - [`transport`]: the socket of a worker;
-//! - [`worker`], [`worker_thread`]: its threads: reading, running, interrupting;
-//! - [`child`]: processes that user code forks;
+//! - [`transport`], [`connection`]: the socket of a worker: bytes and frames; how the rest of the worker uses it;
 //! - [`plan`], [`run`]: the operators of a plan, and one execution of it;
-//! - [`api`]: functions for Python code;
+//! - [`running_code`], [`context`]: what a thread runs: its interruption; its execution and session;
+//! - [`worker`]: what the server sends, scheduled over threads;
+//! - [`hooks`], [`errors`]: what Python code gives to the worker; exceptions of user code;
+//! - [`child`], [`exit`], [`lock`]: processes that user code forks; the end of the process; locks;
+//! - [`api`], [`names`]: functions and constants for Python code;
 //! - [`filecache`]: bindings of the file cache.
 //!
 //! Public names come from Python modules, never from here. There is no unsafe code.
@@ -14,13 +16,19 @@
 mod api;
 mod child;
 mod codec;
+mod connection;
+mod context;
+mod errors;
+mod exit;
 mod filecache;
+mod hooks;
+mod lock;
 mod names;
 mod plan;
 mod run;
+mod running_code;
 mod transport;
 mod worker;
-mod worker_thread;
 
 use pyo3::prelude::*;
 
@@ -34,5 +42,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(codec::loads, module)?)?;
     module.add_function(wrap_pyfunction!(codec::dumps, module)?)?;
     filecache::add_to(module)?;
+    errors::add_to(module)?;
     api::add_to(module)
 }

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PySet, PyString, PyTuple};
 use redgrease_core::plan::{self, Arg, PlanSpec, StepOp};
 
-use crate::api::gears_error;
+use crate::errors::gears_error;
 
 /// One operator with its callbacks.
 pub type Op = plan::Op<Py<PyAny>>;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pyo3::call::PyCallArgs;
-use pyo3::exceptions::{PyBaseException, PyTypeError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -22,10 +22,12 @@ use redgrease_core::frame::{FromWorker, Records, StartFlags};
 use redgrease_core::id::ExecutionNo;
 
 use crate::child::end_if_child;
-use crate::codec::{Decoder, Foreign, bytes_of_text, encode};
+use crate::codec::{Decoder, Foreign, encode};
+use crate::connection::Connection;
+use crate::errors::gears_error;
+use crate::hooks::Hooks;
 use crate::plan::{Op, Plan, Source, fresh};
-use crate::worker::Worker;
-use crate::worker_thread::WorkerThread;
+use crate::running_code::RunningCode;
 
 /// Size at which results are sent, in bytes.
 const OUTPUT_BYTES: usize = 64 << 10;
@@ -37,10 +39,12 @@ const ERRORS_MAX: usize = 1000;
 pub struct Ctx<'a, 'py> {
     /// Proof of holding the GIL.
     pub py: Python<'py>,
-    /// The worker.
-    pub worker: &'a Worker,
-    /// The thread.
-    pub thread: &'a WorkerThread,
+    /// Where results go.
+    pub connection: &'a Connection,
+    /// What describes errors.
+    pub hooks: &'a Hooks,
+    /// The code that the thread runs.
+    pub code: &'a RunningCode,
 }
 
 /// State of one operator.
@@ -146,7 +150,7 @@ impl Run {
         // Records that are only counted are not decoded.
         let is_counted = matches!(self.plan.ops.get(self.first), Some((Op::Count, _)));
         for _ in 0..count {
-            if ctx.thread.is_aborted() {
+            if ctx.code.is_aborted() {
                 return self.abort(ctx);
             }
             if self.input_closed {
@@ -182,7 +186,7 @@ impl Run {
         }
         self.input_closed = true;
         while !self.aborted && self.ended < self.plan.ops.len() {
-            if ctx.thread.is_aborted() {
+            if ctx.code.is_aborted() {
                 return self.abort(ctx);
             }
             let op = self.ended;
@@ -219,7 +223,7 @@ impl Run {
 
     /// Ends the execution at once, with an error.
     pub fn abort(&mut self, ctx: Ctx<'_, '_>) {
-        ctx.thread.disarm(ctx.py);
+        ctx.code.disarm(ctx.py);
         self.input_closed = true;
         self.aborted = true;
         self.stack.clear();
@@ -249,7 +253,7 @@ impl Run {
     fn drain(&mut self, ctx: Ctx<'_, '_>) {
         while let Some((op, record)) = self.next_pending(ctx) {
             self.flow(ctx, op, record);
-            if ctx.thread.is_aborted() {
+            if ctx.code.is_aborted() {
                 return self.abort(ctx);
             }
         }
@@ -429,7 +433,7 @@ impl Run {
                 if record.is_exact_instance_of::<PyString>() {
                     return Ok(Some(record));
                 }
-                ctx.thread.enter_step(self.step(op));
+                ctx.code.enter_step(self.step(op));
                 Ok(Some(record.str()?.into_any()))
             }
             Op::Count => {
@@ -507,7 +511,7 @@ impl Run {
             }
             (Op::Sort { reverse }, Slot::Records(records)) => {
                 let records = records.into_bound(py);
-                ctx.thread.enter_step(self.step(op));
+                ctx.code.enter_step(self.step(op));
                 let options = PyDict::new(py);
                 options.set_item(intern!(py, "reverse"), reverse)?;
                 self.timed(op, || records.call_method(intern!(py, "sort"), (), Some(&options)))?;
@@ -621,7 +625,7 @@ impl Run {
         args: impl PyCallArgs<'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let step = self.step(op);
-        ctx.thread.enter_step(step);
+        ctx.code.enter_step(step);
         let result = end_if_child(ctx.py, self.timed(op, || f.bind(ctx.py).call1(args)))?;
         refuse_async(&result, || format!("the callback of step {step} '{}'", self.plan.steps[step as usize]))?;
         Ok(result)
@@ -656,7 +660,7 @@ impl Run {
         if let Err(error) = encode(&mut self.results, record, foreign) {
             return self.fail(ctx, error);
         }
-        let (bytes, limit) = (self.results.len() - start, ctx.worker.record_bytes_max());
+        let (bytes, limit) = (self.results.len() - start, ctx.connection.record_bytes_max());
         if bytes > limit {
             self.results.truncate(start);
             let text =
@@ -666,21 +670,21 @@ impl Run {
         self.count += 1;
         if self.results.len() >= OUTPUT_BYTES {
             let records = Records { count: self.count, bytes: self.results.as_bytes() };
-            ctx.worker.append(&FromWorker::Output { exec: self.exec, records });
+            ctx.connection.append(&FromWorker::Output { exec: self.exec, records });
             self.results.truncate(0);
             self.count = 0;
-            ctx.py.detach(|| ctx.worker.flush());
+            ctx.py.detach(|| ctx.connection.flush());
         }
     }
 
     /// Records an error: the record leaves the plan here, and the reader stops.
     fn fail(&mut self, ctx: Ctx<'_, '_>, error: PyErr) {
-        let aborted = ctx.thread.is_aborted();
+        let aborted = ctx.code.is_aborted();
         if aborted {
-            ctx.thread.disarm(ctx.py);
+            ctx.code.disarm(ctx.py);
         }
         if self.errors.len() < ERRORS_MAX {
-            let text = ctx.worker.describe(ctx.py, error, self.flags.has(StartFlags::TRACEBACK));
+            let text = ctx.hooks.describe(ctx.py, error, self.flags.has(StartFlags::TRACEBACK));
             self.error_text(ctx, text);
         } else {
             self.errors_left_out += 1;
@@ -742,13 +746,5 @@ fn refuse_async(value: &Bound<'_, PyAny>, who: impl FnOnce() -> String) -> PyRes
         let _ = value.call_method0(intern!(py, "close"));
     }
     let what = if is_coroutine { "a coroutine" } else { "a future" };
-    Err(crate::api::gears_error(py, format!("async steps are not supported yet: {} returned {what}", who())))
-}
-
-/// Fallback text of an error.
-pub fn plain_error(error: &Bound<'_, PyBaseException>) -> Vec<u8> {
-    let message = error.str().and_then(|text| bytes_of_text(&text)).map(|text| text.as_bytes().to_vec());
-    let mut text = format!("Error type: {}, Value: ", error.get_type()).into_bytes();
-    text.extend(message.unwrap_or_default());
-    text
+    Err(gears_error(py, format!("async steps are not supported yet: {} returned {what}", who())))
 }

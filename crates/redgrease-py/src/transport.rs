@@ -5,12 +5,14 @@
 //! held while waiting for the GIL.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use redgrease_core::frame::{self, FromWorker};
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
+
+use crate::lock::lock;
 
 /// Buffer size of a read; a longer frame enlarges it.
 const READ_BYTES: usize = 256 << 10;
@@ -20,11 +22,6 @@ const KEEP_BYTES: usize = 1 << 20;
 const LINGER: Duration = Duration::from_micros(300);
 /// How many bytes may wait for further results.
 const LINGER_BYTES: usize = 64 << 10;
-
-/// Locks a mutex, ignoring poisoning: a panic ends the whole worker.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Why the connection is unusable.
 #[derive(Debug)]

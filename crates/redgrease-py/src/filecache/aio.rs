@@ -21,7 +21,7 @@ use super::results::{
     verification_dict,
 };
 use super::{FileCacheCursor, FileCacheHandle, warn};
-use crate::transport::lock;
+use crate::lock::lock;
 
 /// Threads that drive operations; blocking disk access has its own threads.
 const WORKERS: usize = 2;

@@ -1,18 +1,14 @@
-//! A thread of the worker: the execution that it runs, and how its code is interrupted.
+//! The code that a thread of the worker runs: its execution, its step, and how it is interrupted.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
-use std::thread::Thread;
 use std::time::Duration;
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-
 use redgrease_core::id::ExecutionNo;
 
-use crate::transport::lock;
-use crate::worker::Task;
+use crate::errors::force_stopped_class;
 
 /// In place of an execution's number.
 const NONE: u64 = u64::MAX;
@@ -23,19 +19,10 @@ const INJECT_EVERY: Duration = Duration::from_millis(1);
 /// `PyThreadState_SetAsyncExc` as ctypes sees it.
 static SET_ASYNC_EXC: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// Why a parked thread is woken.
-pub enum Order {
-    /// To check the state: the role of the reader is free, or the worker ends.
-    Check,
-    /// To run a task.
-    Run(Task),
-}
-
-/// The state of one thread, shared with the threads that wake or interrupt it.
-pub struct WorkerThread {
-    thread: Mutex<Option<Thread>>,
-    order: Mutex<Option<Order>>,
-    /// Python's identifier of the thread; 0 before [`WorkerThread::attach_python`].
+/// What one thread runs, shared with the threads that interrupt it.
+#[derive(Debug)]
+pub struct RunningCode {
+    /// Python's identifier of the thread; 0 before [`RunningCode::attach_python`].
     ident: AtomicU64,
     /// Execution assigned to the thread, or [`NONE`]. Changed under the lock of the worker's state.
     assigned: AtomicU64,
@@ -47,29 +34,16 @@ pub struct WorkerThread {
     abort: AtomicBool,
 }
 
-impl std::fmt::Debug for WorkerThread {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WorkerThread").field("exec", &self.exec).field("step", &self.step).finish_non_exhaustive()
-    }
-}
-
-impl WorkerThread {
-    /// A slot that is not bound to an OS thread yet.
-    pub fn new() -> Arc<WorkerThread> {
-        Arc::new(WorkerThread {
-            thread: Mutex::new(None),
-            order: Mutex::new(None),
+impl RunningCode {
+    /// That of a thread that has run nothing yet.
+    pub fn new() -> RunningCode {
+        RunningCode {
             ident: AtomicU64::new(0),
             assigned: AtomicU64::new(NONE),
             exec: AtomicU64::new(NONE),
             step: AtomicU32::new(0),
             abort: AtomicBool::new(false),
-        })
-    }
-
-    /// Binds this slot to the calling OS thread.
-    pub fn bind_current(&self) {
-        *lock(&self.thread) = Some(std::thread::current());
+        }
     }
 
     /// Records Python's identifier of the calling thread.
@@ -77,28 +51,6 @@ impl WorkerThread {
         let ident = py.import("_thread")?.getattr("get_ident")?.call0()?.extract()?;
         self.ident.store(ident, Relaxed);
         Ok(())
-    }
-
-    /// Sets the order of the parked thread; call [`WorkerThread::wake`] afterwards.
-    pub fn order(&self, order: Order) {
-        *lock(&self.order) = Some(order);
-    }
-
-    /// Wakes the thread.
-    pub fn wake(&self) {
-        if let Some(thread) = &*lock(&self.thread) {
-            thread.unpark();
-        }
-    }
-
-    /// Parks until there is an order.
-    pub fn wait(&self) -> Order {
-        loop {
-            if let Some(order) = lock(&self.order).take() {
-                return order;
-            }
-            std::thread::park();
-        }
     }
 
     /// Assigns an execution to the thread, or none. From here on it can be aborted.
@@ -143,15 +95,15 @@ impl WorkerThread {
         self.abort.load(Relaxed)
     }
 
-    /// Injects `exception` into the code of `exec` until it has ended. Blocks; takes the GIL repeatedly.
-    pub fn interrupt(&self, exec: ExecutionNo, exception: impl Fn(Python<'_>) -> PyResult<Py<PyAny>>) {
+    /// Injects the exception of an abort into the code of `exec` until it has ended. Blocks; takes the GIL repeatedly.
+    pub fn interrupt(&self, exec: ExecutionNo) {
         loop {
             let has_ended = Python::attach(|py| {
                 let set = SET_ASYNC_EXC.get_or_try_init(py, || -> PyResult<_> {
                     let api = py.import("ctypes")?.getattr("pythonapi")?;
                     Ok(api.getattr("PyThreadState_SetAsyncExc")?.unbind())
                 });
-                let (Ok(set), Ok(exception)) = (set, exception(py)) else { return true };
+                let (Ok(set), Ok(exception)) = (set, force_stopped_class(py)) else { return true };
                 if self.assigned.load(Relaxed) != exec.0 {
                     return true;
                 }
@@ -159,7 +111,7 @@ impl WorkerThread {
                 if self.exec.load(Relaxed) != exec.0 {
                     return false;
                 }
-                self.set_async_exc(py, set, exception.bind(py)).is_err()
+                self.set_async_exc(py, set, &exception).is_err()
             });
             if has_ended {
                 return;

@@ -1,0 +1,91 @@
+//! The connection to the server, as the rest of the worker uses it: when it breaks, the process ends, and in the child of a
+//! fork nothing is sent.
+
+use std::sync::MutexGuard;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use redgrease_core::frame::{FromWorker, ToWorker};
+
+use crate::exit::{fatal, kill_self};
+use crate::transport::{Broken, Inbox, Transport};
+
+/// The longest result before the server has announced its limit.
+const RECORD_BYTES: usize = 64 << 20;
+
+/// The transport and the limit that the server announced.
+#[derive(Debug)]
+pub struct Connection {
+    transport: Transport,
+    record_bytes_max: AtomicUsize,
+}
+
+impl Connection {
+    /// A connection over a transport.
+    pub fn new(transport: Transport) -> Connection {
+        Connection { transport, record_bytes_max: AtomicUsize::new(RECORD_BYTES) }
+    }
+
+    /// Longest result, in bytes.
+    pub fn record_bytes_max(&self) -> usize {
+        self.record_bytes_max.load(Relaxed)
+    }
+
+    /// Sets the length of the longest result.
+    pub fn set_record_bytes_max(&self, bytes: usize) {
+        self.record_bytes_max.store(bytes, Relaxed);
+    }
+
+    /// Appends a frame; it leaves with the next flush, at the latest at the watcher's next tick.
+    pub fn append(&self, frame: &FromWorker<'_>) {
+        // Another thread of the worker may have held the lock when it was forked.
+        if crate::child::is_marked() {
+            return;
+        }
+        self.transport.append(frame);
+    }
+
+    /// Writes appended frames. Blocks: call it only without the GIL.
+    pub fn flush(&self) {
+        if crate::child::is_marked() {
+            return;
+        }
+        self.transport.flush().unwrap_or_else(|broken| end(&broken));
+    }
+
+    /// Writes appended frames unless another thread is writing already.
+    pub fn try_flush(&self) {
+        self.transport.try_flush().unwrap_or_else(|broken| end(&broken));
+    }
+
+    /// Whether appended frames should be written without waiting for further results.
+    pub fn is_due(&self) -> bool {
+        self.transport.is_due()
+    }
+
+    /// Writes appended frames, then blocks until something was received. The caller has the role of the reader.
+    pub fn receive(&self) -> Received<'_> {
+        Received { inbox: self.transport.receive().unwrap_or_else(|broken| end(&broken)) }
+    }
+}
+
+/// What was received.
+pub struct Received<'a> {
+    inbox: MutexGuard<'a, Inbox>,
+}
+
+impl Received<'_> {
+    /// The next complete frame.
+    pub fn frame(&mut self) -> Option<ToWorker<'_>> {
+        let body = self.inbox.frame().unwrap_or_else(|broken| end(&broken))?;
+        Some(ToWorker::parse(body).unwrap_or_else(|error| end(&Broken::Protocol(error))))
+    }
+}
+
+/// Exits: a worker without a connection to its server has no purpose.
+fn end(broken: &Broken) -> ! {
+    match broken {
+        Broken::Closed => kill_self(),
+        Broken::Io(error) => fatal(&format!("the connection to the server failed: {error}")),
+        Broken::Protocol(error) => fatal(&format!("the server sent what is no frame: {error}")),
+    }
+}

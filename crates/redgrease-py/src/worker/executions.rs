@@ -1,0 +1,248 @@
+//! The executions of a worker: their input, the queues and lanes in which they wait.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use redgrease_core::frame::StartFlags;
+use redgrease_core::id::ExecutionNo;
+
+use crate::exit::fatal;
+use crate::run::Run;
+
+use super::task::{Batch, Turn};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Behind another execution of its lane.
+    InLane,
+    /// Its plan is being loaded.
+    Loading,
+    Queued,
+    Running,
+    /// Its input is consumed, more will come.
+    Waiting,
+}
+
+#[derive(Debug)]
+struct Execution {
+    start: Start,
+    input: VecDeque<Batch>,
+    last: bool,
+    begun: bool,
+    abort: bool,
+    phase: Phase,
+    run: Option<Box<Run>>,
+}
+
+/// How an execution starts.
+#[derive(Debug)]
+pub struct Start {
+    /// Number of its plan.
+    pub plan: u64,
+    /// Executions of the same lane run one after the other. 0: none.
+    pub lane: u64,
+    /// How to run.
+    pub flags: StartFlags,
+    /// The first step that the server has not executed itself.
+    pub first_step: u64,
+}
+
+/// What an abort does to an execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abort {
+    /// It is unknown, is to continue, or ends when it runs again.
+    Nothing,
+    /// It had not begun and was removed.
+    Removed,
+    /// It is running: its thread has to be interrupted.
+    Interrupt,
+}
+
+/// How a turn continues when its input is consumed.
+pub enum More {
+    /// With more input.
+    Input { input: VecDeque<Batch>, last: bool },
+    /// It ends after [`Executions::suspend`]: more input will come, or other executions wait.
+    Suspend,
+    /// The execution is being aborted.
+    Abort,
+    /// The execution is unknown.
+    Unknown,
+}
+
+/// Executions that have not ended.
+#[derive(Debug, Default)]
+pub struct Executions {
+    known: HashMap<ExecutionNo, Execution>,
+    /// Those that the server's main thread waits for.
+    sync: VecDeque<ExecutionNo>,
+    queue: VecDeque<(ExecutionNo, Instant)>,
+    lanes: HashMap<u64, VecDeque<ExecutionNo>>,
+    /// Plans that are being loaded, and the executions that wait for them.
+    loading: HashMap<u64, Vec<ExecutionNo>>,
+}
+
+impl Executions {
+    /// Adds an execution, with its first input.
+    pub fn start(&mut self, id: ExecutionNo, start: Start, input: Option<Batch>) {
+        if self.known.contains_key(&id) {
+            fatal(&format!("the server started execution {id} twice"));
+        }
+        let mut phase = Phase::Queued;
+        if start.lane != 0 {
+            let lane = self.lanes.entry(start.lane).or_default();
+            lane.push_back(id);
+            if lane.len() > 1 {
+                phase = Phase::InLane;
+            }
+        }
+        if let Some(waiting) = self.loading.get_mut(&start.plan)
+            && phase == Phase::Queued
+        {
+            phase = Phase::Loading;
+            waiting.push(id);
+        }
+        let last = start.flags.has(StartFlags::LAST);
+        let input = input.into_iter().collect();
+        self.known.insert(id, Execution { start, input, last, begun: false, abort: false, phase, run: None });
+        if phase == Phase::Queued {
+            self.enqueue(id);
+        }
+    }
+
+    /// Adds input.
+    pub fn feed(&mut self, id: ExecutionNo, last: bool, batch: Option<Batch>) {
+        // An execution that stopped early may have ended while its input is still being sent.
+        let Some(exec) = self.known.get_mut(&id) else { return };
+        exec.input.extend(batch);
+        exec.last |= last;
+        if exec.phase == Phase::Waiting {
+            self.enqueue(id);
+        }
+    }
+
+    /// From now on executions of this plan wait until it is loaded.
+    pub fn plan_is_loading(&mut self, plan: u64) {
+        self.loading.insert(plan, Vec::new());
+    }
+
+    /// A plan was loaded, or cannot be: its executions find that out.
+    pub fn plan_is_loaded(&mut self, plan: u64) {
+        for id in self.loading.remove(&plan).unwrap_or_default() {
+            if self.known.get(&id).is_some_and(|exec| exec.phase == Phase::Loading) {
+                self.enqueue(id);
+            }
+        }
+    }
+
+    fn enqueue(&mut self, id: ExecutionNo) {
+        let Some(exec) = self.known.get_mut(&id) else { return };
+        exec.phase = Phase::Queued;
+        if exec.start.flags.has(StartFlags::SYNC) {
+            self.sync.push_back(id);
+        } else {
+            self.queue.push_back((id, Instant::now()));
+        }
+    }
+
+    /// Aborts an execution; one that has begun only if `begun`.
+    pub fn abort(&mut self, id: ExecutionNo, begun: bool) -> Abort {
+        let Some(exec) = self.known.get_mut(&id) else { return Abort::Nothing };
+        if exec.begun && !begun {
+            return Abort::Nothing;
+        }
+        exec.abort = true;
+        match exec.phase {
+            Phase::Running => Abort::Interrupt,
+            Phase::Waiting => {
+                self.enqueue(id);
+                Abort::Nothing
+            }
+            Phase::Queued | Phase::InLane | Phase::Loading if exec.begun => Abort::Nothing,
+            Phase::Queued | Phase::InLane | Phase::Loading => {
+                self.queue.retain(|(queued, _)| *queued != id);
+                self.sync.retain(|queued| *queued != id);
+                self.end(id);
+                Abort::Removed
+            }
+        }
+    }
+
+    /// Ends an execution: the next one of its lane may begin.
+    pub fn end(&mut self, id: ExecutionNo) {
+        let Some(exec) = self.known.remove(&id) else { return };
+        let Some(lane) = self.lanes.get_mut(&exec.start.lane) else { return };
+        let was_first = lane.front() == Some(&id);
+        lane.retain(|queued| *queued != id);
+        match lane.front().copied() {
+            None => {
+                self.lanes.remove(&exec.start.lane);
+            }
+            Some(next) if was_first => self.enqueue(next),
+            Some(_) => {}
+        }
+    }
+
+    /// Takes a sync execution from its queue.
+    pub fn pop_sync(&mut self) -> Option<ExecutionNo> {
+        self.sync.pop_front()
+    }
+
+    /// Takes an execution from the queue.
+    pub fn pop_queued(&mut self) -> Option<ExecutionNo> {
+        self.queue.pop_front().map(|(id, _)| id)
+    }
+
+    /// Whether a sync execution is queued.
+    pub fn has_sync(&self) -> bool {
+        !self.sync.is_empty()
+    }
+
+    /// Since when the first execution of the queue waits.
+    pub fn queued_since(&self) -> Option<Instant> {
+        self.queue.front().map(|(_, since)| *since)
+    }
+
+    /// Begins a turn of an execution that was taken from a queue, and whether it is being aborted.
+    pub fn begin_turn(&mut self, id: ExecutionNo) -> (Turn, bool) {
+        let exec = self.known.get_mut(&id).expect("what is queued is known");
+        exec.phase = Phase::Running;
+        exec.begun = true;
+        let turn = Turn {
+            exec: id,
+            plan: exec.start.plan,
+            flags: exec.start.flags,
+            first_step: exec.start.first_step,
+            run: exec.run.take(),
+            input: std::mem::take(&mut exec.input),
+            last: exec.last,
+        };
+        (turn, exec.abort)
+    }
+
+    /// How the running turn of an execution continues.
+    pub fn more(&mut self, id: ExecutionNo) -> More {
+        let Some(exec) = self.known.get_mut(&id) else { return More::Unknown };
+        if exec.abort {
+            return More::Abort;
+        }
+        let is_waiting = exec.input.is_empty() && !exec.last;
+        if !is_waiting && self.queue.is_empty() {
+            return More::Input { input: std::mem::take(&mut exec.input), last: exec.last };
+        }
+        More::Suspend
+    }
+
+    /// Suspends the running turn of an execution as [`Executions::more`] decided.
+    pub fn suspend(&mut self, id: ExecutionNo, run: Box<Run>) {
+        let Some(exec) = self.known.get_mut(&id) else { return };
+        exec.run = Some(run);
+        if exec.input.is_empty() && !exec.last {
+            exec.phase = Phase::Waiting;
+        } else {
+            // Other executions wait: let them run between two batches.
+            exec.phase = Phase::Queued;
+            self.queue.push_back((id, Instant::now()));
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Tasks of a thread: requests to sessions, and turns of executions.
+
+use std::collections::VecDeque;
+
+use redgrease_core::frame::{self, Records, StartFlags};
+use redgrease_core::id::ExecutionNo;
+
+use crate::run::Run;
+
+/// A task for a thread.
+#[derive(Debug)]
+pub enum Task {
+    /// An execution.
+    Turn(Turn),
+    /// A request to a session.
+    Job(Job),
+}
+
+/// One turn of an execution: the input that is available now.
+#[derive(Debug)]
+pub struct Turn {
+    /// The execution.
+    pub exec: ExecutionNo,
+    /// Number of its plan.
+    pub plan: u64,
+    /// How to run.
+    pub flags: StartFlags,
+    /// The first step that the server has not executed itself.
+    pub first_step: u64,
+    /// The state after the turn before this one.
+    pub run: Option<Box<Run>>,
+    /// Records.
+    pub input: VecDeque<Batch>,
+    /// Whether the input ends here.
+    pub last: bool,
+}
+
+/// Encoded records of one frame.
+#[derive(Debug)]
+pub struct Batch {
+    /// Their number.
+    pub count: u64,
+    /// Their encoded form.
+    pub bytes: Vec<u8>,
+}
+
+impl Batch {
+    /// The records of a frame, if it has any.
+    pub fn of(records: Records<'_>) -> Option<Batch> {
+        (records.count > 0 || !records.bytes.is_empty())
+            .then(|| Batch { count: records.count, bytes: records.bytes.to_vec() })
+    }
+}
+
+/// A request of the server to a session. The fields are those of the frames ([`frame::ToWorker`]).
+#[derive(Debug)]
+pub enum Job {
+    Script {
+        request: u64,
+        session: u64,
+        name: String,
+        source: Vec<u8>,
+        paths: Vec<String>,
+        traceback: bool,
+    },
+    Load {
+        request: u64,
+        session: u64,
+        name: String,
+        function: Function,
+        paths: Vec<String>,
+        traceback: bool,
+    },
+    Restore {
+        request: u64,
+        session: u64,
+        name: String,
+        function: Option<Function>,
+        blobs: Vec<Vec<u8>>,
+        paths: Vec<String>,
+    },
+    Registered {
+        plan: u64,
+    },
+    ForgetPlans {
+        plans: Vec<u64>,
+    },
+    ForgetSession {
+        session: u64,
+    },
+}
+
+/// A function that a client sent as plan and callbacks.
+#[derive(Debug)]
+pub struct Function {
+    /// Number of the plan.
+    pub plan: u64,
+    /// The encoded plan.
+    pub spec: Vec<u8>,
+    /// Pickle of the callbacks.
+    pub callbacks: Vec<u8>,
+}
+
+impl Function {
+    /// The function of a frame.
+    pub fn of(function: frame::Function<'_>) -> Function {
+        let frame::Function { plan, spec, callbacks } = function;
+        Function { plan: plan.0, spec: spec.to_vec(), callbacks: callbacks.to_vec() }
+    }
+}
