@@ -1,16 +1,18 @@
 //! The protocol between the parent and a worker.
 //!
-//! The parent writes lines into the worker's standard input; its end, also caused by the parent's death, means stop.
+//! The parent writes lines to the worker's standard input; its end, also when the parent dies, means stop.
 //! The worker answers with lines on its standard output.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-/// Start to work.
+use super::lock::lock;
+
+/// Start working.
 pub const GO: &str = "go";
-/// Start to count; the warm-up has ended.
+/// Start counting; the warm-up has ended.
 pub const COUNT: &str = "count";
 
 /// A message of a worker.
@@ -46,28 +48,28 @@ impl Message {
 /// The current requests of the parent to a worker.
 #[derive(Debug, Default)]
 pub struct Control {
-    wishes: Mutex<Wishes>,
+    requests: Mutex<Requests>,
     changed: Condvar,
-    /// The same as in `wishes`, checked between any two operations.
+    /// The same as in `requests`, checked between any two operations.
     stop: AtomicBool,
     count: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct Wishes {
+struct Requests {
     go: bool,
     stop: bool,
 }
 
 impl Control {
     pub fn go(&self) {
-        self.wishes().go = true;
+        lock(&self.requests).go = true;
         self.changed.notify_all();
     }
 
     pub fn stop(&self) {
-        self.wishes().stop = true;
         self.stop.store(true, Ordering::Relaxed);
+        lock(&self.requests).stop = true;
         self.changed.notify_all();
     }
 
@@ -79,23 +81,24 @@ impl Control {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Whether counting begins; true once.
+    /// Whether counting begins; returns true once.
     pub fn begins_to_count(&self) -> bool {
         self.count.load(Ordering::Relaxed) && self.count.swap(false, Ordering::Relaxed)
     }
 
-    /// Waits for the start signal; false if the run has ended before.
+    /// Waits for the start signal; returns false if the run has ended before.
     pub fn wait_to_go(&self) -> bool {
-        let wishes = self.changed.wait_while(self.wishes(), |wishes| !wishes.go && !wishes.stop);
-        !wishes.unwrap_or_else(PoisonError::into_inner).stop
+        let requests = lock(&self.requests);
+        let _waited = self.changed.wait_while(requests, |requests| !requests.go && !requests.stop);
+        !self.is_stopped()
     }
 
     /// Sleeps, at most until the end of the run.
     pub fn sleep(&self, time: Duration) {
-        let _waited = self.changed.wait_timeout_while(self.wishes(), time, |wishes| !wishes.stop);
+        let _waited = self.changed.wait_timeout_while(lock(&self.requests), time, |requests| !requests.stop);
     }
 
-    /// Follows the lines of the parent until they end.
+    /// Reads the lines of the parent until they end.
     pub fn follow(&self, lines: impl Read) {
         for line in BufReader::new(lines).lines() {
             match line.as_deref() {
@@ -106,10 +109,6 @@ impl Control {
         }
         self.stop();
     }
-
-    fn wishes(&self) -> MutexGuard<'_, Wishes> {
-        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 #[cfg(test)]
@@ -118,7 +117,7 @@ mod tests {
     use std::time::Instant;
 
     #[test]
-    fn messages_survive_the_way() {
+    fn messages_are_parsed_from_their_lines() {
         for message in [Message::Ready, Message::Done, Message::Failed("no".to_owned())] {
             assert_eq!(Message::parse(&message.line()), Some(message));
         }
@@ -130,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_parent_is_the_word_to_stop() {
+    fn the_end_of_the_parent_stops_the_worker() {
         let control = Control::default();
         control.follow(&b"go\ncount\n"[..]);
         assert!(control.is_stopped() && control.begins_to_count() && !control.begins_to_count());
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_worker_does_not_sleep_on() {
+    fn a_stopped_worker_does_not_sleep() {
         let control = Control::default();
         control.stop();
         let began = Instant::now();

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use redgrease_filecache::{FileCache, Stat};
 use super::counters::{Count, Counters};
 use super::journal::{self, Entry, Journal};
 use super::keyspace::KeySpace;
+use super::lock::lock;
 use super::supervisor::Event;
 use crate::cache::keys;
 use crate::cache::open::each_entry;
@@ -83,9 +84,9 @@ impl Watcher {
     /// Starts the thread; `limit` is that of the run, or 0.
     pub fn start(cache: FileCache, lister: Lister, events: Sender<Event>, limit: u64) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let (looks, asked) = channel();
+        let (looks, requested) = channel();
         let shared = seen.clone();
-        let thread = std::thread::spawn(move || watch(&cache, lister, &shared, &asked, &events, limit));
+        let thread = std::thread::spawn(move || watch(&cache, lister, &shared, &requested, &events, limit));
         Self { seen, looks: Some(looks), thread: Some(thread) }
     }
 
@@ -97,7 +98,7 @@ impl Watcher {
     }
 
     pub fn seen(&self) -> Seen {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.seen).clone()
     }
 }
 
@@ -112,11 +113,11 @@ impl Drop for Watcher {
 
 /// Whether the cache stays within a limit.
 ///
-/// It may begin above it, and it may be above it for a moment when an index that was lost is rebuilt: then files count
-/// that had been evicted and not yet been unlinked.
+/// It may exceed the limit at the start, and briefly when a lost index is rebuilt: files then count that were evicted and
+/// not yet unlinked.
 #[derive(Debug, Default)]
 struct Excess {
-    /// In bytes; 0 is none.
+    /// In bytes; 0: none.
     limit: u64,
     was_within: bool,
     /// Whether the last sample was above.
@@ -139,7 +140,7 @@ fn watch(
     cache: &FileCache,
     mut lister: Lister,
     seen: &Mutex<Seen>,
-    asked: &Receiver<(Duration, usize)>,
+    requested: &Receiver<(Duration, usize)>,
     events: &Sender<Event>,
     limit: u64,
 ) {
@@ -152,7 +153,7 @@ fn watch(
             cap: info.limits.max_bytes,
             evicted: info.evicted,
         });
-        let mut shared = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = lock(seen);
         if let Some(Sizes { bytes, .. }) = sizes {
             excess.look(bytes);
             shared.peak_bytes = shared.peak_bytes.max(bytes);
@@ -160,7 +161,7 @@ fn watch(
         shared.peak_over = excess.peak;
         shared.sizes = sizes;
         drop(shared);
-        match asked.recv_timeout(LOOK_EVERY) {
+        match requested.recv_timeout(LOOK_EVERY) {
             Ok((elapsed, top)) => drop(events.send(Event::Note(debug_look(cache, elapsed, top)))),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
@@ -231,13 +232,13 @@ pub struct Beat {
     chaos: Chaos,
 }
 
-/// Cells of the bar on a narrow terminal.
+/// Width of the bar on a narrow terminal, in cells.
 const SHORT_BAR: usize = 8;
 
 impl Beat {
     /// The status line, shortened to the width of the terminal: first the bar is shortened, then words, then the faults
     /// and the bar are left out.
-    pub fn line(&self, room: usize) -> String {
+    pub fn line(&self, width: usize) -> String {
         let share = self.elapsed.as_secs_f64() / self.duration.as_secs_f64();
         let (bar, short_bar) = (bar(share), bar_of(SHORT_BAR, share));
         let (long, short, chaos) = (self.long(), self.short(), self.chaos());
@@ -248,7 +249,7 @@ impl Beat {
             format!("{short_bar} {short}"),
         ]
         .into_iter()
-        .find(|line| line.chars().count() <= room)
+        .find(|line| line.chars().count() <= width)
         .unwrap_or(short)
     }
 
@@ -380,7 +381,7 @@ mod tests {
         }
     }
 
-    /// Of a small run, and of one whose numbers are as long as they may be.
+    /// A status line of a small run, and one with the longest numbers.
     fn beats() -> [Beat; 3] {
         let sizes = |entries, bytes, cap, evicted| Some(Sizes { entries, bytes, cap, evicted });
         let small = Beat {

@@ -14,6 +14,7 @@ mod keyspace;
 mod known;
 mod latency;
 mod live;
+mod lock;
 mod payload;
 mod report;
 mod supervisor;
@@ -54,10 +55,10 @@ const NAME: &str = "stress";
 const PROCESSES_MAX: u32 = 400;
 /// Exit status that shells use for programs ended by Ctrl-C.
 const INTERRUPTED: u8 = 130;
-/// How folders of runs begin; the process number follows.
+/// Prefix of the names of runs' folders; the process number follows.
 const FOLDER: &str = "redgrease-stress-";
 const PULSE_EVERY: Duration = Duration::from_millis(500);
-/// The same where it makes lines that stay.
+/// The same if it prints permanent lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 /// A worker that is stopped this factor longer than its lease has lost it.
 const STOP_LEASES: f64 = 1.5;
@@ -96,7 +97,7 @@ pub fn run(args: &Stress) -> Result<ExitCode> {
 pub fn work(args: &StressWorker) -> Result<ExitCode> {
     die_with_parent()?;
     let stress = Words::try_parse_from([OsString::from(NAME)].into_iter().chain(args.words.iter().cloned()))
-        .map_err(|error| misuse(format!("the words of the command stress are not understood: {error}")))?
+        .map_err(|error| misuse(format!("invalid arguments of the command stress: {error}")))?
         .stress;
     let control = Arc::new(Control::default());
     let told = control.clone();
@@ -176,7 +177,7 @@ struct Folder {
 }
 
 impl Folder {
-    /// In memory where that is possible: records are written often and live as long as the run.
+    /// In memory if possible: records are written often and are not needed after the run.
     fn create() -> Result<Self> {
         let memory = Path::new("/dev/shm");
         let parent = match std::env::var_os("TMPDIR") {
@@ -262,7 +263,7 @@ impl<'a> Stage<'a> {
         self.line.set("waiting for the workers");
         self.supervisor.stop();
         self.is_done.store(true, Ordering::Relaxed);
-        self.tell_missing();
+        self.report_missing();
         self.line.wipe();
         let seen = watcher.seen();
         drop(watcher);
@@ -271,7 +272,7 @@ impl<'a> Stage<'a> {
         Ok(Run {
             seed: self.seed,
             keyspace: self.args.load.keyspace().to_string(),
-            asked: self.args.duration,
+            requested: self.args.duration,
             elapsed,
             is_interrupted,
             killed: self.killed,
@@ -289,7 +290,8 @@ impl<'a> Stage<'a> {
         let end = began + duration;
         let mut pulse = Pulse::new(duration);
         let every = |period: Option<Duration>| Timer { next: period.map(|period| began + period), period };
-        let milliseconds = |asked: bool, count: u64| (asked && !self.args.quiet).then(|| Duration::from_millis(count));
+        let milliseconds =
+            |requested: bool, count: u64| (requested && !self.args.quiet).then(|| Duration::from_millis(count));
         let mut kill = every(self.args.kill_every);
         let mut stop = every(self.args.stop_every);
         let is_visible = self.line.is_visible();
@@ -320,7 +322,7 @@ impl<'a> Stage<'a> {
                 if is_plain {
                     self.line.say(&beat.plain());
                 } else {
-                    self.line.set(&beat.line(self.line.room()));
+                    self.line.set(&beat.line(self.line.width()));
                 }
             }
             let resume = self.supervisor.continue_stopped(now);
@@ -331,7 +333,7 @@ impl<'a> Stage<'a> {
                 Some(Event::Note(words)) => self.line.say(&words),
                 Some(event) => {
                     self.supervisor.take(&event);
-                    self.tell_missing();
+                    self.report_missing();
                 }
                 None => {}
             }
@@ -339,7 +341,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Reports a missing worker at once.
-    fn tell_missing(&mut self) {
+    fn report_missing(&mut self) {
         for (number, reason) in self.supervisor.missing() {
             if !self.told.contains(&number) {
                 self.told.push(number);
