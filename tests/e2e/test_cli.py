@@ -444,7 +444,7 @@ def test_a_command_that_ends_the_server_is_no_error(
     port = fresh_server(conf={"crash-memcheck-enabled": "no"}).server.port
     done = cli.run("call", "--port", port, *words)
     assert done.stdout == b""
-    assert done.stderr.decode() == f"127.0.0.1:{port} closed the connection, as {words[0].upper()} asks for\n"
+    assert done.stderr.decode() == f"127.0.0.1:{port} closed the connection, as {words[0].upper()} requests\n"
 
 
 def test_a_command_that_is_answered_before_the_connection_ends_prints_its_reply(cli: Cli) -> None:

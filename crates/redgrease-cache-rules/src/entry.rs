@@ -1,4 +1,4 @@
-//! One generation of one key, as the index keeps it.
+//! One generation of a key, as stored in the index.
 
 use alloc::vec::Vec;
 
@@ -9,24 +9,24 @@ use crate::Micros;
 /// The first 16 bytes of the BLAKE3 hash of a file's content.
 pub type Digest = [u8; 16];
 
-/// What the index knows about the file that is a key's content.
+/// An entry of the index: the file that is the content of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The fence of the lease that made it; part of the file's name and unlike that of any other generation.
+    /// The fence of the lease that made it; part of the file's name, and unique per generation.
     pub fence: u64,
     /// Length of the file in bytes.
     pub size: u64,
     /// When it was committed.
     pub created: Micros,
-    /// When it ends; 0: never.
+    /// When it expires; 0: never.
     pub expires: Micros,
-    /// How long it was to live when it was made; 0: for ever. Part of the file's name, so that a lost index can be rebuilt.
+    /// Time to live given when it was made; 0: unlimited. Part of the file's name, so that a lost index can be rebuilt.
     pub ttl: Micros,
-    /// Whether limits leave it alone.
+    /// Whether it is exempt from limits.
     pub pinned: bool,
     /// Hash of the content.
     pub digest: Digest,
-    /// What the user said about it, opaque here; lies in a sidecar file when not empty.
+    /// Metadata of the user, opaque here; stored in a sidecar file unless empty.
     pub metadata: Vec<u8>,
 }
 
@@ -38,7 +38,7 @@ impl Entry {
         self.expires != 0 && self.expires <= now
     }
 
-    /// Its bytes in the index: fence, size, created, expires, ttl (8 bytes each, big endian), pinned (1), digest (16),
+    /// Its encoding in the index: fence, size, created, expires, ttl (8 bytes each, big endian), pinned (1), digest (16),
     /// metadata.
     pub fn pack(&self) -> Vec<u8> {
         let mut packed = Vec::with_capacity(FIXED_BYTES + self.metadata.len());
@@ -51,7 +51,7 @@ impl Entry {
         packed
     }
 
-    /// Reads what [`Entry::pack`] wrote; `None` when the bytes are too few.
+    /// Decodes the output of [`Entry::pack`]; `None` if it is too short.
     pub fn unpack(packed: &[u8]) -> Option<Self> {
         let (fixed, metadata) = packed.split_at_checked(FIXED_BYTES)?;
         let number = |at: usize| u64::from_be_bytes(fixed[at * 8..][..8].try_into().expect("eight bytes"));

@@ -1,8 +1,8 @@
-//! The state machine behind the operations of [`protocol`](crate::protocol).
+//! The state machine that implements the operations of [`protocol`](crate::protocol).
 //!
-//! Two implementations of one set of rules exist, on purpose: the scripts that run inside a server, and this one. This one
-//! is what the simulation checks, what the scripts are compared with (random operations, equal answers), and the index of
-//! caches without a server.
+//! The rules are implemented twice on purpose: by the scripts that run in a server, and here. This implementation is
+//! the one that the simulation checks, the reference for the scripts (random operations, equal replies), and the index
+//! of caches without a server.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -17,12 +17,12 @@ use crate::protocol::{
 };
 use crate::{Digest, Entry, Key, Micros};
 
-/// All that is known about one cache.
+/// The state of one cache.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Index {
     head: Option<Head>,
     entries: BTreeMap<Key, Entry>,
-    /// When an entry was last used; pinned ones are not in it.
+    /// When each entry was last used; pinned entries are not in it.
     used: BTreeMap<Key, Micros>,
     order: BTreeSet<(Micros, Key)>,
     ending: BTreeSet<(Micros, Key)>,
@@ -30,7 +30,7 @@ pub struct Index {
     places: BTreeMap<Key, Vec<Place>>,
     pins: BTreeMap<Key, Vec<Pin>>,
     sessions: BTreeMap<u64, Life>,
-    /// Files that are no longer content and not known to be unlinked, of each key the oldest first.
+    /// Files that are no longer content and not known to be unlinked, per key, oldest first.
     garbage: BTreeMap<Key, Vec<Garbage>>,
 }
 
@@ -76,28 +76,28 @@ struct Life {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Garbage {
-    /// When somebody was last told to unlink it.
+    /// When a process was last asked to unlink it.
     at: Micros,
     entry: Entry,
 }
 
-/// Why somebody is not answered with what it asked for.
+/// Why a request is refused.
 type Refusal = Reply;
 
 impl Index {
-    /// Answers one operation at the time `now`.
+    /// Executes one operation at the time `now`.
     pub fn apply(&mut self, now: Micros, request: &Request) -> Answer {
         let mut step = Step { index: self, now, doomed: Vec::new() };
         let reply = step.gate(request).unwrap_or_else(|| step.run(request));
         Answer { reply, doomed: step.doomed }
     }
 
-    /// Whether an operation changes nothing, so that nobody else needs to hear of it.
+    /// Whether an operation changes nothing, so that it need not be sent to other processes.
     pub fn is_silent(op: &Op) -> bool {
         matches!(op, Op::Open { .. } | Op::Peek { .. } | Op::Alive { .. } | Op::Info | Op::Audit { repair: false })
     }
 
-    /// Up to `count` entries behind `after`, and when they were last used.
+    /// Up to `count` entries after `after`, and when they were last used.
     pub fn page(&self, after: Option<&Key>, count: usize) -> Vec<(Key, Entry, Option<Micros>)> {
         use core::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
@@ -105,7 +105,7 @@ impl Index {
         page.map(|(key, entry)| (key.clone(), entry.clone(), self.used.get(key).copied())).collect()
     }
 
-    /// All leases, those of dead sessions included.
+    /// All leases, including those of expired sessions.
     pub fn held(&self) -> Vec<Held> {
         let writers = self.writers.iter().map(|(key, writer)| Held {
             key: key.clone(),
@@ -135,18 +135,18 @@ impl Index {
         writers.chain(readers).chain(waiting).collect()
     }
 
-    /// Sessions with the time until which they live and who they are.
+    /// Sessions, with their expiry time and their owner.
     pub fn sessions(&self) -> impl Iterator<Item = (u64, Micros, &str)> {
         self.sessions.iter().map(|(id, life)| (*id, life.until, life.owner.as_str()))
     }
 
-    /// The entry of a key, whatever its time.
+    /// The entry of a key, expired or not.
     pub fn entry(&self, key: &[u8]) -> Option<&Entry> {
         self.entries.get(key)
     }
 }
 
-/// One operation under way.
+/// One operation in progress.
 struct Step<'a> {
     index: &'a mut Index,
     now: Micros,
@@ -154,7 +154,7 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Who may not pass, whatever the operation.
+    /// Refuses requests of the wrong instance, cache or session, for every operation.
     fn gate(&self, request: &Request) -> Option<Refusal> {
         if let Op::Rebuild { wipe, .. } = &request.op {
             return match &self.index.head {
@@ -185,8 +185,9 @@ impl Step<'_> {
             Op::Peek { key } => self.peek(key),
             Op::Acquire { key, token, session, mode, reserve, wait, hit, releases } => {
                 self.release_all(releases);
-                let wish = Wish { token: *token, session, mode: *mode, reserve: *reserve, wait: *wait, hit: *hit };
-                self.acquire(key, &wish).unwrap_or_else(|refusal| refusal)
+                let request =
+                    WriteRequest { token: *token, session, mode: *mode, reserve: *reserve, wait: *wait, hit: *hit };
+                self.acquire(key, &request).unwrap_or_else(|refusal| refusal)
             }
             Op::Reserve { key, token, bytes } => self.reserve(key, *token, *bytes).unwrap_or_else(|refusal| refusal),
             Op::Commit { key, token, mode, entry, unlinked, pin } => {
@@ -198,7 +199,7 @@ impl Step<'_> {
                 reply
             }
             Op::Abort { key, token } => {
-                self.leave(key, *token);
+                self.dequeue(key, *token);
                 match self.index.writers.get(key) {
                     Some(writer) if writer.token == *token => {
                         self.drop_writer(key);
@@ -266,23 +267,23 @@ impl Step<'_> {
     }
 
     fn head(&self) -> &Head {
-        self.index.head.as_ref().expect("the gate lets nobody pass without")
+        self.index.head.as_ref().expect("checked by the gate")
     }
 
     fn head_mut(&mut self) -> &mut Head {
-        self.index.head.as_mut().expect("the gate lets nobody pass without")
+        self.index.head.as_mut().expect("checked by the gate")
     }
 
     fn is_alive(&self, session: u64) -> bool {
         self.index.sessions.get(&session).is_some_and(|life| life.until > self.now)
     }
 
-    /// The session is heard of. One that was silent for too long does not come back.
+    /// Records a sign of life of the session. A session that was silent for too long is not revived.
     fn ensure(&mut self, session: &Session) -> Result<(), Refusal> {
         let until = self.now + session.lease;
         match self.index.sessions.get_mut(&session.id) {
             Some(life) if life.until > self.now => {
-                // What was said a moment ago is not said again.
+                // A very recent sign of life is not recorded again.
                 if life.until < self.now + session.lease / 8 * 7 {
                     life.until = until;
                 }
@@ -319,7 +320,7 @@ impl Step<'_> {
         }
     }
 
-    /// Takes an entry out of the index; its file is garbage from now on.
+    /// Removes an entry from the index; its file is garbage from now on.
     fn claim(&mut self, key: &Key) {
         let Some(entry) = self.index.entries.remove(key) else { return };
         if let Some(used) = self.index.used.remove(key) {
@@ -339,7 +340,7 @@ impl Step<'_> {
         list.insert(place, Garbage { at, entry });
     }
 
-    /// Has the garbage of a key unlinked, the oldest first, up to one that somebody reads.
+    /// Requests that the garbage of a key is unlinked, oldest first, up to a file that has a reader.
     fn doom(&mut self, key: &Key) {
         let Some(mut list) = self.index.garbage.remove(key) else { return };
         for garbage in &mut list {
@@ -414,30 +415,30 @@ impl Step<'_> {
         }
     }
 
-    fn acquire(&mut self, key: &Key, wish: &Wish<'_>) -> Result<Reply, Refusal> {
+    fn acquire(&mut self, key: &Key, request: &WriteRequest<'_>) -> Result<Reply, Refusal> {
         let present = self.current(key);
         if let Some(entry) = &present
-            && (wish.hit || wish.mode == Mode::Create)
+            && (request.hit || request.mode == Mode::Create)
         {
-            self.leave(key, wish.token);
-            if !wish.hit {
+            self.dequeue(key, request.token);
+            if !request.hit {
                 return Err(Reply::Exists);
             }
-            self.ensure(wish.session)?;
-            self.add_pin(key, wish.token, entry.fence);
+            self.ensure(request.session)?;
+            self.add_pin(key, request.token, entry.fence);
             self.use_now(key);
             return Ok(Reply::Hit(entry.clone()));
         }
-        self.refuse_giants(wish.reserve)?;
-        self.ensure(wish.session)?;
+        self.refuse_too_large(request.reserve)?;
+        self.ensure(request.session)?;
         let mut after_dead = false;
         match self.index.writers.get(key) {
-            Some(writer) if writer.token == wish.token => {
+            Some(writer) if writer.token == request.token => {
                 return Ok(Reply::Granted { fence: writer.fence, after_dead: false });
             }
             Some(writer) if self.is_alive(writer.token.session) => {
                 let busy = self.busy(writer.token.session);
-                self.keep_place(key, wish);
+                self.enqueue(key, request);
                 return Err(busy);
             }
             Some(_) => {
@@ -448,35 +449,37 @@ impl Step<'_> {
         }
         self.prune_places(key);
         let first = self.index.places.get(key).and_then(|places| places.first());
-        if first.is_some_and(|place| place.token != wish.token) {
-            self.keep_place(key, wish);
+        if first.is_some_and(|place| place.token != request.token) {
+            self.enqueue(key, request);
             return Err(Reply::Busy { owner: None });
         }
-        self.make_room(wish.reserve, u64::from(present.is_none()), None)?;
-        self.leave(key, wish.token);
+        self.free_space(request.reserve, u64::from(present.is_none()), None)?;
+        self.dequeue(key, request.token);
         let (now, head) = (self.now, self.head_mut());
         head.fence = now.max(head.fence + 1);
-        head.reserved += wish.reserve;
+        head.reserved += request.reserve;
         let fence = head.fence;
-        self.index.writers.insert(key.clone(), Writer { token: wish.token, fence, reserved: wish.reserve, since: now });
+        self.index
+            .writers
+            .insert(key.clone(), Writer { token: request.token, fence, reserved: request.reserve, since: now });
         Ok(Reply::Granted { fence, after_dead })
     }
 
-    fn refuse_giants(&self, bytes: u64) -> Result<(), Refusal> {
+    fn refuse_too_large(&self, bytes: u64) -> Result<(), Refusal> {
         let limit = self.head().bounds.largest_entry();
         if limit > 0 && bytes > limit { Err(Reply::TooLarge { limit }) } else { Ok(()) }
     }
 
-    fn keep_place(&mut self, key: &Key, wish: &Wish<'_>) {
-        if !wish.wait {
+    fn enqueue(&mut self, key: &Key, request: &WriteRequest<'_>) {
+        if !request.wait {
             return;
         }
         let until = self.now + PLACE;
         let places = self.index.places.entry(key.clone()).or_default();
         let is_full = places.len() >= MAX_PLACES;
-        match places.iter_mut().find(|place| place.token == wish.token) {
+        match places.iter_mut().find(|place| place.token == request.token) {
             Some(place) => place.until = until,
-            None if !is_full => places.push(Place { token: wish.token, until }),
+            None if !is_full => places.push(Place { token: request.token, until }),
             None => {}
         }
     }
@@ -486,7 +489,7 @@ impl Step<'_> {
         self.change_places(key, |place| place.until > now);
     }
 
-    fn leave(&mut self, key: &Key, token: Token) {
+    fn dequeue(&mut self, key: &Key, token: Token) {
         self.change_places(key, |place| place.token != token);
     }
 
@@ -505,8 +508,8 @@ impl Step<'_> {
         }
     }
 
-    /// Takes the oldest entries out until so much more fits.
-    fn make_room(&mut self, bytes: u64, entries: u64, keep: Option<&Key>) -> Result<(), Refusal> {
+    /// Evicts the least recently used entries until the given amount fits.
+    fn free_space(&mut self, bytes: u64, entries: u64, keep: Option<&Key>) -> Result<(), Refusal> {
         if self.fits(bytes, entries) {
             return Ok(());
         }
@@ -544,7 +547,7 @@ impl Step<'_> {
             && (head.bounds.max_entries == 0 || count + entries <= max_entries)
     }
 
-    /// How far to go: below the low marks, unless what comes in is itself above them.
+    /// The target of an eviction: below the low marks, unless the new content itself exceeds them.
     fn goal(&self, bytes: u64, entries: u64) -> (u64, u64) {
         let head = self.head();
         let low = |bound: u64| bound / 1000 * head.bounds.low_mark + bound % 1000 * head.bounds.low_mark / 1000;
@@ -574,10 +577,10 @@ impl Step<'_> {
             Some(writer) if writer.token == token => writer.reserved,
             _ => return Err(Reply::LeaseLost),
         };
-        self.refuse_giants(bytes)?;
+        self.refuse_too_large(bytes)?;
         if bytes > reserved {
-            self.make_room(bytes - reserved, 0, None)?;
-            // Making room may have found the session dead.
+            self.free_space(bytes - reserved, 0, None)?;
+            // The eviction may have found the session expired.
             let writer = self.index.writers.get_mut(key).ok_or(Reply::LeaseLost)?;
             writer.reserved = bytes;
             self.head_mut().reserved += bytes - reserved;
@@ -596,7 +599,7 @@ impl Step<'_> {
             _ => return Err(Reply::LeaseLost),
         }
         self.drop_writer(key);
-        self.refuse_giants(made.size)?;
+        self.refuse_too_large(made.size)?;
         if self.current(key).is_some() {
             if mode == Mode::Create {
                 return Err(Reply::Exists);
@@ -606,12 +609,12 @@ impl Step<'_> {
         let expires = self.end(made.ttl);
         let entry = Entry { created: self.now, expires, pinned: false, ..made.clone() };
         self.insert(key, entry.clone(), self.now);
-        // What is committed stays, also where nothing else can go.
-        let _ = self.make_room(0, 0, Some(key));
+        // Committed content stays, even if nothing else can be evicted.
+        let _ = self.free_space(0, 0, Some(key));
         Ok(Reply::Committed(entry))
     }
 
-    /// When something made now ends.
+    /// When an entry made now expires.
     fn end(&self, ttl: Micros) -> Micros {
         match (ttl, self.head().bounds.max_age) {
             (0, 0) => 0,
@@ -637,7 +640,7 @@ impl Step<'_> {
     }
 
     fn release(&mut self, key: &Key, token: Token) {
-        self.leave(key, token);
+        self.dequeue(key, token);
         if self.index.writers.get(key).is_some_and(|writer| writer.token == token) {
             self.drop_writer(key);
         }
@@ -748,10 +751,10 @@ impl Step<'_> {
             }
         }
         let before = self.doomed.len();
-        let _ = self.make_room(0, 0, None);
+        let _ = self.free_space(0, 0, None);
         more |= self.doomed.len() - before == SLICE;
         let is_left = |garbage: &Garbage| garbage.at + GRACE <= now;
-        // Those that somebody reads would only keep others from their turn.
+        // Garbage with readers would only delay the rest.
         let can_go =
             |key: &Key, list: &[Garbage]| list.first().is_some_and(|g| !self.has_reader(key, Some(g.entry.fence)));
         let left = self.index.garbage.iter().filter(|(key, list)| list.iter().any(is_left) && can_go(key, list));
@@ -874,7 +877,7 @@ impl Step<'_> {
                 continue;
             }
             if present.is_some_and(|present| present > entry.fence) || entry.is_expired(self.now) {
-                // Known as garbage it goes before anything newer does, also if the index is lost once more.
+                // As known garbage it is unlinked before any newer file, even if the index is lost again.
                 self.head_mut().garbage += entry.size;
                 self.add_garbage(key, entry.clone(), 0);
             } else {
@@ -886,8 +889,8 @@ impl Step<'_> {
     }
 }
 
-/// What somebody who wants to write asks for.
-struct Wish<'a> {
+/// A request to write a key.
+struct WriteRequest<'a> {
     token: Token,
     session: &'a Session,
     mode: Mode,
@@ -991,7 +994,7 @@ mod tests {
         assert!(second > first);
         assert_eq!(bench.commit("k", 1, Mode::Create, first, 1).reply, Reply::LeaseLost);
         assert!(matches!(bench.commit("k", 3, Mode::Create, second, 1).reply, Reply::Committed(_)));
-        // Asked again, because the answer was lost.
+        // Repeated, because the reply was lost.
         assert!(matches!(bench.commit("k", 3, Mode::Create, second, 1).reply, Reply::Committed(_)));
         assert_eq!(bench.acquire("k", 4, Mode::Create, false), Reply::Exists);
     }
@@ -1036,7 +1039,7 @@ mod tests {
         assert!(matches!(bench.ask(Op::Lookup { key: key("k"), pin }).reply, Reply::Hit(_)));
         let removed = bench.ask(Op::Remove { key: key("k"), fence: None, reason: Reason::Deleted });
         assert_eq!((removed.reply, removed.doomed), (Reply::Done, vec![]));
-        // A sweep that comes by while the reader lives leaves it alone.
+        // A sweep does not touch it while its reader is alive.
         for _ in 0..4 {
             bench.now += 6 * SECOND;
             bench.ask(Op::Renew { session: Session { new: false, ..session(2) }, unlinked: vec![] });
@@ -1071,7 +1074,7 @@ mod tests {
         assert_eq!(bench.acquire("k", 4, Mode::Replace, false), Reply::Busy { owner: None });
         assert!(matches!(bench.acquire("k", 2, Mode::Replace, true), Reply::Granted { .. }));
         bench.ask(Op::Abort { key: key("k"), token: token(2, 1) });
-        // Who stopped asking loses its place.
+        // A waiter that stops polling loses its place.
         bench.now += PLACE + 1;
         assert!(matches!(bench.acquire("k", 4, Mode::Replace, false), Reply::Granted { .. }));
     }

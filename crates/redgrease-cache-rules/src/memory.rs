@@ -1,4 +1,4 @@
-//! What a server does when its memory is full, as far as an index in it is concerned.
+//! The behaviour of a server at its memory limit, as far as it affects an index.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -17,25 +17,25 @@ use core::fmt;
 pub struct Memory {
     /// Most bytes that the server may use; 0: no limit.
     pub limit: u64,
-    /// What it does when it reaches the limit, as it calls that.
+    /// The eviction policy, by the server's name for it.
     pub policy: String,
 }
 
 impl Memory {
-    /// Reads them out of what `INFO memory` answers; `None` when they are not there.
+    /// Parses the reply of `INFO memory`; `None` if the fields are missing.
     pub fn of_info(info: &str) -> Option<Self> {
         let field =
             |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
         Some(Self { limit: field("maxmemory")?.parse().ok()?, policy: field("maxmemory_policy")?.to_owned() })
     }
 
-    /// Whether the policy may delete keys without an expiry, as those of an index are, once the limit is reached. A policy
-    /// of an unknown name counts as one that does.
+    /// Whether the policy may evict keys without an expiry, such as those of an index, once the limit is reached. An
+    /// unknown policy counts as one that may.
     pub fn policy_takes_index(&self) -> bool {
         self.policy != "noeviction" && !self.policy.starts_with("volatile-")
     }
 
-    /// Whether the server deletes keys of an index when its memory is full.
+    /// Whether the server evicts keys of an index at its memory limit.
     pub fn evicts_index(&self) -> bool {
         self.limit > 0 && self.policy_takes_index()
     }

@@ -1,10 +1,10 @@
-//! The names of files: safe for any key, and enough to rebuild a lost index.
+//! The names of files: safe for any key, and sufficient to rebuild a lost index.
 //!
 //! `<shard>/<stem>~<fence>~<digest>[~t<ttl>][~m]`, numbers in lower-case hexadecimal. The stem is the key with everything
-//! but letters, digits, `_`, `-` and inner `.` written as `%XX`; of a key that would make it longer than [`STEM_BYTES`] it
-//! is `=` and the beginning. `~m` says that a *sidecar*, the name with [`SIDECAR`] behind it, holds the key and what the
-//! user said about the content. Two generations never share a name, because they never share a fence: neither on file
-//! systems that fold case nor for keys with the same beginning.
+//! except letters, digits, `_`, `-` and inner `.` written as `%XX`. If that would be longer than [`STEM_BYTES`], the
+//! stem is `=` and a prefix of it. `~m` means that a *sidecar*, a file with the same name and the suffix [`SIDECAR`],
+//! has the key and the user's metadata. Two generations never share a name, because they never share a fence: neither
+//! on case-insensitive file systems nor for keys with a common prefix.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -13,34 +13,34 @@ use alloc::vec::Vec;
 
 use crate::{Digest, Entry, Key, MAX_KEY_BYTES, Micros};
 
-/// Longest stem in bytes; a name then has at most 235, below the 255 that file systems take.
+/// Maximum length of a stem in bytes; a name then has at most 235, below the usual limit of 255.
 pub const STEM_BYTES: usize = 160;
 
-/// What the name of a sidecar ends in.
+/// The suffix of a sidecar's name.
 pub const SIDECAR: &str = ".meta";
 
-/// Number of shards, directories that the files are spread over.
+/// Number of shards: the subdirectories that files are distributed over.
 pub const SHARDS: u16 = 256;
 
-/// The largest fence and time to live: an index in a server computes with 53 bits.
+/// The largest fence and time to live: an index in a server calculates with 53 bits.
 pub const MAX_NUMBER: u64 = 1 << 52;
 
-/// What a file's name says.
+/// A parsed file name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
-    /// The key; `None` when only the sidecar has it.
+    /// The key; `None` if only the sidecar has it.
     pub key: Option<Key>,
     /// The fence of the lease that made it.
     pub fence: u64,
     /// Hash of the content.
     pub digest: Digest,
-    /// How long it was to live; 0: for ever.
+    /// Time to live given when it was made; 0: unlimited.
     pub ttl: Micros,
     /// Whether there is a sidecar.
     pub sidecar: bool,
 }
 
-/// The directory of a key's shard: the first byte of the key's BLAKE3 hash. Another function needs another format version.
+/// The directory of a key's shard: the first byte of the key's BLAKE3 hash. A change here needs a new format version.
 pub fn shard(key: &[u8]) -> String {
     shard_at(u16::from(blake3::hash(key).as_bytes()[0]))
 }
@@ -50,7 +50,7 @@ pub fn shard_at(number: u16) -> String {
     format!("{number:02x}")
 }
 
-/// The stem of all names of a key, and whether the key can be read back from it.
+/// The stem of all names of a key, and whether the key can be decoded from it.
 pub fn stem(key: &[u8]) -> (String, bool) {
     let mut stem = String::with_capacity(key.len() + 8);
     for (at, &byte) in key.iter().enumerate() {
@@ -78,7 +78,7 @@ pub fn has_sidecar(key: &[u8], entry: &Entry) -> bool {
     !entry.metadata.is_empty() || !stem(key).1
 }
 
-/// The name of an entry's file, its shard's directory included.
+/// The name of an entry's file, including its shard's directory.
 pub fn file_name(key: &[u8], entry: &Entry) -> String {
     let (stem, readable) = stem(key);
     let mut name = format!("{}/{stem}~{:016x}~", shard(key), entry.fence);
@@ -95,7 +95,7 @@ pub fn file_name(key: &[u8], entry: &Entry) -> String {
     name
 }
 
-/// Reads a name without its directory; `None`: we did not make it.
+/// Parses a name without its directory; `None` if it is not a name of the cache.
 pub fn parse(name: &str) -> Option<Named> {
     let mut parts = name.split('~');
     let key = unescape(parts.next()?)?;
@@ -117,13 +117,13 @@ pub fn parse(name: &str) -> Option<Named> {
     (named.sidecar || named.key.is_some()).then_some(named)
 }
 
-/// Lower-case digits only, so that every name has one spelling.
+/// Lower-case digits only, so that each name has one spelling.
 fn parse_hex(text: &str) -> Option<u64> {
     let canonical = text.bytes().all(|byte| HEX.contains(&byte));
     if canonical { u64::from_str_radix(text, 16).ok() } else { None }
 }
 
-/// The key behind a stem: `None` when it is none, `Some(None)` when it is only the beginning of one.
+/// Decodes the key in a stem: `None` if the stem is invalid, `Some(None)` if it has only a prefix of the key.
 fn unescape(stem: &str) -> Option<Option<Key>> {
     if stem.starts_with('=') {
         return (stem.len() == STEM_BYTES).then_some(None);
@@ -138,16 +138,16 @@ fn unescape(stem: &str) -> Option<Option<Key>> {
             key.push(byte);
         }
     }
-    // One spelling for every key, and none that is too long.
+    // Each key has one spelling, and overlong stems are invalid.
     (!key.is_empty() && key.len() <= MAX_KEY_BYTES && self::stem(&key) == (stem.to_owned(), true)).then_some(Some(key))
 }
 
-/// The name of the temporary file of a writer.
+/// The name of a writer's temporary file.
 pub fn temporary(token: crate::protocol::Token) -> String {
     format!("{:016x}-{:016x}", token.session, token.number)
 }
 
-/// The session whose temporary file this is; `None`: we did not make it.
+/// The session that a temporary file belongs to; `None` if it is not a name of the cache.
 pub fn session_of_temporary(name: &str) -> Option<u64> {
     let (session, number) = name.strip_suffix(SIDECAR).unwrap_or(name).split_once('-')?;
     (session.len() == 16 && number.len() == 16 && parse_hex(number).is_some()).then(|| parse_hex(session))?
@@ -192,7 +192,7 @@ mod tests {
             if let Some(Named { key: Some(key), fence, digest, ttl, sidecar }) = parse(&name) {
                 let metadata = if sidecar { vec![1] } else { vec![] };
                 let path = file_name(&key, &entry(fence, digest, ttl, metadata));
-                // `t0` and `t01` are refused or written the same; long spellings of a number never pass.
+                // `t0` and `t01` are refused or written as they were; long spellings of a number are never accepted.
                 prop_assert_eq!(path.split_once('/').unwrap().1.len() <= name.len(), true);
             }
         }

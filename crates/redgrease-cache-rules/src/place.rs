@@ -1,24 +1,24 @@
-//! Where a directory is, to tell it from a copy of it.
+//! The location of a directory, to distinguish it from a copy.
 
 use serde::{Deserialize, Serialize};
 
-/// What a file system says about the root of a cache.
+/// Numbers that identify the root directory of a cache.
 ///
-/// The inode of a directory is the same on all hosts that share it, and stays when it is renamed. The number of its device
-/// says something on one host alone, and until it is started again; without a block device (network file systems, overlays,
+/// The inode number of a directory is the same on all hosts that share it, and a rename preserves it. The device number
+/// is valid on one host, until it restarts; without a block device (network file systems, overlays,
 /// tmpfs) it may change with each mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
-    /// Number of the directory in its file system.
+    /// Inode number.
     pub inode: u64,
-    /// Number of the block device; 0: there is none.
+    /// Number of the block device; 0: none.
     pub device: u64,
-    /// Which run of which host gave the device its number.
+    /// The boot id of the host that assigned the device number.
     pub boot: u64,
 }
 
 impl Place {
-    /// Whether `found` is another directory than this one.
+    /// Whether `found` is a different directory.
     ///
     /// ```
     /// use redgrease_cache_rules::place::Place;

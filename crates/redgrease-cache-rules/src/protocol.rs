@@ -1,6 +1,6 @@
-//! The operations on the index of a cache, and their answers.
+//! The operations on the index of a cache, and their replies.
 //!
-//! Each operation is one atomic step, and may be sent again when its answer was lost: the second answer says the same,
+//! Each operation is atomic and may be repeated if its reply was lost: the second reply is the same,
 //! except that files to unlink are then left to [`Op::Sweep`].
 
 use alloc::boxed::Box;
@@ -11,17 +11,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Digest, Entry, Key, Micros};
 
-/// Names one lease: the session that holds it, and which of its leases it is.
+/// Identifies a lease: its session, and its number within the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Token {
     /// The session.
     pub session: u64,
-    /// Counted by the session.
+    /// The number, assigned by the session.
     pub number: u64,
 }
 
 impl Token {
-    /// Its 16 bytes in the index.
+    /// Its encoding in the index, 16 bytes.
     pub fn to_bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.session.to_be_bytes());
@@ -29,32 +29,32 @@ impl Token {
         bytes
     }
 
-    /// Reads what [`Token::to_bytes`] wrote.
+    /// Decodes the output of [`Token::to_bytes`].
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         let [session, number] = [0, 8].map(|at| u64::from_be_bytes(bytes[at..][..8].try_into().expect("eight bytes")));
         Self { session, number }
     }
 }
 
-/// Who asks, and for how long it lives without being heard of.
+/// The session that sends a request, and how long it lasts without renewal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// Random, never used twice.
     pub id: u64,
-    /// How long its leases last after it was last heard of, in microseconds.
+    /// How long its leases last without renewal, in microseconds.
     pub lease: Micros,
-    /// Whether the index may meet it for the first time.
+    /// Whether a new session may be created.
     pub new: bool,
-    /// Who it is, for people: `host:pid`.
+    /// The owner, for people: `host:pid`.
     pub owner: String,
 }
 
-/// What a writer is for.
+/// The purpose of a writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
-    /// Make the key's first content; refused when it has one.
+    /// Make the first content of a key; refused if it has content.
     Create,
-    /// Rebuild its content.
+    /// Replace its content.
     Replace,
 }
 
@@ -65,20 +65,20 @@ pub struct Bounds {
     pub max_bytes: u64,
     /// Number of entries.
     pub max_entries: u64,
-    /// Size of one entry; when 0, `max_bytes` is it.
+    /// Maximum size of one entry; 0: `max_bytes`.
     pub max_entry_bytes: u64,
-    /// Microseconds after which an entry ends, whatever its own time to live.
+    /// Microseconds after which an entry expires, regardless of its own time to live.
     pub max_age: Micros,
-    /// Microseconds after which an entry ends that nobody used.
+    /// Microseconds after which an unused entry expires.
     pub max_idle: Micros,
-    /// Free bytes that the file system shall keep.
+    /// Bytes to keep free on the file system.
     pub min_free_bytes: u64,
     /// How far an eviction goes below a bound, in thousandths of it.
     pub low_mark: u64,
 }
 
 impl Bounds {
-    /// The largest entry that may come in; 0: any.
+    /// The largest entry that is accepted; 0: any.
     pub fn largest_entry(&self) -> u64 {
         match (self.max_entry_bytes, self.max_bytes) {
             (0, cap) | (cap, 0) => cap,
@@ -87,56 +87,56 @@ impl Bounds {
     }
 }
 
-/// Most entries that one operation takes out of the index to make room.
+/// Maximum number of entries that one operation evicts to free space.
 pub const SLICE: usize = 64;
 
-/// How many entries beyond a slice are looked at when the oldest ones cannot go.
+/// How many entries beyond a slice are examined if the oldest ones cannot be evicted.
 pub const WINDOW: usize = 256;
 
-/// How long somebody who waits for a key to become free keeps its place without asking again.
+/// How long a waiting writer keeps its place in the queue without polling.
 pub const PLACE: Micros = 2_000_000;
 
-/// Why an entry goes, for the record of evictions.
+/// Why an entry is removed, for statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
-    /// Somebody asked for it.
+    /// On request.
     Deleted,
-    /// Its file was not there.
+    /// Its file is missing.
     Gone,
-    /// Its file was not what it should be.
+    /// Its file is damaged.
     Corrupt,
 }
 
-/// Which entries an explicit eviction takes.
+/// Which entries an explicit eviction removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Choice {
     /// Least recently used ones, until the sum of sizes is at most this.
     ToBytes(u64),
-    /// Those not used since this time.
+    /// Those unused since this time.
     UsedBefore(Micros),
-    /// All, also pinned ones and those with readers.
+    /// All, including pinned ones and those with readers.
     Everything,
 }
 
-/// How long garbage is left to the process that was told to unlink it.
+/// How long garbage is left to the process that was asked to unlink it.
 pub const GRACE: Micros = 5_000_000;
 
-/// Most places in the queue of one key; who comes later has to try its luck.
+/// Maximum length of the queue of one key; further waiters poll without a place.
 pub const MAX_PLACES: usize = 1024;
 
-/// One atomic step on the index. `cache` in [`Request`] says of which cache.
+/// One atomic operation on the index. [`Request`] names the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "fields are described with their operation")]
 pub enum Op {
-    /// Is the index there, and whose is it? `instance`: the server's run; another one than last time may have lost the
-    /// latest steps, so that the directory has to be looked through.
+    /// Does the index exist, and to which cache does it belong? `instance`: the server's run id. After a restart the latest
+    /// operations may be lost, so that the directory has to be scanned.
     Open { instance: u64 },
-    /// The content of a key; with a token, kept from being unlinked until [`Op::Release`].
+    /// Read the content of a key; with a token, its file is not unlinked until [`Op::Release`].
     Lookup { key: Key, pin: Option<(Token, Session)> },
-    /// As [`Op::Lookup`], changing nothing.
+    /// Like [`Op::Lookup`], without changing anything.
     Peek { key: Key },
-    /// To become the writer of a key. `wait` keeps a place among those who wait; `hit` makes present content a hit
-    /// (and pins it). `releases`: as [`Op::Release`], before that.
+    /// Become the writer of a key. `wait`: take a place in the queue; `hit`: existing content is returned
+    /// (and pinned). `releases`: executed first, like [`Op::Release`].
     Acquire {
         key: Key,
         token: Token,
@@ -147,56 +147,57 @@ pub enum Op {
         hit: bool,
         releases: Vec<(Key, Token)>,
     },
-    /// More room for a writer: `bytes` in all.
+    /// Reserve more space for a writer: `bytes` in total.
     Reserve { key: Key, token: Token, bytes: u64 },
-    /// The writer's file has its name: make it the content. The index fills in the entry's times. `unlinked`: keys and
-    /// fences of files that are known to be gone. `pin`: the lease goes on as a reader's.
+    /// The writer's file has its final name: make it the content. The index sets the entry's times. `unlinked`: keys and
+    /// fences of files that are known to be unlinked. `pin`: the lease continues as a reader's.
     Commit { key: Key, token: Token, mode: Mode, entry: Entry, unlinked: Vec<(Key, u64)>, pin: bool },
-    /// The writer gives up.
+    /// The writer aborts.
     Abort { key: Key, token: Token },
-    /// Readers, waiters and writers that gave up are done.
+    /// End the leases of readers, waiters and aborted writers.
     Release { leases: Vec<(Key, Token)> },
-    /// Take a key's content away; with a fence, only that generation.
+    /// Remove a key's content; with a fence, only that generation.
     Remove { key: Key, fence: Option<u64>, reason: Reason },
-    /// Used now; with a time to live in microseconds, ends that much later (0: never).
+    /// Mark as used now; with a time to live in microseconds, expire that much later (0: never).
     Touch { key: Key, ttl: Option<Micros> },
-    /// Leave it alone when room is made, or no longer.
+    /// Exempt it from eviction, or stop that.
     Pin { key: Key, pinned: bool },
-    /// The session lives. `unlinked` as in [`Op::Commit`].
+    /// Renew the session. `unlinked` as in [`Op::Commit`].
     Renew { session: Session, unlinked: Vec<(Key, u64)> },
-    /// The session ends, and its leases with it.
+    /// End the session and its leases.
     Close { session: u64 },
-    /// Take entries out, at most [`SLICE`].
+    /// Evict entries, at most [`SLICE`].
     Evict { choice: Choice },
-    /// Everything that falls due by time: dead sessions and their leases, ended entries, bounds, garbage. A slice at a time.
+    /// Process everything that is due: expired sessions and their leases, expired entries, bounds, garbage. One slice
+    /// at a time.
     Sweep,
     /// Which of these files (key, fence, digest) may be unlinked?
     Judge { files: Vec<(Key, u64, Digest)> },
-    /// Which of these sessions live?
+    /// Which of these sessions are alive?
     Alive { sessions: Vec<u64> },
-    /// Take the place of the key's writer away from it.
+    /// Revoke the writer's lease of a key.
     Break { key: Key },
     /// Change the bounds.
     Configure { bounds: Bounds },
-    /// Numbers for people.
+    /// Statistics.
     Info,
-    /// Are the sums right? `repair`: set them right.
+    /// Verify the sums; `repair`: correct them.
     Audit { repair: bool },
-    /// To bring the index in line with the directory: all others wait. `wipe`: forget everything, including the data of another directory.
-    /// The answer is [`Reply::Granted`] when there is nothing in it yet, [`Reply::Changed`] when there is.
+    /// Begin to reconcile the index with the directory: all others wait. `wipe`: drop everything, including data of
+    /// another directory. The reply is [`Reply::Granted`] if the index is empty, and [`Reply::Changed`] otherwise.
     Rebuild { session: Session, instance: u64, bounds: Bounds, wipe: bool },
-    /// Entries that were found, and when their files were last used; newer generations win.
+    /// Entries that were found, and when their files were last used; the newest generation wins.
     Restore { session: u64, entries: Vec<(Key, Entry, Micros)> },
     /// The index is complete.
     Finish { session: u64, instance: u64 },
 }
 
-/// An operation of one cache, named by the random number that its directory and its index share.
+/// An operation on one cache, identified by the random number that its directory and its index share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// The cache.
     pub cache: u64,
-    /// The step.
+    /// The operation.
     pub op: Op,
 }
 
@@ -205,57 +206,58 @@ pub struct Request {
 pub struct Doomed {
     /// Its key.
     pub key: Key,
-    /// What it was.
+    /// Its entry.
     pub entry: Entry,
 }
 
-/// The answer to an operation.
+/// The reply to an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// What came of it.
+    /// The outcome.
     pub reply: Reply,
-    /// Files that the asker shall unlink, in this order; nobody uses them. When one of a key cannot be unlinked, the later ones
-    /// of this key stay as well: should the index be lost, the newest file of a key is never one that was replaced.
+    /// Files that the requester must unlink, in this order; no process uses them. If one of a key cannot be unlinked,
+    /// the later ones of this key must stay as well: if the index is lost, the newest file of a key must never be one
+    /// that was replaced.
     pub doomed: Vec<Doomed>,
 }
 
-/// What came of an operation.
+/// The outcome of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "fields are described with their reply")]
 pub enum Reply {
     /// Done.
     Done,
-    /// Nothing to do it to.
+    /// There is nothing to apply it to.
     Missing,
     /// The content.
     Hit(Entry),
-    /// The content, and when it was last used; not for one that limits leave alone.
+    /// The content, and when it was last used; `None` for pinned entries.
     Seen { entry: Entry, used: Option<Micros> },
-    /// Somebody else writes the key: this owner of a session; `None`: somebody waits since longer.
+    /// Another process writes the key: the owner of its session; `None`: another process has waited for longer.
     Busy { owner: Option<String> },
-    /// The asker is the writer. `after_dead`: the one before died, and may have left a file.
+    /// The requester is the writer. `after_dead`: the previous writer died, and may have left a file.
     Granted { fence: u64, after_dead: bool },
-    /// The key has content already.
+    /// The key already has content.
     Exists,
     /// The content is committed.
     Committed(Entry),
-    /// The asker's lease was taken away.
+    /// The requester's lease was revoked.
     LeaseLost,
-    /// The session was not heard of for too long; all its leases are gone.
+    /// The session was not renewed in time; all its leases have ended.
     SessionLost,
     /// Larger than an entry may be.
     TooLarge { limit: u64 },
-    /// No room, and nothing that could go. With doomed files: ask again once they are unlinked.
+    /// No space, and nothing to evict. With doomed files: repeat the request once they are unlinked.
     Full { limit: u64 },
-    /// One answer for each that was asked for.
+    /// One reply per requested item.
     Flags(Vec<bool>),
-    /// Numbers, see [`Info`].
+    /// Statistics, see [`Info`].
     Info(Box<Info>),
     /// What [`Op::Audit`] found.
     Audited(Audit),
-    /// More of the same remains.
+    /// More remains; repeat the operation.
     More,
-    /// The index is not there.
+    /// The index does not exist.
     Lost,
     /// The index is of another run of the server.
     Changed,
@@ -265,28 +267,28 @@ pub enum Reply {
     Foreign { cache: u64 },
 }
 
-/// Numbers of a cache.
+/// Statistics of a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Info {
     /// Its bounds.
     pub bounds: Bounds,
-    /// The clock of the index.
+    /// The time of the index's clock.
     pub now: Micros,
-    /// Entries.
+    /// Number of entries.
     pub entries: u64,
     /// Sum of their sizes.
     pub bytes: u64,
-    /// What writers have reserved.
+    /// Bytes reserved by writers.
     pub reserved: u64,
     /// Sum of the sizes of files that are no longer content and not known to be unlinked.
     pub garbage: u64,
-    /// Sessions, dead ones that nobody swept included.
+    /// Number of sessions, including expired ones that were not swept yet.
     pub sessions: u64,
-    /// Writers, likewise.
+    /// Number of writers, likewise.
     pub writers: u64,
-    /// Keys with readers' leases, likewise.
+    /// Number of keys with readers' leases, likewise.
     pub readers: u64,
-    /// Entries that were taken out to make room or because their time was over, since the index was made.
+    /// Entries that were evicted or have expired since the index was made.
     pub evicted: u64,
     /// The latest fence.
     pub fence: u64,
@@ -295,30 +297,30 @@ pub struct Info {
 /// What [`Op::Audit`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Audit {
-    /// The sum as it is kept, and as it is.
+    /// The stored sum and the actual one.
     pub bytes: (u64, u64),
-    /// Reserved bytes as they are kept, and as they are.
+    /// The stored number of reserved bytes and the actual one.
     pub reserved: (u64, u64),
-    /// Garbage bytes as they are kept, and as they are.
+    /// The stored number of garbage bytes and the actual one.
     pub garbage: (u64, u64),
-    /// Members of the order of use that are no entries, and entries that are not in it.
+    /// Members of the order of use without an entry, and entries that are missing from it.
     pub strays: u64,
-    /// Leases of sessions that are dead.
+    /// Leases of expired sessions.
     pub dead_leases: u64,
 }
 
-/// A lease, for people.
+/// A lease, for listings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     /// The key.
     pub key: Key,
-    /// Who holds it.
+    /// Its owner.
     pub token: Token,
-    /// A writer's fence or the generation that a reader uses; 0 for those who wait.
+    /// A writer's fence or the generation that a reader uses; 0 for waiting writers.
     pub fence: u64,
-    /// Since when; 0 when not known.
+    /// Since when; 0: unknown.
     pub since: Micros,
-    /// What it is.
+    /// Its kind.
     pub kind: HeldKind,
 }
 

@@ -1,15 +1,15 @@
-//! How long a request is repeated whose index is lost again and again.
+//! How long a request is repeated if its index is lost repeatedly.
 
 use core::time::Duration;
 
-/// Losses that a request survives whatever its deadline is: a restart, a failover or a flush looks like one or two of them,
-/// and an index has to be rebuilt also by a caller that does not wait.
+/// Losses that a request survives regardless of its deadline: a restart, a failover or a flush causes one or two of them,
+/// and an index must be rebuilt also by a caller that does not wait.
 pub const FREE_LOSSES: u32 = 2;
 
 /// The first pause, doubled with each loss, and the longest one.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
-/// Counts the losses during one request, and says when to stop.
+/// Counts the losses during one request, and decides when to stop.
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,7 +32,7 @@ impl Retries {
         Self { until, losses: 0 }
     }
 
-    /// Notes a loss at the time `now`; how long to pause before the next try, or `None`: the deadline has passed.
+    /// Records a loss at the time `now`; returns the pause before the next attempt, or `None` after the deadline.
     pub fn lost(&mut self, now: Duration) -> Option<Duration> {
         self.losses = self.losses.saturating_add(1);
         if self.losses == 1 {
@@ -46,12 +46,12 @@ impl Retries {
         }
     }
 
-    /// How many losses there were.
+    /// Number of losses.
     pub fn losses(&self) -> u32 {
         self.losses
     }
 
-    /// The time at which the request ends; `None` as long as it is repeated whatever the time is.
+    /// The time at which the request ends; `None` as long as it is repeated regardless of the time.
     pub fn deadline(&self) -> Option<Duration> {
         (self.losses > FREE_LOSSES).then_some(self.until)
     }

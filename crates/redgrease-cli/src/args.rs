@@ -1,4 +1,4 @@
-//! What the command line can say.
+//! The command-line arguments.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ pub enum Subcommand {
 /// on PATH. It listens on this machine only. Its data is kept in memory unless --dir is given.
 #[derive(Debug, clap::Args)]
 pub struct Serve {
-    /// Port to listen on; 0 takes a free one
+    /// Port to listen on; 0 selects a free one
     #[arg(long, short, default_value_t = 6379)]
     pub port: u16,
     /// Keep the data in this folder, in an append-only file

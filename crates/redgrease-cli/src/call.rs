@@ -1,4 +1,4 @@
-//! `redgrease call`: any command, its reply readable.
+//! `redgrease call`: sends any command and prints its reply.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write, stderr, stdin, stdout};
@@ -16,7 +16,7 @@ pub fn run(args: &Call) -> Result<ExitCode> {
     let command = packed(args)?;
     let address =
         Address { host: &args.host, port: args.port, user: args.user.as_deref(), password: args.password.as_deref() };
-    // RESP3 tells maps, doubles and booleans apart, which is what JSON is for; people are used to RESP2.
+    // RESP3 distinguishes maps, doubles and booleans, as JSON does; people are used to RESP2.
     let protocol = if args.json { ProtocolVersion::RESP3 } else { ProtocolVersion::RESP2 };
     let mut connection = address.connect(protocol, args.timeout)?;
     let value = match connection.req_packed_command(&command) {
@@ -30,7 +30,7 @@ pub fn run(args: &Call) -> Result<ExitCode> {
             }
             None if error.is_connection_dropped() && ends_the_connection(&args.command) => {
                 let command = args.command[0].to_string_lossy().to_ascii_uppercase();
-                writeln!(stderr(), "{}:{} closed the connection, as {command} asks for", args.host, args.port)?;
+                writeln!(stderr(), "{}:{} closed the connection, as {command} requests", args.host, args.port)?;
                 return Ok(ExitCode::SUCCESS);
             }
             None => return Err(anyhow!("{}:{} broke off: {error}", args.host, args.port)),
@@ -51,7 +51,7 @@ pub fn run(args: &Call) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether a server that carries out the command ends the connection in place of a reply. Others that end it, such as
+/// Whether a server that executes the command closes the connection without a reply. Other commands that close it, such as
 /// QUIT and CLIENT KILL, are answered first.
 fn ends_the_connection(command: &[OsString]) -> bool {
     const DEBUG_CRASHES: [&str; 6] = ["RESTART", "CRASH-AND-RECOVER", "SEGFAULT", "PANIC", "ASSERT", "OOM"];
@@ -63,7 +63,7 @@ fn ends_the_connection(command: &[OsString]) -> bool {
     }
 }
 
-/// The command as bytes for the wire; arguments go as they are, whatever bytes they hold.
+/// The encoded command; arguments are sent unchanged.
 fn packed(args: &Call) -> Result<Vec<u8>> {
     let mut command = redis::Cmd::new();
     for word in &args.command {

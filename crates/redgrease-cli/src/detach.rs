@@ -1,7 +1,7 @@
-//! The small step between us and the server: a process of its own session that becomes the server.
+//! An intermediate process that starts a new session and then becomes the server.
 //!
-//! A new session needs a call between fork and exec. We run ourselves once more to make it, in safe code, and then
-//! replace ourselves by the server; the process number stays.
+//! A new session needs a call between fork and exec. This program runs itself once more to make it, in safe code, and then
+//! replaces itself by the server; the process number does not change.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -16,13 +16,13 @@ const STEP: &str = "__become-server";
 /// Whether the server outlives the command that started it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Life {
-    /// It ends when we end, however we end.
+    /// It ends with this command, also if the command is killed.
     Tied,
-    /// It runs on.
+    /// It keeps running.
     Own,
 }
 
-/// The command that becomes `program` in a session of its own.
+/// The command that runs `program` in a new session.
 pub fn command(program: &Path, arguments: &[OsString], life: Life) -> Result<Command> {
     let ourselves = std::env::current_exe().context("the path of this program is not known")?;
     let mut command = Command::new(ourselves);
@@ -30,7 +30,7 @@ pub fn command(program: &Path, arguments: &[OsString], life: Life) -> Result<Com
     Ok(command)
 }
 
-/// Becomes the server when we are that step; returns only when this failed, or `None` when we are not.
+/// In the intermediate process: becomes the server, and returns only the error. Otherwise returns `None`.
 pub fn run_if_asked() -> Option<anyhow::Error> {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next()? != STEP {
@@ -45,7 +45,8 @@ fn become_server(program: &OsString, arguments: Vec<OsString>, tied: bool) -> an
     if let Err(error) = rustix::process::setsid() {
         return anyhow::Error::new(error).context("no session of its own");
     }
-    // Where the kernel cannot do this, a server survives a killed `redgrease serve`; `redgrease stop` still finds it.
+    // Where the kernel does not support this, a server survives a killed `redgrease serve`; `redgrease stop` still
+    // finds it.
     #[cfg(target_os = "linux")]
     if tied {
         let _best_effort = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));

@@ -22,7 +22,7 @@ use crate::wire::Address;
 const POLL: Duration = Duration::from_millis(10);
 const LINES_SHOWN: usize = 20;
 
-/// Everything that a start needs, found and checked before anything is started.
+/// Everything that a start needs, checked before anything is started.
 pub struct Plan {
     port: u16,
     server: PathBuf,
@@ -38,14 +38,14 @@ pub struct Plan {
 pub struct Running {
     pub child: Child,
     pub record: Record,
-    /// Its folder among the records.
+    /// The folder of its record.
     pub folder: PathBuf,
-    /// Its name and version, as far as it tells them to anybody.
+    /// Its name and version, if available.
     pub version: String,
 }
 
 impl Plan {
-    /// Looks for all parts, and says what is missing and how to get it.
+    /// Finds all parts; the error says what is missing and how to get it.
     pub fn new(args: Serve, records: &Records) -> Result<Self> {
         refuse_ours(&args.server_args)?;
         let python = Python::find(args.python.as_deref())?;
@@ -77,7 +77,7 @@ impl Plan {
         })
     }
 
-    /// Starts the server and returns when it answers. `stop` is asked while waiting; true gives up.
+    /// Starts the server and returns when it answers. `stop` is polled while waiting; true aborts.
     pub fn start(&self, life: Life, records: &Records, mut stop: impl FnMut() -> bool) -> Result<Running> {
         let folder = records.new_server(self.port)?;
         let log = self.data.as_deref().unwrap_or(&folder).join("server.log");
@@ -147,8 +147,8 @@ impl Plan {
         line
     }
 
-    /// Waits for an answer, and returns what the server says it is. A server that loads its data is given all the time
-    /// that it takes: it answers, and can be stopped.
+    /// Waits for an answer, and returns the server's name and version. While a server loads its data there is no deadline:
+    /// it answers, and can be stopped.
     fn wait_ready(&self, child: &mut Child, record: &Record, stop: &mut impl FnMut() -> bool) -> Result<String> {
         let mut deadline = Instant::now() + self.timeout;
         loop {
@@ -172,7 +172,7 @@ impl Plan {
         }
     }
 
-    /// What to do about the commonest reasons for a server that does not start.
+    /// Fixes for the most common reasons why a server does not start.
     fn fix(&self, record: &Record) -> String {
         let words = words(record);
         if words.contains("Address already in use") {
@@ -203,7 +203,7 @@ fn words(record: &Record) -> String {
     String::from_utf8_lossy(last_lines(&text, LINES_SHOWN)).lines().map(|line| format!("  {line}\n")).collect()
 }
 
-/// Options of the server that would contradict ours.
+/// Options of the server that would conflict with ours.
 fn refuse_ours(server_args: &[OsString]) -> Result<()> {
     let ours = [("--port", "--port before the --"), ("--daemonize", "--background"), ("--dir", "--dir before the --")];
     for (option, better) in ours {
@@ -214,7 +214,7 @@ fn refuse_ours(server_args: &[OsString]) -> Result<()> {
     Ok(())
 }
 
-/// The port, if nobody listens on it; 0 is answered by a free one.
+/// The port, if it is free; 0 selects a free one.
 fn free_port(asked: u16, records: &Records) -> Result<u16> {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, asked)) {
         Ok(listener) => Ok(listener.local_addr()?.port()),
@@ -226,7 +226,7 @@ fn free_port(asked: u16, records: &Records) -> Result<u16> {
                 ),
                 Err(_) => "by another program:".to_owned(),
             };
-            Err(anyhow!("port {asked} is in use {owner} choose another with --port (0 takes a free one)"))
+            Err(anyhow!("port {asked} is in use {owner} choose another with --port (0 selects a free one)"))
         }
         Err(error) => Err(anyhow!("port {asked} cannot be used: {error}; choose another with --port")),
     }
@@ -243,7 +243,7 @@ enum Answer {
     Ready(Told),
 }
 
-/// What a server tells about itself; a server with a password tells nothing.
+/// Name and version from a server's INFO; none from a server with a password.
 #[derive(Debug, Default, PartialEq)]
 struct Told {
     pid: Option<u32>,

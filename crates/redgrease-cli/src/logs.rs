@@ -1,4 +1,4 @@
-//! `redgrease logs`: what a server that `redgrease serve` started has logged.
+//! `redgrease logs`: prints the log of a server that `redgrease serve` started.
 
 use std::io::{Write, stdout};
 use std::process::ExitCode;
@@ -23,7 +23,7 @@ pub fn run(args: &Logs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     loop {
-        // Asked before reading, so that the last lines of a server that ends are still printed.
+        // Checked before reading, so that the last lines of a server that ends are still printed.
         let ended = !record.is_alive();
         log.copy_new(&mut out)?;
         if ended {

@@ -1,8 +1,8 @@
 //! The command `redgrease`: a local server with the module in it, calls to any server, and the file cache.
 //!
-//! Data goes to stdout, messages to stderr; the exit code is 0, 1 (failure) or 2 (usage error); what the file
-//! cache refuses has codes of its own. One file per subcommand; `places` finds what a server needs, `launch` starts it,
-//! `records` remembers it. `cache` is a folder with a file for each of its subcommands.
+//! Data goes to stdout, messages to stderr; the exit code is 0, 1 (failure) or 2 (usage error); errors of the file
+//! cache have their own codes. One file per subcommand; `places` finds what a server needs, `launch` starts it,
+//! `records` stores its record. `cache` is a folder with a file for each of its subcommands.
 
 mod args;
 mod cache;
@@ -58,7 +58,7 @@ fn run(args: Args) -> Result<ExitCode> {
     }
 }
 
-/// The reader of our stdout went away (`| head`): nothing is wrong with us.
+/// The reader of stdout has closed it (`| head`): not an error.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The command line was wrong; ends with exit code 2.
+/// A usage error; ends with exit code 2.
 #[derive(Debug)]
 pub struct Misuse(pub String);
 
@@ -14,7 +14,7 @@ impl fmt::Display for Misuse {
 
 impl std::error::Error for Misuse {}
 
-/// Leaves through `?` when the command line was wrong.
+/// Returns a usage error.
 pub fn misuse(text: impl Into<String>) -> anyhow::Error {
     Misuse(text.into()).into()
 }

@@ -45,7 +45,7 @@ fn number(pid: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(pid).ok()?)
 }
 
-/// What the kernel tells about a process; `None` when there is none with this number, or no /proc.
+/// The kernel's data about a process; `None` if there is none with this number, or no /proc.
 fn stat(pid: u32) -> Option<Stat> {
     Stat::from_read(File::open(format!("/proc/{pid}/stat")).ok()?).ok()
 }

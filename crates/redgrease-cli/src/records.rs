@@ -1,6 +1,6 @@
 //! Records of the servers that `redgrease serve` started, for `stop` and `logs`.
 //!
-//! Each server has a folder of its own below the state folder, with `server.json` and, unless its data has a folder, the
+//! Each server has its own folder below the state folder, with `server.json` and, unless its data has a folder, the
 //! log. A record stays until the port is served again, so that the log of a server that died can still be read.
 
 use std::fs::{self, DirBuilder};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::misuse::Misuse;
 use crate::process::Process;
 
-/// Folders of dead servers are swept after this time.
+/// Folders of dead servers are removed after this time.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 const RECORD: &str = "server.json";
 
@@ -67,10 +67,10 @@ impl Records {
     /// Opens the state folder of this user, and creates it if necessary.
     pub fn open() -> Result<Self> {
         let folder = state_folder();
-        let fix = || format!("{} cannot be used; set REDGREASE_STATE_DIR to a folder of yours", folder.display());
+        let fix = || format!("{} cannot be used; set REDGREASE_STATE_DIR to your own folder", folder.display());
         DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(fix)?;
         if fs::metadata(&folder).with_context(fix)?.uid() != rustix::process::geteuid().as_raw() {
-            bail!("{} belongs to somebody else; set REDGREASE_STATE_DIR to a folder of yours", folder.display());
+            bail!("{} belongs to another user; set REDGREASE_STATE_DIR to your own folder", folder.display());
         }
         Ok(Self { folder })
     }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     impl Records {
-        /// A state folder with nothing in it, removed with the first value.
+        /// An empty state folder, removed when the first value is dropped.
         pub fn empty() -> (tempfile::TempDir, Self) {
             state(&[])
         }

@@ -40,7 +40,7 @@ fn write_typed(value: &Value, indent: &str, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Elements on lines of their own. The first one continues the caller's line, without indent.
+/// Elements on separate lines. The first one continues the caller's line, without indent.
 fn write_elements(kind: &str, mark: char, elements: &[Value], indent: &str, out: &mut Vec<u8>) {
     if elements.is_empty() {
         out.extend_from_slice(format!("(empty {kind})\n").as_bytes());
@@ -91,7 +91,7 @@ fn quoted(bytes: &[u8]) -> String {
     text
 }
 
-/// The bytes of the reply alone, one element a line, ending in a newline.
+/// The bytes of the reply, one element per line, ending in a newline.
 pub fn raw(value: &Value) -> Vec<u8> {
     let mut out = Vec::new();
     write_raw(value, &mut out);
@@ -128,7 +128,7 @@ fn write_raw_lines<'a>(elements: impl Iterator<Item = &'a Value>, out: &mut Vec<
     }
 }
 
-/// The reply as JSON. Map keys that are no texts become their JSON; an error is `{"error": "..."}`.
+/// The reply as JSON. Map keys that are not texts become their JSON; an error is `{"error": "..."}`.
 pub fn json(value: &Value) -> Json {
     match value {
         Value::Nil => Json::Null,
@@ -159,7 +159,7 @@ fn json_key(key: &Value) -> String {
     }
 }
 
-/// A number that fits nothing else, as digits.
+/// A number that fits no other type, as digits.
 fn big_number(value: &Value) -> String {
     match value {
         Value::BigNumber(digits) => String::from_utf8_lossy(digits).into_owned(),

@@ -84,7 +84,7 @@ fn attend(running: Running, signals: &mut Signals) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let why = if killed {
-        format!("did not end within {} s, or you were in a hurry, and was killed", shutdown::DEADLINE.as_secs())
+        format!("was killed: it did not end within {} s, or Ctrl-C was pressed again", shutdown::DEADLINE.as_secs())
     } else {
         format!("ended unexpectedly ({status}); its log is {}", record.log.display())
     };

@@ -33,7 +33,7 @@ impl Tail {
     }
 }
 
-/// The last `count` lines of a text, a last line without newline included.
+/// The last `count` lines of a text, including a last line without newline.
 pub fn last_lines(text: &[u8], count: usize) -> &[u8] {
     if count == 0 {
         return &[];

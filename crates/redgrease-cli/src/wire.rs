@@ -1,4 +1,4 @@
-//! Connections to a server, with deadlines and errors that say what to do.
+//! Connections to a server, with deadlines and errors that name the fix.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! The face for tasks: as [`crate::FileCache`], on tokio.
+//! The asynchronous API: like [`crate::FileCache`], on tokio.
 //!
-//! A future that is dropped before it is done gives back what it held: leases, places in queues, temporary files.
+//! A future that is dropped before it completes releases what it held: leases, places in queues, temporary files.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ use crate::store::journal::Journal;
 use crate::store::redis::{Asynchronous, Blocking, Server};
 use crate::wake::Wake;
 
-/// A cache of files, for tasks. See [`crate::FileCache`]; it has to be opened and used on a tokio runtime.
+/// A cache of files, for asynchronous code. See [`crate::FileCache`]; it has to be opened and used on a tokio runtime.
 #[derive(Clone)]
 pub struct FileCache {
     inner: Arc<Inner>,
@@ -41,7 +41,7 @@ struct Inner {
     shard: AtomicU16,
 }
 
-/// The real world, for tasks.
+/// The environment of the asynchronous API.
 struct World {
     directory: Arc<Directory>,
     index: Index,
@@ -54,11 +54,11 @@ enum Index {
     File(Ordered, u64),
 }
 
-/// Most requests that wait for the journal.
+/// Maximum number of requests that wait for the journal.
 const MAX_QUEUE: usize = 16 * 1024;
 
-/// A journal whose requests are carried out in the order in which they were made, also those whose future was dropped:
-/// what takes a lease back does not overtake what takes it.
+/// A journal whose requests are executed in the order in which they were made, including those whose future was dropped:
+/// the release of a lease does not overtake its request.
 struct Ordered {
     journal: Arc<Journal>,
     requests: std::sync::mpsc::SyncSender<(Request, tokio::sync::oneshot::Sender<Result<Answer, Outage>>)>,
@@ -71,7 +71,7 @@ impl Ordered {
         let worker = Arc::clone(&journal);
         std::thread::Builder::new().name("filecache-journal".to_owned()).spawn(move || {
             for (request, answer) in queue {
-                // Who asked may be gone.
+                // The requester may have been cancelled.
                 let _ = answer.send(worker.ask(&request));
             }
         })?;
@@ -83,7 +83,7 @@ impl Ordered {
         let ended = || Outage::Unavailable("the journal's thread has ended".to_owned());
         self.requests.try_send((request, answer)).map_err(|refused| match refused {
             std::sync::mpsc::TrySendError::Full(_) => {
-                Outage::Unavailable(format!("{MAX_QUEUE} requests wait for the journal already"))
+                Outage::Unavailable(format!("{MAX_QUEUE} requests already wait for the journal"))
             }
             std::sync::mpsc::TrySendError::Disconnected(_) => ended(),
         })?;
@@ -91,7 +91,7 @@ impl Ordered {
     }
 }
 
-/// Runs something that blocks where that disturbs nobody.
+/// Runs a blocking operation where it does not block other tasks.
 async fn aside<R: Send + 'static>(job: impl FnOnce() -> R + Send + 'static) -> R {
     match tokio::task::spawn_blocking(job).await {
         Ok(result) => result,
@@ -170,7 +170,7 @@ impl Edge for World {
 }
 
 impl FileCache {
-    /// Opens a cache; makes it if the directory is empty or not there.
+    /// Opens a cache; creates it if the directory is empty or missing.
     ///
     /// # Errors
     /// Like [`crate::FileCache::open`].
@@ -201,12 +201,12 @@ impl FileCache {
         }
         inner.prepared.arrive(&inner.engine, &inner.options).await?;
         if !inner.options.read_only {
-            inner.prepared.take_in(&inner.engine, &inner.options).await?;
+            inner.prepared.adopt_files(&inner.engine, &inner.options).await?;
         }
         Ok(Self { inner })
     }
 
-    /// How it was opened.
+    /// The options of the cache.
     pub fn options(&self) -> &Options {
         &self.inner.options
     }
@@ -309,7 +309,7 @@ impl FileCache {
     async fn begin_writing(&self, operation: &'static str, mode: Mode, key: &[u8], put: &Put) -> Result<Writer> {
         match self.writable(operation, Some(key))?.begin(Doing::to(operation, key), mode, false, put).await? {
             engine::Begun::Draft(draft) => Ok(Writer::new(&self.inner, operation, *draft)),
-            engine::Begun::Hit { .. } => unreachable!("nobody asked for hits"),
+            engine::Begun::Hit { .. } => unreachable!("hits were not requested"),
         }
     }
 
@@ -532,7 +532,7 @@ impl FileCache {
         let info = self.info_for("doctor").await;
         let (directory, options) = (Arc::clone(&self.inner.prepared.directory), self.inner.options.clone());
         aside(move || {
-            // It reads the settings over a connection of its own.
+            // It reads the settings over its own connection.
             let server = options.url.as_ref().map(|url| Server::new(url, &options)).transpose()?.map(Blocking::new);
             Ok(doctor::examine(&info, &directory, server.as_ref(), &options))
         })
@@ -545,7 +545,7 @@ impl FileCache {
         self.inner.engine.end(patience).await;
     }
 
-    /// Like [`crate::FileCache::close`]. Without it the same happens a little later, if the runtime lives that long.
+    /// Like [`crate::FileCache::close`]. Without it the same happens a little later, if the runtime still exists then.
     pub async fn close(&self) {
         self.inner.engine.close().await;
     }
@@ -619,11 +619,11 @@ impl Keeper for Caretaker {
         self.0.engine.edge.elapsed()
     }
 
-    fn put_aside(&self, key: &[u8], entry: &Entry, what: &str) -> Error {
+    fn quarantine(&self, key: &[u8], entry: &Entry, what: &str) -> Error {
         let left = if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (inner, key, entry, what) = (Arc::clone(&self.0), key.to_vec(), entry.clone(), what.to_owned());
             runtime.spawn(async move { inner.engine.quarantine(Doing::to("read", &key), &entry, what).await });
-            "it is being put into quarantine"
+            "it is being moved to quarantine"
         } else {
             "it was not moved: `repair` removes it"
         };
@@ -653,9 +653,9 @@ impl std::fmt::Debug for FileCache {
 
 /// The result of [`FileCache::begin`].
 pub enum Begun {
-    /// Content.
+    /// The content.
     Hit(Box<Handle>, Outcome),
-    /// None: the caller makes it.
+    /// There is no content: the caller makes it.
     Create(Box<Writer>),
 }
 
@@ -684,7 +684,7 @@ impl Writer {
         self.draft.hold.is_lost(self.inner.engine.edge.elapsed())
     }
 
-    /// Appends.
+    /// Appends bytes.
     ///
     /// # Errors
     /// Like [`crate::FileCache::write`].
@@ -693,7 +693,7 @@ impl Writer {
         if self.buffer.len() >= BUFFER { self.flush().await } else { Ok(()) }
     }
 
-    /// Writes what is still in memory into the temporary file.
+    /// Writes buffered content to the temporary file.
     ///
     /// # Errors
     /// Like [`crate::FileCache::write`].
@@ -706,7 +706,7 @@ impl Writer {
         self.inner.engine.append(Doing::to(self.operation, &key), &mut self.draft, bytes).await
     }
 
-    /// The temporary file, for programs that want to write into a file themselves, or to put one of their own under its name.
+    /// The temporary file, for programs that write to a file themselves, or replace it by their own file.
     ///
     /// # Errors
     /// Those of the file system.

@@ -29,7 +29,7 @@ use crate::wake::Wake;
 
 /// A cache of files in one directory, shared by threads, processes and hosts.
 ///
-/// Cheap to clone; all clones are one session. After a `fork` the child is a session of its own.
+/// Cheap to clone; all clones share one session. After a `fork` the child has its own session.
 ///
 /// ```
 /// use redgrease_filecache::{FileCache, Options, Outcome, Put};
@@ -60,7 +60,7 @@ struct Shared {
     interrupt: Arc<Interrupt>,
 }
 
-/// Called while a thread waits: whether to stop.
+/// Called while a thread waits; returns whether to stop.
 #[derive(Default)]
 struct Interrupt(OnceLock<Box<dyn Fn() -> bool + Send + Sync>>);
 
@@ -108,7 +108,7 @@ pub(crate) trait Keeper: Send + Sync {
     fn elapsed(&self) -> Duration;
 
     /// Removes damaged content.
-    fn put_aside(&self, key: &[u8], entry: &Entry, what: &str) -> Error;
+    fn quarantine(&self, key: &[u8], entry: &Entry, what: &str) -> Error;
 }
 
 impl Keeper for Open {
@@ -116,7 +116,7 @@ impl Keeper for Open {
         self.engine.edge.elapsed()
     }
 
-    fn put_aside(&self, key: &[u8], entry: &Entry, what: &str) -> Error {
+    fn quarantine(&self, key: &[u8], entry: &Entry, what: &str) -> Error {
         if self.process != std::process::id() {
             return Error::new(
                 "read",
@@ -202,7 +202,7 @@ impl Edge for World {
     }
 
     fn random(&self) -> u64 {
-        // Not of this thread's sequence: after a fork parent and child would draw the same.
+        // Not from this thread's sequence: after a fork parent and child would draw the same.
         getrandom::u64().unwrap_or_else(|_| fastrand::u64(..))
     }
 
@@ -230,7 +230,7 @@ impl Inner {
         let (index, wake) = match &options.url {
             Some(url) => {
                 let server = Blocking::new(Server::new(url, options)?);
-                // The first connection tells which run of the server this is.
+                // The first connection identifies the run of the server.
                 let _ = server.pipe(redis::pipe().cmd("PING"));
                 (Index::Server(Box::new(server)), Some(Wake::new(options)))
             }
@@ -245,7 +245,7 @@ impl Inner {
         engine.edge.wake.iter().for_each(|wake| wake.deliver_to(&engine.flights));
         let (shard, ended) = (AtomicU16::new(fastrand::u16(..SHARDS)), AtomicBool::new(false));
         let inner = Arc::new(Self { engine, prepared, shard, ended, ending: Event::new() });
-        // From here on an error ends what was begun.
+        // An error after this point must end what was begun.
         let open = Open { inner: Arc::clone(&inner), process: std::process::id() };
         if !options.read_only {
             Self::keep(&inner, options).map_err(|error| Error::io("open", None, error))?;
@@ -255,12 +255,12 @@ impl Inner {
         }
         block_on(inner.prepared.arrive(&inner.engine, options))?;
         if !options.read_only {
-            block_on(inner.prepared.take_in(&inner.engine, options))?;
+            block_on(inner.prepared.adopt_files(&inner.engine, options))?;
         }
         Ok(Arc::new(open))
     }
 
-    /// Starts the thread of a cache that changes nothing: it closes connections that are not used.
+    /// Starts the thread of a read-only cache: it closes unused connections.
     fn keep_lines(inner: &Arc<Self>) -> io::Result<()> {
         let caretaker = Arc::clone(inner);
         let run = move || {
@@ -324,14 +324,14 @@ impl Inner {
                 }
                 if every.is_some_and(|every| maintained.elapsed() >= every) {
                     maintained = Instant::now();
-                    caretaker.look_after();
+                    caretaker.maintain_connections();
                 }
             }
         })?;
         Ok(())
     }
 
-    /// Closes connections that are not used; whether there are more of them.
+    /// Closes unused connections; returns whether more are open.
     fn close_idle(&self) -> bool {
         match &self.engine.edge.index {
             Index::Server(server) => server.close_idle(),
@@ -339,11 +339,11 @@ impl Inner {
         }
     }
 
-    fn look_after(&self) {
+    fn maintain_connections(&self) {
         let first = self.shard.fetch_add(SHARDS_PER_ROUND, Ordering::Relaxed) % SHARDS;
         let shards = (first..first + SHARDS_PER_ROUND).map(|shard| shard % SHARDS);
         let doing = Doing::all("maintain");
-        // Limits may have been changed by others.
+        // Other processes may have changed the limits.
         let _ = block_on(self.engine.info(doing));
         if let Err(error) = block_on(self.engine.maintain(doing, shards)) {
             tracing::warn!(%error, "maintenance");
@@ -365,10 +365,10 @@ impl Shared {
         if let Some(child) = self.child.get() {
             return child.inner();
         }
-        // What was to be taken in was taken in by the parent.
+        // The parent has already adopted the files.
         let options = Options { adopt: false, ..self.options.clone() };
         let opened = FileCache::open_with(options, Arc::clone(&self.interrupt))?;
-        // Of two threads of the child one opened in vain.
+        // If two threads of the child open the cache, one result is dropped.
         self.child.get_or_init(|| opened.shared).inner()
     }
 }
@@ -399,8 +399,8 @@ impl FileCache {
         self.shared.inner.prepared.warnings()
     }
 
-    /// Calls `asks` periodically (at least each quarter of a second) on the waiting thread while a call waits. If it returns
-    /// `true`, the wait ends with [`Code::Timeout`](crate::Code::Timeout). For languages whose signal handlers cannot run
+    /// Calls `asks` periodically (at least each quarter of a second) on the waiting thread while a call waits. If it
+    /// returns `true`, the wait ends with [`Code::Timeout`](crate::Code::Timeout). For languages whose signal handlers cannot run
     /// during a call. Can be set once.
     pub fn set_interrupt(&self, asks: impl Fn() -> bool + Send + Sync + 'static) {
         let _ = self.shared.interrupt.0.set(Box::new(asks));
@@ -526,7 +526,7 @@ impl FileCache {
         self.begin_writing("open_write", Mode::Create, key.as_ref(), put)
     }
 
-    /// Begins to make new content for a key, piece by piece.
+    /// Begins to replace the content of a key, piece by piece.
     ///
     /// # Errors
     /// Those of [`FileCache::replace`].
@@ -538,7 +538,7 @@ impl FileCache {
         let inner = self.writable(operation, Some(key))?;
         match block_on(inner.engine.begin(Doing::to(operation, key), mode, false, put))? {
             engine::Begun::Draft(draft) => Ok(Writer::new(&inner, operation, *draft)),
-            engine::Begun::Hit { .. } => unreachable!("nobody asked for hits"),
+            engine::Begun::Hit { .. } => unreachable!("hits were not requested"),
         }
     }
 
@@ -553,7 +553,7 @@ impl FileCache {
 
     fn begin_or_hit(&self, operation: &'static str, key: &[u8], put: &Put) -> Result<Begun> {
         if self.shared.options.read_only {
-            // What is there can be had.
+            // The entry exists.
             match self.open_read(key, put.timeout) {
                 Err(error) if error.code() == crate::Code::Missing => {}
                 opened => return opened.map(|handle| Begun::Hit(Box::new(handle), Outcome::Hit)),
@@ -700,7 +700,7 @@ impl FileCache {
     pub fn evict(&self, what: &Evict) -> Result<Evicted> {
         let inner = if what.dry_run { self.inner()? } else { self.writable("evict", None)? };
         block_on(async {
-            // Leases that were given back just now do not protect any more.
+            // Leases that were just released no longer protect entries.
             inner.engine.do_chores().await;
             inner.engine.evict(Doing::all("evict"), what).await
         })
@@ -729,8 +729,8 @@ impl FileCache {
         Ok(())
     }
 
-    /// Runs one round of maintenance: removes expired, idle and excess entries, leases of ended sessions and orphaned files.
-    /// Also runs in the background, in pieces.
+    /// Runs one round of maintenance: removes expired, idle and excess entries, leases of ended sessions and orphaned
+    /// files. Also runs in the background, in pieces.
     ///
     /// # Errors
     /// Those of index and disk.
@@ -861,7 +861,8 @@ impl Handle {
         &self.file
     }
 
-    /// Whether the lease has expired because this process was stopped for too long: the path may be gone, the open file not.
+    /// Whether the lease has expired because this process was stopped for too long: the path may be gone, the open file
+    /// not.
     pub fn lease_lost(&self) -> bool {
         self.hold.as_ref().is_some_and(|hold| hold.is_lost(self.keeper.elapsed()))
     }
@@ -877,7 +878,7 @@ impl Handle {
         let mut content = vec![0; usize::try_from(left).map_err(|error| failed(io::Error::other(error)))?];
         match self.file.read_exact_at(&mut content, self.position) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(self.keeper.put_aside(&self.key, &self.entry, "shorter than was written"));
+                return Err(self.keeper.quarantine(&self.key, &self.entry, "shorter than was written"));
             }
             result => result.map_err(failed)?,
         }
@@ -895,7 +896,11 @@ impl Handle {
         }
         let same = self.position == self.entry.size && hasher.finalize().as_bytes()[..16] == self.entry.digest;
         self.hasher = None;
-        if same { Ok(()) } else { Err(self.keeper.put_aside(&self.key, &self.entry, "other content than was written")) }
+        if same {
+            Ok(())
+        } else {
+            Err(self.keeper.quarantine(&self.key, &self.entry, "other content than was written"))
+        }
     }
 }
 
@@ -908,7 +913,7 @@ impl Read for Handle {
         let ended_early = count == 0 && !buffer.is_empty() && self.position < self.entry.size;
         if ended_early {
             self.hasher = None;
-            let error = self.keeper.put_aside(&self.key, &self.entry, "shorter than was written");
+            let error = self.keeper.quarantine(&self.key, &self.entry, "shorter than was written");
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
         self.compare(&buffer[..count]).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
@@ -931,20 +936,20 @@ impl Seek for Handle {
     }
 }
 
-/// Why a child cannot go on with what its parent began.
+/// Why a child cannot continue what its parent began.
 const FORKED: &str = "it belongs to the process before the fork";
 
-/// Content that is being made. [`Writer::commit`] publishes it; dropping takes it back.
+/// Content opened for writing. [`Writer::commit`] publishes it; dropping it aborts.
 pub struct Writer {
     draft: Option<Draft<Directory>>,
     buffer: Vec<u8>,
-    /// Whether the file was given away by its path: it is then read again before it is published.
+    /// Whether the path was requested: the file is then read again before it is published.
     given_away: bool,
     operation: &'static str,
     inner: Arc<Open>,
 }
 
-/// How much is kept in memory before it is written.
+/// Size of the buffer.
 pub(crate) const BUFFER: usize = 64 * 1024;
 
 impl Writer {
@@ -961,12 +966,12 @@ impl Writer {
         &self.draft().key
     }
 
-    /// Whether the lease ran out: committing will fail.
+    /// Whether the lease has expired: committing will fail.
     pub fn lease_lost(&self) -> bool {
         self.draft().hold.is_lost(self.inner.engine.edge.elapsed())
     }
 
-    /// The temporary file, for programs that want to write into a file themselves, or to put one of their own under its name.
+    /// The temporary file, for programs that write to a file themselves, or replace it by their own file.
     ///
     /// # Errors
     /// Those of the file system.
@@ -981,7 +986,7 @@ impl Writer {
         Ok(self.inner.prepared.directory.path_of_temporary(&draft.temporary))
     }
 
-    /// After a fork it is the parent's.
+    /// After a fork it belongs to the parent.
     fn check_process(&self) -> Result<()> {
         if self.inner.process == std::process::id() {
             return Ok(());
@@ -1039,11 +1044,11 @@ impl Writer {
         Ok((key, made))
     }
 
-    /// Takes it back.
+    /// Aborts.
     pub fn abort(self) {}
 }
 
-/// Measures a file that others may have written to, or put another one in the place of.
+/// Measures a file that other programs may have written to or replaced.
 pub(crate) fn read_again(directory: &Directory, draft: &mut Draft<Directory>) -> io::Result<()> {
     let (file, mut whole) = directory.reopen(&draft.temporary)?;
     draft.hasher = blake3::Hasher::new();
@@ -1072,7 +1077,7 @@ impl Drop for Writer {
             if self.inner.process == std::process::id() {
                 block_on(self.inner.engine.abort(draft));
             } else {
-                // Its file, its lease and perhaps locks are the parent's.
+                // Its file, its lease and possibly locks belong to the parent.
                 std::mem::forget(draft);
             }
         }

@@ -1,12 +1,12 @@
 //! The directory of a cache on a real file system.
 //!
 //! ```text
-//! root/CACHE                  what this is (format, id, namespace, bounds)
+//! root/CACHE                  the marker (format, id, namespace, bounds)
 //!      files/<shard>/<name>   published files, never changed
-//!      temporary/<name>       files that are being written
+//!      temporary/<name>       files being written
 //!      quarantine/<name>      damaged files
 //! ```
-//! Everything is reached from the open root, no symbolic link is followed below it, and only regular files are opened.
+//! All paths are opened relative to the root, no symbolic link is followed below it, and only regular files are opened.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::edge::{Disk, Draft, Listed};
 use crate::options::{Durability, Limits};
 
-/// Name of the file that makes a directory a cache.
+/// Name of the file that marks a directory as a cache.
 pub(crate) const MARKER: &str = "CACHE";
 const FILES: &str = "files";
 const TEMPORARY: &str = "temporary";
@@ -35,7 +35,7 @@ const QUARANTINE: &str = "quarantine";
 /// Version 2: the shard of a key comes from its BLAKE3 hash.
 pub(crate) const FORMAT: u32 = 2;
 
-/// What the marker says.
+/// The contents of the marker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Marker {
     pub format: u32,
@@ -61,14 +61,14 @@ pub struct Directory {
     read_only: bool,
 }
 
-/// What a directory was found to be.
+/// The contents of a directory.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Contents {
     Cache(Marker),
     /// A cache whose layout has another version.
     OtherFormat(u32),
     Empty,
-    /// Something else; flat regular files that could be keys of the proof of concept.
+    /// Other files; flat regular files could be keys of the proof of concept.
     Others(Vec<String>),
 }
 
@@ -119,7 +119,7 @@ impl Directory {
         self.path.join(FILES).join(name)
     }
 
-    /// Opens a temporary file again, as it is under its name now, to append to it.
+    /// Opens a temporary file again by its current name, to append to it.
     pub(crate) fn reopen(&self, temporary: &str) -> io::Result<(Temporary, File)> {
         let path = format!("{TEMPORARY}/{temporary}");
         let file = self.open_beneath(&path, OFlags::RDWR | OFlags::APPEND, Mode::empty());
@@ -138,7 +138,7 @@ impl Directory {
             Ok(bytes) => {
                 return parse_marker(&bytes).map_err(|problem| {
                     let message = format!(
-                        "the file {MARKER} is damaged ({problem}); the contents are not in it: put it back from a backup, or \
+                        "the file {MARKER} is damaged ({problem}); the contents are not affected: restore it from a backup, or \
                          move it away and open the cache once with adopt and its limits"
                     );
                     io::Error::new(io::ErrorKind::InvalidData, message)
@@ -153,10 +153,10 @@ impl Directory {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if name == MARKER {
-                // Since we looked for it.
+                // It was created in the meantime.
                 return self.contents();
             }
-            // Ours: of somebody who is making a cache of it at this moment, perhaps.
+            // Ours: another process may be creating a cache here.
             let ours = matches!(name.as_str(), "." | ".." | FILES | TEMPORARY | QUARANTINE);
             if ours || name.starts_with(JOURNAL) || name.starts_with(NEW_MARKER) {
                 continue;
@@ -169,7 +169,7 @@ impl Directory {
         Ok(if any { Contents::Others(others) } else { Contents::Empty })
     }
 
-    /// Files beside the cache's own, which an old flat cache may have left.
+    /// Files beside the cache's own, possibly left by an old flat cache.
     pub(crate) fn flat_files(&self) -> io::Result<Vec<String>> {
         let mut files = Vec::new();
         for entry in Dir::read_from(&self.root)? {
@@ -190,7 +190,7 @@ impl Directory {
         Ok(bytes)
     }
 
-    /// Writes the marker, if `replace` is not said only where there is none; what then is there.
+    /// Writes the marker and returns it. Without `replace`, an existing marker is kept and returned.
     pub(crate) fn write_marker(&self, marker: &Marker, replace: bool) -> io::Result<Marker> {
         let new = format!("{NEW_MARKER}-{:x}-{:x}", std::process::id(), fastrand::u64(..));
         let mut file = File::from(rustix::fs::openat(
@@ -230,8 +230,8 @@ impl Directory {
         [FILES, TEMPORARY, QUARANTINE].into_iter().try_for_each(|name| self.make_directory(name))
     }
 
-    /// Makes all shards: what is made before anybody looks for it is not missed by hosts that remember, for a minute or so,
-    /// what was not there.
+    /// Makes all shards in advance. Some network file systems cache for about a minute that a file does not exist; a
+    /// directory that exists from the start avoids that.
     pub(crate) fn prepare_shards(&self) -> io::Result<()> {
         for number in 0..SHARDS {
             self.make_unsynced(&format!("{FILES}/{}", shard_at(number)))?;
@@ -250,7 +250,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Makes a directory that is not there; whether it was so.
+    /// Makes a directory if it is missing; returns whether it was.
     fn make_unsynced(&self, name: &str) -> io::Result<bool> {
         match rustix::fs::mkdirat(&self.root, name, self.directory_mode) {
             Ok(()) => set_mode(&self.open_directory(name)?, self.directory_mode).map(|()| true),
@@ -259,7 +259,7 @@ impl Directory {
         }
     }
 
-    /// Whether the directory of the cache itself was removed while it is open.
+    /// Whether the directory of the cache was removed while it is open.
     fn is_removed(&self) -> bool {
         rustix::fs::fstat(&self.root).is_ok_and(|stat| stat.st_nlink == 0)
     }
@@ -269,7 +269,7 @@ impl Directory {
         opened.map_err(|error| self.explain(name, error))
     }
 
-    /// Where this directory is; `None` on a file system whose numbers do not outlast a mount.
+    /// The location of this directory; `None` on a file system without permanent inode numbers.
     pub(crate) fn place(&self, boot: u64) -> io::Result<Option<Place>> {
         if PASSING_NUMBERS.contains(&(rustix::fs::fstatfs(&self.root)?.f_type as u64 & 0xffff_ffff)) {
             return Ok(None);
@@ -279,7 +279,7 @@ impl Directory {
         Ok(Some(Place { inode: stat.st_ino, device, boot }))
     }
 
-    /// The first part of a path that is there and no directory, and what it is.
+    /// The first component of a path that exists and is not a directory, and what it is.
     fn first_planted(&self, path: &str) -> Option<(String, &'static str)> {
         let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
         for part in ends.map(|end| &path[..end]) {
@@ -293,7 +293,7 @@ impl Directory {
         None
     }
 
-    /// An error of a path of directories that names what is in its way.
+    /// Converts the error of a path into one that names the component that is not a directory.
     fn explain(&self, path: &str, error: io::Error) -> io::Error {
         match self.first_planted(path).filter(|_| is_planted(&error)) {
             Some((part, what)) => io::Error::new(io::ErrorKind::NotADirectory, planted(&part, what)),
@@ -301,7 +301,7 @@ impl Directory {
         }
     }
 
-    /// Whether this user may change what is here; an error that says what to do if not.
+    /// Checks that this user may write here; the error names the fix.
     pub(crate) fn check_writable(&self) -> io::Result<()> {
         for name in [".", FILES, TEMPORARY] {
             match rustix::fs::accessat(&self.root, name, Access::WRITE_OK, AtFlags::EACCESS) {
@@ -322,14 +322,14 @@ impl Directory {
         loop {
             match rustix::fs::openat2(&self.root, name, flags, mode, resolve) {
                 Err(Errno::INTR | Errno::AGAIN) => {}
-                // Kernels before 5.6, and sandboxes that do not know the call.
+                // Kernels before 5.6, and sandboxes that do not allow the call.
                 Err(Errno::NOSYS | Errno::PERM) => return self.open_by_steps(name, flags, mode),
                 result => return Ok(result?),
             }
         }
     }
 
-    /// As [`open_beneath`](Self::open_beneath), one component after the other.
+    /// Like [`open_beneath`](Self::open_beneath), one component at a time.
     fn open_by_steps(&self, name: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
         let Some((parents, last)) = name.rsplit_once('/') else {
             return Ok(rustix::fs::openat(&self.root, name, flags, mode)?);
@@ -343,12 +343,12 @@ impl Directory {
         Ok(rustix::fs::openat(directory.as_ref().unwrap_or(&self.root), last, flags, mode)?)
     }
 
-    /// Opens a regular file for reading, with its length; anything else that lies there is an error, and not waited for.
+    /// Opens a regular file for reading, with its length; any other type of file is an error, and does not block.
     fn open_regular(&self, name: &str) -> io::Result<(File, u64)> {
         let file = self.open_beneath(name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).map_err(|error| {
             let directories = name.rsplit_once('/').map_or("", |(directories, _)| directories);
             let error = if directories.is_empty() { error } else { self.explain(directories, error) };
-            // A symbolic link under one of our names: not our file.
+            // A symbolic link with a name of the cache: not a file of ours.
             if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) { not_regular(name) } else { error }
         })?;
         let stat = rustix::fs::fstat(&file)?;
@@ -363,8 +363,8 @@ impl Directory {
         Ok(self.open_regular(name)?.0)
     }
 
-    /// Puts a file of an old flat cache where damaged files are kept for a while.
-    pub(crate) fn put_flat_aside(&self, name: &str) -> io::Result<()> {
+    /// Moves a file of an old flat cache to the quarantine.
+    pub(crate) fn quarantine_flat(&self, name: &str) -> io::Result<()> {
         let aside = self.open_directory(QUARANTINE)?;
         rustix::fs::renameat(&self.root, name, &aside, name)?;
         begin_quarantine(&aside, name);
@@ -376,7 +376,7 @@ impl Directory {
         Ok(rustix::fs::unlinkat(&self.root, name, AtFlags::empty())?)
     }
 
-    /// Unlinks a file; whether it was there.
+    /// Unlinks a file; returns whether it existed.
     fn unlink_in(&self, directory: &str, name: &str) -> io::Result<bool> {
         let directory = match self.open_directory(directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -392,7 +392,7 @@ impl Directory {
     fn list_at(&self, path: &str) -> io::Result<Vec<Listed>> {
         let directory = match self.open_directory(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            // One shard is not the cache's: the rest of it can still be used. Without all of them nothing can be said.
+            // One shard was replaced: the others remain usable. If all were, nothing can be answered.
             Err(error) if self.first_planted(path).is_some_and(|(part, _)| part.contains('/')) => {
                 tracing::warn!(path, %error, "skipped");
                 return Ok(Vec::new());
@@ -404,7 +404,7 @@ impl Directory {
         for entry in Dir::read_from(&directory)? {
             let entry = entry?;
             let bytes = entry.file_name().to_bytes();
-            // What NFS keeps for those who still have it open goes by itself.
+            // Files that NFS keeps because they are open elsewhere disappear by themselves.
             if matches!(bytes, b"." | b"..") || bytes.starts_with(b".nfs") {
                 continue;
             }
@@ -424,7 +424,7 @@ impl Directory {
         Ok(listed)
     }
 
-    /// The file that a cache without a server keeps its index in.
+    /// The file that holds the index of a cache without a server.
     pub(crate) fn open_journal(&self, name: &str, new: bool) -> io::Result<File> {
         if self.read_only {
             return Ok(File::from(self.open_beneath(name, OFlags::RDONLY, Mode::empty())?));
@@ -435,7 +435,7 @@ impl Directory {
                 rustix::fs::fchmod(&file, self.file_mode)?;
                 Ok(File::from(file))
             }
-            // Another user of our group made it: its mode is as that one wanted it.
+            // Another user of our group made it, and chose its mode.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !new => {
                 Ok(File::from(self.open_beneath(name, OFlags::RDWR, Mode::empty())?))
             }
@@ -456,7 +456,7 @@ impl Directory {
     }
 }
 
-/// What names of the journal and of its lock begin with.
+/// Prefix of the names of the journal and of its lock.
 pub(crate) const JOURNAL: &str = "JOURNAL";
 const NEW_MARKER: &str = ".CACHE";
 
@@ -489,20 +489,20 @@ pub(crate) fn other_format(format: u32) -> String {
     )
 }
 
-/// Whether something else is where the cache has a directory.
+/// Whether a directory of the cache was replaced by something else.
 pub(crate) fn is_planted(error: &io::Error) -> bool {
     let codes = [Errno::NOTDIR, Errno::LOOP, Errno::XDEV].map(Errno::raw_os_error);
     error.kind() == io::ErrorKind::NotADirectory || error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
 fn planted(part: &str, what: &str) -> String {
-    format!("{part} is {what}, not the cache's own directory: remove it and put the directory back")
+    format!("{part} is {what}, not the cache's own directory: remove it and restore the directory")
 }
 
-/// File systems that give what they hold new numbers with each mount (FAT, exFAT, SMB, 9P, FUSE), by their magic numbers.
+/// File systems that assign new inode numbers at each mount (FAT, exFAT, SMB, 9P, FUSE), by their magic numbers.
 const PASSING_NUMBERS: [u64; 7] = [0x4d44, 0x2011_bab0, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x0102_1997, 0x6573_5546];
 
-/// The time of a quarantine counts from its beginning, however old the file is.
+/// The quarantine time starts now, regardless of the age of the file.
 fn begin_quarantine(aside: &OwnedFd, name: &str) {
     let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
     let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
@@ -511,13 +511,13 @@ fn begin_quarantine(aside: &OwnedFd, name: &str) {
     }
 }
 
-/// Not less than was asked for, whatever the umask says; the group that a directory hands down is left as it is.
+/// Sets the requested mode regardless of the umask; an inherited set-group-ID bit is kept.
 fn set_mode(directory: &OwnedFd, mode: Mode) -> io::Result<()> {
     let inherited = Mode::from_raw_mode(rustix::fs::fstat(directory)?.st_mode) & Mode::SGID;
     Ok(rustix::fs::fchmod(directory, mode | inherited)?)
 }
 
-/// Nobody else may have planted it.
+/// Checks that no other user has created it.
 fn check_owner(directory: &OwnedFd, name: &str) -> io::Result<()> {
     let stat = rustix::fs::fstat(directory)?;
     let me = rustix::process::geteuid().as_raw();
@@ -531,7 +531,7 @@ fn check_owner(directory: &OwnedFd, name: &str) -> io::Result<()> {
     if stat.st_uid == me || stat.st_uid == 0 || me == 0 {
         return Ok(());
     }
-    // Another user's directory is fine when it was shared with a group of ours on purpose.
+    // A directory of another user is accepted if it was shared with a group of ours on purpose.
     let groups = rustix::process::getgroups()?;
     let ours =
         stat.st_gid == rustix::process::getegid().as_raw() || groups.iter().any(|group| group.as_raw() == stat.st_gid);
@@ -541,7 +541,7 @@ fn check_owner(directory: &OwnedFd, name: &str) -> io::Result<()> {
     denied(format!("{name} belongs to user {} and is not shared with a group of this user", stat.st_uid))
 }
 
-/// What NFS says of a file that another host unlinked is that it is not there.
+/// NFS reports a file that another host unlinked as missing.
 fn stale_is_missing(error: io::Error) -> io::Error {
     if error.raw_os_error() == Some(Errno::STALE.raw_os_error()) { io::ErrorKind::NotFound.into() } else { error }
 }
@@ -564,7 +564,7 @@ impl Draft for Temporary {
     }
 
     fn finish(self) -> io::Result<()> {
-        // Syncing also reports what NFS would otherwise tell only when the file is closed.
+        // Syncing also reports errors that NFS otherwise reports only on close.
         if self.durability == Durability::None { Ok(()) } else { self.file.sync_all() }
     }
 }
@@ -582,7 +582,7 @@ impl Disk for Directory {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
         let file = match self.open_beneath(&path, flags, self.file_mode) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Cleaners like empty directories.
+                // Cleanup programs remove empty directories.
                 self.prepare().map_err(|_| removed())?;
                 self.open_beneath(&path, flags, self.file_mode)?
             }
@@ -611,7 +611,7 @@ impl Disk for Directory {
         };
         match rustix::fs::renameat(self.open_directory(TEMPORARY)?, temporary, &target, name) {
             Ok(()) => {}
-            // A network's file system may have done it and say, asked again, that it cannot. The name is ours alone.
+            // A network file system may have renamed it, and report an error for the repeated call. The name is unique.
             Err(Errno::NOENT | Errno::EXIST)
                 if rustix::fs::statat(&target, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() => {}
             Err(errno) => return Err(errno.into()),
@@ -625,9 +625,9 @@ impl Disk for Directory {
     fn open(&self, name: &str) -> io::Result<(File, u64)> {
         let path = format!("{FILES}/{name}");
         match self.open_regular(&path) {
-            // Another host of a shared file system unlinked it just now, or its answer is old.
+            // Another host has just unlinked it, or the reply of the file system is outdated.
             Err(error) if error.raw_os_error() == Some(Errno::STALE.raw_os_error()) => self.open_regular(&path),
-            // Without its directory nothing is known of an entry, so it is not taken for lost.
+            // Without its directory the state of an entry is unknown, so it is not reported as lost.
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_removed() => Err(removed()),
             result => result,
         }

@@ -11,12 +11,12 @@ use redgrease_cache_rules::memory::Memory;
 use redgrease_cache_rules::protocol::{Answer, Bounds, Held, Request};
 use redgrease_cache_rules::{Entry, Key, Micros};
 
-/// Why the index did not answer.
+/// Why the index did not reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outage {
-    /// It cannot be reached, or broke off. The request may have been carried out.
+    /// It cannot be reached, or the connection was lost. The request may have been executed.
     Unavailable(String),
-    /// It refuses for lack of memory or writability; nothing was done.
+    /// It refuses because it is out of memory or read-only; nothing was changed.
     Refused(String),
     /// The user lacks the permission.
     Denied(String),
@@ -24,10 +24,10 @@ pub enum Outage {
     Misnamed(String),
 }
 
-/// A page of entries and when they were last used, and where the next one begins.
+/// A page of entries, when they were last used, and the cursor of the next page.
 pub type Page = (Vec<(Key, Entry, Option<Micros>)>, Option<Vec<u8>>);
 
-/// The leases of a cache, its sessions (until when they live, who they are), and the clock of the index.
+/// The leases of a cache, its sessions (with expiry and owner), and the clock of the index.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Leases {
     /// All leases.
@@ -43,11 +43,11 @@ pub trait Edge: Send + Sync + 'static {
     /// Its disk.
     type Disk: Disk;
 
-    /// Performs one operation.
+    /// Executes one operation on the index.
     fn ask(&self, request: Request) -> impl Future<Output = Result<Answer, Outage>> + Send;
 
-    /// Entries, `count` or a few more or fewer, from a cursor that an earlier page gave (`None`: from the beginning).
-    /// Entries that are there the whole time are seen at least once.
+    /// A page of about `count` entries, from the cursor of an earlier page (`None`: the first page).
+    /// Entries that exist the whole time are returned at least once.
     fn page(&self, cursor: Option<Vec<u8>>, count: usize) -> impl Future<Output = Result<Page, Outage>> + Send;
 
     /// All leases.
@@ -70,7 +70,7 @@ pub trait Edge: Send + Sync + 'static {
     /// Waits for an event, at most this long.
     fn pause(&self, event: EventListener, longest: Duration) -> impl Future<Output = ()> + Send;
 
-    /// Time since the cache was opened; never goes back.
+    /// Time since the cache was opened; monotonic.
     fn elapsed(&self) -> Duration;
 
     /// A random number.
@@ -81,7 +81,7 @@ pub trait Edge: Send + Sync + 'static {
         None
     }
 
-    /// Whether the waiting call shall stop.
+    /// Whether the waiting call must stop.
     fn is_interrupted(&self) -> bool {
         false
     }
@@ -93,13 +93,13 @@ pub trait Edge: Send + Sync + 'static {
 /// A directory entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// Its name, without the directory; not UTF-8 ones are given with replacements and are never ours.
+    /// Its name, without the directory; invalid UTF-8 is replaced, and such names are never ours.
     pub name: String,
     /// Its length in bytes.
     pub size: u64,
     /// When it was last read or changed, microseconds since 1970 by the clock of the file system.
     pub used: Micros,
-    /// How long ago it was changed, by the clock of the file system.
+    /// Time since its last change, by the clock of the file system.
     pub age: Duration,
 }
 
@@ -107,35 +107,35 @@ pub struct Listed {
 pub trait Disk: Send + Sync + 'static {
     /// A temporary file that is being written.
     type Draft: Draft;
-    /// A published file that is open for reading.
+    /// A published file, open for reading.
     type File: Send + 'static;
 
-    /// Makes a temporary file; an error if it is there.
+    /// Makes a temporary file; an error if it exists.
     fn create(&self, temporary: &str) -> io::Result<Self::Draft>;
 
-    /// Writes a small temporary file, as durable as the cache is.
+    /// Writes a small temporary file with the durability of the cache.
     fn write_small(&self, temporary: &str, content: &[u8]) -> io::Result<()>;
 
-    /// Gives a temporary file its name; names are unique, so nothing is replaced. With `sync`, what was published in its
-    /// shard is then as durable as the cache is.
+    /// Renames a temporary file to its final name; names are unique, so nothing is replaced. With `sync`, what was
+    /// published in its shard is then as durable as configured.
     fn publish(&self, temporary: &str, name: &str, sync: bool) -> io::Result<()>;
 
     /// Opens a published file, with its length.
     fn open(&self, name: &str) -> io::Result<(Self::File, u64)>;
 
-    /// Reads what is left of a published file, at most `most` bytes, into the memory of `buffer`; what it holds is dropped.
+    /// Reads the rest of a published file, at most `most` bytes, into `buffer`, whose contents are replaced.
     fn read(&self, file: &mut Self::File, most: u64, buffer: Vec<u8>) -> io::Result<Vec<u8>>;
 
-    /// Hashes what is left of a published file.
+    /// Hashes the rest of a published file.
     fn digest(&self, file: &mut Self::File) -> io::Result<[u8; 16]>;
 
-    /// Unlinks a published file; whether it was there.
+    /// Unlinks a published file; returns whether it existed.
     fn unlink(&self, name: &str) -> io::Result<bool>;
 
-    /// Unlinks a temporary file; whether it was there.
+    /// Unlinks a temporary file; returns whether it existed.
     fn unlink_temporary(&self, name: &str) -> io::Result<bool>;
 
-    /// Unlinks what has been in quarantine for so long.
+    /// Unlinks files that have been in quarantine for this long.
     fn empty_quarantine(&self, age: Duration) -> io::Result<()>;
 
     /// Moves a published file to quarantine; returns whether it existed.
@@ -152,22 +152,22 @@ pub trait Disk: Send + Sync + 'static {
     /// Lists the temporary files.
     fn list_temporaries(&self) -> io::Result<Vec<Listed>>;
 
-    /// The bounds that the directory was given, as they are now; an index that was lost gets them back.
+    /// The current bounds in the marker; they are restored to an index that was lost.
     fn bounds(&self) -> Option<Bounds>;
 
-    /// Free bytes of the file system.
+    /// Free bytes on the file system.
     fn free_bytes(&self) -> io::Result<u64>;
 }
 
 /// A temporary file that is being written.
 pub trait Draft: Send + 'static {
-    /// Appends. After an error some of it may be there.
+    /// Appends. After an error a part may have been written.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 
     /// Truncates to this length.
     fn cut(&mut self, length: u64) -> io::Result<()>;
 
-    /// Ends writing, as durable as the cache is; errors that only closing brings are errors of this.
+    /// Ends writing, with the durability of the cache; returns also errors that are only reported on close.
     fn finish(self) -> io::Result<()>;
 }
 

@@ -16,7 +16,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Code {
     /// The key has no content.
     Missing,
-    /// The key has content already.
+    /// The key already has content.
     Exists,
     /// Another call writes the key.
     Busy,
@@ -30,13 +30,13 @@ pub enum Code {
     NoSpace,
     /// The operating system or the server's access list forbids it.
     Denied,
-    /// The file is not what was written.
+    /// The file differs from what was written.
     Corrupt,
     /// The server cannot be reached or does not answer.
     Unavailable,
     /// The file system failed.
     Io,
-    /// Not a key.
+    /// Not a valid key.
     BadKey,
     /// Wrong options, or a directory and an index that do not belong together.
     BadConfig,
@@ -84,7 +84,7 @@ pub struct Error {
 pub(crate) enum Cause {
     #[error("it has no content")]
     Missing,
-    #[error("it has content already; replace it or delete it first")]
+    #[error("it already has content; replace it or delete it first")]
     Exists,
     #[error("{who} is writing it; wait with a timeout")]
     Busy { who: String },
@@ -96,7 +96,7 @@ pub(crate) enum Cause {
     Interrupted,
     #[error("the lease is lost: {0}; nothing was published")]
     LeaseLost(&'static str),
-    #[error("more than {limit} bytes, the most that one entry may have; raise max_entry_bytes or max_bytes")]
+    #[error("larger than {limit} bytes, the limit of one entry; raise max_entry_bytes or max_bytes")]
     TooLarge { limit: u64 },
     #[error("no space: {0}")]
     NoSpace(String),

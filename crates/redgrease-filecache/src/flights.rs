@@ -8,7 +8,7 @@ use redgrease_cache_rules::Key;
 
 use crate::lock::lock;
 
-/// From so many events on, those that nobody listens to are looked for, each time their number doubles.
+/// From this number of events on, unused ones are removed, each time their number doubles.
 const MANY: usize = 256;
 
 /// The writers of this process, one per key, and the events that waiters listen to.
@@ -18,7 +18,7 @@ pub(crate) struct Flights {
     events: Mutex<HashMap<Key, Arc<Event>>>,
 }
 
-/// The right to make a key, of one writer of this process.
+/// One writer's right to make a key in this process.
 #[derive(Debug)]
 pub(crate) struct Flight {
     flights: Arc<Flights>,
@@ -26,7 +26,7 @@ pub(crate) struct Flight {
 }
 
 impl Flights {
-    /// Takes a key for `who`, or returns its holder. Threads and tasks are numbered; `None` is an unknown one.
+    /// Claims a key for `who`, or returns its holder. Threads and tasks are numbered; `None` is unknown.
     pub fn take(self: &Arc<Self>, key: &[u8], who: Option<u64>) -> Result<Flight, Option<u64>> {
         let mut flying = lock(&self.flying);
         if let Some(other) = flying.get(key) {
@@ -36,7 +36,7 @@ impl Flights {
         Ok(Flight { flights: Arc::clone(self), key: key.to_vec() })
     }
 
-    /// Whether `who` is the one that has the key.
+    /// Whether `who` holds the key.
     pub fn is_held_by(&self, key: &[u8], who: Option<u64>) -> bool {
         who.is_some() && lock(&self.flying).get(key).is_some_and(|holder| *holder == who)
     }
@@ -49,7 +49,7 @@ impl Flights {
         }
     }
 
-    /// Waits for the next [`Flights::wake`] of this key. Listen first, then look: nothing is missed.
+    /// Waits for the next [`Flights::wake`] of this key. Listen first, then check, so that no event is missed.
     pub fn listen(&self, key: &[u8]) -> EventListener {
         let mut events = lock(&self.events);
         if events.len() >= MANY && events.len().is_power_of_two() {
@@ -58,7 +58,7 @@ impl Flights {
         events.entry(key.to_vec()).or_default().listen()
     }
 
-    /// Whether a call waits.
+    /// Whether any call waits.
     pub fn has_waiters(&self) -> bool {
         let mut events = lock(&self.events);
         events.retain(|_, event| event.total_listeners() > 0);

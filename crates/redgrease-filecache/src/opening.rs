@@ -17,14 +17,14 @@ use crate::options::{Limits, Options, Put};
 use crate::store::journal::Journal;
 use crate::store::redis::{Blocking, Server};
 
-/// How old a temporary file of the proof of concept must be to be nobody's: its leases lasted a minute.
+/// Age from which a temporary file of the proof of concept is abandoned: its leases lasted a minute.
 const OLD_TEMPORARY: Duration = Duration::from_secs(60);
 
-/// What is copied at a time when a file is taken in.
+/// Block size for adopting a file.
 const BLOCK: u64 = 4 << 20;
 
-/// Whether the proof of concept would have called a temporary file so: `.key.` and 6 or 8 random characters, for its user
-/// alone.
+/// Whether the proof of concept would use this name for a temporary file: `.key.` and 6 or 8 random characters, mode
+/// 0600.
 fn is_old_temporary(name: &str, mode: u32) -> bool {
     let random = name.strip_prefix('.').and_then(|name| name.rsplit_once('.')).filter(|(key, _)| !key.is_empty());
     mode & 0o777 == 0o600
@@ -34,7 +34,7 @@ fn is_old_temporary(name: &str, mode: u32) -> bool {
         })
 }
 
-/// Refuses to take files in that the bounds would push out again.
+/// Refuses to adopt files that the limits would evict at once.
 fn check_room(directory: &Directory, files: &[String], limits: &Limits) -> Result<()> {
     let bounds = Bounds::from(*limits);
     let (mut total, mut count) = (0u64, 0u64);
@@ -61,17 +61,17 @@ fn check_room(directory: &Directory, files: &[String], limits: &Limits) -> Resul
     Ok(())
 }
 
-/// A directory that is ready to be used, and what has to be done with the index.
+/// A directory that is ready to be used, and the pending work on the index.
 pub(crate) struct Prepared {
     pub directory: Arc<Directory>,
     pub cache: u64,
     pub rules: Rules,
-    /// Files of a flat cache that are to be taken in.
+    /// Files of a flat cache that are to be adopted.
     flat: Vec<String>,
-    /// The directory was used with another server: an index that is not there is not simply lost.
+    /// The server that the directory was used with before: a missing index may still be there.
     moved_from: Option<String>,
     marker: Marker,
-    /// What was noticed when the cache was opened.
+    /// Warnings from opening the cache.
     warnings: OnceLock<String>,
 }
 
@@ -79,13 +79,13 @@ fn bad(message: String) -> Error {
     Error::new("open", None, Cause::BadConfig(message))
 }
 
-/// Looks at the directory; makes it a cache if it is none. When that is refused, no directory is left that was not there.
+/// Examines the directory; creates the cache if there is none. If that is refused, a directory that was created is removed.
 pub(crate) fn prepare(options: &Options) -> Result<Prepared> {
     options.check()?;
     let is_there = options.directory.symlink_metadata().is_ok();
     let prepared = prepare_directory(options);
     if prepared.is_err() && !is_there {
-        // Only an empty one goes.
+        // Removes only an empty one.
         let _ = std::fs::remove_dir(&options.directory);
     }
     prepared
@@ -114,19 +114,19 @@ fn prepare_directory(options: &Options) -> Result<Prepared> {
         return Err(bad(format!("{shown} is not a cache, and a read-only cache cannot be created")));
     }
     if is_new {
-        meet_server(options)?;
+        check_server(options)?;
     }
     let mut marker = match contents {
         Contents::Cache(marker) => {
             if options.adopt {
-                // What an earlier adoption did not come to.
+                // What an interrupted adoption has left.
                 flat = directory.flat_files().map_err(open)?;
             }
             marker
         }
         Contents::Others(_) if !options.adopt => {
             return Err(bad(format!(
-                "{shown} is not empty and no cache; choose another directory, or take its files in with adopt"
+                "{shown} is not empty and not a cache; choose another directory, or adopt its files with adopt"
             )));
         }
         contents => {
@@ -172,7 +172,7 @@ fn prepare_directory(options: &Options) -> Result<Prepared> {
             None => "without a server".to_owned(),
         };
         return Err(bad(format!(
-            "{shown} belongs to namespace {} {}, not to {} {}; open it so, or take it over with adopt",
+            "{shown} belongs to namespace {} {}, not to {} {}; open it with those, or take it over with adopt",
             marker.namespace,
             with(&marker.coordinator),
             options.namespace,
@@ -212,9 +212,9 @@ fn random() -> Result<u64> {
     getrandom::u64().map_err(|error| Error::io("open", None, std::io::Error::other(error.to_string())))
 }
 
-/// Before a directory is bound to a server: it has to be there, and its namespace not that of the proof of concept by
-/// accident.
-fn meet_server(options: &Options) -> Result<()> {
+/// Before a directory is bound to a server: checks that it answers, and that the namespace is not accidentally that of
+/// the proof of concept.
+fn check_server(options: &Options) -> Result<()> {
     let Some(url) = &options.url else { return Ok(()) };
     let server = Blocking::new(Server::new(url, options)?);
     server.pipe(redis::pipe().cmd("PING")).map_err(|outage| {
@@ -242,7 +242,7 @@ fn meet_server(options: &Options) -> Result<()> {
 }
 
 impl Prepared {
-    /// Meets the index: makes it if it is not there, and refuses one of another cache.
+    /// Creates the index if it is missing, and refuses that of another cache.
     pub async fn arrive<E: Edge>(&self, engine: &Engine<E>, options: &Options) -> Result<()> {
         let doing = Doing::all("open");
         let request = Request { cache: self.cache, op: Op::Open { instance: engine.edge.instance() } };
@@ -262,7 +262,7 @@ impl Prepared {
             Err(outage) => return Err(engine.outage(doing, outage)),
         }
         let bounds = engine.info(doing).await?.bounds;
-        // Making the index of a new cache is not worth a number.
+        // Building the index of a new cache is not counted.
         engine.counters.reset();
         if options.limits.is_some_and(|limits| Bounds::from(limits) != bounds) {
             tracing::warn!(
@@ -280,17 +280,17 @@ impl Prepared {
         Ok(())
     }
 
-    /// What was noticed when the cache was opened, and does no harm yet.
+    /// Warnings from opening the cache.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.get().cloned().into_iter().collect()
     }
 
-    /// Takes the files of a flat cache in: each becomes the content of the key that it is called by.
-    pub async fn take_in<E: Edge>(&self, engine: &Engine<E>, options: &Options) -> Result<()> {
+    /// Adopts the files of a flat cache: each becomes the content of the key that is its name.
+    pub async fn adopt_files<E: Edge>(&self, engine: &Engine<E>, options: &Options) -> Result<()> {
         let mut first_failure = None;
         for name in &self.flat {
-            if let Err(error) = self.take_in_one(engine, name).await {
-                tracing::warn!(name, %error, "cannot be taken in");
+            if let Err(error) = self.adopt_file(engine, name).await {
+                tracing::warn!(name, %error, "cannot be adopted");
                 first_failure.get_or_insert(error);
             }
         }
@@ -303,11 +303,11 @@ impl Prepared {
         Ok(())
     }
 
-    async fn take_in_one<E: Edge>(&self, engine: &Engine<E>, name: &str) -> Result<()> {
+    async fn adopt_file<E: Edge>(&self, engine: &Engine<E>, name: &str) -> Result<()> {
         let doing = Doing::to("open", name.as_bytes());
         let failed = |error| Error::io("open", Some(name.as_bytes()), error);
         let mut file = match self.directory.open_flat(name) {
-            // Somebody else took it in.
+            // Another process has adopted it.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             file => file.map_err(failed)?,
         };
@@ -316,10 +316,10 @@ impl Prepared {
             let modified = about.modified().map_err(failed)?;
             let age = SystemTime::now().duration_since(modified).unwrap_or_default();
             if !is_old_temporary(name, about.mode()) {
-                tracing::warn!(name, "not of the old cache, whose entries begin with no dot; left where it is");
+                tracing::warn!(name, "not adopted: names of the old cache do not begin with a dot");
             } else if age > OLD_TEMPORARY {
-                // Only put aside: it might be somebody's after all.
-                self.directory.put_flat_aside(name).map_err(failed)?;
+                // Moved to the quarantine only: it may still be in use.
+                self.directory.quarantine_flat(name).map_err(failed)?;
             }
             return Ok(());
         }
@@ -352,7 +352,7 @@ impl Prepared {
     }
 
     pub fn remember(&self, limits: &Limits) -> std::io::Result<()> {
-        // As it is now: others may have changed it.
+        // The current marker: another process may have changed it.
         let now = match self.directory.contents()? {
             Contents::Cache(marker) => marker,
             Contents::OtherFormat(format) => return Err(std::io::Error::other(other_format(format))),

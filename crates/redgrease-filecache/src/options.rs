@@ -18,10 +18,10 @@ pub const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The default namespace.
 pub const DEFAULT_NAMESPACE: &str = "redgrease-cache";
 
-/// Data that is on the disk when a write returns.
+/// What is on the disk when a write returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// Nothing: after a power failure files may be missing or damaged (which reads detect).
+    /// Nothing: after a power failure files may be missing or damaged (reads detect that).
     None,
     /// The content; the file's name may be lost.
     File,
@@ -36,7 +36,7 @@ pub enum Check {
     /// Each time the whole content is read.
     #[default]
     Always,
-    /// One time in sixteen.
+    /// One in sixteen.
     Sampled,
     /// Never, except by `verify`.
     Never,
@@ -65,7 +65,7 @@ pub struct Options {
     pub lease: Duration,
     /// Limits of a new cache. An existing one keeps its limits; see [`crate::FileCache::configure`].
     pub limits: Option<Limits>,
-    /// Data that is on the disk when a write returns.
+    /// What is on the disk when a write returns.
     pub durability: Durability,
     /// How often reads are checked.
     pub check: Check,
@@ -158,7 +158,7 @@ impl Options {
 
     pub(crate) fn check(&self) -> Result<()> {
         if !(MIN_LEASE..=MAX_LEASE).contains(&self.lease) {
-            return Err(bad(format!("lease of {:?}; it may be 100 ms to 1 day", self.lease)));
+            return Err(bad(format!("lease of {:?}; it must be from 100 ms to 1 day", self.lease)));
         }
         for (name, timeout) in [("connect_timeout", self.connect_timeout), ("command_timeout", self.command_timeout)] {
             if timeout.is_zero() {
@@ -219,7 +219,7 @@ pub struct Limits {
     pub max_entry_bytes: u64,
     /// Space to keep free on the file system, in bytes.
     pub min_free_bytes: u64,
-    /// Age at which an entry expires, whatever its own time to live.
+    /// Age at which an entry expires, regardless of its own time to live.
     pub max_age: Duration,
     /// Idle time after which an entry expires.
     pub max_idle: Duration,

@@ -25,7 +25,7 @@ struct State {
     /// Time of the last request that the index answered, by this process's clock.
     heard: Duration,
     next: u64,
-    /// Leases that are held, by session: those of a lost session count until they are released.
+    /// Number of leases held per session: those of a lost session count until they are released.
     held: HashMap<u64, u64>,
 }
 
@@ -39,7 +39,7 @@ impl Sessions {
         lock(&self.state)
     }
 
-    /// A token for a new lease; it counts as held until [`Sessions::give_back`].
+    /// A token for a new lease; it counts as held until [`Sessions::release_token`].
     pub fn token(&self) -> Token {
         let mut state = self.state();
         let token = Token { session: state.id, number: state.next };
@@ -49,7 +49,7 @@ impl Sessions {
     }
 
     /// The lease is no longer held.
-    pub fn give_back(&self, token: Token) {
+    pub fn release_token(&self, token: Token) {
         let mut state = self.state();
         if let Some(count) = state.held.get_mut(&token.session) {
             *count -= 1;
@@ -59,7 +59,7 @@ impl Sessions {
         }
     }
 
-    /// The session of a token, as the index is told of it.
+    /// The session of a token, as sent to the index.
     pub fn of(&self, token: Token) -> Session {
         let state = self.state();
         Session {
@@ -70,7 +70,7 @@ impl Sessions {
         }
     }
 
-    /// The index knows the session since it was asked at `asked`, by this process's clock.
+    /// Records that the index accepted the session in a request sent at `asked`, by this process's clock.
     pub fn is_known(&self, session: u64, asked: Duration) {
         let mut state = self.state();
         if state.id == session {
@@ -91,21 +91,21 @@ impl Sessions {
         self.state().id
     }
 
-    /// Whether the session of this token has ended, or may have: nothing was heard of the index for as long as a lease lasts
-    /// (less an eighth, within which the index does not note a sign of life).
+    /// Whether the session of this token has ended, or may have: the index has not replied for the time of a lease
+    /// (less an eighth, within which the index does not record a renewal).
     pub fn is_lost(&self, token: Token, now: Duration) -> bool {
         let state = self.state();
         state.id != token.session || now.saturating_sub(state.heard) > Duration::from_micros(self.lease / 8 * 7)
     }
 
-    /// The session, if it has to be kept alive.
+    /// The session, if it must be renewed.
     pub fn to_renew(&self) -> Option<Session> {
         let state = self.state();
         let alive = state.known && state.held.contains_key(&state.id);
         alive.then(|| Session { id: state.id, lease: self.lease, new: false, owner: self.owner.clone() })
     }
 
-    /// Ends the session if nothing belongs to it; the one to close.
+    /// Ends the session if no lease belongs to it; returns the one to close.
     pub fn end_if_idle(&self, new: u64) -> Option<u64> {
         let mut state = self.state();
         if !state.known || state.held.contains_key(&state.id) {
@@ -116,7 +116,7 @@ impl Sessions {
         Some(old)
     }
 
-    /// Ends the session, whatever belongs to it; the one to close.
+    /// Ends the session with all its leases; returns the one to close.
     pub fn end(&self, new: u64) -> Option<u64> {
         let mut state = self.state();
         let old = state.known.then_some(state.id);
@@ -169,8 +169,8 @@ mod tests {
         sessions.lost(7, 9);
         let new = sessions.token();
         assert!(sessions.is_lost(old, now) && !sessions.is_lost(new, now) && new.session == 8 && sessions.of(new).new);
-        sessions.give_back(old);
-        sessions.give_back(old);
+        sessions.release_token(old);
+        sessions.release_token(old);
         sessions.is_known(8, now);
         assert_eq!(sessions.to_renew().unwrap().id, 8);
     }
@@ -181,7 +181,7 @@ mod tests {
         let token = sessions.token();
         sessions.is_known(7, Duration::ZERO);
         assert_eq!(sessions.end_if_idle(8), None);
-        sessions.give_back(token);
+        sessions.release_token(token);
         assert_eq!(sessions.end_if_idle(8), Some(7));
         assert_eq!(sessions.end_if_idle(9), None);
         assert_eq!(sessions.token().session, 8);

@@ -1,4 +1,4 @@
-//! Flows over the whole cache: rebuilding the index, sweeping, evicting, verifying.
+//! Operations on the whole cache: rebuilding the index, sweeping, evicting, verifying.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -15,25 +15,25 @@ use crate::error::{Cause, Result};
 use crate::options::micros;
 use crate::report::{Depth, Evict, Evicted, Maintained, Problem, ProblemKind, Verification};
 
-/// Most keys that are named.
+/// Maximum number of keys in a report.
 const MAX_NAMED: usize = 1000;
 
-/// Slices of one round of a sweep.
+/// Slices per round of a sweep.
 const MAX_SLICES: u32 = 64;
 
-/// Most slices of one eviction: more entries than an index can hold.
+/// Maximum number of slices of one eviction: more entries than an index can hold.
 const MAX_EVICTIONS: u32 = 1 << 26;
 
-/// How long a builder's claim is kept alive while it goes through one shard.
+/// How long a builder's claim is kept alive while it scans one shard.
 const SHARD_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long damaged files can be looked at.
+/// How long damaged files are kept for inspection.
 const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// A file that was made just now may be one whose lease this process cannot see yet.
+/// Files younger than this may belong to a lease that this process cannot see yet.
 const MIN_AGE: Duration = Duration::from_secs(1);
 
-/// Ends the claim, however the building ends.
+/// Ends the claim, also after an error.
 struct EndBuilding<'a>(&'a Building);
 
 impl Drop for EndBuilding<'_> {
@@ -42,15 +42,15 @@ impl Drop for EndBuilding<'_> {
     }
 }
 
-/// What was found in a shard.
+/// The files of a shard.
 struct Shard {
     files: Vec<(Key, Named, Listed)>,
-    /// Sidecars without their file, and what is not ours.
+    /// Sidecars without their file, and unknown files.
     others: Vec<Listed>,
 }
 
 impl<E: Edge> Engine<E> {
-    /// Lists a shard and reads the names; those of long keys with the help of their sidecars.
+    /// Lists a shard and parses the names; those of long keys with their sidecars.
     async fn shard(&self, doing: Doing<'_>, number: u16) -> Result<Shard> {
         let shard = shard_at(number);
         self.edge
@@ -87,9 +87,9 @@ impl<E: Edge> Engine<E> {
             .map_err(|error| crate::error::Error::io(doing.operation, None, error))
     }
 
-    /// Brings the index in line with the directory: makes one that is lost, completes one that may lack the latest steps.
-    /// Somebody else may be at it already; then waits.
-    /// `until`: when to stop waiting for it, if anything but the work ends that.
+    /// Reconciles the index with the directory: builds one that is lost, completes one that may lack the latest operations.
+    /// If another process does it already, waits for that.
+    /// `until`: the deadline of the wait, if any.
     pub async fn recover(&self, doing: Doing<'_>, until: Option<Duration>) -> Result<()> {
         // One at a time in this process.
         let heard = self.flights.listen(b"");
@@ -101,7 +101,7 @@ impl<E: Edge> Engine<E> {
         self.rebuild(doing, false, until).await
     }
 
-    /// Does it; `wipe`: whatever the index contains now.
+    /// Builds the index; `wipe`: replaces any contents.
     pub async fn rebuild(&self, doing: Doing<'_>, wipe: bool, until: Option<Duration>) -> Result<()> {
         let session = self.sessions.another(self.edge.random());
         let instance = self.edge.instance();
@@ -109,7 +109,7 @@ impl<E: Edge> Engine<E> {
             let request = Request { cache: self.cache, op };
             self.edge.ask(request).await.map(|answer| answer.reply).map_err(|outage| self.outage(doing, outage))
         };
-        // They may have been changed since this process opened the cache.
+        // They may have changed since this process opened the cache.
         let bounds = self.edge.on_disk(|disk| disk.bounds()).await.unwrap_or(self.rules.bounds);
         let mut wipe = wipe;
         let until = until.unwrap_or_else(|| self.edge.elapsed().saturating_add(REBUILD_PATIENCE));
@@ -145,7 +145,7 @@ impl<E: Edge> Engine<E> {
             let restored = match listed {
                 Ok(restored) => restored,
                 Err(error) => {
-                    // The next caller need not wait until the claim ends by itself.
+                    // So that the next caller need not wait until the claim expires.
                     let _ = ask(Op::Close { session: session.id }).await;
                     return Err(error);
                 }
@@ -153,7 +153,7 @@ impl<E: Edge> Engine<E> {
             for batch in restored.chunks(BATCH) {
                 match ask(Op::Restore { session: session.id, entries: batch.to_vec() }).await? {
                     Reply::Done => {}
-                    // Somebody thought us dead and took over, or it was lost once more.
+                    // Another process considered this one dead and took over, or the index was lost again.
                     Reply::LeaseLost | Reply::Lost => return Ok(()),
                     reply => return Err(self.unexpected(doing, &reply)),
                 }
@@ -166,7 +166,7 @@ impl<E: Edge> Engine<E> {
         drop(claim);
         match ask(Op::Finish { session: session.id, instance }).await? {
             Reply::Done | Reply::LeaseLost => {}
-            // It was lost once more; the next request starts again.
+            // It was lost again; the next request starts over.
             Reply::Lost => return Ok(()),
             reply => return Err(self.unexpected(doing, &reply)),
         }
@@ -177,7 +177,7 @@ impl<E: Edge> Engine<E> {
         Ok(())
     }
 
-    /// Takes out the entries whose files are not there: an index that is older than its directory has such.
+    /// Removes the entries whose files are missing: an index that is older than its directory has such entries.
     async fn forget_missing(&self, doing: Doing<'_>) -> Result<()> {
         let mut cursor = None;
         loop {
@@ -195,7 +195,7 @@ impl<E: Edge> Engine<E> {
             for (key, entry, _) in missing {
                 let op = Op::Remove { key, fence: Some(entry.fence), reason: Reason::Gone };
                 let request = Request { cache: self.cache, op };
-                // If it cannot be told now, the next reader of the key finds out.
+                // If that cannot be sent now, the next reader of the key detects it.
                 let answer = self.edge.ask(request).await.map_err(|outage| self.outage(doing, outage))?;
                 self.unlink(answer.doomed).await;
             }
@@ -206,7 +206,7 @@ impl<E: Edge> Engine<E> {
         }
     }
 
-    /// The entries that the files of a shard were.
+    /// The entries of the files of a shard.
     async fn restored(
         &self,
         doing: Doing<'_>,
@@ -219,13 +219,13 @@ impl<E: Edge> Engine<E> {
                 let mut restored = Vec::with_capacity(files.len());
                 for (key, named, listed) in files {
                     let metadata = if named.sidecar {
-                        // Without it half of what was said about the content would be lost unnoticed.
+                        // Without the sidecar, metadata would be lost unnoticed.
                         let Some(sidecar) = sidecar_of(disk, &format!("{shard}/{}", listed.name))? else { continue };
                         sidecar.metadata
                     } else {
                         Vec::new()
                     };
-                    // The fence is the time of the lease, or a little later.
+                    // The fence is the time of the lease, or slightly later.
                     let created = named.fence;
                     let expires = if named.ttl == 0 { 0 } else { created.saturating_add(named.ttl) };
                     let (fence, ttl, digest) = (named.fence, named.ttl, named.digest);
@@ -239,7 +239,7 @@ impl<E: Edge> Engine<E> {
             .map_err(|error| crate::error::Error::io(doing.operation, None, error))
     }
 
-    /// What falls due by time, in the index.
+    /// Processes what is due in the index.
     pub async fn sweep_index(&self, doing: Doing<'_>) -> Result<u64> {
         let before = self.counters.unlinked.load(Ordering::Relaxed);
         for _ in 0..MAX_SLICES {
@@ -252,7 +252,7 @@ impl<E: Edge> Engine<E> {
         Ok(self.counters.unlinked.load(Ordering::Relaxed) - before)
     }
 
-    /// One round of maintenance over these shards.
+    /// One round of maintenance of these shards.
     pub async fn maintain(&self, doing: Doing<'_>, shards: impl Iterator<Item = u16>) -> Result<Maintained> {
         let mut maintained = Maintained { unlinked: self.sweep_index(doing).await?, ..Maintained::default() };
         let min_free = self.known_min_free.load(Ordering::Relaxed);
@@ -274,23 +274,23 @@ impl<E: Edge> Engine<E> {
         }
         let _ = self.edge.on_disk(|disk| disk.empty_quarantine(QUARANTINE)).await;
         maintained.temporaries = self.sweep_temporaries(doing, true).await?.len() as u64;
-        // What is known to be gone is known to the index now, not with the next renewal.
+        // Reports unlinked files to the index now, not with the next renewal.
         self.report_unlinked(doing).await?;
         Ok(maintained)
     }
 
-    /// Tells the index which files are gone.
+    /// Reports unlinked files to the index.
     pub async fn report_unlinked(&self, doing: Doing<'_>) -> Result<()> {
         let unlinked = std::mem::take(&mut self.chores.list().unlinked);
         for batch in unlinked.chunks(1024) {
-            // Any session's word is taken for it.
+            // A report of any session is accepted.
             let session = self.sessions.another(0);
             self.ask(doing, Op::Renew { session, unlinked: batch.to_vec() }).await?;
         }
         Ok(())
     }
 
-    /// Finds (and unlinks) the files of a shard that are nobody's; their names.
+    /// Finds (and unlinks) files of a shard without an entry; returns their names.
     pub async fn sweep_shard(&self, doing: Doing<'_>, number: u16, unlink: bool) -> Result<Vec<String>> {
         let shard = self.shard(doing, number).await?;
         let mut orphans: Vec<String> = Vec::new();
@@ -312,7 +312,7 @@ impl<E: Edge> Engine<E> {
                 reply => return Err(self.unexpected(doing, &reply)),
             }
         }
-        // A sidecar comes before its file: a young one is not alone for long.
+        // A sidecar is written before its file: a young one may still get it.
         orphans.extend(
             shard
                 .others
@@ -358,7 +358,7 @@ impl<E: Edge> Engine<E> {
         Ok(names)
     }
 
-    /// Evicts what was chosen.
+    /// Evicts the selected entries.
     pub async fn evict(&self, doing: Doing<'_>, what: &Evict) -> Result<Evicted> {
         let mut evicted = Evicted::default();
         let now = self.info(doing).await?.now;
@@ -387,7 +387,7 @@ impl<E: Edge> Engine<E> {
             }
             return Ok(evicted);
         }
-        // By age or name, or without doing it: the entries are gone through, in the order in which they would go.
+        // By age or prefix, or as a dry run: iterates over the entries in the order of eviction.
         let mut all = self.entries(doing).await?;
         all.retain(|(key, entry, _)| {
             !entry.pinned && what.prefix.as_ref().is_none_or(|prefix| key.starts_with(prefix))
@@ -427,7 +427,7 @@ impl<E: Edge> Engine<E> {
         }
     }
 
-    /// Takes everything out.
+    /// Removes everything.
     pub async fn clear(&self, doing: Doing<'_>) -> Result<u64> {
         let mut cleared = 0;
         loop {
@@ -468,7 +468,7 @@ impl<E: Edge> Engine<E> {
         let entries = self.entries(doing).await?;
         found.entries = entries.len() as u64;
         found.bytes = entries.iter().map(|(_, entry, _)| entry.size).sum();
-        // What cannot be seen is not said to be missing.
+        // What cannot be examined is not reported as missing.
         if depth == Depth::Index || is_hidden {
             return Ok(found);
         }
@@ -562,11 +562,11 @@ impl<E: Edge> Engine<E> {
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 (ProblemKind::DigestMismatch, error.to_string())
             }
-            // What is in its way is a problem of its own.
+            // A file in its way is a problem of its own.
             Err(error) if is_planted(&error) => return Ok(()),
             Err(error) => return Err(crate::error::Error::io(doing.operation, Some(key), error)),
         };
-        // It may have been replaced or evicted while we looked.
+        // It may have been replaced or evicted in the meantime.
         let now = self.peek(Doing::to(doing.operation, key)).await?;
         if now.is_none_or(|(now, _)| now.fence != entry.fence) {
             return Ok(());
@@ -585,7 +585,7 @@ impl<E: Edge> Engine<E> {
     }
 }
 
-/// A key as text; bytes that are none are escaped.
+/// A key as text; bytes that are not text are escaped.
 fn text(key: &[u8]) -> String {
     let mut text = String::with_capacity(key.len());
     for chunk in key.utf8_chunks() {

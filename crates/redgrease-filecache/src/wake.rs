@@ -15,7 +15,7 @@ pub(crate) struct Wake {
     listening: Arc<AtomicBool>,
 }
 
-/// How long a listener stays after the last waiting call.
+/// How long a listener remains after the last waiting call.
 const LISTENER_IDLE: Duration = Duration::from_secs(10);
 
 impl Wake {
@@ -28,7 +28,7 @@ impl Wake {
         let _ = self.flights.set(Arc::clone(flights));
     }
 
-    /// Starts listening if it has not started. Waiting calls also poll, so nothing depends on it.
+    /// Starts listening unless it has started. Waiting calls also poll, so nothing depends on it.
     pub fn listen(&self) {
         let (Some(flights), Some(url)) = (self.flights.get().cloned(), &self.options.url) else { return };
         if self.listening.swap(true, Ordering::AcqRel) {

@@ -1,4 +1,4 @@
-//! What the command line can say about a cache. The flags of `stress` stand beside it.
+//! The command-line arguments of `redgrease cache`. Those of `stress` are in its folder.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -13,7 +13,9 @@ use crate::misuse::misuse;
 pub fn run(args: &Clear) -> Result<ExitCode> {
     let is_watched = stdin().is_terminal() && stderr().is_terminal();
     if !args.yes && !is_watched {
-        return Err(misuse("clear removes every entry, and here is nobody to ask: add --yes if that is meant"));
+        return Err(misuse(
+            "clear removes every entry and needs a terminal to confirm it: add --yes to skip the confirmation",
+        ));
     }
     let cache = args.place.open_existing()?;
     if !args.yes {

@@ -16,7 +16,9 @@ use super::stat::entry_json;
 pub fn run(args: &Get) -> Result<ExitCode> {
     let key = args.form.key(&args.key)?;
     if args.place.json && args.output.is_none() {
-        return Err(crate::misuse::misuse("--json tells about the entry, so its bytes need a file: add --output FILE"));
+        return Err(crate::misuse::misuse(
+            "--json prints information about the entry, so its content needs a file: add --output FILE",
+        ));
     }
     let mut handle = open_whole(args, &key)?;
     match &args.output {

@@ -10,27 +10,27 @@ use super::args::KeyForm;
 use crate::misuse::Misuse;
 
 impl KeyForm {
-    /// The key of a command-line argument.
+    /// Parses the key of a command-line argument.
     pub fn key(&self, word: &OsStr) -> Result<Vec<u8>> {
         parse(word, self.key_hex)
     }
 }
 
-/// The key of a command-line argument: its bytes, or its decoded hex digits.
+/// Parses the key of a command-line argument: its bytes, or hex digits.
 pub fn parse(word: &OsStr, is_hex: bool) -> Result<Vec<u8>> {
     if !is_hex {
         return Ok(word.as_bytes().to_vec());
     }
-    let wrong = || Misuse(format!("--key-hex: {word:?} is no key in hex: write two hex digits for each byte"));
+    let wrong = || Misuse(format!("--key-hex: {word:?} is not a key in hex: write two hex digits for each byte"));
     let digits = word.to_str().filter(|text| text.is_ascii() && text.len() % 2 == 0).ok_or_else(wrong)?;
     let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
     let key: Option<Vec<u8>> = digits.as_bytes().chunks(2).map(byte).collect();
-    // from_str_radix would take a sign.
+    // from_str_radix would accept a sign.
     Ok(key.filter(|_| digits.bytes().all(|digit| digit.is_ascii_hexdigit())).ok_or_else(wrong)?)
 }
 
-/// A key as text on one line: unprintable bytes are escaped, so that no control character reaches the terminal and no two keys look the
-/// same. Keys that begin or end in a blank, or begin with a quote, stand in quotes.
+/// A key as text on one line: unprintable bytes are escaped, so that no control character reaches the terminal and no
+/// two keys look the same. Keys that begin or end in a blank, or begin with a quote, are quoted.
 pub fn shown(key: &[u8]) -> String {
     let mut text = String::with_capacity(key.len());
     for chunk in key.utf8_chunks() {

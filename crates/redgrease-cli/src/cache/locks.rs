@@ -16,7 +16,7 @@ pub fn run(args: &Locks) -> Result<ExitCode> {
     if let Some(word) = &args.break_key {
         let key = args.form.key(word)?;
         if !args.place.open_existing()?.break_lock(&key)? {
-            eprintln!("redgrease: nobody holds a lock of {}", keys::shown(&key));
+            eprintln!("redgrease: no lock is held on {}", keys::shown(&key));
             return Ok(ExitCode::FAILURE);
         }
         if args.place.json {
@@ -33,7 +33,7 @@ pub fn run(args: &Locks) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Locks as a table, without a heading when there are none.
+/// Locks as a table; no heading if there are none.
 pub fn table(locks: &[Lock]) -> String {
     if locks.is_empty() {
         return String::new();

@@ -36,13 +36,13 @@ use args::{Cache, Command};
 use refusal::Refusal;
 
 pub fn run(args: Cache) -> Result<ExitCode> {
-    let (name, is_json) = asked(&args.command);
+    let (name, is_json) = name_and_format(&args.command);
     let told = dispatch(args.command).map_err(|error| match error.downcast_ref::<Error>() {
         Some(refused) => Refusal::of(name, refused).into(),
         None => error,
     });
     match told {
-        Err(error) if is_json => tell_as_json(&error).ok_or(error),
+        Err(error) if is_json => print_error_as_json(&error).ok_or(error),
         other => other,
     }
 }
@@ -69,7 +69,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
 }
 
 /// Name of the subcommand, and whether its output is JSON.
-fn asked(command: &Command) -> (&'static str, bool) {
+fn name_and_format(command: &Command) -> (&'static str, bool) {
     match command {
         Command::Ls(args) => ("ls", args.place.json),
         Command::Stat(args) => ("stat", args.place.json),
@@ -96,7 +96,7 @@ pub fn exit_status(error: &anyhow::Error) -> Option<ExitCode> {
 }
 
 /// Prints an error of the cache as JSON on stderr; `None` for other errors.
-fn tell_as_json(error: &anyhow::Error) -> Option<ExitCode> {
+fn print_error_as_json(error: &anyhow::Error) -> Option<ExitCode> {
     let refusal = error.downcast_ref::<Refusal>()?;
     let _nobody_listens = writeln!(stderr(), "{}", refusal.json());
     Some(refusal.status())

@@ -1,4 +1,4 @@
-//! Opening the cache that the command line names, and going through it.
+//! Opening the cache of the command line, and iterating over it.
 
 use anyhow::Result;
 use redgrease_filecache::{Code, Cursor, Error, FileCache, Options, Stat};
@@ -6,7 +6,7 @@ use redgrease_filecache::{Code, Cursor, Error, FileCache, Options, Stat};
 use super::args::{NAMESPACE_VARIABLE, Place};
 use super::refusal::Refusal;
 
-/// Entries of one request.
+/// Number of entries per request.
 const PAGE: usize = 1000;
 
 impl Place {
@@ -53,13 +53,13 @@ impl Place {
     pub fn options(&self) -> Options {
         let mut options = Options::new(&self.dir);
         options.url = self.url.clone().filter(|url| !url.is_empty());
-        // An empty one in the environment means none; an empty argument is refused like other wrong ones.
+        // An empty value in the environment means none; an empty argument is refused.
         let is_none = self.namespace.is_empty() && std::env::var_os(NAMESPACE_VARIABLE).is_some_and(|it| it.is_empty());
         if !is_none {
             options.namespace.clone_from(&self.namespace);
         }
         options.adopt = self.adopt;
-        // Background maintenance is left to processes that live longer.
+        // Background maintenance is left to long-lived processes.
         options.maintenance = None;
         options
     }

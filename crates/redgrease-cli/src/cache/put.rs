@@ -41,7 +41,7 @@ pub fn run(args: &Put) -> Result<ExitCode> {
 fn source(file: Option<&Path>) -> Result<(Box<dyn Read>, Option<u64>)> {
     let Some(path) = file.filter(|path| path.as_os_str() != "-") else {
         if file.is_none() && stdin().is_terminal() {
-            return Err(misuse("nothing to put: name a file, or - to type the bytes"));
+            return Err(misuse("no input: name a file, or - for stdin"));
         }
         return Ok((Box::new(stdin()), None));
     };

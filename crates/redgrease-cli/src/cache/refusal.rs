@@ -9,12 +9,9 @@ use serde_json::{Value, json};
 
 use super::keys;
 
-/// Fixes as the library words them, and as the command line does.
+/// Fixes in the words of the library, and in those of the command line.
 const FIXES: [(&str, &str); 6] = [
-    (
-        "it has content already; replace it or delete it first",
-        "there is such an entry already; make a new generation of it with --replace",
-    ),
+    ("it already has content; replace it or delete it first", "the entry exists already; replace it with --replace"),
     ("with adopt", "with --adopt"),
     ("wait with a timeout", "wait with --timeout"),
     ("the timeout is too short, or `locks` shows", "--timeout is too short, or `redgrease cache locks` shows"),
@@ -36,7 +33,7 @@ impl Refusal {
         Self { code, key: None, words }
     }
 
-    /// There is no such entry.
+    /// The entry does not exist.
     pub fn missing(key: &[u8]) -> Self {
         Self { code: Code::Missing, key: Some(key.to_vec()), words: format!("there is no entry {}", keys::shown(key)) }
     }
@@ -90,7 +87,7 @@ fn typed(subcommand: &str, operation: &str, text: &str) -> String {
 /// The error of the cache behind a failed read or write.
 pub fn cause(error: io::Error, otherwise: &'static str) -> anyhow::Error {
     if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
-        let inner = error.into_inner().expect("just seen");
+        let inner = error.into_inner().expect("checked above");
         return match inner.downcast::<Error>() {
             Ok(error) => anyhow::Error::new(*error),
             Err(other) => anyhow!(other),
@@ -109,8 +106,8 @@ mod tests {
         for (operation, text, expected) in [
             (
                 "open",
-                "open: /with adopt belongs to namespace a; open it so, or take it over with adopt",
-                "get: /with adopt belongs to namespace a; open it so, or take it over with --adopt",
+                "open: /with adopt belongs to namespace a; open it with those, or take it over with adopt",
+                "get: /with adopt belongs to namespace a; open it with those, or take it over with --adopt",
             ),
             (
                 "open_read",
@@ -130,10 +127,7 @@ mod tests {
         let put = Put::default();
         cache.open_write(b"a", &put).unwrap().commit().unwrap();
         let exists = Refusal::of("put", &cache.open_write(b"a", &put).err().unwrap());
-        assert_eq!(
-            exists.to_string(),
-            "put \"a\": there is such an entry already; make a new generation of it with --replace"
-        );
+        assert_eq!(exists.to_string(), "put \"a\": the entry exists already; replace it with --replace");
         assert_eq!(exists.json()["key"], "a");
         let missing = Refusal::of("get", &cache.open_read(b"nope", std::time::Duration::ZERO).err().unwrap());
         assert_eq!(missing.to_string(), "there is no entry nope");

@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, TableStyle};
 
-/// Rows with aligned columns, two blanks between them. The last column is as wide as it needs to be.
+/// Rows with aligned columns, separated by two blanks. The last column is not padded.
 pub struct Table(comfy_table::Table);
 
 impl Table {

@@ -26,7 +26,7 @@ impl Line {
     }
 
     /// Its width. Some terminals begin a second line as soon as the first one is full.
-    pub fn room(&self) -> usize {
+    pub fn width(&self) -> usize {
         let columns = rustix::termios::tcgetwinsize(stderr()).map_or(0, |size| usize::from(size.ws_col));
         (if columns == 0 { 80 } else { columns }).saturating_sub(1)
     }
@@ -73,12 +73,12 @@ impl Progress {
     }
 }
 
-/// `[#####···············]`, for pictures that are drawn as a whole.
+/// `[#####···············]`, for full-screen output.
 pub fn bar(share: f64) -> String {
     bar_of(BAR, share)
 }
 
-/// The same with so many cells.
+/// The same with this number of cells.
 pub fn bar_of(cells: usize, share: f64) -> String {
     let filled = (share.clamp(0.0, 1.0) * cells as f64) as usize;
     format!("[{}{}]", "#".repeat(filled), "·".repeat(cells - filled))

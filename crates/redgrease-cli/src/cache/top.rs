@@ -78,7 +78,7 @@ impl Look {
         Some(Growth {
             entries: rate(self.info.entries, before.info.entries),
             bytes: rate(self.info.bytes, before.info.bytes),
-            // An index that was rebuilt counts from 0.
+            // A rebuilt index counts from 0.
             evicted: rate(self.info.evicted, before.info.evicted).max(0.0),
         })
     }

@@ -1,7 +1,7 @@
 //! Parsing and formatting of sizes and durations.
 //!
-//! Two tables, and no library, because what users may write would change: `bytesize` knows more units, rounds down and takes
-//! what does not fit as the largest size; `jiff` knows no days, no bare numbers and no `.5s`, but signs and sums.
+//! Two tables, and no library, because the accepted syntax would change: `bytesize` accepts more units, rounds down and
+//! parses overflow as the largest size; `jiff` accepts no days, no bare numbers and no `.5s`, but signs and sums.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,7 +26,7 @@ const BYTES: [(&str, u64); 14] = [
     ("TIB", 1 << 40),
 ];
 
-/// Reads `5ms`, `1.5s`, `2h`; a bare number is seconds.
+/// Parses `5ms`, `1.5s`, `2h`; a bare number is seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
     let unit = if unit.is_empty() { Some(1.0) } else { SECONDS.iter().find(|(name, _)| *name == unit).map(|u| u.1) };
@@ -44,7 +44,7 @@ pub fn interval(text: &str) -> Result<Duration, String> {
     duration(text)
 }
 
-/// Reads `4096`, `10MB` (10 000 000) and `1GiB` (1 073 741 824), in any case.
+/// Parses `4096`, `10MB` (10 000 000) and `1GiB` (1 073 741 824), case-insensitively.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text);
     let unit = unit.to_ascii_uppercase();
@@ -62,18 +62,18 @@ pub fn max_bytes(text: &str) -> Result<u64, String> {
     limit(text, bytes)
 }
 
-/// A limit of time.
+/// A time limit.
 pub fn max_duration(text: &str) -> Result<Duration, String> {
     // The index counts in microseconds.
     limit(text, |text| duration(text).map(|limit| if limit.as_micros() == 0 { Duration::ZERO } else { limit }))
 }
 
-/// A limit of a number.
+/// A numeric limit.
 pub fn max_count(text: &str) -> Result<u64, String> {
     limit(text, |text| text.parse().map_err(|_| "a whole number such as 10000".to_owned()))
 }
 
-/// Reads a limit; `none` is 0. What only becomes 0 by rounding is refused: it would take the limit away.
+/// Parses a limit; `none` is 0. A value that is rounded to 0 is refused: it would remove the limit.
 fn limit<T: Default + PartialEq>(text: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
     if text == "none" {
         return Ok(T::default());
@@ -85,7 +85,7 @@ fn limit<T: Default + PartialEq>(text: &str, read: impl Fn(&str) -> Result<T, St
     Ok(value)
 }
 
-/// Reads a share, from 0 to 1.
+/// Parses a share, from 0 to 1.
 pub fn share(text: &str) -> Result<f64, String> {
     let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| "a share from 0 to 1 such as 0.9".to_owned())
@@ -136,7 +136,7 @@ pub fn show_count(count: u64) -> String {
     if value >= 9.95 { format!("{value:.0}{unit}") } else { format!("{value:.1}{unit}") }
 }
 
-/// `250ms`, `4.2s`, `12m`, `3h`, `8d`: enough to see how long.
+/// `250ms`, `4.2s`, `12m`, `3h`, `8d`: one unit.
 pub fn show_duration(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     match seconds {
@@ -150,7 +150,7 @@ pub fn show_duration(duration: Duration) -> String {
     }
 }
 
-/// How long ago; a time that has not come yet is now.
+/// Time since then; a time in the future is now.
 pub fn ago(time: SystemTime) -> Duration {
     SystemTime::now().duration_since(time).unwrap_or_default()
 }
@@ -160,7 +160,7 @@ pub fn epoch_seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// The time as `2026-11-21T06:49:30Z`; a time before 1970 or after 9999 is shown as the nearest one that can be.
+/// The time as `2026-11-21T06:49:30Z`; a time before 1970 or after 9999 is clamped.
 pub fn show_time(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX).min(Timestamp::MAX.as_second());

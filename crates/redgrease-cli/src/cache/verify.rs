@@ -1,4 +1,4 @@
-//! `redgrease cache verify` and `repair`: whether index and files agree.
+//! `redgrease cache verify` and `repair`: compare index and files.
 
 use std::process::ExitCode;
 
@@ -17,7 +17,7 @@ pub fn verify(args: &Verify) -> Result<ExitCode> {
     let mut progress = Progress::new("verifying", args.quiet);
     let found = cache.verify(depth(args.digests), &mut |done, total| progress.show(done, total))?;
     drop(progress);
-    tell(&found, args.place.json)?;
+    print_report(&found, args.place.json)?;
     Ok(if found.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -26,7 +26,7 @@ pub fn repair(args: &Repair) -> Result<ExitCode> {
     let mut progress = Progress::new("repairing", args.quiet);
     let found = cache.repair(depth(args.digests), &mut |done, total| progress.show(done, total))?;
     drop(progress);
-    tell(&found, args.place.json)?;
+    print_report(&found, args.place.json)?;
     Ok(if found.problems.iter().all(|problem| problem.repaired) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -34,7 +34,7 @@ fn depth(digests: bool) -> Depth {
     if digests { Depth::Digests } else { Depth::Sizes }
 }
 
-fn tell(found: &Verification, is_json: bool) -> Result<()> {
+fn print_report(found: &Verification, is_json: bool) -> Result<()> {
     if is_json {
         return print(&format!("{}\n", to_json(found)));
     }

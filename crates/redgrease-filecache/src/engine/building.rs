@@ -1,4 +1,4 @@
-//! The claim of this process to the making of an index.
+//! This process's claim to build the index.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use redgrease_cache_rules::protocol::Session;
 
 use crate::lock::lock;
 
-/// The session of the index's builder, and until when it is kept alive by what renews sessions: a shard may be larger than
-/// can be gone through within a lease.
+/// The session of the index's builder, and until when the renewal thread keeps it alive: a large shard may take longer than
+/// a lease.
 #[derive(Debug, Default)]
 pub(crate) struct Building(Mutex<Option<(Session, Duration)>>);
 

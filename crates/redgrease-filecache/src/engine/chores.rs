@@ -1,4 +1,4 @@
-//! What is done a little later: giving leases back, unlinking, saying that the session lives.
+//! Deferred work: releasing leases, unlinking, renewing the session.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::hold::{Hold, List, MANY_UNLINKED, TakenReleases};
 use super::{Doing, Engine};
 use crate::edge::{Disk, Edge};
 
-/// How often chores are looked for at the end.
+/// Pause between checks for remaining work at the end.
 const MAX_CLOSING_ROUNDS: u32 = 8;
 
 impl<E: Edge> Engine<E> {
@@ -30,7 +30,7 @@ impl<E: Edge> Engine<E> {
         chores.unlinked.drain(..most).collect()
     }
 
-    /// Tells the index what was put off; whether it could be reached.
+    /// Sends deferred work to the index; returns whether the index was reached.
     pub async fn do_chores(&self) -> bool {
         let releases = TakenReleases { list: self.take_releases(1024), chores: &self.chores };
         if !releases.list.is_empty() {
@@ -69,7 +69,7 @@ impl<E: Edge> Engine<E> {
             }
         }
         if !doubtful.is_empty() {
-            // Their leases were given back above. What cannot be asked now is found by the sweep.
+            // Their leases were released above. The sweep finds what cannot be requested now.
             let file = |doomed: &Doomed| (doomed.key.clone(), doomed.entry.fence, doomed.entry.digest);
             let op = Op::Judge { files: doubtful.iter().map(file).collect() };
             if let Ok(Reply::Flags(flags)) = self.ask(Doing::all("judge"), op).await {
@@ -82,12 +82,12 @@ impl<E: Edge> Engine<E> {
         true
     }
 
-    /// Does what was put off and ends the session if nothing belongs to it.
+    /// Performs deferred work and ends the session if no lease belongs to it.
     pub async fn close(&self) {
-        // While it is done, what was cancelled may add to it.
+        // Cancelled calls may add work meanwhile.
         for _ in 0..MAX_CLOSING_ROUNDS {
             if !self.do_chores().await || self.report_unlinked(Doing::all("close")).await.is_err() {
-                // The index would not hear the rest either.
+                // The index would not be reached for the rest either.
                 return;
             }
             if !self.chores.are_waiting() {
@@ -97,7 +97,7 @@ impl<E: Edge> Engine<E> {
         self.end_if_idle().await;
     }
 
-    /// For a process that ends: waits a little for what was cancelled, and ends the session with all that belongs to it.
+    /// For a process that ends: waits briefly for cancelled calls, and ends the session with all its leases.
     pub async fn end(&self, patience: Duration) {
         let until = self.edge.elapsed() + patience;
         self.close().await;
@@ -110,11 +110,11 @@ impl<E: Edge> Engine<E> {
         }
     }
 
-    /// Says that the session lives, if anything depends on it. Touches no disk, so that a slow one costs no lease.
+    /// Renews the session if any lease depends on it. Does not access the disk, so that a slow disk costs no lease.
     pub async fn renew(&self) {
         if let Some(session) = self.building.to_renew(self.edge.elapsed()) {
             let op = Op::Renew { session, unlinked: Vec::new() };
-            // A builder that was thought dead hears it with its next step.
+            // A builder that was considered dead learns it from its next step.
             let _ = self.edge.ask(Request { cache: self.cache, op }).await;
         }
         let Some(session) = self.sessions.to_renew() else { return };
@@ -129,14 +129,14 @@ impl<E: Edge> Engine<E> {
         }
     }
 
-    /// What is done each quarter of a lease, beside renewing it: gives back once more what may have been granted late, and
-    /// ends the session if nothing belongs to it.
+    /// Runs each quarter of a lease, in addition to the renewal: releases again what may have been granted late, and
+    /// ends the session if no lease belongs to it.
     pub async fn tidy_up(&self) {
         self.chores.repeat_late_releases();
         self.end_if_idle().await;
     }
 
-    /// Ends the session if nothing belongs to it.
+    /// Ends the session if no lease belongs to it.
     async fn end_if_idle(&self) {
         if let Some(session) = self.sessions.end_if_idle(self.edge.random()) {
             let _ = self.ask(Doing::all("close"), Op::Close { session }).await;

@@ -1,4 +1,4 @@
-//! Leases that are held, and what their end leaves to be done.
+//! Leases that are held, and the work that their end causes.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use redgrease_cache_rules::protocol::{Doomed, Op, Token};
 use crate::lock::lock;
 use crate::session::Sessions;
 
-/// Work that is deferred and done in batches; its thread or task is woken.
+/// Work that is deferred and done in batches, by a background thread or task.
 #[derive(Debug, Default)]
 pub(crate) struct Chores {
     list: Mutex<List>,
@@ -20,26 +20,26 @@ pub(crate) struct Chores {
 #[derive(Debug, Default)]
 pub(crate) struct List {
     pub releases: Vec<(Key, Token)>,
-    /// Leases whose request was not answered, and how many more times they are given back: the request may still be on its
-    /// way, and come after what gave its lease back.
+    /// Leases whose request was not answered, and how many more times they are released: the request may still be in
+    /// transit, and arrive after the release.
     pub late: Vec<(u8, Key, Token)>,
-    /// Temporary files that nobody will finish.
+    /// Temporary files that no writer will finish.
     pub temporaries: Vec<String>,
-    /// Files that are known to be gone.
+    /// Files that are known to be unlinked.
     pub unlinked: Vec<(Key, u64)>,
-    /// Contents whose commit was not answered, and until when to try again.
+    /// Contents whose commit was not answered, and until when to retry it.
     pub commits: Vec<(Duration, Op)>,
-    /// Files that were published by somebody who was cancelled before it heard whether they are content.
+    /// Files that were published by a call that was cancelled before it learned whether they are content.
     pub doubtful: Vec<Doomed>,
 }
 
-/// Most leases that wait to be given back, and most contents that wait to be committed.
+/// Maximum number of leases that wait to be released, and of contents that wait to be committed.
 const MAX_RELEASES: usize = 10_000;
 
-/// How many times, a quarter of a lease apart, a lease is given back whose request was not answered.
+/// How many times, a quarter of a lease apart, a lease is released whose request was not answered.
 const LATE_ROUNDS: u8 = 8;
 
-/// From so many on, files that are gone are told to the index without waiting for an occasion.
+/// From this number on, unlinked files are reported to the index without waiting for another request.
 pub(super) const MANY_UNLINKED: usize = 256;
 
 impl Chores {
@@ -73,12 +73,12 @@ impl Chores {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InIndex {
     No,
-    /// A request for it is on its way, or was not answered: the index may put it in at any time.
+    /// A request for it is in transit, or was not answered: the index may grant it at any time.
     Asked,
     Yes,
 }
 
-/// A lease that is held or wished for. Dropping it gives it back, however that comes about: an error, a panic, a cancelled
+/// A lease that is held or requested. Dropping it releases it, also after an error, a panic or the cancellation of a
 /// task.
 #[derive(Debug)]
 pub(crate) struct Hold {
@@ -92,7 +92,7 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    /// A new lease of this key; the index does not know it yet.
+    /// A new lease of this key; not known to the index yet.
     pub(super) fn new(sessions: &Arc<Sessions>, chores: &Arc<Chores>, key: &[u8]) -> Self {
         Self {
             sessions: Arc::clone(sessions),
@@ -105,14 +105,14 @@ impl Hold {
         }
     }
 
-    /// Whether it ran out, or may have, at this time of the process's clock.
+    /// Whether it has expired, or may have, at this time of the process's clock.
     pub fn is_lost(&self, now: Duration) -> bool {
         self.sessions.is_lost(self.token, now)
     }
 
-    /// Starts again in the present session.
+    /// Restarts it in the current session.
     pub(super) fn exchange(&mut self) {
-        self.sessions.give_back(self.token);
+        self.sessions.release_token(self.token);
         self.token = self.sessions.token();
         self.in_index = InIndex::No;
     }
@@ -120,11 +120,11 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // After a fork the leases are still the parent's; and its other threads may have left locks locked.
+        // After a fork the leases belong to the parent, and other threads may have left locks locked.
         if self.process != std::process::id() {
             return;
         }
-        self.sessions.give_back(self.token);
+        self.sessions.release_token(self.token);
         let is_known = self.in_index != InIndex::No;
         if !is_known && self.temporary.is_none() {
             return;
@@ -136,7 +136,7 @@ impl Drop for Hold {
             }
             list.releases.push((std::mem::take(&mut self.key), self.token));
         } else if is_known {
-            // The index could not be told for long: the session's end says it for all of them.
+            // The index was unreachable for long: the end of the session ends them all.
             list.releases.clear();
             list.late.clear();
             self.sessions.lost(self.token.session, getrandom::u64().unwrap_or_else(|_| fastrand::u64(..)));
@@ -162,7 +162,7 @@ impl Drop for Doubt<'_> {
     }
 }
 
-/// Releases that are on their way; if they do not arrive, they are chores again.
+/// Releases in transit; if they do not arrive, they are deferred work again.
 pub(super) struct TakenReleases<'a> {
     pub(super) list: Vec<(Key, Token)>,
     pub(super) chores: &'a Chores,

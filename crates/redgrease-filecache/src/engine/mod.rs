@@ -1,4 +1,4 @@
-//! The flows: what a read, a write, a sweep are made of, step by step, in any world (see [`edge`](crate::edge)).
+//! The operations: how a read, a write and a sweep are made of steps, in any environment (see [`edge`](crate::edge)).
 
 mod building;
 mod chores;
@@ -30,7 +30,7 @@ pub(crate) use read::Opened;
 pub(crate) use sidecar::sidecar_of;
 pub(crate) use write::{Begun, Draft, Made, check_ttl};
 
-/// What the flows are told once.
+/// Settings of the operations.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
     pub lease: Duration,
@@ -38,24 +38,24 @@ pub(crate) struct Rules {
     pub on_outage: OnOutage,
     pub owner: String,
     pub namespace: String,
-    /// Bounds for an index that has to be made.
+    /// Bounds for a new index.
     pub bounds: Bounds,
-    /// Leave no trace, not even that something was used.
+    /// Change nothing, not even the time of last use.
     pub read_only: bool,
-    /// How long an operation without a timeout of its own is repeated while the index is lost again and again.
+    /// How long an operation without its own timeout is repeated if the index is lost repeatedly.
     pub patience: Duration,
 }
 
-/// How long the making of an index is waited for.
+/// How long to wait while an index is being built.
 pub(crate) const REBUILD_PATIENCE: Duration = Duration::from_secs(300);
 
-/// Longest pause between two looks at what somebody else is doing.
+/// Longest pause between polls for another process.
 const MAX_PAUSE: Duration = Duration::from_millis(250);
 
-/// Entries of one request to restore, and files of one request to judge.
+/// Number of entries in one request to restore, and of files in one request to judge.
 pub(crate) const BATCH: usize = 256;
 
-/// A cache in some world.
+/// A cache in an environment.
 pub(crate) struct Engine<E: Edge> {
     pub edge: E,
     pub rules: Rules,
@@ -64,16 +64,16 @@ pub(crate) struct Engine<E: Edge> {
     pub flights: Arc<Flights>,
     pub counters: Counters,
     pub chores: Arc<Chores>,
-    /// Whether this process makes the index, and what keeps its claim to it alive.
+    /// Whether this process builds the index, and how its claim is kept alive.
     pub building: Building,
-    /// The bounds as this process last saw them; only hints.
+    /// The bounds as last seen by this process; only hints.
     pub known_largest: AtomicU64,
     pub known_min_free: AtomicU64,
 }
 
 macro_rules! counters {
     ($($name:ident),*) => {
-        /// What is counted.
+        /// Counters.
         #[derive(Debug, Default)]
         pub(crate) struct Counters { $(pub $name: AtomicU64),* }
         impl Counters {
@@ -102,12 +102,12 @@ counters!(
     index_errors
 );
 
-/// Counts.
+/// Increments a counter.
 pub(crate) fn count(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }
 
-/// What somebody is doing, for errors.
+/// The operation of a caller, for errors.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Doing<'a> {
     pub operation: &'static str,
@@ -125,7 +125,7 @@ impl<'a> Doing<'a> {
         Self { operation, key: None, until: None }
     }
 
-    /// The same for a caller that waits until this time.
+    /// The same operation with this deadline.
     pub fn until(self, until: Duration) -> Self {
         Self { until: Some(until), ..self }
     }
@@ -143,7 +143,7 @@ impl<'a> Doing<'a> {
     }
 }
 
-/// Refuses what is not a key, before anything is done.
+/// Refuses an invalid key.
 pub(crate) fn check_key(operation: &'static str, key: &[u8]) -> Result<()> {
     let problem = match key.len() {
         0 => "it is empty".to_owned(),
@@ -180,8 +180,8 @@ impl<E: Edge> Engine<E> {
         })
     }
 
-    /// Asks the index, however it is: one that is lost is rebuilt first, one that is being made is waited for. Unlinks
-    /// what the answer says.
+    /// Sends a request to the index: a lost index is rebuilt first, one that is being built is waited for. Unlinks the
+    /// files that the reply names.
     pub async fn ask(&self, doing: Doing<'_>, op: Op) -> Result<Reply> {
         let answer = self.ask_index(doing, op).await?;
         self.unlink(answer.doomed).await;
@@ -201,14 +201,14 @@ impl<E: Edge> Engine<E> {
             match answer.reply {
                 Reply::Lost | Reply::Changed => {
                     if matches!(answer.reply, Reply::Lost) {
-                        // With the index all sessions are gone.
+                        // All sessions are lost with the index.
                         self.sessions.lost(session, self.edge.random());
                     }
                     self.pause_after_loss(doing, &mut retries, began).await?;
                     self.recover(doing, retries.deadline()).await?;
                     self.go_on(doing)?;
                 }
-                // The process that rebuilds it may have died: then it is taken over.
+                // The process that rebuilds it may have died: then this one takes over.
                 Reply::Rebuilding => {
                     let passed = self.edge.elapsed() - began;
                     let is_late = retries.deadline().is_some_and(|until| self.edge.elapsed() >= until);
@@ -225,12 +225,12 @@ impl<E: Edge> Engine<E> {
         }
     }
 
-    /// How long an operation that began then is repeated when the index is lost.
+    /// How long an operation with this start is repeated if the index is lost.
     pub(crate) fn retries(&self, doing: Doing<'_>, began: Duration) -> Retries {
         Retries::until(doing.until.unwrap_or_else(|| began.saturating_add(self.rules.patience)))
     }
 
-    /// After the index, or the session in it, was lost: a pause, or an error that says why at the caller's deadline.
+    /// After the loss of the index or of the session: pauses, or at the caller's deadline returns an error with the reason.
     pub(crate) async fn pause_after_loss(
         &self,
         doing: Doing<'_>,
@@ -269,7 +269,7 @@ impl<E: Edge> Engine<E> {
         )
     }
 
-    /// Waits a little for somebody else, longer with each turn.
+    /// Waits for another process, with growing pauses.
     async fn pause(&self, key: &[u8], turn: u32) {
         self.pause_on(self.flights.listen(key), turn, MAX_PAUSE).await;
     }
@@ -280,7 +280,7 @@ impl<E: Edge> Engine<E> {
         self.edge.pause(event, pause.mul_f64(share).min(longest)).await;
     }
 
-    /// Unlinks files that nobody uses.
+    /// Unlinks files that no process uses.
     pub async fn unlink(&self, doomed: Vec<Doomed>) {
         if doomed.is_empty() {
             return;
@@ -291,7 +291,8 @@ impl<E: Edge> Engine<E> {
                 let mut stuck = Vec::new();
                 let mut unlinked = Vec::new();
                 for Doomed { key, entry } in doomed {
-                    // What cannot be unlinked now stays garbage, and so does what is newer: the next sweep tries again.
+                    // What cannot be unlinked now stays garbage, together with newer files of the key: the next sweep
+                    // tries again.
                     if !stuck.contains(&key) && disk.unlink(&file_name(&key, &entry)).is_ok() {
                         unlinked.push((key, entry.fence));
                     } else {
@@ -306,15 +307,15 @@ impl<E: Edge> Engine<E> {
     }
 
     pub fn unexpected(&self, doing: Doing<'_>, reply: &Reply) -> Error {
-        doing.failed(Cause::Unavailable(format!("the index answered {reply:?}; versions differ?")))
+        doing.failed(Cause::Unavailable(format!("the index answered {reply:?}; is its version different?")))
     }
 
-    /// Fails if the waiting call was told to stop.
+    /// Fails if the waiting call was asked to stop.
     fn go_on(&self, doing: Doing<'_>) -> Result<()> {
         if self.edge.is_interrupted() { Err(doing.failed(Cause::Interrupted)) } else { Ok(()) }
     }
 
-    /// Evicts about so many bytes of the least recently used; how many entries went.
+    /// Evicts about this many bytes, least recently used first; returns the number of evicted entries.
     pub async fn evict_bytes(&self, doing: Doing<'_>, bytes: u64) -> Result<usize> {
         let info = self.info(doing).await?;
         let choice = Choice::ToBytes(info.bytes.saturating_sub(bytes));
@@ -335,7 +336,7 @@ impl<E: Edge> Engine<E> {
         }
     }
 
-    /// Asks for something that is either done or has nothing to be done to.
+    /// Sends a request that either applies or has nothing to apply to.
     pub async fn done_or_missing(&self, doing: Doing<'_>, op: Op) -> Result<bool> {
         match self.ask(doing, op).await? {
             Reply::Done => Ok(true),

@@ -1,4 +1,4 @@
-//! Flows that find, open and read content.
+//! Operations that find, open and read content.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::edge::{self, Disk, Edge};
 use crate::error::{Cause, Code, Error, Result};
 use crate::options::{Check, OnOutage};
 
-/// A file that is open, and the lease that keeps it there.
+/// An open file, and the lease that protects it.
 pub(crate) struct Opened<F> {
     pub entry: Entry,
     pub file: F,
@@ -21,11 +21,11 @@ pub(crate) struct Opened<F> {
 }
 
 pub(super) fn named(owner: Option<String>) -> String {
-    owner.unwrap_or_else(|| "somebody who waits since longer".to_owned())
+    owner.unwrap_or_else(|| "a caller that has waited for longer".to_owned())
 }
 
 impl<E: Edge> Engine<E> {
-    /// Finds the content of a key, waiting for one that is being made if there is time.
+    /// Finds the content of a key; if it is being made, waits as long as the deadline allows.
     pub async fn find(&self, doing: Doing<'_>, leased: bool, timeout: Duration) -> Result<(Entry, Option<Hold>)> {
         let began = self.edge.elapsed();
         let doing = doing.until(began.saturating_add(timeout));
@@ -57,7 +57,7 @@ impl<E: Edge> Engine<E> {
                 }
                 Reply::Busy { owner } => {
                     let waited = self.edge.elapsed() - began;
-                    // Nobody can wait for itself.
+                    // A caller that waited for itself would never continue.
                     if self.flights.is_held_by(doing.key(), self.edge.who()) {
                         return Err(self.own(doing));
                     }
@@ -103,7 +103,7 @@ impl<E: Edge> Engine<E> {
         }
     }
 
-    /// Reads the whole content into the memory of `buffer`.
+    /// Reads the whole content into `buffer`.
     pub async fn read(&self, doing: Doing<'_>, timeout: Duration, mut buffer: Vec<u8>) -> Result<Vec<u8>> {
         let (mut attempt, mut missed) = (0, 0);
         loop {
@@ -150,7 +150,7 @@ impl<E: Edge> Engine<E> {
         }
     }
 
-    /// The file of an entry could not be opened: unlinked meanwhile, not yet seen by this host, or gone for good.
+    /// Handles an entry whose file could not be opened: unlinked meanwhile, not yet visible on this host, or lost.
     async fn after_failed_open(
         &self,
         doing: Doing<'_>,
@@ -184,17 +184,17 @@ impl<E: Edge> Engine<E> {
         Ok(())
     }
 
-    /// Takes damaged content out.
+    /// Removes damaged content.
     pub async fn quarantine(&self, doing: Doing<'_>, entry: &Entry, what: String) -> Error {
         count(&self.counters.corrupt, 1);
         tracing::warn!(key = %crate::error::Shown(doing.key()), what, "damaged file");
         let file = file_name(doing.key(), entry);
         let left = match self.edge.on_disk(move |disk| disk.quarantine(&file)).await {
-            Ok(true) => "it has been put into quarantine".to_owned(),
-            Ok(false) => "it is gone meanwhile".to_owned(),
+            Ok(true) => "it was moved to quarantine".to_owned(),
+            Ok(false) => "it was removed in the meantime".to_owned(),
             Err(error) => {
-                tracing::warn!(%error, "cannot put it into quarantine");
-                format!("its entry is gone, and it cannot be put into quarantine: {error}")
+                tracing::warn!(%error, "cannot move it to quarantine");
+                format!("its entry was removed, but it cannot be moved to quarantine: {error}")
             }
         };
         let op = Op::Remove { key: doing.key().to_vec(), fence: Some(entry.fence), reason: Reason::Corrupt };
@@ -204,7 +204,7 @@ impl<E: Edge> Engine<E> {
         }
     }
 
-    /// When the index cannot be asked: the newest file of the key, checked by the digest in its name.
+    /// Without the index: the newest file of the key, checked against the digest in its name.
     async fn read_in_outage(&self, doing: Doing<'_>, error: Error) -> Result<Vec<u8>> {
         if self.rules.on_outage == OnOutage::Fail || error.code() != Code::Unavailable {
             return Err(error);
@@ -243,7 +243,7 @@ impl<E: Edge> Engine<E> {
         }
     }
 
-    /// Opens the content and keeps it from being unlinked.
+    /// Opens the content and protects it from being unlinked.
     pub async fn open(
         &self,
         doing: Doing<'_>,
@@ -282,7 +282,7 @@ impl<E: Edge> Engine<E> {
         }
     }
 
-    /// Looks without leaving a trace.
+    /// Looks up a key without changing anything.
     pub async fn peek(&self, doing: Doing<'_>) -> Result<Option<(Entry, Option<Micros>)>> {
         match self.ask(doing, Op::Peek { key: doing.key().to_vec() }).await? {
             Reply::Seen { entry, used } => Ok(Some((entry, used))),

@@ -1,4 +1,4 @@
-//! The file beside a file, for what its name has no room for.
+//! The file beside a content file, for data that does not fit into its name.
 
 use redgrease_cache_rules::{Key, MAX_KEY_BYTES, name};
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::edge::Disk;
 use crate::options::MAX_METADATA_BYTES;
 
-/// What lies beside a file: what its name has no room for.
+/// The contents of a sidecar: data that does not fit into the file's name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sidecar {
     pub key: Key,
@@ -19,7 +19,7 @@ impl Sidecar {
     }
 }
 
-/// Reads the sidecar of a file; `None` when there is none or it is damaged. That it cannot be read now is an error.
+/// Reads the sidecar of a file; `None` if it is missing or damaged. A failed read is an error.
 pub(crate) fn sidecar_of<D: Disk>(disk: &D, name: &str) -> std::io::Result<Option<Sidecar>> {
     let (mut file, size) = match disk.open(&format!("{name}{}", name::SIDECAR)) {
         Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidData) => {

@@ -1,4 +1,4 @@
-//! Flows that make content, and take it away.
+//! Operations that make and remove content.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,10 +17,10 @@ use crate::error::{Cause, Code, Error, Result};
 use crate::flights::Flight;
 use crate::options::{MAX_METADATA_BYTES, Metadata, Put, micros};
 
-/// Most rounds of making room for one entry.
+/// Maximum number of evictions to free space for one entry.
 const MAX_ROOM_ROUNDS: u32 = 64;
 
-/// New content under way. One that is dropped is taken back.
+/// New content in progress. Dropping it aborts.
 pub(crate) struct Draft<D: Disk> {
     pub key: Key,
     pub mode: Mode,
@@ -28,7 +28,7 @@ pub(crate) struct Draft<D: Disk> {
     pub fence: u64,
     pub temporary: String,
     pub file: Option<D::Draft>,
-    /// Something that was to be written was not: what is there is not the content.
+    /// A write has failed: the file is not the complete content.
     pub torn: bool,
     pub hasher: blake3::Hasher,
     pub size: u64,
@@ -38,27 +38,27 @@ pub(crate) struct Draft<D: Disk> {
     pub flight: Option<Flight>,
 }
 
-/// Content that was committed, and if that was wanted, opened.
+/// Content that was committed, and opened if requested.
 pub(crate) struct Made<D: Disk> {
     pub entry: Entry,
     pub file: Option<D::File>,
     pub hold: Option<Hold>,
 }
 
-/// What became of the wish to write.
+/// The outcome of a request to write.
 pub(crate) enum Begun<D: Disk> {
     Draft(Box<Draft<D>>),
     Hit { opened: Opened<D::File>, waited: bool },
 }
 
-/// How long somebody waits, and whether it had to.
+/// How long a call waits, and whether it had to.
 struct Patience {
     timeout: Duration,
     began: Duration,
     waited: bool,
 }
 
-/// What [`Engine::lease`] gives.
+/// The result of [`Engine::lease`].
 enum Leased {
     Granted { hold: Hold, fence: u64 },
     Hit { hold: Hold, entry: Entry },
@@ -74,7 +74,7 @@ fn full(limit: u64) -> Cause {
     ))
 }
 
-/// A time to live in microseconds; refuses those that the index cannot compute with.
+/// Converts a time to live to microseconds; refuses values that the index cannot represent.
 pub(crate) fn check_ttl(doing: Doing<'_>, ttl: Option<Duration>) -> Result<Option<u64>> {
     match ttl.map(|ttl| (ttl, micros(ttl))) {
         Some((given, ttl)) if ttl == 0 || ttl > MAX_NUMBER => {
@@ -86,7 +86,7 @@ pub(crate) fn check_ttl(doing: Doing<'_>, ttl: Option<Duration>) -> Result<Optio
     }
 }
 
-/// The draft's lease and file are over: nothing is left to give back.
+/// The draft's lease and file have ended: nothing is left to release.
 fn end<D: Disk>(draft: &mut Draft<D>) {
     draft.hold.in_index = InIndex::No;
     draft.hold.temporary = None;
@@ -94,7 +94,7 @@ fn end<D: Disk>(draft: &mut Draft<D>) {
 }
 
 impl<E: Edge> Engine<E> {
-    /// Becomes the writer of a key. `hit`: or finds content.
+    /// Becomes the writer of a key, or with `hit` finds content.
     async fn lease(
         &self,
         doing: Doing<'_>,
@@ -110,7 +110,7 @@ impl<E: Edge> Engine<E> {
         for turn in 0.. {
             let heard = (timeout > Duration::ZERO).then(|| self.flights.listen(doing.key()));
             let wait = self.edge.elapsed() - began < timeout;
-            // What is to be given back goes along, at once for what is kept from going by it.
+            // Sends pending releases along, so that they do not delay this request.
             let releases = TakenReleases { list: self.take_releases(64), chores: &self.chores };
             let op = Op::Acquire {
                 key: doing.key().to_vec(),
@@ -138,7 +138,7 @@ impl<E: Edge> Engine<E> {
             match reply {
                 Reply::Granted { fence, after_dead } => {
                     if after_dead {
-                        // What it published without being able to commit it goes before there is anything newer.
+                        // A file that it published but could not commit is removed before there is a newer one.
                         let number = u16::from_str_radix(&name::shard(doing.key()), 16).unwrap_or(0);
                         self.sweep_shard(doing, number, true).await?;
                         self.sweep_temporaries(doing, true).await?;
@@ -175,7 +175,7 @@ impl<E: Edge> Engine<E> {
         let mut patience = Patience { timeout: put.timeout, began: self.edge.elapsed(), waited: false };
         let doing = doing.until(patience.began.saturating_add(put.timeout));
         let (mut attempt, mut missed) = (0, 0);
-        // What is not known to be larger is let in with this, so that small contents need no further request.
+        // A draft of unknown size starts with this reservation, so that small contents need no further request.
         let allowance = (64 << 10).min(self.known_largest.load(Ordering::Relaxed) / 8);
         let reserve = put.size.unwrap_or(allowance);
         loop {
@@ -201,7 +201,7 @@ impl<E: Edge> Engine<E> {
                     match self.open_entry(doing, entry, Some(hold), &mut attempt, &mut missed).await {
                         Ok(Some(opened)) => return Ok(Begun::Hit { opened, waited: patience.waited }),
                         Ok(None) => {}
-                        // Gone before it was opened: then it is to be made.
+                        // It was removed before it was opened: make it.
                         Err(error) if matches!(error.code(), Code::Missing | Code::Corrupt) => {}
                         Err(error) => return Err(error),
                     }
@@ -235,11 +235,11 @@ impl<E: Edge> Engine<E> {
     fn check_put(&self, doing: Doing<'_>, put: &Put) -> Result<Vec<u8>> {
         check_ttl(doing, put.ttl)?;
         if put.size.is_some_and(|size| size > MAX_NUMBER) {
-            return Err(doing.failed(Cause::BadConfig(format!("a size is at most {MAX_NUMBER} bytes"))));
+            return Err(doing.failed(Cause::BadConfig(format!("the maximum size is {MAX_NUMBER} bytes"))));
         }
         let metadata = Metadata { content_type: put.content_type.clone(), user: put.user.clone() }.pack();
         if metadata.len() > MAX_METADATA_BYTES {
-            let what = format!("{} bytes of metadata; at most {MAX_METADATA_BYTES}", metadata.len());
+            let what = format!("{} bytes of metadata; the maximum is {MAX_METADATA_BYTES}", metadata.len());
             return Err(doing.failed(Cause::BadConfig(what)));
         }
         Ok(metadata)
@@ -254,12 +254,12 @@ impl<E: Edge> Engine<E> {
     ) -> Result<()> {
         let timeout = patience.timeout;
         let passed = self.edge.elapsed() - patience.began;
-        // Nobody can wait for itself.
+        // A caller that waited for itself would never continue.
         if other.is_some() && other == self.edge.who() {
             return Err(self.own(doing));
         }
         if passed >= timeout {
-            // Tasks are not told apart: it may be the one that waits.
+            // Tasks cannot be distinguished: the holder may be the caller.
             let who = if other.is_some() { "another thread of this process" } else { "a task of this process" };
             return Err(self.busy(doing, who.to_owned(), timeout, passed));
         }
@@ -275,7 +275,7 @@ impl<E: Edge> Engine<E> {
         }
     }
 
-    /// Makes the temporary file, if that is not done yet.
+    /// Makes the temporary file, unless it exists.
     pub async fn create_file(&self, doing: Doing<'_>, draft: &mut Draft<E::Disk>) -> Result<()> {
         if draft.file.is_none() {
             self.keep_disk_free(doing, draft.reserved).await?;
@@ -286,7 +286,7 @@ impl<E: Edge> Engine<E> {
         Ok(())
     }
 
-    /// Evicts while the file system has less free than it shall keep.
+    /// Evicts while the file system has less free space than configured.
     async fn keep_disk_free(&self, doing: Doing<'_>, coming: u64) -> Result<()> {
         let min_free = self.known_min_free.load(Ordering::Relaxed);
         if min_free == 0 {
@@ -299,15 +299,16 @@ impl<E: Edge> Engine<E> {
                 return Ok(());
             }
             if self.evict_bytes(doing, wanted - free).await? == 0 {
-                let what = format!("{free} bytes are free on the disk, {wanted} are to be, and nothing can be evicted");
+                let what =
+                    format!("{free} bytes are free on the disk, {wanted} must stay free, and nothing can be evicted");
                 return Err(doing.failed(Cause::NoSpace(what)));
             }
         }
         Err(doing.failed(Cause::NoSpace(format!("{min_free} bytes cannot be kept free"))))
     }
 
-    /// Evicts `wanted` bytes from a disk that is full; whether something went. Nothing goes for what will be `total` bytes
-    /// and would not fit even if everything went.
+    /// Evicts `wanted` bytes on a full disk; returns whether anything was evicted. Evicts nothing for content of
+    /// `total` bytes that would not fit even in an empty cache.
     async fn make_disk_room(&self, doing: Doing<'_>, temporary: &str, wanted: u64, total: u64) -> bool {
         let Ok(info) = self.info(doing).await else { return false };
         let temporary = temporary.to_owned();
@@ -321,13 +322,13 @@ impl<E: Edge> Engine<E> {
         most >= total && self.evict_bytes(doing, wanted).await.is_ok_and(|gone| gone > 0)
     }
 
-    /// Makes room for a draft of unknown length that has grown to `size`.
+    /// Reserves space for a draft of unknown length that has grown to `size`.
     pub async fn reserve(&self, doing: Doing<'_>, draft: &mut Draft<E::Disk>, size: u64) -> Result<()> {
         let largest = self.known_largest.load(Ordering::Relaxed);
         if size <= draft.reserved || largest == 0 {
             return Ok(());
         }
-        // Ahead of the need, so that a long file does not ask for every block; not beyond what one entry may have.
+        // In advance, so that a long file does not send a request per block; not beyond the limit of one entry.
         const STEP: u64 = 1 << 20;
         let mut wanted = size.max(draft.reserved.saturating_mul(2).min(draft.reserved + 64 * STEP)).max(64 * 1024);
         if size <= largest {
@@ -358,7 +359,7 @@ impl<E: Edge> Engine<E> {
         }
     }
 
-    /// The cache is full. Room that was made is used at once; otherwise readers may be about to give their leases back.
+    /// The cache is full. Freed space is used at once; otherwise readers may be about to release their leases.
     async fn wait_for_room(&self, doing: Doing<'_>, limit: u64, made_room: bool, rounds: &mut u32) -> Result<()> {
         *rounds += if made_room { 1 } else { MAX_ROOM_ROUNDS / 8 };
         if *rounds > MAX_ROOM_ROUNDS {
@@ -378,7 +379,7 @@ impl<E: Edge> Engine<E> {
         doing.failed(Cause::LeaseLost(when))
     }
 
-    /// Appends to a draft. One that this fails for, or that is dropped meanwhile, cannot be committed any more.
+    /// Appends to a draft. If this fails or is cancelled, the draft can no longer be committed.
     pub async fn append(&self, doing: Doing<'_>, draft: &mut Draft<E::Disk>, bytes: Vec<u8>) -> Result<()> {
         draft.torn = true;
         let size = draft.size + bytes.len() as u64;
@@ -395,7 +396,7 @@ impl<E: Edge> Engine<E> {
         let mut result;
         (file, result) = self.edge.on_disk(move |_| write(file, bytes)).await;
         if result.as_ref().is_err_and(is_full) {
-            // Once more, if something can go.
+            // Retried once if something can be evicted.
             let wanted = (again.len() as u64).max(1 << 20);
             if self.make_disk_room(doing, &draft.temporary, wanted, size.max(draft.reserved)).await {
                 let rewrite = move |mut file: <E::Disk as Disk>::Draft| {
@@ -411,9 +412,9 @@ impl<E: Edge> Engine<E> {
         result.map_err(|error| doing.io(error))
     }
 
-    /// Publishes a draft, with the content that is still in memory: `rest` comes behind what was appended. Whatever is
-    /// answered, the draft has ended: committed, taken back, or (when the index cannot be reached) left to be committed later
-    /// or swept. `keep`: the lease goes on as a reader's.
+    /// Publishes a draft, with the content that is still in memory: `rest` is appended to the file. In any case
+    /// the draft has ended: committed, aborted, or (if the index cannot be reached) left to be committed later
+    /// or swept. `keep`: the lease continues as a reader's.
     pub async fn commit(
         &self,
         doing: Doing<'_>,
@@ -441,11 +442,11 @@ impl<E: Edge> Engine<E> {
         self.publish(doing, draft, Arc::new(rest), digest, keep).await
     }
 
-    /// Creates or replaces with content that is all there: two requests to the index.
+    /// Creates or replaces with content that is complete: two requests to the index.
     pub async fn put(&self, doing: Doing<'_>, mode: Mode, content: Vec<u8>, put: &Put) -> Result<Entry> {
         let put = Put { size: Some(content.len() as u64), ..put.clone() };
         let Begun::Draft(draft) = self.begin(doing, mode, false, &put).await? else {
-            unreachable!("nobody asked for hits")
+            unreachable!("hits were not requested")
         };
         Ok(self.commit(doing, *draft, content, false).await?.entry)
     }
@@ -474,7 +475,7 @@ impl<E: Edge> Engine<E> {
         let can_begin_again = draft.file.is_none();
         let mut published = self.publish_file(&mut draft, &entry, &rest, keep).await;
         if can_begin_again && published.as_ref().is_err_and(is_full) {
-            // Once more, if something can go.
+            // Retried once if something can be evicted.
             let wanted = entry.size.max(1 << 20);
             if self.make_disk_room(doing, &draft.temporary, wanted, entry.size).await {
                 published = self.publish_file(&mut draft, &entry, &rest, keep).await;
@@ -483,7 +484,7 @@ impl<E: Edge> Engine<E> {
         let opened = match published {
             Ok(opened) => opened,
             Err(error) => {
-                // Only somebody who thinks us dead unlinks our temporary file.
+                // Only a process that considers us dead unlinks our temporary file.
                 let lost = error.kind() == std::io::ErrorKind::NotFound;
                 self.forget_file(&draft.key, &entry).await;
                 doubt.file = None;
@@ -508,7 +509,7 @@ impl<E: Edge> Engine<E> {
                 if let Op::Commit { pin, .. } = &mut op {
                     *pin = false;
                 }
-                // Published, and the index may not know it. Tried again for as long as the lease lasts; after that the
+                // Published, but possibly not known to the index. Retried for as long as the lease lasts; after that the
                 // file is found when the index is rebuilt, or swept.
                 let until = self.edge.elapsed() + self.rules.lease;
                 self.chores.list().commits.push((until, op));
@@ -539,8 +540,8 @@ impl<E: Edge> Engine<E> {
         Err(failure)
     }
 
-    /// Finishes the temporary file and gives it its name. With `keep`, opens it before anybody can evict it: what was made
-    /// can be read by who made it, whatever happens.
+    /// Finishes the temporary file and renames it. With `keep`, opens it before it can be evicted: its maker can always
+    /// read it.
     async fn publish_file(
         &self,
         draft: &mut Draft<E::Disk>,
@@ -573,7 +574,7 @@ impl<E: Edge> Engine<E> {
                 };
                 publish().inspect_err(|error| {
                     if begins && is_full(error) {
-                        // So that it can be begun again.
+                        // So that it can be started again.
                         let _ = disk.unlink_temporary(&small);
                         let _ = disk.unlink_temporary(&temporary);
                     }
@@ -589,7 +590,7 @@ impl<E: Edge> Engine<E> {
         let _ = self.edge.on_disk(move |disk| disk.unlink(&file)).await;
     }
 
-    /// Takes a draft back.
+    /// Aborts a draft.
     pub async fn abort(&self, mut draft: Draft<E::Disk>) {
         draft.file = None;
         let temporary = draft.temporary.clone();
@@ -600,14 +601,14 @@ impl<E: Edge> Engine<E> {
                 disk.unlink_temporary(&temporary)
             })
             .await;
-        // If the index does not hear it, the session's end says the same.
+        // If the index does not receive it, the end of the session has the same effect.
         let op = Op::Abort { key: draft.key.clone(), token: draft.hold.token };
         if self.ask(Doing::to("abort", &draft.key), op).await.is_ok() {
             end(&mut draft);
         }
     }
 
-    /// Takes a key's content away; whether there was any.
+    /// Removes a key's content; returns whether there was any.
     pub async fn delete(&self, doing: Doing<'_>) -> Result<bool> {
         let op = Op::Remove { key: doing.key().to_vec(), fence: None, reason: Reason::Deleted };
         match self.ask(doing, op).await? {

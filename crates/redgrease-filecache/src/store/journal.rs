@@ -1,12 +1,12 @@
 //! An index in a file, for the processes of one host.
 //!
-//! The file is a snapshot of the [`Index`] followed by the requests since. Who wants to carry one out takes the lock, reads
-//! what others appended, applies it to its own copy, applies its request, appends it, and lets go. All copies are equal
-//! because the index is a pure function of its requests and their times. A process that dies while it appends leaves an
-//! incomplete record, which the next one cuts off.
+//! The file is a snapshot of the [`Index`] followed by the requests since. To execute a request, a process takes the
+//! lock, reads what others appended, applies it to its own copy, applies its request, appends it, and releases the
+//! lock. All copies are equal because the index is a pure function of its requests and their times. A process that dies
+//! while it appends leaves an incomplete record, which the next one truncates.
 //!
-//! The content is not here, so nothing is lost with this file. What is damaged is cut off, too, and the index brought in line
-//! with the directory. Who may not write does that in memory, for itself.
+//! The file has no content, so nothing is lost with it. Damage is truncated, too, and the index reconciled with the
+//! directory. A process without write permission does that in memory.
 
 use std::fs::File;
 use std::io;
@@ -27,25 +27,25 @@ const NEW: &str = "JOURNAL.new";
 const RESERVE: &str = "JOURNAL.reserve";
 const MAGIC: &[u8; 8] = b"rgcache1";
 
-/// What the journals of all versions begin with.
+/// The prefix of the journals of all versions.
 const FAMILY: &[u8; 7] = b"rgcache";
 
-/// The journal is rewritten when it is so many times as long as the snapshot it began with.
+/// The journal is rewritten when it is this many times as long as its snapshot.
 const GROWTH: u64 = 4;
 
-/// Shorter journals are left alone.
+/// Shorter journals are not rewritten.
 const SMALL: u64 = 1 << 20;
 
-/// How much of the disk is kept for the journal's growth.
+/// Disk space kept for the journal's growth.
 const AHEAD: u64 = 128 * 1024;
 
-/// Longest record, against damaged lengths.
+/// Maximum length of a record, which guards against damaged lengths.
 const MAX_RECORD: u32 = 1 << 30;
 
 /// The index of a cache without a server.
 pub(crate) struct Journal {
     directory: std::sync::Arc<Directory>,
-    /// Not there, for those who may not make it, before anybody wrote.
+    /// No file yet, for a process without write permission.
     lock: OnceLock<File>,
     patience: Duration,
     state: Mutex<State>,
@@ -64,9 +64,8 @@ impl<'a> Locked<'a> {
                 Err(errno) => return Err(errno.into()),
             }
             if began.elapsed() > patience {
-                let message = format!(
-                    "{LOCK} is held by somebody else since {patience:.1?}, perhaps by a process that was stopped"
-                );
+                let message =
+                    format!("{LOCK} has been held by another process for {patience:.1?}; that process may be stopped");
                 return Err(io::Error::new(io::ErrorKind::TimedOut, message));
             }
             if turn < 20 {
@@ -81,7 +80,7 @@ impl<'a> Locked<'a> {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        // Closing the file would do it, too.
+        // Closing the file would release it, too.
         let _ = rustix::fs::flock(self.0, FlockOperation::Unlock);
     }
 }
@@ -89,21 +88,21 @@ impl Drop for Locked<'_> {
 struct State {
     file: Option<File>,
     inode: u64,
-    /// How far this copy has read.
+    /// Offset up to which this copy has read.
     read: u64,
-    /// How long the snapshot at the beginning is.
+    /// Length of the snapshot at the beginning.
     snapshot: u64,
     index: Index,
     last: Micros,
-    /// The cache that the requests are of.
+    /// The cache that the requests are for.
     cache: Option<u64>,
-    /// What the file was when it was last looked at.
+    /// The state of the file when it was last checked.
     stamp: Stamp,
-    /// What the file was when this copy went its own way, which only one that is read-only does.
+    /// The state of the file when this copy diverged from it, which happens only in read-only caches.
     own: Option<Stamp>,
 }
 
-/// Tells a file from what it was.
+/// Detects that a file has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Stamp {
     inode: u64,
@@ -118,7 +117,7 @@ impl Stamp {
 }
 
 impl Journal {
-    /// Opens it; `patience`: how long others may keep its lock.
+    /// Opens it; `patience`: how long other processes may hold its lock.
     pub fn open(directory: std::sync::Arc<Directory>, patience: Duration) -> io::Result<Self> {
         let journal = Self { directory, lock: OnceLock::new(), patience, state: Mutex::new(State::new()) };
         journal.lock()?;
@@ -126,7 +125,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// The file to lock. There is none yet where nobody has written and this process may not.
+    /// The file to lock. There is none if it was never written and this process may not create it.
     fn lock(&self) -> io::Result<Option<&File>> {
         if self.lock.get().is_none() {
             match self.directory.open_journal(LOCK, false) {
@@ -137,18 +136,18 @@ impl Journal {
         Ok(self.lock.get())
     }
 
-    /// Keeps some of the disk for the time when it is full.
+    /// Reserves disk space for the time when the disk is full.
     fn set_aside(&self) {
         if self.directory.is_read_only() {
             return;
         }
-        // Not all file systems can, and on a full disk none.
+        // Not all file systems can, and a full disk cannot.
         if let Ok(file) = self.directory.open_journal(RESERVE, false) {
             let _ = fallocate(&file, FallocateFlags::empty(), 0, AHEAD);
         }
     }
 
-    /// The run of the host: what was not synced may be gone after the next one.
+    /// The boot id of the host: data that was not synced may be lost after the next boot.
     pub fn instance() -> u64 {
         std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .ok()
@@ -156,7 +155,7 @@ impl Journal {
             .unwrap_or(1)
     }
 
-    /// Runs `job` on an index that knows everything, with the lock held.
+    /// Runs `job` on an up-to-date index, with the lock held.
     fn locked<R>(
         &self,
         cache: Option<u64>,
@@ -168,7 +167,7 @@ impl Journal {
             state.cache = cache.or(state.cache);
             state.catch_up(&self.directory)?;
             let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            // A clock that was set back stands still for a while.
+            // If the clock was set back, time does not advance until it has caught up.
             let now = state.last.max(crate::options::micros(clock));
             job(&mut state, now)
         };
@@ -189,11 +188,11 @@ impl Journal {
             let mut appended = state.append(now, request);
             if appended.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull) {
                 if let Op::Lookup { key, pin: None } = &request.op {
-                    // What is there is given; that it was used is not noted.
+                    // Content is returned; its use is not recorded.
                     let op = Op::Peek { key: key.clone() };
                     return Ok(state.index.apply(now, &Request { cache: request.cache, op }));
                 }
-                // Kept for this moment, so that something can be taken out.
+                // Reserved for this case, so that entries can be removed.
                 self.directory.unlink_journal(RESERVE)?;
                 appended = state.append(now, request);
             }
@@ -203,7 +202,7 @@ impl Journal {
             if state.read > SMALL && state.read > GROWTH * state.snapshot {
                 match state.compact(&self.directory) {
                     Ok(()) => self.set_aside(),
-                    // It was carried out; the journal is rewritten another time.
+                    // It was executed; the journal is rewritten at a later time.
                     Err(error) => tracing::warn!(%error, "the journal cannot be rewritten"),
                 }
             }
@@ -242,11 +241,11 @@ impl State {
         }
     }
 
-    /// Reads what others did since.
+    /// Reads what other processes have appended.
     fn catch_up(&mut self, directory: &Directory) -> io::Result<()> {
-        // Somebody may have rewritten it, which gives it another inode.
+        // It may have been rewritten, which gives it another inode.
         let on_disk = match directory.open_journal(JOURNAL, false) {
-            // Nobody wrote yet, or somebody removed it: an index that is lost.
+            // It was never written, or it was removed: the index is lost.
             Err(error) if error.kind() == io::ErrorKind::NotFound && directory.is_read_only() => None,
             on_disk => Some(on_disk?),
         };
@@ -254,7 +253,7 @@ impl State {
         if self.own == Some(stamp) {
             return Ok(());
         }
-        // A newcomer cuts off what is damaged: then what was read there is not the journal any more.
+        // Another process truncates damage: then what was read there is no longer part of the journal.
         let is_another = self.file.is_none() || self.inode != stamp.inode || stamp.length < self.read;
         if is_another || self.own.is_some() {
             *self = Self { file: on_disk, inode: stamp.inode, cache: self.cache, ..Self::new() };
@@ -269,7 +268,7 @@ impl State {
             match rest.strip_prefix(MAGIC) {
                 Some(behind) => (rest, self.read) = (behind, MAGIC.len() as u64),
                 None if rest.starts_with(FAMILY) => return Err(self.another_version()),
-                // Of a process that died in its first step: the next record makes it one.
+                // Of a process that died in its first step: the next record completes it.
                 None => (rest, is_damaged) = (&[], !MAGIC.starts_with(rest)),
             }
         }
@@ -292,7 +291,7 @@ impl State {
                 }
             }
         }
-        if is_damaged && !self.note_damage(directory) {
+        if is_damaged && !self.record_damage(directory) {
             (self.read, self.snapshot, self.index, self.last) = (0, 0, Index::default(), 0);
         }
         if self.read < stamp.length && !directory.is_read_only() {
@@ -308,16 +307,16 @@ impl State {
         io::Error::new(io::ErrorKind::InvalidData, message)
     }
 
-    /// What followed is damaged, and nobody knows what it was: the index has to be brought in line with the directory.
-    /// Whether what was read counts.
-    fn note_damage(&mut self, directory: &Directory) -> bool {
-        tracing::warn!(at = self.read, "the journal is damaged; the index is brought in line with the directory");
+    /// The rest is damaged and its content unknown: the index must be reconciled with the directory.
+    /// Returns whether what was read is valid.
+    fn record_damage(&mut self, directory: &Directory) -> bool {
+        tracing::warn!(at = self.read, "the journal is damaged; the index is reconciled with the directory");
         let Some(cache) = self.cache else { return false };
         let now = self.last;
         match self.index.apply(now, &Request { cache, op: Op::Open { instance: 0 } }).reply {
             Reply::Lost | Reply::Foreign { .. } => return true,
             Reply::Done | Reply::Changed => {}
-            // It was being made: what of it is missing cannot be told.
+            // It was being built: the missing part is unknown.
             _ => return false,
         }
         // As after a builder that died: the next request rebuilds it.
@@ -327,15 +326,15 @@ impl State {
         if directory.is_read_only() {
             self.own = Some(self.stamp);
         } else if let Err(error) = self.append(now, &request) {
-            tracing::warn!(%error, "the damage cannot be noted; the index is rebuilt");
+            tracing::warn!(%error, "the damage cannot be recorded; the index is rebuilt");
             return false;
         }
         self.index.apply(now, &request);
         true
     }
 
-    /// What would be answered, without it being done. Only an index that has to be rebuilt is made, in memory: it counts
-    /// for this copy, until the file changes. What there is to unlink is left to those who write.
+    /// The reply to a request, without recording it. An index that must be rebuilt is rebuilt in memory, which is valid
+    /// for this copy until the file changes. Files are left for others to unlink.
     fn look(&mut self, now: Micros, request: &Request) -> Answer {
         let reply = if self.own.is_some() || matches!(request.op, Op::Rebuild { .. }) {
             let reply = self.index.apply(now, request).reply;
@@ -365,11 +364,11 @@ impl State {
         let mut bytes = if self.read == 0 { MAGIC.to_vec() } else { Vec::new() };
         write_record(&mut bytes, &RecordRef::Request(now, request))?;
         if self.read / AHEAD != (self.read + bytes.len() as u64) / AHEAD || self.read == 0 {
-            // So that entries can still be taken out when the disk is full. Not all file systems can.
+            // So that entries can be removed when the disk is full. Not all file systems can.
             let _ = fallocate(file, FallocateFlags::KEEP_SIZE, self.read, 2 * AHEAD);
         }
         if let Err(error) = file.write_all_at(&bytes, self.read) {
-            // What was written of it must not be mistaken for a record.
+            // A partial write must not be mistaken for a record.
             file.set_len(self.read)?;
             return Err(error);
         }
@@ -377,7 +376,7 @@ impl State {
         Ok(())
     }
 
-    /// Rewrites the journal, as one snapshot.
+    /// Rewrites the journal as one snapshot.
     fn compact(&mut self, directory: &Directory) -> io::Result<()> {
         directory.unlink_journal(NEW)?;
         let file = directory.open_journal(NEW, true)?;
@@ -415,13 +414,13 @@ fn write_record(bytes: &mut Vec<u8>, record: &RecordRef<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// What comes next.
+/// The next item.
 enum Next<'a> {
-    /// A record, and what is behind it.
+    /// A record, and the rest after it.
     Record(&'a [u8], &'a [u8]),
-    /// Nothing, or less than a record: its writer died.
+    /// Nothing, or an incomplete record: its writer died.
     Incomplete,
-    /// What nobody wrote so.
+    /// Not a record.
     Damaged,
 }
 
@@ -429,7 +428,7 @@ fn next_record(bytes: &[u8]) -> Next<'_> {
     let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return Next::Incomplete };
     let Some((sum, rest)) = rest.split_first_chunk::<4>() else { return Next::Incomplete };
     let length = u32::from_le_bytes(*length);
-    // Zeros are what a power cut leaves.
+    // Zeros are left by a power failure.
     let Some(length) = usize::try_from(length).ok().filter(|_| (1..=MAX_RECORD).contains(&length)) else {
         return Next::Damaged;
     };

@@ -1,4 +1,4 @@
-//! Where an index lives: in a server, or in a file.
+//! The storage of an index: in a server, or in a file.
 
 pub(crate) mod journal;
 pub(crate) mod redis;

@@ -1,9 +1,9 @@
 //! An index in a server: connections, redirections, back-off.
 //!
-//! redis-rs' cluster client is not used. All keys of a cache are in one slot, so one node is asked, and a redirection only
-//! changes where to connect. That client parses each packed command again to find its node, and does not tell that it
-//! connected again, but a new connection has to be checked for the run of its server before it is asked. A library for
-//! retries would bring the pauses alone: what follows an error is decided by `Server::judge`.
+//! redis-rs' cluster client is not used. All keys of a cache are in one slot, so requests go to one node, and a
+//! redirection only changes where to connect. That client parses each packed command again to find its node, and does
+//! not report that it reconnected, but a new connection has to be checked for the run id of its server before it is
+//! used. A library for retries would provide only the pauses: what follows an error is decided by `Server::judge`.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,17 +24,17 @@ use crate::error::{Cause, Error, Result};
 use crate::lock::lock;
 use crate::options::{self, OnOutage, Options};
 
-/// Most redirections, reconnections and reloads of the script for one request.
+/// Maximum number of redirections, reconnections and reloads of the script per request.
 const MAX_TURNS: u32 = 8;
 
 /// A server and the keys of one cache in it.
 #[derive(Debug)]
 pub(crate) struct Server {
-    /// Where to connect: the url's, or the node that it named.
+    /// Where to connect: the url's address, or the node that it redirected to.
     info: Mutex<ConnectionInfo>,
     given: ConnectionInfo,
     keys: [String; 9],
-    /// Their number and themselves, as they are sent each time.
+    /// Their number and names, as sent with each request.
     packed_keys: Vec<u8>,
     shown: String,
     connect_timeout: Duration,
@@ -45,34 +45,34 @@ pub(crate) struct Server {
     on_outage: OnOutage,
 }
 
-/// What came of the latest tries to connect, as long as they failed. Callers that come during a try share what comes of the
-/// next one; each caller gets the outcome of a try that began after it called.
+/// The latest failed connection attempts. Callers that arrive during an attempt share the result of the
+/// next one; each caller gets the result of an attempt that began after its call.
 #[derive(Debug, Default)]
 struct Breaker {
     failures: u32,
     last: Option<Failed>,
 }
 
-/// A try to connect that failed.
+/// A failed connection attempt.
 #[derive(Debug)]
 struct Failed {
     began: Instant,
     ended: Instant,
-    /// Until when a cache that can do without the server does not ask it again.
+    /// Until when a cache that works without the server does not try it again.
     spared_until: Instant,
     outage: Outage,
 }
 
-/// The least time between two tries of a process to connect to a server that does not answer.
+/// Minimum time between two connection attempts of a process to a server that does not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// A try that took longer costs callers time that a cache in the mode `degrade` does not spend on each read.
+/// An attempt that took longer costs callers time that a cache in the mode `degrade` does not spend on each read.
 const SLOW_TRY: Duration = Duration::from_millis(50);
 
 /// What to do before connecting.
 enum Ready {
     Connect,
-    /// After this pause.
+    /// Wait, then connect.
     Pause(Duration),
     Fail(Outage),
 }
@@ -89,7 +89,7 @@ fn push_count(packed: &mut Vec<u8>, of: u8, count: usize) {
     packed.extend_from_slice(b"\r\n");
 }
 
-/// What to do with what the server said.
+/// What to do after an error reply.
 enum Next {
     Load,
     Reconnect,
@@ -103,7 +103,7 @@ impl Server {
         let info = url.into_connection_info().map_err(|_| bad(wrong_url(url)))?;
         #[cfg(feature = "tls")]
         if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
-            // Somebody else in this process may have chosen a provider already; that one is as good.
+            // Another part of this process may have installed a provider already; any is fine.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let prefix = options::prefix(&options.namespace)?;
@@ -130,7 +130,7 @@ impl Server {
         self.instance.load(Ordering::Relaxed)
     }
 
-    /// Keys of the proof of concept that this cache succeeds; there when its namespace is in use.
+    /// Keys of the proof of concept that this cache succeeds; they exist if its namespace is in use.
     pub fn predecessors(&self, namespace: &str) -> Vec<String> {
         let old = namespace.trim_matches(['{', '}']);
         ["keys:set", "idx:lru", "idx:size", "idx:total", "purge:mutex", "evict:log"]
@@ -150,7 +150,7 @@ impl Server {
         command
     }
 
-    /// The same as bytes, without the detour over a list.
+    /// The same as bytes, without an intermediate list.
     fn packed_command(&self, load: bool, arguments: &Arguments) -> Vec<u8> {
         let script = script::of(arguments.operation);
         let (command, text) = if load { ("EVAL", &script.body) } else { ("EVALSHA", &script.sha) };
@@ -169,7 +169,7 @@ impl Server {
         Client::open(info).map_err(|error| Outage::Unavailable(error.to_string()))
     }
 
-    /// Whether a caller that asked for a connection at `called` may try to get one, or shares the failure of another.
+    /// Whether a caller that needed a connection at `called` may try to get one, or shares the failure of another.
     fn may_connect(&self, called: Instant) -> Ready {
         let breaker = lock(&self.breaker);
         let Some(failed) = &breaker.last else { return Ready::Connect };
@@ -186,7 +186,7 @@ impl Server {
         }
     }
 
-    /// Whether the latest try to connect failed.
+    /// Whether the latest connection attempt failed.
     fn is_out(&self) -> bool {
         lock(&self.breaker).last.is_some()
     }
@@ -199,7 +199,7 @@ impl Server {
     fn not_connected(&self, error: &RedisError, began: Instant) -> Outage {
         let mut breaker = lock(&self.breaker);
         breaker.failures = breaker.failures.saturating_add(1);
-        // The node that was named may be dead, and its replica in its place: the one of the url knows.
+        // The node may be dead and replaced by its replica: the address in the url leads to it.
         *lock(&self.info) = self.given.clone();
         let pause = Duration::from_millis(20 << breaker.failures.min(6)).mul_f64(0.5 + fastrand::f64());
         let refused = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
@@ -238,7 +238,7 @@ impl Server {
                 }
                 Next::Reconnect
             }
-            // An address that follows the master leads to another server by now.
+            // An address that follows the master may lead to another server by now.
             ErrorKind::Io | ErrorKind::Server(ServerErrorKind::ReadOnly) => Next::Reconnect,
             ErrorKind::Server(
                 ServerErrorKind::BusyLoading
@@ -272,10 +272,10 @@ impl Server {
     }
 }
 
-/// Schemes of the addresses of servers.
+/// Schemes of server addresses.
 const SCHEMES: [&str; 7] = ["redis", "rediss", "valkey", "valkeys", "redis+unix", "valkey+unix", "unix"];
 
-/// What is wrong with an address. It may contain a password: it is repeated only where it cannot.
+/// The reason why an address is invalid. The address may contain a password: it is repeated only if it cannot.
 fn wrong_url(url: &str) -> String {
     const FORM: &str =
         "write redis://[user:password@]host:port/db, rediss:// for TLS, or redis+unix:///path for a socket";
@@ -290,7 +290,7 @@ fn wrong_url(url: &str) -> String {
         Some((scheme, _)) if !SCHEMES.contains(&scheme) => {
             format!("the url of the server has the scheme {scheme:?}; {FORM}")
         }
-        Some(_) => format!("the url of the server names no host, or a port or a database that is no number; {FORM}"),
+        Some(_) => format!("the url of the server has no host, or a port or database that is not a number; {FORM}"),
     }
 }
 
@@ -301,12 +301,12 @@ fn host_of(addr: &ConnectionAddr) -> String {
     }
 }
 
-/// Whether the operation asks nothing about content, so that it may be sent before it is known whose index this is.
+/// Whether the operation does not depend on content, so that it may be sent before the index's owner is known.
 pub(crate) fn needs_no_check(op: &Op) -> bool {
     matches!(op, Op::Open { .. } | Op::Rebuild { .. } | Op::Restore { .. } | Op::Finish { .. } | Op::Renew { .. })
 }
 
-/// The number of the server's run, out of its INFO; 0 when it does not tell.
+/// The server's run id, from its INFO; 0 if missing.
 fn instance_in(info: &str) -> u64 {
     info.lines()
         .find_map(|line| line.strip_prefix("run_id:"))
@@ -323,14 +323,15 @@ fn pause_of(turn: u32) -> Duration {
 }
 
 fn parse(op: &Op, value: Value) -> Result<Answer, Outage> {
-    wire::answer(op, value)
-        .ok_or_else(|| Outage::Unavailable("the script's answer is not understood; versions differ?".to_owned()))
+    wire::answer(op, value).ok_or_else(|| {
+        Outage::Unavailable("the script's answer is not understood; is its version different?".to_owned())
+    })
 }
 
-/// Connections for threads that wait for their answers.
+/// Connections for blocking threads.
 pub(crate) struct Blocking {
     pub server: Server,
-    /// The one that was used last is used next, so those at the beginning are idle for the longest time.
+    /// The most recently used one is used next, so those at the beginning have been idle for the longest time.
     idle: Mutex<Vec<(Line, Instant)>>,
     /// Held by the thread that tries to connect to a server that does not answer.
     turn: Mutex<()>,
@@ -342,10 +343,10 @@ struct Line {
     checked: bool,
 }
 
-/// Most connections that are kept while no thread uses them.
+/// Maximum number of idle connections.
 const MAX_IDLE: usize = 256;
 
-/// Connections that are kept however long no thread uses them.
+/// Number of idle connections that are kept indefinitely.
 const KEPT_IDLE: usize = 1;
 
 /// How long further ones are kept.
@@ -357,7 +358,7 @@ impl Blocking {
     }
 
     fn connect(&self) -> Result<Line, Outage> {
-        // While the server does not answer, one thread tries at a time, and the others share what comes of it.
+        // While the server does not answer, one thread tries at a time, and the others share the result.
         let called = Instant::now();
         let _turn = self.server.is_out().then(|| lock(&self.turn));
         match self.server.may_connect(called) {
@@ -384,7 +385,7 @@ impl Blocking {
         Ok(Line { connection, checked: false })
     }
 
-    /// Runs `job` on a connection until it is answered, for at most the time that a command may take.
+    /// Runs `job` on a connection until it gets a reply, for at most the time that a command may take.
     fn with_line<R>(
         &self,
         mut job: impl FnMut(&mut Line, bool) -> Result<R, RedisErrorOrDone<R>>,
@@ -413,7 +414,7 @@ impl Blocking {
             };
             why = error.to_string();
             let timed_out = error.is_timeout();
-            // An answer that was not understood may not have been the whole.
+            // A reply that was not understood may be incomplete.
             let is_in_step = matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension);
             match self.server.judge(&error) {
                 Next::Load => {
@@ -449,7 +450,7 @@ impl Blocking {
         }
     }
 
-    /// Closes the connections that no thread has used for a while; whether some are left that may be closed later.
+    /// Closes connections that have been idle for a while; returns whether more remain that may be closed later.
     pub fn close_idle(&self) -> bool {
         let mut idle = lock(&self.idle);
         let most = idle.len().saturating_sub(KEPT_IDLE);
@@ -492,7 +493,7 @@ impl Blocking {
         })
     }
 
-    /// The first key of a predecessor that is there. In a cluster those of other nodes are not looked for.
+    /// The first existing key of a predecessor. In a cluster, keys on other nodes are not found.
     pub fn first_predecessor(&self, namespace: &str) -> Option<String> {
         let keys = self.server.predecessors(namespace);
         keys.into_iter().find(|key| {
@@ -515,12 +516,12 @@ impl Blocking {
         Ok(settings)
     }
 
-    /// The server's memory settings; `None` when it does not tell them.
+    /// The server's memory settings; `None` if it does not report them.
     pub fn memory(&self) -> Option<Memory> {
         memory_in(self.pipe(redis::pipe().cmd("INFO").arg("memory")).ok()?)
     }
 
-    /// Deletes the keys of a predecessor; its locks end by themselves.
+    /// Deletes the keys of a predecessor; its locks expire.
     pub fn forget_predecessors(&self, namespace: &str) {
         for key in self.server.predecessors(namespace) {
             let mut pipeline = redis::pipe();
@@ -543,7 +544,7 @@ impl Blocking {
         leases_in(self.pipe(&self.server.all_leases())?).ok_or_else(not_understood)
     }
 
-    /// Delivers the keys that other processes changed, until `deliver` says no more or the connection ends.
+    /// Delivers keys changed by other processes, until `deliver` returns false or the connection ends.
     pub fn listen(&self, mut deliver: impl FnMut(Option<&[u8]>) -> bool) -> Result<(), Outage> {
         let mut line = self.connect()?;
         let heard = |error: RedisError| Outage::Unavailable(error.to_string());
@@ -563,7 +564,7 @@ impl Blocking {
     }
 }
 
-/// Either an error to be judged, or an answer that came early.
+/// Either an error to be judged, or an early reply.
 enum RedisErrorOrDone<R> {
     Error(RedisError),
     Done(R),
@@ -694,7 +695,7 @@ fn leases_in(values: Vec<Value>) -> Option<Leases> {
 pub(crate) struct Asynchronous {
     pub server: Server,
     line: tokio::sync::Mutex<Option<redis::aio::MultiplexedConnection>>,
-    /// Which connection it is, and which one was checked last.
+    /// The number of the connection, and that of the last one that was checked.
     number: AtomicU64,
     checked: AtomicU64,
 }
@@ -799,7 +800,7 @@ impl Asynchronous {
         self.server.command(load, &wire::arguments(cache, op)).query_async::<Value>(connection).await
     }
 
-    /// Connects, so that it is known which run of the server this is.
+    /// Connects, and reads the run id of the server.
     pub async fn ping(&self) -> Result<(), Outage> {
         self.pipe(redis::pipe().cmd("PING")).await.map(drop)
     }

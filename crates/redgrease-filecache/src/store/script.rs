@@ -1,9 +1,9 @@
-//! The scripts of the operations, cut out of `index.lua`.
+//! The scripts of the operations, extracted from `index.lua`.
 //!
-//! Lua makes all functions of a script each time it runs; an operation is sent with those alone that it calls, directly or
-//! through others. The source keeps to what this needs: functions begin with `local function`, `function ops.` or `function fast.` at
-//! the beginning of a line, and end with an `end` there. What `fast` has of an operation is tried where it stands, before
-//! anything below it is made; it calls none of the helpers.
+//! Lua creates all functions of a script each time it runs, so an operation is sent with only those that it calls,
+//! directly or indirectly. The source is formatted for this: functions begin with `local function`, `function ops.` or
+//! `function fast.` at the beginning of a line, and end with an `end` there. The `fast` variant of an operation is
+//! tried first, before anything below it is created; it calls none of the helpers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::LazyLock;
@@ -16,7 +16,7 @@ pub(crate) struct Script {
     pub sha: String,
 }
 
-/// The script of an operation, by the name that its arguments begin with.
+/// The script of an operation, by the name that is its first argument.
 pub(crate) fn of(operation: &str) -> &'static Script {
     static SCRIPTS: LazyLock<HashMap<&'static str, Script>> = LazyLock::new(|| cut(include_str!("index.lua")));
     SCRIPTS.get(operation).unwrap_or_else(|| panic!("index.lua has no operation {operation:?}"))
@@ -62,7 +62,7 @@ fn parts(source: &str) -> Vec<Part<'_>> {
     parts
 }
 
-/// Whether a text names a function.
+/// Whether a text mentions a function.
 fn names(text: &str, function: &str) -> bool {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.match_indices(function).any(|(at, _)| {
@@ -95,7 +95,7 @@ fn script(parts: &[Part<'_>], operation: &str, text: &str) -> Script {
                 && names(&text, name)
                 && needed.insert(*name)
             {
-                // What follows an operation depends on what it called.
+                // The steps after an operation depend on what it called.
                 match *name {
                     "look_for_damage" => open.push("after_damage".to_owned()),
                     "get" => open.push("write_numbers".to_owned()),

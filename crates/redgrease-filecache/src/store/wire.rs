@@ -1,10 +1,10 @@
-//! How an operation is written for the script `index.lua`, and how its answer is read.
+//! The encoding of operations for the script `index.lua`, and the decoding of its replies.
 
 use redgrease_cache_rules::protocol::{Answer, Audit, Bounds, Choice, Doomed, Info, Mode, Op, Reply, Session, Token};
 use redgrease_cache_rules::{Entry, Key};
 use redis::Value;
 
-/// The keys of a cache, behind its prefix.
+/// The keys of a cache, without its prefix.
 pub(crate) const KEYS: [&str; 9] =
     ["cache", "entries", "used", "ending", "writers", "places", "pins", "sessions", "garbage"];
 
@@ -86,13 +86,13 @@ pub(crate) fn arguments(cache: u64, op: &Op) -> Arguments {
     list
 }
 
-/// Arguments of a script, one behind the other.
+/// Arguments of a script, concatenated.
 #[derive(Debug)]
 pub(crate) struct Arguments {
     /// Its name, which is one of them.
     pub operation: &'static str,
     bytes: Vec<u8>,
-    /// Where each ends.
+    /// End offsets of the arguments.
     ends: Vec<usize>,
 }
 
@@ -102,7 +102,7 @@ impl Arguments {
         self.ends.iter().map(move |end| &self.bytes[std::mem::replace(&mut begin, *end)..*end])
     }
 
-    /// How many bytes they have together.
+    /// Their total number of bytes.
     pub fn total(&self) -> usize {
         self.bytes.len()
     }
@@ -173,10 +173,10 @@ impl Arguments {
     }
 }
 
-/// Reads an answer; `None`: it is not one.
+/// Decodes a reply; `None` if it is invalid.
 pub(crate) fn answer(op: &Op, value: Value) -> Option<Answer> {
     let at_once = |reply| Some(Answer { reply, doomed: Vec::new() });
-    // The most frequent answers are the shortest.
+    // The most frequent replies are the shortest.
     let parts = match (value, op) {
         (Value::BulkString(packed), Op::Commit { .. }) => return at_once(Reply::Committed(Entry::unpack(&packed)?)),
         (Value::BulkString(packed), _) => return at_once(Reply::Hit(Entry::unpack(&packed)?)),

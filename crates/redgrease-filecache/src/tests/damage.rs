@@ -1,4 +1,4 @@
-//! What is damaged or away is told, and made good where it can be.
+//! Damaged or missing parts are reported, and repaired where possible.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -104,7 +104,7 @@ fn damage_within_a_journal_loses_nothing_that_is_in_the_directory() {
         if start < sound.len() {
             damaged[start + 8] ^= 1;
         } else {
-            // What a power cut may leave.
+            // What a power failure may leave.
             damaged.extend([0; 100]);
         }
         std::fs::write(&journal, damaged).unwrap();
@@ -216,7 +216,7 @@ fn the_doctor_finds_a_directory_that_is_gone_or_not_to_be_written_to() {
     }
     std::fs::remove_dir_all(&options.directory).unwrap();
     let findings = cache.doctor().unwrap();
-    assert!(said(&findings, "directory").contains("is gone"), "{findings:?}");
+    assert!(said(&findings, "directory").contains("does not exist"), "{findings:?}");
     assert_eq!(errors(&findings), ["index", "marker", "limits", "directory"], "{findings:?}");
     let failure = FileCache::open(read_only(&options)).unwrap_err();
     assert_eq!(errors(&FileCache::doctor_unopened(&options, &failure)), ["index", "directory"]);

@@ -1,4 +1,4 @@
-//! The two faces do the same, with a server and without.
+//! The blocking and the async API behave the same, with a server and without.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -19,7 +19,7 @@ fn both(test: impl Fn(Options, Option<&mut TestServer>)) {
     test(options, Some(&mut server));
 }
 
-/// Runs a test of tasks with a server and without. They are spawned: what cannot go from thread to thread is no test.
+/// Runs an async test with a server and without. Tests are spawned, which requires futures that are `Send`.
 fn both_for_tasks<F: Future<Output = ()> + Send + 'static>(test: impl Fn(Options) -> F) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     both(|options, _| runtime.block_on(runtime.spawn(test(options))).unwrap());
@@ -75,7 +75,7 @@ fn a_hit_takes_one_round_trip_and_a_create_two() {
             let began = std::time::Instant::now();
             (1..=50).for_each(job);
             let spent = cache.stats().round_trips;
-            // In the background the keeper connects, renews the session and gives leases back, all of 10 ms at a time.
+            // In the background a thread connects, renews the session and releases leases, all within 10 ms.
             let background = 6 + began.elapsed().as_millis() as u64 / 10;
             assert!(spent <= 50 * most + background, "{spent} round trips for 50 times {what}, {name}");
         };
@@ -161,7 +161,7 @@ fn an_index_that_was_lost_is_rebuilt_from_the_directory() {
         let before = cache.stat(&long).unwrap().unwrap();
         cache.configure(&Limits::max_bytes(1_000_000)).unwrap();
         server.restart_empty();
-        // While the server was away, somebody may have found it dead, so that it is not asked for a moment.
+        // After a failed attempt the server is not tried again for a moment.
         let deadline = std::time::Instant::now() + SOON;
         let read = loop {
             match cache.read("k0", NOW) {
@@ -232,7 +232,7 @@ fn the_least_recently_used_goes_first_and_what_is_pinned_or_read_stays() {
         assert_eq!(cache.write("huge", &[0; 5001], &Put::default()).unwrap_err().code(), Code::TooLarge);
         let mut writer = cache.open_write("huge", &Put::default()).unwrap();
         let written = (0..100).try_for_each(|_| writer.write_all(&[0; 1000]));
-        assert!(written.unwrap_err().to_string().contains("more than 5000 bytes"));
+        assert!(written.unwrap_err().to_string().contains("larger than 5000 bytes"));
         let error = writer.commit().unwrap_err();
         assert!(error.to_string().contains("nothing was published"), "{error}");
         assert!(!cache.exists("huge").unwrap());
@@ -363,7 +363,7 @@ fn a_writer_that_fails_leaves_nothing() {
         assert_eq!(cache.read("k", NOW).unwrap_err().code(), Code::Missing);
         let mut writer = cache.open_write("k", &Put::default()).unwrap();
         assert_eq!(cache.write("k", b"x", &Put::default()).unwrap_err().code(), Code::Busy);
-        // Nobody waits for itself; others wait until their deadline.
+        // A caller does not wait for itself; others wait until their deadline.
         let error = cache.write("k", b"x", &Put::waiting(SOON)).unwrap_err();
         assert!(error.code() == Code::Busy && error.to_string().contains("the same thread"), "{error}");
         let short = Put::waiting(Duration::from_millis(20));
@@ -442,7 +442,7 @@ async fn tasks_do_as_threads_do() {
         }
         assert_eq!(created, 1);
         assert_eq!(cache.write("k", b"x".to_vec(), &Put::default()).await.unwrap_err().code(), Code::Exists);
-        // A task that is cancelled while it makes content gives the key back.
+        // A task that is cancelled while it makes content releases the key.
         let writer = cache.open_write("cancelled", &Put::default()).await.unwrap();
         let waiting = tokio::spawn({
             let cache = cache.clone();
@@ -574,7 +574,7 @@ fn a_task_counts_from_zero() {
         assert_eq!((before.creates, before.hits, before.round_trips >= 200), (100, 1, with_server));
         cache.reset_stats();
         let after = cache.stats();
-        // What is done in the background goes on.
+        // Background work continues.
         assert!((after.creates, after.hits) == (0, 0) && after.round_trips < 20, "{after:?}");
         cache.close().await;
     });

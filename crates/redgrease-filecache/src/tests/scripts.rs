@@ -1,4 +1,4 @@
-//! The script in the server against the model in Rust: random operations, equal answers.
+//! The script in the server against the model in Rust: random operations, equal replies.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,10 +8,10 @@ use redgrease_cache_rules::{Answer, Entry, Index, Key};
 use super::server::TestServer;
 use crate::store::{script, wire};
 
-/// Counts what is answered without the helpers and what is not.
+/// Counts the requests that are answered without the helpers and those that need them.
 const WAYS: &str = "ways";
 
-/// The script of an operation, told the time instead of asking for it.
+/// The script of an operation, with a given time instead of the server's.
 fn script_with_given_time(operation: &str) -> redis::Script {
     let body = &script::of(operation).body;
     let asked = "local clock = call('TIME')\nlocal now = clock[1] * 1000000 + clock[2]";
@@ -98,7 +98,7 @@ fn one_round(server: &TestServer, seed: u64, steps: usize) {
     };
     let keys: Vec<Key> = vec![b"a".to_vec(), b"b\0\xff".to_vec(), vec![b'k'; 300], b"d".to_vec(), b"e".to_vec()];
     let small = |random: &mut fastrand::Rng, most: u64| if random.bool() { 0 } else { random.u64(1..most) };
-    // Half of the rounds are what most caches are: not much is used of all that there is.
+    // Half of the rounds are typical caches: they use few of the features.
     let is_plain = random.bool();
     let bounds = |random: &mut fastrand::Rng| {
         if is_plain {
@@ -176,7 +176,7 @@ fn one_round(server: &TestServer, seed: u64, steps: usize) {
                 hit: random.u8(..4) == 0,
                 releases: {
                     let most = if is_plain && random.bool() { 0 } else { 2 };
-                    // The latest are those that are there.
+                    // The latest ones exist.
                     let (latest, one_in) = if is_plain { (6, 4) } else { (usize::MAX, 9) };
                     tokens.iter().rev().take(latest).filter(|_| random.u8(..one_in) == 0).take(most).cloned().collect()
                 },

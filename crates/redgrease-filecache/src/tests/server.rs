@@ -1,4 +1,4 @@
-//! A real server for one test, on a socket of its own.
+//! A real server for one test, on its own socket.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -76,7 +76,7 @@ impl TestServer {
         redis::Client::open(self.url()).unwrap().get_connection().unwrap()
     }
 
-    /// `kill -9`, and a new one that knows nothing.
+    /// `kill -9`, and a new empty server.
     pub fn restart_empty(&mut self) {
         self.kill();
         let _ = std::fs::remove_file(self.directory.path().join("s"));

@@ -1,7 +1,8 @@
-//! Many simulated processes on a simulated clock, disk and index, with crashes between any two steps, stalls longer than
-//! the lease, lost requests and answers, an index that is lost or falls back to an older state. The flows are the real ones.
+//! Many simulated processes on a simulated clock, disk and index, with crashes between any two steps, stalls longer
+//! than the lease, lost requests and replies, an index that is lost or falls back to an older state. The operations are
+//! the real ones.
 //!
-//! A run is a function of its seed, which a failure prints; `REDGREASE_TEST_SEED=n` runs that one alone,
+//! A run is a function of its seed, which a failure prints; `REDGREASE_TEST_SEED=n` runs only that one,
 //! `REDGREASE_TEST_ROUNDS=n` runs more than usual.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +28,7 @@ const LEASE: Duration = Duration::from_millis(1000);
 const CACHE: u64 = 0xca;
 const KEYS: usize = 5;
 
-/// All that the processes share, and what is noted about it.
+/// The shared state of all processes, and a record of events.
 struct World {
     random: fastrand::Rng,
     clock: u64,
@@ -37,28 +38,28 @@ struct World {
     snapshot: Option<Index>,
     files: BTreeMap<String, Vec<u8>>,
     temporaries: BTreeMap<String, Vec<u8>>,
-    /// Contents whose making was acknowledged: key, fence, content.
+    /// Contents whose creation was acknowledged: key, fence, content.
     acknowledged: BTreeMap<(Key, u64), Vec<u8>>,
-    /// Those of them that were to be the first content of their key.
+    /// Those of them that had to be the first content of their key.
     created: BTreeSet<(Key, u64)>,
-    /// Generations that an operation took out of the index.
+    /// Generations that an operation removed from the index.
     removed: BTreeSet<(Key, u64)>,
-    /// Times that the index was lost or fell back.
+    /// How many times the index was lost or fell back.
     losses: u32,
     faults: bool,
     /// Something happened, so that time need not pass.
     progress: bool,
-    /// The process that runs now is to be stopped where that is most dangerous.
+    /// The current process is to be stopped at the most dangerous point.
     stop_now: bool,
     /// The next request is one of these:
     delay_next: bool,
-    /// Requests that nobody waits for any more, and when they arrive.
+    /// Requests whose caller has stopped waiting, and when they arrive.
     late: Vec<Late>,
     sleepers: Vec<u64>,
     log: Vec<Event>,
 }
 
-/// A request on its way to a server that it does not reach if that restarts meanwhile.
+/// A request in transit; it is lost if the server restarts meanwhile.
 struct Late {
     due: u64,
     instance: u64,
@@ -66,7 +67,7 @@ struct Late {
     request: Request,
 }
 
-/// What happened; only written out when it is asked for.
+/// Trace of events; only printed on request.
 enum Event {
     Asked { clock: u64, process: usize, exchange: Box<(Request, Answer)> },
     Note(String),
@@ -104,14 +105,14 @@ impl Shared {
     }
 }
 
-/// What one process can reach.
+/// The view of one process.
 struct SimEdge {
     shared: Shared,
     disk: SimDisk,
     connection: Mutex<Connection>,
 }
 
-/// As real ones: it breaks when the server restarts, and a new one asks first whose index this is.
+/// Like a real connection: it breaks when the server restarts, and a new one first asks for the owner of the index.
 #[derive(Default)]
 struct Connection {
     instance: u64,
@@ -128,7 +129,7 @@ struct SimDisk {
 }
 
 impl SimDisk {
-    /// One step that changes something: the process may die before it.
+    /// A step that changes something: the process may die before it.
     fn step(&self) -> io::Result<MutexGuard<'_, World>> {
         let mut fuse = self.fuse.lock().unwrap();
         match &mut *fuse {
@@ -154,7 +155,7 @@ impl Draft for SimDraft {
         let (first, second) = bytes.split_at(bytes.len() / 2);
         for part in [first, second] {
             let mut world = self.disk.step()?;
-            // Unlinked meanwhile: written into nothing, as on a real disk.
+            // Unlinked meanwhile: the write has no effect, as on a real disk.
             if let Some(content) = world.temporaries.get_mut(&self.name) {
                 content.extend_from_slice(part);
             }
@@ -200,7 +201,7 @@ impl Disk for SimDisk {
         let old = world.files.insert(name.to_owned(), content);
         assert!(old.is_none(), "{name} was there: a generation was overwritten\n{}", world.history());
         drop(world);
-        // The directory is synced: one more step.
+        // The directory is synced: another step.
         if sync { self.step().map(drop) } else { Ok(()) }
     }
 
@@ -281,7 +282,7 @@ impl World {
         let due: Vec<Late> = self.late.extract_if(.., |late| late.due <= clock).collect();
         for late in due.into_iter().filter(|late| late.instance == instance) {
             self.log.push(Event::Note("a request comes late:".to_owned()));
-            // Nobody hears what it says is to be unlinked.
+            // The reply, with the files to unlink, is not received.
             self.apply(late.process, &late.request);
         }
     }
@@ -302,7 +303,7 @@ impl World {
         self.index.page(None, 100).into_iter().map(|(key, entry, _)| (key, entry.fence)).collect()
     }
 
-    /// A file that is content, and that nobody took out of the index, is not unlinked by anybody.
+    /// A file that is content, and was not removed from the index, is never unlinked.
     fn check_unlink(&mut self, process: usize, file: &str) {
         self.log.push(Event::Note(format!("p{process} unlinks {file}")));
         for (key, entry, _) in self.index.page(None, 100) {
@@ -331,7 +332,7 @@ impl World {
     }
 }
 
-/// Lets others go first, once.
+/// Yields to the other processes once.
 async fn step() {
     let mut asked = false;
     std::future::poll_fn(|_| if std::mem::replace(&mut asked, true) { Poll::Ready(()) } else { Poll::Pending }).await;
@@ -464,7 +465,7 @@ fn spawn(shared: &Shared, number: usize, rules: &Rules, operations: u32) -> Proc
             done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }));
     }
-    // The keeper: says that the process lives, until it has nothing more to do.
+    // The background task: renews the session, until nothing is left to do.
     let (engine, done) = (Arc::clone(&engine), Arc::clone(&done));
     tasks.push(Box::pin(async move {
         while done.load(std::sync::atomic::Ordering::Relaxed) < 2 {
@@ -478,12 +479,12 @@ fn spawn(shared: &Shared, number: usize, rules: &Rules, operations: u32) -> Proc
     Process { tasks, disk, stalled_until: 0 }
 }
 
-/// One random thing that a user does.
+/// One random operation of a user.
 async fn operate(engine: &Engine<SimEdge>, shared: &Shared, process: usize) {
     let (what, key, patient, serial) = {
         let mut world = shared.world();
         let key = format!("k{}", world.random.usize(..KEYS)).into_bytes();
-        // One of them has no name that it can be read back from.
+        // One of them has a key that cannot be decoded from its name.
         let key = if key == b"k4" { vec![b'L'; 300] } else { key };
         (world.random.u8(..20), key, world.random.bool(), world.random.u32(..))
     };
@@ -523,7 +524,7 @@ async fn operate(engine: &Engine<SimEdge>, shared: &Shared, process: usize) {
                 }
                 step().await;
                 let now = engine.edge.elapsed();
-                // What a lease keeps stays, unless the lease or the index was lost.
+                // What a lease protects stays, unless the lease or the index was lost.
                 let world = shared.world();
                 let file = file_name(&key, &opened.entry);
                 let kept = opened.hold.as_ref().is_some_and(|hold| !hold.is_lost(now)) && world.losses == 0;
@@ -548,7 +549,7 @@ async fn operate(engine: &Engine<SimEdge>, shared: &Shared, process: usize) {
                         engine.abort(*draft).await;
                         Ok(())
                     }
-                    // Dropped: as a task that is cancelled.
+                    // Dropped, like a cancelled task.
                     Ok(()) if serial % 7 == 1 => Ok(()),
                     Ok(()) => {
                         let keep = serial % 2 == 0;
@@ -639,7 +640,7 @@ fn run(seed: u64) -> (u64, usize) {
             world = shared.world();
             idle = if world.progress || finished { 0 } else { idle + 1 };
             if std::mem::take(&mut world.stop_now) {
-                // Mostly for longer than a lease, so that others think it dead.
+                // Usually for longer than a lease, so that others consider it dead.
                 process.stalled_until = world.clock + world.random.u64(..4_000_000);
                 let (number, until) = (process.disk.process, process.stalled_until);
                 world.log.push(Event::Note(format!("p{number} is stopped until {until}")));
@@ -647,7 +648,7 @@ fn run(seed: u64) -> (u64, usize) {
             }
         }
         if idle > 12 * processes.len() {
-            // Everybody waits: time passes.
+            // All processes wait: time passes.
             let clock = world.clock;
             world.sleepers.retain(|until| *until > clock);
             world.clock = world.sleepers.iter().copied().min().unwrap_or(clock + 1000);
@@ -688,7 +689,7 @@ fn a_request_that_comes_late_keeps_nobody_out_for_long() {
             .map_err(|error| error.code())
     };
     finish(&shared, async {
-        // What keeps its session alive.
+        // Renews its session.
         let other = first.begin(Doing::to("create", b"other"), Mode::Create, false, &put).await.unwrap();
         shared.world().delay_next = true;
         assert_eq!(create(&first).await.unwrap_err(), Code::Unavailable);
@@ -737,7 +738,7 @@ fn a_builder_that_needs_long_for_a_shard_keeps_its_claim() {
         building.await.unwrap();
         engine.info(Doing::all("info")).await.unwrap();
     });
-    // One that hangs is replaced in the end, and one that was cancelled as soon as its lease has expired.
+    // A process that hangs is eventually replaced, a cancelled one as soon as its lease has expired.
     for hangs in [true, false] {
         shared.world().index = Index::default();
         let mut building = Some(begin());
@@ -750,7 +751,7 @@ fn a_builder_that_needs_long_for_a_shard_keeps_its_claim() {
     }
 }
 
-/// When all is quiet and the dead are forgotten: what must hold holds.
+/// Invariants after all activity has ended and dead sessions have expired.
 fn at_rest(shared: &Shared, rules: &Rules) {
     {
         let mut world = shared.world();
@@ -773,13 +774,13 @@ fn at_rest(shared: &Shared, rules: &Rules) {
     });
     let world = shared.world();
     assert!(world.temporaries.is_empty(), "{:?}\n{}", world.temporaries.keys(), world.history());
-    // Nothing was made that was there: what was created came after all older content had been taken out.
+    // No existing content was made again: content was created after all older content had been removed.
     for (key, fence) in &world.created {
         let mut older = world.acknowledged.keys().filter(|(other, older)| other == key && older < fence);
         let still_there = older.find(|generation| !world.removed.contains(*generation));
         assert!(still_there.is_none(), "{still_there:?} was there when {fence} was created\n{}", world.history());
     }
-    // Nothing that was acknowledged is lost: it is there, or something newer, or it was taken out.
+    // No acknowledged content is lost: it exists, or something newer does, or it was removed.
     let current = world.current();
     for ((key, fence), content) in &world.acknowledged {
         let there = current.get(key).is_some_and(|now| now >= fence);
@@ -790,7 +791,7 @@ fn at_rest(shared: &Shared, rules: &Rules) {
             String::from_utf8_lossy(&key[..2]),
             world.history()
         );
-        // Nor does something older come back in its place.
+        // No older content is restored in its place.
         let newest = current.get(key).is_none_or(|now| now >= fence);
         assert!(
             newest,
@@ -805,7 +806,7 @@ fn at_rest(shared: &Shared, rules: &Rules) {
     }
 }
 
-/// Runs a future to its end, alone.
+/// Runs a future to completion, alone.
 fn finish(shared: &Shared, future: impl Future<Output = ()>) {
     let mut future = std::pin::pin!(future);
     for _ in 0..1_000_000 {

@@ -1,4 +1,4 @@
-//! Directories that are not what they were, servers that come back or evict, threads and readers that are gone.
+//! Changed directories, servers that return or evict, threads and readers that have ended.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use crate::{Code, Depth, FileCache, Finding, Level, OnOutage, Options, ProblemKi
 
 const NOW: Duration = Duration::ZERO;
 
-/// How long anything may take that is waited for.
+/// Maximum time of any wait.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 fn at(directory: &Path) -> Options {
@@ -27,7 +27,7 @@ fn wait_until<T: std::fmt::Debug>(what: &str, look: impl Fn() -> T, is_fine: imp
     }
 }
 
-/// What `doctor` says of the level `Error` about the directory.
+/// The findings of `doctor` of the level `Error` about the directory.
 fn directory_errors(cache: &FileCache) -> Vec<String> {
     let is_one = |found: &Finding| found.level == Level::Error && found.name == "directory";
     cache.doctor().unwrap().into_iter().filter(is_one).map(|found| found.message).collect()
@@ -42,7 +42,7 @@ fn problems(cache: &FileCache, repair: bool) -> Vec<(ProblemKind, String, bool)>
     found.unwrap().problems.into_iter().map(|found| (found.kind, found.name, found.repaired)).collect()
 }
 
-/// Puts something else in the place of a directory, and gives what takes it back.
+/// Replaces a directory by something else, and returns a function that restores it.
 fn replace_directory(root: &Path, name: &str, with_link: bool) -> impl FnOnce() + use<> {
     let (path, aside) = (root.join(name), root.with_file_name("aside"));
     std::fs::rename(&path, &aside).unwrap();
@@ -70,10 +70,10 @@ fn a_directory_that_became_something_else_is_named_and_nothing_is_taken_out() {
         cache.write("b", b"b", &Put::default()).unwrap();
         assert_eq!((directory_errors(&cache), problems(&cache, false)), (vec![], vec![]));
         for name in ["files", "temporary", "quarantine"] {
-            let give_back = replace_directory(&options.directory, name, with_link);
+            let release_token = replace_directory(&options.directory, name, with_link);
             let what = format!("{name} is {}", if with_link { "a symbolic link" } else { "no directory" });
             let [said] = &directory_errors(&cache)[..] else { panic!("{:?}", cache.doctor()) };
-            assert!(said.contains(&what) && said.contains("put the directory back"), "{said}");
+            assert!(said.contains(&what) && said.contains("restore the directory"), "{said}");
             let expected = vec![(ProblemKind::Foreign, name.to_owned(), false)];
             assert_eq!((problems(&cache, false), problems(&cache, true)), (expected.clone(), expected));
             let error = match name {
@@ -83,15 +83,15 @@ fn a_directory_that_became_something_else_is_named_and_nothing_is_taken_out() {
             };
             assert_eq!(error.code(), Code::Io, "{error}");
             assert!(error.to_string().contains(&what) && !error.to_string().contains("quarantine;"), "{error}");
-            give_back();
+            release_token();
             assert_eq!(cache.read("a", NOW).unwrap(), b"a");
         }
         if with_server {
             // An index that is lost meanwhile is not rebuilt without the entries.
-            let give_back = replace_directory(&options.directory, "files", with_link);
+            let release_token = replace_directory(&options.directory, "files", with_link);
             redis::cmd("FLUSHALL").query::<()>(&mut server.connection()).unwrap();
             assert_eq!(cache.read("a", NOW).unwrap_err().code(), Code::Io);
-            give_back();
+            release_token();
         }
         assert_eq!((cache.read("a", NOW).unwrap(), cache.read("b", NOW).unwrap()), (b"a".to_vec(), b"b".to_vec()));
         assert_eq!((directory_errors(&cache), problems(&cache, false)), (vec![], vec![]));
@@ -108,15 +108,15 @@ fn a_damaged_file_that_cannot_be_put_aside_is_not_said_to_be() {
         std::fs::write(cache.open_read("k", NOW).unwrap().path(), b"CONTENT").unwrap();
     };
     damage();
-    let give_back = replace_directory(&options.directory, "quarantine", true);
+    let release_token = replace_directory(&options.directory, "quarantine", true);
     let error = cache.read("k", NOW).unwrap_err();
     assert_eq!(error.code(), Code::Corrupt);
-    assert!(error.to_string().contains("cannot be put into quarantine: quarantine is a symbolic link"), "{error}");
-    give_back();
+    assert!(error.to_string().contains("cannot be moved to quarantine: quarantine is a symbolic link"), "{error}");
+    release_token();
     damage();
     std::fs::remove_dir_all(options.directory.join("quarantine")).unwrap();
     let error = cache.read("k", NOW).unwrap_err().to_string();
-    assert!(error.contains("it has been put into quarantine"), "{error}");
+    assert!(error.contains("it was moved to quarantine"), "{error}");
     assert_eq!(std::fs::read_dir(options.directory.join("quarantine")).unwrap().count(), 1);
 }
 
@@ -154,7 +154,7 @@ fn a_copy_of_a_directory_is_told_from_the_original() {
         assert_eq!(cache.read("k", NOW).unwrap(), b"original");
         assert_eq!(problems(&cache, false), []);
         drop(FileCache::open(Options { adopt: false, ..adopted }).unwrap());
-        // A directory that was renamed is still itself.
+        // A directory that was renamed is not a copy.
         drop((own, cache));
         let moved = Options { directory: directory.path().join("moved"), ..options.clone() };
         std::fs::rename(&options.directory, &moved.directory).unwrap();
@@ -217,7 +217,7 @@ fn the_first_call_after_an_outage_is_answered() {
         cache.replace("k", b"content", &Put::default()).unwrap();
         for _ in 0..3 {
             server.kill();
-            // With each failure the old pause grew.
+            // With a growing pause, each failure would have made it longer.
             for _ in 0..6 {
                 assert_eq!(cache.exists("k").unwrap_err().code(), Code::Unavailable);
                 assert_eq!(runtime.block_on(tasks.exists("k")).unwrap_err().code(), Code::Unavailable);

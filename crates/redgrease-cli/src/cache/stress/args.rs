@@ -1,6 +1,6 @@
-//! What the command line can say to the stress tool.
+//! The command-line arguments of the stress test.
 //!
-//! Names, defaults and units of the seed's tools are kept, so that their command lines work and runs compare.
+//! Names, defaults and units are those of the proof of concept's tools, so that their command lines work and runs can be compared.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -107,7 +107,7 @@ impl Place {
         }
         let host = self.redis_host.as_deref().unwrap_or("127.0.0.1");
         let (port, db) = (self.redis_port.unwrap_or(6379), self.redis_db.unwrap_or(0));
-        // An IPv6 address stands in brackets in a URL.
+        // An IPv6 address is in brackets in a URL.
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         Some(format!("redis://{host}:{port}/{db}"))
     }
@@ -210,7 +210,7 @@ fn share(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "a share from 0 to 1".to_owned())
 }
 
-/// An entry of the tool fits into memory many times over.
+/// Many entries of the maximum size fit into memory.
 const SIZE_MAX: u64 = 1 << 30;
 
 fn sizes(text: &str) -> Result<(usize, usize), String> {

@@ -206,19 +206,19 @@ fn at_rest(verification: &Verification) -> Vec<Check> {
     checks
 }
 
-/// The requested limit is met, was met all the time, and is still stored.
-fn limited(asked: u64, rest: &Rest, peak_over: Option<u64>) -> Check {
+/// The requested limit is met, was always met, and is still stored.
+fn limited(requested: u64, rest: &Rest, peak_over: Option<u64>) -> Check {
     let limit =
         if rest.max_bytes == 0 { "no limit".to_owned() } else { format!("limit {}", show_bytes(rest.max_bytes)) };
     let mut check = Check::new("the total is within the limit", limit.clone());
     for problem in rest.verification.problems.iter().filter(|problem| problem.kind == ProblemKind::OverLimit) {
         check.fault(problem.message.clone());
     }
-    if asked > 0 && rest.max_bytes != asked {
-        check.fault(format!("there is {limit} in the end, though {asked} bytes were asked for"));
+    if requested > 0 && rest.max_bytes != requested {
+        check.fault(format!("the limit is {limit} at the end, but {requested} bytes were requested"));
     }
     if let Some(peak) = peak_over {
-        check.fault(format!("{peak} bytes were seen meanwhile, though {asked} are the limit"));
+        check.fault(format!("the size reached {peak} bytes, but the limit is {requested}"));
     }
     check
 }

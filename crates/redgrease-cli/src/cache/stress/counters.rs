@@ -9,7 +9,7 @@ use std::path::Path;
 use super::latency::{self, Latency};
 use crate::cache::codes::CODES;
 
-/// One number of a worker. The first seven and `Other` are outcomes: each operation has exactly one.
+/// A counter of a worker. The first seven and `Other` are outcomes: each operation has exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
     ReadOk,
@@ -43,7 +43,7 @@ const OUTCOMES: [Count; 7] = [
     Count::Other,
 ];
 const NAMED: usize = Count::Waited as usize + 1;
-/// After the named ones: errors by code, and those with an unknown code.
+/// Followed by errors by code, and those with an unknown code.
 const LENGTH: usize = NAMED + CODES.len() + 1;
 
 #[derive(Debug, Clone, PartialEq, Eq)]

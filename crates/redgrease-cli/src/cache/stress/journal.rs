@@ -41,7 +41,7 @@ pub struct Journal {
 impl Journal {
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut file = File::options().create(true).append(true).open(path)?;
-        // A worker that was killed may have left half a line.
+        // A worker that was killed may have left an incomplete line.
         file.write_all(b"\n")?;
         Ok(Self { file, line: Vec::new() })
     }

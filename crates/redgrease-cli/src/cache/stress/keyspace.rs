@@ -11,7 +11,7 @@ pub enum KeySpace {
     Shared { digits: u32 },
     /// The process number and random hex digits: workers rarely collide.
     Own { digits: u32 },
-    /// That many keys.
+    /// This number of keys.
     Numbered { count: u32 },
 }
 
@@ -39,7 +39,7 @@ impl KeySpace {
         written.expect("memory takes everything");
     }
 
-    /// The number of a key; `None` when this key space has no such key.
+    /// The number of a key; `None` if it is not in this key space.
     pub fn number(self, key: &[u8]) -> Option<u64> {
         let stem = std::str::from_utf8(key).ok()?.strip_suffix(".bin")?;
         let number = match self {

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// Longer times count as this one: about a quarter of an hour, in nanoseconds.
+/// Longer times are recorded as this one: about a quarter of an hour, in nanoseconds.
 const LONGEST: u64 = (1 << 40) - 1;
-/// Decimal digits that are kept of a time.
+/// Significant decimal digits of a time.
 const DIGITS: u8 = 2;
-/// Counts of a histogram with these bounds.
+/// Number of buckets of a histogram with these bounds.
 const COUNTS: usize = 4352;
 
-/// Numbers of a record: the longest time, then the counts.
+/// Number of fields of a record: the longest time, then the counts.
 pub const WORDS: usize = 1 + COUNTS;
 
 /// Times in nanoseconds.
@@ -59,13 +59,13 @@ impl Latency {
         Duration::from_nanos(self.times.value_at_quantile(share)).min(self.max())
     }
 
-    /// The numbers of a record.
+    /// Encodes a record.
     pub fn words(&self) -> Vec<u64> {
         let counts = self.times.iter_all().map(|place| place.count_at_value());
         std::iter::once(self.longest).chain(counts).collect()
     }
 
-    /// From a record; what is missing at its end is 0.
+    /// Decodes a record; missing fields at its end are 0.
     pub fn from_words(words: &[u64]) -> Self {
         let mut latency = Self::default();
         let Some((longest, counts)) = words.split_first() else { return latency };

@@ -20,13 +20,13 @@ pub enum Fault {
     Header,
     /// It belongs to another key.
     OtherKey,
-    /// The line says that more or less follows.
+    /// The length differs from that in the header.
     Length { said: usize, found: usize },
-    /// The bytes are not those of which the line has the digest.
+    /// The digest differs from that in the header.
     Digest,
 }
 
-/// Writes new content into a buffer, whatever was in it.
+/// Replaces the contents of a buffer by new content.
 pub fn make(content: &mut Vec<u8>, rng: &mut Rng, pid: u32, key: &[u8], size: usize) {
     content.clear();
     content.extend_from_slice(MAGIC);
@@ -40,10 +40,10 @@ pub fn make(content: &mut Vec<u8>, rng: &mut Rng, pid: u32, key: &[u8], size: us
     content.resize(body_at + size, 0);
     rng.fill(&mut content[body_at..]);
     let digest = xxh3_64(&content[body_at..]);
-    write!(&mut content[digest_at..], "{digest:016x}").expect("there is room");
+    write!(&mut content[digest_at..], "{digest:016x}").expect("the buffer has this size");
 }
 
-/// Whether content that was read under a key is whole.
+/// Verifies content that was read under a key.
 pub fn check(content: &[u8], key: &[u8]) -> Result<(), Fault> {
     let rest = content.strip_prefix(MAGIC).ok_or(Fault::NotOurs)?;
     let end = rest.iter().position(|&byte| byte == b'\n').ok_or(Fault::Header)?;
@@ -65,7 +65,7 @@ pub fn check(content: &[u8], key: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Equal for equal content, and hardly ever otherwise.
+/// A fingerprint: equal for equal content, and otherwise different with high probability.
 pub fn fingerprint(content: &[u8]) -> u64 {
     xxh3_64(content)
 }
@@ -100,7 +100,7 @@ mod tests {
         for index in 0..content.len() {
             let mut changed = content.clone();
             changed[index] ^= 1;
-            // Whose it was does not matter for its being whole; the cache's own digest covers that.
+            // The owner is not verified here; the cache's own digest covers that.
             let tells_who = (pid + 4..pid + 9).contains(&index) || (uuid + 5..uuid + 37).contains(&index);
             assert_eq!(check(&changed, b"3fa9.bin").is_ok(), tells_who, "byte {index}");
         }

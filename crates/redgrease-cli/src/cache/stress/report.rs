@@ -1,4 +1,4 @@
-//! The report: first to the letter as the seed's tool printed it, so that runs compare, then what it did not know.
+//! The report: first exactly in the format of the proof of concept, so that runs can be compared, then further results.
 
 use std::time::Duration;
 
@@ -16,19 +16,19 @@ const EXISTS_NOTE: &str = "Note: Create-only semantics exercised (writes_exits >
 const BUSY_NOTE: &str = "Note: Lock contention observed (busy counters > 0).";
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
 
-/// A run that ended.
+/// A run that has ended.
 #[derive(Debug)]
 pub struct Run {
     pub seed: u64,
     pub keyspace: String,
-    pub asked: Duration,
+    pub requested: Duration,
     pub elapsed: Duration,
     pub is_interrupted: bool,
     pub killed: u32,
     pub stopped: u32,
     pub stopped_for: Duration,
     pub peak_bytes: u64,
-    /// How far the cache was seen above the limit of the run.
+    /// The excess over the limit of the run, if any.
     pub peak_over: Option<u64>,
     /// In the order in which the results arrived.
     pub outcomes: Vec<Outcome>,
@@ -41,7 +41,7 @@ impl Run {
         sum
     }
 
-    /// Workers without a result, and why.
+    /// Workers without a result, with the reason.
     pub fn missing(&self) -> impl Iterator<Item = (u32, &str)> {
         self.outcomes.iter().filter_map(|outcome| match &outcome.exit {
             ExitState::Missing(reason) => Some((outcome.number, reason.as_str())),
@@ -49,7 +49,7 @@ impl Run {
         })
     }
 
-    /// The report of the seed's tool.
+    /// The report in the format of the proof of concept.
     pub fn seed_report(&self) -> String {
         let mut text = format!("\n{HEADING}\n");
         for outcome in &self.outcomes {
@@ -63,7 +63,7 @@ impl Run {
         text
     }
 
-    /// What follows the seed's report, before the checks.
+    /// The further results, before the checks.
     pub fn further(&self) -> String {
         let sum = self.sum();
         let mut sections = vec![self.about(), self.rates(&sum.counters), latencies(&sum)];
@@ -79,7 +79,7 @@ impl Run {
     fn about(&self) -> String {
         let early = if self.is_interrupted { ", interrupted" } else { "" };
         let mut lines = vec![
-            ("elapsed", format!("{:.1} s of {:.1} s{early}", self.elapsed.as_secs_f64(), self.asked.as_secs_f64())),
+            ("elapsed", format!("{:.1} s of {:.1} s{early}", self.elapsed.as_secs_f64(), self.requested.as_secs_f64())),
             ("workers", self.outcomes.len().to_string()),
             ("keys", self.keyspace.clone()),
             ("seed", self.seed.to_string()),
@@ -113,13 +113,13 @@ impl Run {
         )
     }
 
-    /// Share of the workers' time that they slept because they were asked to.
+    /// Share of the workers' time that was requested pauses.
     fn sleep_share(&self, counters: &Counters) -> f64 {
         let time = self.elapsed.as_secs_f64() * self.outcomes.len() as f64;
         if time > 0.0 { counters[Count::Slept] as f64 / 1e9 / time } else { 0.0 }
     }
 
-    /// All of it as one object.
+    /// The report as a JSON object.
     pub fn json(&self, checks: &[Check]) -> Value {
         let sum = self.sum();
         let seconds = self.elapsed.as_secs_f64().max(1e-6);
@@ -161,7 +161,7 @@ impl Run {
         json!({
             "seed": self.seed,
             "keys": self.keyspace,
-            "duration": self.asked.as_secs_f64(),
+            "duration": self.requested.as_secs_f64(),
             "elapsed": self.elapsed.as_secs_f64(),
             "interrupted": self.is_interrupted,
             "workers": workers,
@@ -237,7 +237,7 @@ fn latencies(sum: &Tally) -> String {
     text
 }
 
-/// Three digits, in a unit that fits.
+/// Three digits, in a suitable unit.
 fn show_latency(time: Duration) -> String {
     let micros = time.as_secs_f64() * 1e6;
     let (value, unit) = match micros {
@@ -255,7 +255,7 @@ fn show_latency(time: Duration) -> String {
     format!("{value:.decimals$} {unit}")
 }
 
-/// The checks, one line each, with what broke them below.
+/// The checks, one line each, followed by their violations.
 pub fn invariants(checks: &[Check]) -> String {
     let mut text = "\n=== Invariants ===\n".to_owned();
     for check in checks {
@@ -345,7 +345,7 @@ Note: Lock contention observed (busy counters > 0).
         Run {
             seed: 7,
             keyspace: "65536 shared keys".to_owned(),
-            asked: Duration::from_secs(20),
+            requested: Duration::from_secs(20),
             elapsed: Duration::from_secs(20),
             is_interrupted: false,
             killed: 0,
@@ -391,14 +391,14 @@ Note: Lock contention observed (busy counters > 0).
         let mut run = seed_run();
         run.killed = 3;
         run.is_interrupted = true;
-        run.outcomes[0].exit = ExitState::Missing("it ended unasked".to_owned());
+        run.outcomes[0].exit = ExitState::Missing("it ended unexpectedly".to_owned());
         run.outcomes[1].tally.counters.note_error(redgrease_filecache::Code::Unavailable);
         run.outcomes[1].tally.counters[Count::Slept] = 20_000_000_000;
         let text = run.further();
         for part in [
             "20.0 s of 20.0 s, interrupted",
             "chaos          : 3 killed, 0 stopped",
-            "MISSING        : worker-2: it ended unasked",
+            "MISSING        : worker-2: it ended unexpectedly",
             "operations     : 11.9/s, 6.0/s per worker",
             "sleep share    : 50.0 %",
             "=== Errors ===",

@@ -1,4 +1,4 @@
-//! The workers as the parent sees them: started, told, killed, stopped, replaced, and waited for.
+//! The parent's side of the workers: starts, signals, kills, stops, replaces and waits for them.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -16,12 +16,12 @@ use super::control::{COUNT, Control, GO, Message};
 use super::counters::{Counters, Tally, read, read_counters};
 use super::worker::{self, Identity, record_path};
 
-/// How long all workers together may take to open the cache.
+/// Time for all workers together to open the cache.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
-/// How long a worker may take to end after it was told. An operation of a server that hangs takes some seconds.
+/// Time for a worker to end after it was asked to. An operation on a server that hangs takes some seconds.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
 
-/// Something happened.
+/// An event of the run.
 #[derive(Debug)]
 pub enum Event {
     Said {
@@ -29,14 +29,14 @@ pub enum Event {
         generation: u32,
         message: Message,
     },
-    /// A worker closed its standard output: it ended, whatever it said before.
+    /// A worker closed its standard output: it has ended.
     Ended {
         number: u32,
         generation: u32,
     },
-    /// The user wants to end.
+    /// The user interrupts the run.
     Signal,
-    /// Something to be said to the user.
+    /// A message to print.
     Note(String),
 }
 
@@ -48,7 +48,7 @@ pub enum ExitState {
     Missing(String),
 }
 
-/// What a worker number did, all processes that had it together.
+/// The work of a worker number, by all processes that had it.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     pub number: u32,
@@ -65,7 +65,7 @@ pub struct Supervisor {
     seed: u64,
     folder: PathBuf,
     members: Vec<Member>,
-    /// Numbers of workers whose result is there, in the order of arrival.
+    /// Numbers of workers that have a result, in the order of arrival.
     arrived: Vec<u32>,
     events: Receiver<Event>,
     sender: Sender<Event>,
@@ -74,9 +74,9 @@ pub struct Supervisor {
 struct Member {
     number: u32,
     generation: u32,
-    /// Processes before this one were there only to warm up.
+    /// Earlier processes with this number only warmed up.
     first_counted: u32,
-    /// What killed processes counted.
+    /// The counters of killed processes.
     before: Counters,
     body: Body,
     is_ready: bool,
@@ -89,7 +89,7 @@ enum Body {
         child: Child,
         input: Option<ChildStdin>,
     },
-    /// The one worker of a run without processes.
+    /// The only worker of a run without processes.
     Thread(Arc<Control>),
 }
 
@@ -123,7 +123,7 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    /// A way to tell something to the one who waits for events.
+    /// A sender of events.
     pub fn sender(&self) -> Sender<Event> {
         self.sender.clone()
     }
@@ -136,14 +136,14 @@ impl Supervisor {
             .arg(&self.folder)
             .arg("--")
             .args(&self.words)
-            // Ctrl-C on the terminal is for the parent, which ends the run in good order.
+            // Ctrl-C on the terminal is for the parent, which ends the run.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("worker {number} cannot be started"))?;
         let input = child.stdin.take();
-        let output = child.stdout.take().expect("asked for a pipe");
+        let output = child.stdout.take().expect("a pipe was requested");
         let events = self.sender.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
@@ -171,9 +171,9 @@ impl Supervisor {
         Body::Thread(control)
     }
 
-    // -- telling
+    // -- requests
 
-    /// Waits until all workers have opened the cache, and lets them begin together.
+    /// Waits until all workers have opened the cache, and starts them together.
     pub fn go(&mut self) -> Result<()> {
         let deadline = Instant::now() + READY_DEADLINE;
         while let Some(late) = self.members.iter().find(|member| !member.is_ready) {
@@ -191,24 +191,24 @@ impl Supervisor {
         Ok(())
     }
 
-    /// What was done so far was to warm up.
+    /// Ends the warm-up.
     pub fn count_from_now(&mut self) {
         for member in &mut self.members {
             member.first_counted = member.generation;
             member.before = Counters::default();
             match &mut member.body {
                 Body::Thread(control) => control.count_from_now(),
-                Body::Process { input, .. } => tell(input, COUNT),
+                Body::Process { input, .. } => send_line(input, COUNT),
             }
         }
     }
 
-    /// The next event, if one comes in time.
+    /// The next event, if one arrives in time.
     pub fn next_event(&self, timeout: Duration) -> Option<Event> {
         self.events.recv_timeout(timeout).ok()
     }
 
-    /// Notes what an event says about a worker. What killed processes said last is of no interest.
+    /// Records an event of a worker. The last message of a killed process is ignored.
     pub fn take(&mut self, event: &Event) {
         let (Event::Said { number, generation, .. } | Event::Ended { number, generation }) = event else { return };
         let Some(member) = self.members.iter_mut().find(|member| member.number == *number) else { return };
@@ -229,7 +229,7 @@ impl Supervisor {
         }
     }
 
-    /// Workers that ended although nobody told them, with the reason.
+    /// Workers that ended without being asked to, with the reason.
     pub fn missing(&self) -> impl Iterator<Item = (u32, &str)> {
         self.members.iter().filter_map(|member| match &member.exit {
             Some(ExitState::Missing(reason)) => Some((member.number, reason.as_str())),
@@ -241,9 +241,9 @@ impl Supervisor {
         self.members.iter().all(|member| member.exit.is_some())
     }
 
-    // -- chaos
+    // -- injected faults
 
-    /// Kills a random worker that runs, and starts another with its number.
+    /// Kills a random running worker, and starts another one with its number.
     pub fn kill_one(&mut self, rng: &mut fastrand::Rng) -> Result<bool> {
         let Some(index) = self.pick(rng) else { return Ok(false) };
         let next = self.members[index].generation + 1;
@@ -256,12 +256,12 @@ impl Supervisor {
             member.before += &counted;
         }
         (member.body, member.generation, member.is_ready) = (body, next, false);
-        // It begins as soon as it can.
+        // It starts working as soon as it can.
         member.go();
         Ok(true)
     }
 
-    /// Stops a random worker that runs, as a host does that hangs.
+    /// Stops a random running worker, as if its host hung.
     pub fn stop_one(&mut self, rng: &mut fastrand::Rng, until: Instant) -> bool {
         let Some(index) = self.pick(rng) else { return false };
         self.members[index].stopped_until = Some(until);
@@ -269,7 +269,7 @@ impl Supervisor {
         true
     }
 
-    /// Lets those go on whose time has come; when the next one's comes.
+    /// Continues stopped workers whose time has come; returns when the next one is due.
     pub fn continue_stopped(&mut self, now: Instant) -> Option<Instant> {
         for member in self.members.iter_mut().filter(|member| member.stopped_until.is_some_and(|until| until <= now)) {
             member.stopped_until = None;
@@ -286,7 +286,7 @@ impl Supervisor {
 
     // -- the end
 
-    /// Tells all workers to end and waits for them; those that do not are killed, and their results are missing.
+    /// Asks all workers to end and waits for them; those that do not end are killed, and their results are missing.
     pub fn stop(&mut self) {
         for member in &mut self.members {
             if member.stopped_until.take().is_some() {
@@ -308,7 +308,7 @@ impl Supervisor {
             if member.exit.is_none() {
                 member.kill();
                 member.miss(format!(
-                    "it did not end within {} s after it was told, and was killed",
+                    "it did not end within {} s after the request to stop, and was killed",
                     STOP_DEADLINE.as_secs()
                 ));
             } else if let Body::Process { child, .. } = &mut member.body {
@@ -317,7 +317,7 @@ impl Supervisor {
         }
     }
 
-    /// What all workers counted so far.
+    /// The sum of all counters so far.
     pub fn counters(&self) -> Counters {
         let mut sum = Counters::default();
         for member in &self.members {
@@ -327,7 +327,7 @@ impl Supervisor {
         sum
     }
 
-    /// What each worker did, in the order in which the results arrived.
+    /// The result of each worker, in the order of arrival.
     pub fn outcomes(&self) -> Vec<Outcome> {
         let arrival =
             |member: &&Member| self.arrived.iter().position(|number| *number == member.number).unwrap_or(usize::MAX);
@@ -338,7 +338,7 @@ impl Supervisor {
 }
 
 impl Drop for Supervisor {
-    /// Nobody outlives the run, whatever it failed of.
+    /// No worker outlives the run, also after an error.
     fn drop(&mut self) {
         for member in &mut self.members {
             if member.exit.is_none() {
@@ -352,7 +352,7 @@ impl Member {
     fn go(&mut self) {
         match &mut self.body {
             Body::Thread(control) => control.go(),
-            Body::Process { input, .. } => tell(input, GO),
+            Body::Process { input, .. } => send_line(input, GO),
         }
     }
 
@@ -367,7 +367,7 @@ impl Member {
         }
     }
 
-    /// A process that was not waited for keeps its number, so the signal reaches no other one.
+    /// A process that was not waited for keeps its number, so the signal reaches no other process.
     fn signal(&self, signal: Signal) {
         if let Body::Process { child, .. } = &self.body
             && let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw)
@@ -389,10 +389,10 @@ impl Member {
     fn how_it_ended(&mut self) -> String {
         match &mut self.body {
             Body::Process { child, .. } => match child.wait() {
-                Ok(status) => format!("it ended unasked ({status})"),
-                Err(error) => format!("it ended unasked ({error})"),
+                Ok(status) => format!("it ended unexpectedly ({status})"),
+                Err(error) => format!("it ended unexpectedly ({error})"),
             },
-            Body::Thread(_) => "it ended unasked".to_owned(),
+            Body::Thread(_) => "it ended unexpectedly".to_owned(),
         }
     }
 
@@ -406,14 +406,14 @@ impl Member {
     }
 }
 
-/// This program. Its file may have been replaced by an update while the run goes on.
+/// This program. Its file may be replaced by an update during the run.
 fn ourselves() -> Result<PathBuf> {
     let path = std::env::current_exe().context("the path of this program is not known")?;
     Ok(if path.exists() { path } else { PathBuf::from("/proc/self/exe") })
 }
 
-/// Writes a line to a worker. One that died is noticed elsewhere.
-fn tell(input: &mut Option<ChildStdin>, word: &str) {
+/// Writes a line to a worker. A worker that died is detected elsewhere.
+fn send_line(input: &mut Option<ChildStdin>, word: &str) {
     if let Some(input) = input {
         let _it_died = input.write_all(format!("{word}\n").as_bytes());
     }

@@ -1,4 +1,4 @@
-//! One worker: creates and reads until it is told to stop, and verifies whatever it reads.
+//! One worker: creates and reads until it is asked to stop, and verifies all contents that it reads.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,44 +17,44 @@ use super::known::Known;
 use super::payload;
 use crate::cache::keys;
 
-/// Budgets of the seed's polling calls.
+/// Deadlines of the proof of concept's polling calls.
 const READ_BUDGET: Duration = Duration::from_millis(1000);
 const WRITE_BUDGET: Duration = Duration::from_millis(1500);
-/// How often the tally is recorded and news of the siblings are read.
+/// Interval at which the counters are recorded and the other workers' journals are read.
 const RECORD_EVERY: Duration = Duration::from_millis(50);
-/// How often, in such rounds, the times are recorded too.
+/// Every this many intervals the latencies are recorded too.
 const LATENCY_ROUNDS: u32 = 4;
-/// One of so many reads goes through a handle, which tells the generation; the others through the short call.
+/// One read of this many uses a handle, which has the generation; the others use the short call.
 const HANDLE_EVERY: u64 = 8;
-/// Pause after a failure of the server, doubled again and again.
+/// Pause after a failure of the server, doubled each time.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 /// Pause when there is nothing to read.
 const NOTHING_KNOWN: Duration = Duration::from_millis(1);
-/// Further faults are counted, but not described.
+/// Further violations are counted, but not described.
 const FAULTS_DESCRIBED: u32 = 20;
 
-/// Who a worker is.
+/// Identity of a worker.
 #[derive(Debug, Clone)]
 pub struct Identity {
     pub number: u32,
-    /// How many with this number were killed before it.
+    /// Number of killed predecessors with this number.
     pub generation: u32,
     pub seed: u64,
     pub folder: PathBuf,
 }
 
-/// Where a process leaves its tally.
+/// Where a process records its counters.
 pub fn record_path(folder: &Path, number: u32, generation: u32) -> PathBuf {
     folder.join(format!("record-{number}-{generation}"))
 }
 
-/// Works until the control says stop.
+/// Works until it is asked to stop.
 pub fn run(stress: &Stress, identity: &Identity, control: &Control, say: impl Fn(Message)) -> Result<()> {
     let Identity { number, generation, folder, .. } = identity;
     let record = Record::create(&record_path(folder, *number, *generation)).context("the record cannot be written")?;
     let journal = Journal::open(&journal::path(folder, *number)).context("the journal cannot be written")?;
     let Some(cache) = open(stress, control)? else { return Ok(()) };
-    // The journal of this number is followed as well: it tells what those before us created.
+    // The journal of this number is read as well: it has the creates of killed predecessors.
     let siblings = (0..=stress.processes.max(1)).map(|number| Follower::new(journal::path(folder, number))).collect();
     say(Message::Ready);
     if !control.wait_to_go() {
@@ -89,7 +89,7 @@ pub fn run(stress: &Stress, identity: &Identity, control: &Control, say: impl Fn
     Ok(worker.record.write_all(&worker.tally)?)
 }
 
-/// Opens the cache; a server that is away is waited for. `None` when the run ended before.
+/// Opens the cache; waits for a server that is not available. `None` if the run ended before.
 fn open(stress: &Stress, control: &Control) -> Result<Option<FileCache>> {
     loop {
         match open_cache(stress) {
@@ -105,10 +105,10 @@ fn is_outage(error: &Error) -> bool {
     error.code() == Code::Unavailable
 }
 
-/// The start of a worker's random numbers: the run's, made different for each number and generation.
+/// Seed of a worker's random numbers: the run's, changed for each number and generation.
 fn stream(identity: &Identity) -> u64 {
     let mut mixed = identity.seed ^ (u64::from(identity.number) << 32 | u64::from(identity.generation));
-    // The finaliser of splitmix64: neighbours become strangers.
+    // The finaliser of splitmix64: similar inputs give unrelated seeds.
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ mixed >> 31
@@ -134,23 +134,23 @@ struct Worker<'a> {
     reads: u64,
     faults: u32,
     back_off: Duration,
-    /// Whether nothing may ever vanish from the cache.
+    /// Whether no entry may disappear from the cache.
     is_unlimited: bool,
     cache: FileCache,
     control: &'a Control,
 }
 
-/// What came of an operation.
+/// The outcome of an operation.
 struct Done {
     outcome: Count,
     bytes: usize,
-    /// How long the cache took, without what the worker does around it.
+    /// Time that the cache took, without the worker's own work.
     took: Duration,
 }
 
 impl Worker<'_> {
     fn work(&mut self) -> Result<()> {
-        self.hear_news()?;
+        self.read_journals()?;
         let mut recorded = Instant::now();
         while !self.control.is_stopped() {
             if self.control.begins_to_count() {
@@ -196,11 +196,11 @@ impl Worker<'_> {
         } else {
             self.record.write_counters(&self.tally.counters)?;
         }
-        self.hear_news()
+        self.read_journals()
     }
 
-    /// Learns what the siblings created.
-    fn hear_news(&mut self) -> Result<()> {
+    /// Reads the creates of the other workers.
+    fn read_journals(&mut self) -> Result<()> {
         let known = &mut self.known;
         for sibling in &mut self.siblings {
             sibling
@@ -253,7 +253,7 @@ impl Worker<'_> {
             io::Write::write_all(writer, content)?;
             Ok(())
         });
-        // What another process created is read, as one does who wants to have it.
+        // Content of another process is read, as a user would.
         let found = filled.and_then(|(handle, outcome)| {
             let stat = handle.stat();
             let content = if outcome == Outcome::Created { None } else { Some(handle.into_bytes()?) };
@@ -271,7 +271,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Writes down that the cache acknowledged a create, before anything else can happen.
+    /// Records that the cache acknowledged a create, before anything else can happen.
     fn created(&mut self, number: u64, stat: &Stat, took: Duration) -> Result<Done> {
         let created = Created { number, fence: stat.fence, digest: stat.digest };
         self.journal.add(&Entry::Created(created)).context("the journal cannot be written")?;
@@ -333,7 +333,7 @@ impl Worker<'_> {
         Ok(Done { outcome, bytes: 0, took })
     }
 
-    /// An entry that was known is not there. Without limits, nobody may have removed what was acknowledged.
+    /// A known entry is missing. Without limits, no process may have removed an acknowledged entry.
     fn missed(&mut self, number: u64) -> Result<()> {
         let must_be_there = self.is_unlimited && self.known.entry(number).is_some_and(|entry| entry.created.is_some());
         if must_be_there {
@@ -344,18 +344,18 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Examines what was read: whole, of this key, the same as before, and no older than what was acknowledged.
+    /// Verifies content: complete, of this key, unchanged, and no older than the acknowledged generation.
     fn verify(&mut self, number: u64, content: &[u8], stat: Option<&Stat>) -> Result<()> {
         let entry = self.known.learn(number);
         match payload::check(content, &self.key) {
             Ok(()) => {}
-            // Somebody else's file, which was there before this run.
+            // A file of another program, which existed before this run.
             Err(payload::Fault::NotOurs) if entry.created.is_none() => {
                 self.known.forget(number);
                 return Ok(());
             }
             Err(fault) => {
-                let words = format!("{}: {} bytes are not whole: {fault:?}", keys::shown(&self.key), content.len());
+                let words = format!("{}: {} bytes are damaged: {fault:?}", keys::shown(&self.key), content.len());
                 return self.fault(Count::Torn, &words);
             }
         }
@@ -363,7 +363,7 @@ impl Worker<'_> {
         let fence = stat.map_or(0, |stat| stat.fence);
         let before = entry.read.replace((fence, fingerprint));
         let acknowledged = entry.created;
-        // The short call does not tell the generation; without limits there is only one.
+        // The short call does not return the generation; without limits there is only one.
         let is_same = |then: u64| if fence == 0 || then == 0 { self.is_unlimited } else { fence == then };
         if before.is_some_and(|(then, content)| is_same(then) && content != fingerprint) {
             let words = format!("{}: generation {fence} was read with two contents", keys::shown(&self.key));
@@ -381,7 +381,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    // -- what goes wrong
+    // -- failures
 
     /// A check failed.
     fn fault(&mut self, count: Count, words: &str) -> Result<()> {
@@ -393,11 +393,11 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// The cache refused for a reason that is not part of the game. A server that is away gets time to come back.
+    /// The cache refused for an unexpected reason. A server that is not available gets time to return.
     fn failed(&mut self, error: &Error) -> Count {
         self.tally.counters.note_error(error.code());
         if is_outage(error) {
-            // Between half and all of it, so that workers do not come back as one.
+            // Between half and all of it, so that workers do not return at the same time.
             self.control.sleep(self.back_off.mul_f64(0.5 + self.rng.f64() / 2.0));
             self.back_off = (self.back_off * 2).min(BACK_OFF.1);
         }
@@ -405,7 +405,7 @@ impl Worker<'_> {
     }
 }
 
-/// Opens the cache that is worked on, as each process does.
+/// Opens the cache under test, as each process does.
 pub fn open_cache(args: &Stress) -> redgrease_filecache::Result<FileCache> {
     let mut options = Options::new(&args.place.cache_dir);
     options.url = args.place.url();
