@@ -1,4 +1,4 @@
-//! Questions to the driver that were not answered, and what is done with the answers.
+//! Questions to the driver that are not answered yet, and what each answer is for.
 
 use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, WorkerNo};
 use redgrease_core::plan::{PlanSpec, RunReader, Trigger};
@@ -12,10 +12,10 @@ use crate::requirements::installs::Job;
 use crate::streams::held::Release;
 use crate::streams::runs::EntryId;
 
-/// A `run` action on its way.
+/// A `run` action that waits for an answer.
 #[derive(Debug)]
 pub(crate) struct RunRequest {
-    /// Who wants it.
+    /// The caller to answer.
     pub(crate) requester: Requester,
     /// The plan's number in the worker.
     pub(crate) plan: PlanNo,
@@ -25,27 +25,27 @@ pub(crate) struct RunRequest {
     pub(crate) reader: RunReader,
 }
 
-/// A `register` action on its way.
+/// A `register` action that waits for an answer.
 #[derive(Debug)]
 pub(crate) struct RegisterRequest {
-    /// Who wants it.
+    /// The caller to answer.
     pub(crate) requester: Requester,
     /// The plan's number in the worker.
     pub(crate) plan: PlanNo,
     /// The plan.
     pub(crate) spec: PlanSpec,
-    /// What starts it.
+    /// Its trigger.
     pub(crate) trigger: Trigger,
-    /// Pickle of the plan alone, where no script ends that sends it.
+    /// Pickle of the plan, if no script sends it at its end.
     pub(crate) blob: Vec<u8>,
-    /// What the server says of commands that have the names of events.
+    /// The server's description of commands that have the names of events.
     pub(crate) facts: BTreeMap<String, Option<Rc<CommandFacts>>>,
 }
 
-/// Why something was asked.
+/// The purpose of a question.
 #[derive(Debug)]
 pub(crate) enum Asked {
-    /// To know which commands are protected.
+    /// To learn which commands are protected.
     Protection,
     /// To run a command of a function.
     CommandOfCall {
@@ -62,10 +62,10 @@ pub(crate) enum Asked {
     CommandOfEvent {
         /// The registration.
         request: Box<RegisterRequest>,
-        /// The name that was asked for.
+        /// The name in the question.
         name: String,
     },
-    /// To refuse what is meant for all shards.
+    /// To refuse a plan that needs all shards.
     ShardsForRun(Box<RunRequest>),
     /// The same.
     ShardsForRegister(Box<RegisterRequest>),
@@ -80,16 +80,16 @@ pub(crate) enum Asked {
         /// The key.
         key: Vec<u8>,
     },
-    /// To follow a stream that was found.
+    /// To follow a stream that a search found.
     StreamFound {
         /// The registration.
         registration: RegistrationNo,
         /// The stream.
         key: Vec<u8>,
-        /// An entry that was added shows it.
+        /// It was reported because an entry was added.
         by_entry: bool,
     },
-    /// To follow a stream that took the place of another value.
+    /// To follow a stream that replaced another value.
     StreamReplaced {
         /// The registration.
         registration: RegistrationNo,
@@ -98,18 +98,18 @@ pub(crate) enum Asked {
     },
     /// To answer a count of all keys.
     DatabaseSize(ExecutionNo),
-    /// To begin a look for requirements, or an installation.
+    /// To start a check for requirements, or an installation.
     ClientOfInstall(Job),
-    /// To use requirements that were there.
+    /// To use requirements that were present.
     DirectoriesOfInstall {
-        /// What is done otherwise.
+        /// The job that runs if they are missing.
         job: Job,
         /// The directories.
         paths: Vec<String>,
-        /// The job has waited for its turn already.
+        /// The job has already waited for its turn.
         queued: bool,
     },
-    /// To replace a worker that grew.
+    /// To replace a worker that uses too much memory.
     MemoryOfWorker(WorkerNo),
     /// To end a worker that makes no progress.
     ProgressOfWorker(WorkerNo),
@@ -117,7 +117,7 @@ pub(crate) enum Asked {
     ProcessOfWorker {
         /// The worker.
         worker: WorkerNo,
-        /// Further looks that are granted.
+        /// Further checks that are granted.
         looks: u32,
     },
     /// To finish a handshake.
@@ -131,7 +131,7 @@ pub(crate) enum Asked {
         /// Version of the package.
         package: String,
     },
-    /// To know whether another batch follows.
+    /// To learn whether another batch follows.
     EntriesBehind(ExecutionNo),
     /// To remove entries that all groups have acknowledged.
     GroupsOfBatch {
@@ -140,16 +140,16 @@ pub(crate) enum Asked {
         /// The entries.
         ids: Vec<EntryId>,
     },
-    /// The same, for entries that waited for a registration that is gone.
+    /// The same, for entries that waited for a removed registration.
     GroupsOfRelease {
-        /// What is released.
+        /// The removal of entries.
         release: Release,
         /// The entries.
         ids: Vec<EntryId>,
     },
 }
 
-/// The questions.
+/// The open questions.
 #[derive(Debug, Default)]
 pub(crate) struct Questions {
     counter: Counter,
@@ -157,14 +157,14 @@ pub(crate) struct Questions {
 }
 
 impl Questions {
-    /// Asks something.
+    /// Adds a question.
     pub(crate) fn add(&mut self, asked: Asked) -> QuestionNo {
         let number = QuestionNo(self.counter.next());
         self.open.insert(number, asked);
         number
     }
 
-    /// Takes the question that was answered.
+    /// Takes the question of an answer.
     pub(crate) fn take(&mut self, number: QuestionNo) -> Option<Asked> {
         self.open.remove(&number)
     }

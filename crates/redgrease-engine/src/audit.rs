@@ -1,5 +1,5 @@
-//! What cannot be seen from outside, for the simulation: counts of everything that must come to an end, and
-//! contradictions between the parts.
+//! Internal state for the simulation: counts of everything that must end, and
+//! inconsistencies between the parts.
 
 use redgrease_core::id::{Database, PlanNo, RegistrationNo, SessionNo};
 use redgrease_core::pattern::KeyFilter;
@@ -33,7 +33,7 @@ pub struct AuditedRegistration {
     pub down: bool,
     /// Its functions run while the main thread waits.
     pub sync: bool,
-    /// Executions created, or that could not be.
+    /// Executions that were created or failed to be.
     pub triggered: u64,
     /// Executions that ended.
     pub ended: u64,
@@ -52,9 +52,9 @@ pub struct AuditedStreams {
     pub timed: bool,
     /// Failed batches are acknowledged.
     pub continues: bool,
-    /// It reads as entries come.
+    /// It reads entries as they arrive.
     pub reads: bool,
-    /// Which streams.
+    /// The filter of its streams.
     filter: KeyFilter,
 }
 
@@ -66,12 +66,12 @@ impl AuditedStreams {
     }
 }
 
-/// What the engine holds, see [`Engine::audit`].
+/// The state of the engine, see [`Engine::audit`].
 #[derive(Debug, Clone, Default)]
 pub struct Audit {
-    /// What must have come to an end when nothing happens any more: names and numbers.
+    /// What must have ended when the engine is idle: names and numbers.
     pub unfinished: Vec<(&'static str, usize)>,
-    /// All timers; `true`: one that is set again and again.
+    /// All timers; `true`: one that is set again periodically.
     pub timers: Vec<(TimerNo, String, bool)>,
     /// All registrations.
     pub registrations: Vec<AuditedRegistration>,
@@ -79,12 +79,12 @@ pub struct Audit {
     pub sessions: [usize; 2],
     /// Workers, starting ones included.
     pub workers: usize,
-    /// Contradictions.
+    /// Inconsistencies.
     pub inconsistencies: Vec<String>,
 }
 
 impl Audit {
-    /// What has not come to an end.
+    /// What has not ended.
     #[must_use]
     pub fn left(&self) -> Vec<String> {
         let counts = self.unfinished.iter().filter(|(_, count)| *count > 0);
@@ -97,7 +97,7 @@ impl Audit {
 }
 
 impl Engine {
-    /// Looks at everything. To be called when no effect is being performed.
+    /// Examines everything. Must be called when no effect is being performed.
     #[must_use]
     pub fn audit(&self) -> Audit {
         let mut audit = Audit {
@@ -154,7 +154,7 @@ impl Engine {
         };
         let periodic = match timer {
             Timer::LookAtWorkers => true,
-            // No worker may serve it as long as all serve others.
+            // No worker may serve it as long as all workers serve others.
             Timer::WorkerWait(session) | Timer::WorkerAgain(session) => waits(session),
             _ => false,
         };
@@ -253,10 +253,10 @@ impl Engine {
         }
     }
 
-    /// A session without worker waits for one, for requirements, or to ask again.
+    /// A session without worker waits for one, for requirements, or for the next attempt.
     fn audit_waiting(&self, number: SessionNo, session: &Session, waits: usize, found: &mut Vec<String>) {
         let asks_again = |(_, timer): (TimerNo, &Timer)| matches!(timer, Timer::WorkerAgain(other) if *other == number);
-        // What the engine runs by itself needs none.
+        // What the engine runs by itself needs no worker.
         let needs_worker = session.script.is_some() || session.registered;
         if session.place == Place::Waiting
             && needs_worker
@@ -276,7 +276,7 @@ impl Engine {
                     || session.script.as_ref().is_some_and(|script| script.run == Some(*number))
             });
             let waited_for = self.stack.waits.iter().any(|wait| wait.until == Until::Ended(*number));
-            // Nothing waits for it any more when the driver failed while it did.
+            // Nothing waits for it any more if the driver failed during the wait.
             let sync = live.started && live.launch != Launch::Async;
             let native = live.native.is_some() && live.started_ms.is_some();
             let placed = self.schedule.holds(*number)

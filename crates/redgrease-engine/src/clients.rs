@@ -2,7 +2,7 @@
 
 use crate::id::ClientNo;
 
-/// A client that has not been answered. It is answered exactly once: answering takes it, and it cannot be copied.
+/// A client that has not been answered. It is answered exactly once: answering consumes it, and it cannot be copied.
 #[derive(Debug)]
 #[must_use = "a client has to be answered"]
 pub struct Client(ClientNo);

@@ -1,26 +1,26 @@
-//! Load arguments: `Key value` pairs behind the module's path.
+//! Load arguments: `Key value` pairs after the module's path.
 
 use crate::prelude::*;
 use core::time::Duration;
 
-/// What the module was loaded with.
+/// The configuration of the module.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The workers' interpreter, if it was named.
+    /// The workers' interpreter, if it was given.
     pub python: Option<String>,
-    /// Executions that users can look at; 0: no limit.
+    /// Executions in the list that users see; 0: no limit.
     pub executions_max: usize,
     /// Finished executions kept per registration; 0: no limit.
     pub executions_per_registration_max: usize,
-    /// Executions that run at once.
+    /// Executions that run at the same time.
     pub execution_threads: usize,
     /// Worker processes at any time.
     pub workers_max: usize,
     /// Sessions that one worker serves before it is replaced.
     pub worker_sessions_max: u64,
-    /// A worker that has more memory than this after a session is replaced, in bytes.
+    /// Memory of a worker in bytes above which it is replaced after a session.
     pub worker_idle_bytes_max: u64,
-    /// Time between an abort and the end of the worker that does not heed it.
+    /// Time between an abort and the end of a worker that does not react to it.
     pub abort_grace: Duration,
     /// Longest time that the server waits for a sync execution or an atomic block.
     pub sync_time_max: Duration,
@@ -34,7 +34,7 @@ pub struct Config {
     pub result_bytes_max: usize,
     /// Longest time between the start of a worker and its handshake.
     pub worker_start_max: Duration,
-    /// Longest time without progress of a worker that owes an answer.
+    /// Longest time without progress of a worker that must answer.
     pub worker_stall_max: Duration,
     /// Longest run of an asynchronous execution; zero: no limit.
     pub execution_time_max: Duration,
@@ -42,16 +42,16 @@ pub struct Config {
     pub install_time_max: Duration,
     /// Where requirements are installed; below the server's working directory unless it is absolute.
     pub requirements_dir: String,
-    /// Error texts carry tracebacks.
+    /// Error texts contain tracebacks.
     pub traceback: bool,
     /// Panics can be injected: for tests of the module.
     pub inject_panic: bool,
-    /// Keys that we do not know: for `configGet`.
+    /// Unknown keys: for `configGet`.
     pub extra: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Config {
-    /// The defaults on a machine with so many cores.
+    /// The defaults for a machine with this number of cores.
     #[must_use]
     pub fn new(cores: usize) -> Config {
         Config {
@@ -79,7 +79,7 @@ impl Config {
         }
     }
 
-    /// Reads load arguments.
+    /// Parses load arguments.
     ///
     /// # Errors
     /// A known key with a value outside its range, or a key without value; the text names it.

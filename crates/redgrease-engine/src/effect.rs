@@ -1,4 +1,4 @@
-//! What the engine wants done.
+//! The effects: what the engine asks its driver to do.
 
 use crate::streams::runs::EntryId;
 use redgrease_core::frame::LogLevel;
@@ -12,7 +12,7 @@ use crate::prelude::*;
 use crate::reader::Reader;
 use crate::step::Step;
 
-/// What a client is answered with.
+/// The answer to a client.
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// A reply.
@@ -57,7 +57,7 @@ impl Argv {
         args
     }
 
-    /// Bytes that it takes.
+    /// Its size in bytes.
     #[must_use]
     pub fn cost_bytes(&self) -> usize {
         self.bytes.len() + self.ends.len() * size_of::<usize>()
@@ -67,13 +67,13 @@ impl Argv {
 /// A command of a function, to be run in the server as a user.
 #[derive(Debug, Clone)]
 pub struct RunCommand {
-    /// To be given back with [`Input::CommandDone`](crate::Input::CommandDone).
+    /// Identifies it in [`Input::CommandDone`](crate::Input::CommandDone).
     pub command: CommandNo,
     /// Name and arguments.
     pub argv: Argv,
-    /// As whom and where.
+    /// The user and the database.
     pub actor: Actor,
-    /// Its effects go to replicas and the append-only file.
+    /// Its effects are sent to replicas and the append-only file.
     pub replicate: bool,
     /// The command only reads.
     pub reads: bool,
@@ -81,10 +81,10 @@ pub struct RunCommand {
     pub write_refusal: Option<String>,
 }
 
-/// Something that the engine must know; answered by one [`Input::Answer`](crate::Input::Answer), at once.
+/// A question to the driver; answered by one [`Input::Answer`](crate::Input::Answer), at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
-    /// What does the server say of the command with this (lower-case) name? [`Fact::Command`](crate::Fact::Command).
+    /// The server's description of the command with this (lower-case) name. [`Fact::Command`](crate::Fact::Command).
     Command(Vec<u8>),
     /// The server's options that protect commands. [`Fact::Protection`](crate::Fact::Protection).
     Protection,
@@ -121,20 +121,20 @@ pub enum Question {
     DirectoriesExist(Vec<String>),
     /// Resident memory of a worker, in bytes. [`Fact::Number`](crate::Fact::Number).
     ResidentBytes(WorkerNo),
-    /// How far a worker is. [`Fact::Progress`](crate::Fact::Progress).
+    /// The progress of a worker. [`Fact::Progress`](crate::Fact::Progress).
     Progress(WorkerNo),
-    /// Has the process of a worker that closed its connection ended, though its parent does not know yet?
+    /// Has the process of a worker that closed its connection ended, even if its parent has not been notified?
     /// [`Fact::Flag`](crate::Fact::Flag).
     ProcessIsGone(WorkerNo),
-    /// Takes the process id that a worker names in its handshake; an error when that process is not one of its supervisor's.
-    /// [`Fact::Permission`](crate::Fact::Permission).
+    /// Verifies the process id that a worker names in its handshake; an error if that process is not a child of its
+    /// supervisor. [`Fact::Permission`](crate::Fact::Permission).
     AdoptProcess {
         /// The worker.
         worker: WorkerNo,
         /// The process id.
         pid: u64,
     },
-    /// How many entries stand behind an id, counted up to `max`. [`Fact::Number`](crate::Fact::Number).
+    /// How many entries follow an id, counted up to `max`. [`Fact::Number`](crate::Fact::Number).
     EntriesAfter {
         /// The stream's database.
         database: Database,
@@ -160,61 +160,61 @@ pub enum Question {
     },
 }
 
-/// From where on a consumer group is read.
+/// Where a read through a consumer group starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroupPosition {
     /// Entries that were never delivered.
     New,
-    /// Entries that were delivered and not acknowledged, behind this id.
+    /// Entries that were delivered and not acknowledged, after this id.
     Pending(Option<EntryId>),
 }
 
-/// One read through a consumer group. The group is made, from the beginning of the stream, when it does not exist.
+/// One read through a consumer group. A missing group is created at the beginning of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupRead {
-    /// As whom and where.
+    /// The user and the database.
     pub actor: Actor,
     /// The stream.
     pub stream: Vec<u8>,
     /// The group.
     pub group: Vec<u8>,
-    /// From where on.
+    /// Where it starts.
     pub position: GroupPosition,
-    /// Entries to read at most.
+    /// Maximum number of entries.
     pub count: u64,
 }
 
-/// A look for requirements, or their installation.
+/// A check for requirements, or their installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Install {
-    /// To be given back with [`Input::Installed`](crate::Input::Installed).
+    /// Identifies it in [`Input::Installed`](crate::Input::Installed).
     pub install: InstallNo,
     /// The set of requirements: names the directory.
     pub environment: Rc<str>,
     /// The requirements as given.
     pub requirements: Rc<[String]>,
-    /// Install again what is there.
+    /// Install them again if they are present.
     pub force: bool,
-    /// Only look whether they are there.
+    /// Only check whether they are present.
     pub check: bool,
 }
 
-/// What has to be done. Effects are performed in their order; an input that one brings about is handled, and its
+/// Something to be done by the driver. Effects are performed in order; an input that an effect causes is handled, and its
 /// effects are performed, before the next one.
 #[derive(Debug)]
 pub enum Effect {
-    /// Hold a client whose command ends without an answer.
+    /// Block a client whose command ends without a reply.
     Block(ClientNo),
-    /// From here to its answer, time counts as that of the client's command.
+    /// Until its reply, time is attributed to the client's command.
     Measure(ClientNo),
     /// Answer a client.
     Reply {
         /// The client.
         client: ClientNo,
-        /// With what.
+        /// The reply.
         answer: Answer,
     },
-    /// One element of an array that a blocked client is answered with bit by bit.
+    /// One element of an array that a blocked client is answered with in parts.
     Row {
         /// The client.
         client: ClientNo,
@@ -227,23 +227,23 @@ pub enum Effect {
     /// Start a process for a worker: [`Input::WorkerStarted`](crate::Input::WorkerStarted) or
     /// [`Input::WorkerNotStarted`](crate::Input::WorkerNotStarted) follows later.
     StartWorker(WorkerNo),
-    /// Output for a worker waits: [`Engine::take_output`](crate::Engine::take_output). It is written at the latest before
-    /// the loop sleeps, and reported by [`Input::Written`](crate::Input::Written).
+    /// Output for a worker is available: [`Engine::take_output`](crate::Engine::take_output). It is written at the
+    /// latest before the loop sleeps, and reported by [`Input::Written`](crate::Input::Written).
     Write(WorkerNo),
     /// End a worker's process.
     Kill(WorkerNo),
-    /// Forget a worker: nothing is read from it any more, and its process ends.
+    /// Remove a worker: nothing is read from it any more, and its process is ended.
     Close {
         /// The worker.
         worker: WorkerNo,
         /// The last frames for it.
         last: Vec<u8>,
     },
-    /// Do not read from a worker.
+    /// Stop reading from a worker.
     PauseReading(WorkerNo),
-    /// Read from it again.
+    /// Resume reading from it.
     ResumeReading(WorkerNo),
-    /// Hand in all that a worker has written to its outputs so far ([`Input::Output`](crate::Input::Output)), then
+    /// Hand in everything that a worker has written to its outputs so far ([`Input::Output`](crate::Input::Output)), then
     /// [`Input::OutputDrained`](crate::Input::OutputDrained).
     DrainOutput {
         /// The worker.
@@ -252,7 +252,7 @@ pub enum Effect {
         session: Rc<str>,
     },
 
-    /// [`Input::Timer`](crate::Input::Timer) follows after so many milliseconds.
+    /// [`Input::Timer`](crate::Input::Timer) follows after this many milliseconds.
     SetTimer {
         /// The timer.
         timer: TimerNo,
@@ -273,7 +273,7 @@ pub enum Effect {
     /// [`Input::AtomicEntered`](crate::Input::AtomicEntered) comes from inside it, and
     /// [`Input::AtomicEnded`](crate::Input::AtomicEnded) follows at once.
     EnterAtomic(Database),
-    /// Do nothing but serve one worker: as long as [`Engine::is_waiting`](crate::Engine::is_waiting), hand in what it sends;
+    /// Serve one worker only: while [`Engine::is_waiting`](crate::Engine::is_waiting), hand in what it sends;
     /// [`Input::Served`](crate::Input::Served) follows at once.
     Serve {
         /// The wait.
@@ -286,31 +286,31 @@ pub enum Effect {
     ReadSlice {
         /// The execution that reads.
         execution: ExecutionNo,
-        /// As whom and where.
+        /// The user and the database.
         actor: Actor,
-        /// What.
+        /// The reader.
         reader: Reader,
-        /// Records are only counted, and need not be made.
+        /// Records are only counted, and need not be created.
         count_only: bool,
     },
-    /// Read the key that an event was about, as it is now: [`Input::KeyRead`](crate::Input::KeyRead) follows at once.
+    /// Read the current value of the key of an event: [`Input::KeyRead`](crate::Input::KeyRead) follows at once.
     ReadKey {
         /// The execution that reads.
         execution: ExecutionNo,
-        /// As whom and where.
+        /// The user and the database.
         actor: Actor,
         /// The key.
         key: Box<[u8]>,
         /// Name of the event.
         event: Rc<str>,
-        /// Whether the record carries type and value.
+        /// Whether the record contains type and value.
         read_value: bool,
     },
     /// Read through a consumer group: [`Input::GroupRead`](crate::Input::GroupRead) follows at once.
     ReadGroup {
         /// The execution that reads.
         execution: ExecutionNo,
-        /// What.
+        /// The read.
         read: GroupRead,
     },
 
@@ -318,16 +318,16 @@ pub enum Effect {
     SearchStreams {
         /// The registration that searches.
         registration: RegistrationNo,
-        /// Where.
+        /// The database.
         database: Database,
-        /// The server's cursor; `0` at the beginning.
+        /// The server's cursor; `0` at the start.
         cursor: Vec<u8>,
     },
     /// Acknowledge entries: [`Input::Acknowledged`](crate::Input::Acknowledged) follows at once.
     Acknowledge {
         /// The batch that they belong to.
         batch: BatchNo,
-        /// As whom and where.
+        /// The user and the database.
         actor: Actor,
         /// The stream.
         stream: Vec<u8>,
@@ -338,7 +338,7 @@ pub enum Effect {
     },
     /// Remove entries from a stream; a failure is logged.
     RemoveEntries {
-        /// As whom and where.
+        /// The user and the database.
         actor: Actor,
         /// The stream.
         stream: Vec<u8>,
@@ -350,11 +350,11 @@ pub enum Effect {
     RemoveGroup {
         /// The removal.
         removal: RemovalNo,
-        /// Where.
+        /// The database.
         database: Database,
         /// The group.
         group: Vec<u8>,
-        /// The server's cursor; `0` at the beginning.
+        /// The server's cursor; `0` at the start.
         cursor: Vec<u8>,
     },
 
@@ -363,13 +363,13 @@ pub enum Effect {
     AfterCommand(JobNo),
     /// Report changes of keys and streams from now on.
     Subscribe,
-    /// Report that a command of a client begins, or do so no more (servers without jobs only).
+    /// From now on report changes of keys and streams.
     WatchCommands(bool),
-    /// Look for requirements or install them: [`Input::Installed`](crate::Input::Installed) follows later.
+    /// Check for requirements or install them: [`Input::Installed`](crate::Input::Installed) follows later.
     Install(Install),
     /// Write a line to the server's log.
     Log {
-        /// How important it is.
+        /// The log level.
         level: LogLevel,
         /// The text.
         text: String,
@@ -379,13 +379,13 @@ pub enum Effect {
 }
 
 impl Answer {
-    /// An error of ours; its text begins with its code.
+    /// An error of the engine; its text begins with its code.
     #[must_use]
     pub fn error(text: impl Into<String>) -> Answer {
         Answer::Value(Reply::Error(text.into()))
     }
 
-    /// The reply itself. Rendering many results takes its time: it is done when the reply is written.
+    /// Creates the reply. Rendering many results takes time: it is done when the reply is written.
     #[must_use]
     pub fn into_reply(self) -> Reply {
         match self {

@@ -1,7 +1,7 @@
-//! The engine: its parts, and the one place where an input is handed to them.
+//! The engine: its parts, and the dispatch of inputs to them.
 //!
-//! Each part owns its state and decides about that alone. What goes from part to part is written in the files of
-//! `flow`, a file per subject; they are methods of [`Engine`], so that the order in which parts see something stands in one
+//! Each part owns its state and decides only about that. What involves several parts is in the files of
+//! `flow`, a file per subject; they are methods of [`Engine`], so that the order in which parts are updated is in one
 //! place each time.
 
 use redgrease_core::frame::LogLevel;
@@ -42,7 +42,7 @@ use crate::workers::link::{Link, Process};
 use crate::workers::pool::{Limits, Pool};
 use redgrease_core::id::{ExecutionNo, RegistrationNo};
 
-/// What a driver can do beside what every driver can.
+/// Optional capabilities of a driver.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Capabilities {
     /// The server runs a job when the command that fired a notification has ended (Redis 7.2 and newer, Valkey).
@@ -52,38 +52,38 @@ pub struct Capabilities {
 /// Worker processes.
 #[derive(Debug)]
 pub(crate) struct Workers {
-    /// Who uses which.
+    /// The sessions of each worker.
     pub(crate) pool: Pool,
     /// The connections.
     pub(crate) links: BTreeMap<WorkerNo, Link>,
     /// Those with frames to be handled, in turn.
     pub(crate) with_frames: VecDeque<WorkerNo>,
-    /// Why the last one could not be started.
+    /// Why the last start failed.
     pub(crate) start_error: Option<String>,
-    /// Unwanted ends.
+    /// Unexpected ends.
     pub(crate) deaths: u64,
-    /// A look at idle workers is planned.
+    /// A check of idle workers is scheduled.
     pub(crate) trimming: bool,
 }
 
-/// Numbers for `INFO`.
+/// Statistics for `INFO`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Info {
-    /// Executions that users can look at.
+    /// Executions in the list that users see.
     pub executions: u64,
     /// Registrations.
     pub registrations: u64,
     /// Key events that wait for their executions.
     pub events_pending: u64,
-    /// Bytes that they take.
+    /// Their size in bytes.
     pub events_pending_bytes: u64,
     /// Worker processes, starting ones included.
     pub workers: u64,
     /// Workers without a session.
     pub workers_spare: u64,
-    /// Workers that more than one session shares.
+    /// Workers that are shared by several sessions.
     pub workers_shared: u64,
-    /// Workers that ended unwanted.
+    /// Workers that ended unexpectedly.
     pub workers_died: u64,
     /// Sessions.
     pub sessions: u64,
@@ -91,7 +91,7 @@ pub struct Info {
     pub sessions_waiting: u64,
 }
 
-/// How deep the main thread is in waits, commands and sync executions: see [`Engine::unwind`].
+/// The nesting depth of the main thread in waits, commands and sync executions: see [`Engine::unwind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Depth {
     stack: stack::Depth,
@@ -107,7 +107,7 @@ pub struct Engine {
     pub(crate) capabilities: Capabilities,
     /// The workers' interpreter, or why there is none.
     pub(crate) runtime: Result<String, String>,
-    /// What distinguishes names of this run of the server from those of others: hexadecimal digits.
+    /// Hexadecimal digits that make the names of this run of the server unique.
     pub(crate) run_id: String,
     pub(crate) shard: ShardId,
     /// The situation of the input that is being handled.
@@ -123,12 +123,12 @@ pub struct Engine {
     pub(crate) executions: Executions,
     pub(crate) live: LiveExecutions,
     pub(crate) schedule: Schedule,
-    /// A tick of the schedule is planned.
+    /// A tick of the schedule is scheduled.
     pub(crate) ticking: bool,
-    /// Executions that were started and read what they start with, one after the other.
+    /// Executions that were started and read their first records, one after the other.
     pub(crate) starting: VecDeque<ExecutionNo>,
     pub(crate) readers: Readers,
-    /// Executions that notifications asked for, to be started when the command that caused them has ended.
+    /// Executions that notifications started; they begin when the command that caused them has ended.
     pub(crate) fired: VecDeque<ExecutionNo>,
     /// Outcomes of sync executions, for the commands that triggered them.
     pub(crate) outcomes: BTreeMap<ExecutionNo, Outcome>,
@@ -142,14 +142,14 @@ pub struct Engine {
     pub(crate) watching_commands: bool,
     pub(crate) pending: PendingEvents,
     pub(crate) sync: SyncEvents,
-    /// When the present go at sync executions over streams began.
+    /// When the current series of sync executions over streams began.
     pub(crate) sync_streams_since_ms: u64,
     pub(crate) streams: BTreeMap<RegistrationNo, Followed>,
     pub(crate) held: Held,
     pub(crate) batches: Batches,
-    /// Answers that are written bit by bit.
+    /// Replies that are written in parts.
     pub(crate) rows: VecDeque<(Client, Rows)>,
-    /// Warnings that were given once.
+    /// Warnings that were already logged.
     pub(crate) warned: BTreeSet<&'static str>,
     /// The fault that a simulation planted.
     #[cfg(feature = "simulation")]
@@ -157,7 +157,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that has not begun: the first input is [`Input::Started`]. `runtime` is the workers' interpreter, for
+    /// An engine that was not started: the first input is [`Input::Started`]. `runtime` is the workers' interpreter, for
     /// messages, or why there is none; `run_id` are random hexadecimal digits.
     #[must_use]
     pub fn new(config: Config, runtime: Result<String, String>, run_id: String, capabilities: Capabilities) -> Engine {
@@ -209,13 +209,13 @@ impl Engine {
         }
     }
 
-    /// What the module was loaded with.
+    /// The configuration of the module.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Takes one input; appends what has to be done.
+    /// Handles one input; appends the resulting effects.
     pub fn handle(&mut self, situation: &Situation, input: Input<'_>, effects: &mut Vec<Effect>) {
         self.at = *situation;
         match input {
@@ -339,14 +339,14 @@ impl Engine {
         !link.closing && link.process == Process::Connected && (!link.has_frames() || ahead)
     }
 
-    /// Moves the frames for a worker behind what `out` holds.
+    /// Appends the frames for a worker to `out`.
     pub fn take_output(&mut self, worker: WorkerNo, out: &mut Vec<u8>) {
         if let Some(link) = self.workers.links.get_mut(&worker) {
             link.take_output(out);
         }
     }
 
-    /// Whether the main thread has to go on serving a wait.
+    /// Whether the main thread must continue to serve a wait.
     #[must_use]
     pub fn is_waiting(&self, wait: WaitNo) -> bool {
         let Some(wait) = self.stack.get(wait) else { return false };
@@ -357,7 +357,7 @@ impl Engine {
         !self.has_come(wait.until, wait.caller)
     }
 
-    /// Whether what a wait waits for has come.
+    /// Whether the condition of a wait is met.
     pub(crate) fn has_come(&self, until: Until, caller: crate::calls::caller::Caller) -> bool {
         match until {
             Until::Ended(execution) => !self.live.contains_key(&execution),
@@ -373,7 +373,7 @@ impl Engine {
         link.is_some_and(|link| link.has_kept_for(wait.caller)) && !self.has_come(wait.until, wait.caller)
     }
 
-    /// When a wait ends at the latest.
+    /// The deadline of a wait.
     #[must_use]
     pub fn wait_deadline_ms(&self, wait: WaitNo) -> u64 {
         let Some(wait) = self.stack.get(wait) else { return 0 };
@@ -383,7 +383,7 @@ impl Engine {
         }
     }
 
-    /// Whether commands fired sync executions that have not run.
+    /// Whether commands caused sync executions that have not run.
     #[must_use]
     pub fn owes_sync_runs(&self) -> bool {
         self.sync.owes_runs()
@@ -407,7 +407,7 @@ impl Engine {
         self.registrations.wants_events()
     }
 
-    /// How deep the main thread is in.
+    /// The nesting depth of the main thread.
     #[must_use]
     pub fn depth(&self) -> Depth {
         Depth {
@@ -418,7 +418,8 @@ impl Engine {
         }
     }
 
-    /// After a panic of the driver: ends what began behind that depth. Functions that were running commands are told.
+    /// After a panic of the driver: ends everything that began after that depth. Functions that were running commands
+    /// get an error.
     pub fn unwind(&mut self, depth: Depth, effects: &mut Vec<Effect>) {
         let (waits, commands) = self.stack.unwind(depth.stack);
         for running in commands {
@@ -439,7 +440,7 @@ impl Engine {
         effects.append(&mut self.out);
     }
 
-    /// Numbers for `INFO`.
+    /// Statistics for `INFO`.
     #[must_use]
     pub fn info(&self) -> Info {
         Info {
@@ -456,18 +457,18 @@ impl Engine {
         }
     }
 
-    /// Has something done behind the effects so far.
+    /// Schedules a step after the effects so far.
     pub(crate) fn then(&mut self, next: Next) {
         self.out.push(Effect::Then(Step(next)));
     }
 
-    /// Has something done after so many milliseconds.
+    /// Schedules a step after this many milliseconds.
     pub(crate) fn after_ms(&mut self, ms: u64, timer: Timer) {
         let timer = self.timers.add(timer);
         self.out.push(Effect::SetTimer { timer, ms });
     }
 
-    /// Asks the driver something.
+    /// Sends a question to the driver.
     pub(crate) fn ask(&mut self, about: Question, asked: Asked) {
         let question = self.questions.add(asked);
         self.out.push(Effect::Ask { question, about });
@@ -489,7 +490,7 @@ impl Engine {
         self.answer(client, Answer::Value(reply));
     }
 
-    /// Answers a client with an error of ours.
+    /// Answers a client with an error of the engine.
     pub(crate) fn refuse(&mut self, client: Client, text: impl Into<String>) {
         self.answer(client, Answer::error(text));
     }
@@ -514,7 +515,7 @@ impl Engine {
         false
     }
 
-    /// Milliseconds of the clock.
+    /// The clock, in milliseconds.
     pub(crate) fn now_ms(&self) -> u64 {
         self.at.now_ms
     }

@@ -1,6 +1,6 @@
-//! Why the engine refuses something, or ends it.
+//! Why the engine refuses or ends something.
 //!
-//! Texts that clients of RedisGears match on are as they were there. Others begin with a code of
+//! Texts that clients of RedisGears match on are unchanged. Others begin with a code of
 //! [`redgrease_core::error_code::CODES`].
 
 use thiserror::Error;
@@ -24,31 +24,31 @@ pub enum Error {
     /// `RG.PYEXECUTE` on a read-only replica.
     #[error("READONLY scripts are not run on a read-only replica: ask its master")]
     ScriptOnReplica,
-    /// The session to be made exists, and another one is to be replaced.
+    /// The new session exists already, and another one is to be replaced.
     #[error("Can not replace an existing session {id} with {old}")]
     ReplaceExisting {
-        /// The session to be made.
+        /// The new session.
         id: String,
         /// The session to be replaced.
         old: String,
     },
-    /// The session to be made exists.
+    /// The new session exists already.
     #[error("Session {0} already exists")]
     SessionExists(String),
     /// The session to be replaced does not exist.
     #[error("Can not replace with {0}, session does not exists.")]
     NothingToReplace(String),
-    /// What belongs to another user is not ended.
+    /// The object belongs to another user.
     #[error(
         "NOPERM the user '{user}' may not {what} of the user '{owner}': that needs permission for RG.ADMINISTER \
          (category @admin)"
     )]
     NotOwner {
-        /// Who wants it.
+        /// The user of the caller.
         user: String,
-        /// What it wants.
+        /// The refused operation.
         what: &'static str,
-        /// Whose it is.
+        /// The owner.
         owner: String,
     },
     /// Too many sessions wait for a worker.
@@ -68,7 +68,7 @@ pub enum Error {
     NotStarted {
         /// The worker.
         worker: u64,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// A worker ended before it finished its handshake.
@@ -118,7 +118,7 @@ pub enum Error {
     /// A session has ended.
     #[error("NOSESSION the session has ended")]
     SessionEnded,
-    /// A session lives in another worker.
+    /// A session is in another worker.
     #[error("NOSESSION the session lives in another worker")]
     SessionElsewhere,
     /// Too many executions of a session.
@@ -133,7 +133,7 @@ pub enum Error {
     /// `run` with mode `sync`.
     #[error("unknown execution mode")]
     UnknownMode,
-    /// What is meant for all shards.
+    /// A plan that needs all shards.
     #[error(
         "CLUSTERMODE functions over all shards of a cluster are not available in this version: use mode='async_local' on \
          each shard and combine the results"
@@ -160,7 +160,7 @@ pub enum Error {
     /// A command would have to wait inside a script.
     #[error("ERR Blocking module command called from Lua script")]
     WaitInScript,
-    /// A command would have to wait where its caller cannot.
+    /// A command would have to wait where its caller cannot be blocked.
     #[error("ERR the command has to wait, and blocking is not allowed here")]
     WaitNotAllowed,
     /// There is no trigger of that name.
@@ -172,7 +172,7 @@ pub enum Error {
     /// A trigger that is not sync, where its client cannot be blocked.
     #[error("ERR can not run a non-sync execution inside a MULTI/LUA (blocking is not allowed) or on loading.")]
     TriggerNotHere,
-    /// A registration went away.
+    /// A registration was removed.
     #[error("ERR Could not trigger execution, the registration is gone")]
     TriggerGone,
     /// The arguments of a trigger are too long.
@@ -194,7 +194,7 @@ pub enum Error {
         "RESULTTOOBIG the results are longer than ResultBytesMax ({0} bytes): raise it, or aggregate, or write them to keys"
     )]
     ResultsTooBig(usize),
-    /// Code of a worker names what does not live there.
+    /// Code of a worker names an execution or session of another worker.
     #[error("NOPERM the caller does not run in this worker")]
     NotInWorker,
     /// A caller ended while its call waited.
@@ -203,7 +203,7 @@ pub enum Error {
     /// A caller is not known.
     #[error("NOPERM the caller is unknown")]
     CallerUnknown,
-    /// A write of a function on a read-only replica, in the server's own words.
+    /// A write of a function on a read-only replica, in the server's words.
     #[error("READONLY You can't write against a read only replica.")]
     WriteOnReplica,
     /// Clients are paused.
@@ -218,13 +218,13 @@ pub enum Error {
     /// Too many calls wait.
     #[error("PAUSED clients are paused, and {DEFERRED_MAX} calls of functions wait already")]
     TooManyDeferred,
-    /// Calls that wait are too long.
+    /// The waiting calls are too large.
     #[error(
         "PAUSED clients are paused, and calls of functions with {0} bytes wait already: the limit is {DEFERRED_BYTES_MAX} \
          bytes for all"
     )]
     DeferredTooBig(usize),
-    /// An atomic block inside one.
+    /// An atomic block inside another one.
     #[error("Already inside an atomic block")]
     AlreadyAtomic,
     /// The client that waited for an installation has left.

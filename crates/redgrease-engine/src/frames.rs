@@ -1,9 +1,9 @@
-//! Frames as they were read from a worker's socket.
+//! Frames as read from a worker's socket.
 
 use crate::prelude::*;
 use redgrease_core::frame::split;
 
-/// Whole frames, one behind the other.
+/// Complete frames, concatenated.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Frames {
     bytes: Vec<u8>,
@@ -11,10 +11,10 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Cuts the whole frames off the front of what was read; the rest stays in `buffer`. `None` when there is no whole one.
+    /// Splits the complete frames off the front of what was read; the rest stays in `buffer`. `None` if there is none.
     ///
     /// # Errors
-    /// What stands there is no frame.
+    /// The bytes are not a frame.
     pub fn cut(buffer: &mut Vec<u8>) -> Result<Option<Frames>, String> {
         let mut whole = 0;
         while let Some((_, taken)) = split(&buffer[whole..]).map_err(|error| error.to_string())? {
@@ -36,7 +36,7 @@ impl Frames {
 
     /// The body of the next frame.
     pub fn next_body(&mut self) -> Option<&[u8]> {
-        // `cut` has checked what stands here.
+        // `cut` has checked the bytes.
         let (body, taken) = split(&self.bytes[self.at..]).ok()??;
         let start = self.at + (taken - body.len());
         self.at += taken;

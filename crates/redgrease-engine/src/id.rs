@@ -1,9 +1,9 @@
-//! Numbers that the engine gives out, beside those of `redgrease_core::id`.
+//! Ids of the engine, in addition to those of `redgrease_core::id`.
 
 use redgrease_core::numbers;
 
 numbers! {
-    /// Number of a client that waits for an answer; the driver gives it.
+    /// Number of a client that waits for an answer; assigned by the driver.
     ClientNo,
     /// Number of a timer.
     TimerNo,
@@ -13,17 +13,17 @@ numbers! {
     WaitNo,
     /// Number of a command that a function runs.
     CommandNo,
-    /// Number of something that runs when the command that fired it has ended.
+    /// Number of an execution that runs when the command that triggered it has ended.
     JobNo,
     /// Number of a batch of stream entries that is being acknowledged.
     BatchNo,
     /// Number of a consumer group that is being removed from the streams of a database.
     RemovalNo,
-    /// Number of a look for, or an installation of, requirements.
+    /// Number of a check for, or an installation of, requirements.
     InstallNo,
 }
 
-/// Gives out numbers, each once.
+/// Assigns numbers, each once.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(u64);
 

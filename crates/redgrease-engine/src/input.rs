@@ -1,4 +1,4 @@
-//! What the engine is told.
+//! The inputs: what the driver reports to the engine.
 
 use crate::streams::runs::{EntryId, GroupProgress};
 use redgrease_core::codec::KeyType;
@@ -16,7 +16,7 @@ use crate::work::Work;
 /// Name of the user that a function acts as.
 pub type UserName = Rc<str>;
 
-/// As which user and in which database something is done.
+/// The user and the database of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
     /// The user whose permissions are checked.
@@ -49,13 +49,13 @@ pub struct ServerState {
 /// When an input is handled, and what the server is doing then.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Situation {
-    /// Milliseconds of a clock that never goes back.
+    /// Milliseconds of a monotonic clock.
     pub now_ms: u64,
-    /// The server.
+    /// The state of the server.
     pub server: ServerState,
 }
 
-/// What a client's command runs inside of, which decides whether it can wait for an answer.
+/// The context of a client's command, which decides whether it can be blocked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inside {
     /// Nothing: the client can be blocked.
@@ -68,16 +68,16 @@ pub enum Inside {
     Unblockable,
 }
 
-/// Who sent a command.
+/// The origin of a command.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// The user that the client is logged in as; `None`: the server itself.
     pub user: Option<UserName>,
     /// The database that the client has selected.
     pub database: Database,
-    /// Whether it may end what belongs to others: permission for `RG.ADMINISTER`.
+    /// Whether it may end objects of others: permission for `RG.ADMINISTER`.
     pub administers: bool,
-    /// What the command runs inside of.
+    /// The context of the command.
     pub inside: Inside,
 }
 
@@ -137,7 +137,7 @@ pub enum Command<'a> {
 pub enum StreamChange {
     /// An entry was added.
     Added,
-    /// The key may be another stream now.
+    /// The key may be a different stream now.
     Replaced,
 }
 
@@ -153,7 +153,7 @@ pub enum Stream {
 /// An answer to a [`Question`](crate::effect::Question).
 #[derive(Debug, Clone)]
 pub enum Fact {
-    /// What the server says of a command; `None`: it does not know it.
+    /// The server's description of a command; `None`: it does not exist.
     Command(Option<CommandFacts>),
     /// The server's options that protect commands.
     Protection(Protection),
@@ -166,13 +166,13 @@ pub enum Fact {
         /// The length: bytes of a string, entries of a stream.
         len: u64,
     },
-    /// Whether something is permitted, or done; an error says why not.
+    /// Whether something is permitted, or done; an error gives the reason if not.
     Permission(Result<(), String>),
     /// A number; `None`: it is not known.
     Number(Option<u64>),
-    /// How far a worker is.
+    /// The progress of a worker.
     Progress {
-        /// Bytes of a frame that it has begun and not finished.
+        /// Bytes of an unfinished frame.
         unfinished_bytes: u64,
         /// Its process is stopped by a signal.
         stopped: bool,
@@ -181,7 +181,7 @@ pub enum Fact {
     Groups(Vec<Option<GroupProgress>>),
 }
 
-/// What one slice of a reader brought.
+/// The result of one slice of a reader.
 #[derive(Debug, Clone, Default)]
 pub struct Slice {
     /// Records that were written.
@@ -194,7 +194,7 @@ pub struct Slice {
     pub error: Option<String>,
 }
 
-/// What one command that reads through a consumer group brought.
+/// The result of one command that reads through a consumer group.
 #[derive(Debug, Clone, Default)]
 pub struct GroupPart {
     /// Ids of the entries that were read, those of deleted entries included.
@@ -209,10 +209,10 @@ pub struct GroupPart {
     pub errors: Vec<String>,
 }
 
-/// What a look for requirements, or an installation, found.
+/// The result of a check for requirements, or of an installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// Directories to be put on the path.
+    /// Directories to be added to the path.
     Ready(Vec<String>),
     /// The requirements have to be installed.
     Missing,
@@ -229,7 +229,7 @@ pub enum Input<'a> {
     Command {
         /// The client.
         client: ClientNo,
-        /// Who it is.
+        /// The origin.
         caller: &'a Caller,
         /// The command.
         command: Command<'a>,
@@ -249,7 +249,7 @@ pub enum Input<'a> {
         database: Database,
         /// The stream.
         key: &'a [u8],
-        /// How it changed.
+        /// The kind of change.
         change: StreamChange,
     },
     /// The command that fired a job has ended.
@@ -258,7 +258,7 @@ pub enum Input<'a> {
     JobRefused(JobNo),
     /// A command of a client is about to begin (servers without jobs only).
     BetweenCommands,
-    /// The server's loop is about to sleep: what is due is done, then [`Input::Work`] follows.
+    /// The server's loop is about to sleep: due work is done, then [`Input::Work`] follows.
     Turn,
     /// One piece of work of that kind.
     Work(Work),
@@ -275,14 +275,14 @@ pub enum Input<'a> {
     WorkerNotStarted {
         /// The worker.
         worker: WorkerNo,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The driver cannot go on with a worker.
+    /// The driver cannot use a worker any more.
     WorkerFailed {
         /// The worker.
         worker: WorkerNo,
-        /// Why: what is said of it after "worker 3 (pid 7)".
+        /// The reason: the text that follows "worker 3 (pid 7)".
         reason: String,
     },
     /// A worker sent frames.
@@ -294,11 +294,11 @@ pub enum Input<'a> {
     },
     /// A worker closed its connection.
     ConnectionClosed(WorkerNo),
-    /// What a worker sent is no frame.
+    /// A worker sent invalid bytes.
     Garbled {
         /// The worker.
         worker: WorkerNo,
-        /// What is wrong with it.
+        /// The violation.
         reason: String,
     },
     /// Bytes were written to a worker.
@@ -312,14 +312,14 @@ pub enum Input<'a> {
     Output {
         /// The worker.
         worker: WorkerNo,
-        /// Which of them.
+        /// The output.
         stream: Stream,
-        /// What it wrote.
+        /// The bytes.
         bytes: &'a [u8],
         /// The output has ended.
         ended: bool,
     },
-    /// All that a worker had written until now has been handed in.
+    /// All output of a worker until now was handed in.
     OutputDrained {
         /// The worker.
         worker: WorkerNo,
@@ -347,7 +347,8 @@ pub enum Input<'a> {
         /// Its encoded reply, or the error that the function sees.
         result: Result<Vec<u8>, String>,
     },
-    /// The command that runs the atomic block has begun: see [`Engine::has_atomic_to_enter`](crate::Engine::has_atomic_to_enter).
+    /// The command that runs the atomic block has begun: see
+    /// [`Engine::has_atomic_to_enter`](crate::Engine::has_atomic_to_enter).
     AtomicEntered,
     /// The command that runs the atomic block has ended; an error when it was refused.
     AtomicEnded(Result<(), String>),
@@ -361,7 +362,7 @@ pub enum Input<'a> {
     SliceRead {
         /// The execution.
         execution: ExecutionNo,
-        /// Its reader, as it is now.
+        /// Its reader, with the new position.
         reader: Reader,
         /// What was read.
         slice: Slice,
@@ -373,7 +374,7 @@ pub enum Input<'a> {
         /// The record, encoded, or an error, which is the execution's.
         record: Result<Vec<u8>, String>,
     },
-    /// Entries were read through a consumer group for an execution; `None`: the stream is gone.
+    /// Entries were read through a consumer group for an execution; `None`: the stream no longer exists.
     GroupRead {
         /// The execution.
         execution: ExecutionNo,
@@ -386,10 +387,10 @@ pub enum Input<'a> {
         registration: RegistrationNo,
         /// Keys that were found.
         keys: Vec<Vec<u8>>,
-        /// Where to go on; `None`: the search has ended.
+        /// The next cursor; `None`: the search has ended.
         next: Option<Vec<u8>>,
     },
-    /// Entries were acknowledged: so many of them, or an error.
+    /// Entries were acknowledged: their number, or an error.
     Acknowledged {
         /// The batch.
         batch: BatchNo,
@@ -400,22 +401,22 @@ pub enum Input<'a> {
     GroupRemoved {
         /// The removal.
         removal: RemovalNo,
-        /// Where to go on; `None`: the removal has ended.
+        /// The next cursor; `None`: the removal has ended.
         next: Option<Vec<u8>>,
     },
-    /// A look for requirements, or an installation, has ended.
+    /// A check for requirements, or an installation, has ended.
     Installed {
-        /// Which.
+        /// Its number.
         install: InstallNo,
-        /// What was found.
+        /// The result.
         result: Result<Found, String>,
     },
     /// The server became a master or a replica.
     RoleChanged,
-    /// The data of two databases changed places.
+    /// The data of two databases was swapped.
     DatabasesSwapped(Database, Database),
-    /// The server is about to end.
+    /// The server is about to exit.
     Shutdown,
-    /// What an earlier effect asked to be done behind the effects before it.
+    /// A step that an earlier effect scheduled.
     Then(Step),
 }

@@ -1,17 +1,17 @@
 //! The engine of one shard, as a state machine: inputs in, effects out.
 //!
-//! A driver tells [`Engine::handle`] what happened ([`Input`]) and when ([`Situation`]), and performs the [`Effect`]s that
-//! come out of it. The engine never calls out: it does no I/O, reads no clock and has no threads, so that the same code runs
+//! A driver passes to [`Engine::handle`] what happened ([`Input`]) and when ([`Situation`]), and performs the [`Effect`]s
+//! that result. The engine never calls out: it does no I/O, reads no clock and has no threads, so that the same code runs
 //! in a server's module and in a simulation.
 //!
 //! # Layout
-//! - [`engine`](Engine): the parts, and where an input goes; `flow`: how the parts work together, a file per subject;
-//! - [`input`], [`effect`], [`reader`], [`frames`], [`work`], [`id`]: what goes in and out;
+//! - [`engine`](Engine): the parts, and the dispatch of inputs; `flow`: how the parts work together, a file per subject;
+//! - [`input`], [`effect`], [`reader`], [`frames`], [`work`], [`id`]: the types of inputs and effects;
 //! - [`config`], [`limits`]: every limit and deadline; [`error`]: why something is refused or ended;
 //! - [`workers`], [`sessions`], [`executions`], [`registrations`], [`streams`], [`events`], [`requirements`], `calls`:
 //!   the parts, each with its state and its tests.
 //!
-//! It must not know Redis, Python, threads, clocks or I/O: time and randomness come in as values.
+//! It does not depend on Redis, Python, threads, clocks or I/O: time and randomness are passed in as values.
 
 #![no_std]
 

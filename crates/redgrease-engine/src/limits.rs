@@ -14,22 +14,22 @@ pub const REGISTRATIONS_PER_SESSION_MAX: usize = 10_000;
 /// Executions of one session that have not ended.
 pub const LIVE_PER_SESSION_MAX: usize = 100_000;
 
-/// Executions that one session may have waiting for its worker to come back.
+/// Executions of one session that may wait for its worker to be replaced.
 pub const HELD_PER_SESSION_MAX: usize = 100_000;
 
-/// Pause before a session with registrations asks for a worker again, in milliseconds.
+/// Pause before a session with registrations requests a worker again, in milliseconds.
 pub const WORKER_AGAIN_MS: u64 = 1000;
 
 /// Time that more than one idle worker is kept, in milliseconds.
 pub const IDLE_WORKER_MS: u64 = 3000;
 
-/// Deaths of a session's worker in a row after which it is not rebuilt any more.
+/// Ends of a session's worker in a row after which it is not rebuilt any more.
 pub const DEATHS_MAX: u32 = 5;
 
-/// Failed starts of workers in a row after which waiting sessions are told why, and which are logged.
+/// Failed starts of workers in a row after which waiting sessions get an error, and which are logged.
 pub const FAILED_STARTS_MAX: u32 = 3;
 
-/// Time that a line of output may stay unfinished before it is logged as it is, in milliseconds.
+/// Time after which an unfinished line of output is logged, in milliseconds.
 pub const LINE_MS_MAX: u64 = 200;
 
 /// Bytes that may wait for one worker before it is ended.
@@ -44,7 +44,7 @@ pub const CLOSED_LOOKS_MAX: u32 = 20;
 /// Frames with numbers of other workers that are logged per worker.
 pub const FOREIGN_FRAMES_LOGGED_MAX: u32 = 10;
 
-/// Looks in a row after which a worker that owes an answer and makes no progress is ended: so many per `WorkerStallMax`.
+/// Checks in a row after which a worker that must answer and makes no progress is ended: this many per `WorkerStallMax`.
 pub const IDLE_LOOKS_MAX: u32 = 10;
 
 /// Bytes of frames that are kept while the main thread waits for one worker.
@@ -53,7 +53,7 @@ pub const KEPT_BYTES_MAX: usize = 64 << 20;
 /// Number of these frames.
 pub const KEPT_FRAMES_MAX: usize = 10_000;
 
-/// Bytes that a worker may leave unread before its frames wait: what it asks for is not served until it reads.
+/// Bytes that a worker may leave unread before its frames wait: its calls are not served until it reads.
 pub const UNREAD_BYTES_MAX: u64 = 4 << 20;
 
 /// Bytes of frames that are read while they wait; more stay in the socket.
@@ -71,7 +71,7 @@ pub const LINE_COST_BYTES: usize = 100;
 /// A line of output is cut to this many bytes.
 pub const LINE_BYTES_MAX: usize = 8 << 10;
 
-/// Encoded bytes that a worker may have before it, per execution.
+/// Encoded bytes that may be unconsumed in a worker, per execution.
 pub const WINDOW_BYTES: u64 = 1 << 20;
 
 /// Bytes that may wait for a worker before readers pause.
@@ -98,34 +98,34 @@ pub const DEFERRED_COST_BYTES: usize = 200;
 /// The longest time that a call waits while clients are paused, in milliseconds.
 pub const DEFERRED_MS_MAX: u64 = 60_000;
 
-/// Commands whose facts are remembered: more than any server has.
+/// Commands whose facts are stored: more than any server has.
 pub const FACTS_MAX: usize = 4096;
 
-/// Length of the names that are remembered: more than any command has.
+/// Length of the names that are stored: more than any command has.
 pub const NAME_BYTES_MAX: usize = 64;
 
 /// Entries that are read, acknowledged or removed with one command.
 pub const ENTRIES_PER_COMMAND: usize = 128;
 
-/// Commands of a batch that are run at once; the rest follows in slices.
+/// Commands of a batch that are run at once; the rest is run in slices.
 pub const ACKNOWLEDGEMENTS_AT_ONCE: u32 = 4;
 
-/// Pause before something is tried again that cannot be done while clients are paused, in milliseconds.
+/// Pause before an operation is retried that is impossible while clients are paused, in milliseconds.
 pub const PAUSED_RETRY_MS: u64 = 20;
 
-/// Times that it is tried: ten minutes.
+/// Number of retries: ten minutes.
 pub const PAUSED_RETRIES_MAX: u32 = 30_000;
 
-/// Pause between two steps of a walk over keys, in milliseconds.
+/// Pause between two steps of an iteration over keys, in milliseconds.
 pub const STEP_MS: u64 = 1;
 
-/// Entries of all streams that are remembered because a registration has yet to acknowledge them.
+/// Entries of all streams that are stored because a registration has yet to acknowledge them.
 pub const HELD_ENTRIES_MAX: usize = 1_000_000;
 
-/// Looks for requirements, or installations, that may be waiting.
+/// Checks for requirements, or installations, that may wait.
 pub const INSTALLS_MAX: usize = 1000;
 
-/// Sets of requirements that are remembered as present.
+/// Sets of requirements that are stored as present.
 pub const SATISFIED_MAX: usize = 1000;
 
 /// Registrations of a session up to which each of its rows names them all; of more, the first row names them.

@@ -4,27 +4,27 @@
 /// A fault that can be planted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
-    /// Readers that wait for their workers are not told that these consumed something.
+    /// Waiting readers are not resumed when their workers have consumed records.
     ReadersNotUnblocked,
-    /// What a worker consumed does not make room in its window.
+    /// Consumed bytes are not returned to the window of a worker.
     WindowNotReduced,
     /// A client that triggered a function is answered twice.
     ClientAnsweredTwice,
-    /// The session of a script stays when its worker dies.
+    /// The session of a script is kept when its worker ends.
     SessionLeaked,
     /// A call that waited while clients were paused is never served.
     DeferredCallForgotten,
     /// A client that aborts an execution is not answered when that ends by itself first.
     AbortRacesWithEnd,
-    /// An execution that waited for its session to be rebuilt is forgotten.
+    /// An execution that waited for its session to be rebuilt is lost.
     HeldExecutionForgotten,
     /// Executions that waited for their session to be rebuilt start in the wrong order.
     HeldExecutionsReversed,
     /// Frames that were kept during a wait are not handled after it.
     KeptFramesForgotten,
-    /// A sync execution runs twice behind the command that fired it.
+    /// A sync execution runs twice after the command that fired it.
     JobRunTwice,
-    /// An execution that ended keeps its place among those that wait.
+    /// An execution that ended keeps its place among the waiting ones.
     PendingPlaceKept,
     /// The main thread waits for a sync execution without a deadline.
     WaitWithoutDeadline,
@@ -32,25 +32,25 @@ pub enum Bug {
     BatchForgotten,
     /// A session that ended keeps its worker.
     LeaseKept,
-    /// After a worker's death its streams are not read again.
+    /// After the end of a worker its streams are not read again.
     StreamsNotReset,
-    /// The end of an answer that is written bit by bit is forgotten.
+    /// The end of a reply that is written in parts is lost.
     RowsNotEnded,
-    /// An atomic block that was left stays entered.
+    /// An atomic block stays entered after its end.
     AtomicNotLeft,
     /// A process that ended during a wait is not noticed.
     EndedWorkerForgotten,
-    /// A run over a stream that could not begin counts as in flight for ever.
+    /// A run over a stream that could not begin counts as in flight forever.
     UnreadStreamForgotten,
-    /// A run that was decided before streams were looked for again reads entries.
+    /// A run that was decided before a new search for streams reads entries.
     StaleRunReads,
-    /// An execution that takes the place of one that had nothing to run starts before those that were started earlier.
+    /// An execution that replaces one with nothing to run starts before those that were started earlier.
     StartedOutOfOrder,
-    /// What a script ran moves to a worker that does not know it.
+    /// The execution of a script moves to a worker that does not have its plan.
     RunMovedToNewWorker,
     /// Entries that were deleted count as entries of their stream.
     DeletedEntriesCounted,
-    /// After a panic of the driver, frames that came during its wait are not handled.
+    /// After a panic of the driver, frames that arrived during its wait are not handled.
     PanicForgetsFrames,
 }
 

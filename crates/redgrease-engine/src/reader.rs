@@ -1,13 +1,13 @@
-//! Positions of readers: plain data that travels between engine and driver.
+//! Positions of readers: plain data that is passed between engine and driver.
 
 use redgrease_core::plan::RunReader;
 
 use crate::prelude::*;
 
-/// Keys that one step of a scan looks at, unless something else is asked for: some tens of microseconds.
+/// Default number of keys per step of a scan: some tens of microseconds.
 pub const KEYS_PER_STEP: u64 = 256;
 
-/// What is read in slices.
+/// The source of a slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reader {
     /// Keys that match.
@@ -16,7 +16,7 @@ pub enum Reader {
     Range(StreamRange),
     /// Entries of streams that match, one stream after the other.
     Streams(Streams),
-    /// Entries that a stream registration reads through its group; the execution holds the position.
+    /// Entries that a stream registration reads through its group; the execution has the position.
     Group,
 }
 
@@ -39,14 +39,14 @@ impl Reader {
     }
 }
 
-/// What a record of a key holds.
+/// The contents of a record of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyContent {
     /// Name, type and value.
     Value,
-    /// The name, in the form of such a record.
+    /// The name, in the format of such a record.
     Key,
-    /// The name alone.
+    /// Only the name.
     Name,
 }
 
@@ -57,13 +57,13 @@ pub struct Scan {
     pub pattern: Vec<u8>,
     /// One key only.
     pub no_scan: bool,
-    /// What the records hold.
+    /// The contents of the records.
     pub content: KeyContent,
-    /// Keys that one step looks at.
+    /// Number of keys per step.
     pub step: u64,
     /// The server's cursor.
     pub cursor: Vec<u8>,
-    /// Names that were found and not read.
+    /// Names that were found and not read yet.
     pub found: VecDeque<Vec<u8>>,
     /// The scan has not ended.
     pub more: bool,
@@ -89,14 +89,14 @@ impl Scan {
 pub struct StreamRange {
     /// The stream.
     pub key: Vec<u8>,
-    /// The id behind which reading continues.
+    /// The id after which reading continues.
     pub after: Vec<u8>,
 }
 
-/// How far a search for streams is.
+/// The progress of a search for streams.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Search {
-    /// Whether there is a stream with the very name of the pattern is not known yet.
+    /// Whether the pattern itself is the name of a stream is not known yet.
     NotBegun,
     /// It continues at this cursor of the server.
     At(Vec<u8>),
@@ -109,13 +109,13 @@ pub enum Search {
 pub struct Streams {
     /// A glob, or the name of one stream.
     pub pattern: Vec<u8>,
-    /// The id behind which each stream is read.
+    /// The id after which each stream is read.
     pub from_id: Vec<u8>,
-    /// How far the search is.
+    /// The progress of the search.
     pub search: Search,
     /// Streams that were found and not read, the next one first.
     pub found: VecDeque<Vec<u8>>,
-    /// All streams that were found: a scan may bring a key twice.
+    /// All streams that were found: a scan may return a key twice.
     pub seen: BTreeSet<Vec<u8>>,
     /// The stream that is being read.
     pub current: Option<StreamRange>,

@@ -1,4 +1,4 @@
-//! What is done behind the effects before it.
+//! Steps that run after the effects before them.
 
 use redgrease_core::id::{ExecutionNo, WorkerNo};
 
@@ -11,34 +11,34 @@ use crate::prelude::*;
 #[derive(Debug)]
 pub struct Step(pub(crate) Next);
 
-/// What it is.
+/// The kind of the step.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// A worker's process was told to end, and its output is logged: what it had ends or moves.
+    /// A worker's process is being ended, and its output is logged: its executions end or move.
     RemoveWorker {
         /// The worker.
         worker: WorkerNo,
-        /// How it ended: what is said of it after "worker 3 (pid 7)".
+        /// How it ended: the text that follows "worker 3 (pid 7)".
         how: String,
     },
     /// A worker left too much unread.
     EndWorker {
         /// The worker.
         worker: WorkerNo,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// Sync executions that commands fired run, one after the other.
     RunOwed,
     /// A sync execution runs.
     RunSync(SyncRun),
-    /// The execution that was started first reads what it starts with.
+    /// The execution that was started first reads its first records.
     ReadFirst,
     /// A sync execution of a key event has ended.
     SyncKeyEnded,
-    /// The next sync execution over a stream runs, unless this go has lasted long enough.
+    /// The next sync execution over a stream runs, unless this series has lasted long enough.
     SyncStream,
-    /// What a command that a function ran fired has run: the function gets the reply.
+    /// Executions that were triggered by a function's command have run: the function gets the reply.
     AnswerCall {
         /// The call.
         call: PendingCall,

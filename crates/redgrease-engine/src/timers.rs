@@ -1,4 +1,4 @@
-//! What is to be done at some time.
+//! Timers.
 
 use redgrease_core::id::{ExecutionNo, RegistrationNo, SessionNo, WorkerNo};
 
@@ -8,60 +8,60 @@ use crate::prelude::*;
 use crate::streams::held::Release;
 use crate::streams::runs::Action;
 
-/// Something that has its time.
+/// The subject of a timer.
 #[derive(Debug)]
 pub(crate) enum Timer {
-    /// Starting workers was put off after failures.
+    /// Starting workers was deferred after failures.
     StartWorkers,
-    /// Workers are looked at for progress.
+    /// Workers are checked for progress.
     LookAtWorkers,
-    /// There may be more idle workers than are needed.
+    /// There may be surplus idle workers.
     TrimWorkers,
-    /// A worker should have finished its handshake.
+    /// The deadline of a worker's handshake.
     Handshake(WorkerNo),
-    /// The process of a worker that closed its connection should have ended; so many further looks are granted.
+    /// The process of a worker that closed its connection should have ended; this many further checks are granted.
     ConnectionClosed(WorkerNo, u32),
-    /// A line of output has no end.
+    /// A line of output is unfinished.
     UnfinishedLine(WorkerNo, Stream),
-    /// A session has waited for a worker.
+    /// The deadline of a session that waits for a worker.
     WorkerWait(SessionNo),
-    /// A session with registrations asks for a worker again.
+    /// A session with registrations requests a worker again.
     WorkerAgain(SessionNo),
-    /// A script should have ended.
+    /// The deadline of a script.
     ScriptLimit(SessionNo),
-    /// Installations should have been done.
+    /// The deadline of waiting installations.
     InstallLimit(SessionNo),
-    /// The schedule looks for long executions.
+    /// The schedule checks for long executions.
     ScheduleTick,
-    /// An execution should have ended.
+    /// The deadline of an execution.
     ExecutionLimit(ExecutionNo),
-    /// An aborted execution should have ended.
+    /// The grace period of an aborted execution.
     AbortGrace(ExecutionNo),
     /// A reader that waits while clients are paused continues.
     ReaderAgain(ExecutionNo),
-    /// What the runs of a registration decided is tried again: clients were paused.
+    /// A decision of a registration's runs is retried: clients were paused.
     StreamAction(RegistrationNo, Action),
-    /// Entries of a stream are waited for no longer.
+    /// The time to wait for further entries of a stream.
     StreamDuration {
         /// The registration.
         registration: RegistrationNo,
         /// The stream.
         stream: Vec<u8>,
-        /// To be given back to the runs.
+        /// Identifies the run.
         epoch: u64,
     },
-    /// Streams are looked for again after a failure.
+    /// Streams are searched for again after a failure.
     StreamRetry {
         /// The registration.
         registration: RegistrationNo,
-        /// To be given back to the runs.
+        /// Identifies the retry.
         epoch: u64,
     },
     /// A search for streams begins (at cursor `0`) or continues.
     StreamSearch(RegistrationNo, Vec<u8>),
-    /// Streams of these registrations are looked for again.
+    /// Streams of these registrations are searched for again.
     StreamsRevived(Vec<RegistrationNo>),
-    /// A batch is acknowledged when clients are not paused any more.
+    /// A batch is acknowledged when clients are no longer paused.
     Acknowledge(BatchNo),
     /// Entries that a registration had yet to acknowledge are removed.
     ReleaseHeld(Release),

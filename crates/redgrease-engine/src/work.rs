@@ -1,11 +1,11 @@
-//! Work that is done in pieces, a slice of time per turn of the server's loop.
+//! Work that is done in small pieces, with a slice of time per turn of the server's loop.
 
 use core::time::Duration;
 
 /// A kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Work {
-    /// Sync executions of events of the server's own walks over its keys.
+    /// Sync executions of events of the server's own iterations over its keys.
     Walks,
     /// Sync executions over streams.
     SyncStreams,
@@ -13,20 +13,20 @@ pub enum Work {
     Deferred,
     /// Frames of workers.
     Frames,
-    /// Executions that notifications asked for.
+    /// Executions that notifications started.
     Fired,
-    /// Executions of key events that wait.
+    /// Executions of waiting key events.
     Pending,
     /// Batches of stream entries that are being acknowledged.
     Acknowledgements,
-    /// Answers that are written bit by bit.
+    /// Replies that are written in parts.
     Rows,
     /// Readers.
     Readers,
 }
 
 impl Work {
-    /// All kinds, in the order in which they have their turn.
+    /// All kinds, in the order in which they get their turn.
     pub const ORDER: [Work; 9] = [
         Work::Walks,
         Work::SyncStreams,
@@ -39,11 +39,11 @@ impl Work {
         Work::Readers,
     ];
 
-    /// The time that one turn of the loop gives to it; at least one piece is done.
+    /// The time that it gets in one turn of the loop; at least one piece is done.
     #[must_use]
     pub const fn slice(self) -> Duration {
         match self {
-            // What waits for these is counted by the server itself, or by a client of a command that has ended.
+            // Work that the server itself accounts for, or that belongs to a client whose command has ended.
             Work::Walks | Work::SyncStreams | Work::Pending => Duration::from_millis(5),
             Work::Deferred | Work::Frames | Work::Fired => Duration::from_millis(1),
             Work::Acknowledgements | Work::Rows | Work::Readers => Duration::from_micros(250),

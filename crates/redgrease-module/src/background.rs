@@ -1,4 +1,4 @@
-//! Work away from the main thread: one thread, a bounded queue of jobs, and an eventfd that is signalled when a job ends.
+//! Work outside the main thread: one thread, a bounded queue of jobs, and an eventfd that is signalled when a job ends.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// The thread, which lives until the process ends, and the channels to and from it.
+/// The thread, which runs until the process exits, and the channels to and from it.
 pub struct Background<J, A> {
     jobs: SyncSender<J>,
     answers: Receiver<A>,
@@ -14,7 +14,7 @@ pub struct Background<J, A> {
 }
 
 impl<J: Send + 'static, A: Send + 'static> Background<J, A> {
-    /// Starts a thread that does `work` for one job after the other; `jobs_max` of them may be waiting.
+    /// Starts a thread that runs `work` for each job; at most `jobs_max` of them may wait.
     pub fn start(name: &str, jobs_max: usize, work: impl Fn(J) -> A + Send + 'static) -> Result<Self, String> {
         let ready = Arc::new(
             eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| format!("eventfd: {error}"))?,
@@ -27,7 +27,7 @@ impl<J: Send + 'static, A: Send + 'static> Background<J, A> {
                 if done.send(work(job)).is_err() {
                     return;
                 }
-                // Fails only when 2^64 answers have not been taken.
+                // Fails only if 2^64 results were not taken.
                 let _ = rustix::io::write(&signal, &1u64.to_ne_bytes());
             }
         };
@@ -38,17 +38,17 @@ impl<J: Send + 'static, A: Send + 'static> Background<J, A> {
         Ok(Background { jobs, answers, ready })
     }
 
-    /// Queues a job; `false` when the queue is full.
+    /// Queues a job; `false` if the queue is full.
     pub fn submit(&self, job: J) -> bool {
         self.jobs.try_send(job).is_ok()
     }
 
-    /// Readable when there are answers.
+    /// Readable when there are results.
     pub fn ready_fd(&self) -> RawFd {
         self.ready.as_raw_fd()
     }
 
-    /// The answers since the last call.
+    /// The results since the last call.
     pub fn answers(&self) -> Vec<A> {
         let mut count = [0; 8];
         let _ = rustix::io::read(&*self.ready, &mut count);

@@ -1,5 +1,5 @@
-//! Callbacks of the server that become inputs: notifications, jobs, timers, the moment between two commands; and those of
-//! descriptors, which only take note.
+//! Callbacks of the server that become inputs: notifications, jobs, timers, command filters; and those of
+//! descriptors, which only record what is ready.
 
 use redgrease_core::id::Database;
 use redgrease_engine::Input;
@@ -21,7 +21,7 @@ pub fn key_changed(database: u32, event: &str, key: &[u8]) {
     }
 }
 
-/// A stream was changed, or something that may have been one.
+/// A stream was changed, or a key that may be one.
 pub fn stream_changed(database: u32, event: &str, key: &[u8]) {
     let change = match event {
         "xadd" => StreamChange::Added,
@@ -63,10 +63,10 @@ pub fn command_begins() {
     }
 }
 
-/// Has the loop look for what the threads that start workers and install requirements have done.
+/// Watches the descriptors of the threads that start workers and install requirements.
 ///
 /// # Errors
-/// The loop takes no further descriptor.
+/// The loop accepts no further descriptor.
 pub fn watch_threads(driver: &Driver) -> Result<(), String> {
     driver.server.watch(driver.spawner.ready_fd(), Readiness::Readable, || note(|due| due.spawned = true))?;
     for fd in driver.installer.ready_fds() {
@@ -75,7 +75,7 @@ pub fn watch_threads(driver: &Driver) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes note of what the next turn has to do.
+/// Records what the next turn has to do.
 pub fn note(add: impl FnOnce(&mut Due)) {
     if let Some(driver) = driver() {
         add(&mut driver.due.borrow_mut());

@@ -1,7 +1,7 @@
-//! Clients whose commands are running, and clients that wait: each is answered exactly once.
+//! Clients whose commands are running, and blocked clients: each is answered exactly once.
 //!
-//! While its command is running, a client is answered, or blocked, when the engine has handled the command and all that it
-//! brought about: an input that is handled inside that command may be the one that answers it.
+//! While its command is running, a client is answered, or blocked, after the engine has handled the command and
+//! everything that it caused: an input that is handled inside that command may be the one that answers it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -18,13 +18,13 @@ use crate::reply;
 enum Client {
     /// Its command is running.
     Running(Running),
-    /// It waits.
+    /// It is blocked.
     Blocked(BlockedClient),
-    /// It is being answered bit by bit.
+    /// It is being answered in parts.
     Writing(SlowAnswer),
 }
 
-/// What was decided for a client whose command is running.
+/// The decision about a client whose command is running.
 #[derive(Default)]
 struct Running {
     block: bool,
@@ -40,7 +40,7 @@ pub struct Clients {
     table: RefCell<BTreeMap<ClientNo, Client>>,
 }
 
-/// Takes a client whose command is running out of the table, also when that panics.
+/// Removes a client whose command is running from the table, also after a panic.
 struct Entry<'a> {
     clients: &'a Clients,
     number: ClientNo,
@@ -53,7 +53,7 @@ impl Drop for Entry<'_> {
 }
 
 impl Clients {
-    /// Has `handle` do a command, with a number for its client; then answers the client, or blocks it.
+    /// Runs `handle` for a command, with a number for its client; then answers the client, or blocks it.
     pub fn serve(&self, invocation: &Invocation<'_>, handle: impl FnOnce(ClientNo)) {
         let number = ClientNo(self.last.get() + 1);
         self.last.set(number.0);
@@ -83,14 +83,14 @@ impl Clients {
         rows.iter().for_each(|row| self.row(number, row));
     }
 
-    /// Holds a client whose command ends without an answer.
+    /// Blocks a client whose command ends without a reply.
     pub fn block(&self, number: ClientNo) {
         if let Some(Client::Running(running)) = self.table.borrow_mut().get_mut(&number) {
             running.block = true;
         }
     }
 
-    /// From here to its answer, time counts as that of the client's command.
+    /// Until its reply, time is attributed to the client's command.
     pub fn measure(&self, number: ClientNo) {
         match self.table.borrow_mut().get_mut(&number) {
             Some(Client::Running(running)) => running.measure = true,
@@ -99,22 +99,22 @@ impl Clients {
         }
     }
 
-    /// Answers a client. One that is not known was answered when its command panicked. `panics`: for tests, the answer of a
-    /// client that waits does.
+    /// Answers a client. An unknown one was answered when its command panicked. `panics`: for tests, the reply to a
+    /// blocked client panics.
     pub fn answer(&self, number: ClientNo, answer: Answer, panics: bool) {
         if let Some(Client::Running(running)) = self.table.borrow_mut().get_mut(&number) {
             running.answer = Some(answer);
             return;
         }
         match self.take(number) {
-            // Rendering many results takes its time, which the server attributes to the client there.
+            // Rendering many results takes time, which the server attributes to the client there.
             Some(Client::Blocked(blocked)) => {
                 blocked.answer(move |client| {
                     assert!(!panics, "injected in a Reply");
                     reply::write(client, &answer.into_reply());
                 });
             }
-            // The rows that were written are its answer.
+            // The rows that were written are its reply.
             Some(Client::Writing(rows)) => rows.finish(),
             Some(Client::Running(_)) | None => {}
         }
@@ -149,7 +149,7 @@ impl Clients {
         }
     }
 
-    /// Whether a blocked client has left.
+    /// Whether a blocked client has disconnected.
     pub fn is_gone(&self, number: ClientNo) -> bool {
         match self.table.borrow().get(&number) {
             Some(Client::Blocked(blocked)) => blocked.is_gone(),

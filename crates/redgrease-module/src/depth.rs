@@ -1,23 +1,23 @@
-//! How deep something is nested, held by guards so that a panic leaves the count right.
+//! Nesting counters, held by guards so that a panic leaves the count correct.
 
 use std::cell::Cell;
 
-/// A count of what has begun and not ended.
+/// Number of activities that have begun and not ended.
 #[derive(Default)]
 pub struct Depth(Cell<u32>);
 
-/// Something that has begun; it ends when this is dropped.
+/// An activity that has begun; it ends when this is dropped.
 #[must_use]
 pub struct Inside<'a>(&'a Cell<u32>);
 
 impl Depth {
-    /// Something begins.
+    /// Begins an activity.
     pub fn enter(&self) -> Inside<'_> {
         self.0.set(self.0.get() + 1);
         Inside(&self.0)
     }
 
-    /// Whether something has begun and not ended.
+    /// Whether an activity is in progress.
     pub fn is_inside(&self) -> bool {
         self.0.get() > 0
     }

@@ -1,4 +1,4 @@
-//! The loop around the engine: an input is handled, and what follows from it is done.
+//! The loop around the engine: handles an input and performs the resulting effects.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -8,11 +8,11 @@ use redgrease_engine::{Effect, Input};
 use crate::driver::Driver;
 use crate::effects;
 
-/// Has the engine handle an input, and performs its effects in their order. An input that an effect brings about at once
+/// Passes an input to the engine, and performs its effects in order. An input that an effect causes at once
 /// is handled, and its effects are performed, before the next effect.
 ///
-/// A panic is passed on when everything else is done: other clients and workers must not miss what was decided for them. The
-/// engine then forgets the waits and calls that were begun since.
+/// A panic is passed on when everything else is done: effects for other clients and workers must not be lost. The
+/// engine then drops the waits and calls that were begun since.
 pub fn drive(driver: &Driver, input: Input<'_>) {
     let depth = driver.ask(|engine| engine.depth());
     let mut drive = Drive { driver, effects: driver.spare_effects.take(), panic: None };

@@ -1,7 +1,7 @@
-//! What the files of the driver share: the server, the engine, and the tables of what the engine knows by number.
+//! The shared state of the driver: the server, the engine, and the tables of objects that the engine knows by number.
 //!
 //! Callbacks of the server come one at a time but *re-entrantly*: a command that a function runs may cause a
-//! notification, which is an input of its own while the effect that ran the command is still being performed. So the
+//! notification, which is an input itself while the effect that ran the command is still being performed. So the
 //! engine is borrowed for one call only, and never while the server is called.
 
 use std::cell::{Cell, RefCell};
@@ -24,24 +24,24 @@ use crate::random::hex_digits;
 use crate::spawner::Spawner;
 use crate::workers::Workers;
 
-/// Digits that distinguish names of this run of the server from those of others.
+/// Digits that make the names of this run of the server unique.
 const RUN_ID_DIGITS: usize = 8;
 
-/// What the events of a turn of the server's loop found ready. Handlers of descriptors only take note: the rest is done
+/// What the events of a turn of the server's loop found ready. Handlers of descriptors only record it: the rest is done
 /// by [`turn`](crate::turn).
 #[derive(Default)]
 pub struct Due {
-    /// Workers with something to be read.
+    /// Workers with data to read.
     pub readable: BTreeSet<WorkerNo>,
     /// Workers that take more output.
     pub writable: BTreeSet<WorkerNo>,
     /// Workers whose process has ended.
     pub ended: BTreeSet<WorkerNo>,
-    /// Outputs of workers with something to be read.
+    /// Outputs of workers with data to read.
     pub outputs: BTreeSet<(WorkerNo, Stream)>,
     /// Processes were started, or could not be started.
     pub spawned: bool,
-    /// Installations or looks for requirements ended.
+    /// Installations or checks for requirements ended.
     pub installed: bool,
 }
 
@@ -49,7 +49,7 @@ pub struct Due {
 pub struct Driver {
     /// The server.
     pub server: Server,
-    /// What the module was loaded with.
+    /// The configuration of the module.
     pub config: Config,
     /// The workers' interpreter, or why there is none.
     pub runtime: Result<PathBuf, String>,
@@ -68,19 +68,19 @@ pub struct Driver {
     /// The threads that install requirements.
     pub installer: Installer,
 
-    /// A list for effects that nobody uses now: inputs come often.
+    /// An empty list of effects for reuse: inputs are frequent.
     pub spare_effects: Cell<Vec<Effect>>,
-    /// What the next turn does.
+    /// The work of the next turn.
     pub due: RefCell<Due>,
     /// Workers for which the engine has output that was not written.
     pub unwritten: RefCell<BTreeSet<WorkerNo>>,
-    /// Has the loop come back for work that is left.
+    /// Makes the loop run again while work is left.
     pub pump: Pump,
     /// When the slice ends that readers have in this turn.
     pub slice_end: Cell<Option<Instant>>,
     /// Notifications that are being handled.
     pub notifying: Depth,
-    /// Reads of our own, whose misses are no events.
+    /// Reads of our own, whose misses are not events.
     pub muted: Depth,
     /// Waits of the main thread for a worker.
     pub waits: Depth,
@@ -96,7 +96,7 @@ pub fn driver() -> Option<&'static Driver> {
 }
 
 impl Driver {
-    /// Builds the driver; [`Driver::install`] makes it the one that callbacks find. `drive` handles an input.
+    /// Builds the driver; [`Driver::install`] makes it available to callbacks. `drive` handles an input.
     pub fn new(server: Server, config: Config, drive: fn(&Driver, Input<'_>)) -> Result<Driver, String> {
         let runtime = crate::runtime::find(config.python.as_deref());
         let for_messages = match &runtime {
@@ -128,24 +128,24 @@ impl Driver {
         })
     }
 
-    /// Makes this driver the one that callbacks find, until the process ends.
+    /// Makes this driver available to callbacks, until the process exits.
     pub fn install(self) -> &'static Driver {
         let driver: &'static Driver = Box::leak(Box::new(self));
         DRIVER.set(Some(driver));
         driver
     }
 
-    /// Has the engine handle an input, and performs its effects.
+    /// Passes an input to the engine, and performs its effects.
     pub fn hand_in(&self, input: Input<'_>) {
         (self.drive)(self, input);
     }
 
-    /// Asks the engine for something. Nothing that `question` does may call the server.
+    /// Queries the engine. `question` must not call the server.
     pub fn ask<T>(&self, question: impl FnOnce(&Engine) -> T) -> T {
         question(&self.engine.borrow())
     }
 
-    /// Changes the engine. Nothing that `change` does may call the server.
+    /// Changes the engine. `change` must not call the server.
     pub fn change<T>(&self, change: impl FnOnce(&mut Engine) -> T) -> T {
         change(&mut self.engine.borrow_mut())
     }
@@ -155,7 +155,7 @@ impl Driver {
         self.start.elapsed().as_millis() as u64
     }
 
-    /// The time, and what the server is doing.
+    /// The time, and the state of the server.
     pub fn situation(&self) -> Situation {
         let flags = self.server.flags();
         Situation {
@@ -173,7 +173,7 @@ impl Driver {
         }
     }
 
-    /// Type of a key, and length of its value. Nothing is notified of the look.
+    /// Type of a key, and length of its value. Causes no notification.
     pub fn key_kind(&self, database: Database, key: &[u8]) -> (KeyKind, usize) {
         let _own = self.muted.enter();
         self.server.key_kind(database.0, key)

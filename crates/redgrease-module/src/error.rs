@@ -1,4 +1,4 @@
-//! Why the driver cannot do something, worded for a client or for the author of a function.
+//! Errors of the driver, worded for a client or for the author of a function.
 //!
 //! The codes are those of [`redgrease_core::error_code::CODES`]; errors of the server are passed on as they are.
 
@@ -8,30 +8,30 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A command's name holds a NUL.
+    /// A command's name contains a NUL.
     #[error("ERR the command's name holds a NUL")]
     BadName,
-    /// A function acts as a user that is gone.
+    /// A function acts as a user that was deleted.
     #[error("NOPERM the user '{0}' on whose behalf the function runs does not exist any more, or is disabled")]
     NoUser(String),
     /// There is no such database.
     #[error("ERR the server has no database {0}")]
     NoDatabase(u32),
-    /// The server did not run a command, and did not say why.
+    /// The server did not run a command, and gave no reason.
     #[error("ERR Failed executing command")]
     NotRun,
     /// The same, for a command of a reader.
     #[error("ERR the server did not run a command of the reader")]
     NotRead,
-    /// A function's user may not run a command; `reason` is what the server says.
+    /// A function's user may not run a command; `reason` is the server's text.
     #[error("NOPERM the user '{user}' {reason}")]
     Denied {
         /// The user.
         user: String,
-        /// What the server says.
+        /// The server's text.
         reason: String,
     },
-    /// A user may not do something to a key.
+    /// A user lacks permission for a key.
     #[error("NOPERM the user '{user}' has no permission to {verb} the key '{key}'")]
     KeyDenied {
         /// The user.
@@ -65,7 +65,7 @@ pub enum Error {
     ReplyTooBig {
         /// Its length.
         len: usize,
-        /// The longest one.
+        /// The limit.
         max: usize,
     },
     /// A value is too long for a record.
@@ -102,12 +102,12 @@ pub enum Error {
     /// A client announced a version of the codec that is not known.
     #[error("ERR codec version '{seen}' is not known: this server speaks {known}")]
     UnknownCodec {
-        /// What it announced.
+        /// The announced version.
         seen: String,
-        /// What is known.
+        /// The supported version.
         known: u64,
     },
-    /// `RG.WITHCODEC` names another command than those that it is for.
+    /// `RG.WITHCODEC` names a command that does not support it.
     #[error("ERR RG.WITHCODEC does not know the command '{0}'")]
     NoTaggedReply(String),
     /// A command of RedisGears that this version does not have.
@@ -122,7 +122,7 @@ pub enum Error {
     /// A client cannot be blocked.
     #[error("ERR the caller can not be blocked")]
     NotBlockable,
-    /// The server's `SCAN` answered something else than a cursor and keys.
+    /// The server's `SCAN` returned something other than a cursor and keys.
     #[error("INTERNAL the server's SCAN answered something unknown")]
     UnknownScan,
     /// A group is not read in slices.

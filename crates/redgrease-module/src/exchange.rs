@@ -1,5 +1,5 @@
-//! Between the descriptors of workers and the engine: what workers send and how they end becomes inputs, and what the
-//! engine has for them is written.
+//! Between the descriptors of workers and the engine: frames and ends of workers become inputs, and output of the
+//! engine is written.
 
 use std::os::fd::AsRawFd;
 
@@ -11,14 +11,14 @@ use crate::callbacks::note;
 use crate::driver::Driver;
 use crate::worker::{Incoming, Worker};
 
-/// Reads of one output in one go, where all that was written until now is wanted: together they take more than a pipe
+/// Maximum number of reads of one output, if everything that was written until now is wanted: together more than a pipe
 /// holds.
 const OUTPUT_READS_MAX: usize = 8;
 
 /// Watches the descriptors of a worker.
 ///
 /// # Errors
-/// The loop takes no further descriptor.
+/// The loop accepts no further descriptor.
 pub fn watch(driver: &Driver, worker: &Worker) -> Result<(), String> {
     let number = worker.number;
     watch_socket(driver, worker)?;
@@ -45,7 +45,7 @@ pub fn watch(driver: &Driver, worker: &Worker) -> Result<(), String> {
 /// Watches the connection to a worker.
 ///
 /// # Errors
-/// The loop takes no further descriptor.
+/// The loop accepts no further descriptor.
 pub fn watch_socket(driver: &Driver, worker: &Worker) -> Result<(), String> {
     let number = worker.number;
     driver.server.watch(worker.socket.fd(), Readiness::Readable, move || {
@@ -103,8 +103,8 @@ fn disconnect(driver: &Driver, worker: &Worker) {
 
 /// The process of a worker has ended: hands in what it sent and wrote before, and how it ended.
 ///
-/// What it sent is at most what a socket's buffer holds, so one read takes it all, whatever a child that has its socket keeps
-/// writing.
+/// Unread frames are at most what a socket's buffer holds, so one read takes them all, even if a child that has its
+/// socket keeps writing.
 pub fn process_ended(driver: &Driver, worker: &Worker) {
     if worker.closed.get() || worker.ended.replace(true) {
         return;
@@ -121,7 +121,7 @@ pub fn process_ended(driver: &Driver, worker: &Worker) {
     driver.hand_in(Input::ProcessEnded { worker: number, how: worker.process.exit_reason() });
 }
 
-/// Reads once from an output of a worker, and hands in what it wrote. Returns whether there was something.
+/// Reads once from an output of a worker, and hands it in. Returns whether there was any.
 pub fn read_output(driver: &Driver, worker: &Worker, stream: Stream) -> bool {
     if worker.closed.get() {
         return false;
@@ -134,7 +134,7 @@ pub fn read_output(driver: &Driver, worker: &Worker, stream: Stream) -> bool {
     !chunk.ended
 }
 
-/// Hands in all that a worker has written to its outputs until now.
+/// Hands in all output of a worker until now.
 pub fn read_outputs(driver: &Driver, worker: &Worker) {
     for stream in [Stream::Out, Stream::Error] {
         let mut reads = 0;
@@ -144,7 +144,7 @@ pub fn read_outputs(driver: &Driver, worker: &Worker) {
     }
 }
 
-/// Writes what the engine has for a worker, up to a bound; the loop watches for when the worker takes the rest.
+/// Writes the engine's output for a worker, up to a bound; the loop watches for when the worker accepts the rest.
 pub fn write(driver: &Driver, worker: &Worker) {
     if worker.closed.get() {
         return;

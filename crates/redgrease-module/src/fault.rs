@@ -1,9 +1,9 @@
-//! Panics on demand, for tests of what one leaves behind: with the load argument `InjectPanic 1`,
-//! `RG.GETRESULTS rg:panic:PLACE` has the next callback of that kind panic.
+//! Panics on demand, to test what they leave behind: with the load argument `InjectPanic 1`,
+//! `RG.GETRESULTS rg:panic:PLACE` makes the next callback of that kind panic.
 
 use std::cell::Cell;
 
-/// What the argument of the command that arms a panic begins with.
+/// Prefix of the argument of the command that arms a panic.
 const PREFIX: &[u8] = b"rg:panic:";
 
 /// A kind of callback.

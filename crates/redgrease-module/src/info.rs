@@ -7,11 +7,11 @@ use crate::memory::resident_and_peak_bytes;
 
 /// Memory of all workers, in bytes.
 pub struct WorkerMemory {
-    /// Peaks of all workers that ever were.
+    /// Peaks of all workers so far.
     pub total: u64,
-    /// Peaks of those that live.
+    /// Peaks of the current workers.
     pub peak: u64,
-    /// What those that live have now.
+    /// Current memory of the current workers.
     pub current: u64,
 }
 

@@ -1,7 +1,7 @@
-//! Installs what scripts require: one directory for each set of requirements.
+//! Installs requirements of scripts: one directory for each set of requirements.
 //!
-//! The work is done by the package's own `redgrease.worker.install` in a process of its own, away from the main thread.
-//! What the workers' interpreter can import already is not installed again. Looks do not wait for installations.
+//! The work is done by the package's own `redgrease.worker.install` in a separate process, outside the main thread.
+//! What the workers' interpreter can import already is not installed again. Checks do not wait for installations.
 
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::background::Background;
 
-/// Jobs that may be waiting for each thread: more than the engine hands out.
+/// Jobs that may wait for each thread: more than the engine requests.
 const JOBS_MAX: usize = 1000;
 
 struct Job {
@@ -26,15 +26,15 @@ struct Job {
     target: PathBuf,
     requirements: Vec<String>,
     force: bool,
-    /// Only looks whether the requirements are there.
+    /// Only checks whether the requirements are present.
     check: bool,
     time_max: Duration,
 }
 
-/// What became of a job.
+/// The result of a job.
 pub type Answer = (InstallNo, Result<Found, String>);
 
-/// A thread that looks whether requirements are there, and one that installs them.
+/// A thread that checks whether requirements are present, and one that installs them.
 pub struct Installer {
     checks: Background<Job, Answer>,
     installs: Background<Job, Answer>,
@@ -81,12 +81,12 @@ impl Installer {
         Err(format!("Could not satisfy requirements: more than {JOBS_MAX} installations are waiting"))
     }
 
-    /// Readable when there are answers.
+    /// Readable when there are results.
     pub fn ready_fds(&self) -> [RawFd; 2] {
         [self.checks.ready_fd(), self.installs.ready_fd()]
     }
 
-    /// What became of jobs since the last call.
+    /// Results of jobs since the last call.
     pub fn answers(&self) -> Vec<Answer> {
         let mut answers = self.checks.answers();
         answers.extend(self.installs.answers());
@@ -96,7 +96,7 @@ impl Installer {
 
 /// A name for the directory of a set: readable, and different for different sets.
 fn directory_name(environment: &str) -> String {
-    // The directory is trusted to hold what its name says, for all users: collisions must not be found.
+    // All users trust the contents of the directory to match its name: collisions must be infeasible.
     let hash = blake3::hash(environment.as_bytes()).to_hex();
     let readable: String =
         environment.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
@@ -118,7 +118,7 @@ fn install(job: &Job) -> Result<Found, String> {
     if job.check {
         command.arg("--check");
     }
-    // A group of its own: pip and what it starts are ended together.
+    // Its own process group: pip and its children are ended together.
     command.process_group(0);
     command.arg("--").args(&job.requirements).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| failed(&format!("{}: {error}", job.python.display())))?;
@@ -151,7 +151,8 @@ fn install(job: &Job) -> Result<Found, String> {
             err_open = read_more(&mut stderr, &mut err);
         }
     }
-    // Another wait of this process (the server's, for its own children) may have taken the status: the answer tells too.
+    // Another wait of this process (the server's, for its own children) may have taken the status: the output tells the
+    // result, too.
     let status = child.wait();
     let answer = String::from_utf8_lossy(&out).trim().to_owned();
     let success = status.map_or(true, |status| status.success());

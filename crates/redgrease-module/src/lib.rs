@@ -1,14 +1,14 @@
 //! The module that the server loads under the name `rg`: a driver of the engine.
 //!
 //! The engine (`redgrease-engine`) decides; this crate turns callbacks of the server into its inputs and performs its
-//! effects with the module API. Nothing is decided here that a test of the engine could not see.
+//! effects with the module API. It makes no decisions that a test of the engine could not cover.
 //!
 //! # Layout
-//! - [`driver`]: what all other files share; [`drive`]: handles an input and performs the effects;
-//! - [`callbacks`], [`commands`], [`turn`]: where inputs come from: notifications and events of the server, commands of
-//!   clients, the moment before the server's loop sleeps;
+//! - [`driver`]: the shared state; [`drive`]: handles an input and performs the effects;
+//! - [`callbacks`], [`commands`], [`turn`]: sources of inputs: notifications and events of the server, commands of
+//!   clients, the event before the server's loop sleeps;
 //! - [`effects`]: one file for each kind of effect; [`wait`]: the wait of the main thread for one worker;
-//! - [`clients`], [`workers`], [`exchange`]: clients and worker processes, and what is read from and written to workers;
+//! - [`clients`], [`workers`], [`exchange`]: clients and worker processes, and the I/O with workers;
 //! - [`worker`], [`spawner`], [`installer`], [`background`]: processes and threads;
 //! - [`pump`], [`depth`], [`memory`], [`random`], [`reply`], [`runtime`], [`shards`], [`info`]: small parts.
 

@@ -1,6 +1,6 @@
-//! Memory and state of processes, as the kernel tells them.
+//! Memory and state of processes, as reported by the kernel.
 
-/// Resident memory of a process and the most that it ever was, in bytes; zeros when it is gone.
+/// Resident memory of a process and its peak, in bytes; zeros if the process does not exist.
 pub fn resident_and_peak_bytes(pid: u32) -> (u64, u64) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let field = |name: &str| {
@@ -10,7 +10,7 @@ pub fn resident_and_peak_bytes(pid: u32) -> (u64, u64) {
     (field("VmRSS:").unwrap_or(0) << 10, field("VmHWM:").unwrap_or(0) << 10)
 }
 
-/// The most memory that a process ever had, in bytes.
+/// The peak memory of a process, in bytes.
 pub fn peak_bytes(pid: u32) -> u64 {
     resident_and_peak_bytes(pid).1
 }
@@ -20,7 +20,7 @@ pub fn is_stopped(pid: u32) -> bool {
     state(pid) == Some('T')
 }
 
-/// Whether a process has ended, though its parent may not know yet.
+/// Whether a process has ended, even if its parent has not been notified yet.
 pub fn is_gone(pid: u32) -> bool {
     matches!(state(pid), None | Some('Z' | 'X'))
 }
@@ -30,7 +30,7 @@ fn state(pid: u32) -> Option<char> {
     stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
-/// The parent of a process; `None` when there is no such process.
+/// The parent of a process; `None` if there is no such process.
 pub fn parent_of(pid: u64) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()

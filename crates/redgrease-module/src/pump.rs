@@ -1,4 +1,4 @@
-//! Has the server's loop come back at once while work is left: a descriptor that is always ready, watched only then.
+//! Makes the server's loop run again at once while work is left: a descriptor that is always ready, watched only then.
 
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -21,7 +21,7 @@ impl Pump {
         Ok(Pump { fd, running: Cell::new(false) })
     }
 
-    /// Has the loop not wait before its next turns, until [`Pump::stop`].
+    /// Makes the loop not sleep before its next turns, until [`Pump::stop`].
     pub fn run(&self, server: &Server) {
         if !self.running.replace(true)
             && let Err(error) = server.watch(self.fd.as_raw_fd(), Readiness::Readable, || {})
@@ -31,7 +31,7 @@ impl Pump {
         }
     }
 
-    /// Lets the loop wait again.
+    /// Lets the loop sleep again.
     pub fn stop(&self, server: &Server) {
         if self.running.replace(false) {
             server.unwatch(self.fd.as_raw_fd(), Readiness::Readable);

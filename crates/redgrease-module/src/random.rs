@@ -2,7 +2,7 @@
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// So many random hexadecimal digits, an even number up to 64.
+/// This many random hexadecimal digits, an even number up to 64.
 ///
 /// # Errors
 /// The kernel has no random numbers.

@@ -1,9 +1,9 @@
-//! Which interpreter workers run.
+//! The interpreter of the workers.
 
 use std::path::{Path, PathBuf};
 
-/// Finds the interpreter: as named by the load argument, by `REDGREASE_PYTHON`, in the environment that the module
-/// lies in, in `.venv` beside a checkout's `target/release`, or `python3` on the path, in this order.
+/// Finds the interpreter: as given by the load argument, by `REDGREASE_PYTHON`, in the environment that contains the
+/// module, in `.venv` beside a checkout's `target/release`, or `python3` on the path, in this order.
 pub fn find(named: Option<&str>) -> Result<PathBuf, String> {
     if let Some(path) = named.map(Path::new) {
         return existing(path).ok_or_else(|| {
@@ -32,7 +32,7 @@ fn existing(path: &Path) -> Option<PathBuf> {
     path.is_file().then(|| path.to_owned())
 }
 
-/// Environments around the module: a virtual environment whose site-packages hold it, and a checkout's `.venv`.
+/// Environments around the module: a virtual environment whose site-packages contain it, and a checkout's `.venv`.
 fn candidates(module: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = module
         .ancestors()

@@ -1,7 +1,7 @@
-//! Starts worker processes, from a thread that lives as long as the server.
+//! Starts worker processes, from a thread that runs as long as the server.
 //!
 //! The thread matters: workers ask the kernel to be killed when their parent *thread* ends. Spawning is done away from
-//! the main thread because it takes milliseconds on a bad day.
+//! the main thread because it may take milliseconds.
 
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -14,7 +14,7 @@ use crate::background::Background;
 
 /// A worker process after its start.
 pub struct Spawned {
-    /// The process: the supervisor, which forks the worker off and ends as it ends.
+    /// The process: the supervisor, which forks the worker and exits when it exits.
     pub child: Child,
     /// Our end of its socket, non-blocking.
     pub socket: OwnedFd,
@@ -27,13 +27,14 @@ pub struct Spawned {
 /// The thread that starts workers.
 pub struct Spawner(Background<(WorkerNo, PathBuf), Answer>);
 
-/// A worker that has been started, or not.
+/// The result of a start.
 type Answer = (WorkerNo, Result<Spawned, String>);
 
-/// Starts that may be waiting; the pool asks for fewer.
+/// Starts that may wait; the pool requests fewer.
 const REQUESTS_MAX: usize = 2048;
 
-/// Variables that a worker inherits: what programs need to find files, names and certificates, and nothing of the server's own.
+/// Variables that a worker inherits: what programs need to find files, names and certificates, and none of the server's
+/// own.
 const ENVIRONMENT: [&str; 14] = [
     "PATH",
     "HOME",
@@ -57,18 +58,18 @@ impl Spawner {
         Background::start("rg-spawner", REQUESTS_MAX, |(worker, python)| (worker, spawn(&python))).map(Spawner)
     }
 
-    /// Asks for a worker.
+    /// Requests a worker.
     pub fn request(&self, worker: WorkerNo, python: PathBuf) -> Result<(), String> {
         let accepted = self.0.submit((worker, python));
         if accepted { Ok(()) } else { Err(format!("more than {REQUESTS_MAX} workers are being started")) }
     }
 
-    /// Readable when there are answers.
+    /// Readable when there are results.
     pub fn ready_fd(&self) -> RawFd {
         self.0.ready_fd()
     }
 
-    /// The workers that have been started, or not, since the last call.
+    /// The results since the last call.
     pub fn answers(&self) -> Vec<Answer> {
         self.0.answers()
     }

@@ -1,7 +1,7 @@
-//! What is done before the server's loop sleeps, and what else the server announces.
+//! The work before the server's loop sleeps, and other events of the server.
 //!
-//! Handlers of descriptors only take note of what is ready, because Redis 7.0 propagates what a module's call writes (or
-//! lets expire) at the end of a callback that has a context, and they have none: it would stop itself by an assertion when
+//! Handlers of descriptors only record what is ready, because Redis 7.0 propagates what a module's call writes (or
+//! lets expire) at the end of a callback that has a context, and they have none: it would abort on an assertion when
 //! its clock ticks in between. This callback has one.
 
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use crate::driver::{Driver, Due, driver};
 use crate::exchange;
 use crate::worker::Worker;
 
-/// The server announces something.
+/// An event of the server.
 pub fn server_event(event: ServerEvent) {
     let Some(driver) = driver() else { return };
     match event {
@@ -40,8 +40,8 @@ fn before_sleep(driver: &Driver) {
             exchange::read_output(driver, &worker, *stream);
         }
     }
-    // Commands of functions must not land in the middle of a script, nor of a load: everything stays where it is, and
-    // its descriptors go on being ready.
+    // Commands of functions must not run in the middle of a script or a load: everything stays queued, and
+    // its descriptors remain ready.
     if Engine::may_work(&driver.situation()) {
         driver.hand_in(Input::Turn);
         start_and_install(driver, &due);
@@ -57,12 +57,12 @@ fn before_sleep(driver: &Driver) {
     }
 }
 
-/// Hands in what the threads have done.
+/// Hands in the results of the threads.
 fn start_and_install(driver: &Driver, due: &Due) {
     if due.spawned {
         for (number, spawned) in driver.spawner.answers() {
             if !driver.workers.started(number) {
-                // Not wanted any more: dropping it ends the process.
+                // No longer wanted: dropping it ends the process.
                 drop(spawned.map(|spawned| Worker::new(number, spawned)));
                 continue;
             }
@@ -128,7 +128,7 @@ fn work(driver: &Driver) {
     driver.slice_end.set(None);
 }
 
-/// Writes what the engine has for workers.
+/// Writes the engine's output for workers.
 fn write(driver: &Driver) {
     loop {
         let Some(number) = driver.unwritten.borrow_mut().pop_first() else { return };

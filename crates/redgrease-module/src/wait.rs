@@ -1,4 +1,4 @@
-//! The wait of the main thread for one worker: all else stands still meanwhile.
+//! The wait of the main thread for one worker: nothing else runs meanwhile.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::driver::Driver;
 use crate::exchange;
 use crate::worker::Worker;
 
-/// Hands in what a worker sends, until the engine does not wait any more or the deadline of the wait has passed.
+/// Hands in what a worker sends, until the engine stops waiting or the deadline of the wait has passed.
 pub fn serve(driver: &Driver, wait: WaitNo, number: WorkerNo) {
     let _waiting = driver.waits.enter();
     let worker = driver.workers.get(number);
@@ -30,7 +30,7 @@ pub fn serve(driver: &Driver, wait: WaitNo, number: WorkerNo) {
         let left = Duration::from_millis(deadline.saturating_sub(driver.now_ms()));
         match worker.as_deref().filter(|worker| !worker.closed.get() && !worker.ended.get()) {
             Some(worker) if !left.is_zero() => serve_once(driver, worker, left),
-            // There is nothing more to wait for.
+            // Nothing more will arrive.
             _ => {
                 driver.hand_in(Input::WaitExpired(wait));
                 if driver.ask(|engine| engine.is_waiting(wait)) {
@@ -43,7 +43,7 @@ pub fn serve(driver: &Driver, wait: WaitNo, number: WorkerNo) {
 
 fn serve_once(driver: &Driver, worker: &Worker, time: Duration) {
     let news = worker.wait(time);
-    // A worker that writes more than its pipes hold would never go on.
+    // A worker that writes more than its pipes hold would block.
     for (stream, ready) in [Stream::Out, Stream::Error].into_iter().zip(news.outputs) {
         if ready {
             exchange::read_output(driver, worker, stream);

@@ -23,7 +23,7 @@ impl Workers {
         self.starting.borrow_mut().insert(number);
     }
 
-    /// The start of a worker has ended; whether the worker is still wanted.
+    /// The start of a worker has ended; returns whether the worker is still wanted.
     pub fn started(&self, number: WorkerNo) -> bool {
         self.starting.borrow_mut().remove(&number)
     }
@@ -33,12 +33,12 @@ impl Workers {
         self.running.borrow_mut().insert(worker.number, worker);
     }
 
-    /// The worker with that number.
+    /// The worker with this number.
     pub fn get(&self, number: WorkerNo) -> Option<Rc<Worker>> {
         self.running.borrow().get(&number).cloned()
     }
 
-    /// Takes a worker out of the table. One that is being started is not wanted any more.
+    /// Removes a worker from the table. One that is being started is no longer wanted.
     pub fn remove(&self, number: WorkerNo) -> Option<Rc<Worker>> {
         self.starting.borrow_mut().remove(&number);
         let worker = self.running.borrow_mut().remove(&number)?;
@@ -46,7 +46,7 @@ impl Workers {
         Some(worker)
     }
 
-    /// Workers whose end does not show on a descriptor: on kernels without pidfds.
+    /// Workers without a descriptor that signals their end: on kernels without pidfds.
     pub fn without_pidfd(&self) -> Vec<Rc<Worker>> {
         self.running.borrow().values().filter(|worker| worker.process.pidfd().is_none()).cloned().collect()
     }
@@ -56,7 +56,7 @@ impl Workers {
         self.running.borrow().values().map(|worker| worker.process.pid()).collect()
     }
 
-    /// Sum of the peak memory of all workers that are gone, in bytes.
+    /// Sum of the peak memory of all ended workers, in bytes.
     pub fn past_peak_bytes(&self) -> u64 {
         self.past_peak_bytes.get()
     }

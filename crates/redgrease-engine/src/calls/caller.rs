@@ -1,4 +1,4 @@
-//! Whose code is calling.
+//! The code that a call comes from.
 
 use redgrease_core::id::{ExecutionNo, SessionNo, WorkerNo};
 
@@ -11,17 +11,17 @@ pub(crate) struct Caller {
     pub(crate) session: SessionNo,
 }
 
-/// Who wants a plan to be run or registered.
+/// The origin of a `run` or `register` action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Requester {
-    /// Code that called: it is answered.
+    /// A call of user code, which is answered.
     Call(PendingCall),
     /// The client whose function is that of this session.
     Client(SessionNo),
 }
 
 impl Requester {
-    /// Whose code it is.
+    /// The caller.
     pub(crate) fn caller(self) -> Caller {
         match self {
             Requester::Call(call) => call.caller,
@@ -37,6 +37,6 @@ pub(crate) struct PendingCall {
     pub(crate) worker: WorkerNo,
     /// Number of the call there.
     pub(crate) call: u64,
-    /// Whose code it is.
+    /// The caller.
     pub(crate) caller: Caller,
 }

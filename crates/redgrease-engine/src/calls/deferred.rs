@@ -1,4 +1,4 @@
-//! Calls that wait until clients are not paused any more.
+//! Calls that wait until clients are no longer paused.
 
 use crate::calls::caller::PendingCall;
 use crate::effect::Argv;
@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::limits::{DEFERRED_BYTES_MAX, DEFERRED_COST_BYTES, DEFERRED_MAX};
 use crate::prelude::*;
 
-/// What a waiting call wants.
+/// The action of a waiting call.
 #[derive(Debug)]
 pub(crate) enum Wanted {
     /// Run a command.
@@ -15,14 +15,14 @@ pub(crate) enum Wanted {
     Atomic,
 }
 
-/// A call that waits.
+/// A waiting call.
 #[derive(Debug)]
 pub(crate) struct DeferredCall {
-    /// Who is calling.
+    /// The caller.
     pub(crate) call: PendingCall,
-    /// What it wants.
+    /// The action.
     pub(crate) wanted: Wanted,
-    /// When it is given up.
+    /// Its deadline.
     pub(crate) deadline_ms: u64,
 }
 
@@ -36,7 +36,7 @@ impl DeferredCall {
     }
 }
 
-/// The calls that wait, oldest first, bounded in number and bytes.
+/// The waiting calls, oldest first, bounded in number and bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Deferred {
     calls: VecDeque<DeferredCall>,
@@ -47,7 +47,7 @@ impl Deferred {
     /// Adds a call.
     ///
     /// # Errors
-    /// Too many wait already; the text is what the function sees.
+    /// Too many calls wait already; the text is for the function.
     pub(crate) fn push(&mut self, call: DeferredCall) -> Result<(), Error> {
         if self.calls.len() >= DEFERRED_MAX {
             return Err(Error::TooManyDeferred);
@@ -66,19 +66,19 @@ impl Deferred {
         self.calls.is_empty()
     }
 
-    /// Whether the oldest call can be taken: clients are not `paused`, or its deadline has passed.
+    /// Whether the oldest call can be served: clients are not `paused`, or its deadline has passed.
     pub(crate) fn is_due(&self, paused: bool, now_ms: u64) -> bool {
         self.calls.front().is_some_and(|first| !paused || first.deadline_ms <= now_ms)
     }
 
-    /// Takes the oldest call.
+    /// Removes the oldest call.
     pub(crate) fn pop(&mut self) -> Option<DeferredCall> {
         let call = self.calls.pop_front()?;
         self.bytes -= call.cost_bytes();
         Some(call)
     }
 
-    /// Number of the calls that wait, and the bytes that they are counted with.
+    /// Number of the waiting calls, and the bytes that they count as.
     #[cfg(feature = "simulation")]
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.calls.len(), self.bytes)

@@ -1,4 +1,4 @@
-//! What functions ask of the server, and for whom the main thread waits.
+//! Calls of user code to the server, and the waits of the main thread for user code.
 
 pub(crate) mod caller;
 pub(crate) mod deferred;

@@ -1,4 +1,4 @@
-//! What runs on the main thread, innermost last: waits for workers, and commands of functions.
+//! The nested activities of the main thread, innermost last: waits for workers, and commands of functions.
 
 use redgrease_core::id::{ExecutionNo, WorkerNo};
 
@@ -16,7 +16,7 @@ pub(crate) enum Until {
     AtomicLeft,
 }
 
-/// A wait of the main thread for one worker, in which only what belongs to one caller is served.
+/// A wait of the main thread for one worker, in which only frames of one caller are served.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wait {
     /// Its number.
@@ -25,9 +25,9 @@ pub(crate) struct Wait {
     pub(crate) worker: WorkerNo,
     /// The code that is waited for.
     pub(crate) caller: Caller,
-    /// What ends it.
+    /// The condition that ends it.
     pub(crate) until: Until,
-    /// When it ends at the latest. Waits inside waits share the time of the outermost one.
+    /// Its deadline. Nested waits share that of the outermost one.
     pub(crate) deadline_ms: u64,
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct Running {
     pub(crate) runs: Vec<SyncRun>,
 }
 
-/// How deep the main thread is in.
+/// The nesting depth of the main thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Depth {
     waits: usize,
@@ -65,7 +65,7 @@ pub struct Depth {
 pub(crate) struct Stack {
     /// The waits.
     pub(crate) waits: Vec<Wait>,
-    /// The atomic block that is served, or about to be.
+    /// The atomic block that is served, or is about to be.
     pub(crate) atomic: Option<Atomic>,
     commands: Vec<Running>,
     wait_counter: Counter,
@@ -122,12 +122,12 @@ impl Stack {
         self.commands.last_mut()
     }
 
-    /// How deep it is.
+    /// The current depth.
     pub(crate) fn depth(&self) -> Depth {
         Depth { waits: self.waits.len(), commands: self.commands.len() }
     }
 
-    /// Ends all that began behind that depth: returns the waits and the commands among it.
+    /// Ends everything that began after that depth: returns the waits and the commands among it.
     pub(crate) fn unwind(&mut self, depth: Depth) -> (Vec<Wait>, Vec<Running>) {
         let waits = self.waits.split_off(depth.waits.min(self.waits.len()));
         let commands = self.commands.split_off(depth.commands.min(self.commands.len()));

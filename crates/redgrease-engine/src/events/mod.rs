@@ -1,4 +1,4 @@
-//! Events of keys: those that wait for executions, and sync ones that wait for the end of the command that fired them.
+//! Key events: those that wait for executions, and sync ones that wait for the end of the command that fired them.
 
 pub mod pending;
 pub(crate) mod sync;

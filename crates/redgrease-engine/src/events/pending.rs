@@ -1,8 +1,8 @@
 //! Key events that wait for their executions.
 //!
-//! An event costs little while it waits: its key and a reference to the event's name. At most [`WINDOW`] executions of a
-//! registration exist at any time; the next events become executions as those end. What waits is bounded in bytes over
-//! all registrations.
+//! A waiting event costs little: its key and a reference to the event's name. At most [`WINDOW`] executions of a
+//! registration exist at any time; further events become executions as those end. The waiting events are bounded in
+//! bytes over all registrations.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -13,16 +13,16 @@ use redgrease_core::id::RegistrationNo;
 /// Executions of one registration that exist at any time.
 pub const WINDOW: usize = 64;
 
-/// Names of events that are shared; further ones cost their own bytes.
+/// Number of shared event names; further names are stored with each event.
 const NAMES_MAX: usize = 1024;
 
-/// What an event costs beside its key and its place in the queue: the allocator's overhead.
+/// What an event costs besides its key and its place in the queue: the allocator's overhead.
 const OVERHEAD_BYTES: usize = 32;
 
 /// An event of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyEvent {
-    /// The registration that it fires.
+    /// The registration that it triggers.
     pub registration: RegistrationNo,
     /// The key.
     pub key: Box<[u8]>,
@@ -43,7 +43,7 @@ struct Queue {
     taken: usize,
 }
 
-/// The events that wait.
+/// The waiting events.
 #[derive(Debug)]
 pub struct PendingEvents {
     queues: BTreeMap<RegistrationNo, Queue>,
@@ -76,7 +76,7 @@ impl PendingEvents {
         KeyEvent { registration, key: key.into(), event }
     }
 
-    /// Queues an event; `false` when it does not fit.
+    /// Queues an event; `false` if it does not fit.
     #[must_use]
     pub fn push(&mut self, event: KeyEvent) -> bool {
         let cost = event.cost_bytes();
@@ -93,7 +93,7 @@ impl PendingEvents {
         true
     }
 
-    /// Whether an event may be taken, as far as is known without looking.
+    /// Whether an event may be ready; may return true if none is.
     #[must_use]
     pub fn has_ready(&self) -> bool {
         !self.ready.is_empty()
@@ -119,7 +119,7 @@ impl PendingEvents {
         None
     }
 
-    /// An execution of a taken event ended.
+    /// An execution of a taken event has ended.
     pub fn ended(&mut self, registration: RegistrationNo) {
         let Some(queue) = self.queues.get_mut(&registration) else { return };
         let was_full = queue.taken == WINDOW;
@@ -132,26 +132,26 @@ impl PendingEvents {
         }
     }
 
-    /// Forgets the events of a registration; returns how many waited.
+    /// Removes the events of a registration; returns their number.
     pub fn remove(&mut self, registration: RegistrationNo) -> usize {
         let Some(queue) = self.queues.remove(&registration) else { return 0 };
         self.bytes -= queue.events.iter().map(KeyEvent::cost_bytes).sum::<usize>();
         queue.events.len()
     }
 
-    /// Number of events that wait.
+    /// Number of waiting events.
     #[must_use]
     pub fn len(&self) -> usize {
         self.queues.values().map(|queue| queue.events.len()).sum()
     }
 
-    /// Whether none waits.
+    /// Whether no event waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.queues.values().all(|queue| queue.events.is_empty())
     }
 
-    /// Bytes of events that wait.
+    /// Size of the waiting events in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -163,7 +163,7 @@ impl PendingEvents {
         self.queues.iter().map(|(registration, queue)| (*registration, queue.taken))
     }
 
-    /// What of the state contradicts itself.
+    /// Inconsistencies of the state.
     #[cfg(feature = "simulation")]
     pub(crate) fn inconsistencies(&self) -> alloc::vec::Vec<alloc::string::String> {
         use alloc::format;
@@ -269,7 +269,7 @@ mod tests {
                 prop_assert!(running.values().all(|count| *count <= WINDOW));
                 prop_assert_eq!(pending.len(), expected.values().map(VecDeque::len).sum::<usize>());
             }
-            // Whatever is left comes out as executions end.
+            // The rest is taken as executions end.
             loop {
                 match pending.take() {
                     Some(event) => {

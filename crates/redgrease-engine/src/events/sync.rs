@@ -1,7 +1,7 @@
 //! Sync executions of events: when they run.
 //!
 //! No user code runs inside a notification, nor inside the server's expire or evict cycle. A sync function runs when the
-//! command that fired it has ended: behind the command of the function that is running, as a job of the server, or, where
+//! command that fired it has ended: after the command of the function that is running, as a job of the server, or, where
 //! the server has no jobs, before the next command of any client and before the loop sleeps.
 
 use redgrease_core::id::ExecutionNo;
@@ -14,19 +14,19 @@ use crate::prelude::*;
 /// A sync execution that waits for the end of the command that fired it.
 #[derive(Debug)]
 pub(crate) enum SyncRun {
-    /// That of a key event.
+    /// For a key event.
     Key(KeyEvent),
-    /// Those over streams that are queued.
+    /// For the queued executions over streams.
     Streams,
 }
 
-/// Whether an event may come from a walk of the server over its own structures: its expire or evict cycle, or the removal
+/// Whether an event may come from the server's own iteration over its keys: its expire or evict cycle, or the removal
 /// of a hash slot. No user code may run inside one, and a job after a notification would run inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Walk {
     /// A command fired it.
     No,
-    /// A walk may have fired it.
+    /// The server's own iteration may have fired it.
     Possible,
 }
 
@@ -35,16 +35,16 @@ pub(crate) enum Walk {
 pub(crate) struct SyncEvents {
     /// Key events that run before the next command, or before the loop sleeps.
     due: VecDeque<KeyEvent>,
-    /// Key events of the server's own walks, for which no client waits.
+    /// Key events of the server's own iterations, for which no client waits.
     walks: VecDeque<KeyEvent>,
     /// Jobs of the server, by number.
     jobs: BTreeMap<JobNo, SyncRun>,
     counter: Counter,
     /// Executions over streams that wait for their turn.
     pub(crate) streams: VecDeque<ExecutionNo>,
-    /// Sync functions of key events that are running: what they write fires nothing of their own kind.
+    /// Running sync functions of key events: their writes trigger no other sync functions of key events.
     pub(crate) keys_running: u32,
-    /// A sync function over a stream is running: the same for stream registrations.
+    /// A sync function over a stream is running: likewise for stream registrations.
     pub(crate) streams_running: bool,
     /// The server removed a field of a hash that had expired, in this turn of the loop.
     field_expired: bool,
@@ -56,7 +56,7 @@ impl SyncEvents {
         self.field_expired = false;
     }
 
-    /// What fired an event; remembers what decides it for later ones.
+    /// The origin of an event; records what later events need.
     pub(crate) fn walk_of(&mut self, event: &str, cluster: bool) -> Walk {
         match event {
             "hexpired" => {
@@ -82,7 +82,7 @@ impl SyncEvents {
         self.jobs.remove(&number)
     }
 
-    /// Queues a key event until no command is running; returns whether there was room.
+    /// Queues a key event until no command is running; returns whether it fitted.
     pub(crate) fn push(&mut self, event: KeyEvent, walk: Walk) -> bool {
         let queue = if walk == Walk::Possible { &mut self.walks } else { &mut self.due };
         let fits = queue.len() < SYNC_WAITING_MAX;
@@ -92,7 +92,7 @@ impl SyncEvents {
         fits
     }
 
-    /// Whether commands fired something that has not run.
+    /// Whether commands fired executions that have not run.
     pub(crate) fn owes_runs(&self) -> bool {
         !self.due.is_empty() || (!self.streams.is_empty() && !self.streams_running)
     }
@@ -102,17 +102,17 @@ impl SyncEvents {
         self.due.pop_front()
     }
 
-    /// The next key event of a walk.
+    /// The next key event of the server's own iterations.
     pub(crate) fn pop_walk(&mut self) -> Option<KeyEvent> {
         self.walks.pop_front()
     }
 
-    /// Whether events of walks wait.
+    /// Whether events of the server's own iterations wait.
     pub(crate) fn has_walks(&self) -> bool {
         !self.walks.is_empty()
     }
 
-    /// Numbers of the jobs, of the events that commands fired, and of those of walks.
+    /// Numbers of the jobs, of the events that commands fired, and of those of the server's own iterations.
     #[cfg(feature = "simulation")]
     pub(crate) fn counts(&self) -> [usize; 3] {
         [self.jobs.len(), self.due.len(), self.walks.len()]

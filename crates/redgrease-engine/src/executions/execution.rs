@@ -19,7 +19,7 @@ pub enum Status {
     Running,
     /// Ended by itself, with or without errors.
     Done,
-    /// Ended before or between steps, on demand.
+    /// Aborted before or between steps.
     Aborted,
 }
 
@@ -35,14 +35,14 @@ impl Status {
         }
     }
 
-    /// Whether nothing will change any more.
+    /// Whether its state is final.
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Status::Done | Status::Aborted)
     }
 }
 
-/// One run of a plan: what is known of it.
+/// One run of a plan, as shown to users.
 #[derive(Debug, Clone)]
 pub struct Execution {
     status: Status,
@@ -58,18 +58,18 @@ pub struct Execution {
     pub result_count: u64,
     /// Error texts.
     pub errors: Vec<Vec<u8>>,
-    /// Its place in the order of ends, once it has ended.
+    /// Its place in the order of ends, if it has ended.
     ended: Option<u64>,
 }
 
 impl Execution {
-    /// Where it is in its life.
+    /// Its status.
     #[must_use]
     pub fn status(&self) -> Status {
         self.status
     }
 
-    /// Takes results of a worker, or of native steps.
+    /// Appends results of a worker, or of native steps.
     pub fn add_results(&mut self, records: &Records<'_>) {
         self.results.extend_from_slice(records.bytes);
         self.result_count += records.count;
@@ -79,7 +79,7 @@ impl Execution {
 /// Why an execution is not dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum DropError {
-    /// Nobody knows it.
+    /// It does not exist.
     #[error("execution plan does not exist")]
     Unknown,
     /// It has not ended.
@@ -89,10 +89,10 @@ pub enum DropError {
 
 /// All executions of this shard.
 ///
-/// Numbers are given in order and never again. The list that users see holds at most `max` of them, those of registrations
-/// that have not ended not counted, and more only while more have not ended: only ended ones leave it, first those of
-/// registrations and then those that a client may still ask for, each in the order of their ends.
-/// (In RedisGears running executions could leave the list, too.)
+/// Ids are assigned in order and never reused. The list that users see holds at most `max` of them, those of registrations
+/// that have not ended not counted, and more only while more have not ended: only ended ones are removed, first those of
+/// registrations and then those whose results a client may still read, each in the order of their ends.
+/// (In RedisGears, running executions could be removed, too.)
 #[derive(Debug)]
 pub struct Executions {
     next: u64,
@@ -112,7 +112,7 @@ impl Executions {
         Executions { next: 0, all: BTreeMap::new(), next_end: 0, ends: Default::default(), live_registered: 0, max }
     }
 
-    /// Takes a number for an operation that is not listed, such as a registration (as RedisGears does).
+    /// Takes an id for an operation that is not listed, such as a registration (as RedisGears does).
     pub fn skip_number(&mut self) {
         self.next += 1;
     }
@@ -146,18 +146,18 @@ impl Executions {
         }
     }
 
-    /// The execution with that number.
+    /// The execution with that id.
     #[must_use]
     pub fn get(&self, number: ExecutionNo) -> Option<&Execution> {
         self.all.get(&number)
     }
 
-    /// The execution with that number.
+    /// The execution with that id.
     pub fn get_mut(&mut self, number: ExecutionNo) -> Option<&mut Execution> {
         self.all.get_mut(&number)
     }
 
-    /// Its code begins to run.
+    /// Its code starts to run.
     pub fn start(&mut self, number: ExecutionNo) {
         if let Some(execution) = self.all.get_mut(&number)
             && execution.status == Status::Created
@@ -166,7 +166,7 @@ impl Executions {
         }
     }
 
-    /// Takes an execution out of everything, with what it has.
+    /// Removes an execution with all its data.
     pub fn take(&mut self, number: ExecutionNo) -> Option<Execution> {
         let execution = self.all.remove(&number)?;
         match execution.ended {
@@ -178,7 +178,7 @@ impl Executions {
         Some(execution)
     }
 
-    /// It ended.
+    /// It has ended.
     pub fn finish(&mut self, number: ExecutionNo, status: Status) {
         debug_assert!(status.is_final());
         if let Some(execution) = self.all.get_mut(&number)
@@ -197,10 +197,10 @@ impl Executions {
         self.make_room(self.max, Some(number));
     }
 
-    /// Forgets an execution that has ended.
+    /// Removes an execution that has ended.
     ///
     /// # Errors
-    /// It is unknown, or has not ended.
+    /// It does not exist, or has not ended.
     pub fn drop_finished(&mut self, number: ExecutionNo) -> Result<(), DropError> {
         let execution = self.all.get(&number).ok_or(DropError::Unknown)?;
         if !execution.status.is_final() {
@@ -228,7 +228,7 @@ impl Executions {
     }
 }
 
-/// Which ended executions leave the list first: those of registrations.
+/// Which ended executions are removed first: those of registrations.
 fn class(execution: &Execution) -> usize {
     usize::from(execution.registration.is_none())
 }

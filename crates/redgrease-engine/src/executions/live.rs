@@ -1,4 +1,4 @@
-//! What is needed to run an execution that has not ended.
+//! The state of an execution that has not ended.
 
 use redgrease_core::frame::StartFlags;
 use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
@@ -10,7 +10,7 @@ use crate::prelude::*;
 use crate::reader::Reader;
 use crate::streams::run::StreamRun;
 
-/// Where an execution's records come from.
+/// The source of an execution's records.
 #[derive(Debug)]
 pub(crate) enum Source {
     /// The worker makes them, or they have all been sent.
@@ -42,28 +42,28 @@ pub(crate) enum Source {
 pub(crate) enum Launch {
     /// In its turn.
     Async,
-    /// At once, while the main thread waits.
+    /// Immediately, while the main thread waits.
     Sync {
-        /// No coroutine or future may be made: the caller cannot be blocked.
+        /// No coroutine or future may be created: the caller cannot be blocked.
         no_async: bool,
     },
 }
 
-/// What a client waits for.
+/// The answer that a client waits for.
 #[derive(Debug)]
 pub(crate) enum Waiter {
     /// Results and errors.
     Results {
         /// The client.
         client: Client,
-        /// It wants them tagged, whatever the execution was started with.
+        /// It wants them tagged, regardless of how the execution was started.
         tagged: bool,
     },
     /// What a triggered function returned.
     Trigger(Client),
-    /// The end alone, after an abort.
+    /// Only the end, after an abort.
     End(Client),
-    /// The command that is being handled, which fetches the outcome.
+    /// The current command, which reads the outcome.
     Command,
 }
 
@@ -87,14 +87,14 @@ pub(crate) struct Gathered {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// A part of the entries of a stream that was read, before it is known what follows.
+/// Entries of a stream that were read in one part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct GroupStep {
-    /// Entries that were asked for.
+    /// Entries that were requested.
     pub(crate) wanted: u64,
     /// Entries that were read.
     pub(crate) read: u64,
-    /// Records among them.
+    /// Records that were created from them.
     pub(crate) count: u64,
 }
 
@@ -103,7 +103,7 @@ pub(crate) struct GroupStep {
 pub(crate) struct Live {
     /// Its session.
     pub(crate) session: SessionNo,
-    /// Whom its code acts as.
+    /// The user that its code acts as.
     pub(crate) user: UserName,
     /// The database that its reader and its code act in.
     pub(crate) database: Database,
@@ -113,7 +113,7 @@ pub(crate) struct Live {
     pub(crate) plan: PlanNo,
     /// The plan.
     pub(crate) spec: Rc<PlanSpec>,
-    /// Executions of the same lane run one after the other; 0: none.
+    /// Executions of the same lane run one after the other; 0: no lane.
     pub(crate) lane: u64,
     /// Bytes of records that its worker has not consumed.
     pub(crate) unconsumed: u64,
@@ -123,7 +123,7 @@ pub(crate) struct Live {
     pub(crate) source: Source,
     /// How it is started.
     pub(crate) launch: Launch,
-    /// The steps at the front of the plan that the engine runs itself, until their input has ended.
+    /// The steps at the start of the plan that the engine runs itself, until their input has ended.
     pub(crate) native: Option<NativeRun>,
     /// The first step that its worker runs.
     pub(crate) first_step: u64,
@@ -131,19 +131,19 @@ pub(crate) struct Live {
     pub(crate) flags: StartFlags,
     /// It was sent to its worker.
     pub(crate) started: bool,
-    /// The step that it was in when its worker said so last.
+    /// The last step that its worker reported.
     pub(crate) step: Option<u64>,
     /// When it was started, in milliseconds.
     pub(crate) started_ms: Option<u64>,
-    /// Nobody looks at it after its end.
+    /// Its results are discarded at its end.
     pub(crate) drop_at_end: bool,
-    /// It was made of an event that waited: at its end the next one may be.
+    /// It was created from a waiting event: at its end the next one may be.
     pub(crate) from_pending: bool,
-    /// Who waits for its end.
+    /// The clients that wait for its end.
     pub(crate) waiters: Vec<Waiter>,
     /// The run over entries of a stream, once they are being read.
     pub(crate) stream_run: Option<StreamRun>,
-    /// Records that it starts with.
+    /// The records that it starts with.
     pub(crate) gathered: Gathered,
     /// The part of the stream that is being read.
     pub(crate) group_step: Option<GroupStep>,
@@ -152,7 +152,7 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// As which user and in which database its reader reads.
+    /// The user and the database of its reader.
     pub(crate) fn actor(&self) -> Actor {
         Actor { user: Rc::clone(&self.user), database: self.database }
     }
@@ -163,7 +163,7 @@ impl Live {
         self.stream_run.as_ref().or(waiting).is_some_and(|run| run.source.registration == registration)
     }
 
-    /// The step that it was in, as far as it is known.
+    /// Its current step, if known.
     pub(crate) fn place(&self) -> String {
         if let Some(step) = self.step
             && let Some(name) = self.spec.step_name(step)
@@ -181,5 +181,5 @@ impl Live {
     }
 }
 
-/// The executions that have not ended. Boxed: the map moves its values when others come and go.
+/// The executions that have not ended. Boxed: the map moves its values when others are added or removed.
 pub(crate) type LiveExecutions = BTreeMap<ExecutionNo, Box<Live>>;

@@ -4,7 +4,7 @@ use redgrease_core::id::ExecutionNo;
 
 use crate::prelude::*;
 
-/// The readers: those that may read, and those whose worker has enough before it.
+/// The readers: those that may read, and those whose worker has enough unconsumed records.
 #[derive(Debug, Default)]
 pub(crate) struct Readers {
     ready: VecDeque<ExecutionNo>,
@@ -32,7 +32,7 @@ impl Readers {
         self.blocked.insert(execution);
     }
 
-    /// Readers that wait and have `room` may read again.
+    /// Waiting readers for which `room` is true may read again.
     pub(crate) fn unblock(&mut self, mut room: impl FnMut(ExecutionNo) -> bool) {
         if self.blocked.is_empty() {
             return;
@@ -44,7 +44,7 @@ impl Readers {
         }
     }
 
-    /// Takes a reader out; returns whether it was there.
+    /// Removes a reader; returns whether it existed.
     pub(crate) fn remove(&mut self, execution: ExecutionNo) -> bool {
         let before = self.ready.len();
         self.ready.retain(|other| *other != execution);

@@ -1,13 +1,13 @@
-//! Which execution may be sent to its worker now.
+//! Decides which execution may be sent to its worker.
 //!
-//! At most `threads` executions run at once over all workers. A worker with work holds one permit; when its running
-//! executions turn out to be slow while others wait behind them, it is given another if one is free. Several
-//! executions may be on their way to a worker per permit, so that short ones need no round trip each; they count
+//! At most `threads` executions run at once over all workers. A worker with work holds one permit; if its running
+//! executions are slow while others wait in its queue, it gets another permit if one is free. Several
+//! executions may be in transit to a worker per permit, so that short ones need no round trip each; they count
 //! as running only one at a time.
 //!
-//! No execution can be interrupted for another one, so endless ones would keep their permits from all other workers. An
+//! No execution can be preempted, so endless ones would keep their permits from all other workers. An
 //! execution that has been running for [`LONG_TICKS`] ticks while a worker waits for a permit is *long*: it no longer
-//! counts, up to a bound, when a worker without a permit asks for its first one. With a single thread this does not
+//! counts, up to a bound, when a worker without a permit requests its first one. With a single thread this does not
 //! apply: one thread means that executions run one after the other.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,13 +15,13 @@ use alloc::vec::Vec;
 
 use redgrease_core::id::{ExecutionNo, WorkerNo};
 
-/// Executions that may be on their way per permit.
+/// Executions that may be in transit per permit.
 const DEPTH: usize = 64;
 
-/// Executions that a worker may be sent in one go while another worker waits for a permit.
+/// Executions that are sent to a worker at once while another worker waits for a permit.
 const TURN: usize = 256;
 
-/// Ticks for which an execution runs, while other workers wait, before it no longer counts against them.
+/// Ticks after which a running execution, while other workers wait, no longer counts against them.
 pub const LONG_TICKS: u32 = 3;
 
 /// A decision.
@@ -29,7 +29,7 @@ pub const LONG_TICKS: u32 = 3;
 pub enum Decision {
     /// Send this execution.
     Start(ExecutionNo, WorkerNo),
-    /// The worker may run so many at once.
+    /// The worker may run this many at the same time.
     Threads(WorkerNo, usize),
 }
 
@@ -37,14 +37,14 @@ pub enum Decision {
 struct Sent {
     /// It has been running for a while.
     slow: bool,
-    /// Ticks since it turned out to be slow.
+    /// Ticks since it was found to be slow.
     ticks: u32,
 }
 
 #[derive(Debug, Default)]
 struct Lane {
     queue: VecDeque<ExecutionNo>,
-    /// On their way or running.
+    /// In transit or running.
     sent: BTreeMap<ExecutionNo, Sent>,
     permits: usize,
     sent_this_turn: usize,
@@ -93,7 +93,7 @@ impl Schedule {
         }
     }
 
-    /// An execution wants to run in a worker.
+    /// An execution is ready to run in a worker.
     pub fn enqueue(&mut self, execution: ExecutionNo, worker: WorkerNo, decisions: &mut Vec<Decision>) {
         let lane = self.lanes.entry(worker).or_default();
         lane.queue.push_back(execution);
@@ -119,7 +119,7 @@ impl Schedule {
         self.long_max > 0 && !self.waiting.is_empty()
     }
 
-    /// Some time passed, always the same, while [`Schedule::wants_ticks`].
+    /// A fixed time has passed; called while [`Schedule::wants_ticks`].
     pub fn tick(&mut self, decisions: &mut Vec<Decision>) {
         for lane in self.lanes.values_mut() {
             lane.sent.values_mut().filter(|sent| sent.slow).for_each(|sent| sent.ticks = sent.ticks.saturating_add(1));
@@ -135,14 +135,14 @@ impl Schedule {
     /// An execution ended, or will not run; returns whether it was still waiting here.
     pub fn ended(&mut self, execution: ExecutionNo, decisions: &mut Vec<Decision>) -> bool {
         let Some(worker) = self.homes.remove(&execution) else { return false };
-        // A lane ends with its last execution: what `forget_waiting` took out of it may end later.
+        // A lane ends with its last execution: those that `forget_waiting` removed from it may end later.
         let Some(lane) = self.lanes.get_mut(&worker) else { return true };
         let sent = lane.sent.remove(&execution);
         let was_waiting = sent.is_none();
         if was_waiting {
             lane.queue.retain(|other| *other != execution);
         } else if lane.permits > 1 && !self.waiting.is_empty() {
-            // Another worker has none: this one gives back what it was given beyond its first.
+            // Another worker has none: this one returns the permits beyond its first.
             lane.permits -= 1;
             self.granted -= 1;
             decisions.push(Decision::Threads(worker, lane.permits));
@@ -154,7 +154,7 @@ impl Schedule {
         was_waiting
     }
 
-    /// Takes executions that have not been sent out of the queues; [`Schedule::ended`] of each follows.
+    /// Removes executions that have not been sent from the queues; [`Schedule::ended`] of each follows.
     pub fn forget_waiting<'a>(&mut self, executions: impl IntoIterator<Item = &'a ExecutionNo>) {
         let executions: BTreeSet<ExecutionNo> = executions.into_iter().copied().collect();
         let workers: BTreeSet<WorkerNo> =
@@ -173,7 +173,7 @@ impl Schedule {
         lane.is_some_and(|lane| lane.sent.contains_key(&execution))
     }
 
-    /// A worker is gone; returns what was sent to it and what waited for it, each in order.
+    /// A worker has ended; returns what was sent to it and what waited for it, each in order.
     pub fn worker_gone(
         &mut self,
         worker: WorkerNo,
@@ -264,7 +264,7 @@ impl Schedule {
         self.homes.contains_key(&execution)
     }
 
-    /// What of the state contradicts itself.
+    /// Inconsistencies of the state.
     #[cfg(feature = "simulation")]
     pub(crate) fn inconsistencies(&self) -> Vec<alloc::string::String> {
         use alloc::format;
@@ -382,7 +382,7 @@ mod tests {
         schedule.enqueue(ExecutionNo(50), B, &mut out);
         assert_eq!(started(&ticks(&mut schedule, LONG_TICKS)), [50]);
         assert_eq!(schedule.granted, 4);
-        // What it gets back when one ends goes to those who wait.
+        // Permits that become free go to waiting workers.
         schedule.enqueue(ExecutionNo(60), WorkerNo(3), &mut out);
         out.clear();
         schedule.ended(ExecutionNo(0), &mut out);

@@ -1,4 +1,4 @@
-//! What user code asks of the server: commands, actions, atomic blocks.
+//! Calls of user code: commands, actions, atomic blocks.
 
 use redgrease_core::codec::Writer;
 use redgrease_core::frame::{Call, ToWorker};
@@ -23,7 +23,7 @@ use crate::sessions::session::Session;
 use crate::step::Next;
 use crate::workers::link::{Link, Process};
 
-/// The smallest value: what is answered to those who only wait.
+/// The shortest encoded value: the answer to calls without a result.
 const NOTHING: [u8; 1] = [0];
 
 /// The encoded form of a text.
@@ -58,7 +58,7 @@ impl Engine {
                 let value = self.config_value(key);
                 self.answer_call(&call, Ok(value));
             }
-            // The server is alone: slot 0, whose shortest text this is.
+            // A single server: slot 0, for which this is the shortest text.
             Call::HashTag => self.answer_call(&call, Ok(text("06S"))),
         }
     }
@@ -81,7 +81,7 @@ impl Engine {
         writer.into_bytes()
     }
 
-    /// Whether a caller is what it says: an execution or session that lives in that worker.
+    /// Whether a caller is genuine: an execution or session in that worker.
     fn lives_in(&self, call: PendingCall) -> bool {
         let Caller { exec, session } = call.caller;
         let here = |session: SessionNo| self.sessions.get(session).and_then(Session::worker) == Some(call.worker);
@@ -92,7 +92,7 @@ impl Engine {
         }
     }
 
-    /// Whether the caller's code is still running, as far as it is known.
+    /// Whether the caller's code may still be running.
     pub(crate) fn runs(&self, caller: Caller) -> bool {
         match caller.exec {
             Some(exec) => self.live.contains_key(&exec),
@@ -100,7 +100,7 @@ impl Engine {
         }
     }
 
-    /// Whether the server may not replicate now and the caller can wait. A caller for whom the main thread waits cannot.
+    /// Whether the server may not replicate now and the caller can wait. A caller for which the main thread waits cannot.
     fn must_defer(&self, caller: Caller) -> bool {
         !self.stack.serves(caller) && (self.at.server.paused || !self.deferred.is_empty())
     }
@@ -112,7 +112,7 @@ impl Engine {
         }
     }
 
-    /// Serves a call that waited, if it may be served now, or gives it up.
+    /// Serves a waiting call if possible, or fails it at its deadline.
     pub(crate) fn retry_deferred(&mut self) {
         let paused = self.at.server.paused;
         if !self.deferred.is_due(paused, self.now_ms()) {
@@ -134,7 +134,7 @@ impl Engine {
         }
     }
 
-    /// Finds out what the server says of a command, then continues with it. `waited`: it does not wait behind others again.
+    /// Obtains the server's description of a command, then continues with it. `waited`: it does not queue again.
     fn look_up(&mut self, call: PendingCall, argv: Argv, waited: bool) {
         let name = argv.args().first().map(|name| name.to_ascii_lowercase());
         match name.as_ref().map(|name| self.facts.of(name)) {
@@ -147,7 +147,7 @@ impl Engine {
         }
     }
 
-    /// What the server says of a command is known.
+    /// The server's description of a command is known.
     pub(crate) fn command_of_call_known(
         &mut self,
         call: PendingCall,
@@ -176,7 +176,7 @@ impl Engine {
         }
     }
 
-    /// As whom and where a command is run, and why it may not write, if it may not.
+    /// The user and the database of a command, and why it may not write, if so.
     fn admit(
         &self,
         caller: Caller,
@@ -187,7 +187,7 @@ impl Engine {
         let user = self.user_of(caller).ok_or(Error::CallerUnknown)?;
         let around = self.around(caller);
         check_call(&argv.args(), facts, around, self.facts.protection).map_err(|refusal| refusal.to_string())?;
-        // What is not known to read only may replicate (a script, say), which would end the server.
+        // A command that is not known to be read-only may replicate (a script, say), which would end the server.
         if self.at.server.paused && !reads {
             return Err(Error::PausedInSync.into());
         }
@@ -195,7 +195,7 @@ impl Engine {
         Ok((Actor { user, database: self.database_of(caller) }, refusal))
     }
 
-    /// What is running around the code of a caller.
+    /// The context in which the code of a caller runs.
     fn around(&self, caller: Caller) -> Around {
         match () {
             () if self.at.server.script => Around::Script,
@@ -206,8 +206,8 @@ impl Engine {
         }
     }
 
-    /// A command of a function has ended: what it fired runs, so that its effects are logged behind the command's own, and
-    /// then the function gets the reply.
+    /// A command of a function has ended: executions that it triggered run first, so that their effects are logged
+    /// after the command's own; then the function gets the reply.
     pub(crate) fn command_done(&mut self, command: CommandNo, result: Result<Vec<u8>, String>) {
         let Some(running) = self.stack.end_command(command) else { return };
         if running.runs.is_empty() {
@@ -226,10 +226,10 @@ impl Engine {
         self.enter_atomic(call);
     }
 
-    /// Enters an atomic block: a command of ours runs it, so that its effects are one unit of replication.
+    /// Enters an atomic block: an internal command runs it, so that its effects are one unit of replication.
     fn enter_atomic(&mut self, call: PendingCall) {
         if self.stack.serves(call.caller) {
-            // The main thread serves this caller and nobody else already: nothing is to be done.
+            // The main thread already serves only this caller.
             return self.answer_call(&call, Ok(NOTHING.to_vec()));
         }
         if self.stack.atomic.is_some() {
@@ -256,7 +256,7 @@ impl Engine {
             return;
         }
         let Some(atomic) = self.stack.atomic.take() else { return };
-        // One that was entered has its answer, and the command can still fail.
+        // A block that was entered has been answered, and the command can still fail.
         if let Err(text) = result
             && !atomic.entered
         {
@@ -264,7 +264,7 @@ impl Engine {
         }
     }
 
-    /// A wait has ended. When what it waited for has not come, its worker is gone or has to go.
+    /// A wait has ended. If its condition is not met, its worker has ended or must be ended.
     pub(crate) fn served(&mut self, number: WaitNo) {
         let Some(wait) = self.stack.get(number).copied() else { return };
         let has_come = self.has_come(wait.until, wait.caller);
@@ -275,13 +275,13 @@ impl Engine {
         self.go_on_after_wait(wait.worker);
     }
 
-    /// The main thread waits for a worker no longer: what it sent meanwhile, and its end, are seen to.
+    /// The main thread no longer waits for a worker: handles frames that it sent meanwhile, and its end.
     pub(crate) fn go_on_after_wait(&mut self, worker: WorkerNo) {
         if self.stack.waits_for(worker) || self.planted(Bug::KeptFramesForgotten) {
             return;
         }
         if self.workers.links.get(&worker).is_some_and(Link::has_frames) {
-            // What was kept is handled in the next slice.
+            // The kept frames are handled in the next slice.
             self.frames_wait(worker);
         } else if !self.planted(Bug::EndedWorkerForgotten) {
             // Its process may have ended during the wait.
@@ -289,7 +289,7 @@ impl Engine {
         }
     }
 
-    /// Sync executions that a command of a function fired are not run.
+    /// Sync executions that were triggered by a command of a function are not run.
     pub(crate) fn give_up_runs(&mut self, runs: &[SyncRun]) {
         for run in runs {
             if let SyncRun::Key(event) = run {
@@ -298,7 +298,7 @@ impl Engine {
         }
     }
 
-    /// What a wait waits for has not come in time: nothing but the end of the worker ends it.
+    /// The condition of a wait was not met in time: only the end of the worker ends the wait.
     pub(crate) fn wait_expired(&mut self, number: WaitNo) {
         let Some(wait) = self.stack.get(number).copied() else { return };
         let closed = self.workers.links.get(&wait.worker).map(|link| link.process.clone());
@@ -310,7 +310,7 @@ impl Engine {
         self.end_worker(wait.worker, reason);
     }
 
-    /// Remembers a sync execution that runs when the command of a function has ended; gives it back when there is none.
+    /// Queues a sync execution to run after the command of a function; returns it if no such command is running.
     pub(crate) fn run_after_own_command(&mut self, run: SyncRun) -> Option<SyncRun> {
         match self.stack.command() {
             Some(running) => {

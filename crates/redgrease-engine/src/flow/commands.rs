@@ -43,7 +43,7 @@ impl Engine {
         self.executions.get(number).map(|_| number)
     }
 
-    /// How an execution ended, if it has.
+    /// The outcome of an execution, if it has ended.
     fn final_outcome(&self, number: ExecutionNo, tagged: bool) -> Option<Outcome> {
         let execution = self.executions.get(number).filter(|execution| execution.status().is_final())?;
         Some(Outcome {
@@ -117,13 +117,13 @@ impl Engine {
         self.abort(number);
     }
 
-    /// Refuses what a caller may not do to an execution of another user.
+    /// Refuses an operation on an execution of another user, unless the caller may administer.
     fn check_execution(&self, caller: &Caller, number: ExecutionNo, what: &'static str) -> Result<(), Error> {
         let owner = self.executions.get(number).and_then(|execution| execution.owner.as_deref());
         check_owner(caller, owner, what)
     }
 
-    /// Answers a command that would have to wait where its caller cannot, with the server's own words.
+    /// Refuses a command that would have to wait where its caller cannot be blocked, in the server's words.
     fn refuse_to_wait(&mut self, client: Client, caller: &Caller) {
         let text = match caller.inside {
             Inside::Transaction => Error::WaitInTransaction,
@@ -147,7 +147,7 @@ impl Engine {
         self.reply(client, Reply::Simple("OK".into()));
     }
 
-    /// Answers `RG.DUMPREGISTRATIONS`: at once, or in slices when there are many rows and the client can wait.
+    /// Answers `RG.DUMPREGISTRATIONS`: at once, or in slices if there are many rows and the client can be blocked.
     fn dump_registrations(&mut self, client: Client, caller: &Caller) {
         let mut rows = Rows::new(&self.registrations);
         if rows.len() > ROWS_AT_ONCE && caller.inside == Inside::Nothing {
@@ -169,7 +169,7 @@ impl Engine {
         Some(dump::row(&self.shard, (number, registration), session, rows.of_session(registration.session), status))
     }
 
-    /// Writes a few rows of the answer whose turn it is.
+    /// Writes some rows of the reply whose turn it is.
     pub(crate) fn write_rows(&mut self) {
         let Some((client, mut rows)) = self.rows.pop_front() else { return };
         for _ in 0..ROWS_PER_PIECE {

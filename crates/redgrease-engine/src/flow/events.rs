@@ -1,4 +1,4 @@
-//! Keyspace events, and what they start.
+//! Keyspace events, and the executions that they start.
 
 use redgrease_core::codec::{KeyType, Writer};
 use redgrease_core::frame::LogLevel;
@@ -20,14 +20,14 @@ use crate::prelude::*;
 use crate::step::Next;
 
 impl Engine {
-    /// Whether events start anything here: on a master, with data that is there.
+    /// Whether events start executions here: on a master, after loading.
     pub(crate) fn hears_events(&self) -> bool {
         !self.at.server.loading && !self.at.server.replica && self.registrations.wants_events()
     }
 
     /// A key was changed.
     pub(crate) fn key_changed(&mut self, database: Database, event: &str, key: &[u8]) {
-        // What a sync function writes fires nothing of its own kind.
+        // Writes of a sync function trigger no further sync functions of the same kind.
         if self.sync.keys_running > 0 || !self.hears_events() {
             return;
         }
@@ -41,7 +41,7 @@ impl Engine {
         self.key_changed_of_type(database, event, key, KeyType::Unknown);
     }
 
-    /// A key was changed, and its type is known where a registration asks for it.
+    /// A key was changed; its type is known if a registration filters by it.
     pub(crate) fn key_changed_of_type(&mut self, database: Database, event: &str, key: &[u8], kind: KeyType) {
         for (registration, mode) in self.registrations.for_event(database, event, key, kind) {
             self.key_event(registration, mode, event, key);
@@ -71,7 +71,7 @@ impl Engine {
         }
     }
 
-    /// The execution of an event; `None` when its registration is gone.
+    /// The execution of an event; `None` if its registration was removed.
     pub(crate) fn event_execution(&mut self, event: KeyEvent) -> Option<ExecutionNo> {
         let KeyEvent { registration, key, event } = event;
         let read_value = match &self.registrations.get(registration)?.trigger {
@@ -81,7 +81,7 @@ impl Engine {
         self.new_triggered(registration, None, Source::Event { key, event, read_value }, false)
     }
 
-    /// Makes an execution of an event that waits.
+    /// Creates an execution from a waiting event.
     pub(crate) fn start_pending(&mut self) {
         let Some(event) = self.pending.take() else { return };
         let registration = event.registration;
@@ -150,7 +150,7 @@ impl Engine {
         match self.outcomes.remove(&execution) {
             Some(outcome) => self.answer(client, Answer::Trigger(outcome)),
             None => {
-                // The driver failed while it waited for that: nothing takes the outcome any more.
+                // The driver failed while it waited for the outcome, so nothing reads it any more.
                 if let Some(live) = self.live.get_mut(&execution) {
                     live.waiters.clear();
                 }
@@ -159,7 +159,7 @@ impl Engine {
         }
     }
 
-    /// Why functions of a session cannot be run now, if they cannot.
+    /// The reason why functions of a session cannot be run now, if any.
     fn why_down(&self, session: SessionNo) -> Option<String> {
         let session = self.sessions.get(session)?;
         if let Some(reason) = session.broken() {

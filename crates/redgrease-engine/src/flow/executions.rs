@@ -1,4 +1,4 @@
-//! Executions: from their creation over their worker to their end.
+//! Executions: creation, start, results and end.
 
 use redgrease_core::error_text::cut_error;
 use redgrease_core::frame::{Records, StartFlags, ToWorker};
@@ -26,7 +26,7 @@ use crate::timers::Timer;
 use redgrease_core::render::Reply;
 
 impl Engine {
-    /// An execution that was run by a script or function; it is begun later.
+    /// An execution that was created by a script or function; it is started later.
     pub(crate) fn new_run(
         &mut self,
         (session, plan): (SessionNo, PlanNo),
@@ -44,7 +44,7 @@ impl Engine {
         number
     }
 
-    /// An execution of a registration; `None` when the registration or its session is gone. It acts in the database of
+    /// An execution of a registration; `None` if the registration or its session was removed. It uses the database of
     /// the registration, unless its caller has one.
     pub(crate) fn new_triggered(
         &mut self,
@@ -117,35 +117,35 @@ impl Engine {
         self.live.insert(number, Box::new(live));
     }
 
-    /// Something fired a registration.
+    /// A registration was triggered.
     pub(crate) fn count_triggered(&mut self, registration: RegistrationNo) {
         if let Some(registration) = self.registrations.get_mut(registration) {
             registration.statistics.triggered += 1;
         }
     }
 
-    /// Something that fired a registration was given up.
+    /// An event of a registration was dropped.
     pub(crate) fn count_aborted(&mut self, registration: RegistrationNo) {
         if let Some(registration) = self.registrations.get_mut(registration) {
             registration.statistics.aborted += 1;
         }
     }
 
-    /// A client, or the command that is being handled, waits for the end of an execution.
+    /// A client, or the current command, waits for the end of an execution.
     pub(crate) fn on_end(&mut self, number: ExecutionNo, waiter: Waiter) {
         if let Some(live) = self.live.get_mut(&number) {
             live.waiters.push(waiter);
         }
     }
 
-    /// Nobody looks at the execution after its end.
+    /// The results of the execution are discarded at its end.
     pub(crate) fn drop_at_end(&mut self, number: ExecutionNo) {
         if let Some(live) = self.live.get_mut(&number) {
             live.drop_at_end = true;
         }
     }
 
-    /// Starts an execution as soon as may be.
+    /// Starts an execution as soon as possible.
     pub(crate) fn begin(&mut self, number: ExecutionNo) {
         let native = self.live.get(&number).is_some_and(|live| live.native.is_some());
         if native { self.begin_native(number) } else { self.enqueue(number) }
@@ -175,7 +175,7 @@ impl Engine {
         }
     }
 
-    /// Changes the schedule, and does what it decides.
+    /// Changes the schedule, and carries out its decisions.
     pub(crate) fn schedule<T>(&mut self, change: impl FnOnce(&mut Schedule, &mut Vec<Decision>) -> T) -> T {
         let mut decisions = Vec::new();
         let value = change(&mut self.schedule, &mut decisions);
@@ -206,7 +206,7 @@ impl Engine {
         live.worker = Some(worker);
         live.started_ms = Some(now);
         if matches!(live.source, Source::Event { .. } | Source::Stream(_)) && !self.planted(Bug::StartedOutOfOrder) {
-            // One that is started while another one reads, because that has nothing to run, starts behind those that were
+            // One that is started while another one reads, because that has nothing to run, starts after those that were
             // started before it.
             self.starting.push_back(number);
             return self.then(Next::ReadFirst);
@@ -217,7 +217,7 @@ impl Engine {
     /// Runs an execution now, while everything else waits. It has ended when the effects of this were performed.
     pub(crate) fn run_sync(&mut self, number: ExecutionNo, no_async: bool) {
         let Some(session) = self.live.get(&number).map(|live| live.session) else { return };
-        // One that is being ended has its last frames handled, and takes no further ones.
+        // The last frames of a worker that is being ended are handled, and it gets no further ones.
         let takes_frames = |worker: &WorkerNo| self.workers.links.get(worker).is_some_and(|link| !link.closing);
         let Some(worker) = self.sessions.get(session).and_then(Session::up_in).filter(takes_frames) else {
             return self.end_with_error(number, Error::WorkerDown);
@@ -235,7 +235,7 @@ impl Engine {
         self.read_first(number);
     }
 
-    /// Reads what an execution starts with, then launches it.
+    /// Reads the first records of an execution, then launches it.
     pub(crate) fn read_first(&mut self, number: ExecutionNo) {
         let Some(live) = self.live.get_mut(&number) else { return };
         match core::mem::replace(&mut live.source, Source::Worker) {
@@ -245,7 +245,7 @@ impl Engine {
                 self.launch(number, true);
             }
             reader @ Source::Reader(_) => {
-                // Stays where it is: slices are read from there.
+                // Stays in place: slices are read from it.
                 live.source = reader;
                 self.launch(number, false);
             }
@@ -273,7 +273,7 @@ impl Engine {
         }
     }
 
-    /// Sends an execution to its worker with the records that were gathered; `last`: there are no more.
+    /// Sends an execution to its worker with the collected records; `last`: there are no more.
     pub(crate) fn launch(&mut self, number: ExecutionNo, last: bool) {
         let limit_ms = match self.planted(Bug::WaitWithoutDeadline) {
             true => u64::from(u32::MAX),
@@ -308,7 +308,7 @@ impl Engine {
         }
     }
 
-    /// Whether an execution runs in a worker; reports a worker that names one of another.
+    /// Whether an execution runs in a worker; logs a worker that names an execution of another one.
     pub(crate) fn runs_in(&mut self, number: ExecutionNo, worker: WorkerNo) -> bool {
         let Some(live) = self.live.get(&number) else { return false };
         let here = live.worker == Some(worker);
@@ -343,7 +343,7 @@ impl Engine {
         self.abort(number);
     }
 
-    /// Adds an error to those of an execution.
+    /// Appends an error to those of an execution.
     pub(crate) fn add_error(&mut self, number: ExecutionNo, text: Vec<u8>) {
         if let Some(execution) = self.executions.get_mut(number) {
             execution.errors.push(text);
@@ -363,10 +363,10 @@ impl Engine {
             execution.errors.push(Error::ResultsTooBig(max).to_string().into_bytes());
             self.abort(number);
         }
-        // Else it was told to end already.
+        // Otherwise it was already asked to end.
     }
 
-    /// A worker says that an execution ended.
+    /// A worker reports the end of an execution.
     pub(crate) fn done(
         &mut self,
         worker: WorkerNo,
@@ -389,25 +389,25 @@ impl Engine {
         self.finish(number, if aborted { Status::Aborted } else { Status::Done });
     }
 
-    /// Ends an execution with an error of ours.
+    /// Ends an execution with an error of the engine.
     pub(crate) fn end_with_error(&mut self, number: ExecutionNo, reason: impl Into<String>) {
         self.add_error(number, reason.into().into_bytes());
         self.finish(number, Status::Done);
     }
 
-    /// Forgets an execution that never began.
+    /// Removes an execution that never started.
     pub(crate) fn discard(&mut self, number: ExecutionNo) {
         self.drop_at_end(number);
         self.finish(number, Status::Aborted);
     }
 
-    /// How an execution ended.
+    /// The outcome of an execution.
     pub(crate) fn outcome_of(execution: Execution) -> Outcome {
         let status = execution.status();
         Outcome { status, results: execution.results, errors: execution.errors, style: execution.style }
     }
 
-    /// The end of an execution: answers those who wait, counts it, frees its place.
+    /// The end of an execution: answers waiting clients, updates statistics, frees its place.
     pub(crate) fn finish(&mut self, number: ExecutionNo, status: Status) {
         let Some(live) = self.live.remove(&number) else { return };
         let live = *live;
@@ -417,7 +417,7 @@ impl Engine {
         let outcome = if live.drop_at_end {
             self.executions.take(number).map(Self::outcome_of)
         } else {
-            // Results are copied only for somebody.
+            // Results are copied only if a client waits.
             self.executions.get(number).map(|execution| Outcome {
                 status,
                 results: if live.waiters.is_empty() { Vec::new() } else { execution.results.clone() },
@@ -489,7 +489,7 @@ impl Engine {
         dropped: bool,
     ) {
         let Some(registration) = self.registrations.get_mut(registration) else {
-            // Unregistered meanwhile: its executions leave the list with it.
+            // Unregistered meanwhile: its executions are removed with it.
             let _ = self.executions.drop_finished(number);
             return;
         };
@@ -502,7 +502,7 @@ impl Engine {
         }
     }
 
-    /// Aborts what a registration has waiting: events, and executions that have not begun.
+    /// Aborts the waiting events of a registration, and its executions that have not begun.
     pub(crate) fn abort_pending(&mut self, number: RegistrationNo) {
         let waiting = self.pending.remove(number) as u64;
         if let Some(registration) = self.registrations.get_mut(number) {
@@ -516,18 +516,18 @@ impl Engine {
             .collect();
         let here: BTreeSet<ExecutionNo> =
             mine.iter().filter(|(_, worker)| worker.is_none()).map(|(execution, _)| *execution).collect();
-        // All at once: one by one, each would be searched for in the queue.
+        // All at once: each removal would search the queue.
         self.schedule.forget_waiting(&here);
         for (execution, worker) in mine {
             match worker.filter(|worker| self.workers.links.contains_key(worker)) {
-                // It is not known here whether it has begun: the worker decides.
+                // Whether it has begun is not known here: the worker decides.
                 Some(worker) => self.send(worker, &ToWorker::Abort { exec: execution, begun: false }),
                 None => self.finish(execution, Status::Aborted),
             }
         }
     }
 
-    /// Aborts an execution: at once if its code does not run, else by an exception, else with its worker.
+    /// Aborts an execution: at once if its code does not run, else by an exception, else by ending its worker.
     pub(crate) fn abort(&mut self, number: ExecutionNo) {
         let Some(live) = self.live.get(&number) else { return };
         let session = live.session;
@@ -542,7 +542,7 @@ impl Engine {
         self.after_ms(self.config.abort_grace.as_millis() as u64, Timer::AbortGrace(number));
     }
 
-    /// An aborted execution has had its time.
+    /// The grace period of an aborted execution has ended.
     pub(crate) fn abort_grace_expired(&mut self, number: ExecutionNo) {
         if let Some(worker) = self.live.get(&number).and_then(|live| live.worker) {
             let grace = self.config.abort_grace.as_millis();
@@ -553,7 +553,8 @@ impl Engine {
         }
     }
 
-    /// What a worker had when it ended: what was sent ends with an error, the rest waits for the next worker.
+    /// The executions of a worker that has ended: those that were sent end with an error, the others wait for the next
+    /// worker.
     pub(crate) fn worker_lost(&mut self, worker: WorkerNo, head: &str, sessions: &[SessionNo]) {
         let (sent, queued) = self.schedule(|schedule, decisions| schedule.worker_gone(worker, decisions));
         let in_worker = self.live.iter().filter(|(_, live)| live.worker == Some(worker)).map(|(number, _)| *number);
@@ -575,15 +576,15 @@ impl Engine {
         }
     }
 
-    /// Executions of sessions whose first steps the engine is running, and whose next one needs the session's worker.
+    /// Executions of sessions whose first steps the engine is running, and whose next step needs the session's worker.
     fn in_native_steps(&self, sessions: &[SessionNo]) -> Vec<ExecutionNo> {
         let needs_worker = |live: &Live| live.native.as_ref().is_some_and(|native| native.next_step().is_some());
         let all = self.live.iter().filter(|(_, live)| sessions.contains(&live.session) && needs_worker(live));
         all.map(|(number, _)| *number).collect()
     }
 
-    /// An execution that was not sent to a worker that is gone waits for the next one, if that can run it: what a script or
-    /// a function ran is not among what a session is rebuilt from.
+    /// An execution that was not sent before its worker ended waits for the next one, if that can run it: plans that a
+    /// script or a function ran are not part of a rebuilt session.
     pub(crate) fn move_execution(&mut self, number: ExecutionNo, head: &str) {
         match self.live.get(&number) {
             Some(live) if live.registration.is_none() && !self.planted(Bug::RunMovedToNewWorker) => {

@@ -1,4 +1,4 @@
-//! Frames of workers: which is handled when, and by which part.
+//! Frames of workers: the order in which they are handled, and their dispatch.
 
 use redgrease_core::frame::{FromWorker, LogLevel};
 use redgrease_core::id::{SessionNo, WorkerNo};
@@ -27,7 +27,7 @@ impl Engine {
         }
     }
 
-    /// Frames of a worker are handled in the next slice, or, when it leaves too much unread, when it has read it.
+    /// Frames of a worker are handled in the next slice, or, if it leaves too much unread, when it has read that.
     pub(crate) fn frames_wait(&mut self, worker: WorkerNo) {
         let Some(link) = self.workers.links.get_mut(&worker) else { return };
         if link.closing || !link.has_frames() {
@@ -74,7 +74,7 @@ impl Engine {
         }
     }
 
-    /// Handles one frame. What is behind it in the same read is handled when the effects of this one were performed.
+    /// Handles one frame. Later frames of the same read are handled when the effects of this one were performed.
     fn handle_frame(&mut self, worker: WorkerNo, body: &[u8]) {
         let handled = match FromWorker::parse(body) {
             Ok(frame) => self.dispatch(worker, frame),
@@ -129,8 +129,8 @@ impl Engine {
         }
     }
 
-    /// Logs that a worker named an execution or a session that lives in another worker: only hostile code does. What has
-    /// ended is not reported, because threads of a script may outlive it.
+    /// Logs that a worker named an execution or a session of another worker: only hostile code does. Ended ones
+    /// are not reported, because threads of a script may outlive it.
     pub(crate) fn report_foreign(&mut self, worker: WorkerNo, caller: Caller) {
         let (what, owner) = match caller.exec {
             None => (

@@ -1,4 +1,4 @@
-//! Readers: native steps, slices of keys and streams, and what a worker consumed.
+//! Readers: native steps, slices of keys and streams, and flow control.
 
 use redgrease_core::codec::Writer;
 use redgrease_core::frame::{Records, ToWorker};
@@ -16,7 +16,7 @@ use crate::reader::Reader;
 use crate::timers::Timer;
 
 impl Engine {
-    /// Begins an execution whose first steps need no worker.
+    /// Starts an execution whose first steps need no worker.
     pub(crate) fn begin_native(&mut self, number: ExecutionNo) {
         self.executions.start(number);
         let now = self.now_ms();
@@ -44,7 +44,7 @@ impl Engine {
         }
     }
 
-    /// The input of the native steps has ended: what they make goes to a worker, or is the result.
+    /// The input of the native steps has ended: their output is sent to a worker, or is the result.
     fn native_steps_ended(&mut self, number: ExecutionNo) {
         let Some(live) = self.live.get_mut(&number) else { return };
         let Some(native) = live.native.take() else { return };
@@ -73,7 +73,7 @@ impl Engine {
         let Source::Reader(reader) = &mut live.source else { return };
         if matches!(reader, Some(Reader::Group)) {
             return match paused {
-                // Reading through a group is a write: while clients are paused it waits, and comes back a while later.
+                // Reading through a group is a write: while clients are paused it waits, and is retried later.
                 true => self.after_ms(PAUSED_RETRY_MS, Timer::ReaderAgain(number)),
                 false => self.read_group(number),
             };
@@ -90,9 +90,9 @@ impl Engine {
         }
     }
 
-    /// Whether a reader may read: its worker has consumed, and read, enough.
+    /// Whether a reader may read: its worker has consumed and read enough.
     pub(crate) fn has_room(&self, number: ExecutionNo) -> bool {
-        // One that is gone has room: reading it finds that out.
+        // An execution that has ended passes: reading it detects that.
         let Some(live) = self.live.get(&number) else { return true };
         let unsent = live.worker.and_then(|worker| self.workers.links.get(&worker)).map_or(0, |link| link.unsent());
         live.unconsumed < WINDOW_BYTES && unsent < READ_AHEAD_BYTES_MAX

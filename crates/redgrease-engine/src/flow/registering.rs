@@ -37,7 +37,7 @@ impl Engine {
         }
     }
 
-    /// Whether there are other shards is known.
+    /// Whether there are other shards is now known.
     pub(crate) fn shards_for_run(&mut self, request: RunRequest, several: bool) {
         if several {
             return self.refuse_plan(request.requester, &String::from(Error::AllShards));
@@ -101,7 +101,7 @@ impl Engine {
         }
     }
 
-    /// Whether there are other shards is known.
+    /// Whether there are other shards is now known.
     pub(crate) fn shards_for_register(&mut self, request: Box<RegisterRequest>, several: bool) {
         if several {
             return self.refuse_plan(request.requester, &String::from(Error::AllShards));
@@ -109,7 +109,7 @@ impl Engine {
         self.check_events(request);
     }
 
-    /// A command with the name of an event was asked for.
+    /// The server's description of a command with the name of an event is known.
     pub(crate) fn command_of_event_known(
         &mut self,
         mut request: Box<RegisterRequest>,
@@ -120,9 +120,9 @@ impl Engine {
         self.check_events(request);
     }
 
-    /// Refuses events that never fire; asks for what the server says of commands that have their names.
+    /// Refuses events that never fire; this needs the server's description of commands that have their names.
     fn check_events(&mut self, request: Box<RegisterRequest>) {
-        // What decides may name any command: what is not known yet is asked for, one by one, and the check is repeated.
+        // The rules may refer to any command: unknown ones are requested one by one, and the check is repeated.
         let missing = RefCell::new(None);
         let facts = |name: &str| {
             let known = self.facts.of(name.as_bytes());
@@ -161,7 +161,7 @@ impl Engine {
         }
     }
 
-    /// Whether the user may use the key is known.
+    /// Whether the user may use the key is now known.
     pub(crate) fn register_permission(&mut self, request: RegisterRequest, permission: Result<(), String>) {
         match permission {
             Ok(()) => self.register_now(request),
@@ -212,7 +212,7 @@ impl Engine {
         Ok(identifier)
     }
 
-    /// The session that a plan belongs to, if it lives where the request comes from.
+    /// The session of a plan, if the request comes from its worker.
     fn session_of(&self, requester: Requester) -> Result<&Session, Error> {
         let session = self.sessions.get(requester.caller().session).ok_or(Error::SessionEnded)?;
         match requester {
@@ -236,13 +236,13 @@ impl Engine {
         }
     }
 
-    /// Whom a caller acts as.
+    /// The user that a caller acts as.
     pub(crate) fn user_of(&self, caller: Caller) -> Option<UserName> {
         let of_execution = caller.exec.and_then(|exec| Some(Rc::clone(&self.live.get(&exec)?.user)));
         of_execution.or_else(|| Some(Rc::clone(&self.sessions.get(caller.session)?.user)))
     }
 
-    /// The database that a caller acts in: that of its execution, or of the client that ran its script.
+    /// The database of a caller: that of its execution, or of the client that ran its script.
     pub(crate) fn database_of(&self, caller: Caller) -> Database {
         let of_execution = caller.exec.and_then(|exec| Some(self.live.get(&exec)?.database));
         let of_script = || Some(self.sessions.get(caller.session)?.database);

@@ -1,4 +1,4 @@
-//! Registrations that come and go.
+//! Adding and removing registrations.
 
 use redgrease_core::frame::ToWorker;
 use redgrease_core::id::{PlanNo, RegistrationNo, SessionNo, WorkerNo};
@@ -11,7 +11,7 @@ use crate::registrations::registry::Registration;
 use crate::sessions::session::Session;
 
 impl Engine {
-    /// Tells a worker that plans have become registrations.
+    /// Notifies a worker that plans have become registrations.
     pub(crate) fn announce(&mut self, worker: WorkerNo, registrations: &[RegistrationNo]) {
         for number in registrations {
             if let Some(plan) = self.registrations.get(*number).map(|registration| registration.plan) {
@@ -20,7 +20,7 @@ impl Engine {
         }
     }
 
-    /// Stream registrations that replace those of a session go on where these stopped.
+    /// Stream registrations that replace those of a session continue where these stopped.
     pub(crate) fn resume_groups(&self, replaced: SessionNo, pending: &mut [(RegistrationNo, Registration)]) {
         let mut taken = Vec::new();
         for (_, registration) in pending {
@@ -33,7 +33,7 @@ impl Engine {
         }
     }
 
-    /// A registration counts from here on.
+    /// A registration becomes active.
     pub(crate) fn add_registration(&mut self, number: RegistrationNo, mut registration: Registration) {
         if let Trigger::Stream { filter, .. } = &registration.trigger
             && registration.group.is_empty()
@@ -56,8 +56,8 @@ impl Engine {
         }
     }
 
-    /// Takes a registration out. What its events fired and has not begun is aborted: nothing fires after the reply.
-    /// Triggers that clients wait for are run, unless `abort_triggers`.
+    /// Removes a registration. Its waiting events and executions that have not begun are aborted: nothing runs after
+    /// the reply. Triggers that clients wait for are run, unless `abort_triggers`.
     pub(crate) fn remove_registration(&mut self, number: RegistrationNo, abort_triggers: bool) {
         let Some(registration) = self.registrations.get(number) else { return };
         let is_command = matches!(registration.trigger, Trigger::Command { .. });
@@ -69,7 +69,7 @@ impl Engine {
         let Some(registration) = self.registrations.remove(number) else { return };
         self.watch_commands();
         for execution in registration.finished() {
-            // One that is not there left the list before.
+            // A missing one was removed from the list before.
             let _ = self.executions.drop_finished(execution);
         }
         if let Some(followed) = followed {

@@ -1,4 +1,4 @@
-//! Requirements of scripts: a look whether they are there, and their installation.
+//! Requirements of scripts: checks whether they are present, and their installation.
 
 use redgrease_core::frame::LogLevel;
 use redgrease_core::id::SessionNo;
@@ -14,7 +14,7 @@ use crate::requirements::installs::Job;
 use crate::timers::Timer;
 
 impl Engine {
-    /// Looks for the requirements of a session, and installs them if need be; [`Engine::requirements_known`] follows.
+    /// Checks for the requirements of a session, and installs missing ones; [`Engine::requirements_known`] follows.
     pub(crate) fn look_for_requirements(&mut self, number: SessionNo, force: bool) {
         let Some(session) = self.sessions.get(number) else { return };
         let job = Job {
@@ -28,7 +28,7 @@ impl Engine {
         self.after_ms(self.config.install_time_max.as_millis() as u64, Timer::InstallLimit(number));
     }
 
-    /// Uses directories that were there when they were looked at last, if they still exist.
+    /// Uses directories that existed when they were last checked, if they still do.
     fn use_known_or(&mut self, job: Job, queued: bool) {
         let known = if job.force { None } else { self.installs.known(&job.environment).cloned() };
         match known {
@@ -41,7 +41,7 @@ impl Engine {
         }
     }
 
-    /// Whether these directories exist.
+    /// Whether these directories exist is now known.
     pub(crate) fn directories_seen(&mut self, job: Job, paths: Vec<String>, queued: bool, exist: bool) {
         match () {
             () if exist => {
@@ -76,7 +76,7 @@ impl Engine {
         }
     }
 
-    /// Whether the client that waits for a job has left.
+    /// Whether the client that waits for a job has disconnected is now known.
     pub(crate) fn client_of_install_seen(&mut self, job: Job, gone: bool) {
         if !gone {
             return self.use_known_or(job, true);
@@ -96,7 +96,7 @@ impl Engine {
         self.out.push(Effect::Install(Install { install, environment, requirements, force, check }));
     }
 
-    /// A look or an installation has ended.
+    /// A check or an installation has ended.
     pub(crate) fn install_ended(&mut self, install: InstallNo, result: Result<Found, String>) {
         let Some(job) = self.installs.end(install) else { return };
         let check = job.check;
@@ -114,7 +114,7 @@ impl Engine {
         self.next_install(check);
     }
 
-    /// A session has waited for its turn as long as it may.
+    /// A session has waited too long for its turn.
     pub(crate) fn install_limit_reached(&mut self, session: SessionNo) {
         if self.installs.forget(session) {
             let limit = self.config.install_time_max.as_millis() as u64;

@@ -102,7 +102,7 @@ impl Engine {
         }
     }
 
-    /// What a client asks for with its function is possible: a plan that is native through and through begins at once, any
+    /// The action of a client's function is allowed: a plan with native steps only starts at once, any
     /// other waits for a worker.
     pub(crate) fn function_accepted(&mut self, number: SessionNo) {
         let Some(session) = self.sessions.get_mut(number) else { return };
@@ -117,7 +117,7 @@ impl Engine {
         }
     }
 
-    /// Checks a script against the sessions that exist; returns the one that it takes the place of.
+    /// Checks a script against the existing sessions; returns the one that it replaces.
     fn accept_script(&self, caller: &Caller, command: &PyExecute<'_>) -> Result<Option<SessionNo>, Error> {
         if let Err(reason) = &self.runtime {
             return Err(Error::NoRuntime(reason.clone()));
@@ -145,7 +145,7 @@ impl Engine {
         Ok(Some(replaced))
     }
 
-    /// The requirements of a session are there, or are not available.
+    /// The requirements of a session are present, or are not available.
     pub(crate) fn requirements_known(&mut self, number: SessionNo, result: Result<Vec<String>, String>) {
         match result {
             Ok(paths) => {
@@ -158,7 +158,7 @@ impl Engine {
         }
     }
 
-    /// Puts a session into the queue for workers.
+    /// Adds a session to the queue for workers.
     pub(crate) fn want_worker(&mut self, number: SessionNo) {
         if self.sessions.waiting.len() >= WAITING_SESSIONS_MAX {
             return self.session_without_worker(number, &Error::TooManyWait.to_string());
@@ -170,7 +170,7 @@ impl Engine {
         }
     }
 
-    /// A session has waited for a worker as long as it may.
+    /// A session has waited too long for a worker.
     pub(crate) fn worker_wait_expired(&mut self, number: SessionNo) {
         if !self.sessions.waiting.contains(&number) {
             return;
@@ -182,7 +182,7 @@ impl Engine {
         self.session_without_worker(number, &reason);
     }
 
-    /// A session gets no worker: its script fails, its registrations stay and wait for another chance.
+    /// A session gets no worker: its script fails, its registrations stay and wait for the next attempt.
     pub(crate) fn session_without_worker(&mut self, number: SessionNo, reason: &str) {
         let Some(session) = self.sessions.get_mut(number) else { return };
         match session.script.take() {
@@ -197,7 +197,7 @@ impl Engine {
         }
     }
 
-    /// A session with registrations asks for a worker again, for ever: its registrations are not lost.
+    /// A session with registrations requests a worker again, indefinitely: its registrations are not lost.
     pub(crate) fn want_worker_again(&mut self, number: SessionNo) {
         let wants = |session: &Session| session.registered && session.place == Place::Waiting;
         if self.sessions.get(number).is_some_and(wants) && !self.sessions.waiting.contains(&number) {
@@ -205,7 +205,7 @@ impl Engine {
         }
     }
 
-    /// Executions that waited for a worker: sent on, or ended with an error if there will be none.
+    /// Executions that waited for a worker: sent, or ended with an error if there will be none.
     fn release_held(&mut self, number: SessionNo, reason: Option<&str>) {
         let Some(session) = self.sessions.get_mut(number) else { return };
         let mut held = core::mem::take(&mut session.held);
@@ -227,18 +227,18 @@ impl Engine {
     fn fail_script(&mut self, script: Script, reason: &str) {
         if let Some(execution) = script.run {
             self.discard(execution);
-            // That of a function may have ended before, with nobody to tell.
+            // The script of a function may have ended before, with no client to notify.
             let _ = self.executions.take(execution);
         }
         self.reply(script.client, Reply::Error(one_line(reason.as_bytes())));
     }
 
-    /// A session was given a worker: its script, or what it registered, goes there.
+    /// A session got a worker, which runs its script or rebuilds its registrations.
     pub(crate) fn session_got_worker(&mut self, number: SessionNo, worker: WorkerNo) {
         let Some(session) = self.sessions.get_mut(number) else { return };
         let runs_script = session.script.is_some();
         session.place = if runs_script { Place::Running(worker) } else { Place::Restoring(worker) };
-        // Taken out while the frame is written, and put back.
+        // Removed while the frame is written, and put back.
         let (stored, paths) = (core::mem::take(&mut session.stored), core::mem::take(&mut session.paths));
         let name = Rc::clone(&session.name);
         if let Some(link) = self.workers.links.get_mut(&worker) {
@@ -273,7 +273,7 @@ impl Engine {
         }
     }
 
-    /// A script that runs too long is ended with its worker: nothing else could end it.
+    /// A script that runs too long is ended together with its worker: there is no other way.
     pub(crate) fn script_limit_reached(&mut self, number: SessionNo) {
         let Some(session) = self.sessions.get(number) else { return };
         let (Place::Running(worker) | Place::Restoring(worker)) = session.place else { return };
@@ -343,7 +343,7 @@ impl Engine {
         self.release_held(number, None);
     }
 
-    /// All that a script or function asks for is an execution: the client is answered with its results, or its id.
+    /// The only action of a script or function is an execution: the client gets its results, or its id.
     fn answer_at_end(&mut self, execution: ExecutionNo, script: Script) {
         if !self.live.contains_key(&execution) {
             // Aborted while the script was still running or waiting.
@@ -363,7 +363,7 @@ impl Engine {
         }
     }
 
-    /// Another script may have taken a name since this one asked.
+    /// Another script may have taken a name in the meantime.
     fn verify_again(&self, script: &Script) -> Result<(), String> {
         let replaced = |number| {
             script.replaces.is_some() && self.registrations.get(number).map(|found| found.session) == script.replaces
@@ -373,7 +373,7 @@ impl Engine {
         })
     }
 
-    /// The old session goes and the new one comes in one step.
+    /// The old session is replaced by the new one in one step.
     fn register_all(&mut self, worker: WorkerNo, number: SessionNo, mut script: Script, blob: &[u8]) {
         self.executions.skip_number();
         if let Some(old) = script.replaces {
@@ -392,7 +392,7 @@ impl Engine {
         self.reply(script.client, Reply::Simple("OK".into()));
     }
 
-    /// A session owns registrations from here on: what they are made of is kept.
+    /// A session owns registrations from now on: what is needed to rebuild them is kept.
     pub(crate) fn store_functions(&mut self, worker: Option<WorkerNo>, number: SessionNo, blob: &[u8]) {
         let link = worker.and_then(|worker| self.workers.links.get(&worker));
         let python = link.map(|link| link.python.clone()).unwrap_or_default();
@@ -426,7 +426,7 @@ impl Engine {
         }
     }
 
-    /// Forgets a session; its worker goes back to the pool.
+    /// Removes a session; its worker returns to the pool.
     fn end_session(&mut self, number: SessionNo) {
         let Some(session) = self.sessions.remove(number) else { return };
         let Some(worker) = session.worker().filter(|worker| self.workers.links.contains_key(worker)) else { return };
@@ -438,14 +438,14 @@ impl Engine {
         if self.workers.pool.release(number, self.now_ms()).is_some() {
             self.retire(worker);
         } else if self.workers.pool.is_unused(worker) {
-            // Whether it grew is known before others get it.
+            // Its memory is checked before another session gets it.
             return self.ask(Question::ResidentBytes(worker), Asked::MemoryOfWorker(worker));
         }
         self.serve_waiting();
         self.trim_later();
     }
 
-    /// The sessions of a worker that is gone: scripts fail, sessions with registrations are rebuilt elsewhere.
+    /// The sessions of a worker that has ended: scripts fail, sessions with registrations are rebuilt elsewhere.
     pub(crate) fn sessions_lost(&mut self, sessions: &[SessionNo], head: &str) {
         for number in sessions {
             let Some(session) = self.sessions.get_mut(*number) else { continue };
@@ -465,7 +465,7 @@ impl Engine {
             let Some(session) = self.sessions.get_mut(*number) else { continue };
             session.deaths += 1;
             let broken: Option<Error> = match () {
-                // What was not sent to the worker has nowhere to go.
+                // Executions that were not sent to the worker cannot run anywhere else.
                 () if !session.registered => Some(Error::DiedBefore(head.to_owned())),
                 () if session.deaths > DEATHS_MAX => Some(Error::DiedTooOften(head.to_owned())),
                 () => None,
@@ -487,7 +487,7 @@ impl Engine {
     }
 }
 
-/// Refuses what a caller wants to do to something that belongs to another user, unless it may administer. A caller without a
+/// Refuses an operation on an object of another user, unless the caller may administer. A caller without a
 /// user is the server itself.
 pub(crate) fn check_owner(caller: &Caller, owner: Option<&str>, what: &'static str) -> Result<(), Error> {
     let (Some(user), Some(owner)) = (caller.user.as_deref(), owner) else { return Ok(()) };

@@ -1,6 +1,6 @@
-//! What happens to entries that were processed: they are acknowledged, and removed when all have acknowledged them.
+//! Processed entries: they are acknowledged, and removed when all registrations have acknowledged them.
 //!
-//! Entries are removed by their ids: trimming by length would take what others added.
+//! Entries are removed by their ids: trimming by length could remove entries that were added meanwhile.
 
 use redgrease_core::frame::LogLevel;
 use redgrease_core::id::{Database, RegistrationNo};
@@ -30,7 +30,7 @@ impl Engine {
         self.acknowledge_next(number);
     }
 
-    /// A few further entries of a batch that gave others their turn.
+    /// The next entries of a batch that yielded to others.
     pub(crate) fn acknowledge_more(&mut self) {
         let Some(number) = self.batches.ready.pop_front() else { return };
         if let Some(batch) = self.batches.get_mut(number) {
@@ -76,14 +76,14 @@ impl Engine {
         self.out.push(effect);
     }
 
-    /// Entries of a batch were acknowledged, or not: those that all have acknowledged are removed, if somebody wants that.
+    /// Entries of a batch were acknowledged, or not: if trimming is on, those that all have acknowledged are removed.
     pub(crate) fn acknowledged(&mut self, number: BatchNo, result: Result<u64, String>) {
         let Some(batch) = self.batches.get_mut(number) else { return };
         let ids = batch.next_ids().to_vec();
         batch.done += ids.len();
         let (source, database, stream) = (Rc::clone(&batch.source), batch.database, batch.stream.clone());
         let acknowledged = match result {
-            // Another stream took the place of the one that was read: its entries are not those of the batch.
+            // Another stream has replaced the one that was read: its entries are not those of the batch.
             Ok(count) => count > 0,
             Err(reason) => {
                 let name = String::from_utf8_lossy(&stream);
@@ -92,7 +92,7 @@ impl Engine {
                 false
             }
         };
-        // In another database than that of the registration entries are left to the registrations there.
+        // Entries in another database than the registration's are left to the registrations there.
         if !acknowledged || database != source.actor.database {
             return self.acknowledge_next(number);
         }
@@ -122,7 +122,7 @@ impl Engine {
         self.ask(Question::Groups { database, stream, groups, first, last }, asked);
     }
 
-    /// What the groups of others have done with the entries of a batch.
+    /// The state of the other groups for the entries of a batch is known.
     pub(crate) fn groups_of_batch_known(&mut self, number: BatchNo, ids: &[EntryId], groups: &[Option<GroupProgress>]) {
         let Some(batch) = self.batches.get_mut(number) else { return };
         let (source, database, stream) = (Rc::clone(&batch.source), batch.database, batch.stream.clone());
@@ -142,14 +142,14 @@ impl Engine {
         }
     }
 
-    /// The live registrations that match a stream, but for one.
+    /// The live registrations that match a stream, except one.
     fn sources(&self, database: Database, stream: &[u8], without: Option<RegistrationNo>) -> Vec<Rc<StreamSource>> {
         let numbers = self.registrations.for_stream(database, stream);
         let others = numbers.into_iter().filter(|number| Some(*number) != without);
         others.filter_map(|number| Some(Rc::clone(&self.streams.get(&number)?.source))).collect()
     }
 
-    /// A stream registration is gone: its group goes unless it is the one that a later registration resumes, and
+    /// A stream registration was removed: its group is removed unless a later registration resumes it, and
     /// entries that only this registration had yet to acknowledge are removed.
     pub(crate) fn stream_unregistered(&mut self, source: &Rc<StreamSource>) {
         let database = source.actor.database;
@@ -167,7 +167,7 @@ impl Engine {
         Engine::may_work(&self.at) && !self.at.server.paused && !self.at.server.replica
     }
 
-    /// Removes entries of a stream that waited for a registration that is gone, a few at once.
+    /// Removes entries of a stream that waited for a removed registration, a few at a time.
     pub(crate) fn release_held_entries(&mut self, release: Release) {
         if !self.may_change_streams() {
             if release.tries < PAUSED_RETRIES_MAX {
@@ -189,7 +189,7 @@ impl Engine {
         self.ask_groups(database, stream, groups, ids.clone(), Asked::GroupsOfRelease { release, ids });
     }
 
-    /// What the groups of those that remain have done with the entries.
+    /// The state of the remaining groups for the entries is known.
     pub(crate) fn groups_of_release_known(
         &mut self,
         release: Release,
@@ -204,13 +204,13 @@ impl Engine {
         self.after_ms(STEP_MS, Timer::ReleaseHeld(Release { after: ids.last().copied(), tries: 0, ..release }));
     }
 
-    /// Removes the group of a registration that is gone from all streams, a few keys at once; a batch in work ends first.
+    /// Removes the group of a removed registration from all streams, a few keys at a time; a batch in progress ends first.
     pub(crate) fn remove_group(&mut self, number: RemovalNo) {
         let may = self.may_change_streams();
         let Some(removal) = self.batches.removal_mut(number) else { return };
         let source = Rc::clone(&removal.source);
         let cursor = removal.cursor.clone();
-        // An upgrade hands the group on.
+        // An upgrade passes the group on.
         if self.streams.values().any(|followed| followed.source.group == source.group) {
             self.batches.remove_removal(number);
             return;

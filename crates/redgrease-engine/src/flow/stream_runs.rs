@@ -1,4 +1,4 @@
-//! Stream registrations at work: finding streams, running over their entries, what comes after a run.
+//! Running stream registrations: finding streams, running over their entries, and the end of a run.
 
 use redgrease_core::id::{Database, ExecutionNo, RegistrationNo};
 use redgrease_core::plan::{Mode, Trigger};
@@ -22,7 +22,7 @@ use crate::timers::Timer;
 use redgrease_core::codec::KeyType;
 
 impl Engine {
-    /// New stream registrations: looks for streams that exist.
+    /// New stream registrations: searches for existing streams.
     pub(crate) fn follow_streams(&mut self, registrations: &[RegistrationNo]) {
         for number in registrations {
             let Some(registration) = self.registrations.get(*number) else { continue };
@@ -43,15 +43,15 @@ impl Engine {
         }
     }
 
-    /// The server became a master or a replica: a new master reads what the old one left.
+    /// The server became a master or a replica: a new master reads what the old one had not processed.
     pub(crate) fn role_changed(&mut self) {
         let numbers: Vec<RegistrationNo> = self.streams.keys().copied().collect();
         self.streams.values_mut().for_each(|followed| followed.runs.reset());
         self.follow_again(&numbers);
     }
 
-    /// The data of two databases changed places: the registrations of both look for the streams that are there now. A
-    /// batch that was read is acknowledged where its entries are now.
+    /// The data of two databases was swapped: the registrations of both search for streams again. A
+    /// batch that was read is acknowledged in the database where its entries are now.
     pub(crate) fn databases_swapped(&mut self, one: Database, other: Database) {
         if one == other {
             return;
@@ -69,11 +69,11 @@ impl Engine {
                 changed.push(*number);
             }
         }
-        // Inside a command nothing is read.
+        // Nothing is read inside a command.
         self.after_ms(0, Timer::StreamsRevived(changed));
     }
 
-    /// What was not acknowledged is read again.
+    /// Entries that were not acknowledged are read again.
     pub(crate) fn follow_again(&mut self, registrations: &[RegistrationNo]) {
         for number in registrations {
             if self.streams.contains_key(number) {
@@ -82,7 +82,7 @@ impl Engine {
         }
     }
 
-    /// One step of the search for streams that a registration watches; the following ones come a turn later each.
+    /// One step of the search for streams that a registration watches; each further step runs in a later turn.
     pub(crate) fn search_streams(&mut self, number: RegistrationNo, cursor: Vec<u8>) {
         let Some(database) = self.streams.get(&number).map(|followed| followed.source.actor.database) else { return };
         if self.at.server.replica {
@@ -112,7 +112,7 @@ impl Engine {
         }
     }
 
-    /// A key that may be a stream was looked at.
+    /// A key that may be a stream was examined.
     pub(crate) fn found_stream_seen(
         &mut self,
         number: RegistrationNo,
@@ -134,7 +134,7 @@ impl Engine {
         }
     }
 
-    /// Tells the runs of a registration of something, and does what they decide.
+    /// Updates the runs of a registration, and carries out their decisions.
     fn change_runs(&mut self, number: RegistrationNo, change: impl FnOnce(&mut StreamRuns) -> Option<Action>) {
         let action = self.streams.get_mut(&number).and_then(|followed| change(&mut followed.runs));
         self.act(number, action);
@@ -147,7 +147,7 @@ impl Engine {
         }
         let now = self.now_ms();
         for number in self.registrations.for_stream(database, key) {
-            // What a sync stream function adds is read with a later event by registrations of its kind.
+            // Entries that a sync stream function adds are read with a later event by registrations of its kind.
             if self.sync.streams_running && self.is_sync(number) {
                 continue;
             }
@@ -172,12 +172,12 @@ impl Engine {
         self.registrations.get(number).is_some_and(|registration| registration.spec.mode == Mode::Sync)
     }
 
-    /// Does what the runs of a registration decided.
+    /// Carries out the decision of a registration's runs.
     pub(crate) fn act(&mut self, number: RegistrationNo, action: Option<Action>) {
         match action {
             None => {}
             Some(run @ Action::Run { .. }) if self.at.server.paused => {
-                // Reading through a group is a write: it waits until clients are not paused any more.
+                // Reading through a group is a write: it waits until clients are no longer paused.
                 self.after_ms(PAUSED_RETRY_MS, Timer::StreamAction(number, run));
             }
             Some(Action::Run { stream, kind, epoch }) => self.run_over_stream(number, stream, kind, epoch),
@@ -192,13 +192,13 @@ impl Engine {
         }
     }
 
-    /// Entries have been waited for as long as the registration says.
+    /// The time to wait for further entries has passed.
     pub(crate) fn stream_duration_expired(&mut self, number: RegistrationNo, stream: &[u8], epoch: u64) {
         let now = self.now_ms();
         self.change_runs(number, |runs| runs.timer(stream, epoch, now));
     }
 
-    /// A failed batch is tried again.
+    /// A failed batch is retried.
     pub(crate) fn stream_retry(&mut self, number: RegistrationNo, epoch: u64) {
         if self.streams.get_mut(&number).is_some_and(|followed| followed.runs.retry(epoch)) {
             self.search_streams(number, b"0".to_vec());
@@ -238,8 +238,8 @@ impl Engine {
             GroupRead { actor, stream: run.stream.clone(), group: run.source.group.clone(), position, count: wanted };
         live.group_step = Some(GroupStep { wanted, read: 0, count: 0 });
         let (registration, epoch) = (run.source.registration, run.epoch);
-        // Streams were looked for again meanwhile: the run that came of that may have read what is pending, and would
-        // miss what this one takes now.
+        // A new search for streams has started: a run of that search may have read the pending entries, and would
+        // miss those that this one reads now.
         let is_stale = self.streams.get(&registration).is_some_and(|followed| !followed.runs.is_current(epoch));
         if replica || (is_stale && !reads_stale) {
             return self.group_part_done(number, 0, false);
@@ -262,7 +262,7 @@ impl Engine {
             true => 0,
             false => part.read.saturating_sub(part.count + part.errors.len() as u64),
         };
-        // The first error counts, and one per entry may be too many.
+        // Only the first error is recorded: one per entry may be too many.
         if let Some(reason) = part.errors.into_iter().next() {
             self.add_error(number, reason.into_bytes());
         }
@@ -290,7 +290,7 @@ impl Engine {
         self.part_is_known(number, left);
     }
 
-    /// The entries behind a batch were counted, up to a number.
+    /// The entries after a batch were counted, up to a number.
     pub(crate) fn entries_behind_known(&mut self, number: ExecutionNo, found: Option<u64>) {
         let Some(run) = self.live.get(&number).and_then(|live| live.stream_run.as_ref()) else { return };
         let read = self.live.get(&number).and_then(|live| live.group_step).map_or(0, |step| step.read);
@@ -317,7 +317,8 @@ impl Engine {
         self.group_part_done(number, step.count, more);
     }
 
-    /// A part of the entries is there: it starts the execution, or is fed to it. Sync executions start with all of them.
+    /// A part of the entries is available: it starts the execution, or is sent to it. Sync executions start with all of
+    /// them.
     fn group_part_done(&mut self, number: ExecutionNo, count: u64, more: bool) {
         let Some(live) = self.live.get_mut(&number) else { return };
         if live.started {
@@ -339,7 +340,7 @@ impl Engine {
         if more || live.gathered.count > 0 {
             self.launch(number, !more);
         } else {
-            // Entries that were deleted while they waited are no records.
+            // Entries that were deleted while they waited become no records.
             self.finish(number, Status::Done);
         }
     }
@@ -362,12 +363,12 @@ impl Engine {
             return;
         }
         if let Some(interruption) = interruption {
-            // The entries are still to be processed: all is looked at again.
+            // The entries are still to be processed: the streams are searched for again.
             let kept = interruption == Interruption::WorkerDied && self.planted(Bug::StreamsNotReset);
             if let Some(followed) = self.streams.get_mut(&number).filter(|_| !kept) {
                 followed.runs.reset();
             }
-            // A session without worker looks again when it is rebuilt.
+            // A session without worker searches again when it is rebuilt.
             if interruption == Interruption::ServerPaused
                 || (interruption == Interruption::NotRun && self.can_run(number))
             {
@@ -376,7 +377,7 @@ impl Engine {
             return;
         }
         let end = match outcome.errors.first() {
-            // A function pauses its registration so: part of what functions may say.
+            // A function can pause its registration with such an error.
             Some(error) if error.starts_with(b"PAUSE ") || error == b"PAUSE" => End::Pause,
             Some(_) => End::Failure,
             None if outcome.status == Status::Aborted => End::Aborted,
@@ -388,11 +389,11 @@ impl Engine {
             }
             return;
         }
-        // Those that are gone were not among the entries that were counted in the stream.
+        // Deleted entries were not among those that were counted in the stream.
         let (read, now) = ((run.ids.len() as u64).saturating_sub(run.gone), self.now_ms());
         let ended =
             self.streams.get_mut(&number).map(|followed| followed.runs.ended(&run.stream, run.epoch, end, read, now));
-        // The last batch of a registration that is gone is acknowledged like any other.
+        // The last batch of a removed registration is acknowledged like any other.
         let acknowledge = ended.as_ref().map_or(end == End::Success, |(verdict, _)| verdict.acknowledge);
         if let Some(lag) = ended.as_ref().and_then(|(verdict, _)| verdict.lag_ms)
             && let Some(registration) = self.registrations.get_mut(number)

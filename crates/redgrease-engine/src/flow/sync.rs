@@ -1,4 +1,4 @@
-//! Sync executions of events: when they run, and one after the other.
+//! Sync executions of events: when they run, and their order.
 
 use crate::effect::Effect;
 use crate::engine::Engine;
@@ -11,7 +11,7 @@ use redgrease_core::id::ExecutionNo;
 
 impl Engine {
     /// Inside a notification: runs a sync execution when the command that caused it has ended and been logged, so that
-    /// replicas see its effects behind those of the command, and before the command is answered. Returns whether it
+    /// replicas see its effects after those of the command, and before the command is answered. Returns whether it
     /// will be run.
     pub(crate) fn run_after_command(&mut self, run: SyncRun, walk: Walk) -> bool {
         let Some(run) = self.run_after_own_command(run) else { return true };
@@ -22,12 +22,12 @@ impl Engine {
         }
         match run {
             SyncRun::Key(event) => self.sync.push(event, walk),
-            // They are queued already.
+            // They are already queued.
             SyncRun::Streams => true,
         }
     }
 
-    /// The server takes no job: it waits like one of a server without jobs.
+    /// The server refuses the job: the execution waits as on a server without jobs.
     pub(crate) fn job_refused(&mut self, job: JobNo) {
         if let Some(SyncRun::Key(event)) = self.sync.take_job(job) {
             let registration = event.registration;
@@ -67,7 +67,7 @@ impl Engine {
         self.sync.keys_running = self.sync.keys_running.saturating_sub(1);
     }
 
-    /// Runs what commands fired and clients wait for.
+    /// Runs executions that commands triggered and that clients wait for.
     pub(crate) fn run_owed(&mut self) {
         if let Some(event) = self.sync.pop_due() {
             self.run_sync_event(SyncRun::Key(event));
@@ -78,15 +78,15 @@ impl Engine {
         }
     }
 
-    /// Runs a sync execution of an event of the server's own walks.
+    /// Runs a sync execution of an event of the server's own iterations.
     pub(crate) fn run_walk(&mut self) {
         if let Some(event) = self.sync.pop_walk() {
             self.run_sync_event(SyncRun::Key(event));
         }
     }
 
-    /// Runs a sync execution over a stream: behind the command that fired it, so that replicas see its effects after the
-    /// entry itself. What a run starts in its turn waits for its end.
+    /// Runs a sync execution over a stream: after the command that fired it, so that replicas see its effects after the
+    /// entry itself. Executions that the run triggers wait for its end.
     pub(crate) fn sync_stream_execution(&mut self, execution: ExecutionNo) {
         self.sync.streams.push_back(execution);
         if self.at.server.notifying {
@@ -96,7 +96,7 @@ impl Engine {
         }
     }
 
-    /// Runs sync executions over streams that wait, one after the other.
+    /// Runs waiting sync executions over streams, one after the other.
     pub(crate) fn run_sync_streams(&mut self) {
         if self.sync.streams_running || self.sync.streams.is_empty() {
             return;
@@ -106,8 +106,8 @@ impl Engine {
         self.next_sync_stream();
     }
 
-    /// The next one, unless this go has lasted long enough: what an entry caused is done at once, a backlog leaves others
-    /// their turn.
+    /// The next one, unless this series has lasted long enough: the entries of one command are processed at once, a backlog
+    /// yields to others.
     pub(crate) fn next_sync_stream(&mut self) {
         let lasted = self.now_ms().saturating_sub(self.sync_streams_since_ms);
         let is_spent = u128::from(lasted) >= Work::SyncStreams.slice().as_millis();

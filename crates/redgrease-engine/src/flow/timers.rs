@@ -4,7 +4,7 @@ use crate::engine::Engine;
 use crate::timers::Timer;
 
 impl Engine {
-    /// A timer fired. What it was for may be gone.
+    /// A timer fired. Its subject may no longer exist.
     pub(crate) fn timer(&mut self, timer: Timer) {
         match timer {
             Timer::StartWorkers => self.start_workers(),

@@ -1,4 +1,4 @@
-//! Workers from their start to their end: leases, handshake, output, replacement.
+//! Workers: leases, handshake, output, replacement, end.
 
 use redgrease_core::VERSION;
 use redgrease_core::codec::CODEC_VERSION;
@@ -29,7 +29,7 @@ impl Engine {
         self.look_at_workers_later();
     }
 
-    /// Starts as many workers as the pool wants.
+    /// Starts as many workers as the pool requests.
     pub(crate) fn start_workers(&mut self) {
         if self.runtime.is_err() {
             return;
@@ -61,8 +61,8 @@ impl Engine {
         self.start_workers();
     }
 
-    /// Remembers why a worker could not be started. After several failures in a row there is no use in waiting: sessions
-    /// that wait are told why.
+    /// Records why a worker could not be started. After several failures in a row waiting is useless: waiting sessions
+    /// get the reason.
     fn start_failed(&mut self, text: String) {
         let failures = self.workers.pool.failures();
         if failures <= FAILED_STARTS_MAX {
@@ -77,17 +77,17 @@ impl Engine {
         self.workers.start_error = Some(text);
     }
 
-    /// A worker has had its time to finish the handshake.
+    /// The time for a worker's handshake has passed.
     pub(crate) fn handshake_is_due(&mut self, worker: WorkerNo) {
         if self.workers.links.get(&worker).is_some_and(|link| !link.is_ready()) {
             self.end_worker(worker, "did not finish its handshake within WorkerStartMax".into());
         }
     }
 
-    /// A worker says who it is.
+    /// A worker's handshake.
     ///
     /// # Errors
-    /// It breaks the protocol.
+    /// It violates the protocol.
     pub(crate) fn handshake(
         &mut self,
         worker: WorkerNo,
@@ -115,7 +115,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The process that a worker names is its supervisor's, or is not.
+    /// The process that a worker names was verified.
     pub(crate) fn handshake_checked(
         &mut self,
         worker: WorkerNo,
@@ -164,8 +164,8 @@ impl Engine {
         self.unblock_readers();
     }
 
-    /// A worker closed its connection. Usually its process is about to end, and its status says more than the socket: it
-    /// has a moment for that, in which the server does not wait.
+    /// A worker closed its connection. Usually its process is about to end, and its exit status says more than the
+    /// socket: it gets a short time for that, in which the server does not wait.
     pub(crate) fn connection_closed(&mut self, worker: WorkerNo) {
         let at_ms = self.now_ms();
         let Some(link) = self.workers.links.get_mut(&worker) else { return };
@@ -176,7 +176,7 @@ impl Engine {
         }
     }
 
-    /// That moment has passed.
+    /// That time has passed.
     pub(crate) fn connection_closed_for_long(&mut self, worker: WorkerNo, looks: u32) {
         if self.workers.links.contains_key(&worker) {
             self.ask(Question::ProcessIsGone(worker), Asked::ProcessOfWorker { worker, looks });
@@ -186,18 +186,18 @@ impl Engine {
     /// Whether a process whose connection is closed has ended.
     pub(crate) fn process_looked_at(&mut self, worker: WorkerNo, looks: u32, gone: bool) {
         if looks > 0 && gone {
-            // Its supervisor is about to say how it ended.
+            // Its supervisor is about to report the end.
             return self.after_ms(CLOSED_MS_MAX, Timer::ConnectionClosed(worker, looks - 1));
         }
         self.end_worker(worker, "was killed: it closed its connection to the server".into());
     }
 
-    /// A worker's process has ended. What it said before its end still counts.
+    /// A worker's process has ended. Frames that it sent before are still handled.
     pub(crate) fn process_ended(&mut self, worker: WorkerNo, how: Option<String>) {
         let Some(link) = self.workers.links.get_mut(&worker) else { return };
         link.process = Process::Ended { how };
         if self.stack.waits_for(worker) {
-            // The wait serves what concerns it, and ends the worker.
+            // The wait handles the end of its worker.
         } else if self.workers.links.get(&worker).is_some_and(Link::has_frames) {
             self.frames_wait(worker);
         } else {
@@ -205,7 +205,7 @@ impl Engine {
         }
     }
 
-    /// Ends a worker whose process has ended by itself.
+    /// Removes a worker whose process has ended by itself.
     pub(crate) fn end_ended(&mut self, worker: WorkerNo) {
         let how = match self.workers.links.get(&worker).map(|link| &link.process) {
             Some(Process::Ended { how }) => how.clone().unwrap_or_else(|| "ended".to_owned()),
@@ -219,7 +219,7 @@ impl Engine {
         self.end_worker(worker, format!("was killed: it broke the protocol: {reason}"));
     }
 
-    /// Looks at all workers several times per `WorkerStallMax`.
+    /// Checks all workers several times per `WorkerStallMax`.
     pub(crate) fn look_at_workers(&mut self) {
         // While a script runs or data is loaded nothing is read from workers.
         if Engine::may_work(&self.at) {
@@ -236,7 +236,7 @@ impl Engine {
         self.after_ms(pause_ms, Timer::LookAtWorkers);
     }
 
-    /// How far a worker is: one that owes an answer and makes no progress is ended.
+    /// The progress of a worker is known: one that must answer and makes no progress is ended.
     pub(crate) fn progress_seen(&mut self, worker: WorkerNo, unfinished_bytes: u64, stopped: bool) {
         let owes = !self.workers.pool.is_unused(worker);
         let Some(link) = self.workers.links.get_mut(&worker) else { return };
@@ -259,7 +259,7 @@ impl Engine {
         }
     }
 
-    /// A line without end is not kept for ever: the next one may belong to another session.
+    /// An unfinished line is not kept indefinitely: the next part may belong to another session.
     pub(crate) fn unfinished_line(&mut self, worker: WorkerNo, stream: Stream) {
         let now = self.now_ms();
         let Some(link) = self.workers.links.get_mut(&worker) else { return };
@@ -271,7 +271,7 @@ impl Engine {
         }
     }
 
-    /// All that a session wrote has been handed in.
+    /// All output of a session was handed in.
     pub(crate) fn output_drained(&mut self, worker: WorkerNo, session: &str) {
         let now = self.now_ms();
         for stream in [Stream::Out, Stream::Error] {
@@ -295,8 +295,8 @@ impl Engine {
         }
     }
 
-    /// Gives workers to sessions that wait, in the order of their arrival as far as users and environments allow; makes room
-    /// for those that no worker may serve, and starts more workers if they are needed.
+    /// Assigns workers to waiting sessions, in the order of their arrival as far as users and environments allow; ends
+    /// idle workers in favour of sessions that no worker may serve, and starts more workers if necessary.
     pub(crate) fn serve_waiting(&mut self) {
         let waiting: Vec<SessionNo> = self.sessions.waiting.iter().copied().collect();
         let mut unserved = 0;
@@ -304,7 +304,7 @@ impl Engine {
             let owner = self.sessions.get(session).map(Session::owner);
             let lease = owner.map(|owner| self.workers.pool.lease(session, &owner));
             if lease == Some(Lease::Wait) {
-                // At once, and not behind the others: a later session would take the idle worker again and again.
+                // Immediately, before the others: otherwise later sessions would take the idle worker again and again.
                 unserved += 1;
                 if let Some(worker) = self.workers.pool.evictable(unserved) {
                     self.retire(worker);
@@ -319,14 +319,14 @@ impl Engine {
         self.start_workers();
     }
 
-    /// Looks a while later whether there are more idle workers than are needed.
+    /// Schedules a check for surplus idle workers.
     pub(crate) fn trim_later(&mut self) {
         if self.workers.pool.spare_count() > 1 && !core::mem::replace(&mut self.workers.trimming, true) {
             self.after_ms(IDLE_WORKER_MS, Timer::TrimWorkers);
         }
     }
 
-    /// Ends idle workers that are not needed.
+    /// Ends surplus idle workers.
     pub(crate) fn trim_workers(&mut self) {
         self.workers.trimming = false;
         while let Some(worker) = self.workers.pool.superfluous(self.now_ms(), IDLE_WORKER_MS) {
@@ -336,7 +336,7 @@ impl Engine {
         self.trim_later();
     }
 
-    /// A worker that nobody uses was looked at: one that grew is replaced.
+    /// The memory of an idle worker is known: one that grew too large is replaced.
     pub(crate) fn memory_seen(&mut self, worker: WorkerNo, resident_bytes: u64) {
         if resident_bytes > self.config.worker_idle_bytes_max && self.workers.pool.is_unused(worker) {
             self.retire(worker);
@@ -345,7 +345,7 @@ impl Engine {
         self.trim_later();
     }
 
-    /// Ends a worker that is not needed any more.
+    /// Ends a worker that is no longer needed.
     pub(crate) fn retire(&mut self, worker: WorkerNo) {
         self.send(worker, &ToWorker::Shutdown);
         let mut last = Vec::new();
@@ -355,7 +355,7 @@ impl Engine {
         self.out.push(Effect::Close { worker, last });
     }
 
-    /// Ends a worker's process, unless it has ended by itself; what it had ends or moves when its output is logged.
+    /// Ends a worker's process, unless it has ended by itself; its executions end or move when its output is logged.
     pub(crate) fn end_worker(&mut self, worker: WorkerNo, how: String) {
         let Some(link) = self.workers.links.get_mut(&worker).filter(|link| !link.closing) else { return };
         link.closing = true;
@@ -365,7 +365,7 @@ impl Engine {
         self.then(Next::RemoveWorker { worker, how });
     }
 
-    /// A worker is gone: its executions end with errors, its sessions move.
+    /// A worker has ended: its executions end with errors, its sessions move.
     pub(crate) fn remove_worker(&mut self, worker: WorkerNo, how: &str) {
         let Some(link) = self.workers.links.remove(&worker) else { return };
         let sessions = self.workers.pool.gone(worker, self.now_ms());
@@ -383,7 +383,7 @@ impl Engine {
         self.serve_waiting();
     }
 
-    /// The server is about to end: so are the workers.
+    /// The server is about to exit: its workers are ended.
     pub(crate) fn shut_down(&mut self) {
         let workers: Vec<WorkerNo> = self.workers.links.keys().copied().collect();
         self.out.extend(workers.into_iter().map(Effect::Kill));

@@ -1,4 +1,4 @@
-//! How registrations are shown by `RG.DUMPREGISTRATIONS`. Clients index the fields of a row by number: nothing may be put
+//! The reply of `RG.DUMPREGISTRATIONS`. Clients index the fields of a row by number: nothing may be inserted
 //! between them.
 
 use redgrease_core::codec::KeyType;
@@ -19,7 +19,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// Rows of all registrations that exist now; those that go meanwhile are left out.
+    /// Rows of all current registrations; those that are removed meanwhile are left out.
     pub(crate) fn new(registrations: &Registrations) -> Rows {
         let mut of_session: BTreeMap<SessionNo, Vec<RegistrationNo>> = BTreeMap::new();
         for (number, registration) in registrations.iter() {
@@ -49,7 +49,7 @@ impl Rows {
     }
 }
 
-/// A row. `named` are the registrations of its session; `stream_status` is what it is doing, if it follows streams.
+/// A row. `named` are the registrations of its session; `stream_status` is its status if it reads streams.
 pub(crate) fn row(
     shard: &ShardId,
     (number, registration): (RegistrationNo, &Registration),
@@ -118,7 +118,7 @@ fn registration_data(registration: &Registration, session: Option<&Session>, str
 
 fn arguments(registration: &Registration) -> Vec<Reply> {
     let mut arguments = trigger_arguments(&registration.trigger);
-    // Behind the fields of RedisGears, whose positions clients know.
+    // After the fields of RedisGears, whose positions clients depend on.
     if registration.database != Database::default() && !matches!(registration.trigger, Trigger::Command { .. }) {
         arguments.extend([Reply::bulk("database"), count(registration.database.0.into())]);
     }

@@ -1,7 +1,7 @@
-//! Which registrations a key may concern, without asking each of them.
+//! An index of the registrations that may match a key.
 //!
-//! A filter either names one key, or fixes the first bytes of all keys that pass. Both are looked up in ordered maps: the key
-//! itself, and its first bytes of each length that some filter fixes.
+//! A filter either names one key, or fixes a prefix of all keys that match. Both are looked up in ordered maps: the key
+//! itself, and its prefix of each length that some filter fixes.
 
 use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
@@ -10,10 +10,10 @@ use alloc::vec::Vec;
 use redgrease_core::id::RegistrationNo;
 use redgrease_core::pattern::{KeyFilter, Literal};
 
-/// Up to this many registrations asking each one is faster than looking them up.
+/// Up to this number of registrations, checking each one is faster than a lookup.
 const ASKED_ONE_BY_ONE: usize = 8;
 
-/// Registrations by what their filters fix.
+/// Registrations by the fixed part of their filters.
 #[derive(Debug, Default)]
 pub struct KeyIndex {
     all: Vec<RegistrationNo>,
@@ -59,7 +59,7 @@ impl KeyIndex {
         }
     }
 
-    /// The registrations whose filters may let a key pass, in the order of their numbers.
+    /// The registrations whose filters may match a key, in the order of their numbers.
     pub fn candidates(&self, key: &[u8]) -> Cow<'_, [RegistrationNo]> {
         if self.all.len() <= ASKED_ONE_BY_ONE {
             return Cow::Borrowed(&self.all);
@@ -86,7 +86,7 @@ impl KeyIndex {
     }
 }
 
-/// Removes a number; returns whether it was the last one there.
+/// Removes a number; returns whether it was the last one.
 fn take_out(map: &mut BTreeMap<Vec<u8>, Vec<RegistrationNo>>, at: &[u8], number: RegistrationNo) -> bool {
     let Some(numbers) = map.get_mut(at) else { return false };
     numbers.retain(|other| *other != number);

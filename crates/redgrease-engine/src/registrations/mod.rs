@@ -1,4 +1,4 @@
-//! Registrations: which exist, which match an event, and how they are shown.
+//! Registrations: their list, which of them match an event, and how they are shown.
 
 pub(crate) mod dump;
 pub(crate) mod key_index;

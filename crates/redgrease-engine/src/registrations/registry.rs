@@ -1,4 +1,4 @@
-//! Registrations: plans that start an execution whenever something happens.
+//! Registrations: plans that start an execution for each event.
 
 use alloc::borrow::ToOwned;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -20,7 +20,7 @@ use redgrease_core::plan::{Mode, PlanSpec, Trigger};
 /// abort.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Statistics {
-    /// Executions created, or that could not be.
+    /// Executions that were created or failed to be.
     pub triggered: u64,
     /// Ended without error.
     pub success: u64,
@@ -89,18 +89,18 @@ impl Statistics {
 pub struct Registration {
     /// The session it belongs to.
     pub session: SessionNo,
-    /// The database that it was registered in: it hears the events of this one and acts in it. (A command acts in the
+    /// The database that it was registered in: it receives the events of this one and acts in it. (A command acts in the
     /// database of its caller.)
     pub database: Database,
     /// Its number in the session's worker.
     pub plan: PlanNo,
     /// The plan, shared with its executions.
     pub spec: Rc<PlanSpec>,
-    /// What starts it.
+    /// Its trigger.
     pub trigger: Trigger,
     /// The consumer group of a stream registration; empty for others.
     pub group: String,
-    /// What happened so far.
+    /// Statistics and history.
     pub statistics: Statistics,
     finished: VecDeque<ExecutionNo>,
 }
@@ -121,7 +121,7 @@ impl Registration {
         }
     }
 
-    /// Remembers a finished execution; returns the oldest ones, which leave the list when it holds more than `max`.
+    /// Records a finished execution; returns the oldest ones, which are removed if it has more than `max`.
     /// `max` 0: no limit.
     pub fn keep_finished(&mut self, execution: ExecutionNo, max: usize) -> Vec<ExecutionNo> {
         self.finished.push_back(execution);
@@ -138,7 +138,7 @@ impl Registration {
 /// The consumer group of RedisGears. The name must stay: data files of existing servers contain it.
 pub const STREAM_GROUP: &str = "__gears_consumer_group__";
 
-/// Whether some key may pass both filters. It may answer yes when there is none.
+/// Whether some key may match both filters. May return true if there is none.
 fn may_overlap(one: &KeyFilter, other: &KeyFilter) -> bool {
     match (one.literal(), other.literal()) {
         (Literal::Name(one), Literal::Name(other)) => one == other,
@@ -217,7 +217,7 @@ impl Registrations {
         self.all.insert(number, registration);
     }
 
-    /// Takes a registration out.
+    /// Removes a registration.
     pub fn remove(&mut self, number: RegistrationNo) -> Option<Registration> {
         let registration = self.all.remove(&number)?;
         self.sync_events -= usize::from(hears_events_in_sync(&registration));
@@ -273,7 +273,7 @@ impl Registrations {
         !self.keys.is_empty() || !self.streams.is_empty()
     }
 
-    /// Whether any of them runs its functions behind the command that fired them.
+    /// Whether any of them runs its functions after the command that fired them.
     #[must_use]
     pub fn wants_sync_events(&self) -> bool {
         self.sync_events > 0
@@ -305,7 +305,7 @@ impl Registrations {
             if !event_fits || !filter.matches(key) {
                 continue;
             }
-            // A key that is gone has no type to be filtered by.
+            // A deleted key has no type to filter by.
             let type_fits = |types: &Vec<KeyType>| key_type == KeyType::Empty || types.contains(&key_type);
             if !key_types.as_ref().is_none_or(type_fits) {
                 continue;
@@ -327,8 +327,8 @@ impl Registrations {
     }
 
     /// The consumer group of a stream registration that is about to be added: that of RedisGears, unless a live
-    /// registration that may watch the same streams has it, so that a registration that is made again resumes where it
-    /// stopped. Others get a group of their own, named after `own`.
+    /// registration that may watch the same streams has it, so that a recreated registration resumes where it
+    /// stopped. Others get their own group, named after `own`.
     #[must_use]
     pub fn stream_group(&self, database: Database, filter: &KeyFilter, own: impl FnOnce() -> String) -> String {
         let has_it = |number: &RegistrationNo| {
@@ -502,7 +502,7 @@ mod tests {
         assert_eq!(resumed(5, "t", &[own(4)]), None);
         assert_eq!(resumed(5, "u", &[]), None);
         assert_eq!(resumed(6, "t", &[]), None);
-        // The holder goes: the next one resumes, the others keep what they have.
+        // The holder is removed: the next one resumes, the others keep their groups.
         registrations.remove(RegistrationNo(0));
         let group =
             |filter: &str| registrations.stream_group(Database(0), &KeyFilter::new(filter).unwrap(), || "x".into());

@@ -1,4 +1,4 @@
-//! A bounded queue that is fair between users: each in turn gives its oldest item.
+//! A bounded queue that is fair between users: they take turns, each with its oldest item.
 
 use alloc::borrow::ToOwned;
 use alloc::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! Looks for requirements and installations that wait or run: one of each kind at a time, users in turn.
+//! Checks for requirements and installations that wait or run: one of each kind at a time, users in turn.
 
 use redgrease_core::id::SessionNo;
 
@@ -7,7 +7,7 @@ use crate::limits::{INSTALLS_MAX, SATISFIED_MAX};
 use crate::prelude::*;
 use crate::requirements::fair::FairQueue;
 
-/// What a session wants.
+/// A job of a session.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     /// The session.
@@ -16,9 +16,9 @@ pub(crate) struct Job {
     pub(crate) environment: Rc<str>,
     /// The requirements as given.
     pub(crate) requirements: Rc<[String]>,
-    /// Install again what is there.
+    /// Install them again if they are present.
     pub(crate) force: bool,
-    /// Only look whether they are there.
+    /// Only check whether they are present.
     pub(crate) check: bool,
 }
 
@@ -34,13 +34,13 @@ impl Lane {
     }
 }
 
-/// The jobs: looks do not wait for installations.
+/// The jobs: checks do not wait for installations.
 #[derive(Debug)]
 pub(crate) struct Installs {
     looks: Lane,
     installs: Lane,
     counter: Counter,
-    /// Sets of requirements that were there, and their directories.
+    /// Sets of requirements that are known to be present, and their directories.
     satisfied: BTreeMap<Rc<str>, Vec<String>>,
 }
 
@@ -93,12 +93,12 @@ impl Installs {
         taken(&mut self.looks) + taken(&mut self.installs) > 0
     }
 
-    /// The directories of a set of requirements that was there when it was last looked at.
+    /// The directories of a set of requirements that was present at the last check.
     pub(crate) fn known(&self, environment: &str) -> Option<&Vec<String>> {
         self.satisfied.get(environment)
     }
 
-    /// Remembers where a set of requirements is.
+    /// Stores the directories of a set of requirements.
     pub(crate) fn learn(&mut self, environment: &Rc<str>, paths: &[String]) {
         if self.satisfied.len() < SATISFIED_MAX || self.satisfied.contains_key(environment) {
             self.satisfied.insert(Rc::clone(environment), paths.to_vec());

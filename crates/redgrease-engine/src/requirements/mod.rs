@@ -1,4 +1,4 @@
-//! Requirements of scripts: who waits for which look or installation.
+//! Requirements of scripts: waiting and running checks and installations.
 
 pub mod fair;
 pub(crate) mod installs;

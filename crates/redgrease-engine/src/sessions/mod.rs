@@ -1,4 +1,4 @@
-//! Sessions: what one `RG.PYEXECUTE` made, from its script to its last registration.
+//! Sessions: each is created by an `RG.PYEXECUTE` and ends with its last execution or registration.
 
 pub(crate) mod all;
 pub(crate) mod script;

@@ -15,11 +15,11 @@ pub(crate) struct Script {
     pub(crate) unblocking: bool,
     /// Results are tagged.
     pub(crate) tagged: bool,
-    /// The execution that it asked for, which begins when the script has ended.
+    /// The execution that it requested, which starts when the script has ended.
     pub(crate) run: Option<ExecutionNo>,
-    /// What it registered, which counts when the script has ended.
+    /// Its registrations, which become active when the script has ended.
     pub(crate) pending: Vec<(RegistrationNo, Registration)>,
-    /// The session that it takes the place of.
+    /// The session that it replaces.
     pub(crate) replaces: Option<SessionNo>,
     /// Requirements are installed again even if they are there.
     pub(crate) force_reinstall: bool,

@@ -8,20 +8,20 @@ use crate::sessions::script::Script;
 use crate::sessions::stored::Stored;
 use crate::workers::pool::Owner;
 
-/// Where a session's code is.
+/// The state of a session's code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// Nowhere: it waits for its requirements or for a worker.
+    /// Not in a worker: it waits for its requirements or for a worker.
     Waiting,
     /// Its script runs in this worker.
     Running(WorkerNo),
-    /// What it registered is being built again in this worker.
+    /// Its registrations are being rebuilt in this worker.
     Restoring(WorkerNo),
     /// Its functions can be run in this worker.
     Up(WorkerNo),
-    /// It cannot be built again. Registrations are reported as broken.
+    /// It cannot be rebuilt. Registrations are reported as broken.
     Broken {
-        /// Why.
+        /// The reason.
         reason: String,
         /// The worker that it occupies until it ends.
         worker: Option<WorkerNo>,
@@ -35,17 +35,17 @@ pub(crate) struct Session {
     pub(crate) name: Rc<str>,
     /// Free text.
     pub(crate) description: Option<Vec<u8>>,
-    /// Whom its scripts and registered functions act as.
+    /// The user that its scripts and registered functions act as.
     pub(crate) user: UserName,
-    /// The database of the client that ran its script: what the script does outside of executions is done there.
+    /// The database of the client that ran its script: code of the script outside of executions uses it.
     pub(crate) database: Database,
-    /// What is kept beyond its worker's life.
+    /// The data to rebuild it in another worker.
     pub(crate) stored: Stored,
-    /// Where the requirements are installed.
+    /// The directories of its requirements.
     pub(crate) paths: Vec<String>,
-    /// Where its code is.
+    /// The state of its code.
     pub(crate) place: Place,
-    /// Its script, as long as that has not ended.
+    /// Its script, until that has ended.
     pub(crate) script: Option<Script>,
     /// It owns registrations.
     pub(crate) registered: bool,
@@ -53,12 +53,12 @@ pub(crate) struct Session {
     pub(crate) live: usize,
     /// Executions that wait until it has a worker again.
     pub(crate) held: Vec<ExecutionNo>,
-    /// Deaths of its worker since the last execution that ended by itself.
+    /// Ends of its worker since the last execution that ended by itself.
     pub(crate) deaths: u32,
 }
 
 impl Session {
-    /// Whose workers may serve it.
+    /// The owner of workers that may serve it.
     pub(crate) fn owner(&self) -> Owner {
         Owner { user: self.user.to_string(), environment: self.stored.environment.to_string() }
     }
@@ -80,12 +80,12 @@ impl Session {
         }
     }
 
-    /// Why it cannot be built again.
+    /// The reason why it cannot be rebuilt.
     pub(crate) fn broken(&self) -> Option<&str> {
         if let Place::Broken { reason, .. } = &self.place { Some(reason) } else { None }
     }
 
-    /// Whether nothing needs it any more.
+    /// Whether it can be removed.
     pub(crate) fn is_unused(&self) -> bool {
         self.live == 0 && !self.registered && self.script.is_none()
     }

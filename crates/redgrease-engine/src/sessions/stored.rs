@@ -1,14 +1,14 @@
-//! What of a session is kept beyond its worker's life.
+//! The data of a session that outlives its worker.
 
 use redgrease_core::frame::Function;
 use redgrease_core::id::PlanNo;
 
 use crate::prelude::*;
 
-/// What is needed to build a session again in another worker, or another server.
+/// The data to rebuild a session in another worker, or another server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// Source of its script; with a function: a text that says what it is.
+    /// Source of its script; for a function: a descriptive text.
     pub source: Vec<u8>,
     /// The function that a client sent without a script.
     pub function: Option<StoredFunction>,
@@ -34,14 +34,14 @@ pub struct StoredFunction {
 }
 
 impl StoredFunction {
-    /// As it stands in frames.
+    /// Its form in frames.
     #[must_use]
     pub fn in_frame(&self) -> Function<'_> {
         Function { plan: self.plan, spec: &self.spec, callbacks: &self.callbacks }
     }
 }
 
-/// What workers of a session must share: the sorted set of its requirements without our own package, which is always there.
+/// The key of an environment: the sorted set of the requirements without our own package, which is always present.
 #[must_use]
 pub fn environment(requirements: &[String]) -> String {
     let own = |text: &&String| {

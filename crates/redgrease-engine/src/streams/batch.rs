@@ -21,16 +21,16 @@ pub(crate) struct Batch {
     pub(crate) ids: Vec<EntryId>,
     /// How many of them were acknowledged.
     pub(crate) done: usize,
-    /// What comes when all are.
+    /// What follows when all are.
     pub(crate) then: Option<Action>,
-    /// How often it was put off.
+    /// How many times it was deferred.
     pub(crate) tries: u32,
-    /// Commands that were run since others had their turn.
+    /// Commands that were run since it last yielded to others.
     pub(crate) commands: u32,
 }
 
 impl Batch {
-    /// Acknowledges the entries of a run, and does `then` afterwards.
+    /// Acknowledges the entries of a run, and then does `then`.
     pub(crate) fn new(run: StreamRun, then: Option<Action>) -> Batch {
         let StreamRun { source, database, stream, ids, .. } = run;
         Batch { source, database, stream, ids, done: 0, then, tries: 0, commands: 0 }
@@ -45,11 +45,11 @@ impl Batch {
 /// A consumer group that is being removed from the streams of a database.
 #[derive(Debug)]
 pub(crate) struct Removal {
-    /// The registration that is gone.
+    /// The removed registration.
     pub(crate) source: Rc<StreamSource>,
-    /// Where to go on.
+    /// The next cursor.
     pub(crate) cursor: Vec<u8>,
-    /// How often it was put off.
+    /// How many times it was deferred.
     pub(crate) tries: u32,
 }
 

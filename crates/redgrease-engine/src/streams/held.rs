@@ -1,6 +1,6 @@
-//! Entries that some registrations acknowledged and others did not yet.
+//! Entries that were acknowledged by some registrations, but not by all.
 //!
-//! Each registration has a group of its own, so that each sees every entry. An entry is removed from its stream when
+//! Each registration has its own group, so that each reads every entry. An entry is removed from its stream when
 //! one of the live registrations that match the stream trims it and all of them have acknowledged it.
 
 use redgrease_core::id::Database;
@@ -9,16 +9,16 @@ use crate::limits::{ENTRIES_PER_COMMAND, HELD_ENTRIES_MAX};
 use crate::prelude::*;
 use crate::streams::runs::EntryId;
 
-/// The removal of entries that waited for a registration that is gone.
+/// The removal of entries that waited for a removed registration.
 #[derive(Debug, Clone)]
 pub(crate) struct Release {
     /// The stream's database.
     pub(crate) database: Database,
     /// The stream.
     pub(crate) stream: Vec<u8>,
-    /// Entries up to this one were looked at.
+    /// Entries up to this one were processed.
     pub(crate) after: Option<EntryId>,
-    /// How often it was put off.
+    /// How many times it was deferred.
     pub(crate) tries: u32,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Remembers entries, as far as there is room.
+    /// Adds entries, up to the limit.
     pub(crate) fn add(&mut self, database: Database, stream: &[u8], ids: impl IntoIterator<Item = EntryId>) {
         let held = self.streams.entry((database, stream.to_vec())).or_default();
         for id in ids {
@@ -54,14 +54,14 @@ impl Held {
         }
     }
 
-    /// Forgets a stream.
+    /// Removes a stream.
     pub(crate) fn forget(&mut self, database: Database, stream: &[u8]) {
         if let Some(held) = self.streams.remove(&(database, stream.to_vec())) {
             self.count -= held.len();
         }
     }
 
-    /// A few of the entries of a stream behind an id.
+    /// Some of the entries of a stream after an id.
     pub(crate) fn some_after(&self, database: Database, stream: &[u8], after: Option<EntryId>) -> Vec<EntryId> {
         use core::ops::Bound::{Excluded, Unbounded};
         let Some(held) = self.streams.get(&(database, stream.to_vec())) else { return Vec::new() };
@@ -74,7 +74,7 @@ impl Held {
         self.streams.keys().filter(|(other, _)| *other == database).map(|(_, stream)| stream.clone()).collect()
     }
 
-    /// The data of two databases changed places.
+    /// The data of two databases was swapped.
     pub(crate) fn swapped(&mut self, one: Database, other: Database) {
         let streams = core::mem::take(&mut self.streams);
         self.streams = streams

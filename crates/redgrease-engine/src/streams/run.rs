@@ -24,7 +24,7 @@ pub(crate) struct StreamSource {
 pub(crate) struct Followed {
     /// How they are read.
     pub(crate) source: Rc<StreamSource>,
-    /// When.
+    /// The decisions about when to read.
     pub(crate) runs: StreamRuns,
 }
 
@@ -37,9 +37,9 @@ pub(crate) struct StreamRun {
     pub(crate) database: Database,
     /// The stream.
     pub(crate) stream: Vec<u8>,
-    /// How it reads.
+    /// What it reads.
     pub(crate) kind: RunKind,
-    /// To be given back with its end.
+    /// Identifies the run at its end.
     pub(crate) epoch: u64,
     /// Entries that it has read.
     pub(crate) ids: Vec<EntryId>,
@@ -55,7 +55,7 @@ impl StreamRun {
         matches!(self.kind, RunKind::Batch(batch) if self.ids.len() as u64 >= batch)
     }
 
-    /// The data of two databases changed places after the entries were read.
+    /// The data of two databases was swapped after the entries were read.
     pub(crate) fn swapped(&mut self, one: Database, other: Database) {
         let database = self.database.after_swap(one, other);
         self.moved |= database != self.database;

@@ -1,4 +1,4 @@
-//! When a stream registration reads, and what happens after each run.
+//! Decides when a stream registration reads, and what follows each run.
 //!
 //! One run is in flight per stream. The first run of a stream reads what had been delivered and never acknowledged
 //! (the *pending run*); the following ones read up to `batch` new entries.
@@ -19,7 +19,7 @@ pub struct EntryId {
 }
 
 impl EntryId {
-    /// Reads `<ms>-<seq>`; `None` for anything else.
+    /// Parses `<ms>-<seq>`; `None` for anything else.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<EntryId> {
         let (ms, seq) = core::str::from_utf8(text).ok()?.split_once('-')?;
@@ -52,10 +52,10 @@ pub fn acknowledged_by_all(ids: &[EntryId], groups: &[Option<GroupProgress>]) ->
     ids.iter().filter(|id| groups.iter().all(|group| by(group, id))).copied().collect()
 }
 
-/// What the registration is doing as a whole.
+/// The status of the registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamStatus {
-    /// Reads as entries come.
+    /// Reads entries as they arrive.
     Ok,
     /// A batch failed; it will be read again.
     WaitingForRetry,
@@ -78,12 +78,12 @@ impl StreamStatus {
     }
 }
 
-/// How a run reads.
+/// What a run reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunKind {
     /// All entries delivered before and not acknowledged.
     Pending,
-    /// Up to so many new entries.
+    /// Up to this many new entries.
     Batch(u64),
 }
 
@@ -94,9 +94,9 @@ pub enum Action {
     Run {
         /// The stream.
         stream: Vec<u8>,
-        /// How to read.
+        /// What to read.
         kind: RunKind,
-        /// To be given back with the end.
+        /// Identifies the run at its end.
         epoch: u64,
     },
     /// Call [`StreamRuns::timer`] then.
@@ -105,14 +105,14 @@ pub enum Action {
         stream: Vec<u8>,
         /// When, in milliseconds.
         at_ms: u64,
-        /// To be given back.
+        /// Identifies the timer.
         epoch: u64,
     },
-    /// Call [`StreamRuns::retry`] then, and look for streams again.
+    /// Call [`StreamRuns::retry`] then, and search for streams again.
     Rescan {
         /// When, in milliseconds.
         at_ms: u64,
-        /// To be given back.
+        /// Identifies the retry.
         epoch: u64,
     },
 }
@@ -139,14 +139,14 @@ pub struct Verdict {
     pub lag_ms: Option<u64>,
 }
 
-/// What is left in a stream behind the entries that were read.
+/// The entries of a stream after those that were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Left {
-    /// The read was not short, and what follows was not looked at.
+    /// The read was not short, and the rest was not counted.
     Unknown,
-    /// So many entries.
+    /// This many entries.
     Exactly(u64),
-    /// So many entries or more.
+    /// At least this many entries.
     AtLeast(u64),
 }
 
@@ -155,14 +155,14 @@ struct Stream {
     /// Estimate of entries not yet read.
     outstanding: u64,
     running: Option<RunKind>,
-    /// Entries were there before we looked: read on until a read comes back short.
+    /// Entries existed before the search: read until a read comes back short.
     backlog: bool,
     arrived_while_running: bool,
     /// The run has read entries; for a batch, [`StreamRuns::read`] has corrected the estimate.
     has_read: bool,
-    /// Another value took the place of the stream during the run: begin again with pending entries.
+    /// The stream was replaced during the run: begin again with pending entries.
     replaced: bool,
-    /// The run had read entries before: they are gone with the old stream.
+    /// The run had read entries before: they were lost with the old stream.
     read_is_gone: bool,
     /// Arrival of the first entry that is not in a run.
     first_arrival_ms: Option<u64>,
@@ -198,19 +198,19 @@ impl StreamRuns {
         }
     }
 
-    /// What the registration is doing.
+    /// The status of the registration.
     #[must_use]
     pub fn status(&self) -> StreamStatus {
         self.status
     }
 
-    /// Whether a stream is followed already.
+    /// Whether a stream is already followed.
     #[must_use]
     pub fn knows(&self, stream: &[u8]) -> bool {
         self.streams.contains_key(stream)
     }
 
-    /// A stream was found by a scan, or by its first entry; `len` entries are in it.
+    /// A stream was found by a search, or by its first entry; it has `len` entries.
     pub fn found(&mut self, stream: &[u8], len: u64, by_entry: bool, now_ms: u64) -> Option<Action> {
         if self.status != StreamStatus::Ok || self.knows(stream) {
             return None;
@@ -226,7 +226,7 @@ impl StreamRuns {
         Some(Action::Run { stream: stream.to_vec(), kind: RunKind::Pending, epoch: self.epoch })
     }
 
-    /// A stream took the place of a key (by `RENAME`, `RESTORE`, `COPY` or `MOVE`); `len` entries are in it.
+    /// A stream replaced a key (by `RENAME`, `RESTORE`, `COPY` or `MOVE`); it has `len` entries.
     pub fn replaced(&mut self, stream: &[u8], len: u64, now_ms: u64) -> Option<Action> {
         if self.status != StreamStatus::Ok {
             return None;
@@ -243,7 +243,7 @@ impl StreamRuns {
         self.found(stream, len, false, now_ms)
     }
 
-    /// How many entries to look for behind a batch that read `read` entries, for [`Left`]; `None` when the estimate says
+    /// How many entries to count after a batch that read `read` entries, for [`Left`]; `None` if the estimate says
     /// that another batch follows anyway.
     #[must_use]
     pub fn look_ahead(&self, stream: &[u8], read: u64) -> Option<u64> {
@@ -251,7 +251,7 @@ impl StreamRuns {
         (estimate < self.batch).then_some(self.batch)
     }
 
-    /// The run read `read` entries. What was added since the run was decided may be among them, and keys may
+    /// The run has read `read` entries. Entries that were added since the run was decided may be among them, and keys may
     /// have been replaced, so what is `left` corrects the estimate. May be called several times for a batch that is read
     /// in parts.
     pub fn read(&mut self, stream: &[u8], epoch: u64, read: u64, left: Left) {
@@ -269,7 +269,7 @@ impl StreamRuns {
             Left::Exactly(count) | Left::AtLeast(count) => count,
         };
         if at_least > state.outstanding {
-            // More than was known of: as with a stream that was just found.
+            // More than was known: treated like a stream that was just found.
             state.outstanding = at_least;
             state.backlog = true;
         }
@@ -282,7 +282,7 @@ impl StreamRuns {
         }
     }
 
-    /// An entry was added to a stream that is known.
+    /// An entry was added to a known stream.
     pub fn entry(&mut self, stream: &[u8], now_ms: u64) -> Option<Action> {
         if self.status != StreamStatus::Ok {
             return None;
@@ -297,7 +297,7 @@ impl StreamRuns {
         self.next_run(stream, now_ms)
     }
 
-    /// The time asked for in [`Action::Timer`] has come.
+    /// The time of [`Action::Timer`] has come.
     pub fn timer(&mut self, stream: &[u8], epoch: u64, now_ms: u64) -> Option<Action> {
         if epoch != self.epoch {
             return None;
@@ -310,7 +310,7 @@ impl StreamRuns {
         self.next_run(stream, now_ms)
     }
 
-    /// A run ended; `read` entries were in it.
+    /// A run ended; it had `read` entries.
     pub fn ended(&mut self, stream: &[u8], epoch: u64, end: End, read: u64, now_ms: u64) -> (Verdict, Option<Action>) {
         let keep = Verdict { acknowledge: false, lag_ms: None };
         if epoch != self.epoch {
@@ -356,7 +356,7 @@ impl StreamRuns {
         (Verdict { acknowledge: true, lag_ms }, self.next_run(stream, now_ms))
     }
 
-    /// The time asked for in [`Action::Rescan`] has come; returns whether to look for streams now.
+    /// The time of [`Action::Rescan`] has come; returns whether to search for streams now.
     pub fn retry(&mut self, epoch: u64) -> bool {
         let due = epoch == self.epoch && self.status == StreamStatus::WaitingForRetry;
         if due {
@@ -365,12 +365,12 @@ impl StreamRuns {
         due
     }
 
-    /// Forgets all streams and is in order again: the next scan or entry starts again.
+    /// Forgets all streams and resets the status: the next search or entry starts again.
     pub fn reset(&mut self) {
         self.stop(StreamStatus::Ok);
     }
 
-    /// The streams may be others under the same names: they are looked for again, unless a failure or the function
+    /// The streams may be different ones with the same names: they are searched for again, unless a failure or the function
     /// itself stopped the registration.
     pub fn reset_if_ok(&mut self) {
         if matches!(self.status, StreamStatus::Ok | StreamStatus::WaitingForRetry) {
@@ -384,12 +384,12 @@ impl StreamRuns {
         self.streams.iter().filter(|(_, state)| state.running.is_some()).map(|(stream, _)| stream.as_slice())
     }
 
-    /// Whether a run was decided since streams were looked for last.
+    /// Whether a run was decided since the last search for streams.
     pub(crate) fn is_current(&self, epoch: u64) -> bool {
         epoch == self.epoch
     }
 
-    /// What distinguishes its runs from those before it was stopped last.
+    /// Distinguishes its runs from those before it was last stopped.
     #[cfg(feature = "simulation")]
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
@@ -544,7 +544,7 @@ mod tests {
         runs.found(S, 1, true, 0);
         runs.ended(S, 0, End::Success, 0, 0);
         runs.read(S, 0, 1, Left::Exactly(0));
-        // During a run: what the run read is gone, and nothing of it is acknowledged in the new stream.
+        // During a run: its entries were lost, and nothing of it is acknowledged in the new stream.
         assert_eq!(runs.replaced(S, 3, 1), None);
         let (verdict, next) = runs.ended(S, 0, End::Success, 1, 2);
         assert_eq!((verdict.acknowledge, next), (false, run(RunKind::Pending, 0)));
@@ -555,7 +555,7 @@ mod tests {
         assert_eq!(runs.replaced(S, 3, 4), run(RunKind::Pending, 0));
         let (_, next) = runs.ended(S, 0, End::Success, 0, 5);
         assert_eq!(next, run(RunKind::Batch(1), 0));
-        // One that was not known.
+        // An unknown stream.
         assert!(matches!(runs.replaced(b"t", 3, 4), Some(Action::Run { kind: RunKind::Pending, .. })));
     }
 
@@ -588,7 +588,7 @@ mod tests {
             batch in 1u64..4,
             steps in prop::collection::vec((0u8..5, 0u64..6), 1..60),
         ) {
-            // The model: a stream with so many unread entries; reads take up to a batch.
+            // The model: a stream with this many unread entries; reads take up to a batch.
             let mut runs = StreamRuns::new(batch, 0, FailurePolicy::Continue, 1);
             let mut unread = 0u64;
             let mut running: Option<RunKind> = None;
@@ -632,7 +632,7 @@ mod tests {
                         note(action, &mut running);
                     }
                     2 => {
-                        // Entries that no event tells of: a group that was destroyed, say.
+                        // Entries without an event: because a group was destroyed, say.
                         unread += count;
                     }
                     3 => {

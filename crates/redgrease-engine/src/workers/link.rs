@@ -1,4 +1,4 @@
-//! The connection with one worker: what it is sent, what it sent and was not handled, and whether it makes progress.
+//! The connection with one worker: outgoing frames, unhandled incoming frames, and progress.
 
 use redgrease_core::frame::{Subject, ToWorker};
 use redgrease_core::id::WorkerNo;
@@ -10,7 +10,7 @@ use crate::limits::{IDLE_LOOKS_MAX, KEPT_BYTES_MAX, KEPT_FRAMES_MAX, UNHANDLED_B
 use crate::prelude::*;
 use crate::workers::output::{Lines, Rate};
 
-/// Where a worker is in its life.
+/// The status of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Its process runs, its handshake is not finished.
@@ -19,7 +19,7 @@ pub(crate) enum Stage {
     Ready,
 }
 
-/// What became of its process.
+/// The status of its process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Process {
     /// Its connection is open.
@@ -31,21 +31,21 @@ pub(crate) enum Process {
     },
     /// It has ended; what it sent before is still handled.
     Ended {
-        /// How, where it is known.
+        /// How, if known.
         how: Option<String>,
     },
 }
 
-/// How far a worker was when it was looked at.
+/// The progress of a worker at a check.
 #[derive(Debug, Clone, Copy, Default)]
 struct Look {
     received: u64,
     written: u64,
-    /// Looks in a row that found it stopped, a frame not finished, or bytes not read, and no progress.
+    /// Checks in a row that found it stopped, with an unfinished frame or unread bytes, and without progress.
     idle: u32,
 }
 
-/// A frame that was kept, and what it is about.
+/// A frame that was kept, and its subject.
 #[derive(Debug)]
 struct Kept {
     subject: Option<Subject>,
@@ -57,23 +57,23 @@ struct Kept {
 pub(crate) struct Link {
     /// Its process id: that of its supervisor until the handshake.
     pub(crate) pid: u32,
-    /// Where it is in its life.
+    /// Its status.
     pub(crate) stage: Stage,
     /// Its process.
     pub(crate) process: Process,
-    /// It is being ended: nothing that it sent is handled any more.
+    /// It is being ended: its frames are no longer handled.
     pub(crate) closing: bool,
-    /// Nothing is read from it: what it sent has to be handled first.
+    /// Nothing is read from it: its frames have to be handled first.
     pub(crate) paused: bool,
     /// Version of its interpreter; empty before the handshake.
     pub(crate) python: String,
-    /// Frames that named what lives in another worker.
+    /// Number of frames that named objects of another worker.
     pub(crate) foreign_frames: u32,
     /// The session that it serves, for log lines.
     pub(crate) session_name: Rc<str>,
     /// The last line that it wrote to standard error.
     pub(crate) last_stderr_line: String,
-    /// What its functions log.
+    /// The rate limit of its functions' log lines.
     pub(crate) log_rate: Rate,
     outputs: [Lines; 2],
     unhandled: VecDeque<Frames>,
@@ -81,7 +81,7 @@ pub(crate) struct Link {
     kept: VecDeque<Kept>,
     kept_bytes: usize,
     out: Vec<u8>,
-    /// Bytes that the driver took and has not written.
+    /// Bytes that the driver took and has not written yet.
     unwritten: u64,
     written: u64,
     look: Look,
@@ -123,14 +123,14 @@ impl Link {
         &mut self.outputs[stream as usize]
     }
 
-    /// Puts a frame into the outgoing buffer; returns whether the driver has to be told.
+    /// Adds a frame to the outgoing buffer; returns whether the driver must be notified.
     pub(crate) fn send(&mut self, frame: &ToWorker<'_>) -> bool {
         let first = self.out.is_empty();
         frame.write(&mut self.out);
         first
     }
 
-    /// Moves what is to be sent behind what `out` holds.
+    /// Appends the outgoing frames to `out`.
     pub(crate) fn take_output(&mut self, out: &mut Vec<u8>) {
         self.unwritten += self.out.len() as u64;
         if out.is_empty() {
@@ -140,7 +140,7 @@ impl Link {
         }
     }
 
-    /// The driver wrote so many bytes.
+    /// The driver wrote this many bytes.
     pub(crate) fn wrote(&mut self, bytes: u64) {
         self.unwritten = self.unwritten.saturating_sub(bytes);
         self.written += bytes;
@@ -156,8 +156,8 @@ impl Link {
         self.unsent() > UNREAD_BYTES_MAX && !matches!(self.process, Process::Ended { .. })
     }
 
-    /// Takes frames that were read. `keep`: the main thread waits for this worker, or older frames are kept; returns
-    /// whether there was room for them.
+    /// Adds frames that were read. `keep`: the main thread waits for this worker, or older frames are kept; returns
+    /// whether they fitted.
     pub(crate) fn receive(&mut self, mut frames: Frames, waiting: bool) -> bool {
         if !waiting && self.kept.is_empty() {
             self.unhandled_bytes += frames.left();
@@ -174,7 +174,7 @@ impl Link {
         true
     }
 
-    /// The oldest frames that are not handled; what is left of them goes back with [`Link::put_back`].
+    /// Takes the oldest frames that are not handled; the rest of them is returned with [`Link::put_back`].
     pub(crate) fn take_unhandled(&mut self) -> Option<Frames> {
         let frames = self.unhandled.pop_front()?;
         self.unhandled_bytes -= frames.left();
@@ -220,14 +220,14 @@ impl Link {
         (self.kept.len(), self.kept_bytes)
     }
 
-    /// Whether more may be read before the frames that wait are handled: only when it left much unread, so that it can
+    /// Whether more may be read before the waiting frames are handled: only if it left much unread, so that it can
     /// finish what it writes, and then read.
     pub(crate) fn may_read_ahead(&self) -> bool {
         self.unhandled_bytes < UNHANDLED_BYTES_MAX && self.kept.is_empty()
     }
 
-    /// Looks whether it makes progress, [`IDLE_LOOKS_MAX`] times per `WorkerStallMax`. Returns what it did all that time when
-    /// it made none.
+    /// Checks for progress, [`IDLE_LOOKS_MAX`] times per `WorkerStallMax`. Returns its state during that time if
+    /// there was none.
     pub(crate) fn look(&mut self, unfinished_bytes: u64, stopped: bool) -> Option<String> {
         let look = Look { received: unfinished_bytes, written: self.written, idle: self.look.idle + 1 };
         let moves = (look.received, look.written) != (self.look.received, self.look.written) && !stopped;
@@ -244,7 +244,7 @@ impl Link {
     }
 }
 
-/// Whether a frame belongs to code that is being waited for; log lines, and what is no frame, always do.
+/// Whether a frame belongs to code that is being waited for; log lines and invalid frames always do.
 fn concerns(subject: Option<Subject>, waited_for: Caller) -> bool {
     match subject {
         None | Some(Subject::Log) => true,
@@ -254,7 +254,7 @@ fn concerns(subject: Option<Subject>, waited_for: Caller) -> bool {
     }
 }
 
-/// The head of what is said of a worker.
+/// The start of a message about a worker.
 pub(crate) fn described(worker: WorkerNo, pid: u32) -> String {
     format!("worker {worker} (pid {pid})")
 }

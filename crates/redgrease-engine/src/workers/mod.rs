@@ -1,4 +1,4 @@
-//! Worker processes: how many there are, what they send and are sent, what they write.
+//! Worker processes: the pool, the connections, and the output.
 
 pub(crate) mod link;
 pub(crate) mod output;

@@ -1,11 +1,11 @@
-//! What a worker writes to its standard output and error: lines, bounded in length and per second.
+//! The standard output and error of a worker: lines, bounded in length and per second.
 
 use redgrease_core::id::WorkerNo;
 
 use crate::limits::{LINE_BYTES_MAX, LINE_COST_BYTES, LOG_BYTES_PER_S, OUTPUT_BYTES_PER_S};
 use crate::prelude::*;
 
-/// So many bytes of text per second; the rest is counted and dropped.
+/// A rate limit in bytes of text per second; the rest is counted and dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Rate {
     window_start_ms: Option<u64>,
@@ -35,7 +35,7 @@ impl Rate {
         admitted
     }
 
-    /// Whether another text that a function logs may go to the log, and what to say of those that could not.
+    /// Whether another log line of a function is allowed, and a note about dropped ones.
     pub(crate) fn admits_log(&mut self, message: &[u8], now_ms: u64) -> (bool, Option<String>) {
         let lines = 1 + message.iter().filter(|byte| **byte == b'\n').count();
         let bytes = message.len() + lines * LINE_COST_BYTES;
@@ -53,7 +53,7 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Takes what was written; returns the lines that are to be logged. `ended`: nothing follows.
+    /// Adds output; returns the lines to be logged. `ended`: nothing follows.
     pub(crate) fn add(&mut self, bytes: &[u8], ended: bool, now_ms: u64) -> Vec<String> {
         self.last_read_ms = now_ms;
         let mut lines: Vec<String> = dropped_note(self.rate.turn(now_ms), OUTPUT_BYTES_PER_S).into_iter().collect();
@@ -79,20 +79,20 @@ impl Lines {
         }
     }
 
-    /// Whether the last line has no end yet.
+    /// Whether the last line is unfinished.
     pub(crate) fn is_unfinished(&self) -> bool {
         !self.partial.is_empty()
     }
 
-    /// The line without end, if nothing has been added to it for so long.
+    /// The unfinished line, if nothing has been added to it for this long.
     pub(crate) fn take_unfinished(&mut self, silence_ms: u64, now_ms: u64) -> Option<String> {
         let silent = now_ms.saturating_sub(self.last_read_ms) >= silence_ms;
         let line = if silent { core::mem::take(&mut self.partial) } else { Vec::new() };
         (!line.is_empty()).then(|| String::from_utf8_lossy(&line).into_owned())
     }
 
-    /// Ends what a session wrote: its unfinished line, and a note of what was dropped. The next session starts with a new
-    /// second.
+    /// Ends the output of a session: its unfinished line, and a note about dropped output. The next session starts with
+    /// a new second.
     pub(crate) fn end_session(&mut self, now_ms: u64) -> Vec<String> {
         let line = self.take_unfinished(0, now_ms);
         let rate = core::mem::take(&mut self.rate);

@@ -1,13 +1,13 @@
-//! How many workers there are, who uses them, and when another one is started.
+//! The pool: how many workers there are, which sessions use them, and when another one is started.
 //!
-//! A session has a worker to itself while there are fewer than `workers_max`; one ready worker more than is in use
-//! is kept as a spare. A worker whose session registered something stays with it; any other goes back when the
+//! A session has its own worker while there are fewer than `workers_max`; one ready worker more than is in use
+//! is kept as a spare. A worker whose session registered something stays with it; any other returns when the
 //! session's last execution ended, and is replaced after `sessions_max` of them.
 //!
 //! The first session binds its worker to an [`Owner`] for the worker's life: code of one user changes the interpreter that
-//! later sessions run in, so no session of another user, or of another environment, is ever served there. When no
-//! further worker may be started, sessions of the same owner share one, an idle worker of another owner is ended to
-//! make room, and otherwise a session waits.
+//! later sessions run in, so no session of another user, or of another environment, is ever served there. If no
+//! further worker may be started, sessions of the same owner share one, an idle worker of another owner is ended in their
+//! favour, and otherwise a session waits.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -29,7 +29,7 @@ pub struct Limits {
     pub sessions_max: u64,
 }
 
-/// Whose sessions a worker serves.
+/// The owner of the sessions that a worker serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// The user that the sessions act as.
@@ -43,7 +43,7 @@ pub struct Owner {
 pub enum Lease {
     /// This one.
     Granted(WorkerNo),
-    /// None is free: ask again when one is ready, released or gone.
+    /// None is free: request it again when one is ready, released or gone.
     Wait,
 }
 
@@ -98,7 +98,7 @@ impl Pool {
         if now_ms < self.start_not_before_ms {
             return Vec::new();
         }
-        // Idle workers that are bound serve none of those that wait: they would have been leased. One without requirements
+        // Bound idle workers cannot serve the waiting sessions: they would have been leased. One without requirements
         // is as good a spare as an unbound one.
         let idle = |slot: &Slot| slot.sessions.is_empty() && !slot.retired;
         let plain = |slot: &Slot| slot.owner.as_ref().is_some_and(|owner| owner.environment.is_empty());
@@ -115,7 +115,7 @@ impl Pool {
         starts
     }
 
-    /// When starting is put off after failures: the time at which to ask [`Pool::starts`] again.
+    /// If starting is deferred after failures: the time at which to call [`Pool::starts`] again.
     #[must_use]
     pub fn retry_at_ms(&self, now_ms: u64) -> Option<u64> {
         (self.start_not_before_ms > now_ms).then_some(self.start_not_before_ms)
@@ -137,7 +137,7 @@ impl Pool {
         }
     }
 
-    /// A worker is gone; returns its sessions.
+    /// A worker has ended; returns its sessions.
     pub fn gone(&mut self, worker: WorkerNo, now_ms: u64) -> Vec<SessionNo> {
         let Some(slot) = self.slots.remove(&worker) else { return Vec::new() };
         if !slot.ready {
@@ -148,11 +148,11 @@ impl Pool {
         slot.sessions.into_iter().collect()
     }
 
-    /// A session of `owner` wants a worker.
+    /// A session of `owner` requests a worker.
     pub fn lease(&mut self, session: SessionNo, owner: &Owner) -> Lease {
         let free = |slot: &&Slot| slot.ready && !slot.retired && slot.sessions.is_empty();
         let fits = |slot: &&Slot| slot.owner.as_ref().is_none_or(|bound| bound == owner);
-        // A worker of this owner first: its modules are warm.
+        // A worker of this owner first: its modules are loaded.
         let best = self
             .slots
             .iter()
@@ -183,7 +183,7 @@ impl Pool {
             .map(|(worker, _)| *worker)
     }
 
-    /// The idle worker to end so that one can be started for the last of `waiting` sessions: it serves none of them,
+    /// The idle worker to end so that one can be started for the last of `waiting` sessions: it can serve none of them,
     /// no further worker may be started, and those that are starting are for the others.
     #[must_use]
     pub fn evictable(&self, waiting: usize) -> Option<WorkerNo> {
@@ -202,7 +202,7 @@ impl Pool {
         self.slots.values().filter(|slot| slot.owner.is_none() && !slot.retired).count()
     }
 
-    /// A worker that nobody needs: idle for `idle_ms`, while another one is kept as a spare.
+    /// A surplus worker: idle for `idle_ms`, while another one is kept as a spare.
     #[must_use]
     pub fn superfluous(&self, now_ms: u64, idle_ms: u64) -> Option<WorkerNo> {
         if self.spare_count() <= 1 {
@@ -216,7 +216,7 @@ impl Pool {
             .map(|(worker, _)| *worker)
     }
 
-    /// A session ended; returns its worker if that should be replaced now.
+    /// A session ended; returns its worker if that must be replaced now.
     pub fn release(&mut self, session: SessionNo, now_ms: u64) -> Option<WorkerNo> {
         let (worker, slot) = self.slots.iter_mut().find(|(_, slot)| slot.sessions.contains(&session))?;
         slot.sessions.remove(&session);
@@ -234,7 +234,7 @@ impl Pool {
         self.slots.get(&worker).is_some_and(|slot| slot.sessions.is_empty())
     }
 
-    /// Workers that more than one session shares.
+    /// Workers that are shared by several sessions.
     #[must_use]
     pub fn shared_count(&self) -> usize {
         self.slots.values().filter(|slot| slot.sessions.len() > 1).count()

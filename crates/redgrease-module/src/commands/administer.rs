@@ -1,4 +1,4 @@
-//! `RG.ADMINISTER`: permission for it is the right to end what belongs to other users
+//! `RG.ADMINISTER`: permission for it is the right to end objects of other users
 
 use super::request::Request;
 

@@ -4,7 +4,7 @@ use redgrease_engine::input::Command;
 
 use super::request::{Request, Rights};
 
-/// Hands it in.
+/// Passes the command to the engine.
 pub fn run(request: &Request<'_>) {
     request.hand_in(Rights::Own, Command::DumpExecutions);
 }

@@ -1,4 +1,4 @@
-//! Commands of RedisGears 1.2 that this version does not have, or that RedisGears gave up
+//! Commands of RedisGears 1.2 that this version does not have, or that RedisGears has removed
 
 use super::request::Request;
 use crate::error::Error;

@@ -1,4 +1,4 @@
-//! One invocation of a command, and how it gets to the engine.
+//! One invocation of a command, and how it is passed to the engine.
 
 use std::fmt::Display;
 
@@ -10,15 +10,15 @@ use redgrease_ffi::{Invocation, Replier};
 use crate::driver::Driver;
 use crate::fault::Place;
 
-/// Permission for this command is the right to end what belongs to other users.
+/// Permission for this command is the right to end objects of other users.
 const ADMINISTER: &[u8] = b"rg.administer";
 
-/// Whether it matters for a command that its caller may end what belongs to others. Finding out takes a few microseconds.
+/// Whether a command depends on the right to end objects of others. Checking it takes a few microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights {
-    /// Only what everybody may do.
+    /// It never does.
     Own,
-    /// It may end what belongs to somebody.
+    /// It may.
     Administer,
 }
 
@@ -35,17 +35,17 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// To answer it without the engine.
+    /// Answers it without the engine.
     pub fn reply(&self) -> Replier<'_> {
         self.invocation.reply()
     }
 
-    /// Answers with an error whose text may hold anything.
+    /// Answers with an error whose text may contain any characters.
     pub fn error(&self, error: &dyn Display) {
         self.reply().error(&one_line(error.to_string().as_bytes()));
     }
 
-    /// Hands the command in, and answers or blocks the client as the engine decides.
+    /// Passes the command to the engine, and answers or blocks the client as that decides.
     pub fn hand_in(&self, rights: Rights, command: Command<'_>) {
         let user = self.invocation.user();
         let administers = match (rights, &user) {

@@ -1,4 +1,4 @@
-//! The commands: names, flags, categories, numbers of arguments, and what each does.
+//! The commands: names, flags, categories, numbers of arguments, and handlers.
 
 use std::ffi::CStr;
 
@@ -13,13 +13,13 @@ use super::{
 use crate::driver::driver;
 use crate::error::Error;
 
-/// Flags and categories of commands that make something run: the server postpones them while clients are paused.
+/// Flags and categories of commands that run code: the server postpones them while clients are paused.
 const RUNS: (&CStr, &CStr) = (c"may-replicate", c"gears");
-/// The same for those that bring programs in.
+/// The same for those that load programs.
 const PROGRAMS: (&CStr, &CStr) = (c"admin may-replicate", c"gears admin dangerous");
-/// Flags of the command that stands for a right; it is not in `@gears`, which is for those who use functions.
+/// Flags of the command that represents a permission; it is not in `@gears`, which is for users of functions.
 const ADMINISTERS: (&CStr, &CStr) = (c"admin", c"admin dangerous");
-/// Flags of look-ups.
+/// Flags of read-only commands.
 const LOOKS: (&CStr, &CStr) = (c"readonly", c"gears read");
 
 macro_rules! commands {
@@ -85,8 +85,8 @@ commands! {
     RefreshCluster: c"rg.refreshcluster", RUNS, 1..ANY => refreshcluster::run;
     /// `RG.WITHCODEC version command [arg ...]`
     WithCodec: c"rg.withcodec", RUNS, 3..ANY => withcodec::run;
-    /// `RG.ADMINISTER`: does nothing; permission for it is the right to abort, drop, unregister and replace what belongs
-    /// to other users.
+    /// `RG.ADMINISTER`: does nothing; permission for it is the right to abort, drop, unregister and replace objects of
+    /// other users.
     Administer: c"rg.administer", ADMINISTERS, 1..1 => administer::run;
     /// `RG.CONFIGGET`, not yet.
     ConfigGet: c"rg.configget", LOOKS, 1..ANY => missing::not_yet;
@@ -122,9 +122,9 @@ commands! {
     NetworkTest: c"rg.networktest", LOOKS, 1..ANY => missing::not_yet;
     /// `RG.HELLO`, not yet.
     Hello: c"rg.hello", LOOKS, 1..ANY => missing::not_yet;
-    /// `RG.PYEXECUTEREMOTE`, given up by RedisGears.
+    /// `RG.PYEXECUTEREMOTE`, removed from RedisGears.
     PyExecuteRemote: c"rg.pyexecuteremote", LOOKS, 1..ANY => missing::execute_remote;
-    /// `RG.PYFREEINTERPRETER`, given up by RedisGears.
+    /// `RG.PYFREEINTERPRETER`, removed from RedisGears.
     PyFreeInterpreter: c"rg.pyfreeinterpreter", LOOKS, 1..ANY => missing::free_interpreter;
     /// Internal: runs the atomic block that is about to be entered.
     InnerAtomic: c"rg.inneratomic", RUNS, 1..1 => inneratomic::run;

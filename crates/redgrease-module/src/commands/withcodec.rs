@@ -1,4 +1,4 @@
-//! `RG.WITHCODEC version command [arg ...]`: a command of a client that reads tagged results
+//! `RG.WITHCODEC version command [arg ...]`: a command of a client that decodes tagged results
 
 use crate::error::Error;
 use redgrease_core::codec::CODEC_VERSION;
@@ -6,7 +6,7 @@ use redgrease_core::codec::CODEC_VERSION;
 use super::request::Request;
 use super::{getresults, pyexecute, trigger};
 
-/// A command that knows the codec: its name, what it does, and numbers of arguments, its name included.
+/// A command that supports the codec: its name, its handler, and numbers of arguments, including its name.
 type Row = (&'static [u8], fn(&Request<'_>), usize, usize);
 
 const COMMANDS: [Row; 4] = [

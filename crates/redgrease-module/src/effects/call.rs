@@ -13,10 +13,10 @@ use crate::error::Error;
 /// The internal command that makes an atomic block one unit of replication.
 const ATOMIC_COMMAND: &[u8] = b"rg.inneratomic";
 
-/// The longest reply of a command that is handed to a function, in bytes.
+/// The longest reply of a command that is passed to a function, in bytes.
 const REPLY_BYTES_MAX: usize = 400 << 20;
 
-/// How the server words its error for the option that denies writes.
+/// The server's error text for the option that denies writes.
 const WRITE_DENIED: (&str, &str) = ("ERR Write command '", "was called while write is not allowed");
 
 /// Runs a command of a function; the reply comes encoded.

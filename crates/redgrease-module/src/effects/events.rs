@@ -1,4 +1,4 @@
-//! What the server calls us for.
+//! Requests for callbacks of the server.
 
 use redgrease_engine::Input;
 use redgrease_engine::id::JobNo;
@@ -7,17 +7,17 @@ use redgrease_ffi::LogLevel;
 use crate::callbacks;
 use crate::driver::Driver;
 
-/// Has a job run when the command that is running has ended.
+/// Requests a job that runs after the current command.
 pub fn after_command(driver: &Driver, job: JobNo) -> Option<Input<'static>> {
     driver.server.after_notification(job, callbacks::run_job).err().map(Input::JobRefused)
 }
 
-/// Has changes of keys and streams reported.
+/// Requests notifications of keys and streams.
 pub fn subscribe(driver: &Driver) {
     warn(driver, driver.server.subscribe_keyspace(callbacks::key_changed, callbacks::stream_changed));
 }
 
-/// Has the begin of commands of clients reported, or not any more.
+/// Starts or stops reports of the start of clients' commands.
 pub fn watch_commands(driver: &Driver, wanted: bool) {
     if wanted {
         warn(driver, driver.server.watch_commands(callbacks::command_begins));

@@ -1,4 +1,4 @@
-//! What the server says of its commands, options and databases.
+//! Information about the server's commands, options and databases.
 
 use redgrease_core::id::Database;
 use redgrease_core::policy::{CommandFacts, Facts, Protection};
@@ -8,7 +8,7 @@ use redgrease_ffi::call::ReplyView;
 use super::own_command::look_up;
 use crate::driver::Driver;
 
-/// What the server says of the command with this (lower-case) name; `None` when it does not know it.
+/// The server's description of the command with this (lower-case) name; `None` if it does not exist.
 pub fn of_command(driver: &Driver, name: &[u8]) -> Option<CommandFacts> {
     let reply = driver.server.call(&[b"command", b"info", name], CallOptions::default()).ok()?;
     let row = reply.view().element(0)?;
@@ -36,7 +36,7 @@ pub fn protection(driver: &Driver) -> Protection {
     Protection { debug_enabled: enabled(b"enable-debug-command"), module_enabled: enabled(b"enable-module-command") }
 }
 
-/// Number of keys of a database; `None` when some of them may have expired, which the server counts until it removes them.
+/// Number of keys of a database; `None` if some of them may have expired, which the server counts until it removes them.
 pub fn database_size(driver: &Driver, database: Database) -> Option<u64> {
     let keyspace = look_up(driver, database, &[b"info", b"keyspace"]).ok()?;
     if has_expiring_keys(keyspace.view().bytes()) {
@@ -45,7 +45,7 @@ pub fn database_size(driver: &Driver, database: Database) -> Option<u64> {
     u64::try_from(look_up(driver, database, &[b"dbsize"]).ok()?.view().int()).ok()
 }
 
-/// Whether a database holds keys that expire, after the section `keyspace` of the server's `INFO`.
+/// Whether a database has keys with an expiry, according to the section `keyspace` of the server's `INFO`.
 fn has_expiring_keys(keyspace: &[u8]) -> bool {
     let fields = keyspace.split(|byte| matches!(byte, b',' | b':' | b'\r' | b'\n'));
     fields.filter_map(|field| field.strip_prefix(b"expires=")).any(|number| number != b"0")

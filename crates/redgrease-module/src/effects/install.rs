@@ -5,7 +5,7 @@ use redgrease_engine::effect::Install;
 
 use crate::driver::{self, Driver};
 
-/// Looks for requirements or installs them; what was found is handed in in a later turn.
+/// Checks for requirements or installs them; the result is handed in in a later turn.
 pub fn start(driver: &Driver, install: &Install) {
     let number = install.install;
     if let Err(reason) = driver.installer.submit(install) {

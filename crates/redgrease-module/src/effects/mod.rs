@@ -1,4 +1,4 @@
-//! Performing what the engine wants done: one place for each kind of effect.
+//! Performing effects: one file for each kind.
 
 mod call;
 mod events;
@@ -22,7 +22,7 @@ use crate::driver::Driver;
 use crate::fault::Place;
 use crate::wait;
 
-/// Performs an effect. Returns the input that it brings about at once.
+/// Performs an effect. Returns the input that it causes at once.
 pub fn perform(driver: &Driver, effect: Effect) -> Option<Input<'static>> {
     match effect {
         Effect::Block(client) => driver.clients.block(client),

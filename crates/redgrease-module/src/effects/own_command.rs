@@ -10,7 +10,7 @@ use super::permissions::missing;
 use crate::driver::Driver;
 use crate::error::Error;
 
-/// What the code of an error says.
+/// The meaning of an error's code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
     /// The stream, or its consumer group, does not exist.
@@ -26,7 +26,7 @@ pub enum Code {
 /// Why a command failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What its code says.
+    /// The meaning of its code.
     pub code: Code,
     /// The text, which begins with the code.
     pub text: String,
@@ -38,10 +38,10 @@ impl From<Failure> for String {
     }
 }
 
-/// How Redis 7.0 words an error for missing permissions: without the code that clients get.
+/// Redis 7.0's text for missing permissions: without the code that clients get.
 pub const DENIED_BEFORE_7_2: &str = "ERR acl verification failed, ";
 
-/// The only place that reads the code of an error of the server.
+/// Parses the code of an error of the server; no other function does.
 fn code_of(text: &str) -> Code {
     if text.starts_with(DENIED_BEFORE_7_2) {
         return Code::NoPermission;
@@ -53,7 +53,7 @@ fn code_of(text: &str) -> Code {
     }
 }
 
-/// Runs a reading command whose reply tells no user anything.
+/// Runs a reading command whose reply is not shown to users.
 pub fn look_up(driver: &Driver, database: Database, argv: &[&[u8]]) -> Result<CallReply, Failure> {
     call(driver, CallOptions { database: database.0, ..CallOptions::default() }, None, argv)
 }
@@ -66,8 +66,8 @@ pub fn read(driver: &Driver, actor: &Actor, key: Option<&[u8]>, argv: &[&[u8]]) 
 
 /// Runs a command that changes a stream as a user; its effects are replicated.
 pub fn write_stream(driver: &Driver, actor: &Actor, stream: &[u8], argv: &[&[u8]]) -> Result<CallReply, Failure> {
-    // The server would stop itself by an assertion. The engine asks for no such command while clients are paused, but what
-    // came before this one may have paused them.
+    // The server would abort on an assertion. The engine requests no such command while clients are paused, but an
+    // effect before this one may have paused them.
     if driver.server.must_not_replicate() {
         return Err(Failure { code: Code::Paused, text: Error::Paused.into() });
     }
@@ -76,8 +76,8 @@ pub fn write_stream(driver: &Driver, actor: &Actor, stream: &[u8], argv: &[&[u8]
     call(driver, options, Some((stream, Access::Write)), argv)
 }
 
-/// Runs a command. `key` is its key and what is done to it: an error says whether that is what the user may not do. Misses
-/// of the command are no events.
+/// Runs a command. `key` is its key and the access to it: an error says whether the user lacks permission for that. Misses
+/// of the command are not events.
 pub fn call(
     driver: &Driver,
     options: CallOptions<'_>,

@@ -1,4 +1,4 @@
-//! What users may do with keys and streams, and how it is said that they may not.
+//! Permissions of users for keys and streams, and errors that name missing ones.
 
 use redgrease_engine::registrations::registry::STREAM_GROUP;
 use redgrease_ffi::keyspace::Access;
@@ -33,7 +33,7 @@ pub fn check_consume(driver: &Driver, user: &str, key: &[u8], trim: bool) -> Res
     }
 }
 
-/// What a user who was refused may not do: something to a key, or else run a command.
+/// The missing permission of a user who was refused: access to a key, or else running a command.
 pub fn missing(driver: &Driver, user: &str, key: Option<(&[u8], Access)>, command: &[u8]) -> Error {
     let all: &[Access] =
         if let Some((_, Access::Read)) = key { &[Access::Read] } else { &[Access::Read, Access::Write] };

@@ -8,7 +8,7 @@ use redgrease_engine::Input;
 use crate::driver::{self, Driver};
 use crate::exchange;
 
-/// Starts a process for a worker; what became of it is handed in in a later turn.
+/// Starts a process for a worker; the result is handed in in a later turn.
 pub fn start(driver: &Driver, number: WorkerNo) {
     let requested = match &driver.runtime {
         Ok(runtime) => driver.spawner.request(number, runtime.clone()),
@@ -26,7 +26,7 @@ pub fn start(driver: &Driver, number: WorkerNo) {
     }
 }
 
-/// Ends a worker's process; that it has ended is handed in when it has.
+/// Kills a worker's process; its end is handed in when it has ended.
 pub fn kill(driver: &Driver, number: WorkerNo) {
     if let Some(worker) = driver.workers.get(number) {
         worker.killed.set(true);
@@ -34,7 +34,7 @@ pub fn kill(driver: &Driver, number: WorkerNo) {
     }
 }
 
-/// Forgets a worker and ends its process.
+/// Removes a worker and ends its process.
 pub fn close(driver: &Driver, number: WorkerNo, last: &[u8]) {
     let Some(worker) = driver.workers.remove(number) else { return };
     if !worker.disconnected.get() {
@@ -45,7 +45,7 @@ pub fn close(driver: &Driver, number: WorkerNo, last: &[u8]) {
     worker.process.kill();
 }
 
-/// Reads nothing from a worker for now.
+/// Stops reading from a worker.
 pub fn pause_reading(driver: &Driver, number: WorkerNo) {
     if let Some(worker) = driver.workers.get(number)
         && !worker.paused.replace(true)
@@ -54,7 +54,7 @@ pub fn pause_reading(driver: &Driver, number: WorkerNo) {
     }
 }
 
-/// Reads from a worker again.
+/// Resumes reading from a worker.
 pub fn resume_reading(driver: &Driver, number: WorkerNo) -> Option<Input<'static>> {
     let worker = driver.workers.get(number)?;
     if !worker.paused.replace(false) || worker.disconnected.get() {
@@ -64,7 +64,7 @@ pub fn resume_reading(driver: &Driver, number: WorkerNo) -> Option<Input<'static
     Some(Input::WorkerFailed { worker: number, reason: format!("was killed: {reason}") })
 }
 
-/// Hands in all that a worker has written to its outputs so far.
+/// Hands in all output of a worker so far.
 pub fn drain_output(driver: &Driver, number: WorkerNo, session: Rc<str>) -> Input<'static> {
     if let Some(worker) = driver.workers.get(number) {
         exchange::read_outputs(driver, &worker);

@@ -1,4 +1,4 @@
-//! Answers to what the engine asks.
+//! Answers to the engine's questions.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What readers read: slices, and the keys of events.
+//! Readers: slices, and the keys of events.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use super::scan;
 use crate::driver::Driver;
 use crate::error::Error;
 
-/// Entries of a stream that are asked for with one command.
+/// Entries of a stream that are requested with one command.
 const ENTRIES_PER_READ: &[u8] = b"100";
 
 /// Bytes of entries after which a slice over several streams ends.
@@ -59,7 +59,7 @@ fn read_range(
     Ok(*count == 0)
 }
 
-/// Reads streams one after the other until `end`, and looks for further ones in between.
+/// Reads streams one after the other until `end`, and searches for further ones in between.
 fn read_streams(
     driver: &Driver,
     actor: &Actor,
@@ -87,7 +87,7 @@ fn read_streams(
     }
 }
 
-/// One step of the search: the stream with the very name of the pattern, else those that match.
+/// One step of the search: the stream whose name is the pattern itself, else those that match.
 fn search_streams(driver: &Driver, actor: &Actor, streams: &mut Streams) -> Result<(), String> {
     let cursor = match &streams.search {
         Search::Ended => return Ok(()),
@@ -118,7 +118,7 @@ fn search_streams(driver: &Driver, actor: &Actor, streams: &mut Streams) -> Resu
     Ok(())
 }
 
-/// The record of the key that an event was about, as the key is now.
+/// The record of the key of an event, with its current value.
 pub fn event_record(
     driver: &Driver,
     actor: &Actor,

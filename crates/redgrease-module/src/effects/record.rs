@@ -10,7 +10,7 @@ use super::permissions::check_read;
 use crate::driver::Driver;
 use crate::error::Error;
 
-/// Writes the record of one key as it is now.
+/// Writes the record of one key with its current value.
 pub fn write_key(
     driver: &Driver,
     writer: &mut Writer,
@@ -79,8 +79,8 @@ pub fn check_len(driver: &Driver, key: &[u8], len: usize) -> Result<(), Error> {
     Err(Error::ValueTooBig { key: String::from_utf8_lossy(key).into_owned(), len, max })
 }
 
-/// Writes the record of a stream entry (`[id, [field, value, ...]]`) and returns its id; an entry that was deleted has
-/// no fields and is no record.
+/// Writes the record of a stream entry (`[id, [field, value, ...]]`) and returns its id; a deleted entry has
+/// no fields and no record.
 pub fn write_entry<'a>(
     driver: &Driver,
     writer: &mut Writer,
@@ -101,7 +101,7 @@ pub fn write_entry<'a>(
     Ok(Some(id.bytes()))
 }
 
-/// Writes the fields and values of a flat array, two by two.
+/// Writes the fields and values of a flat array as pairs.
 fn write_pairs(writer: &mut Writer, flat: ReplyView<'_>) {
     let pairs = if let ReplyKind::Array(len) = flat.kind() { len / 2 } else { 0 };
     for item in flat.elements().take(2 * pairs) {
@@ -109,7 +109,7 @@ fn write_pairs(writer: &mut Writer, flat: ReplyView<'_>) {
     }
 }
 
-/// The name that records and filters have for a type.
+/// The name of a type in records and filters.
 pub fn key_type(kind: KeyKind) -> KeyType {
     match kind {
         KeyKind::Empty => KeyType::Empty,

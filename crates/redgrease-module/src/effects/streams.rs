@@ -12,16 +12,16 @@ use super::own_command::{Code, call, look_up, write_stream};
 use super::record::write_entry;
 use crate::driver::Driver;
 
-/// Name that RedisGears gave its consumer: data files hold it.
+/// Name of RedisGears' consumer: data files contain it.
 const CONSUMER: &[u8] = b"__gears_client__";
 
-/// Keys that one step of a search looks at.
+/// Keys per step of a search.
 const KEYS_PER_STEP: &[u8] = b"500";
 
-/// Pending entries of a group that are looked at.
+/// Pending entries of a group that are examined.
 const PENDING_MAX: usize = 128;
 
-/// Reads through a group, which is made when it does not exist; `None` when the stream is gone.
+/// Reads through a group, which is created if it does not exist; `None` if the stream does not exist.
 pub fn read_group(driver: &Driver, read: &GroupRead) -> Result<Option<GroupPart>, String> {
     let Some(reply) = read_or_create(driver, read)? else { return Ok(None) };
     let mut part = GroupPart::default();
@@ -31,7 +31,7 @@ pub fn read_group(driver: &Driver, read: &GroupRead) -> Result<Option<GroupPart>
         part.read += 1;
         part.ids.extend(entry.element(0).and_then(|id| EntryId::parse(id.bytes())));
         match write_entry(driver, &mut writer, &read.stream, entry) {
-            // Deleted while it waited: there is nothing to run, but something to acknowledge.
+            // Deleted while it waited: there is nothing to run, but it must be acknowledged.
             Ok(written) => part.count += u64::from(written.is_some()),
             Err(reason) => part.errors.push(reason),
         }
@@ -63,7 +63,7 @@ fn read_or_create(driver: &Driver, read: &GroupRead) -> Result<Option<CallReply>
     }
 }
 
-/// One step of a search for streams: keys that were found, and where to go on.
+/// One step of the search for streams: keys that were found, and the next cursor.
 pub fn search(driver: &Driver, database: Database, cursor: &[u8]) -> (Vec<Vec<u8>>, Option<Vec<u8>>) {
     let argv: [&[u8]; 6] = [b"scan", cursor, b"count", KEYS_PER_STEP, b"type", b"stream"];
     let Ok(reply) = look_up(driver, database, &argv) else { return (Vec::new(), None) };
@@ -89,7 +89,7 @@ pub fn acknowledge(
     Ok(u64::try_from(reply.view().int()).unwrap_or_default())
 }
 
-/// Removes entries by their ids: trimming by length would take what others added.
+/// Removes entries by their ids: trimming by length could remove entries that were added meanwhile.
 pub fn remove_entries(driver: &Driver, actor: &Actor, stream: &[u8], ids: &[EntryId]) {
     if ids.is_empty() {
         return;
@@ -104,29 +104,29 @@ pub fn remove_entries(driver: &Driver, actor: &Actor, stream: &[u8], ids: &[Entr
     }
 }
 
-/// Removes a group from some streams; returns where to go on.
+/// Removes a group from some streams; returns the next cursor.
 pub fn remove_group(driver: &Driver, database: Database, group: &[u8], cursor: &[u8]) -> Option<Vec<u8>> {
-    // Removing is a write, which the server does not survive while clients are paused: the step is done again.
+    // Removing is a write, which the server does not survive while clients are paused: the step is repeated.
     if driver.server.must_not_replicate() {
         return Some(cursor.to_vec());
     }
     let (keys, next) = search(driver, database, cursor);
     let options = CallOptions { database: database.0, replicate: true, ..CallOptions::default() };
     for key in keys {
-        // It is no error that a stream does not have the group.
+        // A stream without the group is not an error.
         let _ = call(driver, options, None, &[b"xgroup", b"destroy", &key, group]);
     }
     next
 }
 
-/// How many entries stand behind an id, counted up to `max`; `None` when that is not known.
+/// How many entries follow an id, counted up to `max`; `None` if unknown.
 pub fn entries_after(driver: &Driver, database: Database, stream: &[u8], after: EntryId, max: u64) -> Option<u64> {
     let (from, count) = (format!("({after}"), max.to_string());
     let argv: [&[u8]; 6] = [b"xrange", stream, from.as_bytes(), b"+", b"count", count.as_bytes()];
     Some(look_up(driver, database, &argv).ok()?.view().elements().count() as u64)
 }
 
-/// What groups have done with the entries from `first` to `last`; `None` for a group of which that is not known.
+/// The state of groups for the entries from `first` to `last`; `None` for a group whose state is unknown.
 pub fn group_progress(
     driver: &Driver,
     database: Database,
@@ -145,7 +145,7 @@ pub fn group_progress(
             let argv: [&[u8]; 6] = [b"xpending", stream, group, first.as_bytes(), last.as_bytes(), count.as_bytes()];
             let reply = look_up(driver, database, &argv).ok()?;
             pending.extend(reply.view().elements().filter_map(|entry| EntryId::parse(entry.element(0)?.bytes())));
-            // Entries of others lie between: the rest is not known, so nothing is taken for acknowledged.
+            // Other consumers' entries lie in between: the rest is unknown, so nothing is considered acknowledged.
             if pending.len() >= PENDING_MAX {
                 return None;
             }
