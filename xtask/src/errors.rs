@@ -10,15 +10,15 @@ const PAGE: &str = "docs/errors.md";
 const HEAD: &str = "\
 # Errors
 
-The first word of an error tells what happened. Programs compare that word and nothing else: the rest is for people, names the
+The first word of an error is its code. Programs should compare that word only: the rest is for people, names the
 thing, the value seen and the fix, and may change.
 
-An error without one of these words is one of three kinds: the error of user code, as Python says it; a text that clients of
-RedisGears match on, which is as it was there; or the server's own error, such as `ERR` or `WRONGTYPE`.
+An error without one of these words is one of three kinds: the error of user code, as raised by Python; a text that clients of
+RedisGears match on, which is unchanged; or the server's own error, such as `ERR` or `WRONGTYPE`.
 
 The codes of the file cache are listed by `redgrease cache codes`.
 
-This page is made from `crates/redgrease-core/src/error_code.rs` by `cargo run -p xtask -- errors --write`.
+This page is generated from `crates/redgrease-core/src/error_code.rs` by `cargo run -p xtask -- errors --write`.
 
 | Code | What happened | What to do | Who | Retry |
 |---|---|---|---|---|

@@ -157,7 +157,7 @@ pub const CODES: [ErrorCode; 22] = [
         "PAUSED",
         Fault::Server,
         Retry::Later,
-        "Clients are paused (`CLIENT PAUSE`, or a failover), and what was asked for would be replicated.",
+        "Clients are paused (`CLIENT PAUSE`, or a failover), and the operation would be replicated.",
         "Try again when clients are not paused.",
     ),
     code(
