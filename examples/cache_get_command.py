@@ -29,7 +29,7 @@ def cache_get(url: str, expiry: float = 3600, timeout: float = 30) -> bytes:
     """Get a resource from the cache, or from its source. This function runs on the server.
 
     ``expiry``: seconds that the resource is kept after the latest request for it. ``timeout``: seconds that a
-    download, or waiting for another request's download, may take. Empty bytes when the resource cannot be had.
+    download, or waiting for another request's download, may take. Empty bytes if the resource is not available.
     """
     import requests
 

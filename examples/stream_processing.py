@@ -29,7 +29,7 @@ REDGREASE = (
 
 
 def main(r: Any, messages: Sequence[Mapping[str, str]] = MESSAGES) -> common.Comparison:
-    """Send ``messages`` through both forms: the hashes that came of them, and what is left in the stream."""
+    """Send ``messages`` through both forms: the resulting hashes, and what is left in the stream."""
     outcomes = []
     for function in (VANILLA, REDGREASE):
         r.gears.pyexecute(function)

@@ -100,7 +100,7 @@ def thumbnails(host: str, port: int, directory: Path, urls: Sequence[str]) -> li
             def thumbnail(url: str = url) -> bytes:
                 picture = get(url)
                 if not picture.ok:
-                    raise NoThumbnail(f"cannot be had: {picture.error}")
+                    raise NoThumbnail(f"not available: {picture.error}")
                 time.sleep(0.05)  # thumbnails are quick; let us say that this is a film
                 try:
                     return shrink(picture.body)
@@ -161,7 +161,7 @@ def pool_of(workers: int) -> Any:
 
 
 def run(r: Any, urls: Sequence[str], directory: Path | None) -> int:
-    """Make the thumbnails, and remove whatever came of it, however it ends; the exit code of the program."""
+    """Make the thumbnails, remove all results in any case, and return the exit code of the program."""
     try:
         with (
             tempfile.TemporaryDirectory(prefix="thumbnails-") if directory is None else nullcontext(directory) as place

@@ -2,8 +2,8 @@
 
     python tools/make_bindings.py BINDGEN LIBCLANG_FOLDER
 
-Only what the sources of redgrease-ffi name is bound. The header declares each function of the API as a variable that
-holds a pointer; here each becomes the type of that pointer, and `src/table.rs` holds the pointers themselves.
+Only functions that the sources of redgrease-ffi mention are bound. The header declares each function of the API as a
+variable that is a pointer; here each becomes the type of that pointer, and `src/table.rs` has the pointers themselves.
 """
 
 import os
@@ -21,7 +21,7 @@ BINDINGS = CRATE / "src" / "raw" / "bindings.rs"
 #: From here on the header defines functions that fill its variables; `src/table.rs` does that for us.
 FILLS_VARIABLES = "static int RedisModule_Init("
 
-#: Sections of the header that are open at that place.
+#: Sections of the header that are open at that line.
 OPEN_SECTIONS = 2
 
 PREAMBLE = """\
@@ -54,7 +54,7 @@ def output_of(*command):
 
 
 def main(bindgen, libclang):
-    # libclang comes without the headers of a compiler; gcc's serve as well.
+    # libclang comes without the headers of a compiler; gcc's work as well.
     os.environ["LIBCLANG_PATH"] = libclang
     compiler_headers = output_of("gcc", "-print-file-name=include").strip()
     with tempfile.TemporaryDirectory() as folder:

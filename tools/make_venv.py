@@ -2,8 +2,8 @@
 
     python3 tools/make_venv.py .venv
 
-Ways are tried in turn: the venv module; virtualenv; uv; the venv module without pip, with one pinned pip wheel fetched
-and checked. If none works, the last message says what to install.
+Methods are tried in turn: the venv module; virtualenv; uv; the venv module without pip, with one pinned pip wheel
+that is downloaded and verified. If none works, the last message says what to install.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ PIP_SHA256 = "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13"
 
 
 def run(*command):
-    """Run a command quietly and say whether it succeeded."""
+    """Run a command quietly and return whether it succeeded."""
     return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
 
 
 def has_pip(home):
-    """Say whether the environment at `home` works and has pip."""
+    """Return whether the environment at `home` works and has pip."""
     return run(str(home / "bin" / "python"), "-c", "import pip, ssl")
 
 

@@ -1,4 +1,4 @@
-"""Install the newest wheel of a folder into an empty environment and see that everything in it works.
+"""Install the newest wheel of a folder into an empty environment and check that everything in it works.
 
 python tools/try_wheel.py dist
 """
@@ -22,7 +22,7 @@ print(importlib.metadata.version("redgrease"), package)
 
 
 def say(*command, **options):
-    """Run a command, show what it prints, and fail when it fails."""
+    """Run a command, print its output, and fail if it fails."""
     print("+", *command[:6], flush=True)
     return subprocess.run(command, check=True, text=True, timeout=300, **options)
 

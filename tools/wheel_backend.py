@@ -1,6 +1,6 @@
 """PEP 517 hooks. maturin builds the extension; a full wheel also carries the server module and the `redgrease` binary.
 
-A wheel is laid out so:
+The layout of a wheel:
 
     redgrease/...                        the Python package
     redgrease/_native.abi3.so            the extension (maturin)
@@ -34,12 +34,12 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
-# maturin puts what lies in this folder into the wheel's .data directory; it exists only while a wheel is built.
+# maturin copies this folder into the wheel's .data directory; it exists only while a wheel is built.
 STAGE = ROOT / "redgrease._native.data"
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
-    """Build module and binary, put them where maturin takes them from, and let it build the wheel."""
+    """Build module and binary, put them where maturin expects them, and let it build the wheel."""
     release = build_release()
     suffix = "dylib" if sys.platform == "darwin" else "so"
     try:
@@ -57,7 +57,7 @@ def build_sdist(sdist_directory, config_settings=None):
 
 
 def build_release():
-    """Run cargo and return the folder with what it made."""
+    """Run cargo and return the output folder."""
     command = ["cargo", "build", "--release", "--locked", "-p", "redgrease-module", "-p", "redgrease-cli"]
     subprocess.run(command, cwd=ROOT, check=True)
     target = Path(os.environ.get("CARGO_TARGET_DIR", "target"))

@@ -1,4 +1,4 @@
-"""What the tests of `redgrease cache` have in their hands: the command, and a plain server to coordinate by."""
+"""Helpers for the tests of `redgrease cache`: the command, and a plain server to coordinate by."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIMEOUT_S = 60.0
 
 
 def plain_server(**conf: object) -> Server:
-    """A server without any module that forgets everything when it ends: the first kind that can be had."""
+    """A server without any module and without persistence: the first kind that is available."""
     reasons = []
     for kind in sorted(KINDS, key=lambda kind: not kind.is_redis_7_0):
         try:
@@ -63,7 +63,7 @@ class Cache:
     def run(
         self, subcommand: str, *args: object, code: int | str | None = 0, input: bytes = b""
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run to the end. ``code`` is an exit code, or the name of a refusal."""
+        """Run to the end. ``code`` is an exit code, or the name of an error code."""
         line = self.line(subcommand, *args)
         done = subprocess.run(line, input=input, capture_output=True, timeout=TIMEOUT_S, env=clean_environment())
         expected = self.codes[code] if isinstance(code, str) else code
@@ -72,7 +72,7 @@ class Cache:
         return done
 
     def fails(self, subcommand: str, *args: object, code: int | str, input: bytes = b"") -> str:
-        """Run what must fail without data on stdout, and return what was said."""
+        """Run a command that must fail without data on stdout, and return its stderr."""
         done = self.run(subcommand, *args, code=code, input=input)
         assert done.stdout == b"", done
         return done.stderr.decode()
@@ -104,5 +104,5 @@ class Cache:
 
 
 def key_bytes(key: str | dict[str, str]) -> bytes:
-    """A key as it stands in JSON."""
+    """A key in JSON."""
     return key.encode() if isinstance(key, str) else bytes.fromhex(key["hex"])

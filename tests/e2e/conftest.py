@@ -1,8 +1,8 @@
-"""Fixtures: every test runs on every server that can be had.
+"""Fixtures: every test runs on every server that is available.
 
-``REDGREASE_TEST_SERVERS=valkey-9,redis-8.2`` narrows the list. A server that cannot be had is a skipped test that says
-why, never a missing one. One server per kind (and per xdist worker) is shared by the tests and reset between them;
-`fresh_server` starts further ones for tests that need load arguments, an append-only file, a replica or a kill.
+``REDGREASE_TEST_SERVERS=valkey-9,redis-8.2`` narrows the list. A server that is not available is a skipped test with
+the reason, never a missing one. One server per kind (and per xdist worker) is shared by the tests and reset between
+them; `fresh_server` starts further ones for tests that need load arguments, an append-only file, a replica or a kill.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def server_kind(request: pytest.FixtureRequest) -> ServerKind:
-    """The kind of server of this run of the test."""
+    """The kind of server of this test run."""
     kind: ServerKind = request.param
     try:
         kind.binary()
@@ -67,7 +67,7 @@ class SharedServers:
         return server
 
     def discard(self, server: Server) -> None:
-        """Forget a server that a test left in a bad state; the next test gets a new one."""
+        """Drop a server that a test left in a bad state; the next test gets a new one."""
         self._running.pop(server.kind.name, None)
         server.kill_and_clean()
 
@@ -84,13 +84,13 @@ def shared_servers() -> Iterator[SharedServers]:
 
 
 def _remember(request: pytest.FixtureRequest, server: Server) -> None:
-    """Have the log of this server attached to the report if the test fails."""
+    """Attach the log of this server to the report if the test fails."""
     request.node.stash.setdefault(_servers_of_test, []).append(server)
 
 
 @pytest.fixture
 def db(request: pytest.FixtureRequest, shared_servers: SharedServers, server_kind: ServerKind) -> Iterator[Database]:
-    """The shared server of this kind, empty, and afterwards checked: nothing crashed, all could be cleaned up."""
+    """The shared server of this kind, empty; afterwards checks that nothing crashed and all was cleaned up."""
     server = shared_servers.get(server_kind)
     server.mark_log()
     _remember(request, server)

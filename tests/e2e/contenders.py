@@ -1,6 +1,6 @@
-"""Our cache and the naive one behind the same few methods, so that one scenario runs on both.
+"""Our cache and the naive one with the same few methods, so that one scenario runs on both.
 
-Imported by the tests and by the processes that they start, which is why it needs nothing but the caches.
+Imported by the tests and by the processes that they start, so it imports nothing but the caches.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from naive_bounded import NaiveBoundedCache
 
 
 class Contender(Protocol):
-    """What scenarios do with a cache."""
+    """The operations of scenarios."""
 
     def read(self, key: str) -> bytes: ...
     def reading(self, key: str) -> contextlib.AbstractContextManager[BinaryIO]: ...
@@ -33,23 +33,23 @@ class Contender(Protocol):
     def make(self, key: str, producer: Callable[[], bytes], timeout: float) -> bytes: ...
 
     def outcome(self, call: Callable[[], object]) -> str:
-        """`ok`, or one word for what was raised."""
+        """`ok`, or a word for the exception."""
         ...
 
     def readers(self, key: str) -> int:
-        """Leases or locks of readers that count now."""
+        """Leases or locks of readers that are currently valid."""
         ...
 
     def indexed(self) -> dict[str, int]:
-        """What the index knows: sizes by key."""
+        """Sizes in the index by key."""
         ...
 
     def members(self) -> set[str]:
-        """What the order of use knows."""
+        """Keys in the order of use."""
         ...
 
     def total(self) -> int:
-        """The sum that eviction goes by."""
+        """The sum that evictions are based on."""
         ...
 
     def evict_all(self) -> None: ...
@@ -117,7 +117,7 @@ class Ours:
 
 
 class Naive:
-    """The naive protocol; options that it does not have are left out."""
+    """The naive protocol; options that it does not have are ignored."""
 
     def __init__(
         self,
@@ -205,13 +205,13 @@ KINDS: dict[str, Any] = {"ours": Ours, "naive": Naive}
 
 
 def main() -> None:
-    """A process that runs a piece of code with a `cache`, says lines, and waits for lines."""
+    """A process that runs a piece of code with a `cache`, prints lines, and waits for lines."""
     import json
 
     what = json.loads(sys.argv[1])
 
     def say(line: object) -> None:
-        # At once and as one: children that it forks may speak at the same time.
+        # In a single write: children that it forks may print at the same time.
         os.write(1, f"{line}\n".encode())
 
     def hear() -> str:
@@ -221,7 +221,7 @@ def main() -> None:
         return line.rstrip("\n")
 
     if what["user"]:
-        # Now, not when it was started: the interpreter may lie where that user may not go.
+        # Imported here, not at the start: that user may have no access to the interpreter's directory.
         import redis
 
         if what["url"]:

@@ -1,4 +1,4 @@
-"""What a test holds in its hands: a server, a client, and short words for what tests do all the time."""
+"""The main fixture object of a test: a server, a client, and short methods for frequent operations."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Registration:
 
 
 class Database:
-    """A server as a test sees it."""
+    """A server with helpers for tests."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -96,30 +96,30 @@ class Database:
         return self.r.execute_command("RG.PYEXECUTE", script, *options)
 
     def run(self, script: str | bytes, *options: object) -> tuple[list, list[str]]:
-        """Run a script that runs; results and errors as text."""
+        """Run a script that ends with `run`; results and errors as text."""
         reply = self.execute(script, *options)
         assert isinstance(reply, list) and len(reply) == 2, f"not a pair of results and errors: {reply!r}"
         results, errors = reply
         return text(results), text(errors)  # type: ignore[return-value]
 
     def results(self, script: str | bytes, *options: object) -> list:
-        """Run a script and insist that it had no errors."""
+        """Run a script and check that it had no errors."""
         results, errors = self.run(script, *options)
         assert errors == []
         return results
 
     def errors(self, script: str | bytes, *options: object) -> list[str]:
-        """Run a script and insist that it had at least one error."""
+        """Run a script and check that it had at least one error."""
         results, errors = self.run(script, *options)
         assert errors, f"no error, but results {results!r}"
         return errors
 
     def ok(self, script: str, *options: object) -> None:
-        """Run a script that answers OK: one that registers, or does nothing."""
+        """Run a script that is answered with OK: one that registers, or does nothing."""
         assert self.execute(script, *options) == b"OK"
 
     def refused(self, script: str | bytes, *options: object) -> str:
-        """Run a script that the server answers with an error; the error's text."""
+        """Run a script that is answered with an error; returns the error's text."""
         try:
             reply = self.execute(script, *options)
         except redis.ResponseError as error:
@@ -127,7 +127,7 @@ class Database:
         raise AssertionError(f"an error was expected, but the reply was {reply!r}")
 
     def failure(self, script: str, *options: object) -> str:
-        """The error of a script, whether it came as an error reply or in the list of errors."""
+        """The error of a script, as an error reply or in the list of errors."""
         try:
             reply = self.execute(script, *options)
         except redis.ResponseError as error:
@@ -194,7 +194,7 @@ class Database:
         return found
 
     def registration(self) -> Registration:
-        """The only registration there is."""
+        """The only registration."""
         found = self.registrations()
         assert len(found) == 1, f"exactly one registration expected: {found!r}"
         return found[0]
@@ -228,7 +228,7 @@ class Database:
         return wait_until(look, f"a log line with {fragment!r}", deadline=deadline)
 
     def wait_quiet(self, *, deadline: float = 10.0) -> None:
-        """Wait until no execution is under way."""
+        """Wait until no execution is in progress."""
         wait_until(
             lambda: [e for e in self.executions() if e.status not in ("done", "aborted")],
             "all executions are finished",
@@ -238,7 +238,7 @@ class Database:
 
     @contextmanager
     def pinging(self) -> Iterator[PingLoop]:
-        """A PING loop beside the block, on its own connection."""
+        """A PING loop during the block, on its own connection."""
         loop = PingLoop(self.server.client())
         loop.begin()
         try:
@@ -248,7 +248,7 @@ class Database:
 
     @contextmanager
     def longest_ping(self) -> Iterator[LongestPing]:
-        """The longest wait for a PING during the block, seen from a process of its own."""
+        """The longest wait for a PING during the block, measured by a separate process."""
         longest = LongestPing()
         port = str(self.server.port)
         with subprocess.Popen(
@@ -265,7 +265,7 @@ class Database:
     # -- cleaning up between tests
 
     def reset(self) -> None:
-        """Make the server as good as new without restarting it, through its own commands only."""
+        """Reset the server without restarting it, through its own commands only."""
         r = self.r
         r.execute_command("CLIENT", "UNPAUSE")
         for registration in r.execute_command("RG.DUMPREGISTRATIONS"):
@@ -281,7 +281,7 @@ class Database:
     def _drop_executions(self) -> list[Execution]:
         for execution in self.executions():
             for command in ("RG.ABORTEXECUTION", "RG.DROPEXECUTION"):
-                # It may still be ending, or it has just gone; the next look tells.
+                # It may still be ending, or has just ended; the next poll decides.
                 with suppress(redis.ResponseError):
                     self.r.execute_command(command, execution.id)
         return self.executions()
@@ -312,7 +312,7 @@ class LongestPing:
 
 @dataclass
 class PingLoop:
-    """PINGs without pause in a thread of its own, and remembers the longest wait and any error."""
+    """Sends PINGs without pause in its own thread, and records the longest wait and any error."""
 
     client: redis.Redis
     count: int = 0
@@ -349,5 +349,5 @@ class PingLoop:
         assert self.longest_s < limit_s, f"one of {self.count} PINGs took {self.longest_s:.3f} s"
 
 
-#: Seconds that the PING thread gets to end.
+#: Maximum duration of a PING thread, in seconds.
 REPLY_JOIN_S = 30.0

@@ -1,8 +1,8 @@
-"""For the tests of hazards: one scenario on our cache, where it must hold, and on the naive one, where it must not.
+"""For the tests of hazards: a scenario runs on our cache, where it must hold, and on the naive one, where it must not.
 
-A scenario gets a `World` and says what must hold by `expect` and `World.expect_soon`, which raise `HazardError`.
-`hazard` runs it twice. On the naive cache the test passes only when the scenario ends in a `HazardError`: any other
-error, and a scenario that the naive cache survives, is a failure, so a scenario that cannot fail cannot stay.
+A scenario gets a `World` and checks its conditions with `expect` and `World.expect_soon`, which raise `HazardError`.
+`hazard` runs it twice. On the naive cache the test passes only if the scenario ends in a `HazardError`: any other
+error, and a scenario that succeeds there, is a failure, so every scenario is shown to be able to fail.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from .waiting import NotInTimeError, wait_until
 
 HERE = Path(__file__).resolve().parent
 MEMORY = Path("/dev/shm")
-#: Seconds until a lease, or a lock of the naive cache, ends by itself whose holder is dead or stopped.
+#: Seconds until the lease (or the lock in the naive cache) of a dead or stopped holder expires.
 LEASE = 0.4
-#: One that others see for longer than that, and that must not end because the machine is busy.
+#: A longer lease, which other processes can observe, and which must not expire because the machine is busy.
 LIVE = 1.5
-#: One that does not end while a test runs: what a cache has unless a test says otherwise.
+#: A lease that does not expire during a test: the default.
 LONG = 60.0
-#: What must happen has failed when it did not in so many seconds.
+#: Deadline in seconds for a condition that must become true.
 DEADLINE = 30.0
-#: What must happen is not waited for longer where it does not.
+#: Deadline for the same on the naive cache, where it does not become true.
 NAIVE_DEADLINE = 1.2
 
 
 class HazardError(AssertionError):
-    """What must never happen was seen."""
+    """A condition that must always hold was violated."""
 
 
 def expect(holds: object, what: str) -> None:
-    """`what` says what must hold."""
+    """`what` is the condition."""
     if not holds:
         raise HazardError(f"does not hold: {what}")
 
@@ -80,7 +80,7 @@ def ours_only(scenario: Callable[..., None]) -> Callable[..., None]:
 
 
 class Program:
-    """A process with a cache of its own that runs a piece of code; see `contenders.main`."""
+    """A process with its own cache that runs a piece of code; see `contenders.main`."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Program:
             stdout=subprocess.PIPE,
             env={**clean_environment(), **(environment or {})},
             cwd="/",
-            # With the children that it may fork it is a group, which ends as one.
+            # It is a process group with its children, which ends as a whole.
             start_new_session=True,
         )
         assert self.process.stdout is not None
@@ -107,7 +107,7 @@ class Program:
         return self.process.pid
 
     def hear(self, deadline: float = DEADLINE) -> str:
-        """Its next line; nothing when it has ended."""
+        """Its next line; empty when it has ended."""
         end = time.monotonic() + deadline
         while b"\n" not in self._heard:
             ready, _, _ = select.select([self._out], [], [], max(end - time.monotonic(), 0))
@@ -132,13 +132,13 @@ class Program:
         self.process.stdin.flush()
 
     def outcome(self) -> str:
-        """What it says last: `done`, or `!` and the error."""
+        """Its last line: `done`, or `!` and the error."""
         said = self.hear()
         self.process.wait(DEADLINE)
         return said
 
     def stop(self) -> None:
-        """SIGSTOP, and until it has stopped."""
+        """Sends SIGSTOP, and waits until it has stopped."""
         self.process.send_signal(signal.SIGSTOP)
         wait_until(lambda: self._state() == "T", "the process is stopped", deadline=DEADLINE)
 
@@ -163,7 +163,7 @@ class Program:
 
 @dataclass
 class World:
-    """One test's caches, processes, servers and folders; everything ends with the test."""
+    """The caches, processes, servers and folders of a test; everything ends with the test."""
 
     kind: str
     server: Server
@@ -189,7 +189,7 @@ class World:
         return f"redis://127.0.0.1:{self.server.port}/0"
 
     def expect_soon(self, look: Callable[[], object], what: str, naive_deadline: float = NAIVE_DEADLINE) -> None:
-        """It must hold sooner or later; on the naive cache that is not waited for as long."""
+        """The condition must become true; on the naive cache the deadline is shorter."""
         try:
             wait_until(look, what, deadline=DEADLINE if self.ours else naive_deadline)
         except NotInTimeError as error:
@@ -206,7 +206,7 @@ class World:
         return {"namespace": self.namespace, "lease": LONG, **options}
 
     def open(self, *, url: str | None = "", directory: Path | None = None, **options: Any) -> Contender:
-        """A cache, which is a session of its own."""
+        """A cache with its own session."""
         url = self.url if url == "" else url
         cache = KINDS[self.kind](directory or self.directory, url, **self.options(options))
         self._ends.callback(self._close, cache)
@@ -233,8 +233,8 @@ class World:
     ) -> Program:
         """Start a process that opens the cache and runs this.
 
-        With a gate it passes it at these calls: the threads that it has or starts after opening, or, `from_start`, all.
-        `user`: as this user, in this group alone. `trusted`: certificates that it trusts besides.
+        A gate controls these calls: of the threads that exist or start after opening, or, with `from_start`, of all.
+        `user`: runs as this user, in this group only. `trusted`: additional trusted certificates.
         """
         what = {
             "kind": self.kind,
@@ -255,7 +255,7 @@ class World:
         return program
 
     def gate(self) -> Gate:
-        """A failpoint at any system call of a program."""
+        """A failpoint at a system call of a program."""
         reason = _no_gates()
         if reason:
             pytest.skip(reason)
@@ -287,7 +287,7 @@ class World:
         return replace(self, root=self.folder(name), namespace=f"{self.namespace}-{name}")
 
     def small_disk(self, size: str) -> Path:
-        """A file system of its own, of this size."""
+        """A separate file system of this size."""
         path = self.folder("disk")
         if os.geteuid() != 0:
             pytest.skip("mounting a small file system needs root")
@@ -312,7 +312,7 @@ class World:
         return sorted(self.directory.glob(self.pick("temporary/*", ".*")))
 
     def disk_bytes(self) -> int:
-        """What all files take together that hold content or will."""
+        """Total size of all files that are content or will be."""
         total = 0
         for path in [*self.published(), *self.temporaries()]:
             with contextlib.suppress(OSError):

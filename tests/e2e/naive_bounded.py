@@ -1,9 +1,9 @@
 """The naive protocol with a bound: an index of sizes and uses in Redis, and a purge in the writer's own call.
 
-As `filecache_naive` (in `benches/`), this is here to be beaten: the obvious way to bound such a cache, step by step as
-it is usually written, so that tests of hazards can show that they find them. The index follows a publish in commands of
-its own, after the lock was given back; a read notes its use after it gave its lock back; a process that writes too much
-purges, unless somebody did so a moment ago.
+Like `filecache_naive` (in `benches/`), it exists for comparison: the obvious way to bound such a cache, step by step as
+it is usually written, so that tests of hazards can show that they find its errors. The index is updated in separate
+commands after the lock was released; a read records its use after it released its lock; a process that writes too much
+purges, unless another one did so recently.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ return 0
 class NaiveBoundedCache(NaiveFileCache):
     """Files in one directory, with locks and an index in Redis, up to about `max_bytes`."""
 
-    #: How far a purge goes below the bound.
+    #: Target of a purge below the bound.
     purge_factor = 0.2
 
     def __init__(
@@ -44,7 +44,7 @@ class NaiveBoundedCache(NaiveFileCache):
         evicting_ms: int = 1500,
     ) -> None:
         super().__init__(cache_dir, redis_url, lock_ttl_ms, namespace)
-        # One try, as its authors' clients do; the default would hide lost replies behind seconds of waiting.
+        # One attempt, like its authors' clients; the default would hide lost replies by waiting for seconds.
         self.redis.set_retry(Retry(NoBackoff(), 0))
         self.max_bytes, self.purge_ms, self.evicting_ms = max_bytes, purge_ms, evicting_ms
         self.used, self.sizes, self.total = (f"{namespace}:idx:{name}" for name in ("lru", "size", "total"))
@@ -73,7 +73,7 @@ class NaiveBoundedCache(NaiveFileCache):
         return time.monotonic_ns() // 1000
 
     def evicting(self, key: str) -> str:
-        """The mark of an eviction that is under way."""
+        """The marker of an eviction in progress."""
         return f"{self.namespace}:lock:evict:{key}"
 
     def _bytes(self) -> int:
@@ -89,7 +89,7 @@ class NaiveBoundedCache(NaiveFileCache):
                 return
 
     def evict_one(self) -> bool:
-        """Evict what was used the longest ago; whether that went well."""
+        """Evict the least recently used entry; returns whether that succeeded."""
         oldest = self.redis.zrange(self.used, 0, 0)
         if not oldest:
             return False

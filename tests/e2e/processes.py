@@ -1,4 +1,4 @@
-"""Looking at processes through /proc: which workers a server has, and what a process uses."""
+"""Processes in /proc: the workers of a server, and the resources of a process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Process:
-    """A process, told apart from a later one with the same pid by its start time."""
+    """A process, distinguished from a later one with the same pid by its start time."""
 
     pid: int
     start_time: int
@@ -30,7 +30,7 @@ class Process:
 
 
 def process(pid: int) -> Process | None:
-    """The process that has this pid now, if any."""
+    """The process with this pid, if any."""
     fields = _stat(pid)
     return None if fields is None else Process(pid, int(fields[19]))
 

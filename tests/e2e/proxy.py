@@ -1,6 +1,6 @@
-"""A TCP proxy in the test's own process: requests and replies that are held, lost, cut off, or led elsewhere.
+"""A TCP proxy in the test's own process: it delays, drops, truncates or redirects requests and replies.
 
-One command of a client is taken to be in one or a few pieces as they arrive; what a rule looks for is a word in them.
+A command of a client is assumed to arrive in one or a few pieces; a rule matches a word in them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Held:
-    """A request that did not reach the server yet, or a reply that did not reach the client."""
+    """A request that has not reached the server yet, or a reply that has not reached the client."""
 
     _go: threading.Event = field(default_factory=threading.Event)
     _cut: bool = False
@@ -29,7 +29,7 @@ class Held:
         self._go.set()
 
     def wait(self) -> bool:
-        """Whether it goes on; said by the thread that carries it."""
+        """Whether it was forwarded; set by the forwarding thread."""
         self._go.wait()
         return not self._cut
 
@@ -44,7 +44,7 @@ class _Rule:
 
 
 class Proxy:
-    """Clients connect to `port`; what they say goes to `target`, which may change."""
+    """Clients connect to `port`; their requests go to `target`, which may change."""
 
     def __init__(self, target: int) -> None:
         self.target = target
@@ -66,22 +66,22 @@ class Proxy:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    # -- what the test says
+    # -- rules of the test
 
     def hold_request(self, word: bytes, times: int = 1) -> None:
-        """Keep the next request with this word from the server; `wait` gives it."""
+        """Hold the next request with this word; `wait` returns it."""
         self._add(word, "hold request", times)
 
     def hold_reply(self, word: bytes, times: int = 1) -> None:
-        """Let the next request with this word be carried out, and keep its reply; `wait` gives it."""
+        """Forward the next request with this word, and hold its reply; `wait` returns it."""
         self._add(word, "hold reply", times)
 
     def drop_reply(self, word: bytes, *, skip: int = 0) -> None:
-        """Lose the reply to the next request with this word, and cut the connection; the first few pass."""
+        """Drop the reply to the next request with this word, and close the connection; the first few pass."""
         self._add(word, "drop reply", skip=skip)
 
     def cut_request(self, word: bytes, *, skip: int = 0) -> None:
-        """Lose the next request with this word, and cut the connection; the first few pass."""
+        """Drop the next request with this word, and close the connection; the first few pass."""
         self._add(word, "cut request", skip=skip)
 
     def _add(self, word: bytes, act: str, times: int = 1, skip: int = 0) -> None:
@@ -93,7 +93,7 @@ class Proxy:
             self._rules.clear()
 
     def pending(self) -> int:
-        """Rules that nothing met yet."""
+        """Rules that matched nothing yet."""
         with self._lock:
             return len(self._rules)
 
@@ -104,7 +104,7 @@ class Proxy:
             raise AssertionError(f"nothing was held in {deadline} s") from None
 
     def cut(self) -> None:
-        """Cut all connections and accept no more until `heal`."""
+        """Close all connections and refuse new ones until `heal`."""
         self._refusing = True
         self.cut_connections()
 
@@ -115,7 +115,7 @@ class Proxy:
             self._close(link)
 
     def fall_silent(self) -> None:
-        """Carry nothing any more, either way, as a network that swallows packets; `heal` ends it."""
+        """Forward nothing in either direction, like a network that drops packets; `heal` ends it."""
         self._heard.clear()
 
     def heal(self) -> None:
@@ -133,7 +133,7 @@ class Proxy:
         self._listener.close()
         self.cut_connections()
 
-    # -- the threads that carry
+    # -- forwarding threads
 
     def _accept(self) -> None:
         while not self._closed:

@@ -1,7 +1,7 @@
 """A bare RESP connection that shows a reply exactly as it was on the wire.
 
-redis-py turns simple strings, bulks and error codes into friendlier things; tests about the *shape* of a reply need the
-unfriendly ones.
+redis-py converts simple strings, bulks and error codes; tests about the *shape* of a reply need the
+original ones.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RespConnection:
 
     @property
     def address(self) -> str:
-        """Its own end, as `CLIENT LIST` shows it."""
+        """Its local address, as in `CLIENT LIST`."""
         host, port = self._socket.getsockname()[:2]
         return f"{host}:{port}"
 

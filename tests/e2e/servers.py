@@ -1,7 +1,7 @@
-"""Real servers for the tests: which kinds there are, and one running instance.
+"""Real servers for the tests: the kinds of servers, and one running instance.
 
-A `ServerKind` knows where its binary comes from and says so when it cannot be had. A `Server` owns its port, its
-directory and its log, and leaves nothing behind: stopping it fails the test when a worker process survives.
+A `ServerKind` finds its binary, or gives the reason why it is not available. A `Server` owns its port, its
+directory and its log, and cleans up: stopping it fails the test if a worker process survives.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from .waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: The contract of `make build`: the module lies here. Another build can be tested by setting REDGREASE_MODULE.
+#: The contract of `make build`: the path of the module. Another build can be tested by setting REDGREASE_MODULE.
 MODULE = Path(os.environ.get("REDGREASE_MODULE", ROOT / "target" / "release" / "libredgrease.so"))
 
 #: The interpreter that workers run: the one that runs the tests, which has the package installed.
 PYTHON = sys.executable
 
-#: No reply of a healthy server takes this long; a test that hangs ends here and not in the night.
+#: No reply of a healthy server takes this long; it is the limit for a test that hangs.
 REPLY_TIMEOUT_S = 60.0
 
 
 class UnavailableError(Exception):
-    """A server of this kind cannot be had here; the text says why and what to do."""
+    """A server of this kind is not available; the text gives the reason and the fix."""
 
 
 @dataclass(frozen=True)
 class ServerKind:
-    """A server that the product must work on."""
+    """A server that is supported."""
 
     name: str
     version: str
@@ -58,7 +58,7 @@ class ServerKind:
 
     @property
     def is_redis_7_0(self) -> bool:
-        """Redis 7.0 lacks a few of the later server abilities; the product says so where it matters."""
+        """Redis 7.0 lacks some later features of the server; the product reports that where it matters."""
         return self.name == "redis-7.0"
 
 
@@ -111,14 +111,14 @@ KINDS = (
 
 
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on at this moment."""
+    """A free TCP port of the loopback address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class DidNotStartError(Exception):
-    """The server ended before it answered; the log says why."""
+    """The server ended before it answered; its log has the reason."""
 
 
 @dataclass
@@ -139,7 +139,7 @@ class Server:
     # -- life
 
     def start(self, *, attempts: int = 5) -> Server:
-        """Start and wait until PING is answered. A port taken by somebody in between is tried again."""
+        """Start and wait until PING is answered. If the port was taken in the meantime, another one is tried."""
         for attempt in range(1, attempts + 1):
             self.port = free_port()
             self._spawn()
@@ -181,7 +181,7 @@ class Server:
         return line
 
     def module_args(self) -> list[str]:
-        """What follows the module's path: `Key value` pairs."""
+        """The load arguments: `Key value` pairs."""
         args: list[str] = []
         if self.python is not None:
             args += ["Python", self.python]
@@ -229,7 +229,7 @@ class Server:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def kill(self) -> None:
-        """kill -9, as a power cut would; its workers must notice by themselves."""
+        """kill -9, as in a power failure; its workers must detect that themselves."""
         assert self.process is not None
         if self.exit_code() is None:
             self.process.kill()
@@ -254,7 +254,7 @@ class Server:
                 if orphan.alive():
                     os.kill(orphan.pid, signal.SIGKILL)
 
-    # -- looking
+    # -- logs
 
     @property
     def pid(self) -> int:
@@ -273,11 +273,11 @@ class Server:
         return self.directory / "server.log"
 
     def mark_log(self) -> None:
-        """From here on `new_log` begins."""
+        """Start of the log that `new_log` returns."""
         self.log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
 
     def log(self) -> str:
-        """Everything that the server wrote, its standard output included."""
+        """The whole log, including its standard output."""
         parts = [p.read_text(errors="replace") for p in (self.log_path, self.directory / "output.txt") if p.exists()]
         return "".join(parts)
 
@@ -289,10 +289,10 @@ class Server:
             file.seek(self.log_start)
             return file.read().decode("utf-8", "replace")
 
-    # -- talking
+    # -- clients
 
     def client(self, **options: object) -> redis.Redis:
-        """A redis-py client that never retries, never hangs, and speaks RESP2 unless told otherwise."""
+        """A redis-py client without retries, with timeouts, and with RESP2 unless requested otherwise."""
         settings: dict[str, object] = {
             "host": "127.0.0.1",
             "port": self.port,

@@ -1,10 +1,10 @@
-"""Failpoints between any two steps of a process: its own system calls, held, failed, or the last thing it does.
+"""Failpoints at system calls of a process: a call is held, fails, or is the last one.
 
-A process installs a filter on itself (`install`, which needs no privilege) and hands the listener over; from then on
-the kernel stops it at the listed calls until a `Gate` in the test says go on, fails the call, or kills the process. So
-a test knows exactly how far a process is, whatever program it runs. Threads that start later inherit the filter.
+A process installs a filter on itself (`install`, which needs no privilege) and passes the listener on; from then on
+the kernel stops it at the listed calls until a `Gate` in the test continues or fails the call, or kills the process. So
+the test controls the progress of a process exactly, for any program. Threads that start later inherit the filter.
 
-Linux on x86-64 and 64-bit ARM; elsewhere, and where a sandbox forbids it, `unavailable` says why.
+Linux on x86-64 and 64-bit ARM; elsewhere, and where a sandbox forbids it, `unavailable` gives the reason.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ _NUMBERS = {
 }
 _MACHINES = {"x86_64": (0xC000003E, 0, 317), "aarch64": (0xC00000B7, 1, 277)}
 
-#: Calls that do the same, by what they do, and their paths: which argument is the directory's descriptor (None: there
-#: is none) and which the name (None: it is the descriptor that counts).
+#: Equivalent calls by family, with their paths: which argument is the directory's descriptor (None: there
+#: is none) and which the name (None: only the descriptor counts).
 _PLAIN, _BOTH, _AT, _BOTH_AT, _FD = [(None, 0)], [(None, 0), (None, 1)], [(0, 1)], [(0, 1), (2, 3)], [(0, None)]
 _FAMILIES: dict[str, dict[str, list[tuple[int | None, int | None]]]] = {
     "rename": {"rename": _BOTH, "renameat": _BOTH_AT, "renameat2": _BOTH_AT, "link": _BOTH, "linkat": _BOTH_AT},
@@ -78,7 +78,7 @@ def _number(name: str) -> int | None:
 
 
 def install(families: list[str]) -> int:
-    """Stop at these calls from now on, in this thread and in those it starts; the listener's descriptor."""
+    """Stop at these calls from now on, in this thread and in those it starts; returns the listener's descriptor."""
     machine = _machine()
     if machine is None:
         raise OSError(errno.ENOSYS, f"no table of system calls for {platform.machine()}")
@@ -116,11 +116,11 @@ class Call:
 
     gate: Gate
     id: int
-    #: The thread that makes it.
+    #: The calling thread.
     thread: int
     name: str
     family: str
-    #: The paths that it names, from the root.
+    #: The paths in its arguments, from the root.
     paths: tuple[str, ...]
     answered: bool = False
 
@@ -142,11 +142,11 @@ class Call:
 
 @dataclass
 class Gate:
-    """The test's end: sees the calls of one process, lets most of them pass and holds those that are asked for."""
+    """The test's end: receives the calls of one process, lets most of them pass and holds the requested ones."""
 
     path: str
     listener: int = -1
-    #: What passed, in order: family and paths.
+    #: The calls that passed, in order: family and paths.
     log: list[Call] = field(default_factory=list)
     _rules: list[tuple[Callable[[Call], bool], int | None, list[int]]] = field(default_factory=list)
     _held: queue.Queue[Call] = field(default_factory=queue.Queue)
@@ -160,10 +160,10 @@ class Gate:
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
-    # -- what the test says
+    # -- rules of the test
 
     def hold(self, family: str, part: str = "", *, times: int = 1, thread: Callable[[int], bool] | None = None) -> None:
-        """Stop at the next calls of this family whose path contains `part`; `wait` gives them."""
+        """Stop at the next calls of this family whose path contains `part`; `wait` returns them."""
         self._rule(family, part, None, times, thread)
 
     def hold_nth(self, part: str, number: int) -> None:
@@ -180,7 +180,7 @@ class Gate:
             self._rules.append((matches, None, [1]))
 
     def fail(self, family: str, number: int, part: str = "", *, times: int = 1) -> None:
-        """Make the next calls fail without having been done."""
+        """Make the next calls fail without executing them."""
         self._rule(family, part, number, times, None)
 
     def _rule(
@@ -208,7 +208,7 @@ class Gate:
         return not self._held.empty()
 
     def close(self) -> None:
-        """Let everything pass."""
+        """Let all calls pass."""
         with self._lock:
             self._rules.clear()
         while not self._held.empty():
@@ -249,7 +249,7 @@ class Gate:
         try:
             fcntl.ioctl(self.listener, _NOTIF_RECV, message)
         except OSError:
-            # It was killed before we looked.
+            # It was killed before its memory was read.
             return
         number, thread = struct.unpack_from("QI", message)
         what, _, _, *arguments = struct.unpack_from("iIQ6Q", message, 16)
@@ -272,12 +272,12 @@ class Gate:
 
     @staticmethod
     def _paths(thread: int, family: str, name: str, arguments: list[int]) -> tuple[str, ...]:
-        # It is gone when it was killed just now.
+        # It was killed in the meantime.
         with contextlib.suppress(OSError), open(f"/proc/{thread}/mem", "rb", buffering=0) as memory:
             paths = []
             for directory, at in _FAMILIES[family][name]:
                 name = "" if at is None else _text(memory, arguments[at])
-                # The kernel takes 32 bits of it; -100 is the working directory.
+                # The kernel uses 32 bits of it; -100 is the working directory.
                 number = -100 if directory is None else ctypes.c_int(arguments[directory]).value
                 start = os.readlink(f"/proc/{thread}/{'cwd' if number == -100 else f'fd/{number}'}")
                 paths.append(os.path.normpath(os.path.join(start, name)))
@@ -289,7 +289,7 @@ def _text(memory: object, address: int) -> str:
     memory.seek(address)  # type: ignore[attr-defined]
     found = b""
     while b"\0" not in found and len(found) < 4096:
-        # Up to the end of the page: what follows may not be mapped.
+        # Up to the end of the page: the next one may not be mapped.
         found += memory.read(4096 - (address + len(found)) % 4096)  # type: ignore[attr-defined]
     return found.split(b"\0", 1)[0].decode("utf-8", "replace")
 
@@ -304,7 +304,7 @@ def _names() -> dict[int, tuple[str, str]]:
 
 
 def unavailable() -> str:
-    """Why processes cannot be stopped at their calls here; empty if they can."""
+    """The reason why system calls cannot be intercepted here; empty if they can."""
     pid = os.fork()
     if pid == 0:
         try:

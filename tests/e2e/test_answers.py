@@ -1,4 +1,4 @@
-"""Answers that were wrong once, and things that were accepted and then did nothing."""
+"""Replies that were wrong in earlier versions, and input that was accepted and then ignored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Input that is wrong, huge or strange: a clear error in the documented shape, nothing lost, server alive."""
+"""Invalid, huge or unusual input: a clear error in the documented format, no lost data, and the server stays up."""
 
 from __future__ import annotations
 
@@ -193,9 +193,9 @@ def test_a_hundred_thousand_arguments_reach_a_trigger(db):
     assert db.trigger("t", *range(100_000)) == ["100001"]
 
 
-# -- numbers of users
+# -- numeric options
 
-#: Numbers that a user may give, with whether they may be right at all.
+#: Numbers of users, with whether they may be valid at all.
 NUMBERS = [
     "0", "1", "2", "1000", "10**9", "10**9 + 1", "31536000", "31536001", "31536000000", "31536000001",
     "2**31", "2**32", "2**62", "2**63 - 1", "2**63", "2**64", "10**400", "10**5000", "-1", "-2**63",
@@ -223,7 +223,7 @@ def test_a_number_of_a_stream_registration_works_or_is_refused_with_name_value_a
         if type(value) in (int, float):
             assert f"from {least} to {most}" in message
     with db.pinging() as pings:
-        # The first event, the timer that it sets, and a failure that sets another.
+        # The first event, the timer that it sets, and a failure that sets another one.
         for _ in range(3):
             db.r.xadd("s", {"f": "v"})
         wait_until(
@@ -252,7 +252,7 @@ def test_a_number_of_a_command_that_is_none_is_an_error(db, number):
     assert wire("PING") == Simple("PONG")
 
 
-# -- commands that are still to come
+# -- commands that are not available yet
 
 NOT_YET = [
     "TRIGGERONKEY", "GETEXECUTION", "PAUSEREGISTRATIONS", "UNPAUSEREGISTRATIONS", "CLEARREGISTRATIONSSTATS",

@@ -373,7 +373,7 @@ def test_configure_changes_what_is_named_and_keeps_the_rest(cache: Cache) -> Non
     limits |= {"max_entries": 7, "max_entry_bytes": 10_000, "max_age": 172_800}
     assert told == cache.json("configure") == [limits]
     assert cache.json("stat")[0]["limits"] == limits
-    # A small one: a disk that is nearly full shall not matter.
+    # A small limit: a disk that is nearly full must not matter.
     told = cache.json("configure", "--max-bytes", "none", "--max-idle", 0, "--max-age", "0s", "--min-free-bytes", "1kB")
     assert told == [limits | {"max_bytes": None, "max_idle": None, "max_age": None, "min_free_bytes": 1000}]
 

@@ -1,4 +1,4 @@
-"""`redgrease cache stress`: its report, its flags, and what it proves while workers are killed and servers restart."""
+"""`redgrease cache stress`: its report, its flags, and its results while workers are killed and servers restart."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .processes import process as process_of
 from .servers import ROOT, Server
 from .waiting import wait_until
 
-#: What a run may take beyond its duration: starting workers, verifying every file.
+#: Time of a run beyond its duration: starting workers, verifying all files.
 SLACK_S = 60.0
 _numbers = itertools.count()
 
@@ -52,7 +52,7 @@ def coordinator() -> Iterator[Server]:
 
 @pytest.fixture
 def memory_path() -> Iterator[Path]:
-    """A folder in memory, where files cost nothing but themselves."""
+    """A folder in memory."""
     memory = Path("/dev/shm")
     path = Path(tempfile.mkdtemp(prefix="redgrease-e2e-", dir=memory if os.access(memory, os.W_OK) else None))
     yield path
@@ -61,7 +61,7 @@ def memory_path() -> Iterator[Path]:
 
 @dataclass
 class Stress:
-    """The stress tool on one cache."""
+    """The stress test on one cache."""
 
     directory: Path
     url: str | None
@@ -119,7 +119,7 @@ def broken(told: dict[str, Any]) -> list[str]:
 
 
 def check_report(report: str, processes: int) -> tuple[int, ...]:
-    """The report is the seed's to the letter; the numbers of its aggregate."""
+    """The report has exactly the format of the proof of concept, with the same aggregates."""
     assert report.startswith("\n=== Per-process stats ===\n"), report
     rest = report.removeprefix("\n=== Per-process stats ===\n")
     sums = [0] * 10
@@ -265,7 +265,7 @@ def test_a_limit_holds(stress: Stress) -> None:
     assert told["peak_bytes"] <= 200_000
 
 
-# -- what can be seen meanwhile
+# -- output during a run
 
 
 def test_the_monitor_speaks_as_the_seeds(stress: Stress) -> None:
@@ -294,7 +294,7 @@ def test_without_a_terminal_there_is_a_plain_line_every_five_seconds(memory_path
 
 
 def test_the_peak_is_not_below_what_is_there_in_the_end(stress: Stress) -> None:
-    """A run that has ended before the second look at the cache."""
+    """A run that ends before the second sample."""
     told = stress.json("--duration", 0.3, "--processes", 2, "--write-sleep", 0, "--write-prob", 1)
     assert told["peak_bytes"] >= stress.cache().json("stat")[0]["bytes"] > 0
 
@@ -309,7 +309,7 @@ def test_a_narrow_terminal_shows_all_that_matters(stress: Stress) -> None:
         )
         os.close(slave)
         shown = b""
-        with contextlib.suppress(OSError):  # a terminal that nobody holds any more
+        with contextlib.suppress(OSError):  # the terminal is closed
             while data := os.read(master, 10_000):
                 shown += data
         assert process.wait(SLACK_S) == 0
@@ -330,7 +330,7 @@ def test_a_terminal_shows_how_far_it_is(stress: Stress) -> None:
         )
         os.close(slave)
         shown = b""
-        with contextlib.suppress(OSError):  # a terminal that nobody holds any more
+        with contextlib.suppress(OSError):  # the terminal is closed
             while data := os.read(master, 10_000):
                 shown += data
         assert process.stdout is not None
@@ -438,14 +438,14 @@ def test_an_acknowledged_entry_that_was_removed_is_noticed(stress: Stress) -> No
     assert broken(told) == ["no acknowledged create is lost"]
 
 
-# -- chaos
+# -- injected faults
 
 
 def chaos(stress: Stress, coordinator: Server, seconds: float, *words: object) -> dict[str, Any]:
-    """A run with kills and stops, in the middle of which the server forgets everything."""
+    """A run with kills and stops, during which the server loses all its data."""
     process = stress.start("--json", "--processes", 6, "--duration", seconds, *FAST, *words)
     began = time.monotonic()
-    # Not to synchronise: the restart shall come in the middle, whatever the workers do.
+    # Not to synchronise: the restart must happen in the middle of the run.
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(seconds / 2)
     coordinator.kill()

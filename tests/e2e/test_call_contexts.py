@@ -1,7 +1,7 @@
-"""What functions may call, and in which context: every command of the server, in every place where a function can run.
+"""What functions may call, and in which context: every command of the server, in every context of a function.
 
-The rule is in `redgrease-core/src/policy.rs`. Here it meets real servers: whatever a function calls, the server keeps
-serving, and the client that caused the call is answered.
+The rule is in `redgrease-core/src/policy.rs`. These tests run it on real servers: for any call of a function, the
+server keeps serving, and the client that caused the call is answered.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def test_a_function_may_remove_what_the_command_that_fired_it_was_using(db):
 
 # -- every command, in every context
 
-#: Calls each command of a plan and notes what came of it; the last command is noted before it is called.
+#: Calls each command of a plan and records the outcome; the last command is recorded before it is called.
 WALK = """
 import json
 PLAN, LAST, ANSWERS = {plan!r}, {last!r}, {answers!r}
@@ -148,7 +148,7 @@ LIBRARY = "#!lua name=walk\nredis.register_function('walk', function() return re
 
 
 class Plausible:
-    """Arguments that a command's documentation describes."""
+    """Example arguments from a command's documentation."""
 
     def __init__(self, draw: random.Random) -> None:
         self.draw = draw
@@ -208,7 +208,7 @@ def commands_of(db: Database, seed: int) -> list[list[str]]:
 
     for name in raw.execute_command("COMMAND", "LIST"):
         add(name, docs.get(name, []))
-    # What documentation does not make likely, and once ended a server.
+    # Calls that are not derived from documentation, and that crashed a server in an earlier version.
     calls += [
         ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no"],
         ["EVAL", "return redis.call('FLUSHALL')", "0"],
@@ -235,7 +235,7 @@ def commands_of(db: Database, seed: int) -> list[list[str]]:
         ["RG.INNERCONTEXT", "x"],
     ]
     draw.shuffle(calls)
-    # Destructive to the walk itself rather than to the server; clients may do it, so functions in their own turn may.
+    # Calls that would disturb the test itself rather than the server; functions may call them.
     unwanted = {
         ("client", "kill"),
         ("client", "pause"),
@@ -259,7 +259,7 @@ class Walker:
         return len(self.answers.read_bytes().splitlines()) if self.answers.exists() else 0
 
     def restore(self) -> None:
-        """Undo what commands of the last list may have done to the walk."""
+        """Undo what commands of the last list may have changed for the test."""
         r = self.db.r
         r.execute_command("ACL", "SETUSER", "default", "on", "nopass", "~*", "&*", "+@all")
         r.execute_command("CLIENT", "UNPAUSE")

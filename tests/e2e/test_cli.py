@@ -1,4 +1,4 @@
-"""The command `redgrease`: serve, stop, logs and call, run as a person would run them."""
+"""The command `redgrease`: serve, stop, logs and call, run as a user would."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALL_VALUES = "GB('KeysReader').map(lambda r: r['value']).run()"
 
 
 class Cli:
-    """Runs the command with a state folder of its own, and ends every server that it started."""
+    """Runs the command with its own state folder, and stops every server that it started."""
 
     def __init__(self, folder: Path) -> None:
         self.state = folder / "state"
@@ -42,7 +42,7 @@ class Cli:
         return done
 
     def fails(self, *args: object, code: int = 1, **env: str) -> str:
-        """Run what must fail, and return what was said on stderr; nothing may be on stdout."""
+        """Run a command that must fail with empty stdout, and return its stderr."""
         done = self.run(*args, code=code, **env)
         assert done.stdout == b"", done
         return done.stderr.decode()
@@ -55,7 +55,7 @@ class Cli:
         return port
 
     def serve_here(self, *args: object) -> tuple[subprocess.Popen[str], int]:
-        """Start a server in the foreground, and return when it has said how to connect."""
+        """Start a server in the foreground, and return when it has printed how to connect."""
         port = free_port()
         command = [REDGREASE, "serve", "--port", str(port), *map(str, args)]
         process = subprocess.Popen(
@@ -224,7 +224,7 @@ def test_a_server_that_does_not_react_is_killed(cli: Cli) -> None:
     assert not is_running(pid)
 
 
-# -- what can go wrong with serve
+# -- errors of serve
 
 
 def test_a_port_in_use_is_an_error_that_names_the_owner(cli: Cli) -> None:

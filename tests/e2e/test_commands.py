@@ -249,10 +249,10 @@ def test_ten_thousand_registrations_are_listed_without_stalling_the_server(fresh
     names = {row[7][row[7].index("args") + 1][1] for row in rows}
     assert names == {f"q{number}" for number in range(count)}
     ids = [row[1] for row in rows]
-    # The session's list stands in its first row; the other rows of so large a session name themselves.
+    # The session's list is in its first row; the other rows of so large a session name only themselves.
     assert all(f"'{name}'" in rows[0][9] for name in ids[:: count // 50])
     assert f"'registrationsList':['{ids[7]}']" in rows[7][9]
-    # Inside a transaction nothing can wait: the answer is the same.
+    # A client cannot be blocked inside a transaction: the reply is the same.
     assert len(db.r.pipeline().execute_command("RG.DUMPREGISTRATIONS").execute()[0]) == count
     with db.longest_ping() as longest:
         pipeline = db.r.pipeline(transaction=False)

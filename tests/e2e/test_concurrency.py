@@ -1,4 +1,4 @@
-"""Several things at once: overlapping triggers, nested calls, sync work beside long work, and locks."""
+"""Concurrency: overlapping triggers, nested calls, sync work during long work, and locks."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ GB().foreach(want).register('w:*', mode='sync')
     assert any("SyncMaxTime" in str(r.lastError) for r in db.registrations()) or "SyncMaxTime" in message
 
 
-def test_a_sync_command_that_loops_for_ever_ends_at_the_deadline(fresh_server):
+def test_a_sync_command_that_loops_forever_ends_at_the_deadline(fresh_server):
     db = fresh_server(load_args={"SyncMaxTime": 300})
     db.ok("GB('CommandReader').map(lambda x: exec('while True: pass')).register(trigger='loop', mode='sync')")
     began = time.monotonic()
@@ -189,7 +189,7 @@ def test_a_sync_command_that_loops_for_ever_ends_at_the_deadline(fresh_server):
     assert db.r.ping()
 
 
-def test_a_sync_event_that_loops_for_ever_lets_the_write_through_at_the_deadline(fresh_server):
+def test_a_sync_event_that_loops_forever_lets_the_write_through_at_the_deadline(fresh_server):
     db = fresh_server(load_args={"SyncMaxTime": 300})
     db.ok("GB().foreach(lambda r: exec('while True: pass')).register('w:*', mode='sync')")
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Functions act in the database of their caller; registrations belong to the database they were made in."""
+"""Functions use the database of their caller; registrations belong to the database they were made in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOTE_ENTRIES = "GB('StreamReader').foreach(lambda r: execute('RPUSH', 'seen', r[
 
 @pytest.fixture
 def three(db: Database) -> Database:
-    """The same server, seen by a client that has selected database 3."""
+    """A client of the same server that has selected database 3."""
     selected = Database(db.server)
     selected.r = db.client(db=3)
     return selected

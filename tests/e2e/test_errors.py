@@ -1,4 +1,4 @@
-"""Codes of errors that no other file expects, and what a panic in the module leaves behind."""
+"""Error codes that are not tested elsewhere, and the state after a panic in the module."""
 
 import sys
 
@@ -79,7 +79,7 @@ def _panic(db, place: str) -> None:
 
 
 def _works(db) -> None:
-    """All kinds of calls are answered, each once and in its turn."""
+    """All kinds of calls are answered, each once and in order."""
     before = int(db.r.get("events") or 0)
     pipe = db.r.pipeline(transaction=False)
     pipe.execute_command("RG.TRIGGER", "sync")

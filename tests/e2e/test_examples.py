@@ -1,4 +1,4 @@
-"""The example programs, with other input than their own, so that what they show must come from the server."""
+"""The example programs, with different input, so that their output must come from the server."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ def test_the_thumbnails_run_as_a_program(db, source):
 
 
 def png(rows: bytes, width: int, height: int, form=(8, 2, 0, 0, 0), pieces: int = 1) -> bytes:
-    """A PNG with a chunk of text, and its rows in so many chunks."""
+    """A PNG with a text chunk, and its rows in several chunks."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -279,7 +279,7 @@ def png(rows: bytes, width: int, height: int, form=(8, 2, 0, 0, 0), pieces: int 
 
 
 def test_a_thumbnail_is_the_picture_however_its_lines_are_written():
-    """With each filter, whose sums are worked out here by hand."""
+    """With each filter; the sums were computed by hand."""
     rows = [
         (0, 10, 20, 30, 40, 50, 60),
         (1, 1, 2, 3, 4, 5, 6),  # to the left: 1 2 3, 5 7 9
@@ -317,7 +317,7 @@ def test_what_is_no_picture_is_named(content, fragment):
 
 @pytest.fixture
 def page():
-    """Address of something that is no picture, and is there."""
+    """Address of a resource that exists and is not an image."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -346,8 +346,8 @@ def test_thumbnails_that_cannot_be_made_are_named_and_leave_nothing(db, source, 
         lines = dict(line.removeprefix("no thumbnail of ").split(": ", 1) for line in done.stderr.splitlines())
         assert list(lines) == [page, missing, nobody, "file:///x"]
         assert lines[page] == "no PNG picture: its 6 bytes begin with b'<html>' (the source says: text/html)"
-        assert lines[missing] == f"cannot be had: status 404 for '{missing}'"
-        assert lines[nobody].startswith(f"cannot be had: unreachable '{nobody}': ")
+        assert lines[missing] == f"not available: status 404 for '{missing}'"
+        assert lines[nobody].startswith(f"not available: unreachable '{nobody}': ")
         assert "begins with neither http:// nor https://" in lines["file:///x"]
         assert "20 thumbnails were wanted, 5 different ones" in done.stdout
         assert done.stdout.splitlines()[1].endswith(" hit, 16 failed")
@@ -383,7 +383,7 @@ def test_an_example_leaves_a_database_alone_that_is_not_empty(db):
 
 def test_every_example_is_tested():
     helpers = {"common", "image_server", "quickstart"}
-    # Has a test of its own in test_cache_stress.
+    # It is tested in test_cache_stress.
     elsewhere = {"test_poc_cache_mproc"}
     tested = {*PROGRAMS, "cache_get_command", "thumbnails", *elsewhere}
     assert {path.stem for path in Path(EXAMPLES).glob("*.py")} == {*tested, *helpers}

@@ -15,7 +15,7 @@ UNKNOWN = "0" * 40 + "-999999"
 
 ENDLESS = "GB('ShardsIDReader').map(lambda _: exec('while True: pass')).run()"
 
-#: Loops for ever and swallows whatever is thrown at it.
+#: Loops forever and catches every exception.
 STUBBORN = """
 def loop(_):
     execute('set', 'started', '1')
@@ -28,7 +28,7 @@ def loop(_):
 GB('ShardsIDReader').map(loop).run()
 """
 
-#: Goes on when the file named by the key `gate` exists; ends by itself after a while if nobody opens it.
+#: Continues when the key `gate` exists; ends by itself after a while otherwise.
 GATED = """
 import os, time
 def wait(_):

@@ -45,7 +45,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="module")
 def coordinator(server_kind: ServerKind) -> Iterator[Server]:
-    """A server without our module, as anybody has one."""
+    """A server without our module."""
     server = Server(server_kind, with_module=False).start()
     yield server
     server.stop()
@@ -81,7 +81,7 @@ def cache(where: dict) -> Iterator[FileCache]:
 
 
 class Program:
-    """A Python program that has `cache` opened, in a process of its own; it says lines, and may be told lines."""
+    """A Python program with an open `cache`, in a separate process; it prints and reads lines."""
 
     def __init__(self, where: dict, code: str) -> None:
         source = f"import os, sys, time\nfrom redgrease.filecache import *\ncache = FileCache(**{where!r})\n{code}"
@@ -808,7 +808,7 @@ def test_an_entry_is_not_published_when_its_producer_is_not_done(cache: FileCach
 
 
 def test_a_waiting_thread_is_woken_soon(cache: FileCache, where: dict):
-    """Not only by looking now and then: the one who made it says so."""
+    """Not only by polling: the process that made it publishes a message."""
     code = """
 for number in range(10):
     with cache.create(f"k{number}") as writer:

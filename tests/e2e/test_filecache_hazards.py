@@ -1,8 +1,8 @@
-"""The hazards of a file cache with locks in Redis, one by one: what goes wrong in the obvious protocol, not in ours.
+"""The hazards of a file cache with locks in Redis, one by one: what fails in the obvious protocol, but not in ours.
 
 Each test is one scenario, with real processes, servers and file systems. Those marked `hazard` run on our cache, where
 they must pass, and on the naive one (`benches/filecache_naive.py`, bounded in `naive_bounded.py`), where they must end
-in a `HazardError`: each proves with every run that it would see the hazard. `docs/filecache-guarantees.md` lists them.
+in a `HazardError`: each run shows that the test detects the hazard. `docs/filecache-guarantees.md` lists them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .waiting import wait_until as wait_for
 
 _numbers = itertools.count()
 
-#: A master that does not wait for more replicas to come.
+#: A master that does not wait for further replicas.
 AT_ONCE = {"repl-diskless-sync-delay": 0}
 
 
@@ -56,18 +56,18 @@ def world(request: pytest.FixtureRequest, coordinator: Server) -> Iterator[World
 
 
 def wait_until(look: Callable[[], object], what: str) -> object:
-    """What the scenario needs to go on."""
+    """A condition that the scenario needs in order to continue."""
     return wait_for(look, what, deadline=DEADLINE)
 
 
 def pass_time(seconds: float, look: Callable[[], object] = lambda: None) -> None:
-    """Lets time pass for others, and looks meanwhile."""
+    """Lets time pass for other processes, and polls meanwhile."""
     end = time.monotonic() + seconds
     wait_until(lambda: (look(), time.monotonic() > end)[1], f"{seconds} s pass")
 
 
 def aside(call: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
-    """Runs it in a thread; what it gave or raised is in the list when the thread has ended."""
+    """Runs it in a thread; its result or exception is in the list when the thread has ended."""
     result: list[object] = []
 
     def run() -> None:
@@ -114,7 +114,7 @@ def test_h01_a_writer_whose_file_was_swept_meanwhile_hears_that_it_lost_its_leas
     cache: Any = world.open()
     proxy = world.proxy()
     apart: Any = world.open(url=proxy.url, lease=LEASE, command_timeout=1.0)
-    # From here on the server knows the scripts by name, so that the word below is one of a renewal.
+    # From here on the server has the scripts, so that the word below matches a renewal.
     apart.create("first", b"content")
     apart.creating("first-2").abort()
     writer = apart.creating("key")
@@ -189,7 +189,7 @@ def test_h04_a_file_that_cannot_be_opened_leaves_no_lease(world: World, how: str
         with contextlib.suppress(Exception), cache.reading("key-2"):
             pytest.fail("a directory was opened as a file")
     elif how == "descriptors":
-        # One is opened, so that connections are there; then the process has no descriptor left.
+        # One is opened to create connections; then the process has no descriptor left.
         program = world.program(
             """
 import resource
@@ -233,7 +233,7 @@ def test_h05_a_long_read_is_seen_and_protected_all_the_time(world: World) -> Non
     reader.tell()
     reader.expect("content")
     assert reader.outcome() == "done"
-    wait_until(lambda: cache.readers("key") == 0, "the lease is given back")
+    wait_until(lambda: cache.readers("key") == 0, "the lease is released")
     cache.evict_all()
     assert not path.exists()
 
@@ -319,8 +319,8 @@ def test_h07_an_error_of_the_caller_is_not_hidden_by_one_of_the_release(world: W
             caught = error
         expect(isinstance(caught, KeyError), f"the caller's error is raised, not {caught!r}")
         proxy.heal()
-    # What could not be given back is given back later, and was counted.
-    world.expect_soon(lambda: cache.readers("key") == 0, "the lease is given back when the server is there again")
+    # Releases that failed are repeated later, and were counted.
+    world.expect_soon(lambda: cache.readers("key") == 0, "the lease is released when the server is there again")
     world.expect_soon(lambda: cache.outcome(lambda: cache.create("new", b"")) == "ok", "and so is the writer's")
     assert through.cache.stats().index_errors > 0
 
@@ -348,7 +348,7 @@ def test_h08_who_looks_for_a_missing_key_does_not_keep_others_from_making_it(wor
     thread, _ = aside(lambda: through.read("absent"))
     held = proxy.wait()
     try:
-        # It has asked, and does not go on.
+        # It has sent its request, and is stopped.
         expect(cache.outcome(lambda: cache.create("absent", b"made")) == "ok", "it can be made")
     finally:
         held.go_on()
@@ -359,7 +359,7 @@ def test_h08_who_looks_for_a_missing_key_does_not_keep_others_from_making_it(wor
 @hazard
 def test_h09_a_missing_key_is_missing_at_once_however_long_one_would_wait(world: World) -> None:
     cache = world.open()
-    # What is not there and not being made is missing at once, however long one would wait.
+    # A key without a writer is missing at once, regardless of the timeout.
     began = time.monotonic()
     assert cache.outcome(lambda: cache.read_waiting("never", 2.0)) == "missing"
     expect(time.monotonic() - began < 1.5, "a missing key is missing at once")
@@ -392,7 +392,7 @@ def test_h09_waiters_are_woken_in_turn(world: World) -> None:
         content, at = result[0]  # type: ignore[misc]
         assert content == b"content"
         expect(at - committed < 5.0, "all are woken")
-    # Writers get their turns in the order in which they came.
+    # Writers get their turns in the order of arrival.
     first = caches[0].creating("turns")
     order: list[int] = []
 
@@ -413,7 +413,7 @@ def test_h09_waiters_are_woken_in_turn(world: World) -> None:
         thread.join(DEADLINE)
         assert result == [None]
     assert order == [1, 2, 3, 4]
-    # One try is one try, and busy is not a timeout.
+    # A single attempt is busy, not a timeout.
     with caches[0].creating("busy"):
         assert caches[1].outcome(lambda: caches[1].read_waiting("busy", 0)) == "busy"
         assert caches[1].outcome(lambda: caches[1].read_waiting("busy", 0.05)) == "timeout"
@@ -536,7 +536,7 @@ def test_h12_who_is_in_its_own_way_is_told_at_once(world: World) -> None:
 
 
 def sound(world: World, cache: Any) -> None:
-    """What must hold at rest: each file is indexed, each entry has its file, the sum is the sum."""
+    """Invariants at rest: each file is indexed, each entry has its file, the sum is correct."""
     indexed, total = cache.indexed(), cache.total()
     expect(total == sum(indexed.values()), f"the sum that eviction goes by is {total}, the sizes are {indexed}")
     files, on_disk = world.published(), world.disk_bytes()
@@ -558,11 +558,11 @@ def test_h13_a_crash_between_publishing_and_the_index_is_completed_or_undone(wor
     dead.kill()
 
     def settled() -> bool:
-        # Sooner or later it is content, or another one can make it.
+        # Eventually it is content, or another process can make it.
         made = cache.outcome(lambda: cache.create("key", b"y" * 1000)) == "ok"
         return made or "key" in cache.indexed()
 
-    world.expect_soon(settled, "the file is content, or makes room for it")
+    world.expect_soon(settled, "the file is content, or is evicted for others")
     cache.maintain()
     sound(world, cache)
 
@@ -602,7 +602,7 @@ def test_h13_a_crash_at_any_step_leaves_nothing_that_does_not_heal(world: World,
         cache.maintain()
         waste = cache.cache.info().garbage_bytes if world.ours else 0
         known, there = cache.total(), point.disk_bytes()
-        # Of what was evicted it may not be known yet that it is gone.
+        # An evicted file may not be known to be unlinked yet.
         expect(known <= there <= known + waste, f"{point.root.name}: {there} bytes lie there, {known} are known")
         expect(not point.temporaries(), f"{point.root.name}: nothing unfinished is left")
         if world.ours:
@@ -623,7 +623,7 @@ def test_h14_a_change_of_the_index_is_done_wholly_or_not_at_all(world: World) ->
                 through.create(key, b"x" * 10)
             proxy.forget_rules()
             through.close()
-    # Somebody deletes a file by hand, and it is made again.
+    # A file is deleted by hand, and is made again.
     cache.create("by-hand", b"x" * 10)
     for path in world.published("by-hand"):
         path.unlink()
@@ -643,7 +643,7 @@ def test_h15_what_was_published_is_not_reported_as_failed(world: World) -> None:
     said = through.outcome(lambda: through.create("key", b"content"))
     expect(said == "ok", f"it was published, and its writer hears {said!r}")
     assert cache.read("key") == b"content"
-    # When the server is away for longer, the writer hears that; and what it published is content as soon as it is back.
+    # If the server is away for longer, the writer gets an error; its file becomes content when the server is back.
     proxy.hold_request(b"commit")
     thread, result = aside(lambda: through.outcome(lambda: through.create("later", b"content")))
     held = proxy.wait()
@@ -672,7 +672,7 @@ def test_h16_a_lost_index_is_rebuilt_and_the_bound_holds(world: World) -> None:
     for number in range(50):
         cache.create(f"new-{number}", b"y" * 1000)
     expect(world.disk_bytes() <= 60_000, f"{world.disk_bytes()} bytes under a bound of 60000")
-    # What was read since was not the first to go.
+    # Entries that were read since were not evicted first.
     indexed = cache.indexed()
     assert "old-19" in indexed
     assert "old-30" not in indexed
@@ -763,8 +763,8 @@ def test_h18_a_late_note_of_use_revives_nothing(world: World) -> None:
 
     read()
     if world.ours:
-        # What gives this lease back also loads its script.
-        wait_until(lambda: not cache.cache.locks(), "the first lease is given back")
+        # The release of this lease also loads its script.
+        wait_until(lambda: not cache.cache.locks(), "the first lease is released")
     (proxy.hold_reply if world.ours else proxy.hold_request)(world.pick(b"release", b"ZADD"))
     thread, _ = aside(read)
     held = proxy.wait()
@@ -891,7 +891,7 @@ def test_h20_everything_works_in_a_cluster_whichever_node_is_named(world: World,
         cache.cache.replace("key", b"newer")
         assert handle.read() == b"content"
     assert other.read("key") == b"newer"
-    # Waiting calls are woken, although they listen at another node.
+    # Waiting calls are woken, even if they listen at another node.
     writer = cache.creating("slow")
     waiting, result = aside(lambda: other.read_waiting("slow", 20))
     wait_until(lambda: other.cache.stats().waits == 1, "it waits")
@@ -916,7 +916,7 @@ def test_h20_everything_works_in_a_cluster_whichever_node_is_named(world: World,
     assert command.get("coroutine") == b"by a coroutine"
     command.put("command", b"by the command line")
     assert cache.read("command") == b"by the command line"
-    # Databases other than 0 are not for clusters.
+    # Databases other than 0 do not exist in clusters.
     with pytest.raises(CacheError) as refused:
         world.open(url=cluster.url(1).replace("/0", "/3"), namespace=namespace)
     assert refused.value.code in ("bad-config", "unavailable")
@@ -984,17 +984,17 @@ def test_h21_a_directory_and_an_index_that_do_not_belong_together_are_refused(wo
 
 
 def overfill(world: World, gate: Any = None, **options: Any) -> Program:
-    """A process whose write makes room by evicting what is oldest."""
+    """A process whose write evicts the oldest entry to free space."""
     families = [] if gate is None else ["unlink"]
     return world.program('cache.create("new", b"n" * 4000)', gate=gate, families=families, max_bytes=10_000, **options)
 
 
-# How long the naive cache's claims to evict hold.
+# How long the naive cache's claims to evict are valid.
 SHORT_CLAIMS = {"purge_ms": round(LEASE * 1000), "evicting_ms": round(LEASE * 1000)}
 
 
 def evicting(world: World, **options: Any) -> tuple[Any, Program, Any]:
-    """A cache, a process that evicts `a-old` from it, and what holds that just before the file is unlinked."""
+    """A cache, a process that evicts `a-old` from it, and a gate that holds it just before the file is unlinked."""
     cache: Any = world.open(max_bytes=10_000, **options)
     for key in ("a-old", "b-mid"):
         cache.create(key, b"x" * 4000)
@@ -1043,7 +1043,7 @@ def test_h24_a_file_that_cannot_go_does_not_stop_the_others_from_going(world: Wo
             expect(world.disk_bytes() <= 10_000, f"{world.disk_bytes()} bytes under a bound of 10000")
         expect(world.published("pinned"), "what is read stays")
     if world.ours:
-        # When nothing can go at all, that is said.
+        # If nothing can be evicted, the error says so.
         with contextlib.ExitStack() as reading:
             for key in cache.indexed():
                 reading.enter_context(cache.reading(key))
@@ -1067,7 +1067,7 @@ def test_h25_the_bound_holds_while_many_write(world: World) -> None:
     for thread, result in threads:
         thread.join(DEADLINE)
         assert result == [None]
-    # What is going counts no more, and what is coming does: so much may be there besides.
+    # Files being removed no longer count, and reserved space does: this much may exist in addition.
     margin = writers * (size + bound // 10)
     expect(peak[0] <= bound + margin, f"{peak[0]} bytes were there under a bound of {bound}")
     expect(slowest[0] < 10.0, f"no writer pays for the others: the slowest write took {slowest[0]:.1f} s")
@@ -1106,7 +1106,7 @@ def test_h27_a_refusal_leaves_the_order_as_it_was(world: World) -> None:
     assert world.published("a")
     reader.kill()
     if not world.ours:
-        # Another lock that ends by itself, and that must not do so before.
+        # Another lock that expires, and must not do so earlier.
         cache.cache.redis.delete(*cache.cache._locks("a"))
     wait_until(lambda: cache.readers("a") == 0, "its lease ends")
     cache.create("e", b"x" * 3000)
@@ -1234,14 +1234,14 @@ def test_h31_other_peoples_data_keeps_its_room(world: World) -> None:
         stat = os.statvfs(disk)
         return stat.f_bavail * stat.f_frsize >= 2 << 20
 
-    world.expect_soon(free, "entries make room for others")
+    world.expect_soon(free, "entries are evicted for others")
 
 
 # -- the file system
 
 
 @hazard
-def test_h32_a_full_disk_makes_room(world: World) -> None:
+def test_h32_entries_are_evicted_when_the_disk_is_full(world: World) -> None:
     world.root = world.small_disk("8m")
     cache: Any = world.open(max_bytes=100 << 20)
 
@@ -1252,10 +1252,10 @@ def test_h32_a_full_disk_makes_room(world: World) -> None:
 
     said = [cache.outcome(lambda number=number: cache.create(f"w{number}", b"x" * 1_000_000)) for number in range(12)]
     said += [cache.outcome(lambda number=number: stream(f"s{number}")) for number in range(12)]
-    expect(said == ["ok"] * 24, f"all are written, the oldest make room: {said}")
+    expect(said == ["ok"] * 24, f"all are written, the oldest are evicted: {said}")
     for key, size in cache.indexed().items():
         assert cache.read(key) == b"x" * size
-    # When nothing can go, that is what is said, and nothing is left of the attempt.
+    # If nothing can be evicted, the error says so, and nothing is left of the attempt.
     with contextlib.ExitStack() as reading:
         for key in cache.indexed():
             reading.enter_context(cache.reading(key))
@@ -1280,7 +1280,7 @@ def test_h32_what_can_never_fit_costs_nobody(world: World) -> None:
 
     assert cache.outcome(lambda: cache.create("huge", b"x" * 8_000_000)) == "no-space"
     assert cache.indexed() == before
-    # Of what nobody knows how long it gets, it shows only when nothing is left.
+    # For content of unknown length it shows only when nothing is left.
     assert cache.outcome(stream) == "no-space"
     assert not world.temporaries()
     sound(world, cache)
@@ -1397,7 +1397,7 @@ def test_h35_a_planted_link_gives_nothing_away(world: World) -> None:
     said = cache.outcome(lambda: given.append(cache.read("key")))
     expect(b"secret!" not in given, "no file from outside is given out")
     assert said == "corrupt"
-    # Nor does a pipe make anybody wait.
+    # Nor does a pipe block the call.
     cache.create("pipe", b"content")
     (path,) = world.published("pipe")
     path.unlink()
@@ -1423,8 +1423,8 @@ def test_h35_a_planted_directory_link_leads_nowhere(world: World) -> None:
     assert cache.outcome(lambda: cache.create("key", b"newer")) != "ok", "it is refused"
     expect(outside.stat().st_mtime_ns == before, "nothing was written or deleted there, not even for a moment")
     assert [path.name for path in outside.iterdir()] == [name]
-    # The rest of the cache goes on.
-    expect(cache.outcome(cache.maintain) == "ok", "maintenance of the others goes on")
+    # The rest of the cache continues to work.
+    expect(cache.outcome(cache.maintain) == "ok", "maintenance of the others continues")
     assert cache.read("other") == b"content"
 
 
@@ -1444,7 +1444,7 @@ def test_h35_a_directory_that_a_stranger_made_is_refused(world: World) -> None:
     victim = world.program('say(cache.read("key"))', directory=planted, user=(12345, 12345))
     said = victim.hear()
     expect(said.startswith("!CacheDeniedError"), f"it is refused; the victim heard {said!r}")
-    # Nor is one used that everybody may write to.
+    # Nor is one used that all users may write to.
     anybody = world.folder("anybody")
     anybody.chmod(0o777)
     with pytest.raises(PermissionError, match="writable by all users"):
@@ -1474,7 +1474,7 @@ def test_h36_damaged_content_is_never_given_out(world: World, how: str) -> None:
     assert said == "corrupt"
     assert cache.outcome(lambda: cache.read("key")) == "missing"
     assert [kept.read_bytes() for kept in (world.directory / "quarantine").iterdir()] == [damaged]
-    # As a file it is found when it is read to the end, and can be made again.
+    # As a file it is detected when it is read to the end, and can be made again.
     assert cache.make("key", lambda: content, 1.0) == content
     (path,) = world.published("key")
     path.chmod(0o600)
@@ -1491,7 +1491,7 @@ def test_h36_damaged_content_is_never_given_out(world: World, how: str) -> None:
 
 
 @ours_only
-def test_h36_what_was_put_aside_can_be_cleared_away(world: World) -> None:
+def test_h36_quarantined_files_can_be_cleared_away(world: World) -> None:
     cache: Any = world.open()
     cache.create("key", b"content")
     world.published("key")[0].write_bytes(b"damaged")
@@ -1534,7 +1534,7 @@ def test_h37_a_name_is_on_the_disk_before_anybody_hears_of_it(world: World) -> N
     synced_first = passed[0][0] == "fsync" and renamed > 0
     expect(synced_first, f"the content is synced before it is published: {passed}")
     synced = position("fsync", f"/{path.parent.name}")
-    expect(synced > renamed, f"its directory is synced after it and before the index hears of it: {passed}")
+    expect(synced > renamed, f"its directory is synced after it and before the commit: {passed}")
     made = position("mkdir", path.parent.name)
     if made >= 0:
         expect(position("fsync", "/files") > made, f"and so is a directory that was made for it: {passed}")
@@ -1587,7 +1587,7 @@ def test_h38_what_nfs_does_is_not_taken_for_damage(world: World, how: str) -> No
     cache.create("key", b"content")
     gate = world.gate()
     if how == "renamed twice":
-        # The server of the file system did it and its answer was lost; the second try finds nothing to rename.
+        # The server of the file system did it and its reply was lost; the second attempt finds nothing to rename.
         program = world.program(
             'say(cache.outcome(lambda: cache.create("new", b"content")))', gate=gate, families=["rename"]
         )
@@ -1632,7 +1632,7 @@ def test_h38_files_that_nfs_keeps_for_others_are_left_alone(world: World) -> Non
 
 
 @hazard
-def test_h39_a_server_that_hangs_is_not_waited_for_for_ever(world: World) -> None:
+def test_h39_a_server_that_hangs_is_not_waited_for_forever(world: World) -> None:
     server = world.own_server()
     cache: Any = world.open(url=f"redis://127.0.0.1:{server.port}/0", command_timeout=0.3)
     cache.create("key", b"content")
@@ -1713,7 +1713,7 @@ def test_h40_a_failover_that_forgets_a_lock_lets_nobody_overwrite(world: World) 
     cache = world.open(url=proxy.url)
     cache.create("first", b"content")
     wait_until(lambda: world.redis(new).dbsize() == world.redis(old).dbsize(), "the replica has it")
-    # From here on the replica misses what its master is told.
+    # From here on the replica does not receive what its master gets.
     world.redis(new).replicaof("NO", "ONE")
     if not world.ours:
         # It would fail anyway, as scripts are not replicated: see H42.
@@ -1792,7 +1792,7 @@ def test_h41_a_part_of_the_index_that_is_gone_is_noticed(world: World, part: str
         world.redis().delete(f"{{{world.namespace}}}:{part}") == (1 if part != "sessions" else 0) or part == "sessions"
     )
     for number in range(5):
-        expect(cache.outcome(lambda number=number: cache.create(f"new-{number}", b"y" * 1000)) == "ok", "it goes on")
+        expect(cache.outcome(lambda number=number: cache.create(f"new-{number}", b"y" * 1000)) == "ok", "it continues")
     cache.maintain()
     assert cache.read("new-4") == b"y" * 1000
     expect(world.disk_bytes() <= 10_000, "the bound holds")
@@ -1850,7 +1850,7 @@ def test_h43_what_could_be_a_pattern_is_no_namespace_and_clearing_clears_one(wor
 def test_h43_a_user_with_few_rights_is_enough_and_one_with_fewer_is_denied(world: World) -> None:
     server = world.own_server()
     redis = world.redis(server)
-    # The line of the guide, for this namespace.
+    # The example of the guide, for this namespace.
     guide = (ROOT / "docs" / "filecache.md").read_text()
     (rights,) = re.findall(r"ACL SETUSER filecache on >change-me (.*)", guide)
     rights = rights.replace("redgrease-cache", "acl")
@@ -1865,7 +1865,7 @@ def test_h43_a_user_with_few_rights_is_enough_and_one_with_fewer_is_denied(world
     cache.maintain()
     sound(world, cache)
     for less, expected in {"-hset": "denied", "-publish": "ok", "resetchannels": "ok"}.items():
-        # Without a right to publish, others wait by looking.
+        # Without this permission, other processes wait by polling.
         redis.execute_command("ACL", "SETUSER", "app", less)
         said = cache.outcome(lambda less=less: cache.create(f"with{less}", b"x"))
         expect(said == expected, f"with {less} the writer heard {said!r}")
@@ -1922,7 +1922,7 @@ def test_h43_tls_and_unix_sockets(world: World) -> None:
         trusted=world.root / "cert.pem",
     )
     program.expect("x")
-    # A certificate that nobody vouches for is not taken.
+    # A certificate of an unknown authority is refused.
     with pytest.raises(ConnectionError, match=r"(?i)certificate"):
         world.open(url=url, directory=world.root / "refused")
 
@@ -1958,7 +1958,7 @@ def test_h44_each_outcome_has_a_stable_name(world: World) -> None:
             assert name == "bad-key" or caught.key.decode() in str(caught)
 
 
-# -- the stress tool
+# -- the stress test
 
 
 @ours_only

@@ -27,7 +27,7 @@ def _openssl(directory: Path, *args: str) -> None:
 
 @pytest.fixture
 def tls_server(tmp_path: Path) -> Iterator[int]:
-    """The port of a server that speaks nothing but TLS."""
+    """The port of a server that accepts TLS only."""
     server = shutil.which("redis-server") or shutil.which("valkey-server")
     if server is None or shutil.which("openssl") is None:
         pytest.skip("no redis-server or no openssl on PATH")

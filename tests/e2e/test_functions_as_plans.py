@@ -31,7 +31,7 @@ def plan(**changes: object) -> bytes:
 
 
 class Slow:
-    """A callback that takes a while to load; it becomes no callback at all, which is the identity."""
+    """A callback that takes a while to load, and is then the identity."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -45,7 +45,7 @@ class Slow:
 
 def test_a_plan_without_user_code_needs_no_worker(db):
     db.r.mset({f"k{number}": number for number in range(30)})
-    # What only a worker would load is not loaded.
+    # Callbacks that only a worker would load are not loaded.
     assert db.run("count", "RUN", plan(), NO_PICKLE) == (["30"], [])
     assert db.run("count", "RUN", plan(), NO_PICKLE, "REQUIREMENTS", "no-such-package-anywhere") == (["30"], [])
     identifier = db.r.execute_command("RG.PYEXECUTE", "count", "UNBLOCKING", "RUN", plan(), NO_PICKLE)

@@ -1,4 +1,4 @@
-"""What a review of the module found: each of these once hurt the server, a client or the data."""
+"""Regressions: each of these once harmed the server, a client or the data."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ GB('ShardsIDReader').map(step).run()
     pings.assert_never_stalled(0.3)
 
 
-#: Sends calls of its own making and reads no answers.
+#: Sends its own calls and reads no replies.
 UNREAD = """
 import os, signal, stat
 def carrier():
@@ -195,7 +195,7 @@ def here():
 def step(_):
     open({str(pid)!r}, 'w').write(str(os.getpid()))
     ask(500, lambda: os.kill(os.getpid(), signal.SIGSTOP))
-    return 'it goes on'
+    return 'it continues'
 GB('ShardsIDReader').map(step).run()
 """
     used = db.r.info("memory")["used_memory"]
@@ -317,7 +317,7 @@ def test_a_function_may_write_again_as_soon_as_clients_may_and_no_longer_than_th
     db = fresh_server(conf={"save": "3600 1"})
     db.ok("GB('CommandReader').map(lambda x: execute('set', 'k', x[1])).register(trigger='write')")
     db.ok("GB('CommandReader').map(lambda x: execute('get', 'k')).register(trigger='read')")
-    # A snapshot cannot take the place of a directory.
+    # A snapshot cannot replace a directory.
     obstacle = os.path.join(db.r.config_get("dir")["dir"], db.r.config_get("dbfilename")["dbfilename"])
     for number in range(3):
         assert db.trigger("write", number) == ["OK"]
@@ -361,7 +361,7 @@ GB('ShardsIDReader').map(step).run()
     pid = int(db.wait_key("pid"))
     for _ in range(6):
         os.kill(pid, signal.SIGSTOP)
-        # Long enough for what was asked for to fill the worker's socket.
+        # Long enough for the replies to fill the worker's socket.
         db.r.execute_command("DEBUG", "SLEEP", "0.03")
         os.kill(pid, signal.SIGCONT)
         db.r.ping()

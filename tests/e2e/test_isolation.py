@@ -1,7 +1,7 @@
-"""What user code may do to itself, and never to the server.
+"""Faults of user code harm its own worker, but never the server.
 
-Each test lets a function misbehave as badly as it can, and then looks at three things: the client gets a clear error in
-time, the server answers PING all the while, and the next run works.
+Each test lets a function misbehave as badly as it can, and then checks three things: the client gets a clear error in
+time, the server answers PING throughout, and the next run works.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .waiting import wait_until
 #: The server may be busy for this long with what a worker does to it. Generous, because test machines are shared.
 STALL_LIMIT_S = 0.5
 
-#: Tells its pid and then loops for ever in a step that can be recognised by its name.
+#: Stores its pid and then loops forever in a step that can be recognised by its name.
 TELL_AND_LOOP = """
 import os, time
 def tell(_):
@@ -37,7 +37,7 @@ GB('ShardsIDReader').filter(lambda _: True).map(tell).run()
 
 
 def assert_healthy(db) -> None:
-    """The next runs work as if nothing had been."""
+    """The next runs work as usual."""
     for _ in range(3):
         assert db.results("GB('ShardsIDReader').run()") == ["1"]
     assert db.r.ping()
@@ -301,7 +301,7 @@ def scream(_):
     )
     execution = db.start(f"{before}\nGB('ShardsIDReader').map(scream).run()")
     with db.pinging() as pings:
-        # The server may notice at once, or (when it still waits for the rest of a frame) only when we abort.
+        # The server may detect it at once, or (if it still waits for the rest of a frame) only on the abort.
         try:
             db.wait_status(execution, "done", "aborted", deadline=1)
         except AssertionError:
@@ -448,7 +448,7 @@ def _kill_worker_of(db, trigger: str) -> None:
 
 
 def _trigger_when_up(db, *command: object) -> list:
-    """Trigger until the session is rebuilt; until then the answer is WORKERDOWN, and nothing else."""
+    """Trigger until the session is rebuilt; until then every reply must be WORKERDOWN."""
 
     def attempt() -> list | None:
         try:
@@ -585,7 +585,7 @@ def _alive(pid: int) -> bool:
 
 FORKS = {
     "interpreter": "os.fork()",
-    # The interpreter does not see it. Its child may wait for ever for a thread that only its parent has, as in any
+    # The interpreter does not detect it. Its child may wait forever for a thread that only its parent has, as in any
     # CPython program; it ends with the worker.
     "library": "__import__('ctypes').PyDLL(None).fork()",
 }
@@ -656,7 +656,7 @@ GB('ShardsIDReader').map(fork).run()
     db.wait_log("ValueError: in the child")
 
 
-#: Starts a process as daemons are started: no parent, no group and no session of the worker, and a bare environment.
+#: Starts a process like a daemon: outside the worker's parent, group and session, with a bare environment.
 DAEMON = """
 import os, subprocess, sys
 def daemon(_):
@@ -688,7 +688,7 @@ def test_a_process_in_a_session_of_its_own_ends_when_the_server_ends_the_worker(
     )
     daemon = int(wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), "it runs"))
     worker = int(db.wait_key("worker"))
-    os.kill(worker, signal.SIGSTOP)  # heeds no abort
+    os.kill(worker, signal.SIGSTOP)  # ignores aborts
     db.r.execute_command("RG.ABORTEXECUTION", execution)
     db.wait_status(execution, "done", "aborted")
     wait_until(lambda: not _alive(daemon) and not _alive(worker), "the daemon and the worker have ended")
@@ -725,7 +725,7 @@ GB('ShardsIDReader').foreach(close).run()
         gate.touch()
         for execution in executions:
             db.wait_status(execution, "done", "aborted")
-            # A worker that notices first that it cannot write ends itself.
+            # A worker that detects first that it cannot write exits.
             error = text(db.r.execute_command("RG.GETRESULTS", execution)[1][0])
             assert "WORKERDIED" in error and ("closed its connection" in error or "signal 9" in error)
     pings.assert_never_stalled(0.15)

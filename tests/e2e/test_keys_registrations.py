@@ -234,7 +234,7 @@ def test_unknown_events_are_accepted_on_request(db):
     assert db.registration().args["eventTypes"] == ["json.set"]
 
 
-#: Commands that make every event which all servers have: each is run with the data that it needs.
+#: Commands that cause every event that all servers have: each is run with the data that it needs.
 EVENTS = """
 SET s v; APPEND s v; SETRANGE s 1 x; SETBIT s 1 1; INCRBY n 1; INCR n; DECR n; DECRBY n 1; INCRBYFLOAT n 1;
 MSET m 1; SETEX e 100 v; GETEX e PERSIST; EXPIRE s 100; PERSIST s; COPY s s2; RENAME s2 s3; RESTORE_; MOVE s3

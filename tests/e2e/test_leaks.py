@@ -21,7 +21,7 @@ GB().map(lambda r: json.dumps(words)[:10]).count().run('k:*')
 
 
 class Footprint:
-    """What server and workers use together at this moment."""
+    """Current resources of the server and its workers."""
 
     def __init__(self, db) -> None:
         server = process(db.server.pid)
@@ -35,13 +35,13 @@ class Footprint:
         return f"{self.processes} processes, {self.descriptors} descriptors, {self.rss / 1e6:.1f} MB"
 
 
-#: Descriptors of a worker and of the server for it: one more warm worker is no leak.
+#: Descriptors of a worker and of the server for it: one more spare worker is not a leak.
 DESCRIPTORS_PER_WORKER = 20
 QUIET_SECONDS = 0.3
 
 
 def settled(db) -> Footprint:
-    """The footprint when no session is under way any more and the spare workers are warm again."""
+    """The resources when no session is in progress and the spare workers have started."""
     db.wait_quiet()
     seen: list[tuple[tuple[int, int], float]] = []
 
@@ -145,7 +145,7 @@ def test_connections_that_wait_and_leave_are_not_kept(db):
             wire.close()
         db.wait_quiet()
 
-    come_and_go()  # so many at once need more workers, which stay warm
+    come_and_go()  # this many at once need more workers, which are kept as spares
     before = server.descriptors()
     come_and_go()
     wait_until(server.descriptors, f"as many descriptors as before ({before})", until=lambda n: n <= before + 5)

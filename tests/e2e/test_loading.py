@@ -1,4 +1,4 @@
-"""The module loads into unmodified servers, finds its interpreter, and leaves nothing behind."""
+"""The module loads into unmodified servers, finds its interpreter, and cleans up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every operation of a gear function on one server, with the quirks that existing functions rely on."""
+"""Every operation of a gear function on one server, with the quirks that existing functions depend on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CLIENT PAUSE, MULTI and Lua: moments in which a server must not be written to, or cannot wait."""
+"""CLIENT PAUSE, MULTI and Lua: when a server must not be written to, or cannot wait."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def through_gate():
 
 @pytest.fixture
 def gate(tmp_path):
-    """A file that a function waits for: it can be made while the server takes no writes."""
+    """A file that a function waits for: it can be created while the server accepts no writes."""
     return tmp_path / "open"
 
 
@@ -153,7 +153,7 @@ GB('ShardsIDReader').map(count).run()
             "n",
         )
         assert before == after
-        wait_until(lambda: int(db.r.get("n")), "the function goes on counting", until=lambda n: n > int(after))
+        wait_until(lambda: int(db.r.get("n")), "the function continues to count", until=lambda n: n > int(after))
         db.r.set("enough", 1)
         db.wait_status(execution, "done")
     finally:

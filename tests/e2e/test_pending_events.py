@@ -1,4 +1,4 @@
-"""Events that wait for their executions: what they cost, what becomes of them, and what they leave alone."""
+"""Events that wait for their executions: their cost, their order, and their isolation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from .database import text
 from .waiting import wait_until
 
-#: A function that stays at its first event until the gate opens.
+#: A function that blocks at its first event until the gate opens.
 HELD = """
 import os, time
 def step(r):

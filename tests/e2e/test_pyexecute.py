@@ -1,4 +1,4 @@
-"""RG.PYEXECUTE: what a script may be, its options, and the shapes of the answers."""
+"""RG.PYEXECUTE: valid scripts, options, and the shapes of the replies."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_a_requirement_named_redgrease_is_always_our_own_package(db):
     assert text(db.execute(script, "REQUIREMENTS", "redgrease[runtime]>=0.3")) == [["redgrease"], []]
 
 
-def test_a_requirement_that_cannot_be_had_is_refused_and_nothing_runs(db):
+def test_a_requirement_that_cannot_be_installed_is_refused_and_nothing_runs(db):
     name = "surely-no-such-distribution-9f3b2c"
     message = db.refused("execute('set', 'ran', '1')", "REQUIREMENTS", name)
     assert "satisfy requirements" in message
@@ -203,7 +203,7 @@ def test_a_requirement_never_reaches_a_shell(db, requirement):
 
 
 def wheel(directory: Path, version: str) -> str:
-    """Make a wheel of a package that holds its version; return the requirement that names it."""
+    """Make a wheel of a package that contains its version; return the requirement that names it."""
     path = directory / f"tinything-{version}-py3-none-any.whl"
     info = f"tinything-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as archive:

@@ -1,4 +1,4 @@
-"""All six readers with `run`: which records they make of what lies in the server."""
+"""All six readers with `run`: the records that they make from the keys of the server."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_no_scan_of_a_missing_key_makes_no_record(db, options):
 
 @pytest.mark.parametrize("pattern", ["*", "k*", "k?*"])
 def test_keys_that_have_expired_and_are_still_there_are_not_read(db, pattern):
-    """Nothing but a look at them removes them while active expiry is off."""
+    """Only an access removes them while active expiry is off."""
     db.r.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
     try:
         with db.r.pipeline(transaction=False) as pipeline:

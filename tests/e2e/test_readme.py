@@ -1,4 +1,4 @@
-"""The examples of the README do what the README says."""
+"""The examples of the README have the documented output."""
 
 from __future__ import annotations
 

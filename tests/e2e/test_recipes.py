@@ -1,4 +1,4 @@
-"""`redgrease.recipes.cache_get` on real servers, with a source that holds its answers back until it is told."""
+"""`redgrease.recipes.cache_get` on real servers, with a source that holds its responses until it is released."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorials" / "cache_get.md"
 
 
 class Source:
-    """A server of the web that counts what is asked for.
+    """A web server that counts requests.
 
-    ``/held/...`` and ``/failing/...`` are answered when `release` was called; what the others do is in their names.
+    ``/held/...`` and ``/failing/...`` are answered after `release`; the names of the others describe what they do.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Source:
                 self.head(200, "text/plain", 1 << 30)
 
             def send_endless(self) -> None:
-                """More than any limit, without a length; notices when nobody reads any more."""
+                """More than any limit, without a length; detects when the client has stopped reading."""
                 self.head(200, "text/plain", None)
                 try:
                     for _ in range(1 << 14):
@@ -102,7 +102,7 @@ class Source:
                     source.ended.set()
 
             def send_drip(self) -> None:
-                """A byte now and then: no timeout of a socket ever passes."""
+                """A byte now and then: no socket timeout ever expires."""
                 self.head(200, "text/plain", None)
                 try:
                     while not source.ended.wait(0.02):
@@ -139,7 +139,7 @@ class Source:
         return f"http://127.0.0.1:{self.port}/{path}"
 
     def release(self) -> None:
-        """Answer what was held back, and hold nothing back any more."""
+        """Send the held responses, and hold no further ones."""
         self._gate.set()
 
     def wait_asked(self, path: str, times: int = 1) -> None:
@@ -158,7 +158,7 @@ class Source:
 
 
 def content(path: str) -> bytes:
-    """What the source has under a path: not UTF-8."""
+    """The content of a path: not UTF-8."""
     return b"\x89PNG\0\xff " + path.encode()
 
 
@@ -177,7 +177,7 @@ def r(db):
 
 @pytest.fixture
 def together():
-    """Calls a function in so many threads at once; futures."""
+    """Calls a function in several threads at once; returns futures."""
     pools = []
 
     def start(count, function, *arguments):
@@ -195,7 +195,7 @@ def results(futures):
 
 
 def triggered(db, count, trigger="cache_get"):
-    """Wait until so many requests have arrived at the server."""
+    """Wait until this number of requests have arrived at the server."""
 
     def arrived():
         rows = [found for found in db.registrations() if found.args.get("trigger") == trigger]
@@ -220,7 +220,7 @@ def lease_of(get, url):
     return f"{get.key_of(url)}:lease"
 
 
-# -- what it is for
+# -- main behaviour
 
 
 def test_a_resource_is_downloaded_once_and_then_served_from_the_database(r, db, source):
@@ -243,7 +243,7 @@ def test_text_and_nothing_are_resources_too(r, db, source):
 
 
 def test_two_hundred_clients_and_ten_urls_are_ten_downloads(r, db, source):
-    """All 200 requests, each on a connection of its own, are in the server before the source answers the first."""
+    """All 200 requests, each on its own connection, are in the server before the source answers the first."""
     get = cache_get.on(r)
     paths = [f"held/{number}" for number in range(10)]
     connections = [db.wire() for _ in range(200)]
@@ -315,7 +315,7 @@ def test_after_a_timeout_the_next_request_gets_what_is_kept_or_starts_again(r, d
     url = source.url("held/x")
     found = [get(url) for _ in range(3)]
     assert [one.outcome for one in found] == ["created", *(["hit"] * 2 if kept else ["created"] * 2)]
-    # The request's deadline and the one of the line come together.
+    # The deadline of the request and that of the queue coincide.
     told = re.escape(f"timeout '{url}'") + r"( was given up after|: it took longer than|: timed out).*"
     assert all(re.fullmatch(told, one.error) for one in found), found
     assert not any(re.search(r"\d\.\d\d", one.error) for one in found), found
@@ -567,7 +567,7 @@ def test_what_is_stored_at_the_key_during_a_download_is_left_alone(r, db, source
     assert waiting.result(30) == content("/held/x")
     assert db.r.get(get.key_of(url)) == b"mine"
     db.wait_log("is not a resource of this cache")
-    wait_until(lambda: db.r.exists(lease_of(get, url)), "the lease is given back", until=lambda there: not there)
+    wait_until(lambda: db.r.exists(lease_of(get, url)), "the lease is released", until=lambda there: not there)
 
 
 def test_a_key_that_is_no_lease_is_refused_and_left_alone(r, db, source):
@@ -752,7 +752,7 @@ def test_a_command_that_is_no_cache_is_left_alone(r, db):
 
 
 def test_the_tutorial_does_what_it_shows(db, monkeypatch, capsys):
-    """Its programs and commands are run in order, and print what stands below them."""
+    """Its programs and commands are run in order, and print the documented output."""
     text = TUTORIAL.read_text().replace(":8000/", f":{(port := free_port())}/").replace(", 8000)", f", {port})")
     text = text.replace("redgrease.RedisGears()", f"redgrease.RedisGears(port={db.server.port})")
     steps = re.findall(r"```(python|sh)\n(.*?)```(?:\s*```console\n(.*?)```)?", text, re.DOTALL)
@@ -776,7 +776,7 @@ def test_the_tutorial_does_what_it_shows(db, monkeypatch, capsys):
 
 
 def without_luck(text):
-    """How many were hits and how many waited depends on how many ran at once; together they are as many."""
+    """The numbers of hits and of waits depend on how many ran at once; their sum does not."""
     numbers = [int(number) for number in re.findall(r"'(?:hit|waited)': (\d+)", text)]
     return re.sub(r"'(hit|waited)': \d+", "", text), sum(numbers)
 

@@ -1,4 +1,4 @@
-"""How results look on the wire for clients that know nothing of us."""
+"""The encoding of results for clients that do not support the codec."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_replies_to_resp3_clients_have_the_same_shapes(db):
     ]
 
 
-# -- what functions of the package give to clients that know nothing of us
+# -- values of the package for clients that do not support the codec
 
 
 PLAIN = [

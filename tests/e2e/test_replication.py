@@ -1,4 +1,4 @@
-"""What replicas and the append-only file see of a function's writes."""
+"""Writes of functions on replicas and in the append-only file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from .database import text
 from .waiting import wait_until
 
-#: Changes the key that it was fired for, in the middle of the command that fired it.
+#: Changes the key that triggered it, during the command that triggered it.
 OWN_KEY = """
 GB().foreach(lambda r: execute('set', r['key'], r['value'] + '!')).register('w:*', mode='sync', eventTypes=['set'])
 """
@@ -106,7 +106,7 @@ def test_a_write_to_the_fired_key_survives_a_restart_from_the_append_only_file(f
 
 @pytest.mark.parametrize("source", ["run", "async", "sync", "stream"])
 def test_the_server_s_own_ticks_find_no_write_of_a_function_that_is_not_yet_propagated(fresh_server, source):
-    # Redis 7.0 ends itself by assertion when a periodic task runs while a module's write waits for propagation.
+    # Redis 7.0 aborts on an assertion if a periodic task runs while a module's write waits for propagation.
     db = fresh_server(conf={"appendonly": "yes", "appendfsync": "no", "hz": 250})
     if source == "run":
         db.results("GB('ShardsIDReader').foreach(lambda _: [execute('incr', 'n') for _ in range(30000)]).run()")
@@ -137,7 +137,7 @@ def test_an_expiry_set_by_a_sync_function_is_the_same_after_a_restart(fresh_serv
     assert 3590 < db.client().ttl("Foo") <= 3600
 
 
-#: What public recipes do: a function deletes, changes or marks the key that it was fired for, and writes others.
+#: As in public recipes: a function deletes, changes or marks the key that triggered it, and writes others.
 RECIPE = """
 def change(r):
     key, event = r['key'], r['event']

@@ -1,4 +1,4 @@
-"""Requirements of scripts: what is accepted, who waits, and for how long."""
+"""Requirements of scripts: what is accepted, which clients wait, and for how long."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_what_is_no_requirement_is_named_in_the_error(db, requirement):
 
 
 def _hanging(tmp_path: Path) -> tuple[Path, Path]:
-    """A project whose installation does not end, and the file that it writes its process id to."""
+    """A project whose installation does not end, and the file with its process id."""
     pid = tmp_path / "pid"
     wait = f"open({str(pid)!r}, 'w').write(str(os.getpid()))\nimport time\nwhile True: time.sleep(1)"
     return project(tmp_path / "hanging", "hanging", wait), pid

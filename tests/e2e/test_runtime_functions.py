@@ -1,4 +1,4 @@
-"""What a script finds ready to use: execute, atomic, log, hashtag, configGet, gearsConfigGet."""
+"""The functions in a script's namespace: execute, atomic, log, hashtag, configGet, gearsConfigGet."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def many(_):
 GB('ShardsIDReader').map(many).run()
 """
     results, errors = db.run(script)
-    # a thread must either be able to use execute, or be told clearly that it is not registered
+    # a thread must either be able to use execute, or get an error that it is not registered
     assert results == ["200"] or "registered gears thread" in errors[0] or "python created thread" in errors[0]
 
 

@@ -308,7 +308,7 @@ def test_a_wrong_argument_of_a_stream_registration_is_named(db, argument, fragme
     assert db.registrations() == []
 
 
-# -- whatever happens to the key
+# -- changes of the key
 
 
 def replace_by_rename(db) -> None:
@@ -382,7 +382,7 @@ def test_after_the_position_of_its_group_was_set_back_a_stream_is_read_to_its_en
 
 
 def held_at(gate) -> str:
-    """A script whose function notes each entry of the stream ``s`` and stays at it until the gate opens."""
+    """A script whose function records each entry of the stream ``s`` and blocks at it until the gate opens."""
     return f"""
 import os, time
 def step(r):
@@ -439,7 +439,7 @@ def test_each_registration_on_a_stream_sees_every_entry_once_and_in_order(db, mo
     db.ok(f"{note_to('l:two')}.register('{second}', mode='{modes[1]}', batch=3, duration=20)")
     add(db, "s", *range(5, 25))
     expected = [str(n) for n in range(25)]
-    # The second one sees what the first one had not yet trimmed when it came.
+    # The second one reads entries that the first one had not yet trimmed when it was registered.
     wait_list(db, "l:one", expected)
     two = wait_until(
         lambda: text(db.r.lrange("l:two", 0, -1)), "the second saw the last entry", until=lambda v: v[-1:] == ["24"]
@@ -479,13 +479,13 @@ def test_a_registration_that_is_made_again_resumes_where_it_stopped_beside_anoth
     db.wait_quiet()
     first, _ = db.registrations()
     db.unregister(first.id)
-    # Nothing is lost while there is no first one: what the second alone acknowledges may go.
+    # Nothing is lost while there is no first one: entries that only the second one acknowledges may be trimmed.
     add(db, "s", 2)
     wait_list(db, "l:two", ["1", "2"])
     db.ok(f"{note_to('l:one')}.register('s')")
     add(db, "s", 3)
     wait_list(db, "l:two", ["1", "2", "3"])
-    wait_until(lambda: text(db.r.lrange("l:one", -1, -1)), "the first goes on", until=lambda v: v == ["3"])
+    wait_until(lambda: text(db.r.lrange("l:one", -1, -1)), "the first continues", until=lambda v: v == ["3"])
     assert "group" not in db.registrations()[1].args
     wait_until(lambda: db.r.xlen("s"), "the stream is trimmed", until=lambda n: n == 0)
 

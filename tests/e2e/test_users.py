@@ -1,4 +1,4 @@
-"""Functions act as somebody: the ACL user who ran or registered them."""
+"""Functions act as the ACL user who ran or registered them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .waiting import wait_until
 
 @pytest.fixture
 def alice(db):
-    """A user who may do everything, but only with keys that begin with `hers:`."""
+    """A user who may run all commands, but only on keys that begin with `hers:`."""
     db.r.execute_command("ACL", "SETUSER", "alice", "on", ">pw", "~hers:*", "&*", "+@all")
     db.r.set("secret", "s")
     db.r.set("hers:1", "h")
@@ -146,7 +146,7 @@ PID = "import os\nGB('ShardsIDReader').map(lambda _: os.getpid()).run()"
 
 
 def test_what_a_script_changed_in_its_worker_does_not_reach_another_user(db):
-    # A user of this test alone: its later scripts may meet the changed worker.
+    # A user for this test only: its later scripts may run in the changed worker.
     db.r.execute_command("ACL", "SETUSER", "eve", "on", ">pw", "~hers:*", "&*", "+@all")
     eve = db.client(username="eve", password="pw")
     db.r.set("secret", "s")
@@ -209,7 +209,7 @@ GB('ShardsIDReader').map(wait).run()
     assert len(mine) == 1 and hers not in mine
 
 
-#: Sends a frame of its own making to the server: a command, as whatever session is named.
+#: Sends a forged frame to the server: a command on behalf of any session.
 FORGE = """
 import os, stat
 def forge(sessions):
@@ -323,7 +323,7 @@ def test_a_user_without_mget_reads_strings_one_by_one(db):
     assert run(bob, "GB().map(lambda r: r['value']).count().run('k*')") == [[b"100"], []]
 
 
-# -- registering for what the user may not read
+# -- registering for keys that the user may not read
 
 
 def refused(client, script) -> str:
@@ -390,7 +390,7 @@ def test_a_stream_registration_that_does_not_trim_needs_no_permission_to_delete(
     wait_until(lambda: db.r.lrange("seen", 0, -1), "the entry was read", until=lambda seen: seen == [b"1"])
 
 
-# -- what belongs to others
+# -- objects of other users
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""Waiting for something to become true, with a deadline and a last word.
+"""Waiting for a condition, with a deadline and the last value.
 
-Tests never sleep for a guessed time: they say what they wait for, how long at most, and on failure they see the last
-value that was looked at.
+Tests never sleep for a guessed time: they name the condition and the deadline, and on failure they show the last
+value.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: Seconds between two looks: short enough not to slow a test, long enough not to eat a core.
+#: Seconds between two polls: short enough not to slow a test, long enough not to use a core.
 POLL_INTERVAL = 0.01
 
 
 class NotInTimeError(AssertionError):
-    """What a test waited for did not happen before its deadline."""
+    """A condition did not become true before its deadline."""
 
 
 def wait_until(

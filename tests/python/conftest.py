@@ -29,7 +29,7 @@ class FakeGearsError(Exception):
 
 @pytest.fixture
 def server(monkeypatch):
-    """Makes this process look like the inside of a server, and notes what functions ask of it."""
+    """Makes this process look like the inside of a server, and records the calls of functions."""
     native = types.ModuleType("redisgears")
     native.GearsBuilder = FakeBuilder
     native.GearsError = FakeGearsError

@@ -1,5 +1,5 @@
 # ruff: noqa: N803 - the server's own names
-"""A builder with the methods of the server's own, that notes what it is told and can carry it out on a list."""
+"""A builder with the methods of the server's own, that records its calls and can execute them on a list."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar
 
 
 class FakeBuilder:
-    """Notes calls. Its methods take what the server's take: positions only, where the server says so."""
+    """Records calls. Its methods have the server's signatures: positional only, where the server's are."""
 
     made: ClassVar[list[FakeBuilder]] = []
 
@@ -87,7 +87,7 @@ class FakeBuilder:
         return self
 
     def on(self, *shards):
-        """What the function makes of these records, given as one list per shard."""
+        """The results of the function for these records, given as one list per shard."""
         parts = [list(shard) for shard in shards]
         for name, *args in self.calls:
             parts = getattr(Shards, name)(parts, *args)

@@ -9,12 +9,12 @@ import subprocess
 import sys
 import time
 
-#: Seconds after which anything that is waited for has failed.
+#: Deadline of waits in seconds.
 DEADLINE = 30.0
 
 
 def wait_until(look, what, *, deadline=DEADLINE):
-    """Calls `look` until it gives something true, and gives that."""
+    """Calls `look` until it returns something true, and returns that."""
     end = time.monotonic() + deadline
     while True:
         value = look()
@@ -26,7 +26,7 @@ def wait_until(look, what, *, deadline=DEADLINE):
 
 
 class Program:
-    """A Python program in a process of its own; it says lines, and may be told lines."""
+    """A Python program in a separate process; it prints and reads lines."""
 
     def __init__(self, code, *args):
         source = "import sys\nfrom redgrease.filecache import *\n" + code
@@ -57,12 +57,12 @@ class Program:
         self.process.send_signal(number)
 
     def wait(self):
-        """Its exit status and what else it said."""
+        """Its exit status and its remaining output."""
         out, err = self.process.communicate(timeout=DEADLINE)
         return self.process.returncode, out, err
 
     def end(self):
-        """It ends without an error."""
+        """Waits until it ends, without an error."""
         code, out, err = self.wait()
         assert code == 0, (code, out, err)
         return out
@@ -82,7 +82,7 @@ def in_child(function):
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
-        # No return from here: what follows in the test is the parent's.
+        # No return from here: the rest of the test belongs to the parent.
         code = 1
         try:
             os.close(read)

@@ -1,4 +1,4 @@
-"""`tools/check_words.py` finds the words of its table, and names the better ones."""
+"""`tools/check_words.py` finds the words of its table, and prints the replacements."""
 
 from __future__ import annotations
 

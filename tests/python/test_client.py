@@ -1,4 +1,4 @@
-"""The client without a server: what is sent, and what replies and errors become."""
+"""The client without a server: its requests, and the conversion of replies and errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PREFIX = ("RG.WITHCODEC", 1)
 
 @pytest.fixture(autouse=True)
 def extension(monkeypatch):
-    """Stands for the compiled extension; refuses what it must refuse."""
+    """Stands for the compiled extension; refuses what that must refuse."""
 
     def loads(data, allow_pickle):
         assert data.startswith(b"tagged:")
@@ -38,7 +38,7 @@ def tagged(value):
 
 
 class Server:
-    """Answers commands with what it was told to, and notes them."""
+    """Answers commands with the given replies, and records them."""
 
     def __init__(self, *replies):
         self.replies = list(replies)
@@ -431,7 +431,7 @@ def test_config_set_tells_whether_all_were_accepted():
 
 
 class Connection:
-    """A connection that breaks before the answer."""
+    """A connection that is closed before the reply."""
 
     def __init__(self):
         self.sent = []

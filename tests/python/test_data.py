@@ -1,4 +1,4 @@
-"""What replies become."""
+"""The conversion of replies."""
 
 from __future__ import annotations
 

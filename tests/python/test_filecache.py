@@ -304,7 +304,7 @@ def test_a_mapped_entry(cache):
     with cache.open("a") as handle:
         view = handle.mmap()
     with view:
-        # The map has a life of its own.
+        # The map does not depend on the handle.
         assert view[:] == data
         with pytest.raises(TypeError):
             view[0] = 1
@@ -679,7 +679,7 @@ def test_waiting_for_oneself_is_refused_at_once(cache):
 
 
 def test_a_new_cache_has_all_its_shards(tmp_path):
-    # A host of a network's file system remembers for a while what was not there.
+    # A host of a network file system caches for a while that a file does not exist.
     with FileCache(tmp_path / "cache", directory_mode=0o2770) as cache:
         shards = sorted((cache.directory / "files").iterdir())
     assert [shard.name for shard in shards] == [f"{number:02x}" for number in range(256)]
@@ -955,10 +955,10 @@ def test_a_number_that_is_too_large_is_told_with_its_range(cache, tmp_path, numb
         ("", "is empty; leave it out"),
         ("localhost:6379", '"localhost:6379", has no scheme; write redis://'),
         ("http://localhost/", 'has the scheme "http"; write redis://'),
-        ("redis://localhost:x/", "a port or a database that is no number; write redis://"),
+        ("redis://localhost:x/", "a port or database that is not a number; write redis://"),
         ("me:s3cret@localhost", "has no scheme"),
         ("s3cret@x://localhost", "has no scheme"),
-        ("redis://:s3cret@localhost:x/", "a port or a database"),
+        ("redis://:s3cret@localhost:x/", "a port or database"),
     ],
 )
 def test_an_address_that_is_none_is_told_with_what_is_wrong(tmp_path, url, words):
@@ -997,7 +997,7 @@ def test_adopting_touches_nothing_that_was_no_entry(tmp_path):
         cache.maintain()
     for name in ours:
         assert (tmp_path / name).read_bytes() == name.encode()
-    # An unfinished file of the old cache is put aside, unless somebody may still be at it.
+    # An unfinished file of the old cache is moved to quarantine, unless it may still be in use.
     assert (tmp_path / ".key.bin.Zb12cd").exists()
     assert [path.name for path in (tmp_path / "quarantine").iterdir()] == [".key.bin.ab12cd_9"]
 
@@ -1005,8 +1005,8 @@ def test_adopting_touches_nothing_that_was_no_entry(tmp_path):
 @pytest.mark.parametrize(
     ("limits", "text"),
     [
-        ({"max_bytes": 250_000}, "500000 bytes to take in, more than the 250000"),
-        ({"max_entries": 4}, "5 files to take in, more than the 4"),
+        ({"max_bytes": 250_000}, "500000 bytes to adopt, more than the 250000"),
+        ({"max_entries": 4}, "5 files to adopt, more than the 4"),
         ({"max_bytes": 50_000}, "has 100000 bytes, and an entry may have 50000"),
         ({"max_entry_bytes": 99_999}, "has 100000 bytes, and an entry may have 99999"),
     ],

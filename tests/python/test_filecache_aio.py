@@ -29,7 +29,7 @@ from .filecache_tools import DEADLINE, Program, in_child, wait_until
 
 @pytest.fixture
 def cache(tmp_path):
-    """The cache for callers that wait, of the same directory: to look from the outside."""
+    """A blocking cache of the same directory: to look from the outside."""
     with FileCache(tmp_path / "cache", lease=0.5) as cache:
         yield cache
 
@@ -420,7 +420,7 @@ def test_cancelling_at_any_moment_loses_no_lease(cache, run):
     cache.write("a", b"1" * 100_000)
 
     async def main(twin):
-        # Nothing shall depend on when garbage is collected.
+        # Nothing must depend on the time of garbage collection.
         gc.disable()
 
         async def use(number):
@@ -546,5 +546,5 @@ except KeyboardInterrupt:
     assert status == 3, err
     assert "panicked" not in err
     assert "Fatal" not in err
-    # Given back, not lapsed.
+    # Released, not expired.
     wait_until(lambda: holders(cache) == [], "no lease is left", deadline=5)

@@ -52,12 +52,12 @@ def test_a_damaged_marker_is_reported_once_and_adopting_repairs_it(options):
         assert cache.read("c") == b"content"
 
 
-def test_the_doctor_finds_what_is_gone(options):
+def test_the_doctor_finds_missing_parts(options):
     with FileCache(**options) as cache:
         shutil.rmtree(options["directory"])
         found = {finding.name: finding for finding in cache.doctor()}
         assert found["marker"].level == found["directory"].level == "error"
-        assert "gone" in found["directory"].message
+        assert "does not exist" in found["directory"].message
 
 
 def test_problems_name_keys_as_they_are(options):

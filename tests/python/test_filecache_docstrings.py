@@ -1,4 +1,4 @@
-"""Examples in the docstrings of the file cache are run, each with a fresh cache, and every public thing has one."""
+"""Examples in the docstrings of the file cache are run, each with a fresh cache, and every public object has one."""
 
 from __future__ import annotations
 

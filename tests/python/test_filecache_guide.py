@@ -1,4 +1,4 @@
-"""The examples of the guide to the file cache print what it shows, here without a server; `tests/e2e` has one."""
+"""The examples of the guide to the file cache have the documented output, without a server; `tests/e2e` has one."""
 
 from __future__ import annotations
 

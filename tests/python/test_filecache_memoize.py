@@ -115,7 +115,7 @@ class Mode(enum.Flag):
 
 
 class Nowhere(enum.Enum):
-    """Members whose values are no keys, or are not equal to themselves."""
+    """Members whose values cannot be keys, or are not equal to themselves."""
 
     HERE = object()
     THERE = print
@@ -128,7 +128,7 @@ class Level(str, enum.Enum):
 
 
 def named(value):
-    """An enumeration that has the name of another one."""
+    """An enumeration with the name of another one."""
     return enum.Enum("Same", {"MEMBER": value}, module=__name__, qualname="Same")
 
 
@@ -142,7 +142,7 @@ class Line(Point):
 
 
 class Marked(Point):
-    """Adds an attribute that is no field."""
+    """Adds an attribute that is not a field."""
 
     def __init__(self, x, y, mark):
         super().__init__(x, y)
@@ -269,7 +269,7 @@ arguments = st.recursive(
 
 
 def told(value):
-    """What an argument is, in a form that compares by types and bits."""
+    """A description of an argument that compares by types and bits."""
     kind = type(value)
     if kind in (tuple, list):
         return kind, [told(item) for item in value]

@@ -1,4 +1,4 @@
-"""The face of the proof of concept: its names, its outcomes, its key rule."""
+"""The interface of the proof of concept: its names, its outcomes, its key rule."""
 
 from __future__ import annotations
 

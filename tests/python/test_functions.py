@@ -1,4 +1,4 @@
-"""Functions as objects: building, showing, closing, and what the server's builder is told."""
+"""Functions as objects: building, representation, closing, and the calls of the server's builder."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_bad_keywords_are_refused_at_once():
         PythonReader().run()
 
 
-# -- what the server's builder is told
+# -- calls of the server's builder
 
 
 def test_reader_arguments_reach_the_builder(replayed):
@@ -285,7 +285,7 @@ def test_a_command_registers_its_name_and_no_prefix(replayed):
     }
 
 
-# -- readers that promise more than the server's
+# -- readers with more features than the server's
 
 
 def test_python_reader_takes_anything_that_gives_records(replayed):

@@ -1,4 +1,4 @@
-"""Functions travel: what is sent runs in a process that knows nothing of this one."""
+"""Serialised functions run in a process that has not imported their module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package is cheap to import, needs nothing, and decides late which side it is on."""
+"""The package is cheap to import, has no required dependencies, and detects late whether it runs inside a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Public methods whose commands the module does not have yet say so."""
+"""Public methods whose commands the module does not have yet document that."""
 
 import re
 from pathlib import Path

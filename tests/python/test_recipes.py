@@ -97,9 +97,9 @@ def test_hosts_limit_what_may_be_asked(host):
 
 
 class Source:
-    """Answers each connection with the next of the given answers, byte by byte as it is told.
+    """Answers each connection with the next of the given answers, byte by byte.
 
-    An answer is bytes, or a function that is given the connection and what was asked.
+    An answer is bytes, or a function that is called with the connection and the request.
     """
 
     def __init__(self, *answers):
@@ -151,7 +151,7 @@ def answer(body=b"", status="200 OK", **headers):
 
 
 def get(url, max_bytes=1 << 20, hosts=(), seconds=20.0):
-    """What a download brings that ends by itself."""
+    """The result of a download that ends by itself."""
     download = Download(url, max_bytes, hosts, seconds).start()
     assert download.done.wait(20), "the download did not end"
     return download.entry
@@ -295,7 +295,7 @@ def test_a_host_without_an_address_is_unreachable(monkeypatch):
 
 
 def drip(connection):
-    """One byte of headers at a time, for ever: each of them would begin a socket's timeout again."""
+    """One byte of headers at a time, forever: each of them would restart a socket's timeout."""
     connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
     while True:
         connection.sendall(b"y")
@@ -336,7 +336,7 @@ def test_a_cancelled_download_ends_at_once_and_closes_its_connection(how):
 
 
 def test_a_cancelled_download_ends_in_the_middle_of_the_handshake_of_tls():
-    """The source accepts, and then says nothing in TLS."""
+    """The source accepts the connection, and then sends nothing in TLS."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         download = Download(f"https://127.0.0.1:{listening.getsockname()[1]}/", 1, (), 60).start()
         connection, _ = listening.accept()
@@ -460,7 +460,7 @@ class FakeServer:
         raise AssertionError(f"unexpected: {args}")
 
 
-# -- beside the data, with replies as they come when others are quicker
+# -- beside the data, with given replies
 
 
 @pytest.fixture
@@ -525,7 +525,7 @@ def test_a_value_that_comes_while_a_lease_is_waited_for_ends_the_wait(beside):
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_who_asks_after_a_failure_starts_again_unless_it_is_kept(beside, monkeypatch, kept):
-    """Also while the failed download still gives its lease back."""
+    """Also while the failed download is still releasing its lease."""
     releasing, go_on, published = threading.Event(), threading.Event(), threading.Event()
 
     def evaluated(_, script, *__):
@@ -561,7 +561,7 @@ def test_who_asks_after_a_failure_starts_again_unless_it_is_kept(beside, monkeyp
 
 
 class FakeNode:
-    """A shard: answers triggers as it is told, or raises."""
+    """A shard: answers triggers with given replies, or raises."""
 
     inside_server = True
 
@@ -578,7 +578,7 @@ class FakeNode:
 
 
 class FakeCluster:
-    """Two shards; the keys of what is asked are on the first, and after a look at the cluster on the second."""
+    """Two shards; the keys of the request are on the first, and after a refresh of the cluster on the second."""
 
     def __init__(self, first, second):
         self.nodes = [first, second]
@@ -627,7 +627,7 @@ def test_the_callable_follows_a_url_to_another_shard(moved):
     assert len(first.asked) == len(second.asked) == 1
 
 
-def test_the_callable_does_not_follow_for_ever():
+def test_the_callable_does_not_follow_forever():
     second = FakeNode(*[MovedError("7 127.0.0.1:1")] * 20)
     with pytest.raises(MovedError):
         caller(FakeCluster(FakeNode(MovedError("7 127.0.0.1:1")), second))("http://x/")

@@ -1,4 +1,4 @@
-"""Requirements: reading, resolving, and this package among them."""
+"""Requirements: parsing, resolving, and this package among them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions' side: what `redgrease` gives them inside the server, and what it says outside."""
+"""The runtime functions: their behaviour inside the server, and their errors outside."""
 
 from __future__ import annotations
 

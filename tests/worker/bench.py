@@ -1,7 +1,7 @@
 """Measures one worker without a server: ``python -m tests.worker.bench``.
 
-The question of each row stands in its name. The bare socket is a process that only reads and writes the same bytes,
-measured in the same run: what a trigger costs above it is ours.
+Each row is named after its question. The bare socket is a process that only reads and writes the same bytes,
+measured in the same run: the additional time of a trigger is ours.
 
 Learned on two virtual cores with CPython 3.11, otherwise idle (the numbers of a busy host are two to three times as high):
 

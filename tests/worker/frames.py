@@ -1,6 +1,6 @@
-"""The frames between server and worker, written a second time and for tests only.
+"""The frames between server and worker, implemented a second time for tests.
 
-A second implementation on purpose: a mistake in the Rust one would otherwise test itself. Values are encoded by the
+A second implementation on purpose: the Rust one would otherwise be tested against itself. Values are encoded by the
 extension.
 """
 

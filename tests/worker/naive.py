@@ -1,7 +1,7 @@
 """Random plans, and a naive interpreter of them: each step is a generator that pulls from the one before.
 
-Loaded in a worker, by the script of ``test_executor``. It shares nothing with the executor that it judges: records are
-pulled through Python generators, one step at a time, exactly as the specification words it.
+Loaded in a worker, by the script of ``test_executor``. It shares no code with the executor under test: records are
+pulled through Python generators, one step at a time, exactly as the specification says.
 """
 
 import copy
@@ -17,7 +17,7 @@ def text(key):
 
 
 class Callback:
-    """A function of its seed that notes each call, and sometimes fails."""
+    """A function derived from its seed that records each call, and sometimes fails."""
 
     def __init__(self, seed, choices, fails):
         self.seed, self.choices, self.fails = seed, choices, fails
@@ -120,7 +120,7 @@ def build(builder, steps):
 
 
 def interpret(steps, records):
-    """Run a plan naively; its results, its errors and what its callbacks saw."""
+    """Run a plan naively; returns its results, its errors and the calls of its callbacks."""
     errors = []
 
     def reader():

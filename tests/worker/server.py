@@ -21,7 +21,7 @@ WAIT = 10.0
 class Server:
     """A worker process and the other end of its socket.
 
-    ``commands`` maps a command's name (lower case) to a function of its arguments (bytes); what it raises is the reply.
+    ``commands`` maps a command's name (lower case) to a function of its arguments (bytes); an exception is the reply.
     """
 
     def __init__(self, threads=1, commands=None, env=None, cwd=None, **hello):

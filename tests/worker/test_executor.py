@@ -63,7 +63,7 @@ def test_random_plans_do_what_a_naive_interpreter_does():
 
 
 def test_a_plan_whose_first_steps_ran_in_the_server_does_what_a_naive_interpreter_does():
-    """The server counts: what comes out of its steps is the input of the worker's first one."""
+    """The server counts: its result is the input of the worker's first step."""
     seed_of_all = int(os.environ.get("REDGREASE_TEST_SEED", random.randrange(1 << 40)))
     print(f"REDGREASE_TEST_SEED={seed_of_all}")
     seeds = random.Random(seed_of_all)

@@ -1,4 +1,4 @@
-"""The names that users give are listed once, in the core; what Python offers is compared with that list."""
+"""The public names are listed once, in the core; the Python names are compared with that list."""
 
 from redgrease import _native, gears, sugar
 from redgrease.plan.arguments import OPTIONS
@@ -11,7 +11,7 @@ def constants(kind):
 
 def test_the_builder_has_exactly_the_steps_that_the_core_knows():
     operations = {name for name in vars(PlanBuilder) if not name.startswith("_")} - {"run", "register"}
-    # One has a private name of RedisGears, and `tostr` is what convertToStr adds.
+    # One has a private name of RedisGears, and `tostr` is added by convertToStr.
     assert hasattr(PlanBuilder, "__localAggregateby__")
     assert operations | {"localaggregateby", "tostr"} == set(_native.STEPS)
     assert len(_native.STEPS) == len(set(_native.STEPS))

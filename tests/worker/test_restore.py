@@ -1,4 +1,4 @@
-"""Registrations as bytes: a fresh worker goes on where another one died."""
+"""Serialised registrations: a new worker continues where another one ended."""
 
 # ruff: noqa: E501 (scripts and tables read better in one line)
 
@@ -28,7 +28,7 @@ GB('CommandReader').map(lambda r: Point(execute('len', r[1])).x).register(trigge
 
 
 class SlowToLoad:
-    """A callback that takes a while to unpickle: other threads of the worker look for something to do meanwhile."""
+    """A callback that takes a while to unpickle: other threads of the worker look for work meanwhile."""
 
     def __call__(self, record):
         return record
@@ -70,7 +70,7 @@ def test_plans_are_rebuilt_with_their_numbers_and_what_they_share():
         second.send(frames.restore(5, 7, [done["blob"]]))
         assert second.wait_for("script_done", request=5)["error"] is None
         for number, name in enumerate("abab", 1):
-            # The script's globals were pickled when it ended; both functions count in the same one.
+            # The script's globals were pickled at its end; both functions count in the same one.
             assert second.done(second.start(plans[name], [[name]]))[:2] == ([number], [])
         assert second.done(second.start(plans["c"], [["c", "abc"]]))[:2] == ([30], [])
         second.send(frames.registered(plans["c"]))
@@ -161,7 +161,7 @@ def test_a_callback_that_cannot_be_pickled_is_named(server):
     error = server.script(source)["error"]
     assert "Error occured when serialized a python callback, callback=guilty error=cannot pickle" in error
     assert not any(call["op"] == "register" for call in server.calls)
-    # It became so only later: the script fails, although register() went through.
+    # It became so only later: the script fails, although register() succeeded.
     source = "import threading\nlock = None\ndef guilty(x):\n  return lock\nGB().map(guilty).register('x')\nlock = threading.Lock()"
     assert "callback=guilty error=cannot pickle" in server.script(source)["error"]
 

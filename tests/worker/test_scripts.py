@@ -163,7 +163,7 @@ assert not isInAtomicBlock()
     assert "Already inside an atomic block" in fails(server, "with atomic():\n  with atomic():\n    pass")
     assert [call["op"] for call in server.calls[3:]] == ["enter", "exit"], "the failing block was not left"
     assert "Not inside an atomic block" in fails(server, "atomic().__exit__(None, None, None)")
-    # A function that forgets to leave its block is brought out of it.
+    # A function that does not leave its block is taken out of it.
     assert server.run("GB().foreach(lambda r: atomic().__enter__()).count().run()", [1]) == (["1"], [])
     assert [call["op"] for call in server.calls[-2:]] == ["enter", "exit"]
     assert server.run("GB().map(lambda r: isInAtomicBlock()).run()", [1]) == (["False"], [])
@@ -218,7 +218,7 @@ assert got == ['PONG'], got
     assert server.script(source)["error"] is None
     server.wait_for("log", session=1)
     assert server.script("other = 1", session=2)["error"] is None
-    # With two sessions in one worker it must say which one it is of.
+    # With two sessions in one worker it must name its session.
     assert (
         "setGearsSession"
         in server.script(

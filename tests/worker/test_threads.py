@@ -1,6 +1,6 @@
-"""Who runs what and when: lanes, limits, sync starts, aborts, batches, and nothing that deadlocks.
+"""Scheduling: lanes, limits, sync starts, aborts, batches, and no deadlocks.
 
-Times are bounds with much room, never sleeps to make things happen: what must overlap waits for each other.
+Times are generous bounds, never sleeps for synchronisation: executions that must overlap wait for each other.
 """
 
 # ruff: noqa: E501 (scripts and tables read better in one line)
@@ -24,7 +24,7 @@ TRIGGER = "GB('CommandReader').map({}).register(trigger='t', convertToStr=False)
 
 
 def meet(server, names=("meet",)):
-    """Commands that are answered when the test says so."""
+    """Commands that are answered when the test releases them."""
     for name in names:
         server.commands[name] = lambda *args: Ellipsis
 
@@ -39,7 +39,7 @@ def test_two_that_wait_overlap():
         first, second = server.start(plan, [["t"]]), server.start(plan, [["t"]])
         calls = [server.held.get(timeout=5) for _ in range(2)]
         assert {call["exec"] for call in calls} == {first, second}
-        # Answered the other way round.
+        # Answered in the reverse order.
         for call in reversed(calls):
             server.send(frames.reply(call["call"], value=encoded(call["exec"])))
         for exec_ in (first, second):
@@ -146,7 +146,7 @@ GB().map(f).register('x', mode='sync', convertToStr=False)
         plan = server.plan(source)
 
         def fire(number):
-            # A thread of the server's would wait here; this one must go on reading.
+            # A thread of the server's would block here; this one must continue to read.
             def answer(call):
                 inner = server.start(plan, [{"n": int(number)}], flags=frames.LAST | frames.SYNC)
                 results, errors, _ = server.done(inner)
@@ -209,7 +209,7 @@ def test_what_runs_is_interrupted(server, body):
     results, errors, done = server.done(exec_)
     assert (results, len(errors), done["aborted"]) == ([], 1, False)
     assert "Execution was aborted" in errors[0]
-    # Nothing of the interruption is left for who comes next.
+    # Nothing of the interruption affects the next execution.
     for _ in range(20):
         assert server.run("GB().map(lambda x: sum(range(2000))).run()", [1])[1] == []
 
@@ -254,7 +254,7 @@ def test_what_waits_for_input_ends_with_what_it_had(server):
     server.send(frames.abort(exec_))
     results, errors, done = server.done(exec_)
     assert (results, errors, done["aborted"]) == ([1, 2], ["Execution was aborted"], False)
-    # Input that was under way is no mistake.
+    # Input in transit is not an error.
     server.feed(exec_, [3], last=True)
     assert server.run("GB().run()", [1]) == (["1"], [])
 
@@ -268,7 +268,7 @@ def test_the_next_of_a_lane_begins_after_an_abort(server):
     assert server.done(second)[:2] == (["5"], [])
 
 
-# ---- what the server hears meanwhile ----
+# ---- frames to the server meanwhile ----
 
 
 def test_a_long_step_is_named(server):
@@ -338,7 +338,7 @@ GB().map(Loud).accumulate(lambda a, x: x).filter(lambda x: False).run()
 
 
 def test_many_of_all_kinds_at_once():
-    """Sync and async, chatty and computing, fed and aborted, with threads of the users' beside: each ends as it should."""
+    """Sync and async, I/O and computation, batches and aborts, with additional user threads: each ends as expected."""
     seconds = float(os.environ.get("REDGREASE_TEST_SECONDS", "3"))
     with Server(threads=3) as server:
         chatty = server.plan(

@@ -370,13 +370,13 @@ impl Engine {
             let again = |(_, timer): (TimerNo, &Timer)| matches!(timer, Timer::Acknowledge(other) if *other == number);
             if !self.batches.ready.contains(&number) && !self.timers.iter().any(again) {
                 let (done, all) = (batch.done, batch.ids.len());
-                found.push(format!("nothing goes on with batch {number}: {done} of {all} entries are acknowledged"));
+                found.push(format!("batch {number} makes no progress: {done} of {all} entries are acknowledged"));
             }
         }
         for number in self.batches.removals() {
             let again = |(_, timer): (TimerNo, &Timer)| matches!(timer, Timer::RemoveGroup(other) if *other == number);
             if !self.timers.iter().any(again) {
-                found.push(format!("nothing goes on with removal {number}"));
+                found.push(format!("removal {number} makes no progress"));
             }
         }
     }

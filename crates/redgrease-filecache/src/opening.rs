@@ -44,7 +44,7 @@ fn check_room(directory: &Directory, files: &[String], limits: &Limits) -> Resul
         let largest = bounds.largest_entry();
         if largest != 0 && size > largest {
             return Err(bad(format!(
-                "{name} has {size} bytes, and an entry may have {largest}; nothing was taken in: raise max_entry_bytes or \
+                "{name} has {size} bytes, and an entry may have {largest}; nothing was adopted: raise max_entry_bytes or \
                  max_bytes, or remove the file"
             )));
         }
@@ -53,8 +53,8 @@ fn check_room(directory: &Directory, files: &[String], limits: &Limits) -> Resul
     for (what, found, most) in [("bytes", total, bounds.max_bytes), ("files", count, bounds.max_entries)] {
         if most != 0 && found > most {
             return Err(bad(format!(
-                "the directory has {found} {what} to take in, more than the {most} that the cache may have; nothing was \
-                 taken in: raise the limits, or remove files"
+                "the directory has {found} {what} to adopt, more than the {most} that the cache may have; nothing was \
+                 adopted: raise the limits, or remove files"
             )));
         }
     }

@@ -562,7 +562,7 @@ impl<E: Edge> Engine<E> {
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 (ProblemKind::DigestMismatch, error.to_string())
             }
-            // A file in its way is a problem of its own.
+            // A file in its place is a separate problem.
             Err(error) if is_planted(&error) => return Ok(()),
             Err(error) => return Err(crate::error::Error::io(doing.operation, Some(key), error)),
         };

@@ -119,7 +119,7 @@ impl Executions {
 
     /// Adds an execution.
     pub fn create(&mut self, registration: Option<RegistrationNo>, style: Style) -> ExecutionNo {
-        self.make_room(self.max.saturating_sub(1), None);
+        self.free_space(self.max.saturating_sub(1), None);
         let number = ExecutionNo(self.next);
         self.next += 1;
         let execution = Execution {
@@ -138,7 +138,7 @@ impl Executions {
     }
 
     /// Removes ended executions, except `kept`, while more than `len_max` count.
-    fn make_room(&mut self, len_max: usize, kept: Option<ExecutionNo>) {
+    fn free_space(&mut self, len_max: usize, kept: Option<ExecutionNo>) {
         while self.max > 0 && self.all.len() - self.live_registered > len_max {
             let oldest = self.ends.iter().find_map(|ends| ends.values().find(|number| Some(**number) != kept).copied());
             let Some(oldest) = oldest else { return };
@@ -194,7 +194,7 @@ impl Executions {
 
     /// After an end: removes others if there are too many.
     pub fn settle(&mut self, number: ExecutionNo) {
-        self.make_room(self.max, Some(number));
+        self.free_space(self.max, Some(number));
     }
 
     /// Removes an execution that has ended.

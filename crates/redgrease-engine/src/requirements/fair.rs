@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_refuses_and_what_is_taken_out_makes_room() {
+    fn a_full_queue_refuses_and_what_is_taken_out_frees_space() {
         let mut queue = FairQueue::new(2);
         assert!(queue.push("a", 1) && queue.push("b", 2));
         assert!(!queue.push("c", 3));

@@ -1,6 +1,6 @@
 //! What simulated scripts and functions do: little programs, and the plans that workers send for functions.
 //!
-//! Programs that write and trigger cannot go on for ever: what a function writes has a higher level (the digit in the
+//! Programs that write and trigger cannot run forever: what a function writes has a higher level (the digit in the
 //! names of keys and streams) than what it was started with, and a function triggers only functions with higher names.
 
 use redgrease_core::codec::Value;

@@ -190,7 +190,7 @@ fn transaction(world: &mut World) {
     world.end_command();
 }
 
-/// A script of the server: begins, goes on by one command, ends.
+/// A script of the server: begins, executes one more command, ends.
 fn script(world: &mut World) {
     if world.server.loading {
         return;
@@ -416,7 +416,7 @@ fn calm_down(world: &mut World) {
     expire(world);
 }
 
-/// Goes on until nothing happens any more but timers that are set again and again.
+/// Runs until only periodic timers are left.
 fn come_to_rest(world: &mut World) -> Audit {
     let mut quiet_rounds = 0;
     for round in 0..CALM_ROUNDS_MAX {

@@ -212,7 +212,7 @@ impl Worker {
         !self.disconnected && (!self.from_worker.is_empty() || self.closed)
     }
 
-    /// When it goes on by itself; `None`: never.
+    /// When it continues by itself; `None`: never.
     pub fn wakes_ms(&self, now_ms: u64) -> Option<u64> {
         if self.process != Process::Alive {
             return None;
@@ -229,7 +229,7 @@ impl Worker {
         if self.lives() { self.calls.keys().copied().collect() } else { Vec::new() }
     }
 
-    /// Its code, and what it sends and reads, goes on for a moment. Returns whether something happened.
+    /// Advances its code and its socket by a moment. Returns whether something happened.
     pub fn go_on(&mut self, context: &mut Context<'_>) -> bool {
         if context.calm {
             self.reads = true;

@@ -193,7 +193,7 @@ impl World {
         self.panicked = false;
     }
 
-    /// Hands an input in, and performs what follows from it, as `drive.rs` does. A panic of the driver goes on when all is
+    /// Hands an input in, and performs the resulting effects, as `drive.rs` does. A panic of the driver continues when all is
     /// done.
     fn drive(&mut self, input: Input<'_>) {
         self.panicked = false;
@@ -876,7 +876,7 @@ impl World {
         Some(act(worker, &mut context))
     }
 
-    /// A worker goes on for a moment.
+    /// Advances a worker by a moment.
     pub fn let_go_on(&mut self, number: WorkerNo) -> bool {
         self.with_worker(number, Worker::go_on).unwrap_or(false)
     }

@@ -1,12 +1,12 @@
--- The index of a file cache: every operation of redgrease-core's cache/protocol.rs as one atomic step. The rules are those
--- of cache/index.rs, function by function; a test runs both on random operations and compares.
+-- The index of a file cache: every operation of redgrease-cache-rules' protocol.rs as one atomic step. The rules are those
+-- of its index.rs, function by function; a test runs both on random operations and compares the replies.
 --
--- Each operation is sent as a script of its own: the statements outside functions, the functions that it needs, its own
--- body (script.rs cuts them out; making functions that are not called would cost more than all the rest).
+-- Each operation is sent as a separate script: the statements outside functions, the functions that it needs, its own
+-- body (script.rs extracts them; creating functions that are not called would cost more than everything else).
 --
--- KEYS: the nine keys below, all in one slot. ARGV: cache, operation, its arguments. Answer: {code, doomed, ...} where
--- doomed is a flat list of keys and packed entries; or, of what is most frequent, only the entry that is given or stored, or
--- only the fence of what is granted. Numbers are packed as 8 bytes, big endian; times are microseconds.
+-- KEYS: the nine keys below, all in one slot. ARGV: cache, operation, its arguments. Reply: {code, doomed, ...} where
+-- doomed is a flat list of keys and packed entries; or, in the most frequent cases, only the entry that is returned or stored,
+-- or only the fence of what is granted. Numbers are packed as 8 bytes, big endian; times are microseconds.
 local call, pack, unpack_ = redis.call, struct.pack, struct.unpack
 local head, entries, used, ending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local cache, op, key = ARGV[1], ARGV[2], ARGV[3]
@@ -26,8 +26,8 @@ else
   gate = call('HMGET', head, 'cache', 'builder', 'max_idle')
 end
 
--- What nearly all calls are, without a helper: these give nil for whatever is not usual, before they change anything.
--- Times are given to Redis as numbers: below 17 digits it takes them as they are.
+-- The most frequent cases, without helpers: these return nil in any other case, before they change anything.
+-- Times are passed to Redis as numbers: below 17 digits it stores them unchanged.
 function fast.lookup()
   if gate[1] ~= cache or gate[2] or gate[3] ~= '0' then return end
   local packed = call('HGET', entries, key)
@@ -36,17 +36,17 @@ function fast.lookup()
   if expires ~= 0 and expires <= now then return end
   if ARGV[4] ~= '' then
     local life = call('HGET', KEYS[8], ARGV[5])
-    -- A session that was not heard of for a while, and others that read the same.
+    -- A session without a recent sign of life, and cases that look the same.
     if not life or unpack_('>I8', life) < now + math.floor(ARGV[6] / 8) * 7 then return end
     if call('HEXISTS', KEYS[7], key) == 1 then return end
     call('HSET', KEYS[7], key, ARGV[4] .. packed:sub(1, 8) .. pack('>I8', now))
   end
-  -- A server that is out of memory refuses the note of use; what is there is given.
+  -- A server that is out of memory refuses to record the use; existing content is returned.
   redis.pcall('ZADD', used, 'XX', now, key)
   return packed
 end
--- Nobody waits: what is there is leased or refused; what is missing is granted if there is room. What is given back was read
--- by this one alone and is still there.
+-- No process waits: existing content is leased or refused; missing content is granted if there is space. The leases to
+-- release were held by this process alone and still exist.
 function fast.acquire()
   local writers, places, pins, sessions, garbage = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
   if #ARGV > 18 or gate[1] ~= cache or gate[2] or gate[3] ~= '0' or call('HEXISTS', places, key) == 1 then return end
@@ -80,7 +80,7 @@ function fast.acquire()
   end
   for i = 13, #ARGV, 2 do call('HDEL', pins, ARGV[i]) end
   if packed and not hit then return {EXISTS, {}} end
-  -- What was said a moment ago is not said again.
+  -- A very recent sign of life is not recorded again.
   if till < now + math.floor(lease / 8) * 7 then call('HSET', sessions, session, pack('>I8', now + lease) .. ARGV[12]) end
   if packed then
     call('HSET', pins, key, token .. packed:sub(1, 8) .. pack('>I8', now))
@@ -91,7 +91,7 @@ function fast.acquire()
   call('HSET', writers, key, token .. pack('>I8I8I8', fence, reserve, now))
   return fence
 end
--- What was granted comes, it is new and without an end, and there is room.
+-- The granted content arrives, it is new and does not expire, and there is space.
 function fast.commit()
   local writers, packed = KEYS[5], ARGV[6]
   if ARGV[7] ~= '0' or ARGV[8] ~= '0' or gate[1] ~= cache or gate[2] or gate[3] ~= '0' then return end
@@ -118,7 +118,7 @@ local doomed = {}
 local function text(number) return number == 0 and '0' or string.format('%.0f', number) end
 local function answer(code, ...) return {code, doomed, ...} end
 
--- The numbers of the head: read once, written once.
+-- The fields of the head: read once, written once.
 local NUMBERS = {
   'bytes', 'reserved', 'garbage', 'fence', 'evicted', 'max_bytes', 'max_entries', 'max_entry_bytes', 'max_age', 'low_mark',
 }
@@ -178,7 +178,7 @@ local function ensure(session, lease, new, owner)
   elseif new ~= '1' then
     return false
   end
-  -- What was said a moment ago is not said again.
+  -- A very recent sign of life is not recorded again.
   if not life or unpack_('>I8', life) < now + math.floor(lease / 8) * 7 then
     call('HSET', sessions, session, pack('>I8', now + lease) .. owner)
   end
@@ -213,7 +213,7 @@ local function has_reader(k, fence)
   end
   return false
 end
--- The garbage of a key: a list of time, length and packed entry, the oldest generation first.
+-- The garbage of a key: a list of time, length and packed entry, oldest generation first.
 local function garbage_of(k)
   local list, records, at = call('HGET', garbage, k), {}, 1
   while list and at <= #list do
@@ -239,7 +239,7 @@ local function is_known_garbage(k, fence)
   end
   return false
 end
--- Has it unlinked, the oldest first, up to one that somebody reads.
+-- Requests that it is unlinked, oldest first, up to a file that has a reader.
 local function doom(k, records)
   records = records or garbage_of(k)
   for _, record in ipairs(records) do
@@ -267,7 +267,7 @@ local function claim(k, packed)
   add('garbage', e.size)
   doom(k, with_garbage(k, e, packed, now))
 end
--- A flat list of keys and fences from ARGV, as many as the argument at `first` says.
+-- A flat list of keys and fences from ARGV; their number is the argument at `first`.
 local function forget(first)
   for i = first + 1, first + ARGV[first], 2 do
     local k, fence, kept = ARGV[i], tonumber(ARGV[i + 1]), {}
@@ -286,7 +286,7 @@ local function has_expired(k, e)
   local at = call('ZSCORE', used, k)
   return at and at + idle <= now or false
 end
--- A server that evicts may have thrown a whole part of the index away.
+-- A server that evicts may have removed a whole part of the index.
 local no_entries, no_order = false, false
 local function look_for_damage()
   local n = call('HLEN', entries)
@@ -330,7 +330,7 @@ local function add_pin(k, token, fence)
   call('HSET', pins, k, list .. token .. pack('>I8I8', fence, now))
 end
 
--- Who may not publish wakes nobody: those who wait look from time to time anyway.
+-- A writer that may not publish signals no waiters: they poll anyway.
 local function wake(k) redis.pcall('PUBLISH', head, k) end
 local function drop_writer(k, record)
   record = record or call('HGET', writers, k)
@@ -368,8 +368,8 @@ local function refuse_giant(bytes)
   local limit = entry == 0 and cap or cap == 0 and entry or math.min(entry, cap)
   if limit > 0 and bytes > limit then return limit end
 end
--- Whether so much more fits, after taking out the oldest if need be; false comes with the bound.
-local function make_room(bytes, count, kept)
+-- Whether this much more fits, after evicting the oldest if necessary; false comes with the bound.
+local function free_space(bytes, count, kept)
   local max_bytes, max_entries, low = get('max_bytes'), get('max_entries'), get('low_mark')
   if max_bytes == 0 and max_entries == 0 then return true end
   local sum, n, w = get('bytes') + get('reserved'), 0, 0
@@ -483,7 +483,7 @@ function ops.acquire()
     keep_place(key, token, wait)
     return answer(BUSY, '')
   end
-  local fits, bound = make_room(reserve, packed and 0 or 1)
+  local fits, bound = free_space(reserve, packed and 0 or 1)
   if not fits then return answer(FULL, text(bound)) end
   if queue then leave(key, token) end
   local fence = math.max(now, get('fence') + 1)
@@ -502,7 +502,7 @@ function ops.reserve()
   if limit then return answer(TOO_LARGE, text(limit)) end
   local fence, reserved, since = unpack_('>I8I8I8', writer, 17)
   if bytes > reserved then
-    local fits, bound = make_room(bytes - reserved, 0)
+    local fits, bound = free_space(bytes - reserved, 0)
     if not fits then return answer(FULL, text(bound)) end
     if call('HEXISTS', writers, key) == 0 then return answer(LEASE_LOST) end
     call('HSET', writers, key, token .. pack('>I8I8I8', fence, bytes, since))
@@ -535,7 +535,7 @@ function ops.commit()
   end
   made.created, made.expires, made.pinned = now, life_end(made.ttl), 0
   local stored = insert(key, made, now)
-  make_room(0, 0, key)
+  free_space(0, 0, key)
   if ARGV[7] == '1' then add_pin(key, token, made.fence) end
   return answer(COMMITTED, stored)
 end
@@ -564,7 +564,7 @@ function ops.remove()
   return answer(DONE)
 end
 
--- key, ttl ('' leaves it)
+-- key, ttl ('' keeps it)
 function ops.touch()
   local packed, e = current(key)
   if not packed then return answer(MISSING) end
@@ -663,7 +663,7 @@ function ops.sweep()
     end
   end
   local before = #doomed
-  make_room(0, 0)
+  free_space(0, 0)
   more = more or #doomed - before == 2 * SLICE
   local left, cursor, some = 0, '0', #doomed > before
   repeat
@@ -672,7 +672,7 @@ function ops.sweep()
     for i = 1, #page[2], 2 do
       local k, is_left = page[2][i], false
       local records = garbage_of(k)
-      -- Those that somebody reads would only keep others from their turn.
+      -- Garbage with readers would only delay the rest.
       local can_go = records[1] and not has_reader(k, records[1].fence)
       for _, record in ipairs(records) do is_left = is_left or record.at + GRACE <= now end
       if left < SLICE and is_left and can_go then
@@ -792,7 +792,7 @@ local function audit(repair)
   end
   return found
 end
--- If something was thrown away: as after a restart, the directory is gone through, and nobody judges its files before.
+-- If anything was evicted: as after a restart, the directory is scanned, and no file is judged before.
 local function after_damage(given)
   if not no_entries and not no_order then return given end
   local strays = tonumber(audit(true)[7])
@@ -812,7 +812,7 @@ function ops.rebuild()
   local h = call('HMGET', head, 'cache', 'builder', 'instance')
   if h[1] and not h[2] and h[3] == instance then return answer(DONE) end
   if h[2] and h[2] ~= session and is_alive(h[2]) then return answer(REBUILDING) end
-  -- Without a head the rest means nothing.
+  -- Without a head the rest is meaningless.
   if not h[1] then call('DEL', unpack(KEYS)) end
   if not ensure(session, ARGV[4], ARGV[5], ARGV[6]) then return answer(SESSION_LOST) end
   if not h[1] then

@@ -1,8 +1,8 @@
 //! Tests that need more than one module.
 
+mod both_apis;
 mod damage;
-mod faces;
+mod outages;
 mod scripts;
 mod server;
 mod simulation;
-mod troubles;

@@ -99,7 +99,7 @@ fn a_directory_that_became_something_else_is_named_and_nothing_is_taken_out() {
 }
 
 #[test]
-fn a_damaged_file_that_cannot_be_put_aside_is_not_said_to_be() {
+fn a_damaged_file_that_cannot_be_moved_to_quarantine_is_not_said_to_be() {
     let directory = tempfile::tempdir().unwrap();
     let options = at(directory.path());
     let cache = FileCache::open(options.clone()).unwrap();
@@ -298,7 +298,8 @@ fn a_call_ends_at_its_deadline_while_the_server_evicts_the_index() {
         let (called, put) = (cache.clone(), put.clone());
         // Not joined: without a deadline it would not end.
         std::thread::spawn(move || answer.send(call(&called, &put)));
-        let error = answered.recv_timeout(Duration::from_secs(10)).unwrap_or_else(|_| panic!("call {number} goes on"));
+        let error =
+            answered.recv_timeout(Duration::from_secs(10)).unwrap_or_else(|_| panic!("call {number} has not ended"));
         let text = error.unwrap_err().to_string();
         let is_named = text.contains("it was lost") && text.contains("allkeys-random") && text.contains("noeviction");
         assert!(is_named || text.contains("OOM"), "{text}");

@@ -292,7 +292,7 @@ fn a_flat_directory_of_files_is_taken_in_only_when_that_is_wanted() {
 }
 
 #[test]
-fn damaged_files_are_found_put_aside_and_made_again() {
+fn damaged_files_are_found_moved_to_quarantine_and_made_again() {
     both(|options, _| {
         let root = options.directory.clone();
         let cache = FileCache::open(options).unwrap();
