@@ -15,12 +15,12 @@ use tokio::sync::OnceCell;
 use tokio::task::AbortHandle;
 
 use super::arguments::{DEPTHS, evict_of, key_of, limits_of, optional_seconds, options_of, put_of, seconds, word};
-use super::exceptions::{check_process, closed, raise, within};
+use super::exceptions::{check_process, closed, raise, warn, within};
+use super::handle::FileCacheHandle;
 use super::results::{
-    evicted_tuple, findings_list, info_dict, locks_list, maintained_dict, page_tuple, stat_tuple, stats_dict,
-    verification_dict,
+    FileCacheCursor, evicted_tuple, findings_list, info_dict, locks_list, maintained_dict, page_tuple, stat_tuple,
+    stats_dict, verification_dict,
 };
-use super::{FileCacheCursor, FileCacheHandle, warn};
 use crate::lock::lock;
 
 /// Threads that drive operations; blocking disk access has its own threads.

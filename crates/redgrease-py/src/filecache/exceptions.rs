@@ -1,9 +1,10 @@
 //! Errors of the cache as Python's exceptions; their classes are those of `redgrease.filecache.errors`.
 
 use std::borrow::Cow;
+use std::ffi::CString;
 use std::io;
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyBytes;
@@ -97,4 +98,10 @@ pub(super) fn check_process(py: Python<'_>, operation: &str, key: &[u8], process
 
 pub(super) fn closed(key: &[u8]) -> PyErr {
     PyValueError::new_err(format!("the writer of {:?} is closed", String::from_utf8_lossy(key)))
+}
+
+/// Issues a warning of Python; `level`: how many of Python's frames are this package's, and one.
+pub(super) fn warn(py: Python<'_>, text: &str, level: i32) -> PyResult<()> {
+    let text = CString::new(text.replace('\0', "\\0")).unwrap_or_default();
+    PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, level)
 }

@@ -7,7 +7,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use redgrease_filecache::{Cursor, Evicted, Finding, Info, Level, Limits, Lock, Maintained, Stat, Stats, Verification};
 
-use super::FileCacheCursor;
+/// Cursor of a listing.
+#[pyclass(frozen, module = "redgrease._native")]
+pub struct FileCacheCursor(pub(super) Cursor);
 
 pub(super) fn timestamp(time: SystemTime) -> f64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
