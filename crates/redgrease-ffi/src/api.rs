@@ -1,7 +1,6 @@
-//! Access to the server's function table, and what every callback needs.
+//! Access to the server's function table, and the strings that its functions take and return.
 
 use std::ffi::CString;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::raw;
 
@@ -17,19 +16,6 @@ pub(crate) use api;
 /// Text for a place that ends at the first NUL.
 pub(crate) fn c_text(text: &str) -> CString {
     CString::new(text.replace('\0', "\\0")).expect("NULs were replaced")
-}
-
-/// Runs the body of a callback; a panic is our bug: it is logged and `fallback` returned, and never unwinds into C.
-pub(crate) fn guarded<T>(what: &str, fallback: T, body: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
-        let text = panic
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "unknown".to_owned());
-        crate::load::log(crate::LogLevel::Warning, &format!("INTERNAL panic in {what}: {text}"));
-        fallback
-    })
 }
 
 /// The number of the database that a context has selected.

@@ -4,10 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_int};
 use std::ptr::NonNull;
 
-use crate::api::{OwnedString, api, guarded};
+use crate::api::{OwnedString, api};
 use crate::client::{Owed, Replier};
-use crate::load::{Loader, Server};
+use crate::guard::guarded;
+use crate::load::Loader;
+use crate::log::LogLevel;
 use crate::raw;
+use crate::server::Server;
 
 /// A command of ours that is never run: the server asks for its keys through a callback that has a context.
 const CONTEXT_COMMAND: &CStr = c"rg.innercontext";
@@ -97,7 +100,7 @@ impl Server {
             unsafe { api!(RedisModule_Free)(keys.cast()) };
         }
         if BODY.take().is_some() {
-            self.log(crate::LogLevel::Warning, "INTERNAL the server did not call for a context");
+            self.log(LogLevel::Warning, "INTERNAL the server did not call for a context");
         }
     }
 }

@@ -6,7 +6,8 @@ use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use crate::api::{api, c_text, guarded};
+use crate::api::{api, c_text};
+use crate::guard::guarded;
 use crate::raw;
 
 /// Replies that a client is still owed. A callback that panics, or forgets to reply, must not leave the client waiting and

@@ -3,9 +3,11 @@
 use std::ffi::{CStr, c_int};
 use std::marker::PhantomData;
 
-use crate::api::{api, guarded, selected_database, string_bytes};
+use crate::api::{api, selected_database, string_bytes};
 use crate::client::{BlockedClient, Owed, Replier};
-use crate::load::{ContextFlags, Loader};
+use crate::context::ContextFlags;
+use crate::guard::guarded;
+use crate::load::Loader;
 use crate::raw;
 
 /// A command: its facts and what it does.

@@ -6,9 +6,10 @@ use std::ffi::{c_int, c_void};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use crate::api::{api, guarded};
-use crate::load::Server;
+use crate::api::api;
+use crate::guard::guarded;
 use crate::raw;
+use crate::server::Server;
 
 /// What a descriptor is ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::ffi::c_int;
 
-use crate::api::{OwnedString, api, c_text, guarded};
+use crate::api::{OwnedString, api, c_text};
+use crate::guard::guarded;
 use crate::load::Loader;
 use crate::raw;
 

@@ -3,9 +3,11 @@
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
-use crate::api::{OwnedString, api, guarded, selected_database, string_bytes};
-use crate::load::Server;
+use crate::api::{OwnedString, api, selected_database, string_bytes};
+use crate::guard::guarded;
 use crate::raw;
+use crate::server::Server;
+use crate::user::ModuleUser;
 
 /// Type of a key's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +89,7 @@ impl Server {
     /// Whether a user exists, is enabled and may do this to a key.
     #[must_use]
     pub fn may_access(&self, user: &str, key: &[u8], access: Access) -> bool {
-        let Some(user) = self.user(user) else { return false };
+        let Some(user) = ModuleUser::enabled(self, user) else { return false };
         let key = OwnedString::new(key);
         let flags = match access {
             Access::Read => raw::REDISMODULE_CMD_KEY_ACCESS,

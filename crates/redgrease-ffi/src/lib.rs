@@ -1,16 +1,18 @@
-//! The fence: safe types over the module API of Redis and Valkey.
+//! The unsafe boundary: safe types over the module API of Redis and Valkey.
 //!
 //! # Layout
-//! - [`load`]: the entry point, and [`Server`], the witness of being on the server's main thread;
+//! - `export`: [`export_module!`]; [`load`]: what the server calls when it loads the module;
+//! - `server`: [`Server`], the witness of being on the server's main thread; `context`: its context;
 //! - [`command`]: commands and their arguments; [`client`]: replies and blocked clients;
-//! - [`call`]: running commands in the server; [`keyspace`]: key types, notifications;
+//! - [`call`], `reply`, `user`: running commands in the server, as a user; [`keyspace`]: key types, notifications;
 //! - [`between`]: the moment between two commands;
 //! - [`event_loop`]: descriptors and timers in the server's own loop; [`server_event`]: what the server announces;
-//! - [`info`]: sections of `INFO`.
+//! - [`info`]: sections of `INFO`; `log`: the server's log; `guard`: panics in callbacks;
+//! - `api`, `table`, `raw`: the functions of the server; `alloc`: its allocator.
 //!
-//! It knows no other room of ours. Rules kept here: no panic leaves a callback, no text of ours is ever a format
+//! It depends on no other crate of ours. Its rules: no panic leaves a callback, no text of ours is ever a format
 //! string, a blocked client is unblocked exactly once, nothing but the main thread touches the server (values of
-//! this room are not `Send`), functions that some server lacks are tested for and never assumed.
+//! this crate are not `Send`), functions that some server lacks are tested for and never assumed.
 
 mod alloc;
 mod api;
@@ -18,18 +20,27 @@ pub mod between;
 pub mod call;
 pub mod client;
 pub mod command;
+mod context;
 pub mod event_loop;
+mod export;
+mod guard;
 pub mod info;
 pub mod keyspace;
 pub mod load;
+mod log;
 mod raw;
+mod reply;
+mod server;
 pub mod server_event;
 mod table;
+mod user;
 
 pub use call::{CallOptions, CallReply};
 pub use client::{BlockedClient, Replier, SlowAnswer};
 pub use command::{Command, Invocation};
-pub use load::{ContextFlags, LogLevel, Server};
+pub use context::ContextFlags;
+pub use log::LogLevel;
+pub use server::Server;
 
 #[doc(hidden)]
 pub use alloc::ServerAllocator;

@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 
-use crate::api::{api, guarded};
+use crate::api::api;
+use crate::guard::guarded;
 use crate::load::Loader;
 use crate::raw;
 
