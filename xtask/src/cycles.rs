@@ -12,29 +12,13 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::imports::{self, Import, Imports};
 
-/// Crates that are not held to the rule yet, and why. One that has no cycle any more has to be removed from here.
-const NOT_YET: &[(&str, &str)] = &[
-    ("redgrease-ffi", "its files log through load.rs, which loads what they define"),
-    ("redgrease-py", "api.rs has the errors and the registration of what the other files define"),
-];
-
 /// Checks the crates (roots) of one package; returns one text for each knot of files.
 pub fn check(package: &str, directory: &Path, roots: &[PathBuf]) -> Result<Vec<String>> {
     let mut broken = Vec::new();
     for root in roots {
         broken.extend(report(package, directory, &imports::read(root)?));
     }
-    Ok(apply_exceptions(package, broken, NOT_YET))
-}
-
-fn apply_exceptions(package: &str, broken: Vec<String>, not_yet: &[(&str, &str)]) -> Vec<String> {
-    match not_yet.iter().find(|(name, _)| *name == package) {
-        None => broken,
-        Some(_) if !broken.is_empty() => Vec::new(),
-        Some(_) => {
-            vec![format!("{package} has no import cycle any more: remove it from NOT_YET in xtask/src/cycles.rs")]
-        }
-    }
+    Ok(broken)
 }
 
 /// Describes each set of files that import from each other: a shortest cycle in it, with one import for each edge.
@@ -130,15 +114,5 @@ mod tests {
         assert!(one[0].starts_with("x: 2 files import from each other (1 more files are tied to it):"), "{one:?}");
         assert!(one[0].contains("b.rs:12") && one[0].contains("c.rs:21"), "{one:?}");
         assert_eq!(found(&[(0, 1), (1, 0), (2, 3), (3, 2), (1, 2)]).len(), 2);
-    }
-
-    #[test]
-    fn an_exception_holds_as_long_as_it_is_needed() {
-        let not_yet = [("x", "reason")];
-        let cycle = || vec!["x: 2 files".to_owned()];
-        assert_eq!(apply_exceptions("y", cycle(), &not_yet), cycle());
-        assert_eq!(apply_exceptions("x", cycle(), &not_yet), [""; 0]);
-        let needless = apply_exceptions("x", Vec::new(), &not_yet);
-        assert_eq!(needless, ["x has no import cycle any more: remove it from NOT_YET in xtask/src/cycles.rs"]);
     }
 }
