@@ -1,0 +1,319 @@
+//! What each operator does to a record, and what it emits at the end.
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PySet, PyString, PyTuple};
+
+use crate::plan::{Op, fresh};
+
+use super::{Ctx, Pending, Run, Slot};
+
+impl Run {
+    /// Runs one operator on one record; `None` if no record continues.
+    pub(super) fn apply<'py>(
+        &mut self,
+        ctx: Ctx<'_, 'py>,
+        op: usize,
+        kind: &Op,
+        record: Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = ctx.py;
+        match kind {
+            Op::Merge => Ok(Some(record)),
+            Op::Map(f) => self.call(ctx, op, f, (record,)).map(Some),
+            Op::Filter(f) => {
+                let keep = self.call(ctx, op, f, (&record,))?.is_truthy()?;
+                Ok(keep.then_some(record))
+            }
+            Op::ForEach(f) => {
+                self.call(ctx, op, f, (&record,))?;
+                Ok(Some(record))
+            }
+            Op::FlatMap { f, in_order } => {
+                let made = self.call(ctx, op, f, (record,))?;
+                let Ok(items) = made.cast_exact::<PyList>() else { return Ok(Some(made)) };
+                // Items come out last one first: those of a reversed copy in their own order.
+                let reversed = if *in_order { Some(reversed_copy(items)?) } else { None };
+                let items = reversed.as_ref().unwrap_or(items);
+                if self.count_words(ctx, op + 1, items)? {
+                    return Ok(None);
+                }
+                self.wait(items, op + 1);
+                Ok(None)
+            }
+            Op::Accumulate(f) => {
+                let acc = match std::mem::take(&mut self.slots[op]) {
+                    Slot::Object(acc) => acc.into_bound(py),
+                    _ => py.None().into_bound(py),
+                };
+                self.slots[op] = Slot::Object(self.call(ctx, op, f, (acc, record))?.unbind());
+                Ok(None)
+            }
+            Op::Fold { zero, f } => {
+                let acc = match std::mem::take(&mut self.slots[op]) {
+                    Slot::Object(acc) => acc.into_bound(py),
+                    _ => fresh(zero.bind(py))?,
+                };
+                self.slots[op] = Slot::Object(self.call(ctx, op, f, (acc, record))?.unbind());
+                Ok(None)
+            }
+            Op::AccumulateByKey { extractor, f } => {
+                let key = self.key(ctx, op, extractor, &record)?;
+                self.accumulate_key(ctx, op, None, f, key, record)
+            }
+            Op::FoldByKey { extractor, zero, f } => {
+                let key = self.key(ctx, op, extractor, &record)?;
+                self.accumulate_key(ctx, op, Some(zero), f, key, record)
+            }
+            Op::MergeByKey { zero, f } => {
+                let pair = record.cast_into::<PyDict>()?;
+                let (Some(key), Some(value)) =
+                    (pair.get_item(intern!(py, "key"))?, pair.get_item(intern!(py, "value"))?)
+                else {
+                    return Err(PyTypeError::new_err("a record without key and value"));
+                };
+                self.accumulate_key(ctx, op, Some(zero), f, key.cast_into::<PyString>()?, value)
+            }
+            Op::GroupByKey { extractor, .. } => {
+                let key = self.key(ctx, op, extractor, &record)?;
+                let keys = self.keys(py, op);
+                match keys.get_item(&key)? {
+                    Some(records) => records.cast_into::<PyList>()?.append(record)?,
+                    None => keys.set_item(key, PyList::new(py, [record])?)?,
+                }
+                Ok(None)
+            }
+            Op::Extract(extractor) => {
+                self.key(ctx, op, extractor, &record)?;
+                Ok(Some(record))
+            }
+            Op::Limit { offset, length } => {
+                let seen = self.count_one(op);
+                if seen >= offset.saturating_add(*length) {
+                    self.close_before(op + 1);
+                }
+                Ok((seen > *offset).then_some(record))
+            }
+            Op::ToStr => {
+                if record.is_exact_instance_of::<PyString>() {
+                    return Ok(Some(record));
+                }
+                ctx.code.enter_step(self.step(op));
+                Ok(Some(record.str()?.into_any()))
+            }
+            Op::Count => {
+                self.count_one(op);
+                Ok(None)
+            }
+            Op::CountByKey { extractor } => {
+                let key = match extractor {
+                    None => key_text(record)?,
+                    Some(extractor) => self.key(ctx, op, extractor, &record)?,
+                };
+                let keys = self.keys(py, op);
+                let count = match keys.get_item(&key)? {
+                    Some(count) => count.extract::<u64>()?,
+                    None => 0,
+                };
+                keys.set_item(key, count + 1)?;
+                Ok(None)
+            }
+            Op::Sum { extractor } => {
+                let (sum, count) = match std::mem::take(&mut self.slots[op]) {
+                    Slot::Sum(sum, count) => (sum.into_bound(py), count),
+                    _ => (PyInt::new(py, 0).into_any(), 0),
+                };
+                let value = match extractor {
+                    None => py.get_type::<PyFloat>().call1((record,))?,
+                    Some(extractor) => self.call(ctx, op, extractor, (record,))?,
+                };
+                self.slots[op] = Slot::Sum(sum.add(value)?.unbind(), count + 1);
+                Ok(None)
+            }
+            Op::Quotient => {
+                let pair = record.cast_into::<PyTuple>()?;
+                pair.get_item(0)?.div(pair.get_item(1)?).map(Some)
+            }
+            Op::Sort { .. } => {
+                match &self.slots[op] {
+                    Slot::Records(records) => records.bind(py).append(record)?,
+                    _ => self.slots[op] = Slot::Records(PyList::new(py, [record])?.unbind()),
+                }
+                Ok(None)
+            }
+            Op::Distinct => {
+                let set = match std::mem::take(&mut self.slots[op]) {
+                    Slot::Object(set) => set.into_bound(py).cast_into::<PySet>()?,
+                    _ => PySet::empty(py)?,
+                };
+                set.add(record)?;
+                self.slots[op] = Slot::Object(set.into_any().unbind());
+                Ok(None)
+            }
+            Op::Union => {
+                let set = record.cast_into::<PySet>()?;
+                match &self.slots[op] {
+                    Slot::Object(all) => {
+                        all.bind(py).call_method1(intern!(py, "update"), (set,))?;
+                    }
+                    _ => self.slots[op] = Slot::Object(set.into_any().unbind()),
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Emits the accumulated state of an operator.
+    pub(super) fn end(&mut self, ctx: Ctx<'_, '_>, op: usize) -> PyResult<()> {
+        let py = ctx.py;
+        let slot = std::mem::take(&mut self.slots[op]);
+        let plan = self.plan.clone();
+        match (&plan.ops[op].0, slot) {
+            (Op::Limit { .. }, _) | (_, Slot::Empty) => {}
+            (Op::Union, Slot::Object(set)) => {
+                let items = PyList::new(py, set.bind(py).cast::<PySet>()?.iter().collect::<Vec<_>>())?;
+                self.wait(&items, op + 1);
+            }
+            (Op::Sort { reverse }, Slot::Records(records)) => {
+                let records = records.into_bound(py);
+                ctx.code.enter_step(self.step(op));
+                let options = PyDict::new(py);
+                options.set_item(intern!(py, "reverse"), reverse)?;
+                self.timed(op, || records.call_method(intern!(py, "sort"), (), Some(&options)))?;
+                self.wait(&records, op + 1);
+            }
+            (kind, Slot::Keys(keys)) => {
+                let items = keys.bind(py).call_method0(intern!(py, "items"))?.try_iter()?.unbind();
+                let reducer = matches!(kind, Op::GroupByKey { .. }).then_some(op);
+                self.stack.push(Pending::Keys { items, reducer, op: op + 1 });
+            }
+            (_, Slot::Object(object)) => self.flow(ctx, op + 1, object.into_bound(py)),
+            (_, Slot::Count(count)) => self.flow(ctx, op + 1, count.into_pyobject(py)?.into_any()),
+            (_, Slot::Sum(sum, count)) => {
+                let pair = (sum, count).into_pyobject(py)?;
+                self.flow(ctx, op + 1, pair.into_any());
+            }
+            (_, Slot::Records(records)) => self.wait(records.bind(py), op + 1),
+        }
+        Ok(())
+    }
+
+    /// The final record of one key.
+    pub(super) fn keyed<'py>(
+        &mut self,
+        ctx: Ctx<'_, 'py>,
+        reducer: Option<usize>,
+        pair: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = ctx.py;
+        let (key, mut value) = (pair.get_item(0)?, pair.get_item(1)?);
+        if let Some(op) = reducer {
+            let plan = self.plan.clone();
+            let Op::GroupByKey { f, .. } = &plan.ops[op].0 else { unreachable!("only groups have reducers") };
+            value = self.call(ctx, op, f, (&key, value))?;
+        }
+        let record = PyDict::new(py);
+        record.set_item(intern!(py, "key"), key)?;
+        record.set_item(intern!(py, "value"), value)?;
+        Ok(record.into_any())
+    }
+
+    pub(super) fn count_one(&mut self, op: usize) -> u64 {
+        let seen = if let Slot::Count(seen) = self.slots[op] { seen + 1 } else { 1 };
+        self.slots[op] = Slot::Count(seen);
+        seen
+    }
+
+    fn wait(&mut self, items: &Bound<'_, PyList>, op: usize) {
+        let left = items.len();
+        if left > 0 {
+            self.stack.push(Pending::Items { items: items.clone().unbind(), left, op });
+        }
+    }
+
+    /// Counts a list of items at once if the next operator counts records without an extractor: one pass in C.
+    fn count_words(&mut self, ctx: Ctx<'_, '_>, op: usize, words: &Bound<'_, PyList>) -> PyResult<bool> {
+        static COUNT_ELEMENTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let Some((Op::CountByKey { extractor: None }, _)) = self.plan.ops.get(op) else { return Ok(false) };
+        if !words.iter().all(|word| word.is_exact_instance_of::<PyString>()) {
+            return Ok(false);
+        }
+        let py = ctx.py;
+        let count_elements = COUNT_ELEMENTS
+            .get_or_try_init(py, || py.import("_collections")?.getattr("_count_elements").map(Bound::unbind))?;
+        let keys = self.keys(py, op);
+        // Last one first, as if they had come one by one: keys keep the order of their first appearance.
+        count_elements.bind(py).call1((keys, words.call_method0(intern!(py, "__reversed__"))?))?;
+        Ok(true)
+    }
+
+    fn accumulate_key<'py>(
+        &mut self,
+        ctx: Ctx<'_, 'py>,
+        op: usize,
+        zero: Option<&Py<PyAny>>,
+        f: &Py<PyAny>,
+        key: Bound<'py, PyString>,
+        record: Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = ctx.py;
+        let keys = self.keys(py, op);
+        let known = keys.get_item(&key)?;
+        let was_known = known.is_some();
+        let result = (|| {
+            let acc = match (known, zero) {
+                (Some(acc), _) => acc,
+                (None, None) => py.None().into_bound(py),
+                (None, Some(zero)) => fresh(zero.bind(py))?,
+            };
+            self.call(ctx, op, f, (&key, acc, record))
+        })();
+        match result {
+            Ok(acc) => keys.set_item(key, acc)?,
+            Err(error) => {
+                if was_known {
+                    keys.del_item(key)?;
+                }
+                return Err(error);
+            }
+        }
+        Ok(None)
+    }
+
+    fn keys<'py>(&mut self, py: Python<'py>, op: usize) -> Bound<'py, PyDict> {
+        match &self.slots[op] {
+            Slot::Keys(keys) => keys.bind(py).clone(),
+            _ => {
+                let keys = PyDict::new(py);
+                self.slots[op] = Slot::Keys(keys.clone().unbind());
+                keys
+            }
+        }
+    }
+
+    fn key<'py>(
+        &mut self,
+        ctx: Ctx<'_, 'py>,
+        op: usize,
+        extractor: &Py<PyAny>,
+        record: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyString>> {
+        key_text(self.call(ctx, op, extractor, (record,))?)
+    }
+}
+
+fn reversed_copy<'py>(items: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyList>> {
+    let copy = items.get_slice(0, items.len());
+    copy.reverse()?;
+    Ok(copy)
+}
+
+/// The text of a key: text unchanged, everything else by its `repr`.
+fn key_text(key: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyString>> {
+    match key.cast_into::<PyString>() {
+        Ok(text) => Ok(text),
+        Err(error) => error.into_inner().repr(),
+    }
+}
