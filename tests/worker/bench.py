@@ -108,7 +108,7 @@ def round_trips(peer, data, kind, answers=None):
                 body = frame()
                 if body[0] == kind:
                     break
-                if answers is not None and body[0] == 67:
+                if answers is not None and body[0] == frames.CALL:
                     send(answers(frames.parse(body)))
 
     return work
@@ -138,9 +138,9 @@ def turns(peer, starts, answer, pause):
             while len(peer.buffer) >= 4 or select.select([peer.socket], [], [], 0)[0]:
                 bodies.append(peer.frame())
             for body in bodies:
-                if body[0] == 67:
+                if body[0] == frames.CALL:
                     answers.append(answer(frames.parse(body)))
-                left -= body[0] == 70
+                left -= body[0] == frames.DONE
             until = time.perf_counter() + pause
             while time.perf_counter() < until:
                 pass
@@ -163,13 +163,12 @@ def bulk(peer, number, batches):
         while True:
             while queue and window:
                 data = queue.pop()
-                body = b"\x06" + frames.varint(number_) + bytes([not queue]) + data
-                peer.socket.sendall(frames.framed(body))
+                peer.socket.sendall(frames.encoded_feed(number_, data, last=not queue))
                 window -= 1
             body = peer.frame()
-            if body[0] == 71:
+            if body[0] == frames.CONSUMED:
                 window += 1
-            elif body[0] == 70:
+            elif body[0] == frames.DONE:
                 frame = frames.parse(body)
                 assert not frame["errors"], frame["errors"]
                 return
@@ -200,16 +199,16 @@ def main():
     one = frames.start(1, 0, [_native.dumps(["t", "a"])])
     echo = Peer([sys.executable, "-c", ECHO])
     echoed = frames.framed(b"\x46" + one[4:])
-    show("bare socket round trip", timed(round_trips(echo, echoed, 70)), 2000)
-    show("bare socket, bursts of 50", timed(bursts(echo, echoed * 50, 50, 70)), 2000)
+    show("bare socket round trip", timed(round_trips(echo, echoed, frames.DONE)), 2000)
+    show("bare socket, bursts of 50", timed(bursts(echo, echoed * 50, 50, frames.DONE)), 2000)
     echo.close()
 
     peer = worker()
     number = plan(peer, "GB('CommandReader').map(lambda r: r[1]).register(trigger='t')")
     one = frames.start(1, number, [_native.dumps(["t", "a"])])
     starts = [frames.start(exec_, number, [_native.dumps(["t", "a"])]) for exec_ in range(1, 51)]
-    show("trigger round trip", timed(round_trips(peer, one, 70)), 2000)
-    show("triggers in bursts of 50", timed(bursts(peer, b"".join(starts), 50, 70)), 2000)
+    show("trigger round trip", timed(round_trips(peer, one, frames.DONE)), 2000)
+    show("triggers in bursts of 50", timed(bursts(peer, b"".join(starts), 50, frames.DONE)), 2000)
     with open(f"/proc/{peer.process.pid}/status") as status:
         print(*(line.strip() for line in status if line.startswith(("VmRSS", "Threads"))))
     peer.close()
@@ -219,7 +218,7 @@ def main():
     one = frames.start(1, number, [_native.dumps(["t", "a"])])
     value = _native.dumps("value")
     answer = lambda frame: frames.reply(frame["call"], value=value)  # noqa: E731
-    show("trigger with one execute", timed(round_trips(peer, one, 70, answer)), 2000)
+    show("trigger with one execute", timed(round_trips(peer, one, frames.DONE, answer)), 2000)
     starts = b"".join(frames.start(exec_, number, [_native.dumps(["t", "a"])]) for exec_ in range(1, 51))
     for pause in (0, 50e-6, 150e-6):
         show(
@@ -237,8 +236,8 @@ def main():
 
     def chatty():
         peer.socket.sendall(one)
-        while (body := peer.frame())[0] != 70:
-            if body[0] == 67:
+        while (body := peer.frame())[0] != frames.DONE:
+            if body[0] == frames.CALL:
                 peer.socket.sendall(answer(frames.parse(body)))
 
     show("execute, sequential", timed(chatty), 2000)

@@ -1,12 +1,14 @@
 """The frames between server and worker, implemented a second time for tests.
 
 A second implementation on purpose: the Rust one would otherwise be tested against itself. Values are encoded by the
-extension.
+extension. Kinds are numbered in the order of the variants of ``ToWorker`` and ``FromWorker``.
 """
 
 import struct
 
 LAST, SYNC, PROFILE, TRACEBACK, TAGGED = 1, 2, 4, 8, 16
+READY, SCRIPT_DONE, CALL, PROGRESS, OUTPUT, DONE, CONSUMED, STOP, LOG = range(9)
+OPERATIONS = ("execute", "run", "register", "enter", "exit", "config", "hashtag")
 
 
 def varint(value):
@@ -36,7 +38,7 @@ def records(values):
     return varint(len(values)) + blob(b"".join(values))
 
 
-def hello(protocol=2, threads=1, record_bytes_max=64 << 20):
+def hello(protocol=3, threads=1, record_bytes_max=64 << 20):
     return framed(b"\x01" + varint(protocol) + blob("test") + varint(1) + varint(threads) + varint(record_bytes_max))
 
 
@@ -53,7 +55,7 @@ def restore(request, session, blobs=(), function=None, name="s", paths=()):
 
 def load(request, session, function, name="s", paths=(), traceback=True):
     """``function``: number of the plan, encoded plan, pickle."""
-    body = b"\x0d" + varint(request) + varint(session) + blob(name) + _function(*function) + listed(paths, blob)
+    body = b"\x0c" + varint(request) + varint(session) + blob(name) + _function(*function) + listed(paths, blob)
     return framed(body + bytes([traceback]))
 
 
@@ -72,7 +74,11 @@ def start(exec_, plan, values=(), flags=LAST | TRACEBACK, lane=0, first_step=0):
 
 
 def feed(exec_, values, last):
-    return framed(b"\x06" + varint(exec_) + bytes([last]) + records(values))
+    return encoded_feed(exec_, records(values), last)
+
+
+def encoded_feed(exec_, encoded, last):
+    return framed(b"\x06" + varint(exec_) + bytes([last]) + encoded)
 
 
 def abort(exec_, begun=True):
@@ -80,7 +86,7 @@ def abort(exec_, begun=True):
 
 
 def reply(call, value=None, error=None):
-    return framed(b"\x08" + varint(call) + (b"\x01" + value if error is None else b"\x00" + blob(error)))
+    return framed(b"\x08" + varint(call) + (b"\x00" + blob(value) if error is None else b"\x01" + blob(error)))
 
 
 def forget_plans(plans):
@@ -96,7 +102,7 @@ def threads(count):
 
 
 def shutdown():
-    return framed(b"\x0c")
+    return framed(b"\x00")
 
 
 def key_record(key, value, event=None, kind=1):
@@ -134,12 +140,8 @@ class Body:
         self.at += length
         return self.data[self.at - length : self.at]
 
-    def optional(self):
-        length = self.varint()
-        if length == 0:
-            return None
-        self.at += length - 1
-        return self.data[self.at - length + 1 : self.at]
+    def optional(self, read):
+        return read() if self.byte() else None
 
     def list(self, read):
         return [read() for _ in range(self.varint())]
@@ -152,41 +154,41 @@ def parse(data):
     """A worker's frame as a dictionary."""
     body = Body(data)
     kind = body.byte()
-    if kind == 65:
+    if kind == READY:
         frame = {
             "kind": "ready", "protocol": body.varint(), "codec": body.varint(), "pid": body.varint(),
             "python": body.blob().decode(), "package": body.blob().decode(),
         }  # fmt: skip
-    elif kind == 66:
-        request, error = body.varint(), body.optional()
+    elif kind == SCRIPT_DONE:
+        request, error = body.varint(), body.optional(body.blob)
         frame = {"kind": "script_done", "request": request, "error": error and error.decode(), "blob": body.blob()}
-    elif kind == 67:
-        frame = {"kind": "call", "call": body.varint(), "exec": body.varint(), "session": body.varint()}
-        op = body.byte()
-        frame["op"] = {1: "execute", 2: "run", 3: "register", 4: "enter", 5: "exit", 6: "config", 7: "hashtag"}[op]
-        if op == 1:
+    elif kind == CALL:
+        frame = {"kind": "call", "exec": body.optional(body.varint), "session": body.varint(), "call": body.varint()}
+        frame["op"] = OPERATIONS[body.varint()]
+        if frame["op"] == "execute":
             frame["argv"] = body.list(body.blob)
-        elif op == 2:
+        elif frame["op"] == "run":
             frame.update(plan=body.varint(), spec=body.blob())
-        elif op == 3:
+        elif frame["op"] == "register":
             frame.update(plan=body.varint(), spec=body.blob(), blob=body.blob())
-        elif op == 6:
+        elif frame["op"] == "config":
             frame["key"] = body.blob()
-    elif kind == 68:
+    elif kind == PROGRESS:
         frame = {"kind": "progress", "exec": body.varint(), "step": body.varint()}
-    elif kind == 69:
+    elif kind == OUTPUT:
         frame = {"kind": "output", "exec": body.varint(), "records": body.records()}
-    elif kind == 70:
+    elif kind == DONE:
         frame = {
             "kind": "done", "exec": body.varint(), "aborted": bool(body.byte()), "records": body.records(),
             "errors": body.list(body.blob), "micros": body.list(body.varint),
         }  # fmt: skip
-    elif kind == 71:
+    elif kind == CONSUMED:
         frame = {"kind": "consumed", "exec": body.varint(), "bytes": body.varint()}
-    elif kind == 72:
+    elif kind == STOP:
         frame = {"kind": "stop", "exec": body.varint()}
-    elif kind == 73:
-        frame = {"kind": "log", "session": body.varint(), "level": body.byte(), "message": body.blob()}
+    elif kind == LOG:
+        session, level = body.optional(body.varint), body.varint()
+        frame = {"kind": "log", "session": session, "level": level, "message": body.blob()}
     else:
         raise AssertionError(f"unknown frame {kind}")
     assert body.at == len(data), f"trailing bytes in {frame}"

@@ -16,7 +16,12 @@ struct Rule {
 }
 
 const RULES: &[Rule] = &[
-    Rule { name: "redgrease-core", ours: &[], external: Some(&["serde", "thiserror"]), tests_may_use: &["proptest"] },
+    Rule {
+        name: "redgrease-core",
+        ours: &[],
+        external: Some(&["postcard", "serde", "serde_bytes", "thiserror"]),
+        tests_may_use: &["proptest"],
+    },
     Rule { name: "redgrease-ffi", ours: &[], external: Some(&[]), tests_may_use: &[] },
     Rule {
         name: "redgrease-engine",
@@ -171,8 +176,8 @@ mod tests {
         assert_eq!(
             violations(&[("libc", false), ("proptest", false)], &[], &[]),
             [
-                "redgrease-core depends on libc; it may use serde, thiserror",
-                "redgrease-core depends on proptest; it may use serde, thiserror"
+                "redgrease-core depends on libc; it may use postcard, serde, serde_bytes, thiserror",
+                "redgrease-core depends on proptest; it may use postcard, serde, serde_bytes, thiserror"
             ]
         );
     }

@@ -4,11 +4,13 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt;
 
-/// Types of numbers that must not be confused: a doc comment and a name each.
+use serde::{Deserialize, Serialize};
+
+/// Types of numbers that must not be confused: a doc comment (and further attributes) and a name each.
 #[macro_export]
 macro_rules! numbers {
-    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => { $(
-        $(#[$doc])*
+    ($($(#[$attribute:meta])* $name:ident),+ $(,)?) => { $(
+        $(#[$attribute])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub u64);
 
@@ -22,14 +24,18 @@ macro_rules! numbers {
 
 numbers! {
     /// Number of an execution on this shard.
+    #[derive(Serialize, Deserialize)]
     ExecutionNo,
     /// Number of a registration on this shard.
     RegistrationNo,
     /// Number of a session on this shard.
+    #[derive(Serialize, Deserialize)]
     SessionNo,
     /// Number of a worker process since the module was loaded.
+    #[derive(Serialize, Deserialize)]
     WorkerNo,
     /// Number that a worker gave to a plan.
+    #[derive(Serialize, Deserialize)]
     PlanNo,
 }
 

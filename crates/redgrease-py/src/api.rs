@@ -13,7 +13,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple};
 use redgrease_core::codec::Reader;
-use redgrease_core::frame::{Call, FromWorker, LogLevel, wire_number};
+use redgrease_core::frame::{Call, FromWorker, LogLevel};
 use redgrease_core::id::{PlanNo, SessionNo};
 use redgrease_core::plan::PlanSpec;
 
@@ -220,10 +220,10 @@ fn current_session(py: Python<'_>) -> PyResult<u64> {
     Ok(context(py)?.session)
 }
 
-/// Number of the execution that the calling thread runs, as it stands in frames; 0: none.
+/// Number of the execution that the calling thread runs, if it runs one.
 #[pyfunction]
-fn current_execution() -> u64 {
-    wire_number(Context::current().exec)
+fn current_execution() -> Option<u64> {
+    Context::current().exec.map(|exec| exec.0)
 }
 
 /// Binds the calling thread to a session; 0 unbinds it.

@@ -31,7 +31,7 @@ pub enum Broken {
     /// An error of the operating system.
     Io(Errno),
     /// The received data violates the protocol.
-    Protocol(redgrease_core::codec::CodecError),
+    Protocol(frame::FrameError),
 }
 
 /// Received bytes that are not handled yet.
