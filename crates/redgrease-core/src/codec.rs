@@ -787,6 +787,13 @@ impl Value {
         }
     }
 
+    /// The value of a dict under that text, the first if there are several.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        let Value::Dict(pairs) = self else { return None };
+        pairs.iter().find(|(key, _)| matches!(key, Value::Str(text) if text == name)).map(|(_, value)| value)
+    }
+
     /// The encoded form of this value.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

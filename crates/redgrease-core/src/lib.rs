@@ -2,6 +2,7 @@
 //!
 //! # Layout
 //! - [`codec`]: how a record is written between server, workers and clients;
+//! - [`from_value`]: typed data from a decoded value;
 //! - [`frame`]: what server and worker say to each other;
 //! - [`plan`]: readers, steps and what may run without a worker;
 //! - [`command`]: the grammar of the `RG.*` commands;
@@ -24,6 +25,7 @@ pub mod error_code;
 pub mod error_text;
 pub mod event;
 pub mod frame;
+pub mod from_value;
 pub mod id;
 pub mod pattern;
 pub mod plan;

@@ -8,9 +8,9 @@
 //! - [`lower`], [`native`]: what is executed: rows of operators, and the steps at the front that need no user code.
 
 pub mod error;
-mod fields;
 pub mod lower;
 pub mod mode;
+mod named;
 pub mod native;
 pub mod range;
 pub mod reader;

@@ -1,5 +1,9 @@
 //! Where the executions of a plan run.
 
+use serde::{Deserialize, Deserializer};
+
+use super::named::named;
+
 /// Where an execution of a registration runs, seen from the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -35,5 +39,11 @@ impl Mode {
     #[must_use]
     pub fn can_run(self) -> bool {
         self != Mode::Sync
+    }
+}
+
+impl<'de> Deserialize<'de> for Mode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Mode, D::Error> {
+        named(deserializer, Mode::from_name, "async, async_local or sync")
     }
 }

@@ -1,5 +1,9 @@
 //! The numbers that users give.
 
+use core::fmt;
+
+use serde::de::{Error, Unexpected, Visitor};
+
 /// Range of a number that users give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NumberRange {
@@ -11,6 +15,22 @@ pub struct NumberRange {
     pub max: u64,
     /// Its unit, with a space before it; empty: none.
     pub unit: &'static str,
+}
+
+/// Reads a number in this range: `deserializer.deserialize_u64(BATCH)`.
+impl Visitor<'_> for NumberRange {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number from {} to {}{}", self.min, self.max, self.unit)
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<u64, E> {
+        match u64::try_from(number) {
+            Ok(inside) if (self.min..=self.max).contains(&inside) => Ok(inside),
+            _ => Err(E::invalid_value(Unexpected::Signed(number), &self)),
+        }
+    }
 }
 
 /// Entries that start a run of a stream registration.

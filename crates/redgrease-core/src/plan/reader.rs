@@ -2,10 +2,14 @@
 
 use alloc::vec::Vec;
 
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+
 use super::error::PlanError;
-use super::fields::{bytes, field, flag, number};
+use super::named::named;
 use super::range::SCAN_COUNT;
 use crate::codec::Value;
+use crate::from_value::from_value;
 
 /// The readers that users know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +72,12 @@ impl ReaderKind {
     }
 }
 
+impl<'de> Deserialize<'de> for ReaderKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ReaderKind, D::Error> {
+        named(deserializer, ReaderKind::from_name, "the name of a reader")
+    }
+}
+
 /// What makes the records of an execution that was run at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunReader {
@@ -107,28 +117,61 @@ pub enum RunReader {
     Worker,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KeysArgs {
+    #[serde(with = "serde_bytes")]
+    pattern: Vec<u8>,
+    no_scan: bool,
+    read_value: bool,
+}
+
+/// `None`: a function makes the pattern.
+#[derive(Deserialize)]
+struct Pattern {
+    pattern: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KeysOnlyArgs {
+    #[serde(with = "serde_bytes")]
+    pattern: Vec<u8>,
+    no_scan: bool,
+    #[serde(rename = "count", deserialize_with = "scan_count")]
+    step: u64,
+}
+
+fn scan_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    deserializer.deserialize_u64(SCAN_COUNT)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StreamArgs {
+    #[serde(with = "serde_bytes")]
+    key: Vec<u8>,
+    #[serde(with = "serde_bytes")]
+    from_id: Vec<u8>,
+    pattern: bool,
+}
+
 impl RunReader {
     pub(super) fn decode(kind: ReaderKind, args: &Value) -> Result<RunReader, PlanError> {
         match kind {
-            ReaderKind::Keys => Ok(RunReader::Keys {
-                pattern: bytes(args, "pattern")?,
-                no_scan: flag(args, "noScan")?,
-                read_value: flag(args, "readValue")?,
-            }),
-            // A function makes the pattern.
-            ReaderKind::KeysOnly if *field(args, "pattern")? == Value::None => Ok(RunReader::Worker),
-            ReaderKind::KeysOnly => Ok(RunReader::KeyNames {
-                pattern: bytes(args, "pattern")?,
-                no_scan: flag(args, "noScan")?,
-                step: number(args, SCAN_COUNT)?,
-            }),
-            ReaderKind::Stream => {
-                let (key, from_id) = (bytes(args, "key")?, bytes(args, "fromId")?);
-                Ok(match flag(args, "pattern")? {
-                    true => RunReader::Streams { pattern: key, from_id },
-                    false => RunReader::Stream { key, from_id },
-                })
+            ReaderKind::Keys => {
+                let KeysArgs { pattern, no_scan, read_value } = from_value(args)?;
+                Ok(RunReader::Keys { pattern, no_scan, read_value })
             }
+            ReaderKind::KeysOnly if from_value::<Pattern>(args)?.pattern.is_none() => Ok(RunReader::Worker),
+            ReaderKind::KeysOnly => {
+                let KeysOnlyArgs { pattern, no_scan, step } = from_value(args)?;
+                Ok(RunReader::KeyNames { pattern, no_scan, step })
+            }
+            ReaderKind::Stream => Ok(match from_value(args)? {
+                StreamArgs { key: pattern, from_id, pattern: true } => RunReader::Streams { pattern, from_id },
+                StreamArgs { key, from_id, pattern: false } => RunReader::Stream { key, from_id },
+            }),
             ReaderKind::Python | ReaderKind::ShardsId => Ok(RunReader::Worker),
             ReaderKind::Command => Err(PlanError::Reader("Given reader do not support run or not exists")),
         }
@@ -176,6 +219,6 @@ mod tests {
         assert_eq!(read("PythonReader", &[]), Ok(RunReader::Worker));
         let refused = PlanError::Reader("Given reader do not support run or not exists");
         assert_eq!(read("CommandReader", &[]), Err(refused));
-        assert_eq!(read("KeysReader", &[]), Err(PlanError::Field("pattern")));
+        assert_eq!(read("KeysReader", &[]), Err(PlanError::Missing("pattern")));
     }
 }

@@ -3,16 +3,19 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use serde::{Deserialize, Deserializer};
+
 use super::error::PlanError;
-use super::fields::{field, flag, text};
 use super::lower::{self, Lowered};
 use super::mode::Mode;
+use super::named::named;
 use super::native::NativeRun;
 use super::reader::{ReaderKind, RunReader};
 use super::step::Step;
 use super::trigger::Trigger;
 use crate::codec::Value;
 use crate::event;
+use crate::from_value::from_value;
 use crate::render::Style;
 
 /// A plan as a builder describes it.
@@ -31,6 +34,31 @@ pub struct PlanSpec {
     args: Value,
 }
 
+#[derive(Deserialize)]
+struct Written {
+    reader: ReaderKind,
+    desc: Option<String>,
+    mode: Mode,
+    #[serde(deserialize_with = "style")]
+    reply: Style,
+    steps: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct EventArgs {
+    unknown_events: bool,
+}
+
+fn style<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Style, D::Error> {
+    let from_name = |name: &str| match name {
+        "compat" => Some(Style::Compat),
+        "plain" => Some(Style::Plain),
+        _ => None,
+    };
+    named(deserializer, from_name, "compat or plain")
+}
+
 impl PlanSpec {
     /// Reads an encoded plan.
     ///
@@ -38,25 +66,9 @@ impl PlanSpec {
     /// [`PlanError`], naming the field.
     pub fn decode(bytes: &[u8]) -> Result<PlanSpec, PlanError> {
         let plan = Value::decode(bytes)?;
-        let steps = match field(&plan, "steps")? {
-            Value::List(items) => items.iter().map(Step::decode).collect::<Result<_, _>>()?,
-            _ => return Err(PlanError::Field("steps")),
-        };
-        Ok(PlanSpec {
-            reader: ReaderKind::from_name(&text(&plan, "reader")?).ok_or(PlanError::Field("reader"))?,
-            desc: match field(&plan, "desc")? {
-                Value::None => None,
-                _ => Some(text(&plan, "desc")?),
-            },
-            mode: Mode::from_name(&text(&plan, "mode")?).ok_or(PlanError::Field("mode"))?,
-            style: match text(&plan, "reply")?.as_str() {
-                "compat" => Style::Compat,
-                "plain" => Style::Plain,
-                _ => return Err(PlanError::Field("reply")),
-            },
-            steps,
-            args: field(&plan, "args")?.clone(),
-        })
+        let Written { reader, desc, mode, reply, steps } = from_value(&plan)?;
+        let args = plan.get("args").ok_or(PlanError::Missing("args"))?.clone();
+        Ok(PlanSpec { reader, desc, mode, style: reply, steps, args })
     }
 
     /// What makes the records of a run.
@@ -86,7 +98,7 @@ impl PlanSpec {
         reads: impl Fn(&str) -> bool,
     ) -> Result<(), PlanError> {
         let Trigger::Keys { event_types: Some(names), .. } = trigger else { return Ok(()) };
-        if flag(&self.args, "unknownEvents")? {
+        if from_value::<EventArgs>(&self.args)?.unknown_events {
             return Ok(());
         }
         event::check_all(names, has_command, reads).map_err(PlanError::from)
@@ -114,6 +126,7 @@ impl PlanSpec {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use alloc::string::ToString;
     use alloc::vec;
 
     /// A plan with these steps (without settings) and arguments of its reader.
@@ -141,9 +154,24 @@ pub(super) mod tests {
     fn unknown_names_are_refused_with_their_field() {
         let decode = |mode: &str, reader: &str, step: &str| PlanSpec::decode(&encoded(mode, reader, &[step], &[]));
         assert!(decode("async", "KeysReader", "map").is_ok());
-        assert_eq!(decode("later", "KeysReader", "map"), Err(PlanError::Field("mode")));
-        assert_eq!(decode("async", "x", "map"), Err(PlanError::Field("reader")));
+        let refused = |mode, reader| decode(mode, reader, "map").unwrap_err().to_string();
+        assert_eq!(refused("later", "KeysReader"), "BADPLAN mode must be async, async_local or sync, got 'later'");
+        assert_eq!(refused("async", "x"), "BADPLAN reader must be the name of a reader, got 'x'");
         assert_eq!(decode("async", "KeysReader", "fly"), Err(PlanError::Step("fly".into())));
+    }
+
+    #[test]
+    fn each_field_of_a_plan_is_needed() {
+        let Ok(Value::Dict(whole)) = Value::decode(&encoded("async", "KeysReader", &["map"], &[])) else {
+            panic!("not a dict");
+        };
+        for (at, (name, _)) in whole.iter().enumerate() {
+            let mut pairs = whole.clone();
+            pairs.remove(at);
+            let error = PlanSpec::decode(&Value::Dict(pairs).encode()).unwrap_err();
+            assert!(matches!(error, PlanError::Missing(field) if Value::text(field) == *name), "{name:?}: {error}");
+        }
+        assert!(PlanSpec::decode(&Value::None.encode()).is_err());
     }
 
     #[test]

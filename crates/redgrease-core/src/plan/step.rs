@@ -1,14 +1,12 @@
 //! Steps: the operations between reader and action.
 
-use alloc::borrow::ToOwned;
+use serde::{Deserialize, Deserializer};
 
-use super::error::PlanError;
-use super::fields::{flag, number_in};
 use super::range::LIMIT;
-use crate::codec::Value;
 
 /// What a step does, with what it was given beside callbacks. Derived operations are one step here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum StepKind {
     /// One record in, one out.
@@ -20,6 +18,7 @@ pub enum StepKind {
     /// A list becomes its elements.
     FlatMap {
         /// In the order of the list; else the last one first.
+        #[serde(rename = "inOrder")]
         in_order: bool,
     },
     /// One accumulator per shard.
@@ -37,8 +36,10 @@ pub enum StepKind {
     /// Lets a slice pass.
     Limit {
         /// Records that pass.
+        #[serde(deserialize_with = "limit")]
         length: u64,
         /// Records before the first of them.
+        #[serde(deserialize_with = "limit")]
         offset: u64,
     },
     /// Accumulate per shard, then over shards.
@@ -121,48 +122,33 @@ impl StepKind {
             StepKind::ToStr => "tostr",
         }
     }
-
-    /// The kind with the name and the settings (a dict) of an encoded step. Kinds without settings ignore them.
-    fn decode(name: &str, settings: &Value) -> Result<StepKind, PlanError> {
-        let kind = StepKind::ALL.into_iter().find(|kind| kind.name() == name);
-        Ok(match kind.ok_or_else(|| PlanError::Step(name.to_owned()))? {
-            StepKind::FlatMap { .. } => StepKind::FlatMap { in_order: flag(settings, "inOrder")? },
-            StepKind::Limit { .. } => StepKind::Limit {
-                length: number_in(settings, "length", LIMIT)?,
-                offset: number_in(settings, "offset", LIMIT)?,
-            },
-            StepKind::CountBy { .. } => StepKind::CountBy { extractor: flag(settings, "extractor")? },
-            StepKind::Avg { .. } => StepKind::Avg { extractor: flag(settings, "extractor")? },
-            StepKind::Sort { .. } => StepKind::Sort { reverse: flag(settings, "reverse")? },
-            other => other,
-        })
-    }
 }
 
-/// One step of a plan. Its callbacks are where it runs; here it is known by its position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+fn limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    deserializer.deserialize_u64(LIMIT)
+}
+
+/// One step of a plan, encoded as `[name]` or `[name, settings]`. Its callbacks are where it runs; here it is known by its
+/// position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
 pub struct Step {
     /// What it does.
     pub kind: StepKind,
 }
 
-impl Step {
-    /// Reads an encoded step: `[name]` or `[name, settings]`.
-    pub(super) fn decode(value: &Value) -> Result<Step, PlanError> {
-        let Value::List(parts) = value else { return Err(PlanError::Field("steps")) };
-        let [Value::Str(name), rest @ ..] = parts.as_slice() else { return Err(PlanError::Field("steps")) };
-        Ok(Step { kind: StepKind::decode(name, rest.first().unwrap_or(&Value::None))? })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::Value;
+    use crate::from_value::from_value;
+    use crate::plan::PlanError;
     use alloc::vec;
 
     fn decoded(name: &str, settings: &[(&str, Value)]) -> Result<StepKind, PlanError> {
         let settings = settings.iter().map(|(name, value)| (Value::text(*name), value.clone())).collect();
-        Step::decode(&Value::List(vec![Value::text(name), Value::Dict(settings)])).map(|step| step.kind)
+        let step: Step = from_value(&Value::List(vec![Value::text(name), Value::Dict(settings)]))?;
+        Ok(step.kind)
     }
 
     #[test]
@@ -184,14 +170,15 @@ mod tests {
     fn settings_are_read_and_checked() {
         let limit = |length| decoded("limit", &[("length", length), ("offset", Value::Int(2))]);
         assert_eq!(limit(Value::Int(3)), Ok(StepKind::Limit { length: 3, offset: 2 }));
-        assert!(matches!(limit(Value::Int(-1)), Err(PlanError::Range { .. })));
-        assert_eq!(decoded("sort", &[]), Err(PlanError::Field("reverse")));
-        assert_eq!(decoded("flatmap", &[("inOrder", Value::Int(1))]), Err(PlanError::Field("inOrder")));
+        assert!(matches!(limit(Value::Int(-1)), Err(PlanError::Unfit { field: "length", .. })));
+        assert_eq!(decoded("sort", &[]), Err(PlanError::Missing("reverse")));
+        let flatmap = decoded("flatmap", &[("inOrder", Value::Int(1))]);
+        assert!(matches!(flatmap, Err(PlanError::Unfit { field: "inOrder", .. })));
     }
 
     #[test]
     fn an_unknown_step_is_named() {
         assert_eq!(decoded("fly", &[]), Err(PlanError::Step("fly".into())));
-        assert_eq!(Step::decode(&Value::List(vec![])), Err(PlanError::Field("steps")));
+        assert!(from_value::<Step>(&Value::List(vec![])).is_err());
     }
 }

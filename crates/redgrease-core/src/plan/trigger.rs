@@ -1,13 +1,18 @@
 //! What starts the executions of a registration.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+
 use super::error::PlanError;
-use super::fields::{bytes, field, flag, names, number, strings, text};
+use super::named::named;
 use super::range::{BATCH, DURATION, RETRY_INTERVAL};
 use super::reader::ReaderKind;
 use crate::codec::{KeyType, Value};
+use crate::from_value::from_value;
 use crate::pattern::KeyFilter;
 
 /// What a stream registration does with a batch that failed.
@@ -39,6 +44,12 @@ impl FailurePolicy {
     #[must_use]
     pub fn from_name(name: &str) -> Option<FailurePolicy> {
         FailurePolicy::ALL.into_iter().find(|policy| policy.name().eq_ignore_ascii_case(name))
+    }
+}
+
+impl<'de> Deserialize<'de> for FailurePolicy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<FailurePolicy, D::Error> {
+        named(deserializer, FailurePolicy::from_name, "continue, abort or retry")
     }
 }
 
@@ -80,24 +91,73 @@ pub enum Trigger {
     },
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KeysArgs {
+    commands: Option<Vec<String>>,
+    key_types: Option<Vec<String>>,
+    event_types: Option<Vec<String>>,
+    #[serde(with = "serde_bytes")]
+    prefix: Vec<u8>,
+    read_value: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StreamArgs {
+    #[serde(with = "serde_bytes")]
+    prefix: Vec<u8>,
+    #[serde(deserialize_with = "batch")]
+    batch: u64,
+    #[serde(deserialize_with = "duration")]
+    duration: u64,
+    on_failed_policy: FailurePolicy,
+    #[serde(deserialize_with = "retry_interval")]
+    on_failed_retry_interval: u64,
+    trim_stream: bool,
+}
+
+#[derive(Deserialize)]
+struct CommandArgs {
+    hook: Option<IgnoredAny>,
+    #[serde(with = "serde_bytes")]
+    trigger: Vec<u8>,
+    inorder: bool,
+}
+
+fn batch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    deserializer.deserialize_u64(BATCH)
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    deserializer.deserialize_u64(DURATION)
+}
+
+fn retry_interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    deserializer.deserialize_u64(RETRY_INTERVAL)
+}
+
 impl Trigger {
     pub(super) fn decode(kind: ReaderKind, args: &Value) -> Result<Trigger, PlanError> {
         match kind {
-            ReaderKind::Keys => keys(args),
-            ReaderKind::Stream => Ok(Trigger::Stream {
-                filter: KeyFilter::new(bytes(args, "prefix")?)?,
-                batch: number(args, BATCH)?,
-                duration_ms: number(args, DURATION)?,
-                on_failed: FailurePolicy::from_name(&text(args, "onFailedPolicy")?)
-                    .ok_or(PlanError::Field("onFailedPolicy"))?,
-                retry_interval_s: number(args, RETRY_INTERVAL)?,
-                trim: flag(args, "trimStream")?,
-            }),
+            ReaderKind::Keys => keys(from_value(args)?),
+            ReaderKind::Stream => {
+                let args: StreamArgs = from_value(args)?;
+                Ok(Trigger::Stream {
+                    filter: KeyFilter::new(args.prefix)?,
+                    batch: args.batch,
+                    duration_ms: args.duration,
+                    on_failed: args.on_failed_policy,
+                    retry_interval_s: args.on_failed_retry_interval,
+                    trim: args.trim_stream,
+                })
+            }
             ReaderKind::Command => {
-                if !matches!(field(args, "hook")?, Value::None) {
+                let CommandArgs { hook, trigger, inorder } = from_value(args)?;
+                if hook.is_some() {
                     return Err(PlanError::Unsupported("the CommandReader option 'hook'"));
                 }
-                Ok(Trigger::Command { name: bytes(args, "trigger")?, in_order: flag(args, "inorder")? })
+                Ok(Trigger::Command { name: trigger, in_order: inorder })
             }
             ReaderKind::KeysOnly | ReaderKind::Python | ReaderKind::ShardsId => {
                 Err(PlanError::Reader("given reader does not exists or does not support register"))
@@ -106,18 +166,32 @@ impl Trigger {
     }
 }
 
-fn keys(args: &Value) -> Result<Trigger, PlanError> {
-    if strings(args, "commands")?.is_some_and(|commands| !commands.is_empty()) {
+fn keys(args: KeysArgs) -> Result<Trigger, PlanError> {
+    if args.commands.is_some_and(|commands| !commands.is_empty()) {
         return Err(PlanError::Unsupported("the KeysReader option 'commands'"));
     }
-    let key_type = |name: &String| KeyType::from_name(name).ok_or(PlanError::Field("keyTypes"));
-    let key_types = names(args, "keyTypes")?;
-    let event_types = names(args, "eventTypes")?;
+    let key_types = not_empty("keyTypes", args.key_types)?;
+    let event_types = not_empty("eventTypes", args.event_types)?;
     Ok(Trigger::Keys {
-        filter: KeyFilter::new(bytes(args, "prefix")?)?,
+        filter: KeyFilter::new(args.prefix)?,
         event_types: event_types.map(|names| names.iter().map(|name| name.to_ascii_lowercase()).collect()),
         key_types: key_types.map(|names| names.iter().map(key_type).collect::<Result<_, _>>()).transpose()?,
-        read_value: flag(args, "readValue")?,
+        read_value: args.read_value,
+    })
+}
+
+fn not_empty(field: &'static str, names: Option<Vec<String>>) -> Result<Option<Vec<String>>, PlanError> {
+    match names {
+        Some(names) if names.is_empty() => Err(PlanError::Empty(field)),
+        names => Ok(names),
+    }
+}
+
+fn key_type(name: &String) -> Result<KeyType, PlanError> {
+    KeyType::from_name(name).ok_or_else(|| PlanError::Unfit {
+        field: "keyTypes",
+        expected: "types of keys".into(),
+        got: format!("'{name:.40}'"),
     })
 }
 
@@ -125,7 +199,6 @@ fn keys(args: &Value) -> Result<Trigger, PlanError> {
 mod tests {
     use super::*;
     use crate::plan::spec::tests::plan;
-    use alloc::format;
     use alloc::string::ToString;
     use alloc::vec;
 
@@ -201,7 +274,7 @@ mod tests {
 
     #[test]
     fn only_some_readers_can_be_registered() {
-        assert_eq!(plan("CommandReader", &[], &[]).trigger(), Err(PlanError::Field("hook")));
+        assert_eq!(plan("CommandReader", &[], &[]).trigger(), Err(PlanError::Missing("hook")));
         let refused = PlanError::Reader("given reader does not exists or does not support register");
         for kind in ReaderKind::ALL {
             let trigger = plan(kind.name(), &[], &[]).trigger();
