@@ -57,6 +57,7 @@ test-rust: tools $(VENV)/.requirements
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run $(CARGO_FLAGS) --workspace --exclude redgrease-py && cargo test $(CARGO_FLAGS) --doc --workspace --exclude redgrease-py; \
 	else cargo test $(CARGO_FLAGS) --workspace --exclude redgrease-py; fi
+	@cargo test $(CARGO_FLAGS) -p redgrease-ring --features model --test model
 
 test-python: build
 	$(PY) -m pytest $(PYTEST_FLAGS) -m "not slow" tests --ignore tests/e2e

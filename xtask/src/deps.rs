@@ -24,6 +24,12 @@ const RULES: &[Rule] = &[
     },
     Rule { name: "redgrease-ffi", ours: &[], external: Some(&[]), tests_may_use: &[] },
     Rule {
+        name: "redgrease-ring",
+        ours: &[],
+        external: Some(&["loom", "rustix", "thiserror"]),
+        tests_may_use: &["proptest"],
+    },
+    Rule {
         name: "redgrease-engine",
         ours: &["redgrease-core"],
         external: Some(&["serde", "thiserror"]),
@@ -32,7 +38,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "redgrease-module",
-        ours: &["redgrease-core", "redgrease-engine", "redgrease-ffi"],
+        ours: &["redgrease-core", "redgrease-engine", "redgrease-ffi", "redgrease-ring"],
         external: None,
         tests_may_use: &[],
     },
@@ -43,7 +49,12 @@ const RULES: &[Rule] = &[
         tests_may_use: &["proptest"],
     },
     Rule { name: "redgrease-filecache", ours: &["redgrease-cache-rules"], external: None, tests_may_use: &[] },
-    Rule { name: "redgrease-py", ours: &["redgrease-core", "redgrease-filecache"], external: None, tests_may_use: &[] },
+    Rule {
+        name: "redgrease-py",
+        ours: &["redgrease-core", "redgrease-filecache", "redgrease-ring"],
+        external: None,
+        tests_may_use: &[],
+    },
     Rule { name: "redgrease-cli", ours: &["redgrease-filecache"], external: None, tests_may_use: &[] },
     Rule { name: "xtask", ours: &["redgrease-core"], external: None, tests_may_use: &[] },
 ];

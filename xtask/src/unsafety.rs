@@ -1,10 +1,10 @@
-//! `unsafe` is allowed in one crate: every other crate inherits the lints of the workspace, which forbid it.
+//! `unsafe` is allowed in two crates: every other crate inherits the lints of the workspace, which forbid it.
 
 use anyhow::{Context, Result};
 use toml::{Table, Value};
 
-/// The only crate with a lints table of its own.
-const UNSAFE_CRATE: &str = "redgrease-ffi";
+/// The only crates with a lints table of their own: the server's API, and memory shared with another process.
+const UNSAFE_CRATES: [&str; 2] = ["redgrease-ffi", "redgrease-ring"];
 
 /// Compares the workspace's manifest and those of its crates (name, text) with the rule.
 pub fn check(workspace: &str, crates: &[(String, String)]) -> Result<Vec<String>> {
@@ -14,12 +14,13 @@ pub fn check(workspace: &str, crates: &[(String, String)]) -> Result<Vec<String>
     if unsafe_code(lints) != Some("forbid") {
         broken.push("the workspace's Cargo.toml must say: [workspace.lints.rust] unsafe_code = \"forbid\"".to_owned());
     }
-    for (name, manifest) in crates.iter().filter(|(name, _)| name != UNSAFE_CRATE) {
+    for (name, manifest) in crates.iter().filter(|(name, _)| !UNSAFE_CRATES.contains(&name.as_str())) {
         let manifest: Table = manifest.parse().with_context(|| format!("Cargo.toml of {name}"))?;
         let inherits = manifest.get("lints").and_then(|lints| lints.get("workspace")).and_then(Value::as_bool);
         if inherits != Some(true) {
             broken.push(format!(
-                "{name} does not inherit the lints of the workspace ([lints] workspace = true); only {UNSAFE_CRATE} may allow unsafe"
+                "{name} does not inherit the lints of the workspace ([lints] workspace = true); only {} may allow unsafe",
+                UNSAFE_CRATES.join(" and ")
             ));
         }
     }
@@ -51,8 +52,10 @@ mod tests {
     }
 
     #[test]
-    fn the_unsafe_crate_may_have_its_own_lints() {
-        assert_eq!(checked(FORBIDDING, UNSAFE_CRATE, "[lints.rust]\nunsafe_code = \"allow\""), [""; 0]);
+    fn the_unsafe_crates_may_have_their_own_lints() {
+        for name in UNSAFE_CRATES {
+            assert_eq!(checked(FORBIDDING, name, "[lints.rust]\nunsafe_code = \"allow\""), [""; 0]);
+        }
     }
 
     #[test]
