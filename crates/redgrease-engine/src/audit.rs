@@ -140,6 +140,7 @@ impl Engine {
             ("batches", self.batches.iter().count()),
             ("removals", self.batches.removals().count()),
             ("fired executions", self.fired.len()),
+            ("sync triggers", self.sync_triggers.iter().count()),
             ("starting executions", self.starting.len()),
             ("pending events", self.pending.len()),
             ("outcomes", self.outcomes.len()),
@@ -276,8 +277,8 @@ impl Engine {
                     || session.script.as_ref().is_some_and(|script| script.run == Some(*number))
             });
             let waited_for = self.stack.waits.iter().any(|wait| wait.until == Until::Ended(*number));
-            // Nothing waits for it any more if the driver failed during the wait.
-            let sync = live.started && live.launch != Launch::Async;
+            // Nothing waits for it any more when the driver failed while it did.
+            let sync = live.started && matches!(live.launch, Launch::Sync { .. });
             let native = live.native.is_some() && live.started_ms.is_some();
             let placed = self.schedule.holds(*number)
                 || in_session
@@ -285,6 +286,7 @@ impl Engine {
                 || sync
                 || native
                 || self.fired.contains(number)
+                || self.sync_triggers.iter().any(|waiting| waiting == *number)
                 || self.sync.streams.contains(number);
             if !placed {
                 found.push(format!("execution {number} waits for nothing and has not ended"));

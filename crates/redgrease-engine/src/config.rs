@@ -42,6 +42,10 @@ pub struct Config {
     pub install_time_max: Duration,
     /// Where requirements are installed; below the server's working directory unless it is absolute.
     pub requirements_dir: String,
+    /// How long a side polls for an answer that the other side owes, before it sleeps; zero: not at all.
+    pub spin: Duration,
+    /// Bytes between server and workers go through shared memory where the kernel has it, and through sockets otherwise.
+    pub shared_memory: bool,
     /// Error texts contain tracebacks.
     pub traceback: bool,
     /// Panics can be injected: for tests of the module.
@@ -73,6 +77,8 @@ impl Config {
             execution_time_max: Duration::ZERO,
             install_time_max: Duration::from_secs(300),
             requirements_dir: "redgrease-requirements".to_owned(),
+            spin: Duration::from_micros(50),
+            shared_memory: true,
             traceback: true,
             inject_panic: false,
             extra: BTreeMap::new(),
@@ -121,6 +127,8 @@ impl Config {
             "executionmaxtime" => self.execution_time_max = Duration::from_millis(number(0, MS_MAX)?),
             "installmax" => self.install_time_max = Duration::from_millis(number(100, MS_MAX)?),
             "requirementsdir" => self.requirements_dir = text(),
+            "spinmicros" => self.spin = Duration::from_micros(number(0, 1000)?),
+            "sharedmemory" => self.shared_memory = number(0, 1)? == 1,
             "injectpanic" => self.inject_panic = number(0, 1)? == 1,
             "pythonattempttraceback" => self.traceback = number(0, 1)? == 1,
             _ => {

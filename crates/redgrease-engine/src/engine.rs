@@ -23,6 +23,7 @@ use crate::executions::live::LiveExecutions;
 use crate::executions::outcome::Outcome;
 use crate::executions::readers::Readers;
 use crate::executions::schedule::Schedule;
+use crate::executions::sync_triggers::SyncTriggers;
 use crate::id::WaitNo;
 use crate::input::{Input, Situation};
 use crate::limits::CLOSED_MS_MAX;
@@ -123,6 +124,7 @@ pub struct Engine {
     pub(crate) executions: Executions,
     pub(crate) live: LiveExecutions,
     pub(crate) schedule: Schedule,
+    pub(crate) sync_triggers: SyncTriggers,
     /// A tick of the schedule is scheduled.
     pub(crate) ticking: bool,
     /// Executions that were started and read their first records, one after the other.
@@ -184,6 +186,7 @@ impl Engine {
             executions: Executions::new(config.executions_max),
             live: BTreeMap::new(),
             schedule: Schedule::new(config.execution_threads, config.workers_max),
+            sync_triggers: SyncTriggers::default(),
             ticking: false,
             starting: VecDeque::new(),
             readers: Readers::default(),
@@ -286,6 +289,7 @@ impl Engine {
             Next::SyncKeyEnded => self.sync_key_ended(),
             Next::SyncStream => self.next_sync_stream(),
             Next::AnswerCall { call, result } => self.answer_call(&call, result),
+            Next::ServeGroup => self.serve_group(),
             Next::AnswerTrigger { client, execution } => self.answer_trigger(client, execution),
         }
     }
@@ -295,6 +299,7 @@ impl Engine {
         match work {
             Work::Walks => self.run_walk(),
             Work::SyncStreams => self.run_sync_streams(),
+            Work::SyncTriggers => self.run_sync_triggers(),
             Work::Deferred => self.retry_deferred(),
             Work::Frames => self.handle_next_frame(),
             Work::Fired => {
@@ -315,6 +320,7 @@ impl Engine {
         match work {
             Work::Walks => self.sync.has_walks(),
             Work::SyncStreams => !self.sync.streams.is_empty() && !self.sync.streams_running,
+            Work::SyncTriggers => self.sync_triggers.has_work() && self.stack.waits.is_empty(),
             Work::Deferred => self.deferred.is_due(self.at.server.paused, self.at.now_ms),
             Work::Frames => !self.workers.with_frames.is_empty(),
             Work::Fired => !self.fired.is_empty(),
@@ -337,6 +343,12 @@ impl Engine {
         let Some(link) = self.workers.links.get(&worker) else { return false };
         let ahead = link.is_congested() && link.may_read_ahead();
         !link.closing && link.process == Process::Connected && (!link.has_frames() || ahead)
+    }
+
+    /// Whether executions are on their way to a worker, or running there: it will send something.
+    #[must_use]
+    pub fn is_busy(&self, worker: WorkerNo) -> bool {
+        self.schedule.is_busy(worker)
     }
 
     /// Appends the frames for a worker to `out`.

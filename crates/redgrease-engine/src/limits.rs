@@ -17,6 +17,12 @@ pub const LIVE_PER_SESSION_MAX: usize = 100_000;
 /// Executions of one session that may wait for its worker to be replaced.
 pub const HELD_PER_SESSION_MAX: usize = 100_000;
 
+/// Sync executions that clients triggered and that are sent to a worker in one go.
+pub const SYNC_GROUP_MAX: usize = 256;
+
+/// Time that these should take, in milliseconds.
+pub const SYNC_GROUP_MS: u64 = 5;
+
 /// Pause before a session with registrations requests a worker again, in milliseconds.
 pub const WORKER_AGAIN_MS: u64 = 1000;
 

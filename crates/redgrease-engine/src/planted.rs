@@ -50,6 +50,10 @@ pub enum Bug {
     RunMovedToNewWorker,
     /// Entries that were deleted count as entries of their stream.
     DeletedEntriesCounted,
+    /// Sync executions that their worker had not begun when it died are forgotten.
+    SyncGroupForgotten,
+    /// The sync execution that was running when its worker died runs again.
+    SyncGroupRunTwice,
     /// After a panic of the driver, frames that arrived during its wait are not handled.
     PanicForgetsFrames,
 }
@@ -57,7 +61,7 @@ pub enum Bug {
 #[cfg(feature = "simulation")]
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 24] = [
+    pub const ALL: [Bug; 26] = [
         Bug::ReadersNotUnblocked,
         Bug::WindowNotReduced,
         Bug::ClientAnsweredTwice,
@@ -81,6 +85,8 @@ impl Bug {
         Bug::StartedOutOfOrder,
         Bug::RunMovedToNewWorker,
         Bug::DeletedEntriesCounted,
+        Bug::SyncGroupForgotten,
+        Bug::SyncGroupRunTwice,
         Bug::PanicForgetsFrames,
     ];
 }

@@ -45,6 +45,8 @@ pub(crate) enum Next {
         /// Its result.
         result: Result<Vec<u8>, String>,
     },
+    /// The main thread waits for the next one of the group of sync executions that was sent.
+    ServeGroup,
     /// A sync execution that a client triggered has ended.
     AnswerTrigger {
         /// The client.

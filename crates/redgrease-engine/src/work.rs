@@ -9,6 +9,8 @@ pub enum Work {
     Walks,
     /// Sync executions over streams.
     SyncStreams,
+    /// Sync executions that clients triggered.
+    SyncTriggers,
     /// Calls of functions that had to wait.
     Deferred,
     /// Frames of workers.
@@ -26,10 +28,11 @@ pub enum Work {
 }
 
 impl Work {
-    /// All kinds, in the order in which they get their turn.
-    pub const ORDER: [Work; 9] = [
+    /// All kinds, in the order in which they have their turn.
+    pub const ORDER: [Work; 10] = [
         Work::Walks,
         Work::SyncStreams,
+        Work::SyncTriggers,
         Work::Deferred,
         Work::Frames,
         Work::Fired,
@@ -43,8 +46,9 @@ impl Work {
     #[must_use]
     pub const fn slice(self) -> Duration {
         match self {
-            // Work that the server itself accounts for, or that belongs to a client whose command has ended.
-            Work::Walks | Work::SyncStreams | Work::Pending => Duration::from_millis(5),
+            // What waits for these is counted by the server itself, or by a client of a command that has ended, or it is a
+            // client that others must not overtake for long.
+            Work::Walks | Work::SyncStreams | Work::SyncTriggers | Work::Pending => Duration::from_millis(5),
             Work::Deferred | Work::Frames | Work::Fired => Duration::from_millis(1),
             Work::Acknowledgements | Work::Rows | Work::Readers => Duration::from_micros(250),
         }

@@ -9,7 +9,14 @@ fn to_worker_frames() -> Vec<ToWorker<'static>> {
     let records = Records { count: 2, bytes: &[0, 2] };
     let function = Function { plan: PlanNo(1 << 63), spec: b"spec", callbacks: b"" };
     vec![
-        ToWorker::Hello { protocol: 1, version: "1.0.0", worker: WorkerNo(3), threads: 4, record_bytes_max: 1 << 26 },
+        ToWorker::Hello {
+            protocol: 1,
+            version: "1.0.0",
+            worker: WorkerNo(3),
+            threads: 4,
+            record_bytes_max: 1 << 26,
+            spin_micros: 50,
+        },
         ToWorker::Script {
             request: 1,
             session: SessionNo(2),
@@ -145,9 +152,16 @@ fn every_truncated_frame_and_every_trailing_byte_is_an_error() {
 #[test]
 fn the_handshake_begins_with_kind_and_version_in_every_version() {
     let mut bytes = Vec::new();
-    ToWorker::Hello { protocol: 3, version: "1", worker: WorkerNo(2), threads: 4, record_bytes_max: 300 }
-        .write(&mut bytes);
-    assert_eq!(bytes, [8, 0, 0, 0, 1, 3, 1, b'1', 2, 4, 0xac, 2]);
+    ToWorker::Hello {
+        protocol: 3,
+        version: "1",
+        worker: WorkerNo(2),
+        threads: 4,
+        record_bytes_max: 300,
+        spin_micros: 0,
+    }
+    .write(&mut bytes);
+    assert_eq!(bytes, [9, 0, 0, 0, 1, 3, 1, b'1', 2, 4, 0xac, 2, 0]);
     bytes.clear();
     FromWorker::Ready { protocol: 3, codec: 1, pid: 7, python: "3", package: "1" }.write(&mut bytes);
     assert_eq!(bytes, [8, 0, 0, 0, 0, 3, 1, 7, 1, b'3', 1, b'1']);

@@ -27,6 +27,8 @@ pub enum ToWorker<'a> {
         threads: u64,
         /// Longest record, in bytes.
         record_bytes_max: u64,
+        /// How long to poll for what the server sends before sleeping, in microseconds.
+        spin_micros: u64,
     },
     /// Run a script in a fresh namespace.
     Script {

@@ -42,6 +42,8 @@ pub(crate) enum Source {
 pub(crate) enum Launch {
     /// In its turn.
     Async,
+    /// At the end of the turn, in a group: sync executions that clients triggered and whose clients can be blocked.
+    Group,
     /// Immediately, while the main thread waits.
     Sync {
         /// No coroutine or future may be created: the caller cannot be blocked.

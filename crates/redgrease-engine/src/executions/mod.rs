@@ -5,3 +5,4 @@ pub(crate) mod live;
 pub mod outcome;
 pub(crate) mod readers;
 pub mod schedule;
+pub(crate) mod sync_triggers;

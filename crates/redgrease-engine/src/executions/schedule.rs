@@ -166,6 +166,12 @@ impl Schedule {
         }
     }
 
+    /// Whether an execution is on its way to the worker, or running there.
+    #[must_use]
+    pub fn is_busy(&self, worker: WorkerNo) -> bool {
+        self.lanes.get(&worker).is_some_and(|lane| !lane.sent.is_empty())
+    }
+
     /// Whether an execution has been sent and not ended.
     #[must_use]
     pub fn is_sent(&self, execution: ExecutionNo) -> bool {

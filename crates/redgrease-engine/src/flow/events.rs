@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::events::pending::KeyEvent;
 use crate::events::sync::SyncRun;
-use crate::executions::live::{Source, Waiter};
+use crate::executions::live::{Launch, Source, Waiter};
 use crate::input::{Caller, Inside};
 use crate::limits::SYNC_WAITING_MAX;
 use crate::prelude::*;
@@ -134,10 +134,16 @@ impl Engine {
             return self.refuse(client, Error::TriggerGone);
         };
         self.drop_at_end(execution);
-        if mode == Mode::Sync {
+        let now = must_answer_now || self.at.server.loading || self.is_serving();
+        if mode == Mode::Sync && now {
             self.on_end(execution, Waiter::Command);
             self.run_sync(execution, must_answer_now);
             return self.then(Next::AnswerTrigger { client, execution });
+        }
+        if mode == Mode::Sync
+            && let Some(live) = self.live.get_mut(&execution)
+        {
+            live.launch = Launch::Group;
         }
         self.out.push(Effect::Block(client.number()));
         self.out.push(Effect::Measure(client.number()));

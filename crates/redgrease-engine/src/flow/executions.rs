@@ -20,10 +20,13 @@ use crate::limits::{HELD_PER_SESSION_MAX, SYNC_DEPTH_MAX, TICK_MS};
 use crate::planted::Bug;
 use crate::prelude::*;
 use crate::reader::Reader;
-use crate::sessions::session::{Place, Session};
+use crate::sessions::session::Place;
 use crate::step::Next;
 use crate::timers::Timer;
 use redgrease_core::render::Reply;
+
+/// The lane of the groups of sync executions: a worker runs a group in order. Other lanes are those of registrations.
+const GROUP_LANE: u64 = u64::MAX;
 
 impl Engine {
     /// An execution that was created by a script or function; it is started later.
@@ -153,7 +156,8 @@ impl Engine {
 
     /// Queues an execution for its session's worker.
     pub(crate) fn enqueue(&mut self, number: ExecutionNo) {
-        let Some(session) = self.live.get(&number).map(|live| live.session) else { return };
+        let Some(live) = self.live.get(&number) else { return };
+        let (session, live_in_group) = (live.session, live.launch == Launch::Group);
         let Some(session) = self.sessions.get_mut(session) else {
             return self.end_with_error(number, Error::SessionEnded);
         };
@@ -162,6 +166,7 @@ impl Engine {
                 let reason = reason.clone();
                 self.end_with_error(number, reason);
             }
+            Place::Running(_) | Place::Up(_) if live_in_group => self.sync_triggers.push(number),
             Place::Running(worker) | Place::Up(worker) => {
                 let worker = *worker;
                 self.schedule(|schedule, decisions| schedule.enqueue(number, worker, decisions));
@@ -217,9 +222,7 @@ impl Engine {
     /// Runs an execution now, while everything else waits. It has ended when the effects of this were performed.
     pub(crate) fn run_sync(&mut self, number: ExecutionNo, no_async: bool) {
         let Some(session) = self.live.get(&number).map(|live| live.session) else { return };
-        // The last frames of a worker that is being ended are handled, and it gets no further ones.
-        let takes_frames = |worker: &WorkerNo| self.workers.links.get(worker).is_some_and(|link| !link.closing);
-        let Some(worker) = self.sessions.get(session).and_then(Session::up_in).filter(takes_frames) else {
+        let Some(worker) = self.worker_for_sync(session) else {
             return self.end_with_error(number, Error::WorkerDown);
         };
         if self.stack.waits.len() >= SYNC_DEPTH_MAX {
@@ -233,6 +236,69 @@ impl Engine {
         live.launch = Launch::Sync { no_async };
         self.executions.start(number);
         self.read_first(number);
+    }
+
+    /// Sends a group of sync executions that clients triggered to their worker, then waits for one after the other. Those of
+    /// another worker are the next group.
+    pub(crate) fn run_sync_triggers(&mut self) {
+        let now = self.now_ms();
+        let mut group_worker = None;
+        while !self.sync_triggers.is_running() || self.sync_triggers.has_space() {
+            let Some(number) = self.sync_triggers.next() else { break };
+            let Some(live) = self.live.get(&number) else { continue };
+            let session = live.session;
+            let Some(worker) = self.worker_for_sync(session) else {
+                self.end_with_error(number, Error::WorkerDown);
+                continue;
+            };
+            if *group_worker.get_or_insert(worker) != worker {
+                self.sync_triggers.put_back(number);
+                break;
+            }
+            if let Some(live) = self.live.get_mut(&number) {
+                live.worker = Some(worker);
+                live.lane = GROUP_LANE;
+            }
+            self.sync_triggers.add_sent(number, now);
+            self.read_first(number);
+        }
+        self.serve_group();
+    }
+
+    /// The worker in which sync executions of a session run now. One that is being ended has its last frames handled, and takes no
+    /// further ones.
+    fn worker_for_sync(&self, session: SessionNo) -> Option<WorkerNo> {
+        let worker = self.sessions.get(session)?.up_in()?;
+        self.workers.links.get(&worker).filter(|link| !link.closing).map(|_| worker)
+    }
+
+    /// Waits for the first one of the group that has not ended.
+    pub(crate) fn serve_group(&mut self) {
+        let now = self.now_ms();
+        while let Some(number) = self.sync_triggers.first_sent() {
+            let Some(live) = self.live.get_mut(&number) else {
+                self.sync_triggers.pop_sent(now);
+                continue;
+            };
+            let Some(worker) = live.worker else {
+                self.sync_triggers.pop_sent(now);
+                continue;
+            };
+            live.started_ms = Some(now);
+            let caller = Caller { exec: Some(number), session: live.session };
+            self.executions.start(number);
+            self.wait_for_end(number, worker, caller);
+            return self.then(Next::ServeGroup);
+        }
+    }
+
+    fn wait_for_end(&mut self, number: ExecutionNo, worker: WorkerNo, caller: Caller) {
+        let limit_ms = match self.planted(Bug::WaitWithoutDeadline) {
+            true => u64::from(u32::MAX),
+            false => self.config.sync_time_max.as_millis() as u64,
+        };
+        let wait = self.stack.wait(worker, caller, Until::Ended(number), self.now_ms().saturating_add(limit_ms));
+        self.out.push(Effect::Serve { wait, worker });
     }
 
     /// Reads the first records of an execution, then launches it.
@@ -275,10 +341,6 @@ impl Engine {
 
     /// Sends an execution to its worker with the collected records; `last`: there are no more.
     pub(crate) fn launch(&mut self, number: ExecutionNo, last: bool) {
-        let limit_ms = match self.planted(Bug::WaitWithoutDeadline) {
-            true => u64::from(u32::MAX),
-            false => self.config.sync_time_max.as_millis() as u64,
-        };
         let Some(live) = self.live.get_mut(&number) else { return };
         let Some(worker) = live.worker else { return };
         let Gathered { count, bytes } = core::mem::take(&mut live.gathered);
@@ -289,11 +351,11 @@ impl Engine {
             flags = flags.with(StartFlags::LAST);
         }
         let launch = live.launch;
-        if let Launch::Sync { no_async } = launch {
+        if launch != Launch::Async {
             flags = flags.with(StartFlags::SYNC);
-            if no_async {
-                flags = flags.with(StartFlags::NO_ASYNC);
-            }
+        }
+        if launch == (Launch::Sync { no_async: true }) {
+            flags = flags.with(StartFlags::NO_ASYNC);
         }
         let (plan, lane, session, first_step) = (live.plan, live.lane, live.session, live.first_step);
         let records = Records { count, bytes: &bytes };
@@ -301,10 +363,15 @@ impl Engine {
         if !last {
             self.readers.add(number);
         }
-        if launch != Launch::Async {
-            let caller = Caller { exec: Some(number), session };
-            let wait = self.stack.wait(worker, caller, Until::Ended(number), self.now_ms().saturating_add(limit_ms));
-            self.out.push(Effect::Serve { wait, worker });
+        match launch {
+            Launch::Async => {}
+            Launch::Sync { .. } => self.wait_for_end(number, worker, Caller { exec: Some(number), session }),
+            // Its records are kept until it begins: its worker may end before.
+            Launch::Group => {
+                if let Some(live) = self.live.get_mut(&number) {
+                    live.source = Source::Records { count, bytes };
+                }
+            }
         }
     }
 
@@ -558,7 +625,11 @@ impl Engine {
     pub(crate) fn worker_lost(&mut self, worker: WorkerNo, head: &str, sessions: &[SessionNo]) {
         let (sent, queued) = self.schedule(|schedule, decisions| schedule.worker_gone(worker, decisions));
         let in_worker = self.live.iter().filter(|(_, live)| live.worker == Some(worker)).map(|(number, _)| *number);
-        let lost: BTreeSet<ExecutionNo> = sent.into_iter().chain(in_worker).collect();
+        let mut lost: BTreeSet<ExecutionNo> = sent.into_iter().chain(in_worker).collect();
+        let not_begun = self.take_not_begun(worker);
+        not_begun.iter().for_each(|number| {
+            lost.remove(number);
+        });
         for number in lost {
             let place = self.live.get(&number).map_or_else(|| "an unknown step".into(), |live| live.place());
             if let Some(live) = self.live.get_mut(&number) {
@@ -574,6 +645,32 @@ impl Engine {
         for number in queued {
             self.move_execution(number, head);
         }
+        if self.planted(Bug::SyncGroupForgotten) {
+            return;
+        }
+        for number in not_begun {
+            self.enqueue(number);
+        }
+    }
+
+    /// Sync executions that were sent to a worker that is gone, in a group, and that it had not begun.
+    fn take_not_begun(&mut self, worker: WorkerNo) -> Vec<ExecutionNo> {
+        let is_its = |number| self.live.get(&number).is_some_and(|live| live.worker == Some(worker));
+        if !self.sync_triggers.first_sent().is_some_and(is_its) {
+            return Vec::new();
+        }
+        let mut not_begun = self.sync_triggers.take_not_begun();
+        if self.planted(Bug::SyncGroupRunTwice) {
+            not_begun.extend(self.sync_triggers.first_sent());
+        }
+        for number in &not_begun {
+            if let Some(live) = self.live.get_mut(number) {
+                live.worker = None;
+                live.started = false;
+                live.unconsumed = 0;
+            }
+        }
+        not_begun
     }
 
     /// Executions of sessions whose first steps the engine is running, and whose next step needs the session's worker.

@@ -46,11 +46,15 @@ impl Engine {
     /// A worker's process runs.
     pub(crate) fn worker_started(&mut self, worker: WorkerNo, pid: u32) {
         self.workers.links.insert(worker, Link::new(pid));
-        let record_bytes_max = self.config.record_bytes_max as u64;
-        self.send(
+        let hello = ToWorker::Hello {
+            protocol: PROTOCOL_VERSION,
+            version: VERSION,
             worker,
-            &ToWorker::Hello { protocol: PROTOCOL_VERSION, version: VERSION, worker, threads: 1, record_bytes_max },
-        );
+            threads: 1,
+            record_bytes_max: self.config.record_bytes_max as u64,
+            spin_micros: self.config.spin.as_micros() as u64,
+        };
+        self.send(worker, &hello);
         self.after_ms(self.config.worker_start_max.as_millis() as u64, Timer::Handshake(worker));
     }
 

@@ -102,6 +102,8 @@ struct Queued {
     bytes: u64,
     level: u64,
     last: bool,
+    /// Number of the event that it was started for.
+    number: Option<u64>,
 }
 
 /// A worker.
@@ -145,6 +147,8 @@ pub struct Worker {
     next_task: u64,
     next_call: u64,
     queue: VecDeque<Queued>,
+    /// Sync executions of a lane that wait for the one before them.
+    sync_queue: VecDeque<Queued>,
     plans: BTreeMap<PlanNo, (FunctionNo, SessionNo)>,
     /// Sessions whose function is being loaded: what is started waits for that.
     loading: BTreeSet<SessionNo>,
@@ -180,6 +184,7 @@ impl Worker {
             next_task: 0,
             next_call: 0,
             queue: VecDeque::new(),
+            sync_queue: VecDeque::new(),
             plans: BTreeMap::new(),
             loading: BTreeSet::new(),
             calls: BTreeMap::new(),
@@ -199,6 +204,7 @@ impl Worker {
             self.outbox.clear();
             self.tasks.clear();
             self.queue.clear();
+            self.sync_queue.clear();
         }
     }
 
@@ -243,6 +249,7 @@ impl Worker {
         let mut moved = self.read(context);
         moved |= self.finish_handshake(context);
         moved |= self.start_queued(context);
+        moved |= self.start_sync_queued(context);
         let tasks: Vec<u64> = self.tasks.keys().copied().collect();
         for task in tasks {
             if context.calm || context.random.chance(60) {
@@ -395,16 +402,41 @@ impl Worker {
         };
         let function = &context.programs.functions[function];
         let (level, number) = origin(records.bytes, function.name.is_some());
+        let (bytes, last) = (records.bytes.len() as u64, flags.has(StartFlags::LAST));
+        let queued = Queued { exec, plan, lane, bytes, level, last, number };
+        if flags.has(StartFlags::SYNC) && lane != 0 {
+            // It begins when the one before it has ended.
+            return self.sync_queue.push_back(queued);
+        }
         if let Some(number) = number {
             context.seen.start(plan, number, function.in_order && !function.sync);
         }
-        let (bytes, last) = (records.bytes.len() as u64, flags.has(StartFlags::LAST));
         if flags.has(StartFlags::SYNC) {
             let task = self.add(Kind::Execution { exec, lane: 0, sync: true }, session, function.ops.clone(), level);
             (task.unconsumed, task.last) = (bytes, last);
         } else {
-            self.queue.push_back(Queued { exec, plan, lane, bytes, level, last });
+            self.queue.push_back(queued);
         }
+    }
+
+    fn start_sync_queued(&mut self, context: &mut Context<'_>) -> bool {
+        let runs = |task: &Task| matches!(task.kind, Kind::Execution { lane, sync: true, .. } if lane != 0);
+        if self.tasks.values().any(runs) {
+            return false;
+        }
+        let Some(queued) = self.sync_queue.pop_front() else { return false };
+        let Some((function, session)) = self.plans.get(&queued.plan).copied() else {
+            self.send(&done(queued.exec, false, unknown_plan(context.calm)));
+            return true;
+        };
+        if let Some(number) = queued.number {
+            context.seen.start(queued.plan, number, false);
+        }
+        let ops = context.programs.functions[function].ops.clone();
+        let kind = Kind::Execution { exec: queued.exec, lane: queued.lane, sync: true };
+        let task = self.add(kind, session, ops, queued.level);
+        (task.unconsumed, task.last) = (queued.bytes, queued.last);
+        true
     }
 
     fn start_queued(&mut self, context: &mut Context<'_>) -> bool {
@@ -459,6 +491,10 @@ impl Worker {
         if let Some(position) = self.queue.iter().position(|queued| queued.exec == exec) {
             self.queue.remove(position);
             context.seen.done(exec);
+            return self.send(&done(exec, true, &[]));
+        }
+        if let Some(position) = self.sync_queue.iter().position(|queued| queued.exec == exec) {
+            self.sync_queue.remove(position);
             return self.send(&done(exec, true, &[]));
         }
         let ignores = !context.calm && context.random.chance(10);
@@ -709,15 +745,19 @@ impl Worker {
             }
             Misfortune::Unread => self.reads = false,
             Misfortune::EndWithoutAnswer => {
+                // No execution ends before its input has ended.
                 if let Some(task) = self.tasks.get_mut(&number)
                     && task.exec().is_some()
+                    && task.last
                 {
                     self.call(number, Call::Execute { argv: vec![b"GET", b"k0:1"] });
                     self.finish(number, context);
                 }
             }
             Misfortune::EndAndCrash => {
-                self.finish(number, context);
+                if self.tasks.get(&number).is_some_and(|task| task.last) {
+                    self.finish(number, context);
+                }
                 self.from_worker.append(&mut self.outbox);
                 self.end("was killed by signal 6 (SIGABRT)");
             }
