@@ -185,7 +185,8 @@ def _state(pid: int) -> str:
         return file.read().rpartition(")")[2].split()[0]
 
 
-def test_calls_of_a_worker_that_reads_no_answers_are_not_served(db, tmp_path):
+def test_calls_of_a_worker_that_reads_no_answers_are_not_served(fresh_server, tmp_path):
+    db = fresh_server(load_args={"SharedMemory": 0})
     db.r.set("big", "x" * 400_000)
     pid = tmp_path / "pid"
     script = f"""
@@ -221,7 +222,8 @@ GB('ShardsIDReader').map(step).run()
     ids=["stopped", "unfinished-frame", "unread"],
 )
 def test_a_worker_that_owes_an_answer_and_does_not_move_is_ended(fresh_server, what, message):
-    db = fresh_server(load_args={"WorkerStallMax": 500})
+    # The frames of the test are written to the socket.
+    db = fresh_server(load_args={"WorkerStallMax": 500, "SharedMemory": 0})
     db.r.set("big", "x" * 400_000)
     script = f"""
 {UNREAD}

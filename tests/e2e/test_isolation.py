@@ -261,7 +261,8 @@ GB('ShardsIDReader').map(step).run()
 
 
 def test_a_worker_that_closes_all_its_descriptors_costs_itself_only(db):
-    assert misbehave(db, "__import__('os').closerange(0, 4096)")
+    # Its answer may come through the shared memory before the closed connection is noticed.
+    db.execute("GB('ShardsIDReader').foreach(lambda _: __import__('os').closerange(0, 4096)).run()")
     assert_healthy(db)
 
 

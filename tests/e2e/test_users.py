@@ -223,7 +223,7 @@ def forge(sessions):
 
 
 def test_a_frame_that_names_another_user_s_session_is_refused_and_logged(fresh_server):
-    db = fresh_server()
+    db = fresh_server(load_args={"SharedMemory": 0})
     db.r.execute_command("ACL", "SETUSER", "alice", "on", ">pw", "~hers:*", "&*", "+@all")
     alice = db.client(username="alice", password="pw")
     db.ok("GB('CommandReader').map(lambda x: 1).register(trigger='t')")

@@ -37,6 +37,7 @@ class Peer:
 
     def __init__(self, command):
         self.socket, theirs = socket.socketpair()
+        self.socket.sendall(b"S")  # no shared memory
         fd = theirs.fileno()
         self.process = subprocess.Popen([*command, str(fd)], pass_fds=[fd])
         theirs.close()

@@ -27,6 +27,7 @@ class Server:
     def __init__(self, threads=1, commands=None, env=None, cwd=None, **hello):
         ours, theirs = socket.socketpair()
         self.socket = ours
+        ours.sendall(b"S")  # no shared memory
         self.process = subprocess.Popen(
             [sys.executable, "-m", "redgrease.worker", "--fd", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],

@@ -4,7 +4,7 @@
 //! notification, which is an input itself while the effect that ran the command is still being performed. So the
 //! engine is borrowed for one call only, and never while the server is called.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -19,9 +19,11 @@ use crate::clients::Clients;
 use crate::depth::Depth;
 use crate::fault::Fault;
 use crate::installer::Installer;
+use crate::loop_events::LoopEvents;
 use crate::pump::Pump;
 use crate::random::hex_digits;
 use crate::spawner::Spawner;
+use crate::spin::Spin;
 use crate::workers::Workers;
 
 /// Digits that make the names of this run of the server unique.
@@ -84,6 +86,14 @@ pub struct Driver {
     pub muted: Depth,
     /// Waits of the main thread for a worker.
     pub waits: Depth,
+    /// Polling for what workers owe.
+    pub spin: Spin,
+    /// Workers whose rings are looked at in each turn: they need not ring the bell.
+    pub polled: RefCell<BTreeSet<WorkerNo>>,
+    /// When something was written to a worker last, until the loop has slept.
+    pub last_written: Cell<Option<Instant>>,
+    /// What else the server's loop has to do.
+    loop_events: OnceCell<LoopEvents>,
 }
 
 thread_local! {
@@ -97,7 +107,7 @@ pub fn driver() -> Option<&'static Driver> {
 
 impl Driver {
     /// Builds the driver; [`Driver::install`] makes it available to callbacks. `drive` handles an input.
-    pub fn new(server: Server, config: Config, drive: fn(&Driver, Input<'_>)) -> Result<Driver, String> {
+    pub fn new(server: Server, mut config: Config, drive: fn(&Driver, Input<'_>)) -> Result<Driver, String> {
         let runtime = crate::runtime::find(config.python.as_deref());
         let for_messages = match &runtime {
             Ok(path) => Ok(path.display().to_string()),
@@ -105,9 +115,16 @@ impl Driver {
         };
         let capabilities = Capabilities { jobs: server.has_jobs() };
         let installer = Installer::start(runtime.clone().ok(), &config.requirements_dir, config.install_time_max)?;
+        let spawner = Spawner::start(config.shared_memory)?;
+        let spin = Spin::new(config.spin);
+        config.spin = spin.time();
         Ok(Driver {
             server,
             runtime,
+            spin,
+            polled: RefCell::default(),
+            last_written: Cell::default(),
+            loop_events: OnceCell::new(),
             engine: RefCell::new(Engine::new(config.clone(), for_messages, hex_digits(RUN_ID_DIGITS)?, capabilities)),
             config,
             drive,
@@ -115,7 +132,7 @@ impl Driver {
             fault: Fault::default(),
             clients: Clients::default(),
             workers: Workers::default(),
-            spawner: Spawner::start()?,
+            spawner,
             installer,
             spare_effects: Cell::default(),
             due: RefCell::default(),
@@ -171,6 +188,16 @@ impl Driver {
                 notifying: self.notifying.is_inside(),
             },
         }
+    }
+
+    /// Finds out how to see what the server's loop has to do. Called once, when it watches the threads.
+    pub fn find_loop_events(&self) {
+        let _ = self.loop_events.set(LoopEvents::find(self.spawner.ready_fd()));
+    }
+
+    /// Whether the server's loop has something else to do than to wait for workers.
+    pub fn others_wait(&self) -> bool {
+        self.loop_events.get().is_none_or(|events| events.others_wait(self.pump.fd()))
     }
 
     /// Type of a key, and length of its value. Causes no notification.

@@ -2,6 +2,7 @@
 //! engine is written.
 
 use std::os::fd::AsRawFd;
+use std::time::Instant;
 
 use redgrease_engine::Input;
 use redgrease_engine::input::Stream;
@@ -9,7 +10,7 @@ use redgrease_ffi::event_loop::Readiness;
 
 use crate::callbacks::note;
 use crate::driver::Driver;
-use crate::worker::{Incoming, Worker};
+use crate::worker::{Incoming, Rest, Worker};
 
 /// Maximum number of reads of one output, if everything that was written until now is wanted: together more than a pipe
 /// holds.
@@ -48,7 +49,7 @@ pub fn watch(driver: &Driver, worker: &Worker) -> Result<(), String> {
 /// The loop accepts no further descriptor.
 pub fn watch_socket(driver: &Driver, worker: &Worker) -> Result<(), String> {
     let number = worker.number;
-    driver.server.watch(worker.socket.fd(), Readiness::Readable, move || {
+    driver.server.watch(worker.connection.fd(), Readiness::Readable, move || {
         note(|due| {
             due.readable.insert(number);
         });
@@ -57,13 +58,13 @@ pub fn watch_socket(driver: &Driver, worker: &Worker) -> Result<(), String> {
 
 /// Ends [`watch_socket`].
 pub fn unwatch_socket(driver: &Driver, worker: &Worker) {
-    driver.server.unwatch(worker.socket.fd(), Readiness::Readable);
+    driver.server.unwatch(worker.connection.fd(), Readiness::Readable);
 }
 
 /// Ends [`watch`].
 pub fn unwatch(driver: &Driver, worker: &Worker) {
     unwatch_socket(driver, worker);
-    driver.server.unwatch(worker.socket.fd(), Readiness::Writable);
+    driver.server.unwatch(worker.connection.fd(), Readiness::Writable);
     unwatch_process(driver, worker);
     for stream in [Stream::Out, Stream::Error] {
         driver.server.unwatch(worker.outputs.fd(stream), Readiness::Readable);
@@ -76,24 +77,41 @@ fn unwatch_process(driver: &Driver, worker: &Worker) {
     }
 }
 
+/// Takes note of what the socket of a worker shows, once it is readable.
+pub fn hear(driver: &Driver, worker: &Worker) {
+    if worker.closed.get() || worker.disconnected.get() || !worker.connection.has_rings() {
+        return;
+    }
+    if let Err(reason) = worker.connection.hear() {
+        return garbled(driver, worker, reason);
+    }
+    driver.polled.borrow_mut().insert(worker.number);
+    if worker.connection.rest() != Rest::None {
+        driver.unwritten.borrow_mut().insert(worker.number);
+    }
+}
+
 /// Reads what a worker sent, up to a bound, and hands it in.
 pub fn receive(driver: &Driver, worker: &Worker) {
     if worker.closed.get() || worker.disconnected.get() {
         return;
     }
     let number = worker.number;
-    match worker.socket.read() {
+    match worker.connection.read() {
         Incoming::Nothing => {}
         Incoming::Frames(frames) => driver.hand_in(Input::Received { worker: number, frames }),
         Incoming::Closed => {
             disconnect(driver, worker);
             driver.hand_in(Input::ConnectionClosed(number));
         }
-        Incoming::Garbled(reason) => {
-            disconnect(driver, worker);
-            driver.hand_in(Input::Garbled { worker: number, reason });
-        }
+        Incoming::Garbled(reason) => garbled(driver, worker, reason),
     }
+}
+
+/// What a worker sent cannot be used.
+fn garbled(driver: &Driver, worker: &Worker, reason: String) {
+    disconnect(driver, worker);
+    driver.hand_in(Input::Garbled { worker: worker.number, reason });
 }
 
 fn disconnect(driver: &Driver, worker: &Worker) {
@@ -111,7 +129,7 @@ pub fn process_ended(driver: &Driver, worker: &Worker) {
     }
     let number = worker.number;
     if !worker.disconnected.get()
-        && let Incoming::Frames(frames) = worker.socket.read()
+        && let Incoming::Frames(frames) = worker.connection.read()
     {
         driver.hand_in(Input::Received { worker: number, frames });
     }
@@ -150,22 +168,33 @@ pub fn write(driver: &Driver, worker: &Worker) {
         return;
     }
     let number = worker.number;
-    let written = worker.socket.write(|out| driver.change(|engine| engine.take_output(number, out)));
-    let watched = if written.more != worker.full.replace(written.more) {
-        watch_writable(driver, worker, written.more)
-    } else {
-        Ok(())
-    };
+    let written = worker.connection.write(|out| driver.change(|engine| engine.take_output(number, out)));
+    let waits = written.rest == Rest::WhenWritable;
+    let watched = if waits != worker.full.replace(waits) { watch_writable(driver, worker, waits) } else { Ok(()) };
+    if written.rest == Rest::NextTurn {
+        driver.due.borrow_mut().writable.insert(number);
+    }
+    if written.bytes > 0 && worker.connection.has_rings() {
+        // An answer is expected, which needs no bell.
+        worker.connection.wake();
+        driver.polled.borrow_mut().insert(number);
+        driver.last_written.set(Some(Instant::now()));
+    }
     if written.bytes > 0 {
         driver.hand_in(Input::Written { worker: number, bytes: written.bytes });
     }
     if let Err(reason) = watched {
         fail(driver, worker, &reason);
     }
+    if let Some(broken) = worker.connection.broken()
+        && !worker.disconnected.get()
+    {
+        garbled(driver, worker, broken.to_string());
+    }
 }
 
 fn watch_writable(driver: &Driver, worker: &Worker, wanted: bool) -> Result<(), String> {
-    let (number, fd) = (worker.number, worker.socket.fd());
+    let (number, fd) = (worker.number, worker.connection.fd());
     if wanted {
         return driver.server.watch(fd, Readiness::Writable, move || {
             note(|due| {

@@ -41,6 +41,9 @@ pub fn write(writer: &InfoWriter) {
         writer.number("workers_spare", info.workers_spare);
         writer.number("workers_shared", info.workers_shared);
         writer.number("workers_died", info.workers_died);
+        let (hits, misses) = driver.spin.counts();
+        writer.number("spin_hits", hits);
+        writer.number("spin_misses", misses);
         writer.number("sessions", info.sessions);
         writer.number("sessions_waiting", info.sessions_waiting);
         match &driver.runtime {

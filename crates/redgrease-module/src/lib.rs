@@ -10,6 +10,7 @@
 //! - [`effects`]: one file for each kind of effect; [`wait`]: the wait of the main thread for one worker;
 //! - [`clients`], [`workers`], [`exchange`]: clients and worker processes, and the I/O with workers;
 //! - [`worker`], [`spawner`], [`installer`], [`background`]: processes and threads;
+//! - [`loop_events`], [`spin`]: whether the server's loop has something else to do, and short polling where it has not;
 //! - [`pump`], [`depth`], [`memory`], [`random`], [`reply`], [`runtime`], [`shards`], [`info`]: small parts.
 
 mod background;
@@ -25,6 +26,7 @@ mod exchange;
 mod fault;
 mod info;
 mod installer;
+mod loop_events;
 mod memory;
 mod pump;
 mod random;
@@ -32,6 +34,7 @@ mod reply;
 mod runtime;
 mod shards;
 mod spawner;
+mod spin;
 mod turn;
 mod wait;
 mod worker;
@@ -63,6 +66,7 @@ fn start(loader: &Loader<'_>) -> Result<(), String> {
         Err(reason) => driver.server.log(LogLevel::Warning, &format!("rg: NOPYTHON no function can run: {reason}")),
     }
     callbacks::watch_threads(driver)?;
+    driver.find_loop_events();
     driver.hand_in(Input::Started);
     Ok(())
 }

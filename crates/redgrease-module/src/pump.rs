@@ -1,7 +1,7 @@
 //! Makes the server's loop run again at once while work is left: a descriptor that is always ready, watched only then.
 
 use std::cell::Cell;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use redgrease_ffi::Server;
 use redgrease_ffi::event_loop::Readiness;
@@ -19,6 +19,11 @@ impl Pump {
         let fd =
             eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| format!("eventfd: {error}"))?;
         Ok(Pump { fd, running: Cell::new(false) })
+    }
+
+    /// The descriptor.
+    pub fn fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 
     /// Makes the loop not sleep before its next turns, until [`Pump::stop`].

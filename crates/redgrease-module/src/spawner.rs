@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use redgrease_core::id::WorkerNo;
+use redgrease_ring::{Link, handover};
 
 use crate::background::Background;
 
@@ -18,6 +19,8 @@ pub struct Spawned {
     pub child: Child,
     /// Our end of its socket, non-blocking.
     pub socket: OwnedFd,
+    /// Our end of its rings; absent where the kernel gives no shared memory, or none is wanted.
+    pub rings: Option<Link>,
     /// Its standard output and error, non-blocking.
     pub output: [OwnedFd; 2],
     /// Readable when the process has ended; absent on kernels without pidfds.
@@ -53,9 +56,10 @@ const ENVIRONMENT: [&str; 14] = [
 ];
 
 impl Spawner {
-    /// Starts the thread.
-    pub fn start() -> Result<Spawner, String> {
-        Background::start("rg-spawner", REQUESTS_MAX, |(worker, python)| (worker, spawn(&python))).map(Spawner)
+    /// Starts the thread. `shared_memory`: connections go through rings where the kernel has them.
+    pub fn start(shared_memory: bool) -> Result<Spawner, String> {
+        let start = move |(worker, python)| (worker, spawn(&python, shared_memory));
+        Background::start("rg-spawner", REQUESTS_MAX, start).map(Spawner)
     }
 
     /// Requests a worker.
@@ -75,10 +79,15 @@ impl Spawner {
     }
 }
 
-fn spawn(python: &PathBuf) -> Result<Spawned, String> {
+fn spawn(python: &PathBuf, shared_memory: bool) -> Result<Spawned, String> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|error| format!("socketpair: {error}"))?;
+    let (rings, file) = match shared_memory.then(Link::create).and_then(Result::ok) {
+        Some((link, file)) => (Some(link), Some(file)),
+        None => (None, None),
+    };
+    handover::offer(&ours, file.as_ref().map(AsFd::as_fd)).map_err(|error| format!("the worker's socket: {error}"))?;
     nonblocking(&ours)?;
     let mut command = Command::new(python);
     command
@@ -99,7 +108,7 @@ fn spawn(python: &PathBuf) -> Result<Spawned, String> {
     }
     let pid = rustix::process::Pid::from_child(&child);
     let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok();
-    Ok(Spawned { child, socket: ours, output, pidfd })
+    Ok(Spawned { child, socket: ours, rings, output, pidfd })
 }
 
 fn nonblocking(fd: impl AsFd) -> Result<(), String> {

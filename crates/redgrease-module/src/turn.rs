@@ -4,10 +4,11 @@
 //! lets expire) at the end of a callback that has a context, and they have none: it would abort on an assertion when
 //! its clock ticks in between. This callback has one.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use redgrease_core::id::Database;
+use redgrease_core::id::{Database, WorkerNo};
 use redgrease_engine::work::Work;
 use redgrease_engine::{Engine, Input};
 use redgrease_ffi::server_event::ServerEvent;
@@ -15,6 +16,12 @@ use redgrease_ffi::server_event::ServerEvent;
 use crate::driver::{Driver, Due, driver};
 use crate::exchange;
 use crate::worker::Worker;
+
+/// Longest time in which workers are served at the end of a turn, before the replies of the turn are written.
+const LINGER_MAX: Duration = Duration::from_millis(1);
+
+/// How often the loop's other events are looked at meanwhile.
+const LOOK_EVERY: Duration = Duration::from_micros(20);
 
 /// An event of the server.
 pub fn server_event(event: ServerEvent) {
@@ -42,7 +49,8 @@ fn before_sleep(driver: &Driver) {
     }
     // Commands of functions must not run in the middle of a script or a load: everything stays queued, and
     // its descriptors remain ready.
-    if Engine::may_work(&driver.situation()) {
+    let may_work = Engine::may_work(&driver.situation());
+    if may_work {
         driver.hand_in(Input::Turn);
         start_and_install(driver, &due);
         receive(driver, &due);
@@ -50,10 +58,90 @@ fn before_sleep(driver: &Driver) {
     }
     driver.unwritten.borrow_mut().extend(due.writable);
     write(driver);
-    if Work::ORDER.iter().any(|work| driver.ask(|engine| engine.has_work(*work))) {
+    if may_work {
+        linger(driver);
+    }
+    prepare_sleep(driver);
+}
+
+/// Serves workers that are about to send something, while the loop has nothing else to do: a function's next call mostly comes
+/// within microseconds of the answer to its last one.
+fn linger(driver: &Driver) {
+    let start = Instant::now();
+    let mut looked: Option<Instant> = None;
+    while owes_soon(driver) {
+        let now = Instant::now();
+        if now - start >= LINGER_MAX {
+            return;
+        }
+        if looked.is_none_or(|looked| now - looked >= LOOK_EVERY) {
+            if driver.others_wait() {
+                return;
+            }
+            looked = Some(now);
+        }
+        if driver.spin.until(LOOK_EVERY, || any_ring_has_bytes(driver)) {
+            receive_rings(driver);
+            work(driver);
+            write(driver);
+        }
+    }
+}
+
+/// Decides whether the loop may sleep, and has workers ring the bell if so.
+fn prepare_sleep(driver: &Driver) {
+    let has_work = Work::ORDER.iter().any(|work| driver.ask(|engine| engine.has_work(*work)));
+    if has_work || !driver.due.borrow().writable.is_empty() {
+        return driver.pump.run(&driver.server);
+    }
+    if owes_soon(driver) {
+        // Other clients have their turn meanwhile, and workers the processor.
         driver.pump.run(&driver.server);
-    } else {
+        rustix::thread::sched_yield();
+        return;
+    }
+    driver.last_written.set(None);
+    let is_read = |worker: &Rc<Worker>| {
+        let stopped = worker.paused.get() || worker.disconnected.get();
+        !stopped && driver.ask(|engine| engine.wants_input(worker.number))
+    };
+    let awake = polled(driver).into_iter().filter(|worker| is_read(worker) && !worker.connection.sleep());
+    let awake: BTreeSet<WorkerNo> = awake.map(|worker| worker.number).collect();
+    if awake.is_empty() {
         driver.pump.stop(&driver.server);
+    } else {
+        driver.pump.run(&driver.server);
+    }
+    *driver.polled.borrow_mut() = awake;
+}
+
+/// Whether a worker that was written to a moment ago has something to send.
+fn owes_soon(driver: &Driver) -> bool {
+    let recently = driver.last_written.get().is_some_and(|at| at.elapsed() < driver.spin.time());
+    recently && driver.polled.borrow().iter().any(|worker| driver.ask(|engine| engine.is_busy(*worker)))
+}
+
+/// Workers whose rings are looked at in each turn.
+fn polled(driver: &Driver) -> Vec<Rc<Worker>> {
+    driver.polled.borrow().iter().filter_map(|number| driver.workers.get(*number)).collect()
+}
+
+fn any_ring_has_bytes(driver: &Driver) -> bool {
+    driver.polled.borrow().iter().any(|number| driver.workers.has_bytes(*number))
+}
+
+/// Hands in what came through rings without a bell.
+fn receive_rings(driver: &Driver) {
+    for worker in polled(driver) {
+        if worker.connection.has_bytes() {
+            receive_from(driver, &worker);
+        }
+    }
+}
+
+fn receive_from(driver: &Driver, worker: &Worker) {
+    if !worker.paused.get() && driver.ask(|engine| engine.wants_input(worker.number)) {
+        exchange::receive(driver, worker);
     }
 }
 
@@ -91,13 +179,12 @@ fn start_and_install(driver: &Driver, due: &Due) {
 /// Hands in what workers sent, and which of them have ended.
 fn receive(driver: &Driver, due: &Due) {
     for number in &due.readable {
-        if let Some(worker) = driver.workers.get(*number)
-            && !worker.paused.get()
-            && driver.ask(|engine| engine.wants_input(*number))
-        {
-            exchange::receive(driver, &worker);
+        if let Some(worker) = driver.workers.get(*number) {
+            exchange::hear(driver, &worker);
+            receive_from(driver, &worker);
         }
     }
+    receive_rings(driver);
     for number in &due.ended {
         if let Some(worker) = driver.workers.get(*number) {
             exchange::process_ended(driver, &worker);

@@ -42,8 +42,8 @@ pub fn serve(driver: &Driver, wait: WaitNo, number: WorkerNo) {
 }
 
 fn serve_once(driver: &Driver, worker: &Worker, time: Duration) {
-    let news = worker.wait(time);
-    // A worker that writes more than its pipes hold would block.
+    let news = worker.wait(time, &driver.spin);
+    // A worker that writes more than its pipes hold would never go on.
     for (stream, ready) in [Stream::Out, Stream::Error].into_iter().zip(news.outputs) {
         if ready {
             exchange::read_output(driver, worker, stream);
@@ -52,6 +52,7 @@ fn serve_once(driver: &Driver, worker: &Worker, time: Duration) {
     if news.ended {
         exchange::process_ended(driver, worker);
     } else if news.readable {
+        exchange::hear(driver, worker);
         exchange::receive(driver, worker);
     }
 }

@@ -38,6 +38,11 @@ impl Workers {
         self.running.borrow().get(&number).cloned()
     }
 
+    /// Whether bytes of a worker wait in its rings.
+    pub fn has_bytes(&self, number: WorkerNo) -> bool {
+        self.running.borrow().get(&number).is_some_and(|worker| worker.connection.has_bytes())
+    }
+
     /// Removes a worker from the table. One that is being started is no longer wanted.
     pub fn remove(&self, number: WorkerNo) -> Option<Rc<Worker>> {
         self.starting.borrow_mut().remove(&number);

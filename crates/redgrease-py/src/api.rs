@@ -25,7 +25,6 @@ use crate::exit::kill_self;
 use crate::hooks::Hooks;
 use crate::lock::lock;
 use crate::plan::Plan;
-use crate::transport::Transport;
 use crate::worker::{CallError, Worker};
 
 /// Sessions of this worker. If there is only one, threads that user code starts belong to it.
@@ -298,7 +297,7 @@ fn serve(
         report(info);
         kill_self();
     }));
-    let connection = Connection::new(Transport::new(own(py, fd)?));
+    let connection = Connection::accept(own(py, fd)?);
     let worker = Worker::install(connection, Hooks { sessions, describe, python, package })
         .ok_or_else(|| PyRuntimeError::new_err("this process serves already"))?;
     worker.serve(py)

@@ -1,6 +1,7 @@
 //! The connection to the server, as the rest of the worker uses it: when it breaks, the process ends, and in the child of a
 //! fork nothing is sent.
 
+use std::os::fd::OwnedFd;
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -20,9 +21,15 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection over a transport.
-    pub fn new(transport: Transport) -> Connection {
+    /// The connection over a blocking stream socket, with the rings that the server offers through it.
+    pub fn accept(fd: OwnedFd) -> Connection {
+        let transport = Transport::accept(fd).unwrap_or_else(|broken| end(&broken));
         Connection { transport, record_bytes_max: AtomicUsize::new(RECORD_BYTES) }
+    }
+
+    /// How long to poll for what the server sends, before sleeping, in microseconds.
+    pub fn set_spin_micros(&self, micros: u64) {
+        self.transport.set_spin_micros(micros);
     }
 
     /// Longest result, in bytes.
@@ -86,6 +93,7 @@ fn end(broken: &Broken) -> ! {
     match broken {
         Broken::Closed => kill_self(),
         Broken::Io(error) => fatal(&format!("the connection to the server failed: {error}")),
+        Broken::Ring(error) => fatal(&format!("the memory shared with the server is broken: {error}")),
         Broken::Protocol(error) => fatal(&format!("the server sent what is no frame: {error}")),
     }
 }

@@ -38,7 +38,7 @@ pub fn kill(driver: &Driver, number: WorkerNo) {
 pub fn close(driver: &Driver, number: WorkerNo, last: &[u8]) {
     let Some(worker) = driver.workers.remove(number) else { return };
     if !worker.disconnected.get() {
-        worker.socket.write(|out| out.extend_from_slice(last));
+        worker.connection.write(|out| out.extend_from_slice(last));
     }
     worker.closed.set(true);
     exchange::unwatch(driver, &worker);
@@ -59,6 +59,9 @@ pub fn resume_reading(driver: &Driver, number: WorkerNo) -> Option<Input<'static
     let worker = driver.workers.get(number)?;
     if !worker.paused.replace(false) || worker.disconnected.get() {
         return None;
+    }
+    if worker.connection.has_rings() {
+        driver.polled.borrow_mut().insert(number);
     }
     let reason = exchange::watch_socket(driver, &worker).err()?;
     Some(Input::WorkerFailed { worker: number, reason: format!("was killed: {reason}") })

@@ -40,7 +40,7 @@ pub fn answer(driver: &Driver, question: Question) -> Fact {
         Question::Progress(worker) => {
             let worker = driver.workers.get(worker);
             Fact::Progress {
-                unfinished_bytes: worker.as_ref().map_or(0, |worker| worker.socket.unfinished_bytes() as u64),
+                unfinished_bytes: worker.as_ref().map_or(0, |worker| worker.connection.unfinished_bytes() as u64),
                 stopped: worker.is_some_and(|worker| memory::is_stopped(worker.process.pid())),
             }
         }

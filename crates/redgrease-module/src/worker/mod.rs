@@ -1,9 +1,9 @@
-//! One worker: its process, its socket and its outputs. Bytes go out, frames and lines come in, and the process is ended
+//! One worker: its process, its connection and its outputs. Bytes go out, frames and lines come in, and the process is ended
 //! on request.
 
+mod connection;
 mod output;
 mod process;
-mod socket;
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -13,12 +13,13 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
 use crate::spawner::Spawned;
+use crate::spin::Spin;
 
-pub use socket::Incoming;
+pub use connection::{Incoming, Rest};
 
+use connection::Connection;
 use output::Outputs;
 use process::Process;
-use socket::Socket;
 
 /// Longest pause between two looks at a process that has no pidfd.
 const LOOK_PAUSE_MAX: Duration = Duration::from_millis(5);
@@ -33,7 +34,7 @@ pub struct Worker {
     /// Its process.
     pub process: Process,
     /// The connection to it.
-    pub socket: Socket,
+    pub connection: Connection,
     /// Its standard output and error.
     pub outputs: Outputs,
     /// It is forgotten: nothing is read from it or written to it.
@@ -53,7 +54,7 @@ pub struct Worker {
 /// What a wait for a worker found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct News {
-    /// Its socket has something to read, or was closed.
+    /// Its connection has something to be read, or a bell was rung, or it was closed.
     pub readable: bool,
     /// Its process has ended.
     pub ended: bool,
@@ -67,7 +68,7 @@ impl Worker {
         Worker {
             number,
             process: Process::new(spawned.child, spawned.pidfd),
-            socket: Socket::new(spawned.socket),
+            connection: Connection::new(spawned.socket, spawned.rings),
             outputs: Outputs::new(spawned.output),
             closed: Cell::new(false),
             disconnected: Cell::new(false),
@@ -78,20 +79,31 @@ impl Worker {
         }
     }
 
-    /// Waits until there are news of it, at most for so long.
-    pub fn wait(&self, time: Duration) -> News {
-        // Mostly an answer comes at once: a descriptor is looked at in a fraction of the time that all of them take.
-        if !self.disconnected.get() && !self.socket.has_unsent() {
-            let time = timespec(time.min(FIRST_LOOK));
-            let mut connection = [PollFd::new(&self.socket, PollFlags::IN)];
-            if matches!(poll(&mut connection, Some(&time)), Ok(count) if count > 0) {
-                return News { readable: true, ended: false, outputs: [false, false] };
+    /// Waits until there are news of it, at most for so long. It first polls for a short time, because mostly an answer comes
+    /// at once.
+    pub fn wait(&self, time: Duration, spin: &Spin) -> News {
+        const READABLE: News = News { readable: true, ended: false, outputs: [false, false] };
+        let rest = self.connection.rest();
+        if rest == Rest::NextTurn {
+            return News { readable: false, ended: false, outputs: [false, false] };
+        }
+        if !self.disconnected.get() {
+            if spin.until(time, || self.connection.is_readable()) || !self.connection.sleep() {
+                return READABLE;
+            }
+            // One descriptor is looked at in a fraction of the time that all of them take.
+            if rest != Rest::WhenWritable {
+                let time = timespec(time.min(FIRST_LOOK));
+                let mut connection = [PollFd::new(&self.connection, PollFlags::IN)];
+                if matches!(poll(&mut connection, Some(&time)), Ok(count) if count > 0) {
+                    return READABLE;
+                }
             }
         }
         let [out, error] = self.outputs.open();
         let connection = (!self.disconnected.get()).then(|| {
-            let wanted = if self.socket.has_unsent() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-            PollFd::new(&self.socket, wanted)
+            let wanted = if rest == Rest::WhenWritable { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+            PollFd::new(&self.connection, wanted)
         });
         let pidfd = self.process.pidfd();
         let watched = [

@@ -21,10 +21,11 @@ impl Worker {
     /// Handles a frame; returns whether it answered a call of a thread.
     pub(super) fn handle(&'static self, schedule: &mut Schedule, frame: ToWorker<'_>, actions: &mut Actions) -> bool {
         match frame {
-            ToWorker::Hello { protocol, threads, record_bytes_max, .. } => {
+            ToWorker::Hello { protocol, threads, record_bytes_max, spin_micros, .. } => {
                 check_protocol(protocol);
                 schedule.set_runners_max(threads);
                 self.connection.set_record_bytes_max(record_bytes_max as usize);
+                self.connection.set_spin_micros(spin_micros);
                 self.connection.append(&FromWorker::Ready {
                     protocol: PROTOCOL_VERSION,
                     codec: CODEC_VERSION,

@@ -64,8 +64,10 @@ impl Worker {
         run.done(|frame| self.connection.append(frame));
         schedule.executions.end(exec);
         schedule.finish(thread);
+        // The next one of a group runs at once: their results leave together, or when they have been waiting for a while.
+        let more = schedule.executions.has_sync();
         drop(schedule);
-        if turn.flags.has(StartFlags::SYNC) {
+        if turn.flags.has(StartFlags::SYNC) && !more {
             py.detach(|| self.connection.flush());
         }
     }
