@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import batch
+import calls
 import calm
 import events
 import filecache
@@ -30,6 +31,7 @@ from server import MODULE, ROOT, MissingError, default_server, find_server
 GROUPS: dict[str, tuple[list[str], Callable[[Run, list[str]], Iterator[Measured]]]] = {
     "batch": (list(batch.ROWS), batch.measure),
     "trigger": (list(triggers.ROWS), triggers.measure),
+    "calls": (list(calls.ROWS), calls.measure),
     "overhead": (list(overhead.COMMANDS), overhead.measure),
     "calm": (list(calm.ROWS), calm.measure),
     "events": (list(events.ROWS), events.measure),
@@ -50,7 +52,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     pairs = arguments.n or (3 if arguments.quick else PAIRS_MIN)
-    run = Run(server, arguments.seed, pairs, 0.1 if arguments.quick else 1.0)
+    run = Run(server, arguments.seed, pairs, 0.1 if arguments.quick else 1.0, arguments.against)
     facts = _facts(arguments, run)
     _print_header(facts)
     measured, failures = _measure(run, chosen)
@@ -75,6 +77,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="chooses names, sizes, lambdas")
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the sizes and 3 pairs: a look, not a judgement"
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="LIBRARY",
+        help="measure another build of the module in turn with this one, in the rows about triggers, calls and events",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to FILE")
     return parser.parse_args()
@@ -146,6 +154,7 @@ def _facts(arguments: argparse.Namespace, run: Run) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "seed": run.seed,
         "n": run.pairs,
+        "against": arguments.against and str(arguments.against),
         "quick": arguments.quick,
     }
 

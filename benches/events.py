@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -68,14 +69,17 @@ ROWS: dict[str, EventRow] = {
 def measure(run: Run, chosen: list[str]) -> Iterator[Measured]:
     with Server(run.server, module=None) as plain:
         for name in chosen:
-            with Server(run.server) as ours:
-                yield _measure_row(run, name, plain, ours)
+            with ExitStack() as servers:
+                ours = servers.enter_context(Server(run.server))
+                other = servers.enter_context(Server(run.server, module=run.against)) if run.against else None
+                yield _measure_row(run, name, plain, ours, other)
 
 
-def _measure_row(run: Run, name: str, plain: Server, ours: Server) -> Measured:
+def _measure_row(run: Run, name: str, plain: Server, ours: Server, other: Server | None) -> Measured:
     row, rng = ROWS[name], run.rng(name)
     count = max(1000, round(run.size(row.count, rng), -3))
     times: dict[str, list[list[float]]] = {"redis-py": [], "packed": []}
+    others: dict[str, list[float]] = {"redis-py": [], "packed": []}
     for number in range(-1, run.pairs):  # round -1 warms up
         if number >= 0:
             run.progress.show(f"{name}: {number + 1} of {run.pairs}")
@@ -83,16 +87,25 @@ def _measure_row(run: Run, name: str, plain: Server, ours: Server) -> Measured:
             stem, rest, counter = words(rng, 3)
             commands = _commands(row.verb, f"{stem}:{rest}", count, word(rng))
             script = row.script.format(prefix=f"{stem}:*", counter=counter, record=word(rng))
+            measured = [ours, other] if other else [ours]
             seconds = in_turn(
-                number, sender(plain, commands), _until_processed(ours, script, sender(ours, commands), counter, count)
+                number,
+                sender(plain, commands),
+                *(_until_processed(server, script, sender(server, commands), counter, count) for server in measured),
             )
-            for server in (plain, ours):
+            for server in (plain, *measured):
                 server.redis.flushall()
             if number >= 0:
-                times[how].append(seconds)
+                times[how].append(seconds[:2])
+                others[how] += seconds[2:]
     judged, packed = times["redis-py"], times["packed"]
     at_speed = Spread.of([mine / floor for floor, mine in packed])
     mine_s = Spread.of([mine for _, mine in packed]).median
+    notes = [f"packed beforehand: {at_speed.median:.1f} times the floor, {count / mine_s:,.0f} events/s"]
+    for how, seconds_of_other in others.items():
+        if seconds_of_other:
+            times_other = Spread.of([theirs / mine for theirs, (_, mine) in zip(seconds_of_other, times[how])])
+            notes.append(f"{how}: {times_other.median:.2f} times the other module's speed")
     return Measured(
         row=name,
         question=row.question,
@@ -102,8 +115,8 @@ def _measure_row(run: Run, name: str, plain: Server, ours: Server) -> Measured:
         yardstick_name=f"plain {row.verb}",
         unit="ms",
         bars=row.bars,
-        notes=[f"packed beforehand: {at_speed.median:.1f} times the floor, {count / mine_s:,.0f} events/s"],
-        extra={"events": count, "script": script, "packed_floor_and_ours_s": packed},
+        notes=notes,
+        extra={"events": count, "script": script, "packed_floor_and_ours_s": packed, "other_s": others},
     )
 
 

@@ -36,6 +36,31 @@ def others_share(before: Times | None, after: Times | None) -> float | None:
     return max(0.0, foreign / (after.all - before.all))
 
 
+def parents() -> dict[int, int]:
+    """The parent of each process that runs."""
+    found: dict[int, int] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                fields = Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue  # ended meanwhile
+            found[int(entry)] = int(fields[1])
+    return found
+
+
+def processor_seconds(pids: set[int]) -> float:
+    """Processor time that the threads of these processes have used, by the scheduler's own account."""
+    spent = 0
+    for pid in pids:
+        for account in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            try:
+                spent += int(account.read_text().split()[0])
+            except OSError:
+                continue  # ended meanwhile
+    return spent / 1e9
+
+
 def _own_seconds() -> float:
     """This process and all below it; what has ended is in the account of the parent that waited for it."""
     spent: dict[int, int] = {}

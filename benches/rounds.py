@@ -40,6 +40,8 @@ class Run:
     seed: int
     pairs: int
     scale: float
+    #: Another build of the module, measured in turn with this one.
+    against: Path | None = None
     progress: Progress = field(default_factory=Progress)
 
     def rng(self, row: str) -> random.Random:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import machine
 import redis
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,6 +75,7 @@ class Server:
     """A server of our own, ready when constructed; with the module unless told otherwise."""
 
     def __init__(self, binary: Path, *, module: Path | None = MODULE) -> None:
+        """Start the program; a module of another checkout finds the interpreter of that checkout by itself."""
         if module is not None and not module.is_file():
             raise MissingError(f"{module} does not exist: run `make build`")
         self.directory = Path(tempfile.mkdtemp(prefix="redgrease-bench-"))
@@ -82,7 +84,8 @@ class Server:
         command = [str(binary), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         command += ["--dir", str(self.directory), "--logfile", str(self.log)]
         if module is not None:
-            command += ["--loadmodule", str(module), "Python", sys.executable]
+            command += ["--loadmodule", str(module)]
+            command += ["Python", sys.executable] if module == MODULE else []
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         self.redis = self.connect()
         try:
@@ -96,6 +99,14 @@ class Server:
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    def processor_seconds(self) -> tuple[float, float]:
+        """Processor time used until now: by the server, and by its workers with their supervisors."""
+        parents = machine.parents()
+        below = {self.pid}
+        while more := {pid for pid, parent in parents.items() if parent in below} - below:
+            below |= more
+        return machine.processor_seconds({self.pid}), machine.processor_seconds(below - {self.pid})
 
     def connect(self, *, decode: bool = False) -> redis.Redis:
         return redis.Redis(

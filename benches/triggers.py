@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +38,10 @@ def measure(run: Run, chosen: list[str]) -> Iterator[Measured]:
     """Measures the chosen rows, each on a server of its own."""
     load.generator()
     for name in chosen:
-        with Server(run.server) as server:
-            yield _measure_row(run, name, server)
+        with ExitStack() as servers:
+            ours = servers.enter_context(Server(run.server))
+            other = servers.enter_context(Server(run.server, module=run.against)) if run.against else None
+            yield _measure_row(run, name, ours, other)
 
 
 def _register(server: Server, row: TriggerRow, rng: random.Random) -> tuple[list[str], list[str], bytes]:
@@ -65,32 +68,48 @@ def _counters(server: Server) -> dict[bytes, int]:
     return {name: int(numbers[name]) for name in (b"numTriggered", b"numSuccess", b"numFailures", b"numAborted")}
 
 
-def _measure_row(run: Run, name: str, server: Server) -> Measured:
-    row, rng = ROWS[name], run.rng(name)
-    ours, floor, right = _register(server, row, rng)
+def _measure_row(run: Run, name: str, server: Server, other: Server | None) -> Measured:
+    row = ROWS[name]
+    for one in (server, other) if other else (server,):
+        ours, floor, right = _register(one, row, run.rng(name))
+        reply = one.command(*ours)
+        if reply != [right]:
+            raise WrongResultError(f"the trigger answered {reply!r}, not {[right]!r}")
     echo = ["ECHO", ours[2]]
-    reply = server.command(*ours)
-    if reply != [right]:
-        raise WrongResultError(f"the trigger answered {reply!r}, not {[right]!r}")
     seconds = 1.0 if run.scale == 1 else 0.3
     echo_requests, our_requests, floor_requests = (
         load.requests_for(seconds, server.port, row.connections, *command) for command in (echo, ours, floor)
     )
     before = _counters(server)
-    rates: dict[str, list[float]] = {"echo": [], "ours": [], "floor": []}
+    rates: dict[str, list[float]] = {"echo": [], "ours": [], "floor": [], "other": []}
+    spent: dict[str, list[tuple[float, float]]] = {"ours": [], "other": []}
     p99 = []
+
+    def drive(who: str, at: Server) -> load.Load:
+        before = at.processor_seconds()
+        seen = load.drive(at.port, row.connections, our_requests, *ours)
+        by_server, by_workers = (now - then for then, now in zip(before, at.processor_seconds()))
+        spent[who].append((by_server / our_requests * 1e6, by_workers / our_requests * 1e6))
+        return seen
+
+    works = {
+        "echo": lambda: load.drive(server.port, row.connections, echo_requests, *echo),
+        "ours": lambda: drive("ours", server),
+        "floor": lambda: load.drive(server.port, row.connections, floor_requests, *floor),
+    }
+    if other:
+        works["other"] = lambda: drive("other", other)
     for number in run.rounds(name):
-        by_echo, by_ours, by_floor = in_turn(
-            number,
-            lambda: load.drive(server.port, row.connections, echo_requests, *echo),
-            lambda: load.drive(server.port, row.connections, our_requests, *ours),
-            lambda: load.drive(server.port, row.connections, floor_requests, *floor),
-        )
-        for who, seen in (("echo", by_echo), ("ours", by_ours), ("floor", by_floor)):
-            rates[who].append(seen.per_second)
-        p99.append(by_ours.p99_ms)
+        seen = dict(zip(works, in_turn(number, *works.values())))
+        for who, one_load in seen.items():
+            rates[who].append(one_load.per_second)
+        p99.append(seen["ours"].p99_ms)
     _check_counters(before, _counters(server), our_requests * run.pairs)
-    notes = [f"p99 {Spread.of(p99).median:.2g} ms"]
+    notes = [f"p99 {Spread.of(p99).median:.2g} ms", f"processor time per trigger {_processor_time(spent['ours'])}"]
+    if other:
+        times = Spread.of([mine / theirs for mine, theirs in zip(rates["ours"], rates["other"])])
+        notes.append(f"{times.median:.2f} [{times.q1:.2f}..{times.q3:.2f}] times the other module's rate")
+        notes.append(f"its processor time {_processor_time(spent['other'])}")
     if row.work == GET:
         of_get = Spread.of([mine / theirs for mine, theirs in zip(rates["ours"], rates["floor"])])
         notes.append(f"of the rate of GET {of_get.median:.2f}")
@@ -104,8 +123,19 @@ def _measure_row(run: Run, name: str, server: Server) -> Measured:
         unit="/s",
         bars=row.bars,
         notes=notes,
-        extra={"floor": floor[0], "floor_rates": rates["floor"], "p99_ms": p99},
+        extra={
+            "floor": floor[0],
+            "floor_rates": rates["floor"],
+            "p99_ms": p99,
+            "other_rates": rates["other"],
+            "processor_us": spent,
+        },
     )
+
+
+def _processor_time(spent: list[tuple[float, float]]) -> str:
+    server, workers = (Spread.of([one[side] for one in spent]).median for side in (0, 1))
+    return f"{server + workers:.1f} us (server {server:.1f}, worker {workers:.1f})"
 
 
 def _check_counters(before: dict[bytes, int], after: dict[bytes, int], requests: int) -> None:
