@@ -510,7 +510,7 @@ a, b = socket.socketpair()
 os.set_inheritable(a.fileno(), True)  # so that the worker's end stays open
 p = subprocess.Popen([sys.executable, '-m', 'redgrease.worker', '--fd', str(b.fileno())], pass_fds=[a.fileno(), b.fileno()])
 from tests.worker import frames
-a.sendall(frames.hello())
+a.sendall(b"S" + frames.hello())
 a.recv(1)
 print(p.pid, flush=True)
 os._exit(0)

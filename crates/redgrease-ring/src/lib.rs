@@ -10,7 +10,7 @@
 //!
 //! # Sleeping
 //! A ring carries bytes, not wake-ups. A reader that is about to sleep announces it and looks at the ring once more
-//! ([`Link::sleep`]); a writer that finds the announcement after it has published bytes ([`Link::must_wake_reader`]) wakes the reader
+//! ([`Receiver::sleep`]); a writer that finds the announcement after it has published bytes ([`Sender::must_wake_reader`]) wakes the reader
 //! by other means, such as a byte on a socket. The same holds for a writer that waits for space. `tests/model.rs` checks
 //! with loom that no order of these steps loses a wake-up.
 
