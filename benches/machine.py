@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,15 +39,17 @@ def others_share(before: Times | None, after: Times | None) -> float | None:
 
 def parents() -> dict[int, int]:
     """The parent of each process that runs."""
-    found: dict[int, int] = {}
+    return {pid: int(fields[1]) for pid, fields in _stats()}
+
+
+def _stats() -> Iterator[tuple[int, list[str]]]:
+    """The accounts of all processes, from the field behind the name."""
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
-                fields = Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()
+                yield int(entry), Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()
             except OSError:
                 continue  # ended meanwhile
-            found[int(entry)] = int(fields[1])
-    return found
 
 
 def processor_seconds(pids: set[int]) -> float:
@@ -65,14 +68,9 @@ def _own_seconds() -> float:
     """This process and all below it; what has ended is in the account of the parent that waited for it."""
     spent: dict[int, int] = {}
     parents: dict[int, int] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                fields = Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue  # ended meanwhile
-            parents[int(entry)] = int(fields[1])
-            spent[int(entry)] = sum(int(number) for number in fields[11:15])
+    for pid, fields in _stats():
+        parents[pid] = int(fields[1])
+        spent[pid] = sum(int(number) for number in fields[11:15])
     own = {os.getpid()}
     while more := {pid for pid, parent in parents.items() if parent in own} - own:
         own |= more
