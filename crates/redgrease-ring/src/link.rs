@@ -85,11 +85,6 @@ impl Sender {
         self.0.wait_for_space()
     }
 
-    /// Takes the announcement back.
-    pub fn stop_waiting(&self) {
-        self.0.stop_waiting();
-    }
-
     /// Blocks until there may be space, woken by [`Receiver::wake_writer`]; at most for so long.
     pub fn block_until_space(&self, time: Duration) {
         if self.0.wait_for_space() {

@@ -276,11 +276,8 @@ impl Engine {
     pub(crate) fn serve_group(&mut self) {
         let now = self.now_ms();
         while let Some(number) = self.sync_triggers.first_sent() {
-            let Some(live) = self.live.get_mut(&number) else {
-                self.sync_triggers.pop_sent(now);
-                continue;
-            };
-            let Some(worker) = live.worker else {
+            let live = self.live.get_mut(&number).and_then(|live| Some((live.worker?, live)));
+            let Some((worker, live)) = live else {
                 self.sync_triggers.pop_sent(now);
                 continue;
             };
