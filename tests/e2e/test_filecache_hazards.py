@@ -863,6 +863,10 @@ def cluster(world: World) -> Cluster:
     clients = [world.redis(server) for server in cluster.servers]
     for client, (first, last) in zip(clients, cluster.slots):
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+    for epoch, client in enumerate(clients, 1):
+        # As `redis-cli --cluster create` does. Nodes that meet with equal epochs change them for a while, and what a
+        # replica claims during that time may be refused for good.
+        client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", epoch)
     for server in cluster.servers[1:]:
         clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", server.port, server.conf["cluster-port"])
 

@@ -42,15 +42,17 @@ def test_results_and_arguments_of_any_size_arrive(fresh_server, shared):
     assert db.results(script) == [str(bool(shared))]
 
 
-#: Overwrites a word of the shared memory without end while the function calls the server.
+#: Overwrites a word of the shared memory without end while the function calls the server. The loop never lets go of the
+#: interpreter by itself, so the word is wrong whenever the function goes on after a reply.
 WRECK = (
     MEMORY
     + """
 import threading
 def wreck(ring, word, value):
+    place = ctypes.c_uint64.from_address(memory() + ring * 2048 + word * 128)
     def run():
         while True:
-            put(ring, word, value)
+            place.value = value
     threading.Thread(target=run, daemon=True).start()
     while True:
         execute('get', 'k')
