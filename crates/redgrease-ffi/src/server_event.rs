@@ -13,6 +13,8 @@ use crate::raw;
 pub enum ServerEvent {
     /// The event loop is about to wait: the last moment to write what has been collected.
     BeforeSleep,
+    /// The event loop has waited: handlers of what is ready come next.
+    AfterSleep,
     /// Data begins to be loaded, or has been, or failed to be.
     Loading,
     /// The server became a master or a replica.
@@ -71,10 +73,10 @@ unsafe extern "C" fn happened(
     data: *mut c_void,
 ) {
     let Some((_, _, kind)) = KINDS.iter().find(|(id, _, _)| *id as u64 == event.id) else { return };
-    if *kind == ServerEvent::BeforeSleep && subevent != raw::REDISMODULE_SUBEVENT_EVENTLOOP_BEFORE_SLEEP as u64 {
-        return;
-    }
     let mut announced = *kind;
+    if announced == ServerEvent::BeforeSleep && subevent == raw::REDISMODULE_SUBEVENT_EVENTLOOP_AFTER_SLEEP as u64 {
+        announced = ServerEvent::AfterSleep;
+    }
     if announced == ServerEvent::Shutdown {
         ENDING.set(true);
     }

@@ -37,6 +37,8 @@ struct Running {
 #[derive(Default)]
 pub struct Clients {
     last: Cell<u64>,
+    /// How many were blocked by their command since this was asked.
+    blocked: Cell<usize>,
     table: RefCell<BTreeMap<ClientNo, Client>>,
 }
 
@@ -80,7 +82,13 @@ impl Clients {
             blocked.measure_start();
         }
         self.put(number, Client::Blocked(blocked));
+        self.blocked.set(self.blocked.get() + 1);
         rows.iter().for_each(|row| self.row(number, row));
+    }
+
+    /// How many clients were blocked since this was called last.
+    pub fn take_blocked(&self) -> usize {
+        self.blocked.take()
     }
 
     /// Blocks a client whose command ends without a reply.

@@ -47,6 +47,14 @@ pub struct Due {
     pub installed: bool,
 }
 
+impl Due {
+    /// How many descriptors they were.
+    pub fn count(&self) -> usize {
+        let workers = self.readable.len() + self.writable.len() + self.ended.len() + self.outputs.len();
+        workers + usize::from(self.spawned) + usize::from(self.installed)
+    }
+}
+
 /// The driver of the engine of one shard.
 pub struct Driver {
     /// The server.
@@ -92,6 +100,8 @@ pub struct Driver {
     pub polled: RefCell<BTreeSet<WorkerNo>>,
     /// When something was written to a worker last, until the loop has slept.
     pub last_written: Cell<Option<Instant>>,
+    /// How many descriptors were ready at the begin of this turn of the server's loop, if that was asked.
+    pub ready: Cell<Option<usize>>,
     /// What else the server's loop has to do.
     loop_events: OnceCell<LoopEvents>,
 }
@@ -124,6 +134,7 @@ impl Driver {
             spin,
             polled: RefCell::default(),
             last_written: Cell::default(),
+            ready: Cell::default(),
             loop_events: OnceCell::new(),
             engine: RefCell::new(Engine::new(config.clone(), for_messages, hex_digits(RUN_ID_DIGITS)?, capabilities)),
             config,
@@ -195,9 +206,9 @@ impl Driver {
         let _ = self.loop_events.set(LoopEvents::find(self.spawner.ready_fd()));
     }
 
-    /// Whether the server's loop has something else to do than to wait for workers.
-    pub fn others_wait(&self) -> bool {
-        self.loop_events.get().is_none_or(|events| events.others_wait(self.pump.fd()))
+    /// How many descriptors wait for the server's loop to handle them, as far as that is counted.
+    pub fn ready_count(&self) -> usize {
+        self.loop_events.get().map_or(usize::MAX, |events| events.count(self.pump.fd()))
     }
 
     /// Type of a key, and length of its value. Causes no notification.

@@ -7,6 +7,9 @@ use rustix::event::epoll;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use rustix::time::Timespec;
 
+/// How many descriptors are counted; more are not more.
+const COUNTED_MAX: usize = 127;
+
 /// The loop's epoll instance, if it was found.
 pub struct LoopEvents(Option<OwnedFd>);
 
@@ -16,17 +19,18 @@ impl LoopEvents {
         LoopEvents(instance_with(watched).and_then(duplicate))
     }
 
-    /// Whether a descriptor other than `ignored` is ready now; yes where it is not known.
-    pub fn others_wait(&self, ignored: RawFd) -> bool {
-        let Some(instance) = &self.0 else { return true };
+    /// How many descriptors other than `ignored` are ready now, as far as that is counted; as many as are counted where it is not
+    /// known.
+    pub fn count(&self, ignored: RawFd) -> usize {
+        let Some(instance) = &self.0 else { return COUNTED_MAX };
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // Two, because one of them may be the one that does not count. The loop watches level-triggered, so that its own look finds
-        // the same events.
-        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
+        // The loop watches level-triggered, so that its own look finds the same events.
+        let none = epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
+        let mut events = [none; COUNTED_MAX + 1];
         match epoll::wait(instance, &mut events[..], Some(&now)) {
             // The loop stores the descriptor in the lower half.
-            Ok(count) => events[..count].iter().any(|event| { event.data }.u64() as u32 != ignored as u32),
-            Err(_) => true,
+            Ok(count) => events[..count].iter().filter(|event| { event.data }.u64() as u32 != ignored as u32).count(),
+            Err(_) => COUNTED_MAX,
         }
     }
 }
@@ -65,15 +69,15 @@ mod tests {
             epoll::add(&instance, fd, data, epoll::EventFlags::IN).unwrap();
         }
         let events = LoopEvents::find(watched.as_raw_fd());
-        assert!(!events.others_wait(ignored.as_raw_fd()));
-        assert!(events.others_wait(-1), "the other one is ready");
+        assert_eq!(events.count(ignored.as_raw_fd()), 0);
+        assert_eq!(events.count(-1), 1, "the other one is ready");
         rustix::io::write(&watched, &1_u64.to_ne_bytes()).unwrap();
-        assert!(events.others_wait(ignored.as_raw_fd()) && events.others_wait(ignored.as_raw_fd()), "it stays ready");
+        assert_eq!([(); 2].map(|()| events.count(ignored.as_raw_fd())), [1; 2], "it stays ready");
     }
 
     #[test]
     fn without_the_instance_others_may_wait() {
         let unwatched = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        assert!(LoopEvents::find(unwatched.as_raw_fd()).others_wait(-1));
+        assert_eq!(LoopEvents::find(unwatched.as_raw_fd()).count(-1), COUNTED_MAX);
     }
 }

@@ -28,6 +28,7 @@ pub fn server_event(event: ServerEvent) {
     let Some(driver) = driver() else { return };
     match event {
         ServerEvent::BeforeSleep => before_sleep(driver),
+        ServerEvent::AfterSleep => after_sleep(driver),
         ServerEvent::Shutdown => {
             driver.hand_in(Input::Shutdown);
             driver.server.stop_timers();
@@ -40,8 +41,22 @@ pub fn server_event(event: ServerEvent) {
     }
 }
 
+/// Counts what is ready where workers owe something, and offers them the processor if nothing is.
+fn after_sleep(driver: &Driver) {
+    if driver.last_written.get().is_none() {
+        return;
+    }
+    let ready = driver.ready_count();
+    driver.ready.set(Some(ready));
+    if owes_soon(driver) && !any_ring_has_bytes(driver) {
+        rustix::thread::sched_yield();
+    }
+}
+
 fn before_sleep(driver: &Driver) {
     let due = driver.due.take();
+    let own = driver.clients.take_blocked() + due.count();
+    let replies_wait = driver.ready.take().is_none_or(|ready| ready > own);
     for (number, stream) in &due.outputs {
         if let Some(worker) = driver.workers.get(*number) {
             exchange::read_output(driver, &worker, *stream);
@@ -58,7 +73,7 @@ fn before_sleep(driver: &Driver) {
     }
     driver.unwritten.borrow_mut().extend(due.writable);
     write(driver);
-    if may_work {
+    if may_work && !replies_wait {
         linger(driver);
     }
     prepare_sleep(driver);
@@ -75,7 +90,7 @@ fn linger(driver: &Driver) {
             return;
         }
         if looked.is_none_or(|looked| now - looked >= LOOK_EVERY) {
-            if driver.others_wait() {
+            if driver.ready_count() > 0 {
                 return;
             }
             looked = Some(now);
@@ -95,10 +110,8 @@ fn prepare_sleep(driver: &Driver) {
         return driver.pump.run(&driver.server);
     }
     if owes_soon(driver) {
-        // Other clients have their turn meanwhile, and workers the processor.
-        driver.pump.run(&driver.server);
-        rustix::thread::sched_yield();
-        return;
+        // Other clients have their turn meanwhile.
+        return driver.pump.run(&driver.server);
     }
     driver.last_written.set(None);
     let is_read = |worker: &Rc<Worker>| {

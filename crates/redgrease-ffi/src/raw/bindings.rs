@@ -50,7 +50,7 @@ pub const REDISMODULE_EVENT_LOADING: i32 = 3;
 pub const REDISMODULE_EVENT_SHUTDOWN: i32 = 5;
 pub const REDISMODULE_EVENT_SWAPDB: i32 = 11;
 pub const REDISMODULE_EVENT_EVENTLOOP: i32 = 15;
-pub const REDISMODULE_SUBEVENT_EVENTLOOP_BEFORE_SLEEP: i32 = 0;
+pub const REDISMODULE_SUBEVENT_EVENTLOOP_AFTER_SLEEP: i32 = 1;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct RedisModuleString {
