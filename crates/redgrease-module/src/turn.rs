@@ -20,6 +20,9 @@ use crate::worker::Worker;
 /// Longest time in which workers are served at the end of a turn, before the replies of the turn are written.
 const LINGER_MAX: Duration = Duration::from_millis(1);
 
+/// How long they are served although others wait.
+const LINGER_BUSY: Duration = Duration::from_micros(100);
+
 /// How often the loop's other events are looked at meanwhile.
 const LOOK_EVERY: Duration = Duration::from_micros(20);
 
@@ -95,7 +98,7 @@ fn linger(driver: &Driver) {
             return;
         }
         if looked.is_none_or(|looked| now - looked >= LOOK_EVERY) {
-            if driver.ready_count() > 0 {
+            if now - start >= LINGER_BUSY && driver.ready_count() > 0 {
                 return;
             }
             looked = Some(now);
