@@ -21,7 +21,7 @@ use crate::worker::Worker;
 const LINGER_MAX: Duration = Duration::from_millis(1);
 
 /// How long they are served although others wait.
-const LINGER_BUSY: Duration = Duration::from_micros(100);
+const LINGER_BUSY: Duration = Duration::from_micros(200);
 
 /// How often the loop's other events are looked at meanwhile.
 const LOOK_EVERY: Duration = Duration::from_micros(20);
