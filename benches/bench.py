@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import batch
+import beside
 import calls
 import calm
 import events
@@ -34,6 +35,7 @@ GROUPS: dict[str, tuple[list[str], Callable[[Run, list[str]], Iterator[Measured]
     "calls": (list(calls.ROWS), calls.measure),
     "overhead": (list(overhead.COMMANDS), overhead.measure),
     "calm": (list(calm.ROWS), calm.measure),
+    "beside": (list(beside.ROWS), beside.measure),
     "events": (list(events.ROWS), events.measure),
     "filecache": (list(filecache.ROWS), filecache.measure),
 }

@@ -48,6 +48,13 @@ class Pings:
         short = min(max(durations), 1.0)  # pauses below a millisecond are not explained
         self.worst_caused.append(max([short, *(pause["caused_ms"] for pause in pauses)]))
 
+    def merge(self, other: Pings) -> None:
+        """Adds what another loop saw."""
+        self.durations += other.durations
+        self.pauses += other.pauses
+        self.worst += other.worst
+        self.worst_caused += other.worst_caused
+
     def quantiles(self) -> dict[str, float]:
         durations = sorted(self.durations)
         last = len(durations) - 1

@@ -26,11 +26,11 @@ class TriggerRow:
 
 ROWS: dict[str, TriggerRow] = {
     "trigger-echo-1": TriggerRow(ECHO, "async", 1, Bars(final=0.45)),
-    "trigger-echo-50": TriggerRow(ECHO, "async", 50, Bars(final=0.50)),
+    "trigger-echo-50": TriggerRow(ECHO, "async", 50, Bars(final=0.62)),
     "trigger-get-1": TriggerRow(GET, "async", 1, Bars(final=0.40)),
-    "trigger-get-50": TriggerRow(GET, "async", 50, Bars(final=0.45)),
+    "trigger-get-50": TriggerRow(GET, "async", 50, Bars(final=0.42)),
     "trigger-sync-1": TriggerRow(ECHO, "sync", 1, Bars(final=0.55)),
-    "trigger-sync-50": TriggerRow(ECHO, "sync", 50, Bars(final=0.45)),
+    "trigger-sync-50": TriggerRow(ECHO, "sync", 50, Bars(final=0.60)),
 }
 
 
@@ -60,6 +60,16 @@ def _register(server: Server, row: TriggerRow, rng: random.Random) -> tuple[list
     return ["RG.TRIGGER", trigger, argument], floor, right.encode()
 
 
+def _evalsha(server: Server, key: str, right: bytes) -> list[str]:
+    """A Lua script that does the same."""
+    sha = server.redis.script_load("return redis.call('get', KEYS[1])")
+    command = ["EVALSHA", sha, "1", key]
+    reply = server.command(*command)
+    if reply != right:
+        raise WrongResultError(f"EVALSHA answered {reply!r}, not {right!r}")
+    return command
+
+
 def _counters(server: Server) -> dict[bytes, int]:
     (registration,) = server.command("RG.DUMPREGISTRATIONS")
     fields: dict[bytes, Any] = dict(zip(registration[::2], registration[1::2]))
@@ -81,7 +91,7 @@ def _measure_row(run: Run, name: str, server: Server, other: Server | None) -> M
         load.requests_for(seconds, server.port, row.connections, *command) for command in (echo, ours, floor)
     )
     before = _counters(server)
-    rates: dict[str, list[float]] = {"echo": [], "ours": [], "floor": [], "other": []}
+    rates: dict[str, list[float]] = {"echo": [], "ours": [], "floor": [], "evalsha": [], "other": []}
     spent: dict[str, list[tuple[float, float]]] = {"ours": [], "other": []}
     p99 = []
 
@@ -97,6 +107,10 @@ def _measure_row(run: Run, name: str, server: Server, other: Server | None) -> M
         "ours": lambda: drive("ours", server),
         "floor": lambda: load.drive(server.port, row.connections, floor_requests, *floor),
     }
+    if row.work == GET:
+        evalsha = _evalsha(server, floor[1], right)
+        evalsha_requests = load.requests_for(seconds, server.port, row.connections, *evalsha)
+        works["evalsha"] = lambda: load.drive(server.port, row.connections, evalsha_requests, *evalsha)
     if other:
         works["other"] = lambda: drive("other", other)
     for number in run.rounds(name):
@@ -111,8 +125,11 @@ def _measure_row(run: Run, name: str, server: Server, other: Server | None) -> M
         notes.append(f"{times.median:.2f} [{times.q1:.2f}..{times.q3:.2f}] times the other module's rate")
         notes.append(f"its processor time {_processor_time(spent['other'])}")
     if row.work == GET:
-        of_get = Spread.of([mine / theirs for mine, theirs in zip(rates["ours"], rates["floor"])])
-        notes.append(f"of the rate of GET {of_get.median:.2f}")
+        of_get, of_evalsha = (
+            Spread.of([mine / theirs for mine, theirs in zip(rates["ours"], rates[who])])
+            for who in ("floor", "evalsha")
+        )
+        notes.append(f"of the rate of GET {of_get.median:.2f}, of EVALSHA with one GET {of_evalsha.median:.2f}")
     return Measured(
         row=name,
         question=f"RG.TRIGGER {row.work}, {row.mode}, connections: {row.connections}",
@@ -126,6 +143,7 @@ def _measure_row(run: Run, name: str, server: Server, other: Server | None) -> M
         extra={
             "floor": floor[0],
             "floor_rates": rates["floor"],
+            "evalsha_rates": rates["evalsha"],
             "p99_ms": p99,
             "other_rates": rates["other"],
             "processor_us": spent,
