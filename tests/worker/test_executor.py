@@ -119,6 +119,29 @@ def test_flatmap_emits_backwards_and_limit_counts_so(server):
     assert server.run(f"{in_order}.countby().map(lambda r: r['key']).run()", [["b", "a", "b"]]) == (["b", "a"], [])
 
 
+@pytest.mark.parametrize(
+    ("extractor", "keys"),
+    [
+        ("lambda x: x", ["a", "1"]),
+        ("lambda anything=3: anything", ["a", "1"]),
+        ("(lambda: lambda x: x)()", ["a", "1"]),
+        ("same", ["a", "1"]),
+        ("Same()", ["a", "1"]),
+        ("lambda x, y=2: x", ["a", "1"]),
+        ("lambda *x: x", ["('a',)", "(1,)"]),
+        ("lambda x, y=2: y", ["2", "2"]),
+        ("(lambda y: lambda x: y)('y')", ["y", "y"]),
+        ("lambda x: -x if x == 1 else x", ["a", "-1"]),
+    ],
+)
+def test_extractors_that_return_the_record_and_such_that_look_like_it(server, extractor, keys):
+    prelude = "def same(x):\n    return x\nclass Same:\n    def __call__(self, x): return x\n"
+    steps = f".flatmap(lambda r: ['a', 1]).countby({extractor}).map(lambda r: (r['key'], r['value']))"
+    results, errors = server.run(f"{prelude}GB(){steps}.run()", ["x"])
+    assert (sorted(results), errors) == (sorted(str((key, keys.count(key))) for key in set(keys)), [])
+
+
+
 def test_sort_is_ascending_by_default(server):
     assert server.run("GB().sort().run(convertToStr=False)", [3, 1, 2])[0] == [1, 2, 3]
     assert server.run("GB().sort(reverse=False).run(convertToStr=False)", [3, 1, 2])[0] == [3, 2, 1]

@@ -7,7 +7,8 @@ use crate::raw;
 use crate::server::Server;
 use crate::user::ModuleUser;
 
-pub use crate::reply::{CallReply, ReplyKind, ReplyView};
+pub use crate::reply::CallReply;
+pub use crate::resp::{ReplyKind, ReplyView};
 
 /// As whom and how a command is run.
 #[derive(Debug, Clone, Copy, Default)]

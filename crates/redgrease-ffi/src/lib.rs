@@ -30,6 +30,7 @@ pub mod load;
 mod log;
 mod raw;
 mod reply;
+mod resp;
 mod server;
 pub mod server_event;
 mod table;

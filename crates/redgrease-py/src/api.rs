@@ -254,7 +254,7 @@ fn add_plan(
     callbacks: Vec<Bound<'_, PyTuple>>,
 ) -> PyResult<()> {
     let spec = PlanSpec::decode(spec).map_err(|error| gears_error(py, error.to_string()))?;
-    let plan = Plan::new(session, source, &spec, &callbacks)?;
+    let plan = Plan::new(py, session, source, &spec, &callbacks)?;
     if worker(py)?.plans.add(number, plan) {
         Ok(())
     } else {

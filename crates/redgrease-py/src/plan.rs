@@ -5,7 +5,9 @@
 //! run in one place: its segments are one row.
 
 use pyo3::exceptions::PyValueError;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PySet, PyString, PyTuple};
 use redgrease_core::plan::{self, Arg, PlanSpec, StepOp};
 
@@ -58,6 +60,29 @@ fn is_immutable(value: &Bound<'_, PyAny>) -> bool {
         || value.is_exact_instance_of::<PyBool>()
 }
 
+/// Whether a callable is a plain function that does nothing but return its only argument, such as `lambda x: x`. Its code is
+/// compared with that of one which this interpreter compiled.
+fn is_identity(f: &Bound<'_, PyAny>) -> PyResult<bool> {
+    /// `CO_NESTED`: defined inside of another function.
+    const NESTED: u64 = 0x10;
+    static IDENTITY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = f.py();
+    let identity = IDENTITY.get_or_try_init(py, || py.eval(c"lambda x: x", None, None).map(Bound::unbind))?.bind(py);
+    if !f.get_type().is(identity.get_type()) {
+        return Ok(false);
+    }
+    let facts = |f: &Bound<'_, PyAny>| -> PyResult<(Vec<u8>, usize, usize, u64)> {
+        let code = f.getattr(intern!(py, "__code__"))?;
+        Ok((
+            code.getattr(intern!(py, "co_code"))?.extract()?,
+            code.getattr(intern!(py, "co_argcount"))?.extract()?,
+            code.getattr(intern!(py, "co_kwonlyargcount"))?.extract()?,
+            code.getattr(intern!(py, "co_flags"))?.extract::<u64>()? & !NESTED,
+        ))
+    };
+    Ok(facts(f)? == facts(identity)?)
+}
+
 /// What can be executed under a number.
 #[derive(Debug)]
 pub struct Plan {
@@ -74,6 +99,7 @@ pub struct Plan {
 impl Plan {
     /// Lowers a plan and attaches the callbacks of its steps.
     pub fn new(
+        py: Python<'_>,
         session: u64,
         source: Option<Py<PyAny>>,
         spec: &PlanSpec,
@@ -85,7 +111,11 @@ impl Plan {
                 let missing = || PyValueError::new_err(format!("step {step} of the plan has no callback {position}"));
                 of_step.and_then(|of_step| of_step.get_item(position).ok()).map(Bound::unbind).ok_or_else(missing)
             };
-            Ok((op.try_map(callback)?, step))
+            let op = match op.try_map(callback)? {
+                Op::CountByKey { extractor: Some(f) } if is_identity(f.bind(py))? => Op::CountByKey { extractor: None },
+                op => op,
+            };
+            Ok((op, step))
         };
         Ok(Plan {
             session,

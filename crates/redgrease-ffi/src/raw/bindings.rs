@@ -20,11 +20,6 @@ pub const REDISMODULE_KEYTYPE_SET: i32 = 4;
 pub const REDISMODULE_KEYTYPE_ZSET: i32 = 5;
 pub const REDISMODULE_KEYTYPE_MODULE: i32 = 6;
 pub const REDISMODULE_KEYTYPE_STREAM: i32 = 7;
-pub const REDISMODULE_REPLY_STRING: i32 = 0;
-pub const REDISMODULE_REPLY_ERROR: i32 = 1;
-pub const REDISMODULE_REPLY_INTEGER: i32 = 2;
-pub const REDISMODULE_REPLY_ARRAY: i32 = 3;
-pub const REDISMODULE_REPLY_NULL: i32 = 4;
 pub const REDISMODULE_POSTPONED_LEN: i32 = -1;
 pub const REDISMODULE_CTX_FLAGS_LUA: i32 = 1;
 pub const REDISMODULE_CTX_FLAGS_MULTI: i32 = 2;
@@ -247,15 +242,6 @@ pub type RedisModule_CallReplyProto = ::core::option::Option<
     unsafe extern "C" fn(reply: *mut RedisModuleCallReply, len: *mut usize) -> *const ::core::ffi::c_char,
 >;
 pub type RedisModule_FreeCallReply = ::core::option::Option<unsafe extern "C" fn(reply: *mut RedisModuleCallReply)>;
-pub type RedisModule_CallReplyType =
-    ::core::option::Option<unsafe extern "C" fn(reply: *mut RedisModuleCallReply) -> ::core::ffi::c_int>;
-pub type RedisModule_CallReplyInteger =
-    ::core::option::Option<unsafe extern "C" fn(reply: *mut RedisModuleCallReply) -> ::core::ffi::c_longlong>;
-pub type RedisModule_CallReplyLength =
-    ::core::option::Option<unsafe extern "C" fn(reply: *mut RedisModuleCallReply) -> usize>;
-pub type RedisModule_CallReplyArrayElement = ::core::option::Option<
-    unsafe extern "C" fn(reply: *mut RedisModuleCallReply, idx: usize) -> *mut RedisModuleCallReply,
->;
 pub type RedisModule_CreateString = ::core::option::Option<
     unsafe extern "C" fn(
         ctx: *mut RedisModuleCtx,
@@ -291,9 +277,6 @@ pub type RedisModule_ReplyWithBool =
     ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleCtx, b: ::core::ffi::c_int) -> ::core::ffi::c_int>;
 pub type RedisModule_ReplyWithDouble =
     ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleCtx, d: f64) -> ::core::ffi::c_int>;
-pub type RedisModule_CallReplyStringPtr = ::core::option::Option<
-    unsafe extern "C" fn(reply: *mut RedisModuleCallReply, len: *mut usize) -> *const ::core::ffi::c_char,
->;
 pub type RedisModule_IsKeysPositionRequest =
     ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleCtx) -> ::core::ffi::c_int>;
 pub type RedisModule_GetContextFlags =
