@@ -141,7 +141,6 @@ def test_extractors_that_return_the_record_and_such_that_look_like_it(server, ex
     assert (sorted(results), errors) == (sorted(str((key, keys.count(key))) for key in set(keys)), [])
 
 
-
 def test_sort_is_ascending_by_default(server):
     assert server.run("GB().sort().run(convertToStr=False)", [3, 1, 2])[0] == [1, 2, 3]
     assert server.run("GB().sort(reverse=False).run(convertToStr=False)", [3, 1, 2])[0] == [3, 2, 1]

@@ -22,7 +22,7 @@ const RULES: &[Rule] = &[
         external: Some(&["postcard", "serde", "serde_bytes", "thiserror"]),
         tests_may_use: &["proptest"],
     },
-    Rule { name: "redgrease-ffi", ours: &[], external: Some(&[]), tests_may_use: &[] },
+    Rule { name: "redgrease-ffi", ours: &[], external: Some(&[]), tests_may_use: &["proptest"] },
     Rule {
         name: "redgrease-ring",
         ours: &[],

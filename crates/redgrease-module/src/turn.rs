@@ -1,8 +1,8 @@
-//! The work before the server's loop sleeps, and other events of the server.
+//! The work before the server's loop sleeps and after it has slept, and other events of the server.
 //!
 //! Handlers of descriptors only record what is ready, because Redis 7.0 propagates what a module's call writes (or
 //! lets expire) at the end of a callback that has a context, and they have none: it would abort on an assertion when
-//! its clock ticks in between. This callback has one.
+//! its clock ticks in between. These callbacks have one.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
