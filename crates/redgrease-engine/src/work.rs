@@ -53,4 +53,10 @@ impl Work {
             Work::Acknowledgements | Work::Rows | Work::Readers => Duration::from_micros(250),
         }
     }
+
+    /// Whether it takes as much time as it gets, so that more than one slice in a turn of the loop is felt by other clients.
+    #[must_use]
+    pub const fn is_long(self) -> bool {
+        matches!(self, Work::Rows | Work::Readers)
+    }
 }

@@ -77,7 +77,7 @@ fn before_sleep(driver: &Driver) {
         driver.hand_in(Input::Turn);
         start_and_install(driver, &due);
         receive(driver, &due);
-        work(driver);
+        work(driver, |_| true);
     }
     driver.unwritten.borrow_mut().extend(due.writable);
     write(driver);
@@ -87,12 +87,12 @@ fn before_sleep(driver: &Driver) {
     prepare_sleep(driver);
 }
 
-/// Serves workers that are about to send something, while the loop has nothing else to do: a function's next call mostly comes
+/// Serves workers that are about to send something, while the engine has no work of its own: a function's next call mostly comes
 /// within microseconds of the answer to its last one.
 fn linger(driver: &Driver) {
     let start = Instant::now();
     let mut looked: Option<Instant> = None;
-    while owes_soon(driver) {
+    while owes_soon(driver) && !has_work(driver) {
         let now = Instant::now();
         if now - start >= LINGER_MAX {
             return;
@@ -109,17 +109,16 @@ fn linger(driver: &Driver) {
     }
 }
 
-/// Answers what came through rings.
+/// Answers what came through rings, and does what follows from it, except for long work, which has its slice once in a turn.
 fn serve(driver: &Driver) {
     receive_rings(driver);
-    work(driver);
+    work(driver, |work| !work.is_long());
     write(driver);
 }
 
 /// Decides whether the loop may sleep, and has workers ring the bell if so.
 fn prepare_sleep(driver: &Driver) {
-    let has_work = Work::ORDER.iter().any(|work| driver.ask(|engine| engine.has_work(*work)));
-    if has_work || !driver.due.borrow().writable.is_empty() {
+    if has_work(driver) || !driver.due.borrow().writable.is_empty() {
         return driver.pump.run(&driver.server);
     }
     if owes_soon(driver) {
@@ -139,6 +138,11 @@ fn prepare_sleep(driver: &Driver) {
         driver.pump.run(&driver.server);
     }
     *driver.polled.borrow_mut() = awake;
+}
+
+/// Whether the engine has something to do in the next turn.
+fn has_work(driver: &Driver) -> bool {
+    Work::ORDER.iter().any(|work| driver.ask(|engine| engine.has_work(*work)))
 }
 
 /// Whether a worker that was written to a moment ago has something to send.
@@ -223,9 +227,9 @@ fn receive(driver: &Driver, due: &Due) {
     }
 }
 
-/// Gives each kind of work its slice of time.
-fn work(driver: &Driver) {
-    for work in Work::ORDER {
+/// Gives each chosen kind of work its slice of time.
+fn work(driver: &Driver, is_chosen: impl Fn(Work) -> bool) {
+    for work in Work::ORDER.into_iter().filter(|work| is_chosen(*work)) {
         if !driver.ask(|engine| engine.has_work(work)) {
             continue;
         }
