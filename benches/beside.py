@@ -56,10 +56,7 @@ def _measure_row(run: Run, name: str, server: Server) -> Measured:
         ratio_unit="ms",
         is_noise_judged=False,
         notes=[f"p50/p99/p99.9/max ms: {beside.text()}, idle {idle.text()}"],
-        extra={
-            who: {"quantiles_ms": pings.quantiles(), "pings": len(pings.durations), "pauses": pings.pauses}
-            for who, pings in (("beside", beside), ("idle", idle))
-        },
+        extra={"beside_pings": beside.as_json(), "idle_pings": idle.as_json()},
     )
 
 

@@ -61,6 +61,9 @@ class Pings:
         named = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
         return {name: durations[round(last * part)] for name, part in named.items()}
 
+    def as_json(self) -> dict[str, Any]:
+        return {"quantiles_ms": self.quantiles(), "pings": len(self.durations), "pauses": self.pauses}
+
     def text(self) -> str:
         return "/".join(f"{value:.2g}" for value in self.quantiles().values())
 
@@ -162,8 +165,9 @@ def _pings(run: Run, name: str, server: Server, gear: Callable[[], int], client:
         is_noise_judged=False,
         notes=[f"p50/p99/p99.9/max ms: ours {beside_ours.text()}, client {beside_client.text()}, idle {idle.text()}"],
         extra={
-            who: {"quantiles_ms": pings.quantiles(), "pings": len(pings.durations), "pauses": pings.pauses}
-            for who, pings in (("ours_pings", beside_ours), ("client_pings", beside_client), ("idle_pings", idle))
+            "ours_pings": beside_ours.as_json(),
+            "client_pings": beside_client.as_json(),
+            "idle_pings": idle.as_json(),
         },
     )
 

@@ -74,8 +74,14 @@ unsafe extern "C" fn happened(
 ) {
     let Some((_, _, kind)) = KINDS.iter().find(|(id, _, _)| *id as u64 == event.id) else { return };
     let mut announced = *kind;
-    if announced == ServerEvent::BeforeSleep && subevent == raw::REDISMODULE_SUBEVENT_EVENTLOOP_AFTER_SLEEP as u64 {
-        announced = ServerEvent::AfterSleep;
+    if announced == ServerEvent::BeforeSleep {
+        const BEFORE: u64 = raw::REDISMODULE_SUBEVENT_EVENTLOOP_BEFORE_SLEEP as u64;
+        const AFTER: u64 = raw::REDISMODULE_SUBEVENT_EVENTLOOP_AFTER_SLEEP as u64;
+        announced = match subevent {
+            BEFORE => ServerEvent::BeforeSleep,
+            AFTER => ServerEvent::AfterSleep,
+            _ => return,
+        };
     }
     if announced == ServerEvent::Shutdown {
         ENDING.set(true);

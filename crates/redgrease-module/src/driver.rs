@@ -100,7 +100,7 @@ pub struct Driver {
     pub polled: RefCell<BTreeSet<WorkerNo>>,
     /// When something was written to a worker last, until the loop has slept.
     pub last_written: Cell<Option<Instant>>,
-    /// How many descriptors were ready at the begin of this turn of the server's loop, if that was asked.
+    /// How many descriptors were ready when this turn of the server's loop began; `None`: it was not asked.
     pub ready: Cell<Option<usize>>,
     /// What else the server's loop has to do.
     loop_events: OnceCell<LoopEvents>,

@@ -7,7 +7,7 @@ use rustix::event::epoll;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use rustix::time::Timespec;
 
-/// How many descriptors are counted; more are not more.
+/// The highest count of descriptors: it also stands for more of them.
 const COUNTED_MAX: usize = 127;
 
 /// The loop's epoll instance, if it was found.
@@ -19,8 +19,7 @@ impl LoopEvents {
         LoopEvents(instance_with(watched).and_then(duplicate))
     }
 
-    /// How many descriptors other than `ignored` are ready now, as far as that is counted; as many as are counted where it is not
-    /// known.
+    /// How many descriptors other than `ignored` are ready now, at most [`COUNTED_MAX`]; that number also where it is not known.
     pub fn count(&self, ignored: RawFd) -> usize {
         let Some(instance) = &self.0 else { return COUNTED_MAX };
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -44,8 +44,8 @@ pub fn server_event(event: ServerEvent) {
     }
 }
 
-/// Where workers owe something: counts what is ready, and serves them or offers them the processor. Most of a busy turn lies before
-/// and after this moment, which halves the time until their next call is seen.
+/// While workers are about to send something: counts what is ready, and serves them or offers them the processor. A busy turn spends
+/// its time before and after this moment, so that their next call waits for half a turn.
 fn after_sleep(driver: &Driver) {
     if driver.last_written.get().is_none() {
         return;
