@@ -1,4 +1,6 @@
-//! Load arguments: `Key value` pairs after the module's path.
+//! The configuration of the module: `Key value` pairs after its path, `RG.CONFIGSET`, and the server's `CONFIG SET rg.*`.
+//!
+//! [`KEYS`] lists every key once.
 
 use crate::prelude::*;
 use core::time::Duration;
@@ -14,6 +16,8 @@ pub struct Config {
     pub executions_per_registration_max: usize,
     /// Executions that run at the same time.
     pub execution_threads: usize,
+    /// The time of each step is measured, and callbacks are profiled.
+    pub profile: bool,
     /// Worker processes at any time.
     pub workers_max: usize,
     /// Sessions that one worker serves before it is replaced.
@@ -50,8 +54,193 @@ pub struct Config {
     pub traceback: bool,
     /// Panics can be injected: for tests of the module.
     pub inject_panic: bool,
-    /// Unknown keys: for `configGet`.
+    /// Values of keys of RedisGears that have no effect here, by their names.
+    accepted: BTreeMap<&'static str, Vec<Vec<u8>>>,
+    /// Unknown keys, and keys of the Python plugin that were set: for `configGet`.
     pub extra: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// Which part of RedisGears a key belongs to; the replies of `RG.CONFIGSET` differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Its core, or redgrease.
+    Core,
+    /// Its Python plugin.
+    Python,
+}
+
+/// How the value of a key is read and written.
+#[derive(Debug, Clone, Copy)]
+pub enum Access {
+    /// A number in a range.
+    Number {
+        /// The smallest one.
+        min: u64,
+        /// The largest one.
+        max: u64,
+        /// The current one.
+        get: fn(&Config) -> u64,
+        /// Changes it.
+        set: fn(&mut Config, u64),
+    },
+    /// A text.
+    Text {
+        /// The current one.
+        get: fn(&Config) -> String,
+        /// Changes it.
+        set: fn(&mut Config, String),
+    },
+    /// A number that has no effect, with its default.
+    AcceptedNumber(u64),
+    /// A text that has no effect.
+    AcceptedText,
+    /// Texts that have no effect: the key may be repeated.
+    AcceptedList,
+}
+
+/// A key of the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its name; any case is accepted.
+    pub name: &'static str,
+    /// The part that it belongs to.
+    pub part: Part,
+    /// Whether it can be changed while the module is loaded.
+    pub at_runtime: bool,
+    /// How it is read and written.
+    pub access: Access,
+}
+
+/// The value of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Setting {
+    /// A number.
+    Number(u64),
+    /// A text.
+    Text(Vec<u8>),
+    /// Texts.
+    List(Vec<Vec<u8>>),
+}
+
+/// The longest time in milliseconds: a day.
+const MS_MAX: u64 = 86_400_000;
+
+const fn core(name: &'static str, at_runtime: bool, access: Access) -> Key {
+    Key { name, part: Part::Core, at_runtime, access }
+}
+
+const fn python(name: &'static str, at_runtime: bool, access: Access) -> Key {
+    Key { name, part: Part::Python, at_runtime, access }
+}
+
+macro_rules! number {
+    ($field:ident as $type:ty, $min:expr, $max:expr) => {
+        Access::Number {
+            min: $min,
+            max: $max,
+            get: |config| config.$field as u64,
+            set: |config, number| config.$field = number as $type,
+        }
+    };
+}
+
+macro_rules! flag {
+    ($field:ident, $max:expr) => {
+        Access::Number {
+            min: 0,
+            max: $max,
+            get: |config| u64::from(config.$field),
+            set: |config, number| config.$field = number != 0,
+        }
+    };
+}
+
+macro_rules! milliseconds {
+    ($field:ident, $min:expr) => {
+        Access::Number {
+            min: $min,
+            max: MS_MAX,
+            get: |config| config.$field.as_millis() as u64,
+            set: |config, number| config.$field = Duration::from_millis(number),
+        }
+    };
+}
+
+/// All keys.
+pub const KEYS: [Key; 32] = [
+    core("MaxExecutions", true, number!(executions_max as usize, 0, 1 << 32)),
+    core("MaxExecutionsPerRegistration", true, number!(executions_per_registration_max as usize, 0, 1 << 32)),
+    core("ProfileExecutions", true, flag!(profile, 1 << 32)),
+    core("ExecutionThreads", false, number!(execution_threads as usize, 1, 1024)),
+    core("ExecutionMaxIdleTime", true, Access::AcceptedNumber(5000)),
+    core("SendMsgRetries", true, Access::AcceptedNumber(3)),
+    core("Plugin", false, Access::AcceptedList),
+    core("MaxWorkers", false, number!(workers_max as usize, 1, 1024)),
+    core("WorkerSessions", false, number!(worker_sessions_max as u64, 1, 1 << 32)),
+    core("WorkerIdleBytesMax", true, number!(worker_idle_bytes_max as u64, 1 << 20, 1 << 40)),
+    core("AbortGrace", true, milliseconds!(abort_grace, 1)),
+    core("SyncMaxTime", true, milliseconds!(sync_time_max, 1)),
+    core("ScriptMaxTime", true, milliseconds!(script_time_max, 1)),
+    core("PendingEventBytesMax", true, number!(pending_event_bytes_max as usize, 1 << 10, 1 << 40)),
+    core("MaxRecordBytes", false, number!(record_bytes_max as usize, 1, 256 << 20)),
+    core("ResultBytesMax", true, number!(result_bytes_max as usize, 1, 1 << 40)),
+    core("WorkerStartMax", true, milliseconds!(worker_start_max, 100)),
+    core("WorkerStallMax", true, milliseconds!(worker_stall_max, 500)),
+    core("ExecutionMaxTime", true, milliseconds!(execution_time_max, 0)),
+    core("InstallMax", false, milliseconds!(install_time_max, 100)),
+    core(
+        "SpinMicros",
+        false,
+        Access::Number {
+            min: 0,
+            max: 1000,
+            get: |config| config.spin.as_micros() as u64,
+            set: |config, number| config.spin = Duration::from_micros(number),
+        },
+    ),
+    core("SharedMemory", false, flag!(shared_memory, 1)),
+    core("InjectPanic", false, flag!(inject_panic, 1)),
+    core(
+        "RequirementsDir",
+        false,
+        Access::Text {
+            get: |config| config.requirements_dir.clone(),
+            set: |config, text| config.requirements_dir = text,
+        },
+    ),
+    core(
+        "Python",
+        false,
+        Access::Text {
+            get: |config| config.python.clone().unwrap_or_default(),
+            set: |config, text| config.python = Some(text),
+        },
+    ),
+    python("PythonAttemptTraceback", true, flag!(traceback, 1)),
+    python("PythonInstallReqMaxIdleTime", true, Access::AcceptedNumber(30_000)),
+    python("OverridePythonAllocators", false, Access::AcceptedNumber(1)),
+    python("CreateVenv", false, Access::AcceptedNumber(0)),
+    python("DownloadDeps", false, Access::AcceptedNumber(0)),
+    python("DependenciesUrl", false, Access::AcceptedText),
+    python("DependenciesSha256", false, Access::AcceptedText),
+];
+
+/// Keys of RedisGears that name a place of its private interpreter; nothing else is known of them.
+const ALSO_ACCEPTED: [Key; 3] = [
+    python("PythonInstallationDir", false, Access::AcceptedText),
+    python("ForeceDownloadDepsOnEnterprise", false, Access::AcceptedNumber(0)),
+    python("ForceDownloadDepsOnEnterprise", false, Access::AcceptedNumber(0)),
+];
+
+/// The key with that name, in any case.
+#[must_use]
+pub fn key(name: &[u8]) -> Option<&'static Key> {
+    KEYS.iter().chain(&ALSO_ACCEPTED).find(|key| key.name.as_bytes().eq_ignore_ascii_case(name))
+}
+
+fn parse_number(value: &[u8], min: u64, max: u64) -> Option<u64> {
+    let number = core::str::from_utf8(value).ok()?.parse().ok()?;
+    (min..=max).contains(&number).then_some(number)
 }
 
 impl Config {
@@ -63,6 +252,7 @@ impl Config {
             executions_max: 1000,
             executions_per_registration_max: 100,
             execution_threads: cores.max(3),
+            profile: false,
             workers_max: 16.max(2 * cores),
             worker_sessions_max: 1000,
             worker_idle_bytes_max: 128 << 20,
@@ -81,6 +271,7 @@ impl Config {
             shared_memory: true,
             traceback: true,
             inject_panic: false,
+            accepted: BTreeMap::new(),
             extra: BTreeMap::new(),
         }
     }
@@ -92,51 +283,61 @@ impl Config {
     pub fn parse(args: &[&[u8]], cores: usize) -> Result<Config, String> {
         let mut config = Config::new(cores);
         for pair in args.chunks(2) {
-            let key = String::from_utf8_lossy(pair[0]);
-            let Some(value) = pair.get(1) else { return Err(format!("load argument '{key}' has no value")) };
-            config.set(&key, value)?;
+            let name = String::from_utf8_lossy(pair[0]);
+            let Some(value) = pair.get(1) else { return Err(format!("load argument '{name}' has no value")) };
+            match key(pair[0]) {
+                Some(key) => config
+                    .set(key, value)
+                    .map_err(|expected| format!("load argument '{name}' wants {expected}, got '{}'", lossy(value)))?,
+                None => {
+                    config.extra.insert(pair[0].to_vec(), value.to_vec());
+                }
+            }
         }
         Ok(config)
     }
 
-    fn set(&mut self, key: &str, value: &[u8]) -> Result<(), String> {
-        let text = || String::from_utf8_lossy(value).into_owned();
-        let number = |min: u64, max: u64| -> Result<u64, String> {
-            let parsed = core::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
-            parsed
-                .filter(|number| (min..=max).contains(number))
-                .ok_or_else(|| format!("load argument '{key}' wants a number from {min} to {max}, got '{}'", text()))
+    /// Changes the value of a key.
+    ///
+    /// # Errors
+    /// It is not in the key's range; the text says what is expected.
+    pub fn set(&mut self, key: &'static Key, value: &[u8]) -> Result<(), String> {
+        let number = |min, max| {
+            parse_number(value, min, max).ok_or_else(|| format!("a number from {min} to {max}"))
         };
-        const MS_MAX: u64 = 86_400_000;
-        match key.to_ascii_lowercase().as_str() {
-            "python" => self.python = Some(text()),
-            "maxexecutions" => self.executions_max = number(0, 1 << 32)? as usize,
-            "maxexecutionsperregistration" => self.executions_per_registration_max = number(0, 1 << 32)? as usize,
-            "executionthreads" => self.execution_threads = number(1, 1024)? as usize,
-            "maxworkers" => self.workers_max = number(1, 1024)? as usize,
-            "workersessions" => self.worker_sessions_max = number(1, 1 << 32)?,
-            "workeridlebytesmax" => self.worker_idle_bytes_max = number(1 << 20, 1 << 40)?,
-            "abortgrace" => self.abort_grace = Duration::from_millis(number(1, MS_MAX)?),
-            "syncmaxtime" => self.sync_time_max = Duration::from_millis(number(1, MS_MAX)?),
-            "scriptmaxtime" => self.script_time_max = Duration::from_millis(number(1, MS_MAX)?),
-            "pendingeventbytesmax" => self.pending_event_bytes_max = number(1 << 10, 1 << 40)? as usize,
-            "maxrecordbytes" => self.record_bytes_max = number(1, 256 << 20)? as usize,
-            "resultbytesmax" => self.result_bytes_max = number(1, 1 << 40)? as usize,
-            "workerstartmax" => self.worker_start_max = Duration::from_millis(number(100, MS_MAX)?),
-            "workerstallmax" => self.worker_stall_max = Duration::from_millis(number(500, MS_MAX)?),
-            "executionmaxtime" => self.execution_time_max = Duration::from_millis(number(0, MS_MAX)?),
-            "installmax" => self.install_time_max = Duration::from_millis(number(100, MS_MAX)?),
-            "requirementsdir" => self.requirements_dir = text(),
-            "spinmicros" => self.spin = Duration::from_micros(number(0, 1000)?),
-            "sharedmemory" => self.shared_memory = number(0, 1)? == 1,
-            "injectpanic" => self.inject_panic = number(0, 1)? == 1,
-            "pythonattempttraceback" => self.traceback = number(0, 1)? == 1,
-            _ => {
-                self.extra.insert(key.as_bytes().to_vec(), value.to_vec());
+        match key.access {
+            Access::Number { min, max, set, .. } => set(self, number(min, max)?),
+            Access::Text { set, .. } => set(self, lossy(value)),
+            Access::AcceptedNumber(_) => {
+                self.accepted.insert(key.name, vec![number(0, u64::MAX >> 1)?.to_string().into_bytes()]);
             }
+            Access::AcceptedText => {
+                self.accepted.insert(key.name, vec![value.to_vec()]);
+            }
+            Access::AcceptedList => self.accepted.entry(key.name).or_default().push(value.to_vec()),
         }
         Ok(())
     }
+
+    /// The value of a key.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Setting {
+        let accepted = self.accepted.get(key.name);
+        let first = || accepted.and_then(|values| values.first());
+        match key.access {
+            Access::Number { get, .. } => Setting::Number(get(self)),
+            Access::Text { get, .. } => Setting::Text(get(self).into_bytes()),
+            Access::AcceptedNumber(default) => {
+                Setting::Number(first().and_then(|value| parse_number(value, 0, u64::MAX)).unwrap_or(default))
+            }
+            Access::AcceptedText => Setting::Text(first().cloned().unwrap_or_default()),
+            Access::AcceptedList => Setting::List(accepted.cloned().unwrap_or_default()),
+        }
+    }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[cfg(test)]
@@ -153,22 +354,10 @@ mod tests {
     #[test]
     fn extreme_numbers_are_refused_with_key_range_and_value() {
         let huge = "9".repeat(400);
-        let keys =
-            ["MaxExecutions", "MaxExecutionsPerRegistration", "ExecutionThreads", "MaxWorkers", "WorkerSessions"];
-        let more =
-            ["WorkerIdleBytesMax", "AbortGrace", "SyncMaxTime", "ScriptMaxTime", "MaxRecordBytes", "ResultBytesMax"];
-        let rest = [
-            "WorkerStartMax",
-            "InstallMax",
-            "PythonAttemptTraceback",
-            "PendingEventBytesMax",
-            "ExecutionMaxTime",
-            "WorkerStallMax",
-        ];
-        for key in keys.iter().chain(&more).chain(&rest) {
+        for key in KEYS.iter().filter(|key| matches!(key.access, Access::Number { .. })) {
             for value in ["-1", "", " 1", "1.5", "1e3", "inf", "18446744073709551615", "18446744073709551616", &huge] {
-                let error = Config::parse(&[key.as_bytes(), value.as_bytes()], 2).unwrap_err();
-                let expected = format!("load argument '{key}' wants a number from ");
+                let error = Config::parse(&[key.name.as_bytes(), value.as_bytes()], 2).unwrap_err();
+                let expected = format!("load argument '{}' wants a number from ", key.name);
                 assert!(error.starts_with(&expected) && error.ends_with(&format!("got '{value}'")), "{error}");
             }
         }
@@ -179,5 +368,33 @@ mod tests {
         let error = Config::parse(&[b"ExecutionThreads", b"none"], 2).unwrap_err();
         assert_eq!(error, "load argument 'ExecutionThreads' wants a number from 1 to 1024, got 'none'");
         assert_eq!(Config::parse(&[b"Python"], 2).unwrap_err(), "load argument 'Python' has no value");
+    }
+
+    #[test]
+    fn each_key_reads_back_what_was_set() {
+        for key in KEYS.iter().chain(&ALSO_ACCEPTED) {
+            let mut config = Config::new(2);
+            let before = config.get(key);
+            let (value, expected) = match (key.access, &before) {
+                (Access::Number { max: 1, .. }, Setting::Number(number)) => {
+                    let flipped = 1 - number;
+                    (flipped.to_string(), Setting::Number(flipped))
+                }
+                (_, Setting::Number(0)) => ("1".to_owned(), Setting::Number(1)),
+                (_, Setting::Number(number)) => ((number + 1).to_string(), Setting::Number(number + 1)),
+                (_, Setting::Text(_)) => ("t".to_owned(), Setting::Text(b"t".to_vec())),
+                (_, Setting::List(_)) => ("t".to_owned(), Setting::List(vec![b"t".to_vec()])),
+            };
+            config.set(key, value.as_bytes()).unwrap();
+            assert_eq!(config.get(key), expected, "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn no_two_keys_share_a_name() {
+        for (index, one) in KEYS.iter().enumerate() {
+            let others = KEYS[..index].iter().chain(&ALSO_ACCEPTED);
+            assert!(others.clone().all(|other| !other.name.eq_ignore_ascii_case(one.name)), "{}", one.name);
+        }
     }
 }

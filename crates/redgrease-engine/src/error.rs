@@ -148,6 +148,28 @@ pub enum Error {
     /// There is no such registration.
     #[error("execution is not registered")]
     NotRegistered,
+    /// There is no such registration, for `RG.PAUSEREGISTRATIONS`.
+    #[error("Execution {id} does not exists on shard {shard}")]
+    NoSuchRegistration {
+        /// The identifier that was given.
+        id: String,
+        /// The shard.
+        shard: String,
+    },
+    /// The reader of a registration cannot be paused.
+    #[error("Reader {reader} does not support {verb}")]
+    CannotPause {
+        /// The reader.
+        reader: &'static str,
+        /// `pause` or `unpause`.
+        verb: &'static str,
+    },
+    /// `RG.PAUSEREGISTRATIONS` without a registration.
+    #[error("ERR no registration to pause")]
+    NothingToPause,
+    /// `RG.GETEXECUTION` of all shards on a server that has no others.
+    #[error("no cluster detected - use `RG.GETEXECUTION <id> [SHARD]` instead")]
+    NoCluster,
     /// An execution has not ended.
     #[error("execution is still running")]
     StillRunning,

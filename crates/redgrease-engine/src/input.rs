@@ -81,6 +81,28 @@ pub struct Caller {
     pub inside: Inside,
 }
 
+/// Which shards a command asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All shards of a cluster; without one, this one.
+    Default,
+    /// This one.
+    Shard,
+    /// All shards of a cluster.
+    Cluster,
+}
+
+/// Which sessions are shown, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SessionFilter<'a> {
+    /// With all fields of their requirements and registrations.
+    pub verbose: bool,
+    /// Those that were replaced or unregistered, and whose executions have not ended.
+    pub dead: bool,
+    /// Those with these ids, in this order.
+    pub names: Option<Vec<&'a [u8]>>,
+}
+
 /// A command of a client. `tagged`: the client announced our codec (`RG.WITHCODEC`).
 #[derive(Debug, Clone)]
 pub enum Command<'a> {
@@ -120,6 +142,39 @@ pub enum Command<'a> {
     AbortExecution {
         /// Identifier of the execution.
         execution: &'a [u8],
+    },
+    /// `RG.GETEXECUTION`.
+    GetExecution {
+        /// Identifier of the execution.
+        execution: &'a [u8],
+        /// The shards that are asked.
+        scope: Scope,
+    },
+    /// `RG.PYDUMPSESSIONS`.
+    DumpSessions(SessionFilter<'a>),
+    /// `RG.PAUSEREGISTRATIONS`.
+    Pause {
+        /// Identifiers of the registrations.
+        registrations: &'a [&'a [u8]],
+        /// Executions that have not begun are aborted.
+        abort_pending: bool,
+    },
+    /// `RG.UNPAUSEREGISTRATIONS`.
+    Unpause {
+        /// Identifiers of the registrations.
+        registrations: &'a [&'a [u8]],
+    },
+    /// `RG.CLEARREGISTRATIONSSTATS`.
+    ClearStatistics,
+    /// `RG.CONFIGGET`.
+    ConfigGet {
+        /// Names of the keys.
+        names: &'a [&'a [u8]],
+    },
+    /// `RG.CONFIGSET`.
+    ConfigSet {
+        /// Names of keys, each followed by its value.
+        words: &'a [&'a [u8]],
     },
     /// `RG.DUMPREGISTRATIONS`.
     DumpRegistrations,

@@ -119,6 +119,15 @@ pub enum Error {
          SHARDS or CLUSTER SLOTS"
     )]
     NoClusterInfo,
+    /// The third word of `RG.GETEXECUTION` is unknown.
+    #[error("unknown subcommand")]
+    UnknownSubcommand,
+    /// An option of `RG.PYDUMPSESSIONS` is unknown.
+    #[error("Unknown option {0}")]
+    UnknownOption(String),
+    /// `RG.HELLO` without a cluster.
+    #[error("ERRCLUSTER NULL cluster state on hello msg")]
+    NoShards,
     /// A client cannot be blocked.
     #[error("ERR the caller can not be blocked")]
     NotBlockable,

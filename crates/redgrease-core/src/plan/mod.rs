@@ -5,6 +5,7 @@
 //!   nowhere else;
 //! - [`range`]: the numbers that users give;
 //! - [`spec`]: a whole plan, as the Python builder describes it;
+//! - [`primitives`]: the steps that clients of RedisGears know;
 //! - [`lower`], [`native`]: what is executed: rows of operators, and the steps at the front that need no user code.
 
 pub mod error;
@@ -12,6 +13,7 @@ pub mod lower;
 pub mod mode;
 mod named;
 pub mod native;
+pub mod primitives;
 pub mod range;
 pub mod reader;
 pub mod spec;
@@ -22,6 +24,7 @@ pub use error::PlanError;
 pub use lower::{Arg, Lowered, Op, Segment, StepOp};
 pub use mode::Mode;
 pub use native::NativeRun;
+pub use primitives::{Primitive, primitives};
 pub use range::{BATCH, DURATION, LIMIT, NUMBER_RANGES, NumberRange, RETRY_INTERVAL, SCAN_COUNT};
 pub use reader::{ReaderKind, RunReader};
 pub use spec::PlanSpec;

@@ -139,6 +139,17 @@ impl PendingEvents {
         queue.events.len()
     }
 
+    /// Changes the number of bytes that may wait.
+    pub fn set_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+    }
+
+    /// Number of the events of a registration that wait.
+    #[must_use]
+    pub fn waiting(&self, registration: RegistrationNo) -> usize {
+        self.queues.get(&registration).map_or(0, |queue| queue.events.len())
+    }
+
     /// Number of waiting events.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use redgrease_core::frame::Records;
 use redgrease_core::id::{ExecutionNo, RegistrationNo};
+use redgrease_core::plan::PlanSpec;
 use redgrease_core::render::Style;
 
 /// The status of an execution.
@@ -58,6 +59,14 @@ pub struct Execution {
     pub result_count: u64,
     /// Error texts.
     pub errors: Vec<Vec<u8>>,
+    /// Its plan.
+    pub spec: Option<Rc<PlanSpec>>,
+    /// Time between its start and its end, in milliseconds; 0 before its end.
+    pub run_ms: u64,
+    /// Time in its reader, in microseconds, if it was profiled.
+    pub read_micros: u64,
+    /// Time in each step of its plan, in microseconds, if it was profiled.
+    pub step_micros: Vec<u64>,
     /// Its place in the order of ends, if it has ended.
     ended: Option<u64>,
 }
@@ -112,6 +121,12 @@ impl Executions {
         Executions { next: 0, all: BTreeMap::new(), next_end: 0, ends: Default::default(), live_registered: 0, max }
     }
 
+    /// Changes the maximum.
+    pub fn set_max(&mut self, max: usize) {
+        self.max = max;
+        self.free_space(max, None);
+    }
+
     /// Takes an id for an operation that is not listed, such as a registration (as RedisGears does).
     pub fn skip_number(&mut self) {
         self.next += 1;
@@ -130,6 +145,10 @@ impl Executions {
             results: Vec::new(),
             result_count: 0,
             errors: Vec::new(),
+            spec: None,
+            run_ms: 0,
+            read_micros: 0,
+            step_micros: Vec::new(),
             ended: None,
         };
         self.live_registered += usize::from(execution.registration.is_some());

@@ -30,6 +30,15 @@ impl Engine {
             Command::DumpExecutions => self.dump_executions(client),
             Command::DropExecution { execution } => self.drop_execution(client, caller, execution),
             Command::AbortExecution { execution } => self.abort_execution(client, caller, execution),
+            Command::GetExecution { execution, scope } => self.get_execution(client, execution, *scope),
+            Command::DumpSessions(filter) => self.dump_sessions(client, filter),
+            Command::Pause { registrations, abort_pending } => {
+                self.pause(client, caller, registrations, *abort_pending);
+            }
+            Command::Unpause { registrations } => self.unpause(client, caller, registrations),
+            Command::ClearStatistics => self.clear_statistics(client),
+            Command::ConfigGet { names } => self.config_get(client, names),
+            Command::ConfigSet { words } => self.config_set(client, words),
             Command::DumpRegistrations => self.dump_registrations(client, caller),
             Command::Unregister { registration, abort_pending } => {
                 self.unregister(client, caller, registration, *abort_pending);
@@ -38,7 +47,7 @@ impl Engine {
     }
 
     /// The execution with that identifier, if it exists here.
-    fn find_execution(&self, identifier: &[u8]) -> Option<ExecutionNo> {
+    pub(crate) fn find_execution(&self, identifier: &[u8]) -> Option<ExecutionNo> {
         let number = ExecutionNo(self.shard.counter(identifier)?);
         self.executions.get(number).map(|_| number)
     }
@@ -165,7 +174,7 @@ impl Engine {
         let number = rows.next(&self.registrations)?;
         let registration = self.registrations.get(number)?;
         let session = self.sessions.get(registration.session);
-        let status = self.streams.get(&number).map_or("OK", |followed| followed.runs.status().name());
+        let status = self.stream_status(number);
         Some(dump::row(&self.shard, (number, registration), session, rows.of_session(registration.session), status))
     }
 

@@ -84,6 +84,9 @@ impl Engine {
         if style.is_tagged() {
             flags = flags.with(StartFlags::TAGGED);
         }
+        if self.config.profile {
+            flags = flags.with(StartFlags::PROFILE);
+        }
         Live {
             session,
             user,
@@ -116,6 +119,7 @@ impl Engine {
         self.session_used(live.session);
         if let Some(execution) = self.executions.get_mut(number) {
             execution.owner = Some(Rc::clone(&live.user));
+            execution.spec = Some(Rc::clone(&live.spec));
         }
         self.live.insert(number, Box::new(live));
     }
@@ -438,6 +442,7 @@ impl Engine {
         aborted: bool,
         records: &Records<'_>,
         errors: &[&[u8]],
+        step_micros: Vec<u64>,
     ) {
         if !self.runs_in(number, worker) {
             return;
@@ -445,6 +450,7 @@ impl Engine {
         self.results(worker, number, records);
         if let Some(execution) = self.executions.get_mut(number) {
             execution.errors.extend(errors.iter().map(|error| cut_error(error).into_owned()));
+            execution.step_micros = step_micros;
         }
         let session = self.live.get(&number).map(|live| live.session);
         if let Some(session) = session.and_then(|session| self.sessions.get_mut(session)) {
@@ -477,6 +483,9 @@ impl Engine {
         let live = *live;
         let run_ms = live.started_ms.map_or(0, |start| self.now_ms().saturating_sub(start));
         self.readers.remove(number);
+        if let Some(execution) = self.executions.get_mut(number) {
+            execution.run_ms = run_ms;
+        }
         self.executions.finish(number, status);
         let outcome = if live.drop_at_end {
             self.executions.take(number).map(Self::outcome_of)

@@ -102,8 +102,8 @@ impl Engine {
             }
             FromWorker::Progress { exec, step } => self.progress(worker, exec, step),
             FromWorker::Output { exec, records } => self.results(worker, exec, &records),
-            FromWorker::Done { exec, aborted, records, errors, .. } => {
-                self.done(worker, exec, aborted, &records, &errors);
+            FromWorker::Done { exec, aborted, records, errors, step_micros } => {
+                self.done(worker, exec, aborted, &records, &errors, step_micros);
             }
             FromWorker::Consumed { exec, bytes } => self.consumed(worker, exec, bytes),
             FromWorker::Stop { exec } => self.stop_reader(worker, exec),

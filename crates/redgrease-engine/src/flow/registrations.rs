@@ -78,7 +78,7 @@ impl Engine {
         let session = registration.session;
         if self.registrations.of_session(session).is_empty() {
             if let Some(session) = self.sessions.get_mut(session) {
-                session.registered = false;
+                (session.registered, session.unlinked) = (false, true);
             }
             self.end_session_if_unused(session);
         } else if !self.is_plan_in_use(registration.plan)

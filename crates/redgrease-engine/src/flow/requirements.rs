@@ -2,6 +2,7 @@
 
 use redgrease_core::frame::LogLevel;
 use redgrease_core::id::SessionNo;
+use redgrease_core::render::Reply;
 
 use crate::asked::Asked;
 use crate::effect::{Effect, Install, Question};
@@ -11,9 +12,36 @@ use crate::id::InstallNo;
 use crate::input::Found;
 use crate::prelude::*;
 use crate::requirements::installs::Job;
+use crate::sessions::session::Session;
 use crate::timers::Timer;
 
 impl Engine {
+    /// A requirement in the order of fields of RedisGears.
+    pub(crate) fn requirement_row(&self, name: &str, session: &Session) -> Reply {
+        let path = session.paths.first().map_or("", String::as_str);
+        let users = self.sessions.iter().filter(|(_, session)| session.stored.requirements.iter().any(|one| one == name));
+        Reply::Array(vec![
+            Reply::bulk("GearReqVersion"),
+            Reply::Int(2),
+            Reply::bulk("Name"),
+            Reply::bulk(name),
+            Reply::bulk("IsDownloaded"),
+            Reply::bulk("yes"),
+            Reply::bulk("IsInstalled"),
+            Reply::bulk("yes"),
+            Reply::bulk("CompiledOs"),
+            Reply::bulk("linux"),
+            Reply::bulk("Wheels"),
+            Reply::Array(Vec::new()),
+            Reply::bulk("Path"),
+            Reply::bulk(path),
+            Reply::bulk("RefCount"),
+            Reply::Int(users.count() as i64),
+            Reply::bulk("IsInReqDictionary"),
+            Reply::bulk("yes"),
+        ])
+    }
+
     /// Checks for the requirements of a session, and installs missing ones; [`Engine::requirements_known`] follows.
     pub(crate) fn look_for_requirements(&mut self, number: SessionNo, force: bool) {
         let Some(session) = self.sessions.get(number) else { return };
@@ -103,6 +131,9 @@ impl Engine {
         match result {
             Ok(Found::Ready(paths)) => {
                 self.installs.learn(&job.environment, &paths);
+                if let Some(session) = self.sessions.get_mut(job.session).filter(|_| !check) {
+                    session.installed = true;
+                }
                 self.requirements_known(job.session, Ok(paths));
             }
             Ok(Found::Missing) => self.queue_install(Job { check: false, ..job }),

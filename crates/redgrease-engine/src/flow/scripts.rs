@@ -73,6 +73,8 @@ impl Engine {
             place: Place::Waiting,
             script: Some(script),
             registered: false,
+            unlinked: false,
+            installed: false,
             live: 0,
             held: Vec::new(),
             deaths: 0,

@@ -73,6 +73,27 @@ pub(crate) fn row(
     ])
 }
 
+/// A row without the data of the session.
+pub(crate) fn short_row(
+    shard: &ShardId,
+    (number, registration): (RegistrationNo, &Registration),
+    session: Option<&Session>,
+    stream_status: &str,
+) -> Reply {
+    Reply::Array(vec![
+        Reply::bulk("id"),
+        Reply::bulk(shard.identifier(number.0)),
+        Reply::bulk("reader"),
+        Reply::bulk(registration.spec.reader.name()),
+        Reply::bulk("desc"),
+        registration.spec.desc.as_deref().map_or(Reply::Null, Reply::bulk),
+        Reply::bulk("RegistrationData"),
+        registration_data(registration, session, stream_status),
+        Reply::bulk("ExecutionThreadPool"),
+        Reply::bulk("DefaultPool"),
+    ])
+}
+
 fn registration_data(registration: &Registration, session: Option<&Session>, stream_status: &str) -> Reply {
     let statistics = &registration.statistics;
     let mut fields = vec![
@@ -202,7 +223,7 @@ fn private_data(
          'isInstallationNeeded':{}, 'registrationsList':[{}], 'depsList':[{}]}}",
         quote(&session.name),
         of_session.len() + session.live,
-        u8::from(!session.paths.is_empty()),
+        u8::from(session.installed),
         ids.join(", "),
         requirements.join(", "),
     )

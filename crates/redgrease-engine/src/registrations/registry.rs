@@ -255,6 +255,11 @@ impl Registrations {
         self.all.iter().map(|(number, registration)| (*number, registration))
     }
 
+    /// All, to be changed, in the order of their numbers. Triggers must stay as they are.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (RegistrationNo, &mut Registration)> {
+        self.all.iter_mut().map(|(number, registration)| (*number, registration))
+    }
+
     /// Number of registrations.
     #[must_use]
     pub fn len(&self) -> usize {

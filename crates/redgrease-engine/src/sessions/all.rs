@@ -45,7 +45,6 @@ impl Sessions {
     }
 
     /// All sessions.
-    #[cfg(feature = "simulation")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionNo, &Session)> {
         self.all.iter().map(|(number, session)| (*number, session))
     }

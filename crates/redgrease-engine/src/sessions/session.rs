@@ -49,6 +49,10 @@ pub(crate) struct Session {
     pub(crate) script: Option<Script>,
     /// It owns registrations.
     pub(crate) registered: bool,
+    /// Its registrations were all removed: it ends with its last execution.
+    pub(crate) unlinked: bool,
+    /// Its requirements were installed for it.
+    pub(crate) installed: bool,
     /// Its executions that have not ended.
     pub(crate) live: usize,
     /// Executions that wait until it has a worker again.
@@ -83,6 +87,11 @@ impl Session {
     /// The reason why it cannot be rebuilt.
     pub(crate) fn broken(&self) -> Option<&str> {
         if let Place::Broken { reason, .. } = &self.place { Some(reason) } else { None }
+    }
+
+    /// Whether only executions keep it.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.unlinked && !self.registered
     }
 
     /// Whether it can be removed.

@@ -365,6 +365,14 @@ impl StreamRuns {
         due
     }
 
+    /// Pauses the registration: runs in flight end, and are acknowledged; no further one begins. One that a failure stopped
+    /// stays as it is.
+    pub fn pause(&mut self) {
+        if matches!(self.status, StreamStatus::Ok | StreamStatus::WaitingForRetry) {
+            self.status = StreamStatus::Paused;
+        }
+    }
+
     /// Forgets all streams and resets the status: the next search or entry starts again.
     pub fn reset(&mut self) {
         self.stop(StreamStatus::Ok);

@@ -2,17 +2,24 @@
 
 mod abortexecution;
 mod administer;
+mod clearregistrationsstats;
+mod config;
 mod dropexecution;
 mod dumpexecutions;
+mod dumpplugins;
 mod dumpregistrations;
+mod getexecution;
 mod getresults;
 mod infocluster;
 mod inneratomic;
 mod missing;
+mod pauseregistrations;
+mod pydumpsessions;
 mod pyexecute;
 mod pystats;
 mod refreshcluster;
 mod request;
+mod shards;
 mod table;
 mod trigger;
 mod unregister;

@@ -7,8 +7,9 @@ use redgrease_ffi::{Command, Invocation};
 
 use super::request::Request;
 use super::{
-    abortexecution, administer, dropexecution, dumpexecutions, dumpregistrations, getresults, infocluster, inneratomic,
-    missing, pyexecute, pystats, refreshcluster, trigger, unregister, withcodec,
+    abortexecution, administer, clearregistrationsstats, config, dropexecution, dumpexecutions, dumpplugins,
+    dumpregistrations, getexecution, getresults, infocluster, inneratomic, missing, pauseregistrations, pydumpsessions,
+    pyexecute, pystats, refreshcluster, shards, trigger, unregister, withcodec,
 };
 use crate::driver::driver;
 use crate::error::Error;
@@ -23,7 +24,7 @@ const ADMINISTERS: (&CStr, &CStr) = (c"admin", c"admin dangerous");
 const LOOKS: (&CStr, &CStr) = (c"readonly", c"gears read");
 
 macro_rules! commands {
-    ($($(#[$doc:meta])* $name:ident: $wire:literal, $flags:expr, $min:literal..$max:expr => $run:path;)+) => {
+    ($($(#[$doc:meta])* $name:ident: $wire:literal, $flags:expr, $min:literal..$max:expr $(, keys $keys:expr)? => $run:path;)+) => {
         $(
             $(#[$doc])*
             struct $name;
@@ -34,6 +35,7 @@ macro_rules! commands {
                 const CATEGORIES: &'static CStr = $flags.1;
                 const ARGS_MIN: usize = $min;
                 const ARGS_MAX: usize = $max;
+                $(const KEYS: (i32, i32, i32) = $keys;)?
 
                 fn run(invocation: &Invocation<'_>) {
                     match driver() {
@@ -88,16 +90,16 @@ commands! {
     /// `RG.ADMINISTER`: does nothing; permission for it is the right to abort, drop, unregister and replace objects of
     /// other users.
     Administer: c"rg.administer", ADMINISTERS, 1..1 => administer::run;
-    /// `RG.CONFIGGET`, not yet.
-    ConfigGet: c"rg.configget", LOOKS, 1..ANY => missing::not_yet;
-    /// `RG.CONFIGSET`, not yet.
-    ConfigSet: c"rg.configset", PROGRAMS, 1..ANY => missing::not_yet;
-    /// `RG.GETEXECUTION`, not yet.
-    GetExecution: c"rg.getexecution", LOOKS, 1..ANY => missing::not_yet;
-    /// `RG.DUMPPLUGINS`, not yet.
-    DumpPlugins: c"rg.dumpplugins", LOOKS, 1..ANY => missing::not_yet;
-    /// `RG.PYDUMPSESSIONS`, not yet.
-    PyDumpSessions: c"rg.pydumpsessions", LOOKS, 1..ANY => missing::not_yet;
+    /// `RG.CONFIGGET key [key ...]`
+    ConfigGet: c"rg.configget", LOOKS, 1..ANY => config::get;
+    /// `RG.CONFIGSET key value [key value ...]`
+    ConfigSet: c"rg.configset", PROGRAMS, 1..ANY => config::set;
+    /// `RG.GETEXECUTION id [SHARD | CLUSTER]`
+    GetExecution: c"rg.getexecution", LOOKS, 2..3 => getexecution::run;
+    /// `RG.DUMPPLUGINS`
+    DumpPlugins: c"rg.dumpplugins", LOOKS, 1..ANY => dumpplugins::run;
+    /// `RG.PYDUMPSESSIONS [VERBOSE] [DEAD] [SESSIONS id ...]`
+    PyDumpSessions: c"rg.pydumpsessions", LOOKS, 1..ANY => pydumpsessions::run;
     /// `RG.PYDUMPREQS`, not yet.
     PyDumpReqs: c"rg.pydumpreqs", LOOKS, 1..ANY => missing::not_yet;
     /// `RG.PYEXPORTREQ`, not yet.
@@ -106,22 +108,22 @@ commands! {
     PyImportReq: c"rg.pyimportreq", PROGRAMS, 1..ANY => missing::not_yet;
     /// `RG.PYPROFILE`, not yet.
     PyProfile: c"rg.pyprofile", PROGRAMS, 1..ANY => missing::not_yet;
-    /// `RG.PAUSEREGISTRATIONS`, not yet.
-    PauseRegistrations: c"rg.pauseregistrations", PROGRAMS, 1..ANY => missing::not_yet;
-    /// `RG.UNPAUSEREGISTRATIONS`, not yet.
-    UnpauseRegistrations: c"rg.unpauseregistrations", PROGRAMS, 1..ANY => missing::not_yet;
-    /// `RG.CLEARREGISTRATIONSSTATS`, not yet.
-    ClearRegistrationsStats: c"rg.clearregistrationsstats", PROGRAMS, 1..ANY => missing::not_yet;
-    /// `RG.TRIGGERONKEY`, not yet.
-    TriggerOnKey: c"rg.triggeronkey", RUNS, 1..ANY => missing::not_yet;
+    /// `RG.PAUSEREGISTRATIONS [ABORTPENDING] id [id ...]`
+    PauseRegistrations: c"rg.pauseregistrations", RUNS, 2..ANY => pauseregistrations::pause;
+    /// `RG.UNPAUSEREGISTRATIONS id [id ...]`
+    UnpauseRegistrations: c"rg.unpauseregistrations", RUNS, 2..ANY => pauseregistrations::unpause;
+    /// `RG.CLEARREGISTRATIONSSTATS`
+    ClearRegistrationsStats: c"rg.clearregistrationsstats", RUNS, 1..1 => clearregistrationsstats::run;
+    /// `RG.TRIGGERONKEY name key [arg ...]`
+    TriggerOnKey: c"rg.triggeronkey", RUNS, 3..ANY, keys (2, 2, 1) => trigger::run;
     /// `RG.CLUSTERSET`, not yet.
     ClusterSet: c"rg.clusterset", PROGRAMS, 1..ANY => missing::not_yet;
     /// `RG.CLUSTERSETFROMSHARD`, not yet.
     ClusterSetFromShard: c"rg.clustersetfromshard", PROGRAMS, 1..ANY => missing::not_yet;
-    /// `RG.NETWORKTEST`, not yet.
-    NetworkTest: c"rg.networktest", LOOKS, 1..ANY => missing::not_yet;
-    /// `RG.HELLO`, not yet.
-    Hello: c"rg.hello", LOOKS, 1..ANY => missing::not_yet;
+    /// `RG.NETWORKTEST`
+    NetworkTest: c"rg.networktest", LOOKS, 1..ANY => shards::network_test;
+    /// `RG.HELLO`
+    Hello: c"rg.hello", LOOKS, 1..ANY => shards::hello;
     /// `RG.PYEXECUTEREMOTE`, removed from RedisGears.
     PyExecuteRemote: c"rg.pyexecuteremote", LOOKS, 1..ANY => missing::execute_remote;
     /// `RG.PYFREEINTERPRETER`, removed from RedisGears.

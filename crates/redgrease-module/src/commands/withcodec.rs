@@ -9,9 +9,10 @@ use super::{getresults, pyexecute, trigger};
 /// A command that supports the codec: its name, its handler, and numbers of arguments, including its name.
 type Row = (&'static [u8], fn(&Request<'_>), usize, usize);
 
-const COMMANDS: [Row; 4] = [
+const COMMANDS: [Row; 5] = [
     (b"RG.PYEXECUTE", pyexecute::run, 2, usize::MAX),
     (b"RG.TRIGGER", trigger::run, 2, usize::MAX),
+    (b"RG.TRIGGERONKEY", trigger::run, 3, usize::MAX),
     (b"RG.GETRESULTS", getresults::run, 2, 2),
     (b"RG.GETRESULTSBLOCKING", getresults::run_blocking, 2, 2),
 ];

@@ -1,0 +1,97 @@
+//! Pausing stream registrations, and clearing statistics: `RG.PAUSEREGISTRATIONS`, `RG.UNPAUSEREGISTRATIONS`,
+//! `RG.CLEARREGISTRATIONSSTATS`.
+
+use redgrease_core::id::RegistrationNo;
+use redgrease_core::render::Reply;
+
+use crate::clients::Client;
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::flow::scripts::check_owner;
+use crate::input::Caller;
+use crate::prelude::*;
+use crate::registrations::registry::Statistics;
+
+/// What is done with stream registrations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Pause,
+    Unpause,
+}
+
+impl Engine {
+    /// `RG.PAUSEREGISTRATIONS`.
+    pub(crate) fn pause(&mut self, client: Client, caller: &Caller, ids: &[&[u8]], abort_pending: bool) {
+        if ids.is_empty() {
+            return self.refuse(client, Error::NothingToPause);
+        }
+        let numbers = match self.streams_of(caller, ids, Change::Pause) {
+            Ok(numbers) => numbers,
+            Err(error) => return self.refuse(client, error),
+        };
+        for number in numbers {
+            if let Some(followed) = self.streams.get_mut(&number) {
+                followed.runs.pause();
+            }
+            if abort_pending {
+                self.abort_pending(number);
+            }
+        }
+        self.reply(client, Reply::Simple("OK".into()));
+    }
+
+    /// `RG.UNPAUSEREGISTRATIONS`.
+    pub(crate) fn unpause(&mut self, client: Client, caller: &Caller, ids: &[&[u8]]) {
+        let numbers = match self.streams_of(caller, ids, Change::Unpause) {
+            Ok(numbers) => numbers,
+            Err(error) => return self.refuse(client, error),
+        };
+        for number in &numbers {
+            if let Some(followed) = self.streams.get_mut(number) {
+                followed.runs.reset();
+            }
+        }
+        self.follow_again(&numbers);
+        self.reply(client, Reply::Simple("OK".into()));
+    }
+
+    /// The stream registrations with these ids; all are checked before any is changed.
+    fn streams_of(&self, caller: &Caller, ids: &[&[u8]], change: Change) -> Result<Vec<RegistrationNo>, Error> {
+        let mut numbers = Vec::new();
+        for id in ids {
+            let number = self.shard.counter(id).map(RegistrationNo);
+            let Some((number, registration)) = number.and_then(|number| Some((number, self.registrations.get(number)?)))
+            else {
+                let id = String::from_utf8_lossy(id).into_owned();
+                return Err(Error::NoSuchRegistration { id, shard: self.shard.as_str().to_owned() });
+            };
+            if !self.streams.contains_key(&number) {
+                let verb = if change == Change::Pause { "pause" } else { "unpause" };
+                return Err(Error::CannotPause { reader: registration.spec.reader.name(), verb });
+            }
+            let owner = self.sessions.get(registration.session).map(|session| &*session.user);
+            check_owner(caller, owner, "pause or unpause the function")?;
+            numbers.push(number);
+        }
+        Ok(numbers)
+    }
+
+    /// The status of a stream registration; `OK` for others.
+    pub(crate) fn stream_status(&self, number: RegistrationNo) -> &'static str {
+        self.streams.get(&number).map_or("OK", |followed| followed.runs.status().name())
+    }
+
+    /// `RG.CLEARREGISTRATIONSSTATS`: executions that have not ended stay counted as triggered.
+    pub(crate) fn clear_statistics(&mut self, client: Client) {
+        let mut unfinished: BTreeMap<RegistrationNo, u64> = BTreeMap::new();
+        for registration in self.live.values().filter_map(|live| live.registration) {
+            *unfinished.entry(registration).or_default() += 1;
+        }
+        for (number, registration) in self.registrations.iter_mut() {
+            let waiting = self.pending.waiting(number) as u64;
+            let triggered = unfinished.get(&number).copied().unwrap_or(0) + waiting;
+            registration.statistics = Statistics { triggered, ..Statistics::default() };
+        }
+        self.reply(client, Reply::Simple("OK".into()));
+    }
+}
