@@ -27,6 +27,7 @@ use crate::executions::sync_triggers::SyncTriggers;
 use crate::id::WaitNo;
 use crate::input::{Input, Situation};
 use crate::limits::CLOSED_MS_MAX;
+use crate::flow::profiling::Profiles;
 use crate::planted::Bug;
 use crate::prelude::*;
 use crate::registrations::dump::Rows;
@@ -125,6 +126,8 @@ pub struct Engine {
     pub(crate) live: LiveExecutions,
     pub(crate) schedule: Schedule,
     pub(crate) sync_triggers: SyncTriggers,
+    /// Clients that wait for the profile of a session.
+    pub(crate) profiles: Profiles,
     /// A tick of the schedule is scheduled.
     pub(crate) ticking: bool,
     /// Executions that were started and read their first records, one after the other.
@@ -187,6 +190,7 @@ impl Engine {
             live: BTreeMap::new(),
             schedule: Schedule::new(config.execution_threads, config.workers_max),
             sync_triggers: SyncTriggers::default(),
+            profiles: Profiles::default(),
             ticking: false,
             starting: VecDeque::new(),
             readers: Readers::default(),

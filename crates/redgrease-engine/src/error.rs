@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::limits::{
     DEATHS_MAX, DEFERRED_BYTES_MAX, DEFERRED_MAX, DEFERRED_MS_MAX, HELD_PER_SESSION_MAX, INSTALLS_MAX,
-    LIVE_PER_SESSION_MAX, REGISTRATIONS_PER_SESSION_MAX, SYNC_DEPTH_MAX, WAITING_SESSIONS_MAX, WORKER_WAIT_MS_MAX,
+    LIVE_PER_SESSION_MAX, PROFILE_MS_MAX, REGISTRATIONS_PER_SESSION_MAX, SYNC_DEPTH_MAX, WAITING_SESSIONS_MAX, WORKER_WAIT_MS_MAX,
 };
 use crate::prelude::*;
 
@@ -100,6 +100,15 @@ pub enum Error {
         /// The execution's identifier.
         execution: String,
     },
+    /// A worker ended before it answered a client.
+    #[error("WORKERDIED {0} before it answered")]
+    DiedBeforeAnswer(String),
+    /// A worker did not answer a request for a profile.
+    #[error("WORKERBUSY the session's worker did not answer within {PROFILE_MS_MAX} ms: its functions keep it busy")]
+    NoProfile,
+    /// There is no such session.
+    #[error("session does not exists")]
+    NoSuchSession,
     /// A session's worker is being replaced.
     #[error("WORKERDOWN the worker of session '{0}' is being replaced: try again")]
     SessionDown(String),

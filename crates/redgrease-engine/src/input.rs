@@ -164,6 +164,13 @@ pub enum Command<'a> {
         /// Identifiers of the registrations.
         registrations: &'a [&'a [u8]],
     },
+    /// `RG.PYPROFILE`.
+    Profile {
+        /// The session's id.
+        session: &'a [u8],
+        /// The statistics, in this order; `None`: they are forgotten.
+        order: Option<&'a str>,
+    },
     /// `RG.CLEARREGISTRATIONSSTATS`.
     ClearStatistics,
     /// `RG.CONFIGGET`.
@@ -243,6 +250,8 @@ pub struct Slice {
     pub count: u64,
     /// Their encoded form.
     pub records: Vec<u8>,
+    /// The time that it took, in microseconds.
+    pub micros: u64,
     /// The reader has ended.
     pub ended: bool,
     /// An error, which is a result of the execution and ends the reader; what was read before it is in `records`.

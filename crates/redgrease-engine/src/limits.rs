@@ -83,6 +83,9 @@ pub const WINDOW_BYTES: u64 = 1 << 20;
 /// Bytes that may wait for a worker before readers pause.
 pub const READ_AHEAD_BYTES_MAX: u64 = 4 << 20;
 
+/// Time that a worker has to answer a request for a profile, in milliseconds.
+pub const PROFILE_MS_MAX: u64 = 10_000;
+
 /// Time between two ticks of the schedule while a worker waits, in milliseconds.
 pub const TICK_MS: u64 = 100;
 

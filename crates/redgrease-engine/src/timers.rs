@@ -31,6 +31,8 @@ pub(crate) enum Timer {
     ScriptLimit(SessionNo),
     /// The deadline of waiting installations.
     InstallLimit(SessionNo),
+    /// The deadline of a request for a profile.
+    Profile(u64),
     /// The schedule checks for long executions.
     ScheduleTick,
     /// The deadline of an execution.

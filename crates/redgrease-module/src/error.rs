@@ -125,6 +125,9 @@ pub enum Error {
     /// An option of `RG.PYDUMPSESSIONS` is unknown.
     #[error("Unknown option {0}")]
     UnknownOption(String),
+    /// The second word of `RG.PYPROFILE` is unknown.
+    #[error("Wrong subcommand given to RG.PYPROFILE")]
+    UnknownProfile,
     /// `RG.HELLO` without a cluster.
     #[error("ERRCLUSTER NULL cluster state on hello msg")]
     NoShards,

@@ -20,6 +20,18 @@ pub struct Hooks {
 }
 
 impl Hooks {
+    /// Begins to profile the calling thread for a session; returns whether it is profiled now.
+    pub fn profile_begin(&self, py: Python<'_>, session: u64) -> bool {
+        let begun = self.sessions.bind(py).call_method1("profile_begin", (session,));
+        begun.and_then(|begun| begun.is_truthy()).unwrap_or(false)
+    }
+
+    /// Ends what [`Hooks::profile_begin`] began.
+    pub fn profile_end(&self, py: Python<'_>, session: u64) {
+        // Without its end the profile is incomplete; the execution goes on.
+        let _ = self.sessions.bind(py).call_method1("profile_end", (session,));
+    }
+
     /// The text of an exception.
     pub fn describe(&self, py: Python<'_>, error: PyErr, traceback: bool) -> Vec<u8> {
         // Only this puts the traceback into the exception.

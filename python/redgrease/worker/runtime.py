@@ -80,6 +80,48 @@ class GearsSession:
         setGearsSession(self._before)
 
 
+def profilerCreate():
+    """Return a new profiler: a ``cProfile.Profile``."""
+    import cProfile
+
+    return cProfile.Profile()
+
+
+def profileStart(profiler):
+    """Begin to profile the calling thread."""
+    profiler.enable()
+
+
+def profileStop(profiler):
+    """End what ``profileStart`` began."""
+    profiler.disable()
+
+
+def profileGetInfo(profiler, order="tottime"):
+    """Return the statistics of a profiler as text: functions, their callers and their callees.
+
+    Args:
+        profiler: A profiler that has run.
+        order: A sort key of ``pstats``, such as ``"tottime"`` or ``"cumulative"``.
+
+    Raises:
+        GearsError: the order is unknown.
+        TypeError: the profiler has not run.
+    """
+    import pstats
+
+    text = io.StringIO()
+    statistics = pstats.Stats(profiler, stream=text)
+    try:
+        statistics.sort_stats(order)
+    except KeyError:
+        raise _native.GearsError(f"unknown order of statistics: {order!r}, for example 'tottime'") from None
+    statistics.print_stats()
+    statistics.print_callers()
+    statistics.print_callees()
+    return text.getvalue()
+
+
 def _unsupported(name):
     def unsupported(*_args, **_kwargs):
         raise _native.GearsError(f"{name} is not supported yet")
@@ -91,8 +133,7 @@ def _unsupported(name):
 
 for _name in (
     "call_next", "get_command", "override_reply", "registerTE", "gearsFuture", "gearsCtx", "createFuture",
-    "setFutureResults", "setFutureException", "runCoroutine", "profilerCreate", "profileStart", "profileStop",
-    "profileGetInfo",
+    "setFutureResults", "setFutureException", "runCoroutine",
 ):  # fmt: skip
     globals()[_name] = _unsupported(_name)
 

@@ -7,7 +7,7 @@ methods of ``Sessions`` are called from native code, on any thread, with the ses
 import contextlib
 import pickle
 import sys
-from _thread import get_ident
+from _thread import allocate_lock, get_ident
 
 from redgrease import _native
 from redgrease.worker import builder, pickling, runtime
@@ -16,11 +16,14 @@ from redgrease.worker.errors import describe
 #: Sessions of this worker, by their number.
 _sessions: "dict[int, Session]" = {}
 
+#: Held while a thread is being profiled.
+_profiling = allocate_lock()
+
 
 class Session:
     """One session, opaque to scripts."""
 
-    __slots__ = ("name", "namespace", "number", "registered", "script_plans", "script_thread")
+    __slots__ = ("name", "namespace", "number", "profiler", "registered", "script_plans", "script_thread")
 
     def __init__(self, number, name, namespace):
         self.number = number
@@ -28,6 +31,8 @@ class Session:
         self.namespace = namespace
         #: The ``onRegistered`` functions by number of the plan (or None).
         self.registered = {}
+        #: Made when it is used first.
+        self.profiler = None
         #: While a script runs: its thread, and the plans registered so far.
         self.script_thread = None
         self.script_plans = []
@@ -144,6 +149,41 @@ class Sessions:
             session.namespace.clear()
             session.registered.clear()
         _flush_output()
+
+    def profile_begin(self, number):
+        """Profile the calling thread for a session; False if another thread is being profiled."""
+        session = _sessions.get(number)
+        # A profiler counts one thread at a time, and since Python 3.12 there is one for the process.
+        if session is None or not _profiling.acquire(blocking=False):
+            return False
+        if session.profiler is None:
+            import cProfile
+
+            session.profiler = cProfile.Profile()
+        try:
+            session.profiler.enable()
+        except ValueError:  # user code has a profiler of its own
+            _profiling.release()
+            return False
+        return True
+
+    def profile_end(self, number):
+        """End what ``profile_begin`` began."""
+        session = _sessions.get(number)
+        if session is not None and session.profiler is not None:
+            session.profiler.disable()
+        _profiling.release()
+
+    def profile(self, number, order):
+        """Return the statistics of a session as text, in that order; without an order, delete them."""
+        session = _sessions.get(number)
+        if order is None:
+            if session is not None:
+                session.profiler = None
+            return ""
+        if session is None or session.profiler is None:
+            raise TypeError("nothing was profiled: set ProfileExecutions to 1 and run the session's functions")
+        return runtime.profileGetInfo(session.profiler, order)
 
     def exit(self):
         """Exit the process; called on a thread of its own while others may run."""

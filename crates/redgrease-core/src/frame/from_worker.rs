@@ -99,6 +99,14 @@ pub enum FromWorker<'a> {
         #[serde(with = "serde_bytes")]
         message: &'a [u8],
     },
+    /// Answer to [`ToWorker::Profile`](super::ToWorker::Profile).
+    Answered {
+        /// The number asked with.
+        request: u64,
+        /// A text, or that of an error.
+        #[serde(borrow)]
+        result: Result<&'a str, &'a str>,
+    },
 }
 
 impl<'a> FromWorker<'a> {
@@ -183,6 +191,7 @@ enum Front {
     Consumed { exec: ExecutionNo },
     Stop { exec: ExecutionNo },
     Log,
+    Answered,
 }
 
 impl Subject {
@@ -193,7 +202,7 @@ impl Subject {
     pub fn of(body: &[u8]) -> Result<Subject, FrameError> {
         let (front, _) = wire::first_fields(body)?;
         Ok(match front {
-            Front::Ready => Subject::Worker,
+            Front::Ready | Front::Answered => Subject::Worker,
             Front::ScriptDone { request } => Subject::Session(request),
             Front::Call { exec: None, session } => Subject::Session(session),
             Front::Call { exec: Some(exec), .. }

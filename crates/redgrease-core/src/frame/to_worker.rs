@@ -144,6 +144,15 @@ pub enum ToWorker<'a> {
         /// Whether error texts carry the traceback.
         traceback: bool,
     },
+    /// The profile of a session's functions. Answered by [`FromWorker::Answered`](super::FromWorker::Answered).
+    Profile {
+        /// Number to answer with.
+        request: u64,
+        /// Number of the session.
+        session: SessionNo,
+        /// The statistics, in this order; `None`: they are forgotten.
+        order: Option<&'a str>,
+    },
 }
 
 impl<'a> ToWorker<'a> {

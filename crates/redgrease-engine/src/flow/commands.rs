@@ -36,6 +36,7 @@ impl Engine {
                 self.pause(client, caller, registrations, *abort_pending);
             }
             Command::Unpause { registrations } => self.unpause(client, caller, registrations),
+            Command::Profile { session, order } => self.profile(client, caller, session, *order),
             Command::ClearStatistics => self.clear_statistics(client),
             Command::ConfigGet { names } => self.config_get(client, names),
             Command::ConfigSet { words } => self.config_set(client, words),
@@ -133,7 +134,7 @@ impl Engine {
     }
 
     /// Refuses a command that would have to wait where its caller cannot be blocked, in the server's words.
-    fn refuse_to_wait(&mut self, client: Client, caller: &Caller) {
+    pub(crate) fn refuse_to_wait(&mut self, client: Client, caller: &Caller) {
         let text = match caller.inside {
             Inside::Transaction => Error::WaitInTransaction,
             Inside::Script => Error::WaitInScript,

@@ -647,6 +647,7 @@ impl Engine {
         for number in self.in_native_steps(sessions) {
             self.end_with_error(number, Error::DiedBefore(head.to_owned()));
         }
+        self.profiles_lost(worker, head);
         self.sessions_lost(sessions, head);
         for number in queued {
             self.move_execution(number, head);

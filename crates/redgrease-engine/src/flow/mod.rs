@@ -8,6 +8,7 @@ mod executions;
 mod frames;
 mod inspection;
 mod pausing;
+pub(crate) mod profiling;
 mod reading;
 mod registering;
 mod registrations;

@@ -1,7 +1,7 @@
 //! Readers: native steps, slices of keys and streams, and flow control.
 
 use redgrease_core::codec::Writer;
-use redgrease_core::frame::{Records, ToWorker};
+use redgrease_core::frame::{Records, StartFlags, ToWorker};
 use redgrease_core::id::{ExecutionNo, WorkerNo};
 
 use crate::asked::Asked;
@@ -113,6 +113,11 @@ impl Engine {
         let Some(live) = self.live.get_mut(&number) else { return };
         let native = live.native.as_mut().map(|native| native.feed(slice.count)).is_some();
         live.source = Source::Reader(Some(reader));
+        if live.flags.has(StartFlags::PROFILE)
+            && let Some(execution) = self.executions.get_mut(number)
+        {
+            execution.read_micros += slice.micros;
+        }
         let ended = slice.ended || slice.error.is_some();
         if let Some(reason) = slice.error {
             // The reader ends; what it read before is processed.

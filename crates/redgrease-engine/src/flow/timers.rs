@@ -17,6 +17,7 @@ impl Engine {
             Timer::WorkerAgain(session) => self.want_worker_again(session),
             Timer::ScriptLimit(session) => self.script_limit_reached(session),
             Timer::InstallLimit(session) => self.install_limit_reached(session),
+            Timer::Profile(request) => self.profile_is_late(request),
             Timer::ScheduleTick => self.schedule_tick(),
             Timer::ExecutionLimit(execution) => self.execution_limit_reached(execution),
             Timer::AbortGrace(execution) => self.abort_grace_expired(execution),

@@ -16,6 +16,7 @@ mod missing;
 mod pauseregistrations;
 mod pydumpsessions;
 mod pyexecute;
+mod pyprofile;
 mod pystats;
 mod refreshcluster;
 mod request;

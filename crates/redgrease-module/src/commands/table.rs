@@ -9,7 +9,7 @@ use super::request::Request;
 use super::{
     abortexecution, administer, clearregistrationsstats, config, dropexecution, dumpexecutions, dumpplugins,
     dumpregistrations, getexecution, getresults, infocluster, inneratomic, missing, pauseregistrations, pydumpsessions,
-    pyexecute, pystats, refreshcluster, shards, trigger, unregister, withcodec,
+    pyexecute, pyprofile, pystats, refreshcluster, shards, trigger, unregister, withcodec,
 };
 use crate::driver::driver;
 use crate::error::Error;
@@ -106,8 +106,8 @@ commands! {
     PyExportReq: c"rg.pyexportreq", LOOKS, 1..ANY => missing::not_yet;
     /// `RG.PYIMPORTREQ`, not yet.
     PyImportReq: c"rg.pyimportreq", PROGRAMS, 1..ANY => missing::not_yet;
-    /// `RG.PYPROFILE`, not yet.
-    PyProfile: c"rg.pyprofile", PROGRAMS, 1..ANY => missing::not_yet;
+    /// `RG.PYPROFILE STATS session [order]` or `RG.PYPROFILE RESET session`
+    PyProfile: c"rg.pyprofile", RUNS, 2..4 => pyprofile::run;
     /// `RG.PAUSEREGISTRATIONS [ABORTPENDING] id [id ...]`
     PauseRegistrations: c"rg.pauseregistrations", RUNS, 2..ANY => pauseregistrations::pause;
     /// `RG.UNPAUSEREGISTRATIONS id [id ...]`

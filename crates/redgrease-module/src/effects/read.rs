@@ -24,6 +24,7 @@ const BYTES_PER_SLICE: usize = 256 << 10;
 /// Reads a slice: until the slice of readers in this turn ends, or one step, whichever is longer.
 pub fn slice(driver: &Driver, actor: &Actor, reader: &mut Reader, count_only: bool) -> Slice {
     let end = driver.slice_end.get().unwrap_or_else(|| Instant::now() + Work::Readers.slice());
+    let began = Instant::now();
     let mut writer = Writer::new();
     let mut count = 0;
     let ended = match reader {
@@ -38,7 +39,7 @@ pub fn slice(driver: &Driver, actor: &Actor, reader: &mut Reader, count_only: bo
         Err(reason) => (true, Some(reason)),
     };
     let records = if count == 0 || count_only { Vec::new() } else { writer.into_bytes() };
-    Slice { count, records, ended, error }
+    Slice { count, records, micros: began.elapsed().as_micros() as u64, ended, error }
 }
 
 fn read_range(

@@ -66,6 +66,9 @@ impl Worker {
                 schedule.add_job(Job::ForgetPlans { plans: plans.iter().map(|plan| plan.0).collect() });
             }
             ToWorker::ForgetSession { session } => schedule.add_job(Job::ForgetSession { session: session.0 }),
+            ToWorker::Profile { request, session, order } => {
+                schedule.add_job(Job::Profile { request, session: session.0, order: order.map(str::to_owned) });
+            }
             ToWorker::Start { exec, plan, lane, flags, first_step, records } => {
                 let start = Start { plan: plan.0, lane, flags, first_step };
                 schedule.executions.start(exec, start, Batch::of(records));

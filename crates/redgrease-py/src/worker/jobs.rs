@@ -18,6 +18,9 @@ use super::thread::WorkerThread;
 impl Worker {
     /// Calls the method of the sessions object that belongs to the request, and answers the server.
     pub(super) fn run_job(&self, py: Python<'_>, thread: &Arc<WorkerThread>, job: Job) {
+        if let Job::Profile { request, session, order } = &job {
+            return self.profile(py, thread, *request, *session, order.as_deref());
+        }
         let session = self.session_of(&job);
         let loaded = if let Job::Load { function, .. } = &job { Some(function.plan) } else { None };
         Context { exec: None, session }.enter();
@@ -52,11 +55,23 @@ impl Worker {
         schedule.finish(thread);
     }
 
+    /// Answers a request for the profile of a session.
+    fn profile(&self, py: Python<'_>, thread: &Arc<WorkerThread>, request: u64, session: u64, order: Option<&str>) {
+        let sessions = self.hooks.sessions.bind(py);
+        let text = sessions.call_method1("profile", (session, order)).and_then(|text| text.extract::<String>());
+        let text = text.map_err(|error| String::from_utf8_lossy(&self.hooks.describe(py, error, false)).into_owned());
+        let result = text.as_deref().map_err(String::as_str);
+        self.connection.append(&FromWorker::Answered { request, result });
+        self.leave_code(py, thread);
+        self.schedule().finish(thread);
+    }
+
     fn session_of(&self, job: &Job) -> u64 {
         match job {
             Job::Script { session, .. }
             | Job::Load { session, .. }
             | Job::Restore { session, .. }
+            | Job::Profile { session, .. }
             | Job::ForgetSession { session } => *session,
             Job::Registered { plan } => self.plans.get(*plan).map_or(0, |plan| plan.session),
             Job::ForgetPlans { .. } => 0,
@@ -86,6 +101,7 @@ impl Worker {
                 (None, sessions.call_method1("forget_plans", (plans,)))
             }
             Job::ForgetSession { session } => (None, sessions.call_method1("forget_session", (session,))),
+            Job::Profile { .. } => unreachable!("it is answered before"),
         }
     }
 }

@@ -88,6 +88,11 @@ pub enum Job {
     ForgetSession {
         session: u64,
     },
+    Profile {
+        request: u64,
+        session: u64,
+        order: Option<String>,
+    },
 }
 
 /// A function that a client sent as plan and callbacks.

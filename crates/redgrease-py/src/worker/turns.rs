@@ -29,6 +29,7 @@ impl Worker {
             },
         };
         Context { exec: Some(exec), session: run.session() }.enter();
+        let profiling = turn.flags.has(StartFlags::PROFILE) && self.hooks.profile_begin(py, run.session());
         loop {
             self.run_input(ctx, &mut run, &mut turn);
             if thread.code().is_aborted() {
@@ -46,6 +47,9 @@ impl Worker {
                 }
                 More::Input { input, last } => (turn.input, turn.last) = (input, last),
                 More::Suspend => {
+                    if profiling {
+                        self.hooks.profile_end(py, run.session());
+                    }
                     schedule.executions.suspend(exec, run);
                     schedule.finish(thread);
                     drop(schedule);
@@ -57,6 +61,9 @@ impl Worker {
             self.connection.append(&FromWorker::Stop { exec });
         }
         run.finish(ctx);
+        if profiling {
+            self.hooks.profile_end(py, run.session());
+        }
         // From here on only destructors of the user's objects run user code.
         run.clear(py);
         self.leave_code(py, thread);
