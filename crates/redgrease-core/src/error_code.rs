@@ -75,7 +75,7 @@ const fn code(
 }
 
 /// All codes, in alphabetical order.
-pub const CODES: [ErrorCode; 22] = [
+pub const CODES: [ErrorCode; 23] = [
     code(
         "BADEVENT",
         Fault::Caller,
@@ -138,6 +138,13 @@ pub const CODES: [ErrorCode; 22] = [
         Retry::No,
         "The module found no Python interpreter.",
         "Load the module with the argument `Python /path/to/python3`.",
+    ),
+    code(
+        "NORESULTS",
+        Fault::Caller,
+        Retry::No,
+        "A function waits for an execution whose results are not kept any more.",
+        "Await what `run()` returned at once: only the newest outcomes are kept.",
     ),
     code(
         "NOSESSION",

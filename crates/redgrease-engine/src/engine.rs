@@ -20,6 +20,7 @@ use crate::events::pending::PendingEvents;
 use crate::events::sync::SyncEvents;
 use crate::executions::execution::Executions;
 use crate::executions::live::LiveExecutions;
+use crate::executions::nested::Nested;
 use crate::executions::outcome::Outcome;
 use crate::executions::readers::Readers;
 use crate::executions::schedule::Schedule;
@@ -137,6 +138,8 @@ pub struct Engine {
     pub(crate) fired: VecDeque<ExecutionNo>,
     /// Outcomes of sync executions, for the commands that triggered them.
     pub(crate) outcomes: BTreeMap<ExecutionNo, Outcome>,
+    /// Outcomes of executions that user code started.
+    pub(crate) nested: Nested,
     pub(crate) stack: Stack,
     pub(crate) deferred: Deferred,
     pub(crate) facts: Facts,
@@ -196,6 +199,7 @@ impl Engine {
             readers: Readers::default(),
             fired: VecDeque::new(),
             outcomes: BTreeMap::new(),
+            nested: Nested::default(),
             stack: Stack::default(),
             deferred: Deferred::default(),
             facts: Facts::default(),
@@ -376,7 +380,7 @@ impl Engine {
     /// Whether the condition of a wait is met.
     pub(crate) fn has_come(&self, until: Until, caller: crate::calls::caller::Caller) -> bool {
         match until {
-            Until::Ended(execution) => !self.live.contains_key(&execution),
+            Until::Ended(execution) => self.live.get(&execution).is_none_or(|live| live.parked),
             Until::AtomicLeft => self.stack.atomic.is_none_or(|atomic| atomic.left) || !self.runs(caller),
         }
     }

@@ -100,6 +100,17 @@ pub enum Error {
         /// The execution's identifier.
         execution: String,
     },
+    /// The outcome of an execution is not kept.
+    #[error("NORESULTS the results of execution {0} are not kept: await what run() returned at once")]
+    NoResults(String),
+    /// The results of an execution are too long for the function that waits for them.
+    #[error("RESULTTOOBIG the results of {len} bytes are longer than {max}: aggregate, or write them to keys")]
+    ResultsTooBigForCall {
+        /// Their length.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
     /// A worker ended before it answered a client.
     #[error("WORKERDIED {0} before it answered")]
     DiedBeforeAnswer(String),

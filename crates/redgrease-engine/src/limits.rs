@@ -83,6 +83,12 @@ pub const WINDOW_BYTES: u64 = 1 << 20;
 /// Bytes that may wait for a worker before readers pause.
 pub const READ_AHEAD_BYTES_MAX: u64 = 4 << 20;
 
+/// Outcomes of executions that user code started, kept until it waits for them.
+pub const NESTED_MAX: usize = 1000;
+
+/// Their size in bytes.
+pub const NESTED_BYTES_MAX: usize = 64 << 20;
+
 /// Time that a worker has to answer a request for a profile, in milliseconds.
 pub const PROFILE_MS_MAX: u64 = 10_000;
 

@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple};
 use redgrease_core::codec::Reader;
 use redgrease_core::frame::{Call, FromWorker, LogLevel};
-use redgrease_core::id::{PlanNo, SessionNo};
+use redgrease_core::id::{ExecutionNo, PlanNo, SessionNo};
 use redgrease_core::plan::PlanSpec;
 
 use crate::codec::{Decoder, bytes_of_text};
@@ -41,7 +41,7 @@ fn context(py: Python<'_>) -> PyResult<Context> {
     }
     let sessions = lock(&SESSIONS);
     match (sessions.first(), sessions.len()) {
-        (Some(only), 1) => Ok(Context { exec: None, session: *only }),
+        (Some(only), 1) => Ok(Context { session: *only, ..Context::NONE }),
         _ => {
             drop(sessions);
             Err(gears_error(
@@ -231,6 +231,36 @@ fn set_session(session: u64) {
     Context { session, ..Context::current() }.enter();
 }
 
+/// Makes the calling thread run the coroutine of a session, and an execution if there is one; returns what
+/// `leave_context` takes.
+#[pyfunction]
+fn enter_context(exec: Option<u64>, session: u64) -> (Option<u64>, u64, bool) {
+    let before = Context::current();
+    Context { exec: exec.map(ExecutionNo), session, is_coroutine: exec.is_some() }.enter();
+    (before.exec.map(|exec| exec.0), before.session, before.is_coroutine)
+}
+
+/// Restores the context before `enter_context`.
+#[pyfunction]
+fn leave_context(before: (Option<u64>, u64, bool)) {
+    let (exec, session, is_coroutine) = before;
+    Context { exec: exec.map(ExecutionNo), session, is_coroutine }.enter();
+}
+
+/// A number for a call that a coroutine awaits.
+#[pyfunction]
+fn number_call(py: Python<'_>) -> PyResult<u64> {
+    Ok(worker(py)?.number_awaited())
+}
+
+/// Asks for results and errors of an execution, under a number of `number_call`.
+#[pyfunction]
+fn ask_results(py: Python<'_>, call: u64, execution: &str) -> PyResult<()> {
+    let (worker, context) = (worker(py)?, context(py)?);
+    py.detach(|| worker.send_awaited(call, context, Call::Results { execution }));
+    Ok(())
+}
+
 /// Adds a session to this worker.
 #[pyfunction]
 fn add_session(session: u64) {
@@ -400,6 +430,10 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(current_session, module)?)?;
     module.add_function(wrap_pyfunction!(current_execution, module)?)?;
     module.add_function(wrap_pyfunction!(set_session, module)?)?;
+    module.add_function(wrap_pyfunction!(enter_context, module)?)?;
+    module.add_function(wrap_pyfunction!(leave_context, module)?)?;
+    module.add_function(wrap_pyfunction!(number_call, module)?)?;
+    module.add_function(wrap_pyfunction!(ask_results, module)?)?;
     module.add_function(wrap_pyfunction!(add_session, module)?)?;
     module.add_function(wrap_pyfunction!(remove_session, module)?)?;
     module.add_function(wrap_pyfunction!(add_plan, module)?)?;

@@ -16,11 +16,13 @@ pub struct Context {
     pub exec: Option<ExecutionNo>,
     /// Session; 0: none.
     pub session: u64,
+    /// It is a coroutine that runs.
+    pub is_coroutine: bool,
 }
 
 impl Context {
     /// That of a thread that runs no user code.
-    pub const NONE: Context = Context { exec: None, session: 0 };
+    pub const NONE: Context = Context { exec: None, session: 0, is_coroutine: false };
 
     /// The context of the calling thread.
     pub fn current() -> Context {

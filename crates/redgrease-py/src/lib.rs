@@ -6,6 +6,7 @@
 //! - [`plan`], [`run`]: the operators of a plan, and one execution of it;
 //! - [`running_code`], [`context`]: what a thread runs: its interruption; its execution and session;
 //! - [`worker`]: what the server sends, scheduled over threads;
+//! - [`future`]: what a step waits for;
 //! - [`hooks`], [`errors`]: what Python code gives to the worker; exceptions of user code;
 //! - [`child`], [`exit`], [`lock`]: processes that user code forks; the end of the process; locks;
 //! - [`api`], [`names`]: functions and constants for Python code;
@@ -20,6 +21,7 @@ mod connection;
 mod context;
 mod errors;
 mod exit;
+mod future;
 mod filecache;
 mod hooks;
 mod lock;
@@ -43,5 +45,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(codec::dumps, module)?)?;
     filecache::add_to(module)?;
     errors::add_to(module)?;
+    future::add_to(module)?;
     api::add_to(module)
 }

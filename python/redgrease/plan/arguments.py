@@ -29,7 +29,8 @@ OPTIONS = {
     ),
 }
 #: Flags of code objects: coroutine, iterable coroutine, async generator (``inspect`` costs too much to import).
-_ASYNC_FLAGS = 0x80 | 0x100 | 0x200
+_ASYNC_GENERATOR = 0x200
+_ASYNC_FLAGS = 0x80 | 0x100 | _ASYNC_GENERATOR
 
 
 def error(text):
@@ -42,16 +43,16 @@ def check(kind, *callbacks):
     for callback in callbacks:
         if not callable(callback):
             raise error(f"{kind} argument must be a function")
-        if is_async(callback):
-            raise error(f"{kind} got an async function, and async functions are not supported yet: use a plain one")
+        if is_async(callback, _ASYNC_GENERATOR):
+            raise error(f"{kind} got an async generator: use a coroutine that returns a list")
 
 
-def is_async(callback):
+def is_async(callback, flags=None):
     """Whether a call returns a coroutine or an async generator, as far as its code shows."""
     # Only known types are inspected: any other object may have an attribute of any name.
     while "_is_coroutine_marker" not in (getattr(callback, "__dict__", None) or ()):
         if isinstance(callback, types.FunctionType):
-            return bool(callback.__code__.co_flags & _ASYNC_FLAGS)
+            return bool(callback.__code__.co_flags & (flags or _ASYNC_FLAGS))
         if isinstance(callback, types.MethodType):
             callback = callback.__func__
         elif isinstance(callback, functools.partial):
@@ -122,7 +123,7 @@ def run_arguments(reader, arg, options):
         if not callable(arg):
             raise error("pyreader argument must be a function")
         if is_async(arg):
-            raise error("pyreader got an async function, and async functions are not supported yet")
+            raise error("pyreader got an async function: use a generator, and coroutines in the steps")
         return arg, {}
     if reader == "KeysOnlyReader":
         return _keys_only(arg, options)

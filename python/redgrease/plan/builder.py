@@ -179,7 +179,7 @@ class PlanBuilder:
         if on_registered is not None and not callable(on_registered):
             raise error("OnRegistered argument must be a function")
         if on_registered is not None and is_async(on_registered):
-            raise error("onRegistered got an async function, and async functions are not supported yet")
+            raise error("onRegistered got an async function: use a plain one, and runCoroutine in it")
         args = register_arguments(self.reader, prefix, mode, options)
         self._finish(convertToStr, collect)
         return self._plan(mode, reply, args, on_registered=on_registered)

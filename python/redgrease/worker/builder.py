@@ -30,10 +30,16 @@ class GearsBuilder(PlanBuilder):
     """
 
     def run(self, arg=None, convertToStr=True, collect=True, **options):
-        """Start an execution; return its id. Arguments as in ``PlanBuilder``."""
+        """Start an execution; return its id, which functions can await. Arguments as in ``PlanBuilder``."""
         plan = super().run(arg, convertToStr, collect, **options)
         number = _next_number()
-        return _act(number, plan, lambda: _native.run_plan(number, plan.spec))
+        made = _act(number, plan, lambda: _native.run_plan(number, plan.spec))
+        session = current_session()
+        if session is not None and session.runs_script_here():
+            return made
+        from redgrease.worker.coroutines import Execution
+
+        return Execution(made)
 
     def register(self, prefix="*", convertToStr=True, collect=True, **options):
         """Register the function for events; return the registration's id. Arguments as in ``PlanBuilder``."""

@@ -6,12 +6,14 @@ function is pickled with the names that it uses, and is bound to the namespace o
 
 import io
 import pickle
+import sys
 
 import cloudpickle  # type: ignore[import-untyped]
 
 from redgrease import _native
 
 _NAMESPACE = "namespace"
+_LOOP = "loop"
 
 
 class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
@@ -22,7 +24,10 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         self.globals_ref[id(namespace)] = namespace
 
     def persistent_id(self, obj):
-        return _NAMESPACE if obj is self._namespace else None
+        if obj is self._namespace:
+            return _NAMESPACE
+        coroutines = sys.modules.get("redgrease.worker.coroutines")
+        return _LOOP if coroutines is not None and coroutines.is_loop(obj) else None
 
 
 class _Unpickler(pickle.Unpickler):
@@ -33,6 +38,10 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid):
         if pid == _NAMESPACE:
             return self._namespace
+        if pid == _LOOP:
+            from redgrease.worker import coroutines
+
+            return coroutines.loop()
         raise pickle.UnpicklingError(f"unknown reference {pid!r}")
 
 

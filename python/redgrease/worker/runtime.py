@@ -18,6 +18,9 @@ log = _native.log
 flat_error = _native.flat_error
 configGet = _native.config_get
 isInAtomicBlock = _native.is_in_atomic_block
+isAsyncAllow = _native.is_async_allowed
+gearsFuture = _native.gears_future
+gearsCtx = GearsBuilder
 
 #: Names that need an import: a script gets those that its source mentions.
 _COSTLY = {
@@ -30,16 +33,15 @@ _COSTLY = {
     "loads": ("cloudpickle", "loads"),
 }
 
+#: The same for names of ``coroutines``, which imports ``asyncio``.
+_OF_COROUTINES = ("createFuture", "setFutureResults", "setFutureException", "runCoroutine", "GearsFuture")
+
 
 def gearsConfigGet(key, default=None):
     """Return the value of a configuration key, or ``default`` if it is not set."""
     value = configGet(key)
     return value if value is not None else default
 
-
-def isAsyncAllow():
-    """Return whether the running step may continue asynchronously: not in this version."""
-    return False
 
 
 def getGearsSession():
@@ -122,6 +124,14 @@ def profileGetInfo(profiler, order="tottime"):
     return text.getvalue()
 
 
+def __getattr__(name):
+    if name not in _OF_COROUTINES:
+        raise AttributeError(name)
+    from redgrease.worker import coroutines
+
+    return getattr(coroutines, name)
+
+
 def _unsupported(name):
     def unsupported(*_args, **_kwargs):
         raise _native.GearsError(f"{name} is not supported yet")
@@ -132,8 +142,7 @@ def _unsupported(name):
 
 
 for _name in (
-    "call_next", "get_command", "override_reply", "registerTE", "gearsFuture", "gearsCtx", "createFuture",
-    "setFutureResults", "setFutureException", "runCoroutine",
+    "call_next", "get_command", "override_reply", "registerTE",
 ):  # fmt: skip
     globals()[_name] = _unsupported(_name)
 
@@ -157,8 +166,7 @@ _SCRIPT_NAMES = (
     "GearsBuilder", "GB", "execute", "atomic", "call_next", "get_command", "override_reply", "hashtag", "log",
     "configGet", "gearsConfigGet", "registerTE", "flat_error", "isAsyncAllow", "isInAtomicBlock",
     "gearsFuture", "gearsCtx", "setGearsSession", "getGearsSession", "registerGearsThread", "GearsSession",
-    "createFuture", "setFutureResults", "setFutureException", "runCoroutine", "profilerCreate",
-    "profileStart", "profileStop", "profileGetInfo", "Log", "ConfigGet", "GearsConfigGet",
+    "profilerCreate", "profileStart", "profileStop", "profileGetInfo", "Log", "ConfigGet", "GearsConfigGet",
 )  # fmt: skip
 
 #: Names in the module ``redisgears`` and their objects.
@@ -225,4 +233,11 @@ def namespace(source):
 
             loaded = importlib.import_module(module)
             globals_[name] = getattr(loaded, attribute) if attribute else loaded
+    for name in _OF_COROUTINES:
+        if name.encode() in source:
+            globals_[name] = __getattr__(name)
+    if b"loop" in source:
+        from redgrease.worker import coroutines
+
+        globals_["loop"] = coroutines.loop()
     return globals_

@@ -145,10 +145,29 @@ class Sessions:
         session = _sessions.pop(number, None)
         if session is not None:
             _native.remove_plans(list(session.registered))
+            _cancel_coroutines(number)
             # Functions and namespace refer to each other: break the cycle here.
             session.namespace.clear()
             session.registered.clear()
         _flush_output()
+
+    def spawn(self, awaitable, future, execution, number):
+        """Run what a step returned on the event loop."""
+        from redgrease.worker import coroutines
+
+        coroutines.spawn(awaitable, future, execution, number)
+
+    def cancel(self, task):
+        """Cancel a task of ``spawn``."""
+        from redgrease.worker import coroutines
+
+        coroutines.cancel(task)
+
+    def answered(self, call, value, error):
+        """Hand the answer to a call over to the coroutine that awaits it."""
+        from redgrease.worker import coroutines
+
+        coroutines.answered(call, value, error)
 
     def profile_begin(self, number):
         """Profile the calling thread for a session; False if another thread is being profiled."""
@@ -200,6 +219,13 @@ class Sessions:
             session.registered.update(before.registered)
         _native.add_session(number)
         return session
+
+
+def _cancel_coroutines(number):
+    # Only a process that has run coroutines has imported it.
+    coroutines = sys.modules.get("redgrease.worker.coroutines")
+    if coroutines is not None:
+        coroutines.cancel_session(number)
 
 
 def _flush_output():

@@ -99,6 +99,12 @@ pub enum FromWorker<'a> {
         #[serde(with = "serde_bytes")]
         message: &'a [u8],
     },
+    /// An execution waits for coroutines or futures for the first time. It does not count as running any more, and if the
+    /// server's main thread waits for it, that ends.
+    Parked {
+        /// Number of the execution.
+        exec: ExecutionNo,
+    },
     /// Answer to [`ToWorker::Profile`](super::ToWorker::Profile).
     Answered {
         /// The number asked with.
@@ -164,6 +170,11 @@ pub enum Call<'a> {
     },
     /// A short text that hashes to a slot of this shard.
     HashTag,
+    /// Results and errors of an execution that user code started, when it has ended: two lists.
+    Results {
+        /// Its identifier.
+        execution: &'a str,
+    },
 }
 
 /// What a frame of a worker is about, read from its first fields alone.
@@ -191,6 +202,7 @@ enum Front {
     Consumed { exec: ExecutionNo },
     Stop { exec: ExecutionNo },
     Log,
+    Parked { exec: ExecutionNo },
     Answered,
 }
 
@@ -210,6 +222,7 @@ impl Subject {
             | Front::Output { exec }
             | Front::Done { exec }
             | Front::Consumed { exec }
+            | Front::Parked { exec }
             | Front::Stop { exec } => Subject::Execution(exec),
             Front::Log => Subject::Log,
         })

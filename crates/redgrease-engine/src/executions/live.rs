@@ -4,6 +4,7 @@ use redgrease_core::frame::StartFlags;
 use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
 use redgrease_core::plan::{NativeRun, PlanSpec};
 
+use crate::calls::caller::PendingCall;
 use crate::clients::Client;
 use crate::input::{Actor, UserName};
 use crate::prelude::*;
@@ -65,6 +66,8 @@ pub(crate) enum Waiter {
     Trigger(Client),
     /// Only the end, after an abort.
     End(Client),
+    /// Results and errors, for user code.
+    Call(PendingCall),
     /// The current command, which reads the outcome.
     Command,
 }
@@ -133,6 +136,10 @@ pub(crate) struct Live {
     pub(crate) flags: StartFlags,
     /// It was sent to its worker.
     pub(crate) started: bool,
+    /// It has waited for coroutines or futures: it runs in the background.
+    pub(crate) parked: bool,
+    /// User code started it, and may wait for it.
+    pub(crate) nested: bool,
     /// The last step that its worker reported.
     pub(crate) step: Option<u64>,
     /// When it was started, in milliseconds.

@@ -2,6 +2,7 @@
 
 pub mod execution;
 pub(crate) mod live;
+pub(crate) mod nested;
 pub mod outcome;
 pub(crate) mod readers;
 pub mod schedule;

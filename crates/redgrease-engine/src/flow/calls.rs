@@ -52,6 +52,7 @@ impl Engine {
                 }
                 self.answer_call(&call, Ok(NOTHING.to_vec()));
             }
+            Call::Results { execution } => self.results_asked(call, execution),
             Call::Run { plan, spec } => self.run_action(Requester::Call(call), plan, spec),
             Call::Register { plan, spec, blob } => self.register_action(Requester::Call(call), plan, spec, blob),
             Call::ConfigGet { key } => {

@@ -155,6 +155,14 @@ impl Engine {
     pub(crate) fn answer_trigger(&mut self, client: Client, execution: ExecutionNo) {
         match self.outcomes.remove(&execution) {
             Some(outcome) => self.answer(client, Answer::Trigger(outcome)),
+            None if self.live.get(&execution).is_some_and(|live| live.parked) => {
+                // It goes on in the background.
+                if let Some(live) = self.live.get_mut(&execution) {
+                    live.waiters.retain(|waiter| !matches!(waiter, Waiter::Command));
+                }
+                self.out.push(Effect::Block(client.number()));
+                self.on_end(execution, Waiter::Trigger(client));
+            }
             None => {
                 // The driver failed while it waited for the outcome, so nothing reads it any more.
                 if let Some(live) = self.live.get_mut(&execution) {

@@ -103,6 +103,8 @@ impl Engine {
             first_step: 0,
             flags,
             started: false,
+            parked: false,
+            nested: false,
             step: None,
             started_ms: None,
             drop_at_end: false,
@@ -280,7 +282,8 @@ impl Engine {
     pub(crate) fn serve_group(&mut self) {
         let now = self.now_ms();
         while let Some(number) = self.sync_triggers.first_sent() {
-            let live = self.live.get_mut(&number).and_then(|live| Some((live.worker?, live)));
+            let live = self.live.get_mut(&number).filter(|live| !live.parked);
+            let live = live.and_then(|live| Some((live.worker?, live)));
             let Some((worker, live)) = live else {
                 self.sync_triggers.pop_sent(now);
                 continue;
@@ -514,7 +517,12 @@ impl Engine {
         } else if let Some(run) = live.stream_run {
             self.stream_run_ended(run, &outcome, live.interruption);
         }
-        self.tell(number, live.waiters, outcome);
+        let waited_for = live.waiters.iter().any(|waiter| matches!(waiter, Waiter::Call(_)));
+        if live.nested && !waited_for {
+            self.nested.keep(number, outcome);
+        } else {
+            self.tell(number, live.waiters, outcome);
+        }
         self.schedule(|schedule, decisions| schedule.ended(number, decisions));
         self.session_released(live.session);
     }
@@ -547,6 +555,7 @@ impl Engine {
                 let _ = client;
             }
             Waiter::End(client) => self.reply(client, Reply::Simple("OK".into())),
+            Waiter::Call(call) => self.answer_results(&call, &outcome),
             Waiter::Command => {
                 self.outcomes.insert(number, outcome);
             }

@@ -107,6 +107,7 @@ impl Engine {
             }
             FromWorker::Consumed { exec, bytes } => self.consumed(worker, exec, bytes),
             FromWorker::Stop { exec } => self.stop_reader(worker, exec),
+            FromWorker::Parked { exec } => self.parked(worker, exec)?,
             FromWorker::Answered { request, result } => self.profile_answered(worker, request, result),
             FromWorker::Log { session, level, message } => self.log_of_function(worker, session, level, message),
         }

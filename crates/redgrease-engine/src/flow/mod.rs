@@ -7,6 +7,7 @@ mod events;
 mod executions;
 mod frames;
 mod inspection;
+mod nested;
 mod pausing;
 pub(crate) mod profiling;
 mod reading;

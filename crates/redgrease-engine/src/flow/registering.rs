@@ -64,7 +64,8 @@ impl Engine {
         if session.script.as_ref().is_some_and(|script| script.run.is_some()) && caller.exec.is_none() {
             return Err(Error::SecondRun.into());
         }
-        let style = if tagged { spec.style.tagged() } else { spec.style };
+        // User code gets its results as the objects that they are.
+        let style = if tagged || caller.exec.is_some() || session.script.is_none() { spec.style.tagged() } else { spec.style };
         let user = self.user_of(caller).ok_or(Error::SessionEnded)?;
         let database = self.database_of(caller);
         self.registrations.take_number();
@@ -75,6 +76,9 @@ impl Engine {
             script.run = Some(execution);
         } else {
             self.drop_at_end(execution);
+            if let Some(live) = self.live.get_mut(&execution) {
+                live.nested = true;
+            }
             self.begin(execution);
         }
         Ok(execution)

@@ -4,13 +4,15 @@
 //! batches of input. Pending work (items of a list, keys of a group) is on an explicit stack, not on the call stack, so
 //! that it can also be suspended between two steps of a record.
 //!
-//! This file pushes records and calls callbacks; [`operators`] has what each operator does, [`outcome`] results and errors.
+//! This file pushes records and calls callbacks; [`operators`] has what each operator does, [`waiting`] records that wait
+//! for coroutines and futures, [`outcome`] results and errors.
 //!
 //! Rules: the first error record closes the input, and records already inside continue; aggregations emit at the end, and
 //! nothing for empty input; a satisfied `limit` closes everything before it.
 
 mod operators;
 mod outcome;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,8 +20,7 @@ use std::time::Instant;
 use pyo3::call::PyCallArgs;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyIterator, PyList, PyTuple};
 use redgrease_core::codec::{Reader, Token};
 use redgrease_core::frame::{FromWorker, StartFlags};
 use redgrease_core::id::ExecutionNo;
@@ -27,12 +28,13 @@ use redgrease_core::id::ExecutionNo;
 use crate::child::end_if_child;
 use crate::codec::Decoder;
 use crate::connection::Connection;
-use crate::errors::gears_error;
+use crate::future::{self, Ability};
 use crate::hooks::Hooks;
 use crate::plan::{Op, Plan, Source};
 use crate::running_code::RunningCode;
 
 use self::outcome::{Outcome, Refused};
+use self::waiting::{Waiting, refuse_async};
 
 /// Context of a running operator: everything it needs in addition to its state.
 #[derive(Clone, Copy)]
@@ -79,10 +81,30 @@ impl Pending {
     }
 }
 
+/// Records that were read in part.
+#[derive(Debug)]
+struct Input {
+    bytes: Vec<u8>,
+    /// Where the next one begins.
+    offset: usize,
+    /// Records that are left.
+    left: u64,
+}
+
 /// State of one execution.
 #[derive(Debug)]
 pub struct Run {
+    exec: ExecutionNo,
     plan: Arc<Plan>,
+    /// No step may wait: the caller cannot be blocked.
+    no_async: bool,
+    waiting: Waiting,
+    input: Option<Input>,
+    source_began: bool,
+    /// The server knows that no more input has an effect.
+    pub stop_was_sent: bool,
+    /// The server knows that it waits.
+    pub parked_was_sent: bool,
     traceback: bool,
     /// First operator of the input.
     first: usize,
@@ -105,7 +127,14 @@ impl Run {
         let slots = plan.ops.iter().map(|_| Slot::Empty).collect();
         let steps = if flags.has(StartFlags::PROFILE) { plan.steps.len() } else { 0 };
         let mut run = Run {
+            exec,
             plan,
+            no_async: flags.has(StartFlags::NO_ASYNC),
+            waiting: Waiting::default(),
+            input: None,
+            source_began: false,
+            stop_was_sent: false,
+            parked_was_sent: false,
             traceback: flags.has(StartFlags::TRACEBACK),
             first,
             slots,
@@ -135,19 +164,42 @@ impl Run {
         self.input_closed
     }
 
-    /// Processes records from the server.
-    pub fn feed(&mut self, ctx: Ctx<'_, '_>, count: u64, bytes: &[u8]) {
-        let mut reader = Reader::new(bytes);
+    /// Takes records from the server; [`Run::proceed`] processes them.
+    pub fn feed(&mut self, count: u64, bytes: Vec<u8>) {
+        self.input = Some(Input { bytes, offset: 0, left: count });
+    }
+
+    /// Processes records; returns whether all that were taken are processed. Otherwise it waits.
+    pub fn proceed(&mut self, ctx: Ctx<'_, '_>) -> bool {
+        if !self.drain(ctx) {
+            return false;
+        }
+        let Some(mut input) = self.input.take() else { return true };
+        let processed = self.proceed_with(ctx, &mut input);
+        if !processed {
+            self.input = Some(input);
+        }
+        processed
+    }
+
+    fn proceed_with(&mut self, ctx: Ctx<'_, '_>, input: &mut Input) -> bool {
+        let start = input.offset;
+        let mut reader = Reader::new(&input.bytes[start..]);
         let decoder = Decoder { allow_pickle: true };
         // Records that are only counted are not decoded.
         let is_counted = matches!(self.plan.ops.get(self.first), Some((Op::Count, _)));
-        for _ in 0..count {
+        while input.left > 0 {
             if ctx.code.is_aborted() {
-                return self.abort(ctx);
+                self.abort(ctx);
             }
             if self.input_closed {
-                return;
+                return true;
             }
+            if !self.waiting.takes_at(self.first) {
+                input.offset = start + reader.position();
+                return false;
+            }
+            input.left -= 1;
             if let Ok(Token::Error(text)) = reader.clone().token() {
                 // Skipping data that was just validated cannot fail.
                 let _ = reader.skip();
@@ -159,37 +211,62 @@ impl Run {
                 continue;
             }
             match decoder.value(ctx.py, &mut reader) {
-                Ok(record) => self.push(ctx, self.first, record),
-                Err(error) => return self.fail(ctx, error),
+                Ok(record) => {
+                    self.flow(ctx, self.first, record);
+                    if !self.drain(ctx) {
+                        input.offset = start + reader.position();
+                        return input.left == 0;
+                    }
+                }
+                Err(error) => {
+                    self.fail(ctx, error);
+                    return true;
+                }
             }
         }
+        true
     }
 
-    /// Reads a Python source to its end, and ends the operators.
-    pub fn finish(&mut self, ctx: Ctx<'_, '_>) {
+    /// Reads a Python source to its end, and ends the operators; returns whether it has ended. Otherwise it waits.
+    pub fn finish(&mut self, ctx: Ctx<'_, '_>) -> bool {
         if let Source::Python(make) = &self.plan.clone().source
             && !self.input_closed
+            && !std::mem::replace(&mut self.source_began, true)
+            && let Err(error) = self.source(ctx, make)
         {
-            match self.source(ctx, make) {
-                Ok(()) => self.drain(ctx),
-                Err(error) => self.fail(ctx, error),
-            }
+            self.fail(ctx, error);
+        }
+        if !self.drain(ctx) {
+            return false;
         }
         self.input_closed = true;
         while !self.aborted && self.ended < self.plan.ops.len() {
             if ctx.code.is_aborted() {
-                return self.abort(ctx);
+                self.abort(ctx);
+                return true;
             }
             let op = self.ended;
+            if self.waiting.has_until(op) {
+                return false;
+            }
             self.ended += 1;
             // An operator before a satisfied limit does not emit its accumulated state.
             if op >= self.closed {
                 if let Err(error) = self.end(ctx, op) {
                     self.fail(ctx, error);
                 }
-                self.drain(ctx);
+                if !self.drain(ctx) {
+                    return false;
+                }
             }
         }
+        self.aborted || self.waiting.is_empty()
+    }
+
+    /// Nobody waits for its records any more: coroutines are cancelled.
+    pub fn abandon(&mut self, ctx: Ctx<'_, '_>) {
+        let all = self.plan.ops.len();
+        self.abandon_before(Some(ctx.hooks), ctx.py, all);
     }
 
     /// Drops the accumulated objects: their destructors run before the last frame.
@@ -209,6 +286,7 @@ impl Run {
         self.input_closed = true;
         self.aborted = true;
         self.stack.clear();
+        self.abandon(ctx);
         if self.outcome.is_ok() {
             self.outcome.add_error(|| b"Execution was aborted".to_vec());
         }
@@ -216,27 +294,37 @@ impl Run {
 
     fn source(&mut self, ctx: Ctx<'_, '_>, make: &Py<PyAny>) -> PyResult<()> {
         let made = end_if_child(ctx.py, make.bind(ctx.py).call0())?;
-        refuse_async(&made, || "the reader's function".to_owned())?;
+        refuse_async(&made, "the reader's function")?;
         // A value that is not a generator is one record: calling the function again would never end.
         match made.cast::<PyIterator>() {
             Ok(items) => self.stack.push(Pending::Source { items: items.clone().unbind() }),
-            Err(_) => self.push(ctx, self.first, made),
+            Err(_) => self.flow(ctx, self.first, made),
         }
         Ok(())
     }
 
-    /// Processes a record from operator `op` on, with everything it produces.
-    fn push(&mut self, ctx: Ctx<'_, '_>, op: usize, record: Bound<'_, PyAny>) {
-        self.flow(ctx, op, record);
-        self.drain(ctx);
-    }
-
-    /// Processes pending records, innermost first.
-    fn drain(&mut self, ctx: Ctx<'_, '_>) {
-        while let Some((op, record)) = self.next_pending(ctx) {
-            self.flow(ctx, op, record);
+    /// Processes pending records, innermost first; returns whether none is left that can be processed now. Records that wait
+    /// may be left; if one of them is in the way of others, the answer is `false`.
+    fn drain(&mut self, ctx: Ctx<'_, '_>) -> bool {
+        loop {
             if ctx.code.is_aborted() {
-                return self.abort(ctx);
+                self.abort(ctx);
+                return true;
+            }
+            let next = self.stack.last().map_or(0, Pending::op);
+            if !self.waiting.is_empty() {
+                if self.continue_one(ctx, next) {
+                    continue;
+                }
+                if !self.waiting.takes_at(next) {
+                    return false;
+                }
+            }
+            match self.next_pending(ctx) {
+                Some((op, record)) => self.flow(ctx, op, record),
+                // What was in front of them is done.
+                None if !self.waiting.is_empty() && self.continue_one(ctx, 0) => {}
+                None => return true,
             }
         }
     }
@@ -310,18 +398,21 @@ impl Run {
         }
     }
 
-    /// Calls a user's callback.
+    /// Calls a user's callback that cannot wait; `place` names it in errors.
     fn call<'py>(
         &mut self,
         ctx: Ctx<'_, 'py>,
         op: usize,
         f: &Py<PyAny>,
         args: impl PyCallArgs<'py>,
+        place: &str,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let step = self.step(op);
-        ctx.code.enter_step(step);
-        let result = end_if_child(ctx.py, self.timed(op, || f.bind(ctx.py).call1(args)))?;
-        refuse_async(&result, || format!("the callback of step {step} '{}'", self.plan.steps[step as usize]))?;
+        ctx.code.enter_step(self.step(op));
+        future::enter(self.exec, Ability::Cannot);
+        let result = self.timed(op, || f.bind(ctx.py).call1(args));
+        future::leave();
+        let result = end_if_child(ctx.py, result)?;
+        refuse_async(&result, place)?;
         Ok(result)
     }
 
@@ -345,6 +436,7 @@ impl Run {
         self.input_closed = true;
         // A source stays, to be closed later.
         let closed = self.closed;
+        Python::attach(|py| self.abandon_before(None, py, closed));
         self.stack.retain(|pending| pending.op() >= closed || matches!(pending, Pending::Source { .. }));
     }
 
@@ -365,35 +457,4 @@ impl Run {
         self.input_closed = true;
         self.outcome.add_error(text);
     }
-}
-
-/// An error if a value is a coroutine or a future.
-fn refuse_async(value: &Bound<'_, PyAny>, who: impl FnOnce() -> String) -> PyResult<()> {
-    static COROUTINE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    if value.is_none()
-        || value.is_exact_instance_of::<PyString>()
-        || value.is_exact_instance_of::<PyInt>()
-        || value.is_exact_instance_of::<PyDict>()
-        || value.is_exact_instance_of::<PyList>()
-        || value.is_exact_instance_of::<PyBool>()
-        || value.is_exact_instance_of::<PyTuple>()
-        || value.is_exact_instance_of::<PyFloat>()
-        || value.is_exact_instance_of::<PyBytes>()
-    {
-        return Ok(());
-    }
-    let py = value.py();
-    let coroutine = COROUTINE.get_or_try_init(py, || -> PyResult<_> {
-        Ok(py.import("types")?.getattr("CoroutineType")?.cast_into::<PyType>()?.unbind())
-    })?;
-    let is_coroutine = value.get_type().is(coroutine);
-    if !is_coroutine && !value.hasattr(intern!(py, "_asyncio_future_blocking"))? {
-        return Ok(());
-    }
-    if is_coroutine {
-        // It will never be awaited: report it here instead of in a warning at its garbage collection.
-        let _ = value.call_method0(intern!(py, "close"));
-    }
-    let what = if is_coroutine { "a coroutine" } else { "a future" };
-    Err(gears_error(py, format!("async steps are not supported yet: {} returned {what}", who())))
 }

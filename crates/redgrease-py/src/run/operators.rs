@@ -1,5 +1,7 @@
 //! What each operator does to a record, and what it emits at the end.
 
+use std::sync::Arc;
+
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -8,6 +10,9 @@ use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PySet, PyString, PyTuple};
 
 use crate::plan::{Op, fresh};
 
+use crate::future::Ticket;
+
+use super::waiting::{After, Called};
 use super::{Ctx, Pending, Run, Slot};
 
 impl Run {
@@ -22,25 +27,32 @@ impl Run {
         let py = ctx.py;
         match kind {
             Op::Merge => Ok(Some(record)),
-            Op::Map(f) => self.call(ctx, op, f, (record,)).map(Some),
-            Op::Filter(f) => {
-                let keep = self.call(ctx, op, f, (&record,))?.is_truthy()?;
-                Ok(keep.then_some(record))
-            }
-            Op::ForEach(f) => {
-                self.call(ctx, op, f, (&record,))?;
-                Ok(Some(record))
-            }
+            Op::Map(f) => match self.call_step(ctx, op, f, (record,), true)? {
+                Called::Value(value) => Ok(self.in_order(op, value)),
+                Called::Later(ticket) => self.later(op, ticket, After::Map),
+            },
+            Op::Filter(f) => match self.call_step(ctx, op, f, (&record,), true)? {
+                Called::Value(keep) => Ok(if keep.is_truthy()? { self.in_order(op, record) } else { None }),
+                Called::Later(ticket) => self.later(op, ticket, After::Filter(record.unbind())),
+            },
+            Op::ForEach(f) => match self.call_step(ctx, op, f, (&record,), true)? {
+                Called::Value(_) => Ok(self.in_order(op, record)),
+                Called::Later(ticket) => self.later(op, ticket, After::ForEach(record.unbind())),
+            },
             Op::FlatMap { f, in_order } => {
-                let made = self.call(ctx, op, f, (record,))?;
-                let Ok(items) = made.cast_exact::<PyList>() else { return Ok(Some(made)) };
+                let in_order = *in_order;
+                let made = match self.call_step(ctx, op, f, (record,), true)? {
+                    Called::Value(made) => made,
+                    Called::Later(ticket) => return self.later(op, ticket, After::FlatMap { in_order }),
+                };
+                let Ok(items) = made.cast_exact::<PyList>() else { return Ok(self.in_order(op, made)) };
                 // Items come out last one first: those of a reversed copy in their own order.
-                let reversed = if *in_order { Some(reversed_copy(items)?) } else { None };
+                let reversed = if in_order { Some(reversed_copy(items)?) } else { None };
                 let items = reversed.as_ref().unwrap_or(items);
-                if self.count_words(ctx, op + 1, items)? {
+                if self.waiting.is_empty() && self.count_words(ctx, op + 1, items)? {
                     return Ok(None);
                 }
-                self.wait(items, op + 1);
+                self.items_in_order(op, items);
                 Ok(None)
             }
             Op::Accumulate(f) => {
@@ -48,16 +60,14 @@ impl Run {
                     Slot::Object(acc) => acc.into_bound(py),
                     _ => py.None().into_bound(py),
                 };
-                self.slots[op] = Slot::Object(self.call(ctx, op, f, (acc, record))?.unbind());
-                Ok(None)
+                self.accumulate(ctx, op, f, acc, record)
             }
             Op::Fold { zero, f } => {
                 let acc = match std::mem::take(&mut self.slots[op]) {
                     Slot::Object(acc) => acc.into_bound(py),
                     _ => fresh(zero.bind(py))?,
                 };
-                self.slots[op] = Slot::Object(self.call(ctx, op, f, (acc, record))?.unbind());
-                Ok(None)
+                self.accumulate(ctx, op, f, acc, record)
             }
             Op::AccumulateByKey { extractor, f } => {
                 let key = self.key(ctx, op, extractor, &record)?;
@@ -127,7 +137,7 @@ impl Run {
                 };
                 let value = match extractor {
                     None => py.get_type::<PyFloat>().call1((record,))?,
-                    Some(extractor) => self.call(ctx, op, extractor, (record,))?,
+                    Some(extractor) => self.call(ctx, op, extractor, (record,), "extractor")?,
                 };
                 self.slots[op] = Slot::Sum(sum.add(value)?.unbind(), count + 1);
                 Ok(None)
@@ -212,7 +222,7 @@ impl Run {
         if let Some(op) = reducer {
             let plan = self.plan.clone();
             let Op::GroupByKey { f, .. } = &plan.ops[op].0 else { unreachable!("only groups have reducers") };
-            value = self.call(ctx, op, f, (&key, value))?;
+            value = self.call(ctx, op, f, (&key, value), "reduce")?;
         }
         let record = PyDict::new(py);
         record.set_item(intern!(py, "key"), key)?;
@@ -226,7 +236,29 @@ impl Run {
         seen
     }
 
-    fn wait(&mut self, items: &Bound<'_, PyList>, op: usize) {
+    fn later<'py>(&mut self, op: usize, ticket: Arc<Ticket>, after: After) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.park(op, ticket, after);
+        Ok(None)
+    }
+
+    fn accumulate<'py>(
+        &mut self,
+        ctx: Ctx<'_, 'py>,
+        op: usize,
+        f: &Py<PyAny>,
+        acc: Bound<'py, PyAny>,
+        record: Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match self.call_step(ctx, op, f, (acc, record), false)? {
+            Called::Value(acc) => {
+                self.slots[op] = Slot::Object(acc.unbind());
+                Ok(None)
+            }
+            Called::Later(ticket) => self.later(op, ticket, After::Accumulate),
+        }
+    }
+
+    pub(super) fn wait(&mut self, items: &Bound<'_, PyList>, op: usize) {
         let left = items.len();
         if left > 0 {
             self.stack.push(Pending::Items { items: items.clone().unbind(), left, op });
@@ -268,10 +300,11 @@ impl Run {
                 (None, None) => py.None().into_bound(py),
                 (None, Some(zero)) => fresh(zero.bind(py))?,
             };
-            self.call(ctx, op, f, (&key, acc, record))
+            self.call_step(ctx, op, f, (&key, acc, record), false)
         })();
         match result {
-            Ok(acc) => keys.set_item(key, acc)?,
+            Ok(Called::Value(acc)) => keys.set_item(key, acc)?,
+            Ok(Called::Later(ticket)) => return self.later(op, ticket, After::AccumulateKey(key.unbind())),
             Err(error) => {
                 if was_known {
                     keys.del_item(key)?;
@@ -282,7 +315,7 @@ impl Run {
         Ok(None)
     }
 
-    fn keys<'py>(&mut self, py: Python<'py>, op: usize) -> Bound<'py, PyDict> {
+    pub(super) fn keys<'py>(&mut self, py: Python<'py>, op: usize) -> Bound<'py, PyDict> {
         match &self.slots[op] {
             Slot::Keys(keys) => keys.bind(py).clone(),
             _ => {
@@ -300,11 +333,11 @@ impl Run {
         extractor: &Py<PyAny>,
         record: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyString>> {
-        key_text(self.call(ctx, op, extractor, (record,))?)
+        key_text(self.call(ctx, op, extractor, (record,), "extractor")?)
     }
 }
 
-fn reversed_copy<'py>(items: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyList>> {
+pub(super) fn reversed_copy<'py>(items: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyList>> {
     let copy = items.get_slice(0, items.len());
     copy.reverse()?;
     Ok(copy)

@@ -1,6 +1,6 @@
 //! Calls of user code to the server, and the threads that wait for their answers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ struct Waiter {
 pub struct Calls {
     waiters: HashMap<u64, Waiter>,
     made: u64,
+    /// Calls that coroutines await.
+    awaited: HashSet<u64>,
     /// Moving average of the time to an answer.
     answer_nanos: u64,
 }
@@ -45,6 +47,18 @@ impl Calls {
     pub fn number(&mut self) -> u64 {
         self.made += 1;
         self.made
+    }
+
+    /// A number for a call that a coroutine awaits.
+    pub fn begin_awaited(&mut self) -> u64 {
+        let call = self.number();
+        self.awaited.insert(call);
+        call
+    }
+
+    /// Takes out a call that a coroutine awaits.
+    pub fn take_awaited(&mut self, call: u64) -> bool {
+        self.awaited.remove(&call)
     }
 
     /// A number for a call of the calling thread; `interruptible`: an abort of `exec` answers it.

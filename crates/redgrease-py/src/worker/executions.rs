@@ -21,6 +21,8 @@ enum Phase {
     Running,
     /// Its input is consumed, more will come.
     Waiting,
+    /// It waits for coroutines or futures.
+    Parked,
 }
 
 #[derive(Debug)]
@@ -30,6 +32,12 @@ struct Execution {
     last: bool,
     begun: bool,
     abort: bool,
+    /// It was aborted while it waited for coroutines or futures.
+    aborted_parked: bool,
+    /// A result has come while it ran.
+    woken: bool,
+    /// It has waited: it is in no lane, and nobody waits for it any more.
+    has_parked: bool,
     phase: Phase,
     run: Option<Box<Run>>,
 }
@@ -104,7 +112,19 @@ impl Executions {
         }
         let last = start.flags.has(StartFlags::LAST);
         let input = input.into_iter().collect();
-        self.known.insert(id, Execution { start, input, last, begun: false, abort: false, phase, run: None });
+        let execution = Execution {
+            start,
+            input,
+            last,
+            begun: false,
+            abort: false,
+            aborted_parked: false,
+            woken: false,
+            has_parked: false,
+            phase,
+            run: None,
+        };
+        self.known.insert(id, execution);
         if phase == Phase::Queued {
             self.enqueue(id);
         }
@@ -138,7 +158,7 @@ impl Executions {
     fn enqueue(&mut self, id: ExecutionNo) {
         let Some(exec) = self.known.get_mut(&id) else { return };
         exec.phase = Phase::Queued;
-        if exec.start.flags.has(StartFlags::SYNC) {
+        if exec.start.flags.has(StartFlags::SYNC) && !exec.has_parked {
             self.sync.push_back(id);
         } else {
             self.queue.push_back((id, Instant::now()));
@@ -158,6 +178,11 @@ impl Executions {
                 self.enqueue(id);
                 Abort::Nothing
             }
+            Phase::Parked => {
+                exec.aborted_parked = true;
+                self.enqueue(id);
+                Abort::Nothing
+            }
             Phase::Queued | Phase::InLane | Phase::Loading if exec.begun => Abort::Nothing,
             Phase::Queued | Phase::InLane | Phase::Loading => {
                 self.queue.retain(|(queued, _)| *queued != id);
@@ -171,12 +196,16 @@ impl Executions {
     /// Ends an execution: the next one of its lane may begin.
     pub fn end(&mut self, id: ExecutionNo) {
         let Some(exec) = self.known.remove(&id) else { return };
-        let Some(lane) = self.lanes.get_mut(&exec.start.lane) else { return };
+        self.leave_lane(id, exec.start.lane);
+    }
+
+    fn leave_lane(&mut self, id: ExecutionNo, lane_no: u64) {
+        let Some(lane) = self.lanes.get_mut(&lane_no) else { return };
         let was_first = lane.front() == Some(&id);
         lane.retain(|queued| *queued != id);
         match lane.front().copied() {
             None => {
-                self.lanes.remove(&exec.start.lane);
+                self.lanes.remove(&lane_no);
             }
             Some(next) if was_first => self.enqueue(next),
             Some(_) => {}
@@ -216,8 +245,45 @@ impl Executions {
             run: exec.run.take(),
             input: std::mem::take(&mut exec.input),
             last: exec.last,
+            parked: std::mem::take(&mut exec.aborted_parked),
         };
         (turn, exec.abort)
+    }
+
+    /// The execution waits for coroutines or futures, with what was not consumed; returns it if a result has come meanwhile.
+    /// Others of its lane may run: it keeps nothing from them.
+    pub fn park(&mut self, id: ExecutionNo, run: Box<Run>, input: VecDeque<Batch>) -> Option<Box<Run>> {
+        let Some(exec) = self.known.get_mut(&id) else { return Some(run) };
+        for batch in input.into_iter().rev() {
+            exec.input.push_front(batch);
+        }
+        if std::mem::take(&mut exec.woken) || exec.abort {
+            return Some(run);
+        }
+        exec.run = Some(run);
+        exec.phase = Phase::Parked;
+        if !std::mem::replace(&mut exec.has_parked, true) {
+            let lane = exec.start.lane;
+            self.leave_lane(id, lane);
+        }
+        None
+    }
+
+    /// The input of a running execution, and whether it ends there.
+    pub fn take_input(&mut self, id: ExecutionNo) -> Option<(VecDeque<Batch>, bool)> {
+        let exec = self.known.get_mut(&id)?;
+        Some((std::mem::take(&mut exec.input), exec.last))
+    }
+
+    /// A result has come that an execution waits for; returns whether it was queued.
+    pub fn wake(&mut self, id: ExecutionNo) -> bool {
+        let Some(exec) = self.known.get_mut(&id) else { return false };
+        if matches!(exec.phase, Phase::Parked | Phase::Waiting) {
+            self.enqueue(id);
+            return true;
+        }
+        exec.woken = true;
+        false
     }
 
     /// How the running turn of an execution continues.

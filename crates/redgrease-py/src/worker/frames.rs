@@ -85,6 +85,10 @@ impl Worker {
                     });
                 }
             }
+            ToWorker::Reply { call, result } if schedule.calls.take_awaited(call) => {
+                let answer = result.map(<[u8]>::to_vec).map_err(str::to_owned);
+                schedule.add_job(Job::Answer { call, answer });
+            }
             ToWorker::Reply { call, result } => {
                 let answer = result.map(<[u8]>::to_vec).map_err(|text| CallError::Text(text.to_owned()));
                 if let Some(thread) = schedule.calls.answer(call, answer) {

@@ -21,9 +21,12 @@ impl Worker {
         if let Job::Profile { request, session, order } = &job {
             return self.profile(py, thread, *request, *session, order.as_deref());
         }
+        if let Job::Answer { call, answer } = job {
+            return self.deliver(py, thread, call, answer);
+        }
         let session = self.session_of(&job);
         let loaded = if let Job::Load { function, .. } = &job { Some(function.plan) } else { None };
-        Context { exec: None, session }.enter();
+        Context { session, ..Context::NONE }.enter();
         let (request, result) = self.call_sessions(py, job);
         if child::is_child() {
             child::end(py, result.err());
@@ -55,6 +58,21 @@ impl Worker {
         schedule.finish(thread);
     }
 
+    /// Hands the answer to a call over to the coroutine that awaits it.
+    fn deliver(&self, py: Python<'_>, thread: &Arc<WorkerThread>, call: u64, answer: Result<Vec<u8>, String>) {
+        let (value, error) = match answer {
+            Ok(value) => (Some(PyBytes::new(py, &value)), None),
+            Err(error) => (None, Some(error)),
+        };
+        let sessions = self.hooks.sessions.bind(py);
+        if let Err(error) = sessions.call_method1("answered", (call, value, error)) {
+            let text = self.hooks.describe(py, error, true);
+            self.connection.append(&FromWorker::Log { session: None, level: LogLevel::Warning, message: &text });
+        }
+        self.leave_code(py, thread);
+        self.schedule().finish(thread);
+    }
+
     /// Answers a request for the profile of a session.
     fn profile(&self, py: Python<'_>, thread: &Arc<WorkerThread>, request: u64, session: u64, order: Option<&str>) {
         let sessions = self.hooks.sessions.bind(py);
@@ -74,7 +92,7 @@ impl Worker {
             | Job::Profile { session, .. }
             | Job::ForgetSession { session } => *session,
             Job::Registered { plan } => self.plans.get(*plan).map_or(0, |plan| plan.session),
-            Job::ForgetPlans { .. } => 0,
+            Job::ForgetPlans { .. } | Job::Answer { .. } => 0,
         }
     }
 
@@ -101,7 +119,7 @@ impl Worker {
                 (None, sessions.call_method1("forget_plans", (plans,)))
             }
             Job::ForgetSession { session } => (None, sessions.call_method1("forget_session", (session,))),
-            Job::Profile { .. } => unreachable!("it is answered before"),
+            Job::Profile { .. } | Job::Answer { .. } => unreachable!("it is answered before"),
         }
     }
 }

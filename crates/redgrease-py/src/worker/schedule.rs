@@ -283,6 +283,19 @@ impl Schedule {
         }
     }
 
+    /// Starts an execution that was woken, unless the threads that run take it soon.
+    pub fn run_woken(&mut self, actions: &mut Actions) {
+        if self.running.is_empty()
+            && self.has_free_thread()
+            && let Some(chosen) = self.choose(true)
+        {
+            self.wake_one(Some(chosen), actions);
+        }
+        if !std::mem::replace(&mut self.watching, true) {
+            actions.watch = true;
+        }
+    }
+
     /// Starts a queued execution while another one waits for an answer.
     pub fn start_beside_wait(&mut self, actions: &mut Actions) {
         if self.executions.queued_since().is_some()

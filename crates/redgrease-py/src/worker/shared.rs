@@ -5,7 +5,7 @@ use std::thread::Thread;
 
 use pyo3::prelude::*;
 use redgrease_core::frame::{Call, FromWorker};
-use redgrease_core::id::SessionNo;
+use redgrease_core::id::{ExecutionNo, SessionNo};
 
 use crate::connection::Connection;
 use crate::context::{Context, in_atomic, set_in_atomic};
@@ -13,7 +13,7 @@ use crate::hooks::Hooks;
 use crate::lock::lock;
 
 use super::plans::Plans;
-use super::schedule::Schedule;
+use super::schedule::{Actions, Schedule};
 use super::thread::WorkerThread;
 
 static WORKER: OnceLock<Worker> = OnceLock::new();
@@ -69,13 +69,26 @@ impl Worker {
         }
     }
 
+    /// A result has come that an execution waits for. Called by any thread, with the GIL or without.
+    pub fn wake(&'static self, exec: ExecutionNo) {
+        let mut actions = Actions::default();
+        {
+            let mut schedule = self.schedule();
+            if !schedule.executions.wake(exec) {
+                return;
+            }
+            schedule.run_woken(&mut actions);
+        }
+        self.perform(actions);
+    }
+
     /// User code has ended on the calling thread.
     pub(super) fn leave_code(&self, py: Python<'_>, thread: &WorkerThread) {
         thread.code().disarm(py);
         if in_atomic() {
             // The code has not left its block. The answer is not awaited.
             set_in_atomic(false);
-            let Context { exec, session } = Context::current();
+            let Context { exec, session, .. } = Context::current();
             let call = self.schedule().calls.number();
             self.connection.append(&FromWorker::Call { call, exec, session: SessionNo(session), op: Call::AtomicExit });
         }

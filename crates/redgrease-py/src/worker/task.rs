@@ -33,6 +33,8 @@ pub struct Turn {
     pub input: VecDeque<Batch>,
     /// Whether the input ends here.
     pub last: bool,
+    /// It was aborted while it waited for coroutines or futures.
+    pub parked: bool,
 }
 
 /// Encoded records of one frame.
@@ -87,6 +89,11 @@ pub enum Job {
     },
     ForgetSession {
         session: u64,
+    },
+    /// The answer to a call that a coroutine awaits.
+    Answer {
+        call: u64,
+        answer: Result<Vec<u8>, String>,
     },
     Profile {
         request: u64,

@@ -131,7 +131,7 @@ impl Worker {
         answered
     }
 
-    fn perform(&'static self, actions: Actions) {
+    pub(super) fn perform(&'static self, actions: Actions) {
         if actions.watch {
             self.wake_watcher();
         }
@@ -193,6 +193,18 @@ impl Worker {
         let session = SessionNo(context.session);
         self.connection.append(&FromWorker::Call { call, exec: context.exec, session, op });
         call
+    }
+
+    /// A number for a call that a coroutine awaits.
+    pub fn number_awaited(&self) -> u64 {
+        self.schedule().calls.begin_awaited()
+    }
+
+    /// Sends a call that a coroutine awaits.
+    pub fn send_awaited(&self, call: u64, context: Context, op: Call<'_>) {
+        let session = SessionNo(context.session);
+        self.connection.append(&FromWorker::Call { call, exec: context.exec, session, op });
+        self.connection.flush();
     }
 
     /// Waits for the answer to a call. Blocks: call it only without the GIL.

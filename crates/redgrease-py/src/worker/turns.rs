@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use redgrease_core::frame::{FromWorker, Records, StartFlags};
+use redgrease_core::id::ExecutionNo;
 
 use crate::child;
 use crate::context::Context;
@@ -28,15 +29,36 @@ impl Worker {
                 None => return self.refuse_turn(py, thread, &turn),
             },
         };
-        Context { exec: Some(exec), session: run.session() }.enter();
-        let profiling = turn.flags.has(StartFlags::PROFILE) && self.hooks.profile_begin(py, run.session());
+        if turn.parked {
+            return self.end_parked(ctx, thread, run, exec);
+        }
+        Context { exec: Some(exec), session: run.session(), is_coroutine: false }.enter();
+        let mut profiling = turn.flags.has(StartFlags::PROFILE) && self.hooks.profile_begin(py, run.session());
         loop {
-            self.run_input(ctx, &mut run, &mut turn);
+            let mut waits = !self.run_input(ctx, &mut run, &mut turn);
             if thread.code().is_aborted() {
                 run.abort(ctx);
-            }
-            if run.is_closed() || turn.last {
                 break;
+            }
+            if !waits && (run.is_closed() || turn.last) {
+                if !turn.last && !std::mem::replace(&mut run.stop_was_sent, true) {
+                    self.connection.append(&FromWorker::Stop { exec });
+                }
+                if run.finish(ctx) {
+                    break;
+                }
+                waits = true;
+            }
+            if waits {
+                if profiling {
+                    self.hooks.profile_end(py, run.session());
+                }
+                match self.park(py, thread, exec, run, &mut turn) {
+                    None => return,
+                    Some(back) => run = back,
+                }
+                profiling = profiling && self.hooks.profile_begin(py, run.session());
+                continue;
             }
             let mut schedule = self.schedule();
             match schedule.executions.more(exec) {
@@ -57,10 +79,6 @@ impl Worker {
                 }
             }
         }
-        if run.is_closed() && !turn.last {
-            self.connection.append(&FromWorker::Stop { exec });
-        }
-        run.finish(ctx);
         if profiling {
             self.hooks.profile_end(py, run.session());
         }
@@ -79,21 +97,81 @@ impl Worker {
         }
     }
 
-    /// Runs the available input, and returns it as credit.
-    fn run_input(&self, ctx: Ctx<'_, '_>, run: &mut Run, turn: &mut Turn) {
+    /// The execution waits for coroutines or futures: the thread leaves it. Returns it if a result has come meanwhile.
+    fn park(
+        &self,
+        py: Python<'_>,
+        thread: &Arc<WorkerThread>,
+        exec: ExecutionNo,
+        mut run: Box<Run>,
+        turn: &mut Turn,
+    ) -> Option<Box<Run>> {
+        let is_first = !std::mem::replace(&mut run.parked_was_sent, true);
+        let mut schedule = self.schedule();
+        let input = std::mem::take(&mut turn.input);
+        if let Some(back) = schedule.executions.park(exec, run, input) {
+            drop(schedule);
+            let mut back = back;
+            back.parked_was_sent = !is_first;
+            if let Some(input) = self.schedule().executions.take_input(exec) {
+                (turn.input, turn.last) = input;
+            }
+            return Some(back);
+        }
+        if is_first {
+            self.connection.append(&FromWorker::Parked { exec });
+        }
+        schedule.finish(thread);
+        drop(schedule);
+        self.leave_code(py, thread);
+        if turn.flags.has(StartFlags::SYNC) && is_first {
+            // The server's main thread waits for it.
+            py.detach(|| self.connection.flush());
+        }
+        None
+    }
+
+    /// Ends an execution that was aborted while it waited.
+    fn end_parked(&self, ctx: Ctx<'_, '_>, thread: &Arc<WorkerThread>, mut run: Box<Run>, exec: ExecutionNo) {
+        thread.code().disarm(ctx.py);
+        run.abandon(ctx);
+        run.clear(ctx.py);
+        self.leave_code(ctx.py, thread);
+        let mut schedule = self.schedule();
+        self.connection.append(&FromWorker::Done {
+            exec,
+            aborted: true,
+            records: Records::default(),
+            errors: Vec::new(),
+            step_micros: Vec::new(),
+        });
+        schedule.executions.end(exec);
+        schedule.finish(thread);
+    }
+
+    /// Runs the available input, and returns it as credit; `false` if the execution waits and cannot take more.
+    fn run_input(&self, ctx: Ctx<'_, '_>, run: &mut Run, turn: &mut Turn) -> bool {
+        if !run.proceed(ctx) {
+            return false;
+        }
         while let Some(batch) = turn.input.pop_front() {
-            run.feed(ctx, batch.count, &batch.bytes);
+            let bytes = batch.bytes.len() as u64;
+            run.feed(batch.count, batch.bytes);
+            let all = run.proceed(ctx);
             if child::is_child() {
                 child::end(ctx.py, None);
             }
-            if !batch.bytes.is_empty() {
-                let bytes = batch.bytes.len() as u64;
+            if bytes > 0 {
                 self.connection.append(&FromWorker::Consumed { exec: turn.exec, bytes });
             }
             if self.connection.is_due() {
                 ctx.py.detach(|| self.connection.flush());
             }
+            if !all {
+                return false;
+            }
         }
+        true
     }
 
     /// Ends an execution whose plan is unknown.
