@@ -59,6 +59,86 @@ pub struct Facts {
     pub own: bool,
     /// It belongs to another module.
     pub foreign: bool,
+    /// Its keys are not found by their positions alone (`movablekeys`).
+    pub moves_keys: bool,
+    /// Where its keys are.
+    pub keys: KeyRange,
+}
+
+/// Positions of a command's keys among its arguments, its name being number 0, as the server tells them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeyRange {
+    /// The first one; 0: it has none.
+    pub first: i64,
+    /// The last one; negative: counted from the end, -1 being the last argument.
+    pub last: i64,
+    /// The distance between two.
+    pub step: i64,
+}
+
+impl KeyRange {
+    /// Positions of the keys of a call with that many arguments, its name included.
+    pub fn positions(self, len: usize) -> impl Iterator<Item = usize> {
+        let last = if self.last < 0 { len as i64 + self.last } else { self.last.min(len as i64 - 1) };
+        let last = if self.first > 0 && self.step > 0 { last } else { -1 };
+        (self.first..=last).step_by(self.step.max(1) as usize).filter_map(|position| usize::try_from(position).ok())
+    }
+}
+
+/// Why a command cannot be hooked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum HookRefusal {
+    /// There is no such command.
+    #[error("Can not override an unexisting command")]
+    Unknown,
+    /// Scripts may not call it.
+    #[error("Can not override a command which are not allowed inside a script")]
+    NoScript,
+    /// Its keys cannot be found.
+    #[error("Can not override a command with moveable keys by key prefix")]
+    MovesKeys,
+    /// It has no keys.
+    #[error("Can not override a command by key prefix with none positive first key")]
+    NoKey,
+    /// Its keys cannot be found.
+    #[error("Can not override a command by key prefix with none positive jump")]
+    NoStep,
+    /// The same, for the option `commands` of a KeysReader.
+    #[error("bad reply on COMMAND command")]
+    UnknownEvent,
+    /// The same.
+    #[error("Can not hook a command which are not allowed inside a script")]
+    NoScriptEvent,
+    /// The same.
+    #[error("Can not hook a command with moveable keys by key prefix")]
+    MovesKeysEvent,
+    /// The same.
+    #[error("Can not hook a command by key prefix with none positive first key")]
+    NoKeyEvent,
+    /// It is one of this module.
+    #[error("FORBIDDEN a command of this module can not be hooked")]
+    Own,
+}
+
+/// Checks whether a command can be hooked: by a function (`event` false), optionally for keys with a prefix, or for the
+/// events that it fires.
+///
+/// # Errors
+/// The reason why not.
+pub fn check_hook(facts: Option<&CommandFacts>, by_key: bool, event: bool) -> Result<KeyRange, HookRefusal> {
+    let refusal = |of_function, of_event| Err(if event { of_event } else { of_function });
+    let Some(facts) = facts.map(|facts| facts.own) else {
+        return refusal(HookRefusal::Unknown, HookRefusal::UnknownEvent);
+    };
+    match () {
+        () if facts.own => Err(HookRefusal::Own),
+        () if facts.noscript => refusal(HookRefusal::NoScript, HookRefusal::NoScriptEvent),
+        () if !by_key => Ok(facts.keys),
+        () if facts.moves_keys => refusal(HookRefusal::MovesKeys, HookRefusal::MovesKeysEvent),
+        () if facts.keys.first <= 0 => refusal(HookRefusal::NoKey, HookRefusal::NoKeyEvent),
+        () if facts.keys.step <= 0 => refusal(HookRefusal::NoStep, HookRefusal::NoStep),
+        () => Ok(facts.keys),
+    }
 }
 
 impl Facts {
@@ -77,6 +157,7 @@ impl Facts {
                 b"write" => facts.writes = true,
                 b"noscript" => facts.noscript = true,
                 b"admin" => facts.admin = true,
+                b"movablekeys" => facts.moves_keys = true,
                 b"module" => {
                     facts.own = name.to_ascii_lowercase().starts_with(b"rg.");
                     facts.foreign = !facts.own;

@@ -2,11 +2,13 @@
 
 use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, WorkerNo};
 use redgrease_core::plan::{PlanSpec, RunReader, Trigger};
-use redgrease_core::policy::CommandFacts;
+use redgrease_core::policy::{CommandFacts, KeyRange};
 
 use crate::calls::caller::{PendingCall, Requester};
+use crate::clients::Client;
 use crate::effect::Argv;
 use crate::id::{BatchNo, Counter, QuestionNo};
+use crate::input::Caller;
 use crate::prelude::*;
 use crate::requirements::installs::Job;
 use crate::streams::held::Release;
@@ -40,6 +42,8 @@ pub(crate) struct RegisterRequest {
     pub(crate) blob: Vec<u8>,
     /// The server's description of commands that have the names of events.
     pub(crate) facts: BTreeMap<String, Option<Rc<CommandFacts>>>,
+    /// Where the keys of its hooked commands are.
+    pub(crate) ranges: BTreeMap<Vec<u8>, KeyRange>,
 }
 
 /// The purpose of a question.
@@ -64,6 +68,26 @@ pub(crate) enum Asked {
         request: Box<RegisterRequest>,
         /// The name in the question.
         name: String,
+    },
+    /// To hook a command.
+    CommandOfHook {
+        /// The registration.
+        request: Box<RegisterRequest>,
+        /// The command.
+        name: String,
+    },
+    /// To refuse a hook that some users could not use.
+    UsersOfHook(Box<RegisterRequest>),
+    /// To run a function instead of a command.
+    UserOfHookedCall {
+        /// The client.
+        client: Client,
+        /// The origin of the command.
+        caller: Caller,
+        /// The function.
+        registration: RegistrationNo,
+        /// The command.
+        argv: Argv,
     },
     /// To refuse a plan that needs all shards.
     ShardsForRun(Box<RunRequest>),

@@ -52,6 +52,8 @@ pub struct Config {
     pub shared_memory: bool,
     /// Error texts contain tracebacks.
     pub traceback: bool,
+    /// Commands can be hooked although some users lack permission for the inner command, which they then cannot call.
+    pub hooks_without_permission: bool,
     /// Panics can be injected: for tests of the module.
     pub inject_panic: bool,
     /// Values of keys of RedisGears that have no effect here, by their names.
@@ -167,7 +169,7 @@ macro_rules! milliseconds {
 }
 
 /// All keys.
-pub const KEYS: [Key; 32] = [
+pub const KEYS: [Key; 33] = [
     core("MaxExecutions", true, number!(executions_max as usize, 0, 1 << 32)),
     core("MaxExecutionsPerRegistration", true, number!(executions_per_registration_max as usize, 0, 1 << 32)),
     core("ProfileExecutions", true, flag!(profile, 1 << 32)),
@@ -199,6 +201,7 @@ pub const KEYS: [Key; 32] = [
         },
     ),
     core("SharedMemory", false, flag!(shared_memory, 1)),
+    core("HooksWithoutPermission", true, flag!(hooks_without_permission, 1)),
     core("InjectPanic", false, flag!(inject_panic, 1)),
     core(
         "RequirementsDir",
@@ -270,6 +273,7 @@ impl Config {
             spin: Duration::from_micros(50),
             shared_memory: true,
             traceback: true,
+            hooks_without_permission: false,
             inject_panic: false,
             accepted: BTreeMap::new(),
             extra: BTreeMap::new(),

@@ -21,6 +21,10 @@ pub enum Answer {
     Run(Outcome),
     /// What a triggered function returned, or its first error.
     Trigger(Outcome),
+    /// What a function returned that replaced a command.
+    Hook(Outcome),
+    /// The reply of the command that was run for the client ([`Effect::RunForClient`]).
+    OwnReply,
 }
 
 /// A command: name and arguments.
@@ -97,6 +101,16 @@ pub enum Question {
         /// The key.
         key: Vec<u8>,
     },
+    /// May a user run a command with these arguments? The error is in the server's words.
+    /// [`Fact::Permission`](crate::Fact::Permission).
+    MayRun {
+        /// The user.
+        user: UserName,
+        /// The command.
+        argv: Argv,
+    },
+    /// Enabled users who may not run a command. [`Fact::Names`](crate::Fact::Names).
+    UsersWithout(Vec<u8>),
     /// May a user read a key? [`Fact::Permission`](crate::Fact::Permission).
     MayRead {
         /// The user.
@@ -269,6 +283,15 @@ pub enum Effect {
 
     /// Run a command: [`Input::CommandDone`](crate::Input::CommandDone) follows at once.
     Run(RunCommand),
+    /// Run a command for a client, as its user; its reply is kept for [`Answer::OwnReply`].
+    RunForClient {
+        /// The client.
+        client: ClientNo,
+        /// Name and arguments.
+        argv: Argv,
+        /// The user and the database.
+        actor: Actor,
+    },
     /// Run the internal command that makes an atomic block one unit of replication, in this database:
     /// [`Input::AtomicEntered`](crate::Input::AtomicEntered) comes from inside it, and
     /// [`Input::AtomicEnded`](crate::Input::AtomicEnded) follows at once.
@@ -365,6 +388,9 @@ pub enum Effect {
     Subscribe,
     /// From now on report changes of keys and streams.
     WatchCommands(bool),
+    /// From now on report calls of commands that are hooked, as [`Command::Hooked`](crate::input::Command::Hooked), or not any
+    /// more.
+    WatchHooks(bool),
     /// Check for requirements or install them: [`Input::Installed`](crate::Input::Installed) follows later.
     Install(Install),
     /// Write a line to the server's log.
@@ -392,6 +418,8 @@ impl Answer {
             Answer::Value(reply) => reply,
             Answer::Run(outcome) => outcome.of_run(),
             Answer::Trigger(outcome) => outcome.of_trigger(),
+            Answer::Hook(outcome) => outcome.of_hook(),
+            Answer::OwnReply => Reply::Error("INTERNAL the command's own reply is not there".to_owned()),
         }
     }
 }

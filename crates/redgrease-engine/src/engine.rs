@@ -28,6 +28,7 @@ use crate::executions::sync_triggers::SyncTriggers;
 use crate::id::WaitNo;
 use crate::input::{Input, Situation};
 use crate::limits::CLOSED_MS_MAX;
+use crate::flow::hooks::Interceptions;
 use crate::flow::profiling::Profiles;
 use crate::planted::Bug;
 use crate::prelude::*;
@@ -144,6 +145,10 @@ pub struct Engine {
     pub(crate) deferred: Deferred,
     pub(crate) facts: Facts,
     pub(crate) registrations: Registrations,
+    /// Clients that wait for the functions of the events of their commands.
+    pub(crate) interceptions: Interceptions,
+    /// The server reports calls of hooked commands.
+    pub(crate) watching_hooks: bool,
     /// The server reports changes of keys.
     pub(crate) subscribed: bool,
     /// The server reports that commands begin.
@@ -204,6 +209,8 @@ impl Engine {
             deferred: Deferred::default(),
             facts: Facts::default(),
             registrations: Registrations::default(),
+            interceptions: Interceptions::default(),
+            watching_hooks: false,
             subscribed: false,
             watching_commands: false,
             pending: PendingEvents::new(config.pending_event_bytes_max),
@@ -297,8 +304,11 @@ impl Engine {
             Next::SyncKeyEnded => self.sync_key_ended(),
             Next::SyncStream => self.next_sync_stream(),
             Next::AnswerCall { call, result } => self.answer_call(&call, result),
+            Next::CommandIntercepted { number, before } => self.command_intercepted(number, before),
+            Next::RunIntercepted { event, number } => self.run_intercepted(event, number),
+            Next::AnswerIntercepted(number) => self.answer_intercepted(number),
             Next::ServeGroup => self.serve_group(),
-            Next::AnswerTrigger { client, execution } => self.answer_trigger(client, execution),
+            Next::AnswerTrigger { client, execution, is_hook } => self.answer_trigger(client, execution, is_hook),
         }
     }
 

@@ -100,6 +100,30 @@ pub enum Error {
         /// The execution's identifier.
         execution: String,
     },
+    /// A hook gave no result, or several.
+    #[error("Command hook must return exactly one result")]
+    NotOneResult,
+    /// `call_next` outside of a hook.
+    #[error("Can not get CommandHook ctx")]
+    NotHooked,
+    /// `get_command` or `override_reply` where no client waits.
+    #[error("Can not get command ctx")]
+    NoCommand,
+    /// `override_reply` for the second time.
+    #[error("Can only override reply once")]
+    RepliedTwice,
+    /// A hook in front of one that is not sync.
+    #[error("Can not override a none sync registration")]
+    HookNotSync,
+    /// The same, in one script.
+    #[error("Can not override a none sync registration which already created on this session")]
+    HookNotSyncInSession,
+    /// Users who could not call a hooked command.
+    #[error(
+        "NOPERM these users may not call hooked commands: {0}. Give them permission for rg.innerhook \
+         (ACL SETUSER name +rg.innerhook), or set HooksWithoutPermission to 1"
+    )]
+    UsersWithoutHook(String),
     /// The outcome of an execution is not kept.
     #[error("NORESULTS the results of execution {0} are not kept: await what run() returned at once")]
     NoResults(String),

@@ -122,6 +122,11 @@ pub enum Command<'a> {
         /// Whether results are tagged.
         tagged: bool,
     },
+    /// A command of the server that is hooked: see [`Engine::hooks_call`](crate::Engine::hooks_call).
+    Hooked {
+        /// The command and its arguments.
+        args: &'a [&'a [u8]],
+    },
     /// `RG.GETRESULTS` or `RG.GETRESULTSBLOCKING`.
     GetResults {
         /// Identifier of the execution.
@@ -221,6 +226,8 @@ pub enum Fact {
     Protection(Protection),
     /// Yes or no.
     Flag(bool),
+    /// Names.
+    Names(Vec<String>),
     /// Type of a key, and length of its value.
     Key {
         /// The type.

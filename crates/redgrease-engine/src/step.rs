@@ -4,6 +4,7 @@ use redgrease_core::id::{ExecutionNo, WorkerNo};
 
 use crate::calls::caller::PendingCall;
 use crate::clients::Client;
+use crate::events::pending::KeyEvent;
 use crate::events::sync::SyncRun;
 use crate::prelude::*;
 
@@ -34,6 +35,22 @@ pub(crate) enum Next {
     RunSync(SyncRun),
     /// The execution that was started first reads its first records.
     ReadFirst,
+    /// A command that was run for a client has ended.
+    CommandIntercepted {
+        /// The client's number among those that wait for events.
+        number: u64,
+        /// The one whose command was running before.
+        before: Option<u64>,
+    },
+    /// A sync function of an event runs, for which a client waits.
+    RunIntercepted {
+        /// The event.
+        event: KeyEvent,
+        /// The client's number.
+        number: u64,
+    },
+    /// A client that waits for the functions of events is answered if they have ended.
+    AnswerIntercepted(u64),
     /// A sync execution of a key event has ended.
     SyncKeyEnded,
     /// The next sync execution over a stream runs, unless this series has lasted long enough.
@@ -49,6 +66,8 @@ pub(crate) enum Next {
     ServeGroup,
     /// A sync execution that a client triggered has ended.
     AnswerTrigger {
+        /// It replaces a command.
+        is_hook: bool,
         /// The client.
         client: Client,
         /// The execution.

@@ -52,6 +52,11 @@ impl OwnedString {
             unsafe { api!(RedisModule_CreateString)(std::ptr::null_mut(), bytes.as_ptr().cast(), bytes.len()) };
         OwnedString(string)
     }
+
+    /// Hands the string over: it is not freed here.
+    pub(crate) fn into_raw(self) -> *mut raw::RedisModuleString {
+        std::mem::ManuallyDrop::new(self).0
+    }
 }
 
 impl Drop for OwnedString {

@@ -23,6 +23,8 @@ pub struct CallOptions<'a> {
     pub deny_oom: bool,
     /// Refuse writes.
     pub deny_write: bool,
+    /// The reply is one of RESP3.
+    pub resp3: bool,
 }
 
 /// Why a command was not run.
@@ -54,7 +56,13 @@ impl Server {
         };
         let mut format = b"vE".to_vec();
         for (wanted, letter) in
-            [(options.replicate, b'!'), (user.is_some(), b'C'), (options.deny_oom, b'M'), (options.deny_write, b'W')]
+            [
+                (options.replicate, b'!'),
+                (user.is_some(), b'C'),
+                (options.deny_oom, b'M'),
+                (options.deny_write, b'W'),
+                (options.resp3, b'3'),
+            ]
         {
             if wanted {
                 format.push(letter);

@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 use crate::api::{api, c_text};
 use crate::guard::guarded;
 use crate::raw;
+use crate::reply::CallReply;
 
 /// Replies that a client is still owed. A callback that panics, or forgets to reply, must not leave the client waiting and
 /// its pipeline out of step: [`Owed::settle`] sends what is missing.
@@ -109,6 +110,15 @@ impl<'a> Replier<'a> {
         self.owed.sent(0);
         // SAFETY: see above.
         unsafe { api!(RedisModule_ReplyWithNull)(self.context) };
+    }
+
+    /// The reply of a command, of the same version of the protocol as the client's.
+    pub fn reply_of_command(&self, reply: &CallReply) {
+        // SAFETY: see above; the reply is valid.
+        let sent = unsafe { api!(RedisModule_ReplyWithCallReply)(self.context, reply.raw()) };
+        if sent == raw::REDISMODULE_OK {
+            self.owed.sent(0);
+        }
     }
 
     /// The head of an array; so many replies follow.

@@ -20,6 +20,8 @@ pub trait Command {
     const CATEGORIES: &'static CStr;
     /// First key, last key and step; zeros when it has none.
     const KEYS: (i32, i32, i32) = (0, 0, 0);
+    /// Its arguments are another command, whose keys are its own. Needs the flag `getkeys-api`.
+    const WRAPS: bool = false;
     /// Arguments including the name: at least.
     const ARGS_MIN: usize = 1;
     /// Arguments including the name: at most.
@@ -139,6 +141,32 @@ fn flags<C: Command>() -> String {
     C::FLAGS.to_string_lossy().into_owned()
 }
 
+/// Reports the keys of the command behind the first argument.
+///
+/// # Safety
+/// The server asks for the positions of keys, with these arguments.
+unsafe fn report_inner_keys(context: *mut raw::RedisModuleCtx, argv: *mut *mut raw::RedisModuleString, argc: c_int) {
+    if argc < 2 {
+        return;
+    }
+    let (mut count, mut flags): (c_int, *mut c_int) = (0, std::ptr::null_mut());
+    // SAFETY: the arguments behind the first one are valid strings; the callee writes count and flags.
+    let keys = unsafe {
+        api!(RedisModule_GetCommandKeysWithFlags)(context, argv.add(1), argc - 1, &raw mut count, &raw mut flags)
+    };
+    if keys.is_null() {
+        return;
+    }
+    for index in 0..count.max(0) as usize {
+        // SAFETY: the callee returned that many positions and flags; the context asks for positions.
+        unsafe { api!(RedisModule_KeyAtPosWithFlags)(context, *keys.add(index) + 1, *flags.add(index)) };
+    }
+    for allocated in [keys, flags] {
+        // SAFETY: allocated by the server for us, freed once; freeing null does nothing.
+        unsafe { api!(RedisModule_Free)(allocated.cast()) };
+    }
+}
+
 unsafe extern "C" fn trampoline<C: Command>(
     context: *mut raw::RedisModuleCtx,
     argv: *mut *mut raw::RedisModuleString,
@@ -147,6 +175,13 @@ unsafe extern "C" fn trampoline<C: Command>(
     // SAFETY: the server gives `argc` strings that live during the command.
     let args: Vec<&[u8]> = (0..argc as usize).map(|index| unsafe { string_bytes(*argv.add(index)) }).collect();
     let invocation = Invocation { context, args, owed: Owed::one(), lifetime: PhantomData };
+    // SAFETY: the context is that of this callback.
+    if C::WRAPS && unsafe { api!(RedisModule_IsKeysPositionRequest)(context) } != 0 {
+        // SAFETY: the server's arguments of this callback.
+        unsafe { report_inner_keys(context, argv, argc) };
+        invocation.owed.postpone();
+        return raw::REDISMODULE_OK;
+    }
     guarded(&name::<C>(), (), || {
         if invocation.args.len() < C::ARGS_MIN || invocation.args.len() > C::ARGS_MAX {
             invocation.reply().wrong_arity();

@@ -54,6 +54,8 @@ flags! {
     replicated = REDISMODULE_CTX_FLAGS_REPLICATED,
     /// Cluster mode.
     cluster = REDISMODULE_CTX_FLAGS_CLUSTER,
+    /// The client speaks RESP3.
+    resp3 = REDISMODULE_CTX_FLAGS_RESP3,
     /// This process is a child of the server.
     child = REDISMODULE_CTX_FLAGS_IS_CHILD,
 }

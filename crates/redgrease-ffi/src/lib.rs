@@ -5,7 +5,7 @@
 //! - `server`: [`Server`], the witness of being on the server's main thread; `context`: its context;
 //! - [`command`]: commands and their arguments; [`client`]: replies and blocked clients;
 //! - [`call`], `reply`, `user`: running commands in the server, as a user; [`keyspace`]: key types, notifications;
-//! - [`between`]: the moment between two commands;
+//! - [`between`]: the moment between two commands; [`hooks`]: calls of commands that a module handles itself;
 //! - [`event_loop`]: descriptors and timers in the server's own loop; [`server_event`]: what the server announces;
 //! - [`info`]: sections of `INFO`; `log`: the server's log; `guard`: panics in callbacks;
 //! - `api`, `table`, `raw`: the functions of the server; `alloc`: its allocator.
@@ -24,6 +24,7 @@ mod context;
 pub mod event_loop;
 mod export;
 mod guard;
+pub mod hooks;
 pub mod info;
 pub mod keyspace;
 pub mod load;

@@ -45,6 +45,11 @@ impl CallReply {
         self.wire().len()
     }
 
+    /// The pointer, for the functions that send it.
+    pub(crate) fn raw(&self) -> *mut raw::RedisModuleCallReply {
+        self.reply.as_ptr()
+    }
+
     fn wire(&self) -> &[u8] {
         let mut len = 0;
         // SAFETY: a valid reply; the length is written by the callee.

@@ -63,6 +63,17 @@ pub fn command_begins() {
     }
 }
 
+/// Whether a call of a client, a script or another module is hooked. Replicas run the commands themselves: what their master
+/// sends, and reads of clients.
+pub fn is_hooked(args: &[&[u8]]) -> bool {
+    let Some(driver) = driver() else { return false };
+    if !driver.ask(|engine| engine.hooks_call(args)) {
+        return false;
+    }
+    let flags = driver.server.flags();
+    !flags.loading() && !flags.replica()
+}
+
 /// Watches the descriptors of the threads that start workers and install requirements.
 ///
 /// # Errors

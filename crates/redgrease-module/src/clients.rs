@@ -6,10 +6,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use redgrease_core::render::Reply;
+use redgrease_core::render::{Reply, one_line};
 use redgrease_engine::effect::Answer;
 use redgrease_engine::id::ClientNo;
-use redgrease_ffi::{BlockedClient, Invocation, SlowAnswer};
+use redgrease_ffi::{BlockedClient, CallReply, Invocation, Replier, SlowAnswer};
 
 use crate::error::Error;
 use crate::reply;
@@ -31,6 +31,7 @@ struct Running {
     measure: bool,
     rows: Vec<Reply>,
     answer: Option<Answer>,
+    resp3: bool,
 }
 
 /// All clients that were not answered yet.
@@ -40,6 +41,8 @@ pub struct Clients {
     /// How many were blocked by their command since this was asked.
     blocked: Cell<usize>,
     table: RefCell<BTreeMap<ClientNo, Client>>,
+    /// Replies of commands that were run for clients.
+    kept: RefCell<BTreeMap<ClientNo, Result<CallReply, String>>>,
 }
 
 /// Removes a client whose command is running from the table, also after a panic.
@@ -51,6 +54,7 @@ struct Entry<'a> {
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
         drop(self.clients.take(self.number));
+        drop(self.clients.take_kept(self.number));
     }
 }
 
@@ -59,18 +63,20 @@ impl Clients {
     pub fn serve(&self, invocation: &Invocation<'_>, handle: impl FnOnce(ClientNo)) {
         let number = ClientNo(self.last.get() + 1);
         self.last.set(number.0);
-        self.put(number, Client::Running(Running::default()));
+        let resp3 = invocation.flags().resp3();
+        self.put(number, Client::Running(Running { resp3, ..Running::default() }));
         let entry = Entry { clients: self, number };
         handle(number);
         let Some(Client::Running(running)) = self.take(number) else { return };
-        drop(entry);
+        std::mem::forget(entry);
         self.end(number, running, invocation);
     }
 
     fn end(&self, number: ClientNo, running: Running, invocation: &Invocation<'_>) {
-        let Running { block, measure, rows, answer } = running;
+        let Running { block, measure, rows, answer, .. } = running;
         if let Some(answer) = answer {
-            return reply::write(&invocation.reply(), &answer.into_reply());
+            let kept = self.take_kept(number);
+            return write(&invocation.reply(), answer, kept);
         }
         if !block {
             return invocation.reply().error(&Error::NoAnswer.to_string());
@@ -117,9 +123,10 @@ impl Clients {
         match self.take(number) {
             // Rendering many results takes time, which the server attributes to the client there.
             Some(Client::Blocked(blocked)) => {
+                let kept = self.take_kept(number);
                 blocked.answer(move |client| {
                     assert!(!panics, "injected in a Reply");
-                    reply::write(client, &answer.into_reply());
+                    write(client, answer, kept);
                 });
             }
             // The rows that were written are its reply.
@@ -165,11 +172,34 @@ impl Clients {
         }
     }
 
+    /// Keeps the reply of a command that was run for a client, for [`Answer::OwnReply`].
+    pub fn keep(&self, number: ClientNo, reply: Result<CallReply, String>) {
+        self.kept.borrow_mut().insert(number, reply);
+    }
+
+    /// Whether a client whose command is running speaks RESP3.
+    pub fn speaks_resp3(&self, number: ClientNo) -> bool {
+        matches!(self.table.borrow().get(&number), Some(Client::Running(running)) if running.resp3)
+    }
+
+    fn take_kept(&self, number: ClientNo) -> Option<Result<CallReply, String>> {
+        self.kept.borrow_mut().remove(&number)
+    }
+
     fn put(&self, number: ClientNo, client: Client) {
         self.table.borrow_mut().insert(number, client);
     }
 
     fn take(&self, number: ClientNo) -> Option<Client> {
         self.table.borrow_mut().remove(&number)
+    }
+}
+
+/// Writes an answer; `kept` is the reply of the command that was run for the client.
+fn write(client: &Replier<'_>, answer: Answer, kept: Option<Result<CallReply, String>>) {
+    match (answer, kept) {
+        (Answer::OwnReply, Some(Ok(reply))) => client.reply_of_command(&reply),
+        (Answer::OwnReply, Some(Err(text))) => client.error(&one_line(text.as_bytes())),
+        (answer, _) => reply::write(client, &answer.into_reply()),
     }
 }

@@ -49,6 +49,9 @@ pub enum Error {
         /// The command.
         command: String,
     },
+    /// A user may not use a key of a hooked command, in the server's words.
+    #[error("NOPERM No permissions to access a key")]
+    KeysDenied,
     /// A user may not run the command that `RG.WITHCODEC` names, in the server's words.
     #[error("NOPERM User {user} has no permissions to run the '{command}' command")]
     InnerDenied {
@@ -99,6 +102,9 @@ pub enum Error {
     /// The internal command of atomic blocks was called by a client.
     #[error("ERR RG.INNERATOMIC is internal: use 'with atomic():' in a function")]
     AtomicIsInternal,
+    /// The internal command of hooks was called without a command.
+    #[error("ERR RG.INNERHOOK is internal: call the command itself")]
+    HookIsInternal,
     /// A client announced a version of the codec that is not known.
     #[error("ERR codec version '{seen}' is not known: this server speaks {known}")]
     UnknownCodec {

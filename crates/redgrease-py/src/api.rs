@@ -12,12 +12,12 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple};
-use redgrease_core::codec::Reader;
+use redgrease_core::codec::{Reader, Writer};
 use redgrease_core::frame::{Call, FromWorker, LogLevel};
 use redgrease_core::id::{ExecutionNo, PlanNo, SessionNo};
 use redgrease_core::plan::PlanSpec;
 
-use crate::codec::{Decoder, bytes_of_text};
+use crate::codec::{Decoder, Foreign, bytes_of_text, encode};
 use crate::connection::Connection;
 use crate::context::{Context, in_atomic, set_in_atomic};
 use crate::errors::{self, force_stopped, gears_error};
@@ -100,6 +100,29 @@ fn execute<'py>(py: Python<'py>, args: &Bound<'py, PyTuple>) -> PyResult<Bound<'
     }
     let args = args.iter().map(|arg| argument(&arg)).collect::<PyResult<Vec<_>>>()?;
     ask_for_value(py, Call::Execute { argv: args.iter().map(|arg| arg.as_bytes()).collect() })
+}
+
+/// Runs the next hook of the command that the running function replaces, or the command itself.
+#[pyfunction]
+#[pyo3(signature = (*args), text_signature = "(*args)")]
+fn call_next<'py>(py: Python<'py>, args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+    let args = args.iter().map(|arg| argument(&arg)).collect::<PyResult<Vec<_>>>()?;
+    ask_for_value(py, Call::CallNext { args: args.iter().map(|arg| arg.as_bytes()).collect() })
+}
+
+/// The command whose client waits for the running function: a list of its name and its arguments.
+#[pyfunction]
+fn get_command(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    ask_for_value(py, Call::GetCommand)
+}
+
+/// Gives the client that waits for the running function another reply.
+#[pyfunction]
+fn override_reply(py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    let mut writer = Writer::new();
+    encode(&mut writer, value, Foreign::Opaque)?;
+    ask(py, Call::OverrideReply { value: writer.as_bytes() })?;
+    Ok(())
 }
 
 /// Blocks all other clients while it is entered.
@@ -422,6 +445,9 @@ fn is_forked() -> bool {
 pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Atomic>()?;
     module.add_function(wrap_pyfunction!(execute, module)?)?;
+    module.add_function(wrap_pyfunction!(call_next, module)?)?;
+    module.add_function(wrap_pyfunction!(get_command, module)?)?;
+    module.add_function(wrap_pyfunction!(override_reply, module)?)?;
     module.add_function(wrap_pyfunction!(is_in_atomic_block, module)?)?;
     module.add_function(wrap_pyfunction!(log, module)?)?;
     module.add_function(wrap_pyfunction!(config_get, module)?)?;

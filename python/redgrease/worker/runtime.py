@@ -20,6 +20,9 @@ configGet = _native.config_get
 isInAtomicBlock = _native.is_in_atomic_block
 isAsyncAllow = _native.is_async_allowed
 gearsFuture = _native.gears_future
+call_next = _native.call_next
+get_command = _native.get_command
+override_reply = _native.override_reply
 gearsCtx = GearsBuilder
 
 #: Names that need an import: a script gets those that its source mentions.
@@ -142,7 +145,7 @@ def _unsupported(name):
 
 
 for _name in (
-    "call_next", "get_command", "override_reply", "registerTE",
+    "registerTE",
 ):  # fmt: skip
     globals()[_name] = _unsupported(_name)
 

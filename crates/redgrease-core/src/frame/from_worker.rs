@@ -170,6 +170,20 @@ pub enum Call<'a> {
     },
     /// A short text that hashes to a slot of this shard.
     HashTag,
+    /// Run the next hook of the command that the execution replaces, or the command itself.
+    CallNext {
+        /// The arguments without the command's name.
+        #[serde(borrow, serialize_with = "byte_strings")]
+        args: Vec<&'a [u8]>,
+    },
+    /// The command that a client waits for: name and arguments.
+    GetCommand,
+    /// Another reply for the client that waits.
+    OverrideReply {
+        /// One encoded value.
+        #[serde(with = "serde_bytes")]
+        value: &'a [u8],
+    },
     /// Results and errors of an execution that user code started, when it has ended: two lists.
     Results {
         /// Its identifier.

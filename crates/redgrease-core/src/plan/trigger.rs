@@ -4,8 +4,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
+use serde_bytes::ByteBuf;
 
 use super::error::PlanError;
 use super::named::named;
@@ -66,6 +66,9 @@ pub enum Trigger {
         key_types: Option<Vec<KeyType>>,
         /// Whether records carry type and value.
         read_value: bool,
+        /// Names of the commands, in lower case, whose clients wait for the function; `None`: events of all commands count,
+        /// and no client waits.
+        commands: Option<Vec<Vec<u8>>>,
     },
     /// A stream grew.
     Stream {
@@ -86,6 +89,15 @@ pub enum Trigger {
     Command {
         /// The name, case-sensitive.
         name: Vec<u8>,
+        /// One after the other, in the order of arrival.
+        in_order: bool,
+    },
+    /// A client calls a command of the server, which the function replaces.
+    Hook {
+        /// The command's name in lower case.
+        command: Vec<u8>,
+        /// What one of its keys begins with; `None`: any call.
+        key_prefix: Option<Vec<u8>>,
         /// One after the other, in the order of arrival.
         in_order: bool,
     },
@@ -119,9 +131,9 @@ struct StreamArgs {
 
 #[derive(Deserialize)]
 struct CommandArgs {
-    hook: Option<IgnoredAny>,
-    #[serde(with = "serde_bytes")]
-    trigger: Vec<u8>,
+    hook: Option<String>,
+    trigger: Option<ByteBuf>,
+    keyprefix: Option<ByteBuf>,
     inorder: bool,
 }
 
@@ -138,6 +150,12 @@ fn retry_interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::
 }
 
 impl Trigger {
+    /// Whether only events of certain commands count, whose clients wait for the function.
+    #[must_use]
+    pub fn is_of_commands(&self) -> bool {
+        matches!(self, Trigger::Keys { commands: Some(_), .. })
+    }
+
     pub(super) fn decode(kind: ReaderKind, args: &Value) -> Result<Trigger, PlanError> {
         match kind {
             ReaderKind::Keys => keys(from_value(args)?),
@@ -153,11 +171,15 @@ impl Trigger {
                 })
             }
             ReaderKind::Command => {
-                let CommandArgs { hook, trigger, inorder } = from_value(args)?;
-                if hook.is_some() {
-                    return Err(PlanError::Unsupported("the CommandReader option 'hook'"));
+                let CommandArgs { hook, trigger, keyprefix, inorder: in_order } = from_value(args)?;
+                match (hook, trigger) {
+                    (Some(command), _) => {
+                        let key_prefix = keyprefix.map(ByteBuf::into_vec);
+                        Ok(Trigger::Hook { command: command.to_ascii_lowercase().into_bytes(), key_prefix, in_order })
+                    }
+                    (None, Some(name)) => Ok(Trigger::Command { name: name.into_vec(), in_order }),
+                    (None, None) => Err(PlanError::Missing("trigger")),
                 }
-                Ok(Trigger::Command { name: trigger, in_order: inorder })
             }
             ReaderKind::KeysOnly | ReaderKind::Python | ReaderKind::ShardsId => {
                 Err(PlanError::Reader("given reader does not exists or does not support register"))
@@ -167,9 +189,9 @@ impl Trigger {
 }
 
 fn keys(args: KeysArgs) -> Result<Trigger, PlanError> {
-    if args.commands.is_some_and(|commands| !commands.is_empty()) {
-        return Err(PlanError::Unsupported("the KeysReader option 'commands'"));
-    }
+    let commands = args.commands.filter(|commands| !commands.is_empty());
+    let commands =
+        commands.map(|names| names.iter().map(|name| name.to_ascii_lowercase().into_bytes()).collect::<Vec<_>>());
     let key_types = not_empty("keyTypes", args.key_types)?;
     let event_types = not_empty("eventTypes", args.event_types)?;
     Ok(Trigger::Keys {
@@ -177,6 +199,7 @@ fn keys(args: KeysArgs) -> Result<Trigger, PlanError> {
         event_types: event_types.map(|names| names.iter().map(|name| name.to_ascii_lowercase()).collect()),
         key_types: key_types.map(|names| names.iter().map(key_type).collect::<Result<_, _>>()).transpose()?,
         read_value: args.read_value,
+        commands,
     })
 }
 

@@ -39,4 +39,6 @@ pub(crate) struct PendingCall {
     pub(crate) call: u64,
     /// The caller.
     pub(crate) caller: Caller,
+    /// It runs the command that the execution replaces, as the client that called it.
+    pub(crate) as_client: bool,
 }

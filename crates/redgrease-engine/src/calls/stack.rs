@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn after_a_panic_the_stack_is_as_deep_as_before() {
         let mut stack = Stack::default();
-        let call = PendingCall { worker: WorkerNo(1), call: 7, caller: CALLER };
+        let call = PendingCall { worker: WorkerNo(1), call: 7, caller: CALLER, as_client: false };
         let first = stack.begin_command(call);
         let depth = stack.depth();
         stack.begin_command(PendingCall { call: 8, ..call });

@@ -6,6 +6,7 @@ use redgrease_core::plan::{NativeRun, PlanSpec};
 
 use crate::calls::caller::PendingCall;
 use crate::clients::Client;
+use crate::flow::hooks::HookedCall;
 use crate::input::{Actor, UserName};
 use crate::prelude::*;
 use crate::reader::Reader;
@@ -66,8 +67,12 @@ pub(crate) enum Waiter {
     Trigger(Client),
     /// Only the end, after an abort.
     End(Client),
+    /// What a function returned that replaced a command.
+    Hook(Client),
     /// Results and errors, for user code.
     Call(PendingCall),
+    /// The only result, for user code that called a command that a function replaces.
+    HookOf(PendingCall),
     /// The current command, which reads the outcome.
     Command,
 }
@@ -138,6 +143,10 @@ pub(crate) struct Live {
     pub(crate) started: bool,
     /// It has waited for coroutines or futures: it runs in the background.
     pub(crate) parked: bool,
+    /// The call that it replaces.
+    pub(crate) hooked: Option<Box<HookedCall>>,
+    /// The number of the client that waits for it because its command fired the event.
+    pub(crate) intercepts: Option<u64>,
     /// User code started it, and may wait for it.
     pub(crate) nested: bool,
     /// The last step that its worker reported.

@@ -22,10 +22,17 @@ impl Engine {
                 }
                 self.command_of_event_known(request, name, facts);
             }
+            (Asked::CommandOfHook { request, name }, Fact::Command(facts)) => {
+                self.command_of_hook_known(request, name, facts.map(Rc::new));
+            }
+            (Asked::UsersOfHook(request), Fact::Names(users)) => self.users_of_hook_known(request, &users),
+            (Asked::UserOfHookedCall { client, caller, registration, argv }, Fact::Permission(permission)) => {
+                self.user_of_hooked_call(client, &caller, registration, &argv, permission);
+            }
             (Asked::ShardsForRun(request), Fact::Flag(several)) => self.shards_for_run(*request, several),
             (Asked::ShardsForRegister(request), Fact::Flag(several)) => self.shards_for_register(request, several),
             (Asked::RegisterPermission(request), Fact::Permission(permission)) => {
-                self.register_permission(*request, permission);
+                self.register_permission(request, permission);
             }
             (Asked::KeyOfEvent { database, event, key }, Fact::Key { kind, .. }) => {
                 self.key_changed_of_type(database, &event, &key, kind);

@@ -2,7 +2,7 @@
 
 use redgrease_core::codec::Writer;
 use redgrease_core::frame::{Call, ToWorker};
-use redgrease_core::id::{SessionNo, WorkerNo};
+use redgrease_core::id::{RegistrationNo, SessionNo, WorkerNo};
 use redgrease_core::policy::{Around, CommandFacts, check_call};
 
 use crate::asked::Asked;
@@ -35,7 +35,11 @@ pub(crate) fn text(text: &str) -> Vec<u8> {
 
 impl Engine {
     /// Serves one call of a worker.
-    pub(crate) fn call(&mut self, call: PendingCall, op: Call<'_>) {
+    pub(crate) fn call(&mut self, mut call: PendingCall, op: Call<'_>) {
+        if call.caller.exec.is_some_and(|exec| !self.live.contains_key(&exec)) {
+            // A thread or coroutine that outlives its execution is code of the session.
+            call.caller.exec = None;
+        }
         if !self.lives_in(call) {
             self.report_foreign(call.worker, call.caller);
             return self.answer_call(&call, Err(Error::NotInWorker.into()));
@@ -44,7 +48,13 @@ impl Engine {
             self.executions.start(exec);
         }
         match op {
-            Call::Execute { argv } => self.look_up(call, Argv::new(&argv), false),
+            Call::Execute { argv } => match self.hook_of_call(call, &argv) {
+                Some(registration) => self.run_hook_for(call, registration, &Argv::new(&argv)),
+                None => self.look_up(call, Argv::new(&argv), false),
+            },
+            Call::CallNext { args } => self.call_next(call, &args),
+            Call::GetCommand => self.command_asked(call),
+            Call::OverrideReply { value } => self.override_reply(call, value),
             Call::AtomicEnter => self.atomic_asked(call),
             Call::AtomicExit => {
                 if let Some(atomic) = self.stack.atomic.as_mut().filter(|atomic| atomic.call.caller == call.caller) {
@@ -136,7 +146,7 @@ impl Engine {
     }
 
     /// Obtains the server's description of a command, then continues with it. `waited`: it does not queue again.
-    fn look_up(&mut self, call: PendingCall, argv: Argv, waited: bool) {
+    pub(crate) fn look_up(&mut self, call: PendingCall, argv: Argv, waited: bool) {
         let name = argv.args().first().map(|name| name.to_ascii_lowercase());
         match name.as_ref().map(|name| self.facts.of(name)) {
             None => self.run_command(call, argv, None, waited),
@@ -167,7 +177,7 @@ impl Engine {
         if !reads && !waited && self.must_defer(call.caller) {
             return self.defer(call, Wanted::Execute(argv));
         }
-        match self.admit(call.caller, &argv, facts.as_deref(), reads) {
+        match self.admit(call, &argv, facts.as_deref(), reads) {
             Ok((actor, write_refusal)) => {
                 let command = self.stack.begin_command(call);
                 let replicate = !self.at.server.paused;
@@ -180,20 +190,42 @@ impl Engine {
     /// The user and the database of a command, and why it may not write, if so.
     fn admit(
         &self,
-        caller: Caller,
+        call: PendingCall,
         argv: &Argv,
         facts: Option<&CommandFacts>,
         reads: bool,
     ) -> Result<(Actor, Option<String>), String> {
-        let user = self.user_of(caller).ok_or(Error::CallerUnknown)?;
-        let around = self.around(caller);
+        let actor = self.actor_of_call(call)?;
+        let around = self.around(call.caller);
         check_call(&argv.args(), facts, around, self.facts.protection).map_err(|refusal| refusal.to_string())?;
         // A command that is not known to be read-only may replicate (a script, say), which would end the server.
         if self.at.server.paused && !reads {
             return Err(Error::PausedInSync.into());
         }
         let refusal = (self.at.server.replica && self.at.server.read_only).then(|| Error::WriteOnReplica.to_string());
-        Ok((Actor { user, database: self.database_of(caller) }, refusal))
+        Ok((actor, refusal))
+    }
+
+    /// The user and the database that a call acts as.
+    pub(crate) fn actor_of_call(&self, call: PendingCall) -> Result<Actor, Error> {
+        let live = call.caller.exec.and_then(|exec| self.live.get(&exec));
+        if let Some(hooked) = live.and_then(|live| live.hooked.as_ref()).filter(|_| call.as_client) {
+            return Ok(hooked.actor.clone());
+        }
+        let user = self.user_of(call.caller).ok_or(Error::CallerUnknown)?;
+        Ok(Actor { user, database: self.database_of(call.caller) })
+    }
+
+    /// The function that replaces a command of user code. Functions that replace commands use the real ones.
+    fn hook_of_call(&self, call: PendingCall, argv: &[&[u8]]) -> Option<RegistrationNo> {
+        if self.registrations.hooks.is_empty() {
+            return None;
+        }
+        let live = call.caller.exec.and_then(|exec| self.live.get(&exec));
+        if live.is_some_and(|live| live.hooked.is_some()) {
+            return None;
+        }
+        self.registrations.hooks.function(argv, None)
     }
 
     /// The context in which the code of a caller runs.

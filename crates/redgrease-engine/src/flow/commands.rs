@@ -24,6 +24,7 @@ impl Engine {
                 self.py_execute(client, caller, (arguments, new_id), *tagged);
             }
             Command::Trigger { args, tagged } => self.trigger(client, caller, args, *tagged),
+            Command::Hooked { args } => self.hooked(client, caller, args),
             Command::GetResults { execution, tagged, wait } => {
                 self.get_results(client, caller, execution, *tagged, *wait);
             }

@@ -1,6 +1,6 @@
 //! Keyspace events, and the executions that they start.
 
-use redgrease_core::codec::{KeyType, Writer};
+use redgrease_core::codec::KeyType;
 use redgrease_core::frame::LogLevel;
 use redgrease_core::id::{Database, ExecutionNo, RegistrationNo, SessionNo};
 use redgrease_core::plan::{Mode, Trigger};
@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::events::pending::KeyEvent;
 use crate::events::sync::SyncRun;
 use crate::executions::live::{Launch, Source, Waiter};
+use crate::flow::hooks::{HookedCall, arguments};
 use crate::input::{Caller, Inside};
 use crate::limits::SYNC_WAITING_MAX;
 use crate::prelude::*;
@@ -49,8 +50,15 @@ impl Engine {
     }
 
     fn key_event(&mut self, registration: RegistrationNo, mode: Mode, event: &str, key: &[u8]) {
+        let of_commands = self.registrations.get(registration).is_some_and(|found| found.trigger.is_of_commands());
+        if of_commands && !self.interceptions.waits_for(registration) {
+            return;
+        }
         self.count_triggered(registration);
         let key_event = self.pending.event(registration, key, event);
+        if of_commands {
+            return self.intercepted_event(registration, mode, key_event);
+        }
         let accepted = match mode {
             Mode::Sync => {
                 let walk = self.sync.walk_of(event, self.at.server.cluster);
@@ -99,11 +107,23 @@ impl Engine {
     /// `RG.TRIGGER`: `args` are the name and the function's arguments.
     pub(crate) fn trigger(&mut self, client: Client, caller: &Caller, args: &[&[u8]], tagged: bool) {
         let name = args.first().copied().unwrap_or_default();
-        let found = self
-            .registrations
-            .command(name)
-            .and_then(|number| self.registrations.get(number).map(|found| (number, found.spec.mode, found.session)));
-        let Some((registration, mode, session)) = found else {
+        let Some(registration) = self.registrations.command(name) else {
+            return self.refuse(client, Error::NoTrigger);
+        };
+        self.trigger_registration(client, caller, registration, args, (tagged, None));
+    }
+
+    /// Runs the function of a registration for a command of a client.
+    pub(crate) fn trigger_registration(
+        &mut self,
+        client: Client,
+        caller: &Caller,
+        registration: RegistrationNo,
+        args: &[&[u8]],
+        (tagged, hooked): (bool, Option<HookedCall>),
+    ) {
+        let Some((mode, session)) = self.registrations.get(registration).map(|found| (found.spec.mode, found.session))
+        else {
             return self.refuse(client, Error::NoTrigger);
         };
         if self.at.server.replica && self.at.server.read_only {
@@ -123,22 +143,21 @@ impl Engine {
         if len > max {
             return self.refuse(client, Error::ArgumentsTooBig { len, max });
         }
-        let mut writer = Writer::new();
-        writer.list(args.len());
-        for arg in args {
-            writer.raw(arg);
-        }
-        let source = Source::Records { count: 1, bytes: writer.into_bytes() };
+        let source = arguments(args);
         self.count_triggered(registration);
         let Some(execution) = self.new_triggered(registration, Some(caller.database), source, tagged) else {
             return self.refuse(client, Error::TriggerGone);
         };
+        let is_hook = hooked.is_some();
+        if let Some(live) = self.live.get_mut(&execution) {
+            live.hooked = hooked.map(Box::new);
+        }
         self.drop_at_end(execution);
         let now = must_answer_now || self.at.server.loading || self.is_serving();
         if mode == Mode::Sync && now {
             self.on_end(execution, Waiter::Command);
             self.run_sync(execution, must_answer_now);
-            return self.then(Next::AnswerTrigger { client, execution });
+            return self.then(Next::AnswerTrigger { client, execution, is_hook });
         }
         if mode == Mode::Sync
             && let Some(live) = self.live.get_mut(&execution)
@@ -147,13 +166,14 @@ impl Engine {
         }
         self.out.push(Effect::Block(client.number()));
         self.out.push(Effect::Measure(client.number()));
-        self.on_end(execution, Waiter::Trigger(client));
+        self.on_end(execution, if is_hook { Waiter::Hook(client) } else { Waiter::Trigger(client) });
         self.begin(execution);
     }
 
     /// A sync execution that a client triggered has ended.
-    pub(crate) fn answer_trigger(&mut self, client: Client, execution: ExecutionNo) {
+    pub(crate) fn answer_trigger(&mut self, client: Client, execution: ExecutionNo, is_hook: bool) {
         match self.outcomes.remove(&execution) {
+            Some(outcome) if is_hook => self.answer(client, Answer::Hook(outcome)),
             Some(outcome) => self.answer(client, Answer::Trigger(outcome)),
             None if self.live.get(&execution).is_some_and(|live| live.parked) => {
                 // It goes on in the background.
@@ -161,7 +181,7 @@ impl Engine {
                     live.waiters.retain(|waiter| !matches!(waiter, Waiter::Command));
                 }
                 self.out.push(Effect::Block(client.number()));
-                self.on_end(execution, Waiter::Trigger(client));
+                self.on_end(execution, if is_hook { Waiter::Hook(client) } else { Waiter::Trigger(client) });
             }
             None => {
                 // The driver failed while it waited for the outcome, so nothing reads it any more.
@@ -174,7 +194,7 @@ impl Engine {
     }
 
     /// The reason why functions of a session cannot be run now, if any.
-    fn why_down(&self, session: SessionNo) -> Option<String> {
+    pub(crate) fn why_down(&self, session: SessionNo) -> Option<String> {
         let session = self.sessions.get(session)?;
         if let Some(reason) = session.broken() {
             return Some(reason.to_owned());

@@ -57,7 +57,10 @@ impl Engine {
         tagged: bool,
     ) -> Option<ExecutionNo> {
         let found = self.registrations.get(registration)?;
-        let in_order = !matches!(found.trigger, Trigger::Command { in_order: false, .. });
+        let in_order = !matches!(
+            found.trigger,
+            Trigger::Command { in_order: false, .. } | Trigger::Hook { in_order: false, .. }
+        );
         let (session, plan, spec) = (found.session, found.plan, Rc::clone(&found.spec));
         let database = database.unwrap_or(found.database);
         let user = Rc::clone(&self.sessions.get(session)?.user);
@@ -104,6 +107,8 @@ impl Engine {
             flags,
             started: false,
             parked: false,
+            hooked: None,
+            intercepts: None,
             nested: false,
             step: None,
             started_ms: None,
@@ -523,6 +528,9 @@ impl Engine {
         } else {
             self.tell(number, live.waiters, outcome);
         }
+        if let Some(intercepts) = live.intercepts {
+            self.intercepted_ended(intercepts, number);
+        }
         self.schedule(|schedule, decisions| schedule.ended(number, decisions));
         self.session_released(live.session);
     }
@@ -556,6 +564,8 @@ impl Engine {
             }
             Waiter::End(client) => self.reply(client, Reply::Simple("OK".into())),
             Waiter::Call(call) => self.answer_results(&call, &outcome),
+            Waiter::Hook(client) => self.answer(client, Answer::Hook(outcome)),
+            Waiter::HookOf(call) => self.answer_hook_of(&call, &outcome),
             Waiter::Command => {
                 self.outcomes.insert(number, outcome);
             }
@@ -620,6 +630,7 @@ impl Engine {
             return self.finish(number, Status::Aborted);
         };
         self.readers.remove(number);
+        self.workers.pool.wear_out(worker);
         self.send(worker, &ToWorker::Abort { exec: number, begun: true });
         self.after_ms(self.config.abort_grace.as_millis() as u64, Timer::AbortGrace(number));
     }

@@ -98,7 +98,8 @@ impl Engine {
                 self.script_done(worker, SessionNo(request), error, blob);
             }
             FromWorker::Call { call, exec, session, op } => {
-                self.call(PendingCall { worker, call, caller: Caller { exec, session } }, op);
+                let caller = Caller { exec, session };
+                self.call(PendingCall { worker, call, caller, as_client: false }, op);
             }
             FromWorker::Progress { exec, step } => self.progress(worker, exec, step),
             FromWorker::Output { exec, records } => self.results(worker, exec, &records),

@@ -6,6 +6,7 @@ mod commands;
 mod events;
 mod executions;
 mod frames;
+pub(crate) mod hooks;
 mod inspection;
 mod nested;
 mod pausing;

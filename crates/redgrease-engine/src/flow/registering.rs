@@ -89,12 +89,12 @@ impl Engine {
         let request = PlanSpec::decode(spec).map_err(|error| error.to_string()).and_then(|spec| {
             let trigger = spec.trigger().map_err(|error| error.to_string())?;
             let blob = blob.to_vec();
-            Ok(Box::new(RegisterRequest { requester, plan, spec, trigger, blob, facts: BTreeMap::new() }))
+            Ok(Box::new(RegisterRequest { requester, plan, spec, trigger, blob, facts: BTreeMap::new(), ranges: BTreeMap::new() }))
         });
         match request {
             Ok(request) => {
                 let everywhere =
-                    request.spec.mode == Mode::Async && !matches!(request.trigger, Trigger::Command { .. });
+                    request.spec.mode == Mode::Async && matches!(request.trigger, Trigger::Keys { commands: None, .. } | Trigger::Stream { .. });
                 if everywhere && self.at.server.cluster {
                     self.ask(Question::SeveralShards, Asked::ShardsForRegister(request));
                 } else {
@@ -151,29 +151,29 @@ impl Engine {
     /// Refuses a registration for keys that its user may not read, or for streams that it may not consume. A filter with a
     /// pattern names no key: each key is checked when it is read.
     fn check_permission(&mut self, request: Box<RegisterRequest>) {
-        let Some(user) = self.user_of(request.requester.caller()) else { return self.register_now(*request) };
+        let Some(user) = self.user_of(request.requester.caller()) else { return self.check_hooks(request) };
         let about = match &request.trigger {
             Trigger::Keys { filter, .. } => filter.fixed().map(|key| Question::MayRead { user, key: key.to_vec() }),
             Trigger::Stream { filter, trim, .. } => {
                 filter.fixed().map(|key| Question::MayConsume { user, key: key.to_vec(), trim: *trim })
             }
-            Trigger::Command { .. } => None,
+            Trigger::Command { .. } | Trigger::Hook { .. } => None,
         };
         match about {
             Some(about) => self.ask(about, Asked::RegisterPermission(request)),
-            None => self.register_now(*request),
+            None => self.check_hooks(request),
         }
     }
 
     /// Whether the user may use the key is now known.
-    pub(crate) fn register_permission(&mut self, request: RegisterRequest, permission: Result<(), String>) {
+    pub(crate) fn register_permission(&mut self, request: Box<RegisterRequest>, permission: Result<(), String>) {
         match permission {
-            Ok(()) => self.register_now(request),
+            Ok(()) => self.check_hooks(request),
             Err(reason) => self.refuse_plan(request.requester, &reason),
         }
     }
 
-    fn register_now(&mut self, request: RegisterRequest) {
+    pub(crate) fn register_now(&mut self, request: RegisterRequest) {
         let requester = request.requester;
         match self.register(request) {
             Ok(id) => self.accept_plan(requester, &id),
@@ -182,7 +182,7 @@ impl Engine {
     }
 
     fn register(&mut self, request: RegisterRequest) -> Result<String, String> {
-        let RegisterRequest { requester, plan, spec, trigger, blob, .. } = request;
+        let RegisterRequest { requester, plan, spec, trigger, blob, ranges, .. } = request;
         let number = requester.caller().session;
         let database = self.database_of(requester.caller());
         let session = self.session_of(requester)?;
@@ -200,7 +200,8 @@ impl Engine {
         self.registrations.verify(&trigger, pending, replaced).map_err(|error| error.to_string())?;
         self.registrations.take_number();
         let registration_number = self.registrations.take_number();
-        let registration = Registration::new(number, database, plan, spec, trigger);
+        let mut registration = Registration::new(number, database, plan, spec, trigger);
+        registration.ranges = ranges;
         let identifier = self.shard.identifier(registration_number.0);
         if let Some(script) = self.sessions.get_mut(number).and_then(|session| session.script.as_mut()) {
             script.pending.push((registration_number, registration));
@@ -233,7 +234,7 @@ impl Engine {
         }
     }
 
-    fn refuse_plan(&mut self, requester: Requester, reason: &str) {
+    pub(crate) fn refuse_plan(&mut self, requester: Requester, reason: &str) {
         match requester {
             Requester::Call(call) => self.answer_call(&call, Err(reason.to_owned())),
             Requester::Client(session) => self.session_without_worker(session, reason),

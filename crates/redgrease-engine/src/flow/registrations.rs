@@ -41,7 +41,9 @@ impl Engine {
             let own = || format!("{}:{}", self.shard.identifier(number.0), self.run_id);
             registration.group = self.registrations.stream_group(registration.database, filter, own);
         }
+        let ranges = registration.ranges.clone();
         self.registrations.add(number, registration);
+        self.add_hooks(number, &ranges);
         self.watch_commands();
         if self.registrations.wants_events() && !core::mem::replace(&mut self.subscribed, true) {
             self.out.push(Effect::Subscribe);
@@ -60,7 +62,7 @@ impl Engine {
     /// the reply. Triggers that clients wait for are run, unless `abort_triggers`.
     pub(crate) fn remove_registration(&mut self, number: RegistrationNo, abort_triggers: bool) {
         let Some(registration) = self.registrations.get(number) else { return };
-        let is_command = matches!(registration.trigger, Trigger::Command { .. });
+        let is_command = matches!(registration.trigger, Trigger::Command { .. } | Trigger::Hook { .. });
         // First of all, so that no end of an execution starts another one.
         let followed = self.streams.remove(&number);
         if abort_triggers || !is_command {
@@ -68,6 +70,7 @@ impl Engine {
         }
         let Some(registration) = self.registrations.remove(number) else { return };
         self.watch_commands();
+        self.watch_hooks();
         for execution in registration.finished() {
             // A missing one was removed from the list before.
             let _ = self.executions.drop_finished(execution);

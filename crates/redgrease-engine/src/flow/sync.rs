@@ -56,7 +56,7 @@ impl Engine {
             SyncRun::Key(event) => {
                 let Some(execution) = self.event_execution(event) else { return };
                 self.sync.keys_running += 1;
-                self.run_sync(execution, true);
+                self.run_sync(execution, false);
                 self.then(Next::SyncKeyEnded);
             }
         }
@@ -113,7 +113,7 @@ impl Engine {
         let is_spent = u128::from(lasted) >= Work::SyncStreams.slice().as_millis();
         match if is_spent { None } else { self.sync.streams.pop_front() } {
             Some(execution) => {
-                self.run_sync(execution, true);
+                self.run_sync(execution, false);
                 self.then(Next::SyncStream);
             }
             None => self.sync.streams_running = false,

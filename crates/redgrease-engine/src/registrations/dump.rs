@@ -140,7 +140,8 @@ fn registration_data(registration: &Registration, session: Option<&Session>, str
 fn arguments(registration: &Registration) -> Vec<Reply> {
     let mut arguments = trigger_arguments(&registration.trigger);
     // After the fields of RedisGears, whose positions clients depend on.
-    if registration.database != Database::default() && !matches!(registration.trigger, Trigger::Command { .. }) {
+    let of_call = matches!(registration.trigger, Trigger::Command { .. } | Trigger::Hook { .. });
+    if registration.database != Database::default() && !of_call {
         arguments.extend([Reply::bulk("database"), count(registration.database.0.into())]);
     }
     if !matches!(registration.group.as_str(), "" | STREAM_GROUP) {
@@ -151,7 +152,7 @@ fn arguments(registration: &Registration) -> Vec<Reply> {
 
 fn trigger_arguments(trigger: &Trigger) -> Vec<Reply> {
     match trigger {
-        Trigger::Keys { filter, event_types, key_types, .. } => vec![
+        Trigger::Keys { filter, event_types, key_types, commands, .. } => vec![
             Reply::bulk("regex"),
             Reply::bulk(filter.text()),
             Reply::bulk("eventTypes"),
@@ -159,7 +160,7 @@ fn trigger_arguments(trigger: &Trigger) -> Vec<Reply> {
             Reply::bulk("keyTypes"),
             names(key_types.as_ref().map(|types| types.iter().copied().map(KeyType::name).collect())),
             Reply::bulk("hookCommands"),
-            Reply::Null,
+            commands.as_ref().map_or(Reply::Null, |names| Reply::Array(names.iter().map(Reply::bulk).collect())),
         ],
         Trigger::Stream { filter, batch, duration_ms, on_failed, retry_interval_s, trim } => vec![
             Reply::bulk("batchSize"),
@@ -175,7 +176,7 @@ fn trigger_arguments(trigger: &Trigger) -> Vec<Reply> {
             Reply::bulk("retryInterval"),
             count(*retry_interval_s),
         ],
-        Trigger::Command { name, in_order } => {
+        Trigger::Command { name, in_order } | Trigger::Hook { command: name, in_order, .. } => {
             vec![Reply::bulk("trigger"), Reply::bulk(name), Reply::bulk("inorder"), Reply::Int(i64::from(*in_order))]
         }
     }

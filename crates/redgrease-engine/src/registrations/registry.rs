@@ -10,11 +10,13 @@ use alloc::vec::Vec;
 use thiserror::Error;
 
 use crate::executions::execution::Status;
+use crate::registrations::hooks::Hooks;
 use crate::registrations::key_index::KeyIndex;
 use redgrease_core::codec::KeyType;
 use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo};
 use redgrease_core::pattern::{KeyFilter, Literal};
 use redgrease_core::plan::{Mode, PlanSpec, Trigger};
+use redgrease_core::policy::KeyRange;
 
 /// Counts of the executions of a registration. Every triggered execution ends in exactly one of success, failure and
 /// abort.
@@ -100,6 +102,8 @@ pub struct Registration {
     pub trigger: Trigger,
     /// The consumer group of a stream registration; empty for others.
     pub group: String,
+    /// Where the keys of its hooked commands are.
+    pub(crate) ranges: BTreeMap<Vec<u8>, KeyRange>,
     /// Statistics and history.
     pub statistics: Statistics,
     finished: VecDeque<ExecutionNo>,
@@ -116,6 +120,7 @@ impl Registration {
             spec: Rc::new(spec),
             trigger,
             group: String::new(),
+            ranges: BTreeMap::new(),
             statistics: Statistics::default(),
             finished: VecDeque::new(),
         }
@@ -167,11 +172,14 @@ pub struct Registrations {
     commands: BTreeMap<Vec<u8>, RegistrationNo>,
     keys: KeyIndex,
     streams: KeyIndex,
+    /// The hooks of commands.
+    pub(crate) hooks: Hooks,
     sync_events: usize,
 }
 
 fn hears_events_in_sync(registration: &Registration) -> bool {
-    registration.spec.mode == Mode::Sync && !matches!(registration.trigger, Trigger::Command { .. })
+    let of_call = matches!(registration.trigger, Trigger::Command { .. } | Trigger::Hook { .. });
+    registration.spec.mode == Mode::Sync && !of_call
 }
 
 impl Registrations {
@@ -212,6 +220,7 @@ impl Registrations {
             Trigger::Command { name, .. } => {
                 self.commands.insert(name.clone(), number);
             }
+            Trigger::Hook { .. } => {}
         }
         self.sync_events += usize::from(hears_events_in_sync(&registration));
         self.all.insert(number, registration);
@@ -220,6 +229,7 @@ impl Registrations {
     /// Removes a registration.
     pub fn remove(&mut self, number: RegistrationNo) -> Option<Registration> {
         let registration = self.all.remove(&number)?;
+        self.hooks.remove(number);
         self.sync_events -= usize::from(hears_events_in_sync(&registration));
         match &registration.trigger {
             Trigger::Keys { filter, .. } => self.keys.remove(number, filter),
@@ -229,6 +239,7 @@ impl Registrations {
                     self.commands.remove(name);
                 }
             }
+            Trigger::Hook { .. } => {}
         }
         Some(registration)
     }
@@ -399,6 +410,7 @@ mod tests {
             event_types: events.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
             key_types: types.map(<[KeyType]>::to_vec),
             read_value: true,
+            commands: None,
         }
     }
 

@@ -228,6 +228,14 @@ impl Pool {
         None
     }
 
+    /// Code of a worker was interrupted: it may have left something half done, such as an import. The worker is replaced
+    /// when its sessions have ended.
+    pub fn wear_out(&mut self, worker: WorkerNo) {
+        if let Some(slot) = self.slots.get_mut(&worker) {
+            slot.served = self.limits.sessions_max;
+        }
+    }
+
     /// Whether no session uses a worker.
     #[must_use]
     pub fn is_unused(&self, worker: WorkerNo) -> bool {

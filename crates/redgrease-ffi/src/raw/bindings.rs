@@ -30,6 +30,7 @@ pub const REDISMODULE_CTX_FLAGS_REPLICATED: i32 = 4096;
 pub const REDISMODULE_CTX_FLAGS_LOADING: i32 = 8192;
 pub const REDISMODULE_CTX_FLAGS_IS_CHILD: i32 = 1048576;
 pub const REDISMODULE_CTX_FLAGS_DENY_BLOCKING: i32 = 2097152;
+pub const REDISMODULE_CTX_FLAGS_RESP3: i32 = 4194304;
 pub const REDISMODULE_NOTIFY_GENERIC: i32 = 4;
 pub const REDISMODULE_NOTIFY_STREAM: i32 = 1024;
 pub const REDISMODULE_NOTIFY_KEY_MISS: i32 = 2048;
@@ -80,6 +81,11 @@ const _: () = {
 pub struct RedisModuleCtx {
     _unused: [u8; 0],
 }
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RedisModuleDefragCtx {
+    _unused: [u8; 0],
+}
 pub type RedisModuleEventCallback = ::core::option::Option<
     unsafe extern "C" fn(
         ctx: *mut RedisModuleCtx,
@@ -108,6 +114,16 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct RedisModuleIO {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RedisModuleDigest {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct RedisModuleInfoCtx {
     _unused: [u8; 0],
 }
@@ -121,6 +137,11 @@ pub struct RedisModuleCommand {
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct RedisModuleCallReply {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RedisModuleType {
     _unused: [u8; 0],
 }
 #[repr(C)]
@@ -143,6 +164,11 @@ pub struct RedisModuleCommandFilter {
 pub struct RedisModuleUser {
     _unused: [u8; 0],
 }
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RedisModuleKeyOptCtx {
+    _unused: [u8; 0],
+}
 pub type RedisModuleCmdFunc = ::core::option::Option<
     unsafe extern "C" fn(
         ctx: *mut RedisModuleCtx,
@@ -162,10 +188,151 @@ pub type RedisModuleNotificationFunc = ::core::option::Option<
 >;
 pub type RedisModulePostNotificationJobFunc =
     ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleCtx, pd: *mut ::core::ffi::c_void)>;
+pub type RedisModuleTypeLoadFunc = ::core::option::Option<
+    unsafe extern "C" fn(rdb: *mut RedisModuleIO, encver: ::core::ffi::c_int) -> *mut ::core::ffi::c_void,
+>;
+pub type RedisModuleTypeSaveFunc =
+    ::core::option::Option<unsafe extern "C" fn(rdb: *mut RedisModuleIO, value: *mut ::core::ffi::c_void)>;
+pub type RedisModuleTypeAuxLoadFunc = ::core::option::Option<
+    unsafe extern "C" fn(
+        rdb: *mut RedisModuleIO,
+        encver: ::core::ffi::c_int,
+        when: ::core::ffi::c_int,
+    ) -> ::core::ffi::c_int,
+>;
+pub type RedisModuleTypeAuxSaveFunc =
+    ::core::option::Option<unsafe extern "C" fn(rdb: *mut RedisModuleIO, when: ::core::ffi::c_int)>;
+pub type RedisModuleTypeRewriteFunc = ::core::option::Option<
+    unsafe extern "C" fn(aof: *mut RedisModuleIO, key: *mut RedisModuleString, value: *mut ::core::ffi::c_void),
+>;
+pub type RedisModuleTypeMemUsageFunc =
+    ::core::option::Option<unsafe extern "C" fn(value: *const ::core::ffi::c_void) -> usize>;
+pub type RedisModuleTypeMemUsageFunc2 = ::core::option::Option<
+    unsafe extern "C" fn(
+        ctx: *mut RedisModuleKeyOptCtx,
+        value: *const ::core::ffi::c_void,
+        sample_size: usize,
+    ) -> usize,
+>;
+pub type RedisModuleTypeDigestFunc =
+    ::core::option::Option<unsafe extern "C" fn(digest: *mut RedisModuleDigest, value: *mut ::core::ffi::c_void)>;
+pub type RedisModuleTypeFreeFunc = ::core::option::Option<unsafe extern "C" fn(value: *mut ::core::ffi::c_void)>;
+pub type RedisModuleTypeFreeEffortFunc = ::core::option::Option<
+    unsafe extern "C" fn(key: *mut RedisModuleString, value: *const ::core::ffi::c_void) -> usize,
+>;
+pub type RedisModuleTypeFreeEffortFunc2 = ::core::option::Option<
+    unsafe extern "C" fn(ctx: *mut RedisModuleKeyOptCtx, value: *const ::core::ffi::c_void) -> usize,
+>;
+pub type RedisModuleTypeUnlinkFunc =
+    ::core::option::Option<unsafe extern "C" fn(key: *mut RedisModuleString, value: *const ::core::ffi::c_void)>;
+pub type RedisModuleTypeUnlinkFunc2 =
+    ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleKeyOptCtx, value: *const ::core::ffi::c_void)>;
+pub type RedisModuleTypeCopyFunc = ::core::option::Option<
+    unsafe extern "C" fn(
+        fromkey: *mut RedisModuleString,
+        tokey: *mut RedisModuleString,
+        value: *const ::core::ffi::c_void,
+    ) -> *mut ::core::ffi::c_void,
+>;
+pub type RedisModuleTypeCopyFunc2 = ::core::option::Option<
+    unsafe extern "C" fn(ctx: *mut RedisModuleKeyOptCtx, value: *const ::core::ffi::c_void) -> *mut ::core::ffi::c_void,
+>;
+pub type RedisModuleTypeDefragFunc = ::core::option::Option<
+    unsafe extern "C" fn(
+        ctx: *mut RedisModuleDefragCtx,
+        key: *mut RedisModuleString,
+        value: *mut *mut ::core::ffi::c_void,
+    ) -> ::core::ffi::c_int,
+>;
 pub type RedisModuleTimerProc =
     ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleCtx, data: *mut ::core::ffi::c_void)>;
 pub type RedisModuleCommandFilterFunc =
     ::core::option::Option<unsafe extern "C" fn(filter: *mut RedisModuleCommandFilterCtx)>;
+pub type RedisModuleConfigGetNumericFunc = ::core::option::Option<
+    unsafe extern "C" fn(
+        name: *const ::core::ffi::c_char,
+        privdata: *mut ::core::ffi::c_void,
+    ) -> ::core::ffi::c_longlong,
+>;
+pub type RedisModuleConfigSetNumericFunc = ::core::option::Option<
+    unsafe extern "C" fn(
+        name: *const ::core::ffi::c_char,
+        val: ::core::ffi::c_longlong,
+        privdata: *mut ::core::ffi::c_void,
+        err: *mut *mut RedisModuleString,
+    ) -> ::core::ffi::c_int,
+>;
+pub type RedisModuleConfigApplyFunc = ::core::option::Option<
+    unsafe extern "C" fn(
+        ctx: *mut RedisModuleCtx,
+        privdata: *mut ::core::ffi::c_void,
+        err: *mut *mut RedisModuleString,
+    ) -> ::core::ffi::c_int,
+>;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RedisModuleTypeMethods {
+    pub version: u64,
+    pub rdb_load: RedisModuleTypeLoadFunc,
+    pub rdb_save: RedisModuleTypeSaveFunc,
+    pub aof_rewrite: RedisModuleTypeRewriteFunc,
+    pub mem_usage: RedisModuleTypeMemUsageFunc,
+    pub digest: RedisModuleTypeDigestFunc,
+    pub free: RedisModuleTypeFreeFunc,
+    pub aux_load: RedisModuleTypeAuxLoadFunc,
+    pub aux_save: RedisModuleTypeAuxSaveFunc,
+    pub aux_save_triggers: ::core::ffi::c_int,
+    pub free_effort: RedisModuleTypeFreeEffortFunc,
+    pub unlink: RedisModuleTypeUnlinkFunc,
+    pub copy: RedisModuleTypeCopyFunc,
+    pub defrag: RedisModuleTypeDefragFunc,
+    pub mem_usage2: RedisModuleTypeMemUsageFunc2,
+    pub free_effort2: RedisModuleTypeFreeEffortFunc2,
+    pub unlink2: RedisModuleTypeUnlinkFunc2,
+    pub copy2: RedisModuleTypeCopyFunc2,
+    pub aux_save2: RedisModuleTypeAuxSaveFunc,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RedisModuleTypeMethods"][::core::mem::size_of::<RedisModuleTypeMethods>() - 152usize];
+    ["Alignment of RedisModuleTypeMethods"][::core::mem::align_of::<RedisModuleTypeMethods>() - 8usize];
+    ["Offset of field: RedisModuleTypeMethods::version"]
+        [::core::mem::offset_of!(RedisModuleTypeMethods, version) - 0usize];
+    ["Offset of field: RedisModuleTypeMethods::rdb_load"]
+        [::core::mem::offset_of!(RedisModuleTypeMethods, rdb_load) - 8usize];
+    ["Offset of field: RedisModuleTypeMethods::rdb_save"]
+        [::core::mem::offset_of!(RedisModuleTypeMethods, rdb_save) - 16usize];
+    ["Offset of field: RedisModuleTypeMethods::aof_rewrite"]
+        [::core::mem::offset_of!(RedisModuleTypeMethods, aof_rewrite) - 24usize];
+    ["Offset of field: RedisModuleTypeMethods::mem_usage"]
+        [::core::mem::offset_of!(RedisModuleTypeMethods, mem_usage) - 32usize];
+    ["Offset of field: RedisModuleTypeMethods::digest"]
+        [::core::mem::offset_of!(RedisModuleTypeMethods, digest) - 40usize];
+    ["Offset of field: RedisModuleTypeMethods::free"][::core::mem::offset_of!(RedisModuleTypeMethods, free) - 48usize];
+    ["Offset of field: RedisModuleTypeMethods::aux_load"]
+        [::core::mem::offset_of!(RedisModuleTypeMethods, aux_load) - 56usize];
+    ["Offset of field: RedisModuleTypeMethods::aux_save"]
+        [::core::mem::offset_of!(RedisModuleTypeMethods, aux_save) - 64usize];
+    ["Offset of field: RedisModuleTypeMethods::aux_save_triggers"]
+        [::core::mem::offset_of!(RedisModuleTypeMethods, aux_save_triggers) - 72usize];
+    ["Offset of field: RedisModuleTypeMethods::free_effort"]
+        [::core::mem::offset_of!(RedisModuleTypeMethods, free_effort) - 80usize];
+    ["Offset of field: RedisModuleTypeMethods::unlink"]
+        [::core::mem::offset_of!(RedisModuleTypeMethods, unlink) - 88usize];
+    ["Offset of field: RedisModuleTypeMethods::copy"][::core::mem::offset_of!(RedisModuleTypeMethods, copy) - 96usize];
+    ["Offset of field: RedisModuleTypeMethods::defrag"]
+        [::core::mem::offset_of!(RedisModuleTypeMethods, defrag) - 104usize];
+    ["Offset of field: RedisModuleTypeMethods::mem_usage2"]
+        [::core::mem::offset_of!(RedisModuleTypeMethods, mem_usage2) - 112usize];
+    ["Offset of field: RedisModuleTypeMethods::free_effort2"]
+        [::core::mem::offset_of!(RedisModuleTypeMethods, free_effort2) - 120usize];
+    ["Offset of field: RedisModuleTypeMethods::unlink2"]
+        [::core::mem::offset_of!(RedisModuleTypeMethods, unlink2) - 128usize];
+    ["Offset of field: RedisModuleTypeMethods::copy2"]
+        [::core::mem::offset_of!(RedisModuleTypeMethods, copy2) - 136usize];
+    ["Offset of field: RedisModuleTypeMethods::aux_save2"]
+        [::core::mem::offset_of!(RedisModuleTypeMethods, aux_save2) - 144usize];
+};
 pub type RedisModule_Alloc = ::core::option::Option<unsafe extern "C" fn(bytes: usize) -> *mut ::core::ffi::c_void>;
 pub type RedisModule_Realloc = ::core::option::Option<
     unsafe extern "C" fn(ptr: *mut ::core::ffi::c_void, bytes: usize) -> *mut ::core::ffi::c_void,
@@ -278,11 +445,53 @@ pub type RedisModule_ReplyWithBool =
     ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleCtx, b: ::core::ffi::c_int) -> ::core::ffi::c_int>;
 pub type RedisModule_ReplyWithDouble =
     ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleCtx, d: f64) -> ::core::ffi::c_int>;
+pub type RedisModule_ReplyWithCallReply = ::core::option::Option<
+    unsafe extern "C" fn(ctx: *mut RedisModuleCtx, reply: *mut RedisModuleCallReply) -> ::core::ffi::c_int,
+>;
+pub type RedisModule_Replicate = ::core::option::Option<
+    unsafe extern "C" fn(
+        ctx: *mut RedisModuleCtx,
+        cmdname: *const ::core::ffi::c_char,
+        fmt: *const ::core::ffi::c_char,
+        ...
+    ) -> ::core::ffi::c_int,
+>;
 pub type RedisModule_IsKeysPositionRequest =
     ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleCtx) -> ::core::ffi::c_int>;
+pub type RedisModule_KeyAtPosWithFlags = ::core::option::Option<
+    unsafe extern "C" fn(ctx: *mut RedisModuleCtx, pos: ::core::ffi::c_int, flags: ::core::ffi::c_int),
+>;
 pub type RedisModule_GetContextFlags =
     ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleCtx) -> ::core::ffi::c_int>;
 pub type RedisModule_AvoidReplicaTraffic = ::core::option::Option<unsafe extern "C" fn() -> ::core::ffi::c_int>;
+pub type RedisModule_CreateDataType = ::core::option::Option<
+    unsafe extern "C" fn(
+        ctx: *mut RedisModuleCtx,
+        name: *const ::core::ffi::c_char,
+        encver: ::core::ffi::c_int,
+        typemethods: *mut RedisModuleTypeMethods,
+    ) -> *mut RedisModuleType,
+>;
+pub type RedisModule_ModuleTypeSetValue = ::core::option::Option<
+    unsafe extern "C" fn(
+        key: *mut RedisModuleKey,
+        mt: *mut RedisModuleType,
+        value: *mut ::core::ffi::c_void,
+    ) -> ::core::ffi::c_int,
+>;
+pub type RedisModule_ModuleTypeGetType =
+    ::core::option::Option<unsafe extern "C" fn(key: *mut RedisModuleKey) -> *mut RedisModuleType>;
+pub type RedisModule_ModuleTypeGetValue =
+    ::core::option::Option<unsafe extern "C" fn(key: *mut RedisModuleKey) -> *mut ::core::ffi::c_void>;
+pub type RedisModule_IsIOError =
+    ::core::option::Option<unsafe extern "C" fn(io: *mut RedisModuleIO) -> ::core::ffi::c_int>;
+pub type RedisModule_SaveUnsigned = ::core::option::Option<unsafe extern "C" fn(io: *mut RedisModuleIO, value: u64)>;
+pub type RedisModule_LoadUnsigned = ::core::option::Option<unsafe extern "C" fn(io: *mut RedisModuleIO) -> u64>;
+pub type RedisModule_SaveStringBuffer =
+    ::core::option::Option<unsafe extern "C" fn(io: *mut RedisModuleIO, str_: *const ::core::ffi::c_char, len: usize)>;
+pub type RedisModule_LoadStringBuffer = ::core::option::Option<
+    unsafe extern "C" fn(io: *mut RedisModuleIO, lenptr: *mut usize) -> *mut ::core::ffi::c_char,
+>;
 pub type RedisModule_Log = ::core::option::Option<
     unsafe extern "C" fn(
         ctx: *mut RedisModuleCtx,
@@ -387,6 +596,18 @@ pub type RedisModule_RegisterCommandFilter = ::core::option::Option<
 pub type RedisModule_UnregisterCommandFilter = ::core::option::Option<
     unsafe extern "C" fn(ctx: *mut RedisModuleCtx, filter: *mut RedisModuleCommandFilter) -> ::core::ffi::c_int,
 >;
+pub type RedisModule_CommandFilterArgsCount =
+    ::core::option::Option<unsafe extern "C" fn(fctx: *mut RedisModuleCommandFilterCtx) -> ::core::ffi::c_int>;
+pub type RedisModule_CommandFilterArgGet = ::core::option::Option<
+    unsafe extern "C" fn(fctx: *mut RedisModuleCommandFilterCtx, pos: ::core::ffi::c_int) -> *mut RedisModuleString,
+>;
+pub type RedisModule_CommandFilterArgInsert = ::core::option::Option<
+    unsafe extern "C" fn(
+        fctx: *mut RedisModuleCommandFilterCtx,
+        pos: ::core::ffi::c_int,
+        arg: *mut RedisModuleString,
+    ) -> ::core::ffi::c_int,
+>;
 pub type RedisModule_FreeModuleUser = ::core::option::Option<unsafe extern "C" fn(user: *mut RedisModuleUser)>;
 pub type RedisModule_SetContextUser =
     ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleCtx, user: *const RedisModuleUser)>;
@@ -418,6 +639,15 @@ pub type RedisModule_GetCommandKeys = ::core::option::Option<
         num_keys: *mut ::core::ffi::c_int,
     ) -> *mut ::core::ffi::c_int,
 >;
+pub type RedisModule_GetCommandKeysWithFlags = ::core::option::Option<
+    unsafe extern "C" fn(
+        ctx: *mut RedisModuleCtx,
+        argv: *mut *mut RedisModuleString,
+        argc: ::core::ffi::c_int,
+        num_keys: *mut ::core::ffi::c_int,
+        out_flags: *mut *mut ::core::ffi::c_int,
+    ) -> *mut ::core::ffi::c_int,
+>;
 pub type RedisModule_EventLoopAdd = ::core::option::Option<
     unsafe extern "C" fn(
         fd: ::core::ffi::c_int,
@@ -429,3 +659,19 @@ pub type RedisModule_EventLoopAdd = ::core::option::Option<
 pub type RedisModule_EventLoopDel = ::core::option::Option<
     unsafe extern "C" fn(fd: ::core::ffi::c_int, mask: ::core::ffi::c_int) -> ::core::ffi::c_int,
 >;
+pub type RedisModule_RegisterNumericConfig = ::core::option::Option<
+    unsafe extern "C" fn(
+        ctx: *mut RedisModuleCtx,
+        name: *const ::core::ffi::c_char,
+        default_val: ::core::ffi::c_longlong,
+        flags: ::core::ffi::c_uint,
+        min: ::core::ffi::c_longlong,
+        max: ::core::ffi::c_longlong,
+        getfn: RedisModuleConfigGetNumericFunc,
+        setfn: RedisModuleConfigSetNumericFunc,
+        applyfn: RedisModuleConfigApplyFunc,
+        privdata: *mut ::core::ffi::c_void,
+    ) -> ::core::ffi::c_int,
+>;
+pub type RedisModule_LoadConfigs =
+    ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleCtx) -> ::core::ffi::c_int>;

@@ -12,6 +12,7 @@ mod getexecution;
 mod getresults;
 mod infocluster;
 mod inneratomic;
+mod innerhook;
 mod missing;
 mod pauseregistrations;
 mod pydumpsessions;

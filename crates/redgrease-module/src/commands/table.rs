@@ -8,7 +8,7 @@ use redgrease_ffi::{Command, Invocation};
 use super::request::Request;
 use super::{
     abortexecution, administer, clearregistrationsstats, config, dropexecution, dumpexecutions, dumpplugins,
-    dumpregistrations, getexecution, getresults, infocluster, inneratomic, missing, pauseregistrations, pydumpsessions,
+    dumpregistrations, getexecution, getresults, infocluster, inneratomic, innerhook, missing, pauseregistrations, pydumpsessions,
     pyexecute, pyprofile, pystats, refreshcluster, shards, trigger, unregister, withcodec,
 };
 use crate::driver::driver;
@@ -20,11 +20,13 @@ const RUNS: (&CStr, &CStr) = (c"may-replicate", c"gears");
 const PROGRAMS: (&CStr, &CStr) = (c"admin may-replicate", c"gears admin dangerous");
 /// Flags of the command that represents a permission; it is not in `@gears`, which is for users of functions.
 const ADMINISTERS: (&CStr, &CStr) = (c"admin", c"admin dangerous");
+/// The command that stands for hooked ones: everybody who may call these needs permission for it.
+const HOOKED: (&CStr, &CStr) = (c"may-replicate getkeys-api", c"gears");
 /// Flags of read-only commands.
 const LOOKS: (&CStr, &CStr) = (c"readonly", c"gears read");
 
 macro_rules! commands {
-    ($($(#[$doc:meta])* $name:ident: $wire:literal, $flags:expr, $min:literal..$max:expr $(, keys $keys:expr)? => $run:path;)+) => {
+    ($($(#[$doc:meta])* $name:ident: $wire:literal, $flags:expr, $min:literal..$max:expr $(, keys $keys:expr)? $(, wraps $wraps:literal)? => $run:path;)+) => {
         $(
             $(#[$doc])*
             struct $name;
@@ -36,6 +38,7 @@ macro_rules! commands {
                 const ARGS_MIN: usize = $min;
                 const ARGS_MAX: usize = $max;
                 $(const KEYS: (i32, i32, i32) = $keys;)?
+                $(const WRAPS: bool = $wraps;)?
 
                 fn run(invocation: &Invocation<'_>) {
                     match driver() {
@@ -130,4 +133,6 @@ commands! {
     PyFreeInterpreter: c"rg.pyfreeinterpreter", LOOKS, 1..ANY => missing::free_interpreter;
     /// Internal: runs the atomic block that is about to be entered.
     InnerAtomic: c"rg.inneratomic", RUNS, 1..1 => inneratomic::run;
+    /// Internal: a command of a client that is hooked.
+    InnerHook: c"rg.innerhook", HOOKED, 1..ANY, wraps true => innerhook::run;
 }

@@ -2,7 +2,9 @@
 
 use redgrease_core::codec::{DEPTH_MAX, Writer};
 use redgrease_core::id::Database;
-use redgrease_engine::effect::RunCommand;
+use redgrease_engine::effect::{Argv, RunCommand};
+use redgrease_engine::id::ClientNo;
+use redgrease_engine::input::Actor;
 use redgrease_ffi::call::{CallError, ReplyKind, ReplyView};
 use redgrease_ffi::{CallOptions, CallReply};
 
@@ -32,13 +34,9 @@ pub fn run(driver: &Driver, run: &RunCommand) -> Result<Vec<u8>, String> {
         replicate: run.replicate,
         deny_oom: true,
         deny_write: refusal.is_some(),
+        resp3: false,
     };
-    let reply = driver.server.call(&run.argv.args(), options).map_err(|error| match error {
-        CallError::BadName => Error::BadName,
-        CallError::NoUser(user) => Error::NoUser(user),
-        CallError::NoDatabase(database) => Error::NoDatabase(database),
-        CallError::Refused => Error::NotRun,
-    })?;
+    let reply = driver.server.call(&run.argv.args(), options).map_err(not_run)?;
     let view = reply.view();
     if view.kind() != ReplyKind::Error {
         return Ok(encode(&reply)?);
@@ -51,6 +49,28 @@ pub fn run(driver: &Driver, run: &RunCommand) -> Result<Vec<u8>, String> {
         Some(refusal) if text.starts_with(WRITE_DENIED.0) && text.contains(WRITE_DENIED.1) => refusal,
         _ => text,
     })
+}
+
+/// Runs a command for a client, as its user; the reply is of the client's version of the protocol.
+pub fn run_for_client(driver: &Driver, client: ClientNo, argv: &Argv, actor: &Actor) -> Result<CallReply, String> {
+    let options = CallOptions {
+        database: actor.database.0,
+        user: Some(&actor.user),
+        replicate: !driver.server.must_not_replicate(),
+        deny_oom: true,
+        deny_write: false,
+        resp3: driver.clients.speaks_resp3(client),
+    };
+    driver.server.call(&argv.args(), options).map_err(|error| String::from(not_run(error)))
+}
+
+fn not_run(error: CallError) -> Error {
+    match error {
+        CallError::BadName => Error::BadName,
+        CallError::NoUser(user) => Error::NoUser(user),
+        CallError::NoDatabase(database) => Error::NoDatabase(database),
+        CallError::Refused => Error::NotRun,
+    }
 }
 
 /// Runs the command inside of which the atomic block is served.

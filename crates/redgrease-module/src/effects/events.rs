@@ -26,6 +26,15 @@ pub fn watch_commands(driver: &Driver, wanted: bool) {
     }
 }
 
+/// Starts or stops reports of calls of hooked commands.
+pub fn watch_hooks(driver: &Driver, wanted: bool) {
+    if wanted {
+        warn(driver, driver.server.hook_commands(callbacks::is_hooked, c"rg.innerhook"));
+    } else {
+        driver.server.unhook_commands();
+    }
+}
+
 fn warn(driver: &Driver, result: Result<(), String>) {
     if let Err(reason) = result {
         driver.server.log(LogLevel::Warning, &format!("rg: {reason}"));

@@ -1,7 +1,7 @@
 //! Information about the server's commands, options and databases.
 
 use redgrease_core::id::Database;
-use redgrease_core::policy::{CommandFacts, Facts, Protection};
+use redgrease_core::policy::{CommandFacts, Facts, KeyRange, Protection};
 use redgrease_ffi::CallOptions;
 use redgrease_ffi::call::ReplyView;
 
@@ -24,7 +24,10 @@ pub fn of_command(driver: &Driver, name: &[u8]) -> Option<CommandFacts> {
 /// The facts in a row of `COMMAND INFO`.
 fn of_row(name: &[u8], row: ReplyView<'_>) -> Option<Facts> {
     let (flags, categories) = (row.element(2)?, row.element(6)?);
-    Some(Facts::new(name, flags.elements().map(|flag| flag.bytes()), categories.elements().map(|name| name.bytes())))
+    let number = |index| row.element(index).map_or(0, |element| element.int());
+    let keys = KeyRange { first: number(3), last: number(4), step: number(5) };
+    let flags = flags.elements().map(|flag| flag.bytes());
+    Some(Facts { keys, ..Facts::new(name, flags, categories.elements().map(|name| name.bytes())) })
 }
 
 /// The server's options that protect commands.

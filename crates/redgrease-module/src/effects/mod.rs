@@ -52,6 +52,10 @@ pub fn perform(driver: &Driver, effect: Effect) -> Option<Input<'static>> {
             let result = call::run(driver, &run);
             return Some(Input::CommandDone { command: run.command, result });
         }
+        Effect::RunForClient { client, argv, actor } => {
+            let reply = call::run_for_client(driver, client, &argv, &actor);
+            driver.clients.keep(client, reply);
+        }
         Effect::EnterAtomic(database) => {
             return Some(Input::AtomicEnded(call::enter_atomic(driver, database)));
         }
@@ -89,6 +93,7 @@ pub fn perform(driver: &Driver, effect: Effect) -> Option<Input<'static>> {
         Effect::AfterCommand(job) => return events::after_command(driver, job),
         Effect::Subscribe => events::subscribe(driver),
         Effect::WatchCommands(wanted) => events::watch_commands(driver, wanted),
+        Effect::WatchHooks(wanted) => events::watch_hooks(driver, wanted),
         Effect::Install(install) => install::start(driver, &install),
         Effect::Log { level, text } => driver.server.log(level_of(level), &text),
         Effect::Then(step) => return Some(Input::Then(step)),

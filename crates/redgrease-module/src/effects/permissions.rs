@@ -1,6 +1,7 @@
 //! Permissions of users for keys and streams, and errors that name missing ones.
 
 use redgrease_engine::registrations::registry::STREAM_GROUP;
+use redgrease_ffi::CallOptions;
 use redgrease_ffi::keyspace::Access;
 
 use crate::driver::Driver;
@@ -15,6 +16,28 @@ pub fn check_read(driver: &Driver, user: &str, key: &[u8]) -> Result<(), Error> 
         return Err(Error::NoUser(user.to_owned()));
     }
     Err(missing(driver, user, Some((key, Access::Read)), b"get"))
+}
+
+/// Refuses a command that a user may not run, with an error like the server's.
+pub fn check_call(driver: &Driver, user: &str, argv: &[&[u8]]) -> Result<(), Error> {
+    if driver.server.may_run(user, argv) {
+        return Ok(());
+    }
+    if !driver.server.user_is_enabled(user) {
+        return Err(Error::NoUser(user.to_owned()));
+    }
+    let command = String::from_utf8_lossy(argv.first().copied().unwrap_or_default()).to_lowercase();
+    if driver.server.may_run(user, &argv[..1.min(argv.len())]) {
+        return Err(Error::KeysDenied);
+    }
+    Err(Error::InnerDenied { user: user.to_owned(), command })
+}
+
+/// Enabled users who may not run a command.
+pub fn users_without(driver: &Driver, command: &[u8]) -> Vec<String> {
+    let Ok(reply) = driver.server.call(&[b"acl", b"users"], CallOptions::default()) else { return Vec::new() };
+    let users = reply.view().elements().map(|user| String::from_utf8_lossy(user.bytes()).into_owned());
+    users.filter(|user| driver.server.user_is_enabled(user) && !driver.server.may_run(user, &[command])).collect()
 }
 
 /// Refuses a stream that a user may not read through a group, acknowledge, or (`trim`) remove entries from.

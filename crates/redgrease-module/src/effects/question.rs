@@ -22,6 +22,10 @@ pub fn answer(driver: &Driver, question: Question) -> Fact {
             let (kind, len) = driver.key_kind(database, &key);
             Fact::Key { kind: record::key_type(kind), len: len as u64 }
         }
+        Question::MayRun { user, argv } => {
+            Fact::Permission(permissions::check_call(driver, &user, &argv.args()).map_err(String::from))
+        }
+        Question::UsersWithout(command) => Fact::Names(permissions::users_without(driver, &command)),
         Question::MayRead { user, key } => {
             Fact::Permission(match driver.server.may_access(&user, &key, Access::Read) {
                 true => Ok(()),
