@@ -45,8 +45,7 @@ class _Option(Generic[T]):
 class Config:
     """Options of the engine. On a cluster they are read from any shard, and set on all.
 
-    The module of this version does not have the commands `RG.CONFIGGET` and `RG.CONFIGSET` yet: it answers `NOTYET`,
-    and options are load arguments. RedisGears 1.2 has them.
+    Options of redgrease that RedisGears does not have can be read and set by name, with `get` and `set`.
 
     Args:
         redis: a client of redis-py, or a `redgrease.link.Link`.

@@ -181,8 +181,6 @@ class Gears:
     def getexecution(self, id: Any, locality: Any = None) -> dict[str, ExecutionPlan]:
         """Status of an execution on each shard, by the shard's id.
 
-        The module of this version does not have the command yet: it answers `NOTYET`. RedisGears 1.2 has it.
-
         Args:
             id: id of the execution.
             locality: `redgrease.data.ExecLocality`, or its text: only this shard, or all of the cluster.

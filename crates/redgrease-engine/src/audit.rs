@@ -141,6 +141,8 @@ impl Engine {
             ("removals", self.batches.removals().count()),
             ("fired executions", self.fired.len()),
             ("sync triggers", self.sync_triggers.iter().count()),
+            ("profiles", self.profiles.len()),
+            ("clients that wait for events", self.interceptions.len()),
             ("starting executions", self.starting.len()),
             ("pending events", self.pending.len()),
             ("outcomes", self.outcomes.len()),
@@ -280,7 +282,8 @@ impl Engine {
             // Nothing waits for it any more when the driver failed while it did.
             let sync = live.started && matches!(live.launch, Launch::Sync { .. });
             let native = live.native.is_some() && live.started_ms.is_some();
-            let placed = self.schedule.holds(*number)
+            let placed = live.parked
+                || self.schedule.holds(*number)
                 || in_session
                 || waited_for
                 || sync

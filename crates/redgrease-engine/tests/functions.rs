@@ -184,7 +184,12 @@ fn counting(steps: &[&str]) -> Vec<u8> {
 }
 
 fn command(name: &str) -> Vec<u8> {
-    let args = [("hook", Value::None), ("trigger", Value::text(name)), ("inorder", Value::Bool(false))];
+    let args = [
+        ("hook", Value::None),
+        ("trigger", Value::text(name)),
+        ("keyprefix", Value::None),
+        ("inorder", Value::Bool(false)),
+    ];
     plan("CommandReader", &["map"], &args)
 }
 

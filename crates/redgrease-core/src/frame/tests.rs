@@ -58,6 +58,8 @@ fn to_worker_frames() -> Vec<ToWorker<'static>> {
         ToWorker::ForgetPlans { plans: vec![PlanNo(1), PlanNo(2)] },
         ToWorker::ForgetSession { session: SessionNo(2) },
         ToWorker::Threads { threads: 2 },
+        ToWorker::Profile { request: 3, session: SessionNo(2), order: Some("tottime") },
+        ToWorker::Profile { request: 3, session: SessionNo(2), order: None },
         ToWorker::Shutdown,
     ]
 }
@@ -76,6 +78,10 @@ fn from_worker_frames() -> Vec<FromWorker<'static>> {
         call(Call::AtomicExit),
         call(Call::ConfigGet { key: b"k" }),
         call(Call::HashTag),
+        call(Call::CallNext { args: vec![b"a", b""] }),
+        call(Call::GetCommand),
+        call(Call::OverrideReply { value: &[9] }),
+        call(Call::Results { execution: "0-1" }),
         FromWorker::Progress { exec: ExecutionNo(2), step: 1 },
         FromWorker::Output { exec: ExecutionNo(2), records },
         FromWorker::Done {
@@ -87,6 +93,9 @@ fn from_worker_frames() -> Vec<FromWorker<'static>> {
         },
         FromWorker::Consumed { exec: ExecutionNo(2), bytes: 512 },
         FromWorker::Stop { exec: ExecutionNo(2) },
+        FromWorker::Parked { exec: ExecutionNo(2) },
+        FromWorker::Answered { request: 3, result: Ok("text") },
+        FromWorker::Answered { request: 3, result: Err("error") },
         FromWorker::Log { session: None, level: LogLevel::Notice, message: b"100 %s \0" },
     ]
 }
@@ -118,7 +127,7 @@ fn the_subject_of_a_frame_is_known_without_parsing_it() {
         let mut buf = Vec::new();
         frame.write(&mut buf);
         let expected = match frame {
-            FromWorker::Ready { .. } => Subject::Worker,
+            FromWorker::Ready { .. } | FromWorker::Answered { .. } => Subject::Worker,
             FromWorker::ScriptDone { request, .. } => Subject::Session(SessionNo(request)),
             FromWorker::Call { exec: None, session, .. } => Subject::Session(session),
             FromWorker::Call { exec: Some(exec), .. }
@@ -126,6 +135,7 @@ fn the_subject_of_a_frame_is_known_without_parsing_it() {
             | FromWorker::Output { exec, .. }
             | FromWorker::Done { exec, .. }
             | FromWorker::Consumed { exec, .. }
+            | FromWorker::Parked { exec }
             | FromWorker::Stop { exec } => Subject::Execution(exec),
             FromWorker::Log { .. } => Subject::Log,
         };

@@ -524,10 +524,9 @@ impl Engine {
         }
         let waited_for = live.waiters.iter().any(|waiter| matches!(waiter, Waiter::Call(_)));
         if live.nested && !waited_for {
-            self.nested.keep(number, outcome);
-        } else {
-            self.tell(number, live.waiters, outcome);
+            self.nested.keep(number, outcome.clone());
         }
+        self.tell(number, live.waiters, outcome);
         if let Some(intercepts) = live.intercepts {
             self.intercepted_ended(intercepts, number);
         }

@@ -267,6 +267,7 @@ impl Programs {
                     ("trigger", text(&format!("t{name}"))),
                     ("inorder", Value::Bool(in_order)),
                     ("hook", Value::None),
+                    ("keyprefix", Value::None),
                 ];
                 (spec("CommandReader", mode, &["map"], args), Some(name), in_order)
             }

@@ -69,6 +69,8 @@ enum Kind {
     Restore { request: u64, fails: bool },
     Callback,
     Execution { exec: ExecutionNo, lane: u64, sync: bool },
+    /// An execution that waits for coroutines: it keeps nothing from others.
+    Parked { exec: ExecutionNo },
 }
 
 #[derive(Debug)]
@@ -87,6 +89,8 @@ struct Task {
     unconsumed: u64,
     consumes_slowly: bool,
     last: bool,
+    /// Its caller cannot be blocked.
+    no_async: bool,
     error: Option<String>,
     atomic: bool,
     registered: Vec<(PlanNo, FunctionNo)>,
@@ -375,6 +379,7 @@ impl Worker {
             }),
             ToWorker::ForgetSession { session } => self.forget(session, context),
             ToWorker::Threads { threads } => self.threads = threads,
+            ToWorker::Profile { request, .. } => self.send(&FromWorker::Answered { request, result: Ok("") }),
             ToWorker::Shutdown => self.end("exited with status 0"),
         }
     }
@@ -412,8 +417,9 @@ impl Worker {
             context.seen.start(plan, number, function.in_order && !function.sync);
         }
         if flags.has(StartFlags::SYNC) {
+            let no_async = flags.has(StartFlags::NO_ASYNC);
             let task = self.add(Kind::Execution { exec, lane: 0, sync: true }, session, function.ops.clone(), level);
-            (task.unconsumed, task.last) = (bytes, last);
+            (task.unconsumed, task.last, task.no_async) = (bytes, last, no_async);
         } else {
             self.queue.push_back(queued);
         }
@@ -435,7 +441,7 @@ impl Worker {
         let ops = context.programs.functions[function].ops.clone();
         let kind = Kind::Execution { exec: queued.exec, lane: queued.lane, sync: true };
         let task = self.add(kind, session, ops, queued.level);
-        (task.unconsumed, task.last) = (queued.bytes, queued.last);
+        (task.unconsumed, task.last, task.no_async) = (queued.bytes, queued.last, false);
         true
     }
 
@@ -460,6 +466,7 @@ impl Worker {
             let kind = Kind::Execution { exec: queued.exec, lane: queued.lane, sync: false };
             let task = self.add(kind, session, ops, queued.level);
             (task.unconsumed, task.last, task.consumes_slowly) = (queued.bytes, queued.last, slowly);
+            task.no_async = false;
             moved = true;
         }
         moved
@@ -480,6 +487,7 @@ impl Worker {
             unconsumed: 0,
             consumes_slowly: false,
             last: true,
+            no_async: true,
             error: None,
             atomic: false,
             registered: Vec::new(),
@@ -495,6 +503,12 @@ impl Worker {
         }
         if let Some(position) = self.sync_queue.iter().position(|queued| queued.exec == exec) {
             self.sync_queue.remove(position);
+            return self.send(&done(exec, true, &[]));
+        }
+        let parked = self.tasks.iter().find(|(_, task)| task.kind == Kind::Parked { exec });
+        if let Some(number) = parked.map(|(number, _)| *number).filter(|_| begun) {
+            self.tasks.remove(&number);
+            context.seen.done(exec);
             return self.send(&done(exec, true, &[]));
         }
         let ignores = !context.calm && context.random.chance(10);
@@ -555,6 +569,15 @@ impl Worker {
             self.send(&FromWorker::Consumed { exec, bytes });
             return true;
         }
+        if let (Some(Op::Sleep(_)), Kind::Execution { exec, .. }) = (task.ops.get(task.at), task.kind)
+            && !task.no_async
+            && !task.atomic
+            && context.random.chance(20)
+        {
+            task.kind = Kind::Parked { exec };
+            self.send(&FromWorker::Parked { exec });
+            return true;
+        }
         if let Some(op) = task.ops.get(task.at).cloned() {
             task.at += 1;
             self.perform(number, op, context);
@@ -602,7 +625,7 @@ impl Worker {
                 self.send(&FromWorker::ScriptDone { request, error, blob: b"" });
             }
             Kind::Callback => {}
-            Kind::Execution { exec, .. } => {
+            Kind::Execution { exec, .. } | Kind::Parked { exec } => {
                 context.seen.done(exec);
                 let errors: Vec<&[u8]> = task.error.iter().map(String::as_bytes).collect();
                 let record = Value::Int(7).encode();
@@ -828,7 +851,7 @@ impl Worker {
 
 impl Task {
     fn exec(&self) -> Option<ExecutionNo> {
-        if let Kind::Execution { exec, .. } = self.kind { Some(exec) } else { None }
+        if let Kind::Execution { exec, .. } | Kind::Parked { exec } = self.kind { Some(exec) } else { None }
     }
 
     fn lane(&self) -> Option<u64> {

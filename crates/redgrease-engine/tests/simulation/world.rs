@@ -309,6 +309,9 @@ impl World {
                     self.run_for_function(&run.argv.args(), &run.actor, run.reads, run.write_refusal.as_deref());
                 return Some(Input::CommandDone { command: run.command, result });
             }
+            // No function of the simulation hooks a command.
+            Effect::RunForClient { client, .. } => violated("no command is hooked", format!("{client:?}")),
+            Effect::WatchHooks(_) => violated("no command is hooked", String::new()),
             Effect::EnterAtomic(_) => return Some(Input::AtomicEnded(self.enter_atomic())),
             Effect::Serve { wait, worker } => {
                 self.serve(wait, worker);
@@ -424,6 +427,8 @@ impl World {
                 let (kind, len) = self.server.kind(database.0, &key);
                 Fact::Key { kind, len }
             }
+            Question::MayRun { .. } => Fact::Permission(Ok(())),
+            Question::UsersWithout(_) => Fact::Names(Vec::new()),
             Question::MayRead { user, key } | Question::MayConsume { user, key, .. } => {
                 Fact::Permission(self.may_use(&user, &key))
             }
