@@ -97,8 +97,8 @@ GB('PythonReader').map(f).run(lambda: iter(range(5)), convertToStr=False)
 """
     results, errors = db.run(source)
     assert errors == ["three is bad"]
-    # The record after it was already inside; the reader stops behind the error.
-    assert results == [0, 1, 2]
+    # The record behind it may be inside already when the error comes; the reader stops then.
+    assert results[:3] == [0, 1, 2] and results in ([0, 1, 2], [0, 1, 2, 4])
 
 
 @pytest.mark.parametrize(

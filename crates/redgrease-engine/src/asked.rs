@@ -38,6 +38,8 @@ pub(crate) struct RegisterRequest {
     pub(crate) spec: PlanSpec,
     /// Its trigger.
     pub(crate) trigger: Trigger,
+    /// The plan as it was encoded.
+    pub(crate) encoded: Rc<[u8]>,
     /// Pickle of the plan, if no script sends it at its end.
     pub(crate) blob: Vec<u8>,
     /// The server's description of commands that have the names of events.
@@ -75,6 +77,13 @@ pub(crate) enum Asked {
         request: Box<RegisterRequest>,
         /// The command.
         name: String,
+    },
+    /// To find the keys of a hooked command that was saved.
+    CommandOfRestoredHook {
+        /// The registration.
+        registration: RegistrationNo,
+        /// The command.
+        name: Vec<u8>,
     },
     /// To refuse a hook that some users could not use.
     UsersOfHook(Box<RegisterRequest>),

@@ -306,9 +306,7 @@ impl Config {
     /// # Errors
     /// It is not in the key's range; the text says what is expected.
     pub fn set(&mut self, key: &'static Key, value: &[u8]) -> Result<(), String> {
-        let number = |min, max| {
-            parse_number(value, min, max).ok_or_else(|| format!("a number from {min} to {max}"))
-        };
+        let number = |min, max| parse_number(value, min, max).ok_or_else(|| format!("a number from {min} to {max}"));
         match key.access {
             Access::Number { min, max, set, .. } => set(self, number(min, max)?),
             Access::Text { set, .. } => set(self, lossy(value)),

@@ -391,6 +391,10 @@ pub enum Effect {
     /// From now on report calls of commands that are hooked, as [`Command::Hooked`](crate::input::Command::Hooked), or not any
     /// more.
     WatchHooks(bool),
+    /// Send a change of the registrations to replicas and the append-only file: see [`Input::Change`](crate::Input::Change).
+    Replicate(Vec<u8>),
+    /// The same, to the append-only file only.
+    ReplicateToFile(Vec<u8>),
     /// Check for requirements or install them: [`Input::Installed`](crate::Input::Installed) follows later.
     Install(Install),
     /// Write a line to the server's log.

@@ -25,11 +25,11 @@ use crate::executions::outcome::Outcome;
 use crate::executions::readers::Readers;
 use crate::executions::schedule::Schedule;
 use crate::executions::sync_triggers::SyncTriggers;
+use crate::flow::hooks::Interceptions;
+use crate::flow::profiling::Profiles;
 use crate::id::WaitNo;
 use crate::input::{Input, Situation};
 use crate::limits::CLOSED_MS_MAX;
-use crate::flow::hooks::Interceptions;
-use crate::flow::profiling::Profiles;
 use crate::planted::Bug;
 use crate::prelude::*;
 use crate::registrations::dump::Rows;
@@ -149,6 +149,8 @@ pub struct Engine {
     pub(crate) interceptions: Interceptions,
     /// The server reports calls of hooked commands.
     pub(crate) watching_hooks: bool,
+    /// A change that was saved or replicated is being applied.
+    pub(crate) applying: bool,
     /// The server reports changes of keys.
     pub(crate) subscribed: bool,
     /// The server reports that commands begin.
@@ -211,6 +213,7 @@ impl Engine {
             registrations: Registrations::default(),
             interceptions: Interceptions::default(),
             watching_hooks: false,
+            applying: false,
             subscribed: false,
             watching_commands: false,
             pending: PendingEvents::new(config.pending_event_bytes_max),
@@ -283,6 +286,9 @@ impl Engine {
             Input::GroupRemoved { removal, next } => self.group_removed(removal, next),
             Input::Installed { install, result } => self.install_ended(install, result),
             Input::RoleChanged => self.role_changed(),
+            Input::LoadingBegan => self.loading_begins(),
+            Input::Change(change) => self.apply(change),
+            Input::FileRewritten => self.file_is_rewritten(),
             Input::DatabasesSwapped(one, other) => self.databases_swapped(one, other),
             Input::Shutdown => self.shut_down(),
             Input::Then(Step(next)) => self.next_step(next),

@@ -7,7 +7,8 @@ use thiserror::Error;
 
 use crate::limits::{
     DEATHS_MAX, DEFERRED_BYTES_MAX, DEFERRED_MAX, DEFERRED_MS_MAX, HELD_PER_SESSION_MAX, INSTALLS_MAX,
-    LIVE_PER_SESSION_MAX, PROFILE_MS_MAX, REGISTRATIONS_PER_SESSION_MAX, SYNC_DEPTH_MAX, WAITING_SESSIONS_MAX, WORKER_WAIT_MS_MAX,
+    LIVE_PER_SESSION_MAX, PROFILE_MS_MAX, REGISTRATIONS_PER_SESSION_MAX, SYNC_DEPTH_MAX, WAITING_SESSIONS_MAX,
+    WORKER_WAIT_MS_MAX,
 };
 use crate::prelude::*;
 
@@ -159,6 +160,18 @@ pub enum Error {
     /// A session could not be rebuilt.
     #[error("BROKEN the session could not be rebuilt: {0}")]
     Broken(String),
+    /// A session was made by another version of the interpreter.
+    #[error(
+        "BROKEN the functions were made with Python {stored}, and the workers of this server run Python {present}: install \
+         Python {stored} with the package redgrease, and name it with the load argument Python, or run the script again with \
+         UPGRADE"
+    )]
+    OtherPython {
+        /// The version that made them.
+        stored: String,
+        /// The version of the worker.
+        present: String,
+    },
     /// A session has ended.
     #[error("NOSESSION the session has ended")]
     SessionEnded,

@@ -5,6 +5,7 @@ use redgrease_core::codec::KeyType;
 use redgrease_core::command::PyExecute;
 use redgrease_core::id::{Database, ExecutionNo, RegistrationNo, WorkerNo};
 use redgrease_core::policy::{CommandFacts, Protection};
+use redgrease_core::saved::Change;
 
 use crate::frames::Frames;
 use crate::id::{BatchNo, ClientNo, CommandNo, InstallNo, JobNo, QuestionNo, RemovalNo, TimerNo, WaitNo};
@@ -484,6 +485,12 @@ pub enum Input<'a> {
     },
     /// The server became a master or a replica.
     RoleChanged,
+    /// Data begins to be loaded, in place of what there is.
+    LoadingBegan,
+    /// A change of the registrations, from a data file or a master.
+    Change(Change),
+    /// The append-only file is being rewritten without the form of data files.
+    FileRewritten,
     /// The data of two databases was swapped.
     DatabasesSwapped(Database, Database),
     /// The server is about to exit.

@@ -29,6 +29,17 @@ pub(crate) enum Timer {
     WorkerAgain(SessionNo),
     /// The deadline of a script.
     ScriptLimit(SessionNo),
+    /// A script has ended, and its registrations wait until clients are no longer paused.
+    ScriptDone {
+        /// The worker.
+        worker: WorkerNo,
+        /// The session.
+        session: SessionNo,
+        /// There is none.
+        error: Option<String>,
+        /// Pickle of its plans.
+        blob: Vec<u8>,
+    },
     /// The deadline of waiting installations.
     InstallLimit(SessionNo),
     /// The deadline of a request for a profile.

@@ -55,15 +55,13 @@ impl Server {
             Some(user) => Some(ModuleUser::enabled(self, user).ok_or_else(|| CallError::NoUser(user.to_owned()))?),
         };
         let mut format = b"vE".to_vec();
-        for (wanted, letter) in
-            [
-                (options.replicate, b'!'),
-                (user.is_some(), b'C'),
-                (options.deny_oom, b'M'),
-                (options.deny_write, b'W'),
-                (options.resp3, b'3'),
-            ]
-        {
+        for (wanted, letter) in [
+            (options.replicate, b'!'),
+            (user.is_some(), b'C'),
+            (options.deny_oom, b'M'),
+            (options.deny_write, b'W'),
+            (options.resp3, b'3'),
+        ] {
             if wanted {
                 format.push(letter);
             }

@@ -54,6 +54,12 @@ impl Invocation<'_> {
         ContextFlags::of(self.context)
     }
 
+    /// Sends this command to the server's own replicas and append-only file as it came.
+    pub fn replicate_verbatim(&self) {
+        // SAFETY: the context is that of a running command.
+        unsafe { api!(RedisModule_ReplicateVerbatim)(self.context) };
+    }
+
     /// The number of the database that the client has selected.
     #[must_use]
     pub fn database(&self) -> u32 {

@@ -15,8 +15,12 @@ pub enum ServerEvent {
     BeforeSleep,
     /// The event loop has waited: handlers of what is ready come next.
     AfterSleep,
-    /// Data begins to be loaded, or has been, or failed to be.
-    Loading,
+    /// Data begins to be loaded, in place of what there is.
+    LoadingBegins,
+    /// Data has been loaded, or failed to be.
+    LoadingEnds,
+    /// The server has started a child process that writes a file.
+    ChildBorn,
     /// The server became a master or a replica.
     RoleChanged,
     /// The server is about to end.
@@ -25,9 +29,10 @@ pub enum ServerEvent {
     DatabasesSwapped(u32, u32),
 }
 
-const KINDS: [(c_int, u64, ServerEvent); 5] = [
+const KINDS: [(c_int, u64, ServerEvent); 6] = [
     (raw::REDISMODULE_EVENT_EVENTLOOP, 1, ServerEvent::BeforeSleep),
-    (raw::REDISMODULE_EVENT_LOADING, 1, ServerEvent::Loading),
+    (raw::REDISMODULE_EVENT_LOADING, 1, ServerEvent::LoadingBegins),
+    (raw::REDISMODULE_EVENT_FORK_CHILD, 1, ServerEvent::ChildBorn),
     (raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED, 1, ServerEvent::RoleChanged),
     (raw::REDISMODULE_EVENT_SHUTDOWN, 1, ServerEvent::Shutdown),
     (raw::REDISMODULE_EVENT_SWAPDB, 1, ServerEvent::DatabasesSwapped(0, 0)),
@@ -82,6 +87,16 @@ unsafe extern "C" fn happened(
             AFTER => ServerEvent::AfterSleep,
             _ => return,
         };
+    }
+    if announced == ServerEvent::LoadingBegins {
+        const ENDED: u64 = raw::REDISMODULE_SUBEVENT_LOADING_ENDED as u64;
+        const FAILED: u64 = raw::REDISMODULE_SUBEVENT_LOADING_FAILED as u64;
+        if matches!(subevent, ENDED | FAILED) {
+            announced = ServerEvent::LoadingEnds;
+        }
+    }
+    if announced == ServerEvent::ChildBorn && subevent != raw::REDISMODULE_SUBEVENT_FORK_CHILD_BORN as u64 {
+        return;
     }
     if announced == ServerEvent::Shutdown {
         ENDING.set(true);

@@ -102,6 +102,9 @@ pub enum Error {
     /// The internal command of atomic blocks was called by a client.
     #[error("ERR RG.INNERATOMIC is internal: use 'with atomic():' in a function")]
     AtomicIsInternal,
+    /// The internal command of registrations was called by a client.
+    #[error("ERR RG.INNERREGISTER is internal: masters send it to their replicas")]
+    ChangeIsInternal,
     /// The internal command of hooks was called without a command.
     #[error("ERR RG.INNERHOOK is internal: call the command itself")]
     HookIsInternal,

@@ -11,6 +11,7 @@
 //! - [`clients`], [`workers`], [`exchange`]: clients and worker processes, and the I/O with workers;
 //! - [`worker`], [`spawner`], [`installer`], [`background`]: processes and threads;
 //! - [`loop_events`], [`spin`]: whether the server's loop has something else to do, and short polling where it has not;
+//! - [`persistence`]: registrations in data files and on replicas;
 //! - [`pump`], [`depth`], [`memory`], [`random`], [`reply`], [`runtime`], [`shards`], [`info`]: small parts.
 
 mod background;
@@ -28,6 +29,7 @@ mod info;
 mod installer;
 mod loop_events;
 mod memory;
+mod persistence;
 mod pump;
 mod random;
 mod reply;
@@ -57,6 +59,7 @@ fn start(loader: &Loader<'_>) -> Result<(), String> {
     loader.context_command()?;
     loader.info(info::write)?;
     loader.subscribe(turn::server_event)?;
+    loader.save_with(c"rg_regist", persistence::save, persistence::load)?;
     let driver = Driver::new(loader.server, config, drive::drive)?.install();
     match &driver.runtime {
         Ok(runtime) => {

@@ -15,6 +15,7 @@ use redgrease_ffi::server_event::ServerEvent;
 
 use crate::driver::{Driver, Due, driver};
 use crate::exchange;
+use crate::persistence;
 use crate::worker::Worker;
 
 /// Longest time in which workers are served at the end of a turn, before the replies of the turn are written.
@@ -36,7 +37,9 @@ pub fn server_event(event: ServerEvent) {
             driver.hand_in(Input::Shutdown);
             driver.server.stop_timers();
         }
-        ServerEvent::Loading => {}
+        ServerEvent::LoadingBegins => driver.hand_in(Input::LoadingBegan),
+        ServerEvent::LoadingEnds => {}
+        ServerEvent::ChildBorn => persistence::child_was_born(driver),
         ServerEvent::RoleChanged => driver.hand_in(Input::RoleChanged),
         ServerEvent::DatabasesSwapped(one, other) => {
             driver.hand_in(Input::DatabasesSwapped(Database(one), Database(other)));

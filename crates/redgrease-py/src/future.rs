@@ -16,7 +16,8 @@ use crate::lock::lock;
 use crate::worker::Worker;
 
 /// Why the caller cannot be blocked.
-const NOT_ALLOWED: &str = "Creating async record is not allowed: its caller cannot be blocked (a transaction, a script, or a nested call)";
+const NOT_ALLOWED: &str =
+    "Creating async record is not allowed: its caller cannot be blocked (a transaction, a script, or a nested call)";
 
 /// Whether the running step can wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

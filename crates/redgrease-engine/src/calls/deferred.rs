@@ -95,7 +95,11 @@ mod tests {
         let caller = Caller { exec: None, session: SessionNo(1) };
         let argv = vec![b'x'; bytes];
         let wanted = if bytes == 0 { Wanted::Atomic } else { Wanted::Execute(Argv::new(&[&argv])) };
-        DeferredCall { call: PendingCall { worker: WorkerNo(1), call: 1, caller, as_client: false }, wanted, deadline_ms }
+        DeferredCall {
+            call: PendingCall { worker: WorkerNo(1), call: 1, caller, as_client: false },
+            wanted,
+            deadline_ms,
+        }
     }
 
     #[test]

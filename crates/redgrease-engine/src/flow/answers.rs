@@ -25,6 +25,9 @@ impl Engine {
             (Asked::CommandOfHook { request, name }, Fact::Command(facts)) => {
                 self.command_of_hook_known(request, name, facts.map(Rc::new));
             }
+            (Asked::CommandOfRestoredHook { registration, name }, Fact::Command(facts)) => {
+                self.command_of_restored_hook_known(registration, name, facts.map(|facts| facts.own.keys));
+            }
             (Asked::UsersOfHook(request), Fact::Names(users)) => self.users_of_hook_known(request, &users),
             (Asked::UserOfHookedCall { client, caller, registration, argv }, Fact::Permission(permission)) => {
                 self.user_of_hooked_call(client, &caller, registration, &argv, permission);

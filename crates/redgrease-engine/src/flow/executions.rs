@@ -57,10 +57,8 @@ impl Engine {
         tagged: bool,
     ) -> Option<ExecutionNo> {
         let found = self.registrations.get(registration)?;
-        let in_order = !matches!(
-            found.trigger,
-            Trigger::Command { in_order: false, .. } | Trigger::Hook { in_order: false, .. }
-        );
+        let in_order =
+            !matches!(found.trigger, Trigger::Command { in_order: false, .. } | Trigger::Hook { in_order: false, .. });
         let (session, plan, spec) = (found.session, found.plan, Rc::clone(&found.spec));
         let database = database.unwrap_or(found.database);
         let user = Rc::clone(&self.sessions.get(session)?.user);

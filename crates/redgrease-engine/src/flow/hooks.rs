@@ -88,12 +88,8 @@ impl Engine {
                 let Some(user) = caller.user.clone() else {
                     return self.replace_call(client, caller, registration, args);
                 };
-                let asked = Asked::UserOfHookedCall {
-                    client,
-                    caller: caller.clone(),
-                    registration,
-                    argv: Argv::new(args),
-                };
+                let asked =
+                    Asked::UserOfHookedCall { client, caller: caller.clone(), registration, argv: Argv::new(args) };
                 self.ask(Question::MayRun { user, argv: Argv::new(args) }, asked);
             }
             None => self.intercept(client, caller, args),
@@ -270,8 +266,7 @@ impl Engine {
 
     /// Runs the function that replaces a command of user code; its result is the answer.
     pub(crate) fn run_hook_for(&mut self, call: PendingCall, registration: RegistrationNo, argv: &Argv) {
-        let Some((mode, session)) =
-            self.registrations.get(registration).map(|found| (found.spec.mode, found.session))
+        let Some((mode, session)) = self.registrations.get(registration).map(|found| (found.spec.mode, found.session))
         else {
             return self.answer_call(&call, Err(Error::TriggerGone.into()));
         };
@@ -372,7 +367,9 @@ impl Engine {
         }
         let users = users.join(", ");
         if self.config.hooks_without_permission {
-            let text = format!("rg: a command is hooked, and these users cannot call it: {users} (no permission for rg.innerhook)");
+            let text = format!(
+                "rg: a command is hooked, and these users cannot call it: {users} (no permission for rg.innerhook)"
+            );
             self.log(redgrease_core::frame::LogLevel::Warning, text);
             return self.register_now(*request);
         }
@@ -380,7 +377,11 @@ impl Engine {
     }
 
     /// Adds the hooks of a registration, and has the server report the calls of commands.
-    pub(crate) fn add_hooks(&mut self, number: RegistrationNo, ranges: &BTreeMap<Vec<u8>, redgrease_core::policy::KeyRange>) {
+    pub(crate) fn add_hooks(
+        &mut self,
+        number: RegistrationNo,
+        ranges: &BTreeMap<Vec<u8>, redgrease_core::policy::KeyRange>,
+    ) {
         let Some(registration) = self.registrations.get(number) else { return };
         let (commands, kind, keys) = match &registration.trigger {
             Trigger::Hook { command, key_prefix, .. } => {

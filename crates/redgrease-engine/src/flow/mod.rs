@@ -10,6 +10,7 @@ pub(crate) mod hooks;
 mod inspection;
 mod nested;
 mod pausing;
+mod persistence;
 pub(crate) mod profiling;
 mod reading;
 mod registering;

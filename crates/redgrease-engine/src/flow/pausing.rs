@@ -60,7 +60,8 @@ impl Engine {
         let mut numbers = Vec::new();
         for id in ids {
             let number = self.shard.counter(id).map(RegistrationNo);
-            let Some((number, registration)) = number.and_then(|number| Some((number, self.registrations.get(number)?)))
+            let Some((number, registration)) =
+                number.and_then(|number| Some((number, self.registrations.get(number)?)))
             else {
                 let id = String::from_utf8_lossy(id).into_owned();
                 return Err(Error::NoSuchRegistration { id, shard: self.shard.as_str().to_owned() });

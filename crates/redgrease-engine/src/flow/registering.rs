@@ -65,7 +65,8 @@ impl Engine {
             return Err(Error::SecondRun.into());
         }
         // User code gets its results as the objects that they are.
-        let style = if tagged || caller.exec.is_some() || session.script.is_none() { spec.style.tagged() } else { spec.style };
+        let style =
+            if tagged || caller.exec.is_some() || session.script.is_none() { spec.style.tagged() } else { spec.style };
         let user = self.user_of(caller).ok_or(Error::SessionEnded)?;
         let database = self.database_of(caller);
         self.registrations.take_number();
@@ -86,15 +87,25 @@ impl Engine {
 
     /// The `register` action.
     pub(crate) fn register_action(&mut self, requester: Requester, plan: PlanNo, spec: &[u8], blob: &[u8]) {
+        let encoded = spec;
         let request = PlanSpec::decode(spec).map_err(|error| error.to_string()).and_then(|spec| {
             let trigger = spec.trigger().map_err(|error| error.to_string())?;
             let blob = blob.to_vec();
-            Ok(Box::new(RegisterRequest { requester, plan, spec, trigger, blob, facts: BTreeMap::new(), ranges: BTreeMap::new() }))
+            Ok(Box::new(RegisterRequest {
+                requester,
+                plan,
+                spec,
+                trigger,
+                encoded: encoded.into(),
+                blob,
+                facts: BTreeMap::new(),
+                ranges: BTreeMap::new(),
+            }))
         });
         match request {
             Ok(request) => {
-                let everywhere =
-                    request.spec.mode == Mode::Async && matches!(request.trigger, Trigger::Keys { commands: None, .. } | Trigger::Stream { .. });
+                let everywhere = request.spec.mode == Mode::Async
+                    && matches!(request.trigger, Trigger::Keys { commands: None, .. } | Trigger::Stream { .. });
                 if everywhere && self.at.server.cluster {
                     self.ask(Question::SeveralShards, Asked::ShardsForRegister(request));
                 } else {
@@ -182,12 +193,15 @@ impl Engine {
     }
 
     fn register(&mut self, request: RegisterRequest) -> Result<String, String> {
-        let RegisterRequest { requester, plan, spec, trigger, blob, ranges, .. } = request;
+        let RegisterRequest { requester, plan, spec, trigger, encoded, blob, ranges, .. } = request;
         let number = requester.caller().session;
         let database = self.database_of(requester.caller());
         let session = self.session_of(requester)?;
         let worker = session.worker();
         let script = session.script.as_ref();
+        if script.is_none() && self.at.server.paused {
+            return Err(Error::Paused.into());
+        }
         let count = script.map_or(session.stored.functions.len(), |script| script.pending.len());
         if count >= REGISTRATIONS_PER_SESSION_MAX {
             return Err(Error::TooManyRegistrations.into());
@@ -202,6 +216,7 @@ impl Engine {
         let registration_number = self.registrations.take_number();
         let mut registration = Registration::new(number, database, plan, spec, trigger);
         registration.ranges = ranges;
+        registration.encoded = encoded;
         let identifier = self.shard.identifier(registration_number.0);
         if let Some(script) = self.sessions.get_mut(number).and_then(|session| session.script.as_mut()) {
             script.pending.push((registration_number, registration));
@@ -214,6 +229,7 @@ impl Engine {
             self.announce(worker, &[registration_number]);
         }
         self.follow_streams(&[registration_number]);
+        self.replicate_session(number, None);
         Ok(identifier)
     }
 

@@ -69,6 +69,7 @@ impl Engine {
             self.abort_pending(number);
         }
         let Some(registration) = self.registrations.remove(number) else { return };
+        self.replicate_removal(number);
         self.watch_commands();
         self.watch_hooks();
         for execution in registration.finished() {

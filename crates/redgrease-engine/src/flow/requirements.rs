@@ -19,7 +19,8 @@ impl Engine {
     /// A requirement in the order of fields of RedisGears.
     pub(crate) fn requirement_row(&self, name: &str, session: &Session) -> Reply {
         let path = session.paths.first().map_or("", String::as_str);
-        let users = self.sessions.iter().filter(|(_, session)| session.stored.requirements.iter().any(|one| one == name));
+        let users =
+            self.sessions.iter().filter(|(_, session)| session.stored.requirements.iter().any(|one| one == name));
         Reply::Array(vec![
             Reply::bulk("GearReqVersion"),
             Reply::Int(2),

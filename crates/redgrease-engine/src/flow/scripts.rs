@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::executions::live::Waiter;
 use crate::input::{Caller, Inside};
-use crate::limits::{DEATHS_MAX, WAITING_SESSIONS_MAX, WORKER_AGAIN_MS, WORKER_WAIT_MS_MAX};
+use crate::limits::{DEATHS_MAX, PAUSED_RETRY_MS, WAITING_SESSIONS_MAX, WORKER_AGAIN_MS, WORKER_WAIT_MS_MAX};
 use crate::planted::Bug;
 use crate::prelude::*;
 use crate::sessions::script::Script;
@@ -94,7 +94,7 @@ impl Engine {
     }
 
     /// A session that needs a worker gets its requirements first.
-    fn prepare_session(&mut self, number: SessionNo) {
+    pub(crate) fn prepare_session(&mut self, number: SessionNo) {
         let Some(session) = self.sessions.get(number) else { return };
         if session.stored.environment.is_empty() {
             self.want_worker(number);
@@ -239,6 +239,12 @@ impl Engine {
     pub(crate) fn session_got_worker(&mut self, number: SessionNo, worker: WorkerNo) {
         let Some(session) = self.sessions.get_mut(number) else { return };
         let runs_script = session.script.is_some();
+        let present = self.workers.links.get(&worker).map(|link| link.python.clone()).unwrap_or_default();
+        let stored_by = session.stored.python.clone();
+        if !runs_script && let Some(error) = self.other_python(&stored_by, &present) {
+            return self.session_is_broken(number, worker, error);
+        }
+        let Some(session) = self.sessions.get_mut(number) else { return };
         session.place = if runs_script { Place::Running(worker) } else { Place::Restoring(worker) };
         // Removed while the frame is written, and put back.
         let (stored, paths) = (core::mem::take(&mut session.stored), core::mem::take(&mut session.paths));
@@ -275,6 +281,13 @@ impl Engine {
         }
     }
 
+    /// A session cannot be built in its worker.
+    fn session_is_broken(&mut self, number: SessionNo, worker: WorkerNo, error: Error) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        session.place = Place::Broken { reason: error.into(), worker: Some(worker) };
+        self.rebuilt(worker, number);
+    }
+
     /// A script that runs too long is ended together with its worker: there is no other way.
     pub(crate) fn script_limit_reached(&mut self, number: SessionNo) {
         let Some(session) = self.sessions.get(number) else { return };
@@ -308,6 +321,14 @@ impl Engine {
             return self.end_session(number);
         }
         let run = script.run.take();
+        if !script.pending.is_empty() && self.at.server.paused {
+            // Registering is replicated: it waits until clients are no longer paused.
+            script.run = run;
+            session.script = Some(script);
+            session.place = Place::Running(worker);
+            let (blob, error) = (blob.to_vec(), None);
+            return self.after_ms(PAUSED_RETRY_MS, Timer::ScriptDone { worker, session: number, error, blob });
+        }
         if script.pending.is_empty() {
             match run {
                 None => self.reply(script.client, Reply::Simple("OK".into())),
@@ -378,12 +399,15 @@ impl Engine {
     /// The old session is replaced by the new one in one step.
     fn register_all(&mut self, worker: WorkerNo, number: SessionNo, mut script: Script, blob: &[u8]) {
         self.executions.skip_number();
+        let replaced = script.replaces.and_then(|old| Some(self.sessions.get(old)?.name.to_string()));
+        let was_applying = core::mem::replace(&mut self.applying, true);
         if let Some(old) = script.replaces {
             self.resume_groups(old, &mut script.pending);
             for registration in self.registrations.of_session(old) {
                 self.remove_registration(registration, true);
             }
         }
+        self.applying = was_applying;
         let numbers: Vec<RegistrationNo> = script.pending.iter().map(|(number, _)| *number).collect();
         self.store_functions(Some(worker), number, blob);
         for (registration_number, registration) in script.pending {
@@ -391,6 +415,7 @@ impl Engine {
         }
         self.announce(worker, &numbers);
         self.follow_streams(&numbers);
+        self.replicate_session(number, replaced.as_deref());
         self.reply(script.client, Reply::Simple("OK".into()));
     }
 

@@ -16,6 +16,9 @@ impl Engine {
             Timer::WorkerWait(session) => self.worker_wait_expired(session),
             Timer::WorkerAgain(session) => self.want_worker_again(session),
             Timer::ScriptLimit(session) => self.script_limit_reached(session),
+            Timer::ScriptDone { worker, session, error, blob } => {
+                self.script_done(worker, session, error.as_deref(), &blob);
+            }
             Timer::InstallLimit(session) => self.install_limit_reached(session),
             Timer::Profile(request) => self.profile_is_late(request),
             Timer::ScheduleTick => self.schedule_tick(),

@@ -60,7 +60,14 @@ pub(crate) struct Hooks {
 
 impl Hooks {
     /// Adds a hook for a command.
-    pub(crate) fn add(&mut self, command: &[u8], registration: RegistrationNo, kind: Kind, keys: Keys, range: KeyRange) {
+    pub(crate) fn add(
+        &mut self,
+        command: &[u8],
+        registration: RegistrationNo,
+        kind: Kind,
+        keys: Keys,
+        range: KeyRange,
+    ) {
         let hook = Hook { registration, kind, keys, range };
         self.by_command.entry(command.to_vec()).or_default().push(hook);
     }

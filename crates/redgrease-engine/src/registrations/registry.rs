@@ -102,6 +102,8 @@ pub struct Registration {
     pub trigger: Trigger,
     /// The consumer group of a stream registration; empty for others.
     pub group: String,
+    /// The plan as it was encoded.
+    pub(crate) encoded: Rc<[u8]>,
     /// Where the keys of its hooked commands are.
     pub(crate) ranges: BTreeMap<Vec<u8>, KeyRange>,
     /// Statistics and history.
@@ -120,6 +122,7 @@ impl Registration {
             spec: Rc::new(spec),
             trigger,
             group: String::new(),
+            encoded: Rc::new([]),
             ranges: BTreeMap::new(),
             statistics: Statistics::default(),
             finished: VecDeque::new(),
@@ -188,6 +191,17 @@ impl Registrations {
         let number = RegistrationNo(self.next);
         self.next += 1;
         number
+    }
+
+    /// The number that is taken next.
+    #[must_use]
+    pub fn next_number(&self) -> u64 {
+        self.next
+    }
+
+    /// Numbers below this one are not taken any more.
+    pub fn skip_to(&mut self, next: u64) {
+        self.next = self.next.max(next);
     }
 
     /// Whether `trigger` may be added by a script of which `pending` are already accepted, when the registrations in

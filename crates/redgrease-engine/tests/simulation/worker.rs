@@ -64,13 +64,27 @@ pub enum Process {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Script { request: u64 },
-    Load { request: u64, fails: bool },
-    Restore { request: u64, fails: bool },
+    Script {
+        request: u64,
+    },
+    Load {
+        request: u64,
+        fails: bool,
+    },
+    Restore {
+        request: u64,
+        fails: bool,
+    },
     Callback,
-    Execution { exec: ExecutionNo, lane: u64, sync: bool },
+    Execution {
+        exec: ExecutionNo,
+        lane: u64,
+        sync: bool,
+    },
     /// An execution that waits for coroutines: it keeps nothing from others.
-    Parked { exec: ExecutionNo },
+    Parked {
+        exec: ExecutionNo,
+    },
 }
 
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use redgrease_core::codec::{KeyType, Writer};
 use redgrease_core::command::PyExecute;
 use redgrease_core::id::{Database, ShardId, WorkerNo};
 use redgrease_core::render::Reply;
+use redgrease_core::saved::Change;
 use redgrease_engine::audit::Audit;
 use redgrease_engine::effect::{GroupPosition, GroupRead, Question};
 use redgrease_engine::frames::Frames;
@@ -309,6 +310,13 @@ impl World {
                     self.run_for_function(&run.argv.args(), &run.actor, run.reads, run.write_refusal.as_deref());
                 return Some(Input::CommandDone { command: run.command, result });
             }
+            Effect::Replicate(change) => {
+                self.check_may_write("a change of the registrations");
+                if let Err(error) = Change::decode(&change) {
+                    violated("replicas can read changes of the registrations", error.to_string());
+                }
+            }
+            Effect::ReplicateToFile(_) => violated("no file is rewritten", String::new()),
             // No function of the simulation hooks a command.
             Effect::RunForClient { client, .. } => violated("no command is hooked", format!("{client:?}")),
             Effect::WatchHooks(_) => violated("no command is hooked", String::new()),

@@ -6,6 +6,7 @@
 pub const REDISMODULE_OK: i32 = 0;
 pub const REDISMODULE_ERR: i32 = 1;
 pub const REDISMODULE_APIVER_1: i32 = 1;
+pub const REDISMODULE_TYPE_METHOD_VERSION: i32 = 5;
 pub const REDISMODULE_READ: i32 = 1;
 pub const REDISMODULE_OPEN_KEY_NOTOUCH: i32 = 65536;
 pub const REDISMODULE_OPEN_KEY_NONOTIFY: i32 = 131072;
@@ -36,6 +37,7 @@ pub const REDISMODULE_NOTIFY_STREAM: i32 = 1024;
 pub const REDISMODULE_NOTIFY_KEY_MISS: i32 = 2048;
 pub const REDISMODULE_NOTIFY_MODULE: i32 = 8192;
 pub const REDISMODULE_NOTIFY_ALL: i32 = 10236;
+pub const REDISMODULE_AUX_AFTER_RDB: i32 = 2;
 pub const REDISMODULE_CMDFILTER_NOSELF: i32 = 1;
 pub const REDISMODULE_CMD_KEY_ACCESS: i32 = 16;
 pub const REDISMODULE_CMD_KEY_UPDATE: i32 = 32;
@@ -45,7 +47,11 @@ pub const REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED: i32 = 0;
 pub const REDISMODULE_EVENT_LOADING: i32 = 3;
 pub const REDISMODULE_EVENT_SHUTDOWN: i32 = 5;
 pub const REDISMODULE_EVENT_SWAPDB: i32 = 11;
+pub const REDISMODULE_EVENT_FORK_CHILD: i32 = 13;
 pub const REDISMODULE_EVENT_EVENTLOOP: i32 = 15;
+pub const REDISMODULE_SUBEVENT_LOADING_ENDED: i32 = 3;
+pub const REDISMODULE_SUBEVENT_LOADING_FAILED: i32 = 4;
+pub const REDISMODULE_SUBEVENT_FORK_CHILD_BORN: i32 = 0;
 pub const REDISMODULE_SUBEVENT_EVENTLOOP_BEFORE_SLEEP: i32 = 0;
 pub const REDISMODULE_SUBEVENT_EVENTLOOP_AFTER_SLEEP: i32 = 1;
 #[repr(C)]
@@ -248,27 +254,6 @@ pub type RedisModuleTimerProc =
     ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleCtx, data: *mut ::core::ffi::c_void)>;
 pub type RedisModuleCommandFilterFunc =
     ::core::option::Option<unsafe extern "C" fn(filter: *mut RedisModuleCommandFilterCtx)>;
-pub type RedisModuleConfigGetNumericFunc = ::core::option::Option<
-    unsafe extern "C" fn(
-        name: *const ::core::ffi::c_char,
-        privdata: *mut ::core::ffi::c_void,
-    ) -> ::core::ffi::c_longlong,
->;
-pub type RedisModuleConfigSetNumericFunc = ::core::option::Option<
-    unsafe extern "C" fn(
-        name: *const ::core::ffi::c_char,
-        val: ::core::ffi::c_longlong,
-        privdata: *mut ::core::ffi::c_void,
-        err: *mut *mut RedisModuleString,
-    ) -> ::core::ffi::c_int,
->;
-pub type RedisModuleConfigApplyFunc = ::core::option::Option<
-    unsafe extern "C" fn(
-        ctx: *mut RedisModuleCtx,
-        privdata: *mut ::core::ffi::c_void,
-        err: *mut *mut RedisModuleString,
-    ) -> ::core::ffi::c_int,
->;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct RedisModuleTypeMethods {
@@ -456,6 +441,8 @@ pub type RedisModule_Replicate = ::core::option::Option<
         ...
     ) -> ::core::ffi::c_int,
 >;
+pub type RedisModule_ReplicateVerbatim =
+    ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleCtx) -> ::core::ffi::c_int>;
 pub type RedisModule_IsKeysPositionRequest =
     ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleCtx) -> ::core::ffi::c_int>;
 pub type RedisModule_KeyAtPosWithFlags = ::core::option::Option<
@@ -472,21 +459,6 @@ pub type RedisModule_CreateDataType = ::core::option::Option<
         typemethods: *mut RedisModuleTypeMethods,
     ) -> *mut RedisModuleType,
 >;
-pub type RedisModule_ModuleTypeSetValue = ::core::option::Option<
-    unsafe extern "C" fn(
-        key: *mut RedisModuleKey,
-        mt: *mut RedisModuleType,
-        value: *mut ::core::ffi::c_void,
-    ) -> ::core::ffi::c_int,
->;
-pub type RedisModule_ModuleTypeGetType =
-    ::core::option::Option<unsafe extern "C" fn(key: *mut RedisModuleKey) -> *mut RedisModuleType>;
-pub type RedisModule_ModuleTypeGetValue =
-    ::core::option::Option<unsafe extern "C" fn(key: *mut RedisModuleKey) -> *mut ::core::ffi::c_void>;
-pub type RedisModule_IsIOError =
-    ::core::option::Option<unsafe extern "C" fn(io: *mut RedisModuleIO) -> ::core::ffi::c_int>;
-pub type RedisModule_SaveUnsigned = ::core::option::Option<unsafe extern "C" fn(io: *mut RedisModuleIO, value: u64)>;
-pub type RedisModule_LoadUnsigned = ::core::option::Option<unsafe extern "C" fn(io: *mut RedisModuleIO) -> u64>;
 pub type RedisModule_SaveStringBuffer =
     ::core::option::Option<unsafe extern "C" fn(io: *mut RedisModuleIO, str_: *const ::core::ffi::c_char, len: usize)>;
 pub type RedisModule_LoadStringBuffer = ::core::option::Option<
@@ -659,19 +631,3 @@ pub type RedisModule_EventLoopAdd = ::core::option::Option<
 pub type RedisModule_EventLoopDel = ::core::option::Option<
     unsafe extern "C" fn(fd: ::core::ffi::c_int, mask: ::core::ffi::c_int) -> ::core::ffi::c_int,
 >;
-pub type RedisModule_RegisterNumericConfig = ::core::option::Option<
-    unsafe extern "C" fn(
-        ctx: *mut RedisModuleCtx,
-        name: *const ::core::ffi::c_char,
-        default_val: ::core::ffi::c_longlong,
-        flags: ::core::ffi::c_uint,
-        min: ::core::ffi::c_longlong,
-        max: ::core::ffi::c_longlong,
-        getfn: RedisModuleConfigGetNumericFunc,
-        setfn: RedisModuleConfigSetNumericFunc,
-        applyfn: RedisModuleConfigApplyFunc,
-        privdata: *mut ::core::ffi::c_void,
-    ) -> ::core::ffi::c_int,
->;
-pub type RedisModule_LoadConfigs =
-    ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleCtx) -> ::core::ffi::c_int>;

@@ -13,6 +13,7 @@ mod getresults;
 mod infocluster;
 mod inneratomic;
 mod innerhook;
+mod innerregister;
 mod missing;
 mod pauseregistrations;
 mod pydumpsessions;

@@ -8,8 +8,9 @@ use redgrease_ffi::{Command, Invocation};
 use super::request::Request;
 use super::{
     abortexecution, administer, clearregistrationsstats, config, dropexecution, dumpexecutions, dumpplugins,
-    dumpregistrations, getexecution, getresults, infocluster, inneratomic, innerhook, missing, pauseregistrations, pydumpsessions,
-    pyexecute, pyprofile, pystats, refreshcluster, shards, trigger, unregister, withcodec,
+    dumpregistrations, getexecution, getresults, infocluster, inneratomic, innerhook, innerregister, missing,
+    pauseregistrations, pydumpsessions, pyexecute, pyprofile, pystats, refreshcluster, shards, trigger, unregister,
+    withcodec,
 };
 use crate::driver::driver;
 use crate::error::Error;
@@ -133,6 +134,8 @@ commands! {
     PyFreeInterpreter: c"rg.pyfreeinterpreter", LOOKS, 1..ANY => missing::free_interpreter;
     /// Internal: runs the atomic block that is about to be entered.
     InnerAtomic: c"rg.inneratomic", RUNS, 1..1 => inneratomic::run;
+    /// Internal: a change of the registrations.
+    InnerRegister: c"rg.innerregister", ADMINISTERS, 2..2 => innerregister::run;
     /// Internal: a command of a client that is hooked.
     InnerHook: c"rg.innerhook", HOOKED, 1..ANY, wraps true => innerhook::run;
 }

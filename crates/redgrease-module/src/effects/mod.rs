@@ -94,6 +94,8 @@ pub fn perform(driver: &Driver, effect: Effect) -> Option<Input<'static>> {
         Effect::Subscribe => events::subscribe(driver),
         Effect::WatchCommands(wanted) => events::watch_commands(driver, wanted),
         Effect::WatchHooks(wanted) => events::watch_hooks(driver, wanted),
+        Effect::Replicate(change) => driver.server.replicate(c"RG.INNERREGISTER", &change, true),
+        Effect::ReplicateToFile(change) => driver.server.replicate(c"RG.INNERREGISTER", &change, false),
         Effect::Install(install) => install::start(driver, &install),
         Effect::Log { level, text } => driver.server.log(level_of(level), &text),
         Effect::Then(step) => return Some(Input::Then(step)),

@@ -10,9 +10,7 @@ use std::sync::Arc;
 use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{
-    PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType,
-};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 
 use crate::child::end_if_child;
 use crate::errors::gears_error;
@@ -129,8 +127,7 @@ impl Waiting {
 
     /// Takes all that wait before an operator.
     fn take_before(&mut self, op: usize) -> Vec<Parked> {
-        let taken: Vec<Parked> =
-            self.queues.iter_mut().take(op).flat_map(|queue| queue.parked.drain(..)).collect();
+        let taken: Vec<Parked> = self.queues.iter_mut().take(op).flat_map(|queue| queue.parked.drain(..)).collect();
         self.len -= taken.len();
         taken
     }
@@ -348,6 +345,7 @@ fn kind_of(value: &Bound<'_, PyAny>) -> PyResult<Kind> {
     let coroutine = COROUTINE.get_or_try_init(py, || -> PyResult<_> {
         Ok(py.import("types")?.getattr("CoroutineType")?.cast_into::<PyType>()?.unbind())
     })?;
-    let is_awaitable = value.get_type().is(coroutine) || value.hasattr(pyo3::intern!(py, "_asyncio_future_blocking"))?;
+    let is_awaitable =
+        value.get_type().is(coroutine) || value.hasattr(pyo3::intern!(py, "_asyncio_future_blocking"))?;
     Ok(if is_awaitable { Kind::Awaitable } else { Kind::Value })
 }

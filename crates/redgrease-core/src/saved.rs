@@ -1,0 +1,296 @@
+//! Registrations as they are saved in data files and sent to replicas.
+//!
+//! The format is one encoded value ([`crate::codec`]) of nested dicts, so that a reader names the field that is missing or
+//! wrong, and a later version may add fields.
+
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::Deserialize;
+pub use serde_bytes::ByteBuf;
+use thiserror::Error;
+
+use crate::codec::Value;
+use crate::from_value::{ValueError, from_value};
+
+/// The version of the format.
+pub const SAVED_VERSION: u64 = 1;
+
+/// A registration.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SavedRegistration {
+    /// Its number.
+    pub number: u64,
+    /// Its plan's number in the workers, as the bits of a signed number.
+    pub plan: i64,
+    /// Its database.
+    pub database: u64,
+    /// Its encoded plan: see [`crate::plan::PlanSpec`].
+    pub spec: ByteBuf,
+    /// The consumer group of a stream registration.
+    pub group: ByteBuf,
+}
+
+/// A function that a client sent as plan and callbacks.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SavedFunction {
+    /// The plan's number in the workers, as the bits of a signed number.
+    pub plan: i64,
+    /// The encoded plan.
+    pub spec: ByteBuf,
+    /// Pickle of its callbacks.
+    pub callbacks: ByteBuf,
+}
+
+/// A session that owns registrations.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SavedSession {
+    /// Its id, as users see it.
+    pub name: String,
+    /// Free text.
+    pub description: Option<ByteBuf>,
+    /// The user that its functions act as.
+    pub user: String,
+    /// The database of the client that ran its script.
+    pub database: u64,
+    /// Source of its script.
+    pub source: ByteBuf,
+    /// The function that a client sent without a script.
+    pub function: Option<SavedFunction>,
+    /// Pickles of its plans.
+    pub functions: Vec<ByteBuf>,
+    /// Version of the interpreter that pickled them.
+    pub python: String,
+    /// Its requirements.
+    pub requirements: Vec<String>,
+    /// Its registrations.
+    pub registrations: Vec<SavedRegistration>,
+}
+
+/// A change of the registrations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// These sessions and no others exist.
+    All {
+        /// The sessions.
+        sessions: Vec<SavedSession>,
+        /// The number of the next registration.
+        next: u64,
+    },
+    /// A session exists with exactly these registrations, in place of others.
+    Session {
+        /// The session.
+        session: SavedSession,
+        /// Ids of the sessions that it replaces, its own among them.
+        replaces: Vec<String>,
+    },
+    /// A registration was removed.
+    Removed {
+        /// Its number.
+        registration: u64,
+    },
+}
+
+/// Why a saved change cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SavedError {
+    /// It is not a value of the codec, or a field is missing or wrong.
+    #[error("saved registrations are not readable: {0}")]
+    Value(String),
+    /// It was written by a later version.
+    #[error(
+        "saved registrations have version {0}, this module reads {SAVED_VERSION}: install the module that wrote them"
+    )]
+    Version(u64),
+    /// It is a change of an unknown kind.
+    #[error("saved registrations are not readable: field 'kind' is '{0}'")]
+    Kind(String),
+}
+
+impl From<ValueError> for SavedError {
+    fn from(error: ValueError) -> SavedError {
+        SavedError::Value(alloc::format!("{error}"))
+    }
+}
+
+#[derive(Deserialize)]
+struct Head {
+    version: u64,
+    kind: String,
+}
+
+#[derive(Deserialize)]
+struct All {
+    sessions: Vec<SavedSession>,
+    next: u64,
+}
+
+#[derive(Deserialize)]
+struct One {
+    session: SavedSession,
+    replaces: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Removed {
+    registration: u64,
+}
+
+fn dict(pairs: Vec<(&str, Value)>) -> Value {
+    Value::Dict(pairs.into_iter().map(|(name, value)| (Value::text(name), value)).collect())
+}
+
+fn bytes(bytes: &[u8]) -> Value {
+    Value::Bytes(bytes.to_vec())
+}
+
+fn number(number: u64) -> Value {
+    Value::Int(number as i64)
+}
+
+fn optional<T>(value: Option<&T>, of: impl Fn(&T) -> Value) -> Value {
+    value.map_or(Value::None, of)
+}
+
+impl SavedRegistration {
+    fn value(&self) -> Value {
+        dict(alloc::vec![
+            ("number", number(self.number)),
+            ("plan", Value::Int(self.plan)),
+            ("database", number(self.database)),
+            ("spec", bytes(&self.spec)),
+            ("group", bytes(&self.group)),
+        ])
+    }
+}
+
+impl SavedSession {
+    fn value(&self) -> Value {
+        let texts = |texts: &[String]| Value::List(texts.iter().map(|text| Value::text(text.as_str())).collect());
+        let function = |function: &SavedFunction| {
+            dict(alloc::vec![
+                ("plan", Value::Int(function.plan)),
+                ("spec", bytes(&function.spec)),
+                ("callbacks", bytes(&function.callbacks)),
+            ])
+        };
+        dict(alloc::vec![
+            ("name", Value::text(self.name.as_str())),
+            ("description", optional(self.description.as_ref(), |text| bytes(text))),
+            ("user", Value::text(self.user.as_str())),
+            ("database", number(self.database)),
+            ("source", bytes(&self.source)),
+            ("function", optional(self.function.as_ref(), function)),
+            ("functions", Value::List(self.functions.iter().map(|pickle| bytes(pickle)).collect())),
+            ("python", Value::text(self.python.as_str())),
+            ("requirements", texts(&self.requirements)),
+            ("registrations", Value::List(self.registrations.iter().map(SavedRegistration::value).collect())),
+        ])
+    }
+}
+
+impl Change {
+    /// Its encoded form.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let (kind, mut fields) = match self {
+            Change::All { sessions, next } => {
+                let sessions = Value::List(sessions.iter().map(SavedSession::value).collect());
+                ("all", alloc::vec![("sessions", sessions), ("next", number(*next))])
+            }
+            Change::Session { session, replaces } => {
+                let replaces = Value::List(replaces.iter().map(|name| Value::text(name.as_str())).collect());
+                ("session", alloc::vec![("session", session.value()), ("replaces", replaces)])
+            }
+            Change::Removed { registration } => ("removed", alloc::vec![("registration", number(*registration))]),
+        };
+        fields.insert(0, ("kind", Value::text(kind)));
+        fields.insert(0, ("version", number(SAVED_VERSION)));
+        dict(fields).encode()
+    }
+
+    /// Reads an encoded change.
+    ///
+    /// # Errors
+    /// [`SavedError`], which names the field.
+    pub fn decode(encoded: &[u8]) -> Result<Change, SavedError> {
+        let value = Value::decode(encoded).map_err(|error| SavedError::Value(alloc::format!("{error}")))?;
+        let Head { version, kind } = from_value(&value)?;
+        if version > SAVED_VERSION {
+            return Err(SavedError::Version(version));
+        }
+        match kind.as_str() {
+            "all" => {
+                let All { sessions, next } = from_value(&value)?;
+                Ok(Change::All { sessions, next })
+            }
+            "session" => {
+                let One { session, replaces } = from_value(&value)?;
+                Ok(Change::Session { session, replaces })
+            }
+            "removed" => {
+                let Removed { registration } = from_value(&value)?;
+                Ok(Change::Removed { registration })
+            }
+            other => Err(SavedError::Kind(other.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+    use alloc::vec;
+
+    fn session(name: &str) -> SavedSession {
+        SavedSession {
+            name: name.into(),
+            description: Some(ByteBuf::from(b"what \xff it does".to_vec())),
+            user: "default".into(),
+            database: 3,
+            source: ByteBuf::from(b"GB()".to_vec()),
+            function: Some(SavedFunction {
+                plan: i64::MIN,
+                spec: ByteBuf::from(b"s".to_vec()),
+                callbacks: ByteBuf::from(b"c".to_vec()),
+            }),
+            functions: vec![ByteBuf::from(b"pickle".to_vec())],
+            python: "3.11.7".into(),
+            requirements: vec!["a>=1".into()],
+            registrations: vec![SavedRegistration {
+                number: 5,
+                plan: -1,
+                database: 3,
+                spec: ByteBuf::from(b"\0".to_vec()),
+                group: ByteBuf::new(),
+            }],
+        }
+    }
+
+    #[test]
+    fn each_change_survives_the_round_trip() {
+        let changes = [
+            Change::All { sessions: vec![session("a"), session("b")], next: 9 },
+            Change::Session { session: session("a"), replaces: vec!["a".into(), "b".into()] },
+            Change::Removed { registration: 7 },
+        ];
+        for change in changes {
+            assert_eq!(Change::decode(&change.encode()), Ok(change));
+        }
+    }
+
+    #[test]
+    fn a_broken_change_names_what_is_wrong() {
+        let encoded = Change::All { sessions: vec![session("a")], next: 9 }.encode();
+        for len in 0..encoded.len() {
+            assert!(Change::decode(&encoded[..len]).is_err(), "{len} bytes");
+        }
+        let error = |fields: Vec<(&str, Value)>| Change::decode(&dict(fields).encode()).unwrap_err().to_string();
+        assert!(error(vec![("version", number(2)), ("kind", Value::text("all"))]).contains("version 2"));
+        assert!(error(vec![("version", number(1)), ("kind", Value::text("other"))]).contains("'kind' is 'other'"));
+        let missing = error(vec![("version", number(1)), ("kind", Value::text("removed"))]);
+        assert!(missing.contains("registration"), "{missing}");
+    }
+}

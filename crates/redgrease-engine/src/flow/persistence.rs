@@ -1,0 +1,231 @@
+//! Registrations in data files, and on replicas.
+//!
+//! Each change of the registrations is replicated as one command. A replica, and a server that loads, has the same
+//! registrations, and builds their sessions again in workers; nothing fires there before it is a master and has loaded.
+
+use redgrease_core::frame::LogLevel;
+use redgrease_core::id::{Database, PlanNo, RegistrationNo, SessionNo};
+use redgrease_core::plan::{PlanSpec, Trigger};
+use redgrease_core::policy::KeyRange;
+use redgrease_core::saved::{ByteBuf, Change, SavedFunction, SavedRegistration, SavedSession};
+
+use crate::asked::Asked;
+use crate::effect::{Effect, Question};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::prelude::*;
+use crate::registrations::registry::Registration;
+use crate::sessions::session::{Place, Session};
+use crate::sessions::stored::{Stored, StoredFunction, environment};
+
+impl Engine {
+    /// All registrations, as they are saved; `None` if there is nothing to be saved.
+    #[must_use]
+    pub fn saved(&self) -> Option<Vec<u8>> {
+        let sessions: Vec<SavedSession> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.registered)
+            .map(|(number, session)| self.saved_session(number, session))
+            .collect();
+        (!sessions.is_empty()).then(|| Change::All { sessions, next: self.registrations.next_number() }.encode())
+    }
+
+    fn saved_session(&self, number: SessionNo, session: &Session) -> SavedSession {
+        let registrations = self.registrations.of_session(number).into_iter().filter_map(|number| {
+            let registration = self.registrations.get(number)?;
+            Some(SavedRegistration {
+                number: number.0,
+                plan: registration.plan.0 as i64,
+                database: registration.database.0.into(),
+                spec: ByteBuf::from(registration.encoded.to_vec()),
+                group: ByteBuf::from(registration.group.clone().into_bytes()),
+            })
+        });
+        let stored = &session.stored;
+        SavedSession {
+            name: session.name.to_string(),
+            description: session.description.clone().map(ByteBuf::from),
+            user: session.user.to_string(),
+            database: session.database.0.into(),
+            source: ByteBuf::from(stored.source.clone()),
+            function: stored.function.as_ref().map(|function| SavedFunction {
+                plan: function.plan.0 as i64,
+                spec: ByteBuf::from(function.spec.clone()),
+                callbacks: ByteBuf::from(function.callbacks.clone()),
+            }),
+            functions: stored.functions.iter().cloned().map(ByteBuf::from).collect(),
+            python: stored.python.clone(),
+            requirements: stored.requirements.to_vec(),
+            registrations: registrations.collect(),
+        }
+    }
+
+    /// Sends a session with its registrations to replicas and the append-only file.
+    pub(crate) fn replicate_session(&mut self, number: SessionNo, replaced: Option<&str>) {
+        let Some(session) = self.sessions.get(number).filter(|session| session.registered) else { return };
+        let saved = self.saved_session(number, session);
+        let mut replaces = vec![saved.name.clone()];
+        replaces.extend(replaced.map(str::to_owned));
+        self.replicate(&Change::Session { session: saved, replaces });
+    }
+
+    /// The same, for the removal of a registration.
+    pub(crate) fn replicate_removal(&mut self, number: RegistrationNo) {
+        self.replicate(&Change::Removed { registration: number.0 });
+    }
+
+    fn replicate(&mut self, change: &Change) {
+        // What came from the master or from a file goes on as it came.
+        if !self.at.server.loading && !self.at.server.replica && !self.applying {
+            self.out.push(Effect::Replicate(change.encode()));
+        }
+    }
+
+    /// The append-only file is rewritten, and registrations are in no key: they are appended to the new file.
+    pub(crate) fn file_is_rewritten(&mut self) {
+        if let Some(saved) = self.saved() {
+            self.out.push(Effect::ReplicateToFile(saved));
+        }
+    }
+
+    /// Data begins to be loaded: what it does not contain does not exist any more.
+    pub(crate) fn loading_begins(&mut self) {
+        let numbers: Vec<RegistrationNo> = self.registrations.iter().map(|(number, _)| number).collect();
+        self.applying = true;
+        for number in numbers {
+            self.remove_registration(number, true);
+        }
+        self.applying = false;
+    }
+
+    /// A change of the registrations that was saved, or that a master sent.
+    pub(crate) fn apply(&mut self, change: Change) {
+        self.applying = true;
+        match change {
+            Change::All { sessions, next } => {
+                let numbers: Vec<RegistrationNo> = self.registrations.iter().map(|(number, _)| number).collect();
+                for number in numbers {
+                    self.remove_registration(number, true);
+                }
+                self.registrations.skip_to(next);
+                for session in sessions {
+                    self.restore_session(session);
+                }
+            }
+            Change::Session { session, replaces } => {
+                let old: Vec<SessionNo> = replaces.iter().filter_map(|name| self.sessions.named(name)).collect();
+                let numbers: Vec<RegistrationNo> =
+                    old.into_iter().flat_map(|session| self.registrations.of_session(session)).collect();
+                for number in numbers {
+                    self.remove_registration(number, true);
+                }
+                self.restore_session(session);
+            }
+            Change::Removed { registration } => self.remove_registration(RegistrationNo(registration), true),
+        }
+        self.applying = false;
+    }
+
+    /// Creates a session with its registrations, and has it built in a worker.
+    fn restore_session(&mut self, saved: SavedSession) {
+        let requirements: Rc<[String]> = saved.requirements.into();
+        let function = saved.function.map(|function| StoredFunction {
+            plan: PlanNo(function.plan as u64),
+            spec: function.spec.into_vec(),
+            callbacks: function.callbacks.into_vec(),
+        });
+        let stored = Stored {
+            source: saved.source.into_vec(),
+            function,
+            functions: saved.functions.into_iter().map(ByteBuf::into_vec).collect(),
+            python: saved.python,
+            environment: environment(&requirements).into(),
+            requirements,
+        };
+        let number = self.sessions.add(Session {
+            name: saved.name.into(),
+            description: saved.description.map(ByteBuf::into_vec),
+            user: saved.user.into(),
+            database: Database(saved.database as u32),
+            stored,
+            paths: Vec::new(),
+            place: Place::Waiting,
+            script: None,
+            registered: true,
+            unlinked: false,
+            installed: false,
+            live: 0,
+            held: Vec::new(),
+            deaths: 0,
+        });
+        let mut restored = Vec::new();
+        for registration in saved.registrations {
+            match self.restore_registration(number, &registration) {
+                Ok(()) => restored.push(RegistrationNo(registration.number)),
+                Err(reason) => {
+                    let id = self.shard.identifier(registration.number);
+                    self.log(
+                        LogLevel::Warning,
+                        format!("rg: registration {id} was saved and cannot be used: {reason}"),
+                    );
+                }
+            }
+        }
+        if restored.is_empty() {
+            self.sessions.remove(number);
+            return;
+        }
+        self.follow_streams(&restored);
+        self.prepare_session(number);
+    }
+
+    fn restore_registration(&mut self, session: SessionNo, saved: &SavedRegistration) -> Result<(), String> {
+        let spec = PlanSpec::decode(&saved.spec).map_err(|error| error.to_string())?;
+        let trigger = spec.trigger().map_err(|error| error.to_string())?;
+        self.registrations.verify(&trigger, [], |_| false).map_err(|error| error.to_string())?;
+        let number = RegistrationNo(saved.number);
+        let commands: Vec<Vec<u8>> = match &trigger {
+            Trigger::Hook { command, .. } => vec![command.clone()],
+            Trigger::Keys { commands: Some(commands), .. } => commands.clone(),
+            _ => Vec::new(),
+        };
+        let database = Database(saved.database as u32);
+        let plan = PlanNo(saved.plan as u64);
+        let mut registration = Registration::new(session, database, plan, spec, trigger);
+        registration.encoded = saved.spec.as_slice().into();
+        registration.group = String::from_utf8_lossy(&saved.group).into_owned();
+        self.registrations.skip_to(saved.number + 1);
+        self.add_registration(number, registration);
+        for name in commands {
+            self.ask(Question::Command(name.clone()), Asked::CommandOfRestoredHook { registration: number, name });
+        }
+        Ok(())
+    }
+
+    /// Where the keys of a hooked command are is known again.
+    pub(crate) fn command_of_restored_hook_known(
+        &mut self,
+        number: RegistrationNo,
+        name: Vec<u8>,
+        range: Option<KeyRange>,
+    ) {
+        let Some(range) = range else {
+            let text = String::from_utf8_lossy(&name).into_owned();
+            return self.log(LogLevel::Warning, format!("rg: the command '{text}' was hooked and does not exist here"));
+        };
+        if let Some(registration) = self.registrations.get_mut(number) {
+            registration.ranges.insert(name, range);
+            let ranges = registration.ranges.clone();
+            self.registrations.hooks.remove(number);
+            self.add_hooks(number, &ranges);
+        }
+    }
+
+    /// Why a session that was pickled by one interpreter cannot be built by another one, if so.
+    pub(crate) fn other_python(&self, stored: &str, present: &str) -> Option<Error> {
+        let minor = |version: &str| version.split('.').take(2).collect::<Vec<_>>().join(".");
+        let other = !stored.is_empty() && minor(stored) != minor(present);
+        other.then(|| Error::OtherPython { stored: minor(stored), present: minor(present) })
+    }
+}

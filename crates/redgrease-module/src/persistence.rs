@@ -1,0 +1,36 @@
+//! Registrations in data files and on replicas.
+
+use redgrease_core::saved::Change;
+use redgrease_engine::Input;
+use redgrease_ffi::CallOptions;
+
+use crate::driver::{Driver, driver};
+
+/// What a data file contains. Called in the process that writes it, with the state at its start.
+pub fn save() -> Option<Vec<u8>> {
+    driver()?.ask(|engine| engine.saved())
+}
+
+/// Applies what a data file contains.
+///
+/// # Errors
+/// It is not readable; the text names the field.
+pub fn load(saved: &[u8]) -> Result<(), String> {
+    let change = Change::decode(saved).map_err(|error| error.to_string())?;
+    if let Some(driver) = driver() {
+        driver.hand_in(Input::Change(change));
+    }
+    Ok(())
+}
+
+/// A child process writes a file. One that rewrites the append-only file command by command does not save registrations: they are
+/// appended to the new file.
+pub fn child_was_born(driver: &Driver) {
+    let is = |option: &[u8], value: &[u8]| {
+        let reply = driver.server.call(&[b"config", b"get", option], CallOptions::default()).ok();
+        reply.is_some_and(|reply| reply.view().element(1).is_some_and(|found| found.bytes() == value))
+    };
+    if is(b"appendonly", b"yes") && is(b"aof-use-rdb-preamble", b"no") {
+        driver.hand_in(Input::FileRewritten);
+    }
+}
