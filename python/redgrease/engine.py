@@ -298,8 +298,6 @@ class Gears:
     ) -> list[PyRequirementInfo]:
         """List requirements that meet all given conditions.
 
-        The module of this version does not have the command yet: it answers `NOTYET`. RedisGears 1.2 has it.
-
         Args:
             name: name of the package; versions and spelling do not matter.
             is_downloaded: whether its files are downloaded.

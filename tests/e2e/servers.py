@@ -159,6 +159,12 @@ class Server:
         self._wait_ready()
         return self
 
+    def start_again(self) -> Server:
+        """Start on the same directory and port, after `kill`."""
+        self._spawn()
+        self._wait_ready()
+        return self
+
     def command_line(self) -> list[str]:
         options: dict[str, object] = {
             "port": self.port,

@@ -236,25 +236,29 @@ GB('PythonReader').map(f).run(lambda: iter([20]), convertToStr=False)
 
 
 def test_an_execution_that_waits_is_aborted_at_once(db):
-    source = """
+    db.ok(
+        """
 import asyncio
 async def f(_):
     execute('set', 'waits', '1')
     try:
         await asyncio.sleep(1000)
     except asyncio.CancelledError:
-        # Its execution has ended; the session's code may still call the server.
+        # Its execution has ended; what is left is code of the session.
         execute('set', 'cancelled', '1')
         raise
-GB('ShardsIDReader').map(f).run()
+GB('CommandReader').map(f).register(trigger='slow')
 """
-    execution = db.start(source)
+    )
+    waiting = db.wire()
+    waiting.send("RG.TRIGGER", "slow")
     db.wait_key("waits")
-    assert db.status(execution) == "running"
-    db.r.execute_command("RG.ABORTEXECUTION", execution)
-    assert db.status(execution) == "aborted"
+    [execution] = db.executions()
+    assert execution.status == "running"
+    db.r.execute_command("RG.ABORTEXECUTION", execution.id)
+    assert waiting.read() == []
     db.wait_key("cancelled")
-    assert db.results("GB('ShardsIDReader').run()") == ["1"]
+    assert db.registration().numAborted == 1
 
 
 def test_what_waits_ends_with_its_worker(db):

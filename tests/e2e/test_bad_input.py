@@ -254,7 +254,7 @@ def test_a_number_of_a_command_that_is_none_is_an_error(db, number):
 
 # -- commands that are not available yet
 
-NOT_YET = ["PYDUMPREQS", "PYEXPORTREQ", "PYIMPORTREQ"]
+NOT_YET = ["PYEXPORTREQ", "PYIMPORTREQ"]
 
 
 @pytest.mark.parametrize("name", NOT_YET)
@@ -267,14 +267,6 @@ def test_a_command_that_is_not_implemented_yet_says_so(db, name, arguments):
 def test_commands_that_redisgears_had_given_up_answer_its_text(db):
     assert db.wire()("RG.PYEXECUTEREMOTE", "x") == b"Execute remote is not longer supported"
     assert db.wire()("RG.PYFREEINTERPRETER") == b"Free interpreter is not longer supported"
-
-
-def test_the_package_passes_on_that_a_command_is_not_implemented_yet(db):
-    from redgrease import Gears
-
-    gears = Gears(db.r)
-    with pytest.raises(redis.ResponseError, match=r"NOTYET RG\.[A-Z]+ is not available in this version of redgrease"):
-        gears.pydumpreqs()
 
 
 # -- asynchronous functions

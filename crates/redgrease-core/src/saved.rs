@@ -64,6 +64,8 @@ pub struct SavedSession {
     pub python: String,
     /// Its requirements.
     pub requirements: Vec<String>,
+    /// What the workers of the session share: the set of requirements.
+    pub environment: String,
     /// Its registrations.
     pub registrations: Vec<SavedRegistration>,
 }
@@ -185,6 +187,7 @@ impl SavedSession {
             ("functions", Value::List(self.functions.iter().map(|pickle| bytes(pickle)).collect())),
             ("python", Value::text(self.python.as_str())),
             ("requirements", texts(&self.requirements)),
+            ("environment", Value::text(self.environment.as_str())),
             ("registrations", Value::List(self.registrations.iter().map(SavedRegistration::value).collect())),
         ])
     }
@@ -259,6 +262,7 @@ mod tests {
             functions: vec![ByteBuf::from(b"pickle".to_vec())],
             python: "3.11.7".into(),
             requirements: vec!["a>=1".into()],
+            environment: "a>=1".into(),
             registrations: vec![SavedRegistration {
                 number: 5,
                 plan: -1,

@@ -158,6 +158,8 @@ pub enum Command<'a> {
     },
     /// `RG.PYDUMPSESSIONS`.
     DumpSessions(SessionFilter<'a>),
+    /// `RG.PYDUMPREQS`.
+    DumpRequirements,
     /// `RG.PAUSEREGISTRATIONS`.
     Pause {
         /// Identifiers of the registrations.

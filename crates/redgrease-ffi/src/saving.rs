@@ -22,6 +22,8 @@ const ENCODING: c_int = 1;
 
 thread_local! {
     static FUNCTIONS: Cell<Option<(Save, Load)>> = const { Cell::new(None) };
+    /// The server writes nothing where there is nothing; otherwise there is always a string.
+    static OPTIONAL: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Loader<'_> {
@@ -37,6 +39,7 @@ impl Loader<'_> {
         const OPTIONAL_SINCE: u32 = 0x07_02_00;
         FUNCTIONS.set(Some((save, load)));
         let optional = self.server.version() >= OPTIONAL_SINCE;
+        OPTIONAL.set(optional);
         let mut methods = raw::RedisModuleTypeMethods {
             version: raw::REDISMODULE_TYPE_METHOD_VERSION as u64,
             rdb_load: Some(no_key),
@@ -85,7 +88,11 @@ impl Server {
 
 unsafe extern "C" fn save_aux(io: *mut raw::RedisModuleIO, _when: c_int) {
     let Some((save, _)) = FUNCTIONS.get() else { return };
-    let Some(saved) = guarded("saving", None, save) else { return };
+    let saved = match guarded("saving", None, save) {
+        Some(saved) => saved,
+        None if OPTIONAL.get() => return,
+        None => Vec::new(),
+    };
     // SAFETY: the file that is being written; the bytes live during the call.
     unsafe { api!(RedisModule_SaveStringBuffer)(io, saved.as_ptr().cast(), saved.len()) };
 }
@@ -106,6 +113,9 @@ unsafe extern "C" fn load_aux(io: *mut raw::RedisModuleIO, encoding: c_int, _whe
     let saved = unsafe { std::slice::from_raw_parts(start.cast::<u8>(), len) }.to_vec();
     // SAFETY: allocated by the server for us, freed once.
     unsafe { api!(RedisModule_Free)(start.cast()) };
+    if saved.is_empty() {
+        return raw::REDISMODULE_OK;
+    }
     match guarded("loading", Err("INTERNAL a failure of the module".to_owned()), || load(&saved)) {
         Ok(()) => raw::REDISMODULE_OK,
         Err(reason) => {

@@ -33,6 +33,7 @@ impl Engine {
             Command::AbortExecution { execution } => self.abort_execution(client, caller, execution),
             Command::GetExecution { execution, scope } => self.get_execution(client, execution, *scope),
             Command::DumpSessions(filter) => self.dump_sessions(client, filter),
+            Command::DumpRequirements => self.dump_requirements(client),
             Command::Pause { registrations, abort_pending } => {
                 self.pause(client, caller, registrations, *abort_pending);
             }

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::prelude::*;
 use crate::registrations::registry::Registration;
 use crate::sessions::session::{Place, Session};
-use crate::sessions::stored::{Stored, StoredFunction, environment};
+use crate::sessions::stored::{Stored, StoredFunction};
 
 impl Engine {
     /// All registrations, as they are saved; `None` if there is nothing to be saved.
@@ -57,6 +57,7 @@ impl Engine {
             functions: stored.functions.iter().cloned().map(ByteBuf::from).collect(),
             python: stored.python.clone(),
             requirements: stored.requirements.to_vec(),
+            environment: stored.environment.to_string(),
             registrations: registrations.collect(),
         }
     }
@@ -140,7 +141,7 @@ impl Engine {
             function,
             functions: saved.functions.into_iter().map(ByteBuf::into_vec).collect(),
             python: saved.python,
-            environment: environment(&requirements).into(),
+            environment: saved.environment.into(),
             requirements,
         };
         let number = self.sessions.add(Session {

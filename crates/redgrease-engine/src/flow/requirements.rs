@@ -5,6 +5,7 @@ use redgrease_core::id::SessionNo;
 use redgrease_core::render::Reply;
 
 use crate::asked::Asked;
+use crate::clients::Client;
 use crate::effect::{Effect, Install, Question};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -13,14 +14,30 @@ use crate::input::Found;
 use crate::prelude::*;
 use crate::requirements::installs::Job;
 use crate::sessions::session::Session;
+use crate::sessions::stored::REINSTALLED;
 use crate::timers::Timer;
 
 impl Engine {
+    /// `RG.PYDUMPREQS`: the requirements of sessions and of scripts that have ended.
+    pub(crate) fn dump_requirements(&mut self, client: Client) {
+        let mut names: BTreeMap<String, String> = BTreeMap::new();
+        for (environment, paths) in self.installs.all() {
+            let path = paths.first().cloned().unwrap_or_default();
+            names.extend(names_of(environment).map(|name| (name.to_owned(), path.clone())));
+        }
+        let sessions = self.sessions.iter().filter(|(_, session)| session.registered);
+        for (_, session) in sessions {
+            let path = session.paths.first().cloned().unwrap_or_default();
+            names.extend(session.stored.requirements.iter().map(|name| (name.clone(), path.clone())));
+        }
+        let rows = names.iter().map(|(name, path)| self.requirement_row(name, path)).collect();
+        self.reply(client, Reply::Array(rows));
+    }
+
     /// A requirement in the order of fields of RedisGears.
-    pub(crate) fn requirement_row(&self, name: &str, session: &Session) -> Reply {
-        let path = session.paths.first().map_or("", String::as_str);
-        let users =
-            self.sessions.iter().filter(|(_, session)| session.stored.requirements.iter().any(|one| one == name));
+    pub(crate) fn requirement_row(&self, name: &str, path: &str) -> Reply {
+        let uses = |session: &Session| session.stored.requirements.iter().any(|one| one == name);
+        let count = self.sessions.iter().filter(|(_, session)| uses(session)).count();
         Reply::Array(vec![
             Reply::bulk("GearReqVersion"),
             Reply::Int(2),
@@ -37,10 +54,17 @@ impl Engine {
             Reply::bulk("Path"),
             Reply::bulk(path),
             Reply::bulk("RefCount"),
-            Reply::Int(users.count() as i64),
+            Reply::Int(count as i64),
             Reply::bulk("IsInReqDictionary"),
             Reply::bulk("yes"),
         ])
+    }
+
+    /// A session that owned registrations has ended: its set of requirements is not listed any more if no other one has it.
+    pub(crate) fn requirements_released(&mut self, environment: &str) {
+        if !self.sessions.iter().any(|(_, session)| *session.stored.environment == *environment) {
+            self.installs.forget_environment(environment);
+        }
     }
 
     /// Checks for the requirements of a session, and installs missing ones; [`Engine::requirements_known`] follows.
@@ -153,4 +177,9 @@ impl Engine {
             self.requirements_known(session, Err(Error::InstallsTooLong(limit).into()));
         }
     }
+}
+
+/// The requirements of a set: see [`environment`](crate::sessions::stored::environment).
+fn names_of(environment: &str) -> impl Iterator<Item = &str> {
+    environment.lines().filter(|line| !line.starts_with(REINSTALLED))
 }

@@ -19,7 +19,7 @@ use crate::planted::Bug;
 use crate::prelude::*;
 use crate::sessions::script::Script;
 use crate::sessions::session::{Place, Session};
-use crate::sessions::stored::{Stored, StoredFunction, environment};
+use crate::sessions::stored::{REINSTALLED, Stored, StoredFunction, environment};
 use crate::timers::Timer;
 
 /// The plan of a client's function has the number of its session and this bit; workers number theirs without it.
@@ -48,9 +48,13 @@ impl Engine {
         let user = caller.user.clone().unwrap_or_else(|| "default".into());
         let requirements: Rc<[String]> =
             command.requirements.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
+        let mut environment = environment(&requirements);
+        if command.force_reinstall && !environment.is_empty() {
+            environment = format!("{environment}\n{REINSTALLED}{new_id}");
+        }
         let stored = Stored {
             source: command.script.to_vec(),
-            environment: environment(&requirements).into(),
+            environment: environment.into(),
             requirements,
             ..Stored::default()
         };
@@ -456,6 +460,9 @@ impl Engine {
     /// Removes a session; its worker returns to the pool.
     fn end_session(&mut self, number: SessionNo) {
         let Some(session) = self.sessions.remove(number) else { return };
+        if session.unlinked {
+            self.requirements_released(&session.stored.environment);
+        }
         let Some(worker) = session.worker().filter(|worker| self.workers.links.contains_key(worker)) else { return };
         self.out.push(Effect::DrainOutput { worker, session: session.name });
         self.send(worker, &ToWorker::ForgetSession { session: number });

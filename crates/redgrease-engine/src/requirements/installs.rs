@@ -98,6 +98,16 @@ impl Installs {
         self.satisfied.get(environment)
     }
 
+    /// All sets of requirements that are known to be present, and their directories.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Vec<String>)> {
+        self.satisfied.iter().map(|(environment, paths)| (&**environment, paths))
+    }
+
+    /// Forgets a set of requirements.
+    pub(crate) fn forget_environment(&mut self, environment: &str) {
+        self.satisfied.remove(environment);
+    }
+
     /// Stores the directories of a set of requirements.
     pub(crate) fn learn(&mut self, environment: &Rc<str>, paths: &[String]) {
         if self.satisfied.len() < SATISFIED_MAX || self.satisfied.contains_key(environment) {

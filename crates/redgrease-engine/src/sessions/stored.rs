@@ -41,6 +41,9 @@ impl StoredFunction {
     }
 }
 
+/// What begins the line of an environment whose requirements were installed again: it differs from all others.
+pub const REINSTALLED: char = ';';
+
 /// The key of an environment: the sorted set of the requirements without our own package, which is always present.
 #[must_use]
 pub fn environment(requirements: &[String]) -> String {

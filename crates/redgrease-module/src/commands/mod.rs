@@ -16,6 +16,7 @@ mod innerhook;
 mod innerregister;
 mod missing;
 mod pauseregistrations;
+mod pydumpreqs;
 mod pydumpsessions;
 mod pyexecute;
 mod pyprofile;

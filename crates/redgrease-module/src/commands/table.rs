@@ -9,7 +9,7 @@ use super::request::Request;
 use super::{
     abortexecution, administer, clearregistrationsstats, config, dropexecution, dumpexecutions, dumpplugins,
     dumpregistrations, getexecution, getresults, infocluster, inneratomic, innerhook, innerregister, missing,
-    pauseregistrations, pydumpsessions, pyexecute, pyprofile, pystats, refreshcluster, shards, trigger, unregister,
+    pauseregistrations, pydumpreqs, pydumpsessions, pyexecute, pyprofile, pystats, refreshcluster, shards, trigger, unregister,
     withcodec,
 };
 use crate::driver::driver;
@@ -104,8 +104,8 @@ commands! {
     DumpPlugins: c"rg.dumpplugins", LOOKS, 1..ANY => dumpplugins::run;
     /// `RG.PYDUMPSESSIONS [VERBOSE] [DEAD] [SESSIONS id ...]`
     PyDumpSessions: c"rg.pydumpsessions", LOOKS, 1..ANY => pydumpsessions::run;
-    /// `RG.PYDUMPREQS`, not yet.
-    PyDumpReqs: c"rg.pydumpreqs", LOOKS, 1..ANY => missing::not_yet;
+    /// `RG.PYDUMPREQS`
+    PyDumpReqs: c"rg.pydumpreqs", LOOKS, 1..ANY => pydumpreqs::run;
     /// `RG.PYEXPORTREQ`, not yet.
     PyExportReq: c"rg.pyexportreq", LOOKS, 1..ANY => missing::not_yet;
     /// `RG.PYIMPORTREQ`, not yet.
