@@ -60,7 +60,8 @@ def wreck(ring, word, value):
 )
 
 
-@pytest.mark.parametrize("value", [1 << 63, (1 << 64) - 1, 12345678901])
+# Not the largest number: a count that is one short of the other one is possible for a long time.
+@pytest.mark.parametrize("value", [1 << 63, (1 << 64) - (1 << 40), 12345678901])
 @pytest.mark.parametrize(("ring", "word"), [(TO_SERVER, HEAD), (FROM_SERVER, TAIL)], ids=["head", "tail"])
 def test_a_count_that_cannot_be_ends_the_worker(db, ring, word, value):
     with db.pinging() as pings:
