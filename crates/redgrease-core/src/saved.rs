@@ -70,6 +70,19 @@ pub struct SavedSession {
     pub registrations: Vec<SavedRegistration>,
 }
 
+/// A function that is called again and again, for which a key stands.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SavedTimeEvent {
+    /// Seconds between the end of a call and the next one.
+    pub period_s: u64,
+    /// Its plan's number in the workers, as the bits of a signed number.
+    pub plan: i64,
+    /// Its encoded plan.
+    pub spec: ByteBuf,
+    /// Its session, without registrations.
+    pub session: SavedSession,
+}
+
 /// A change of the registrations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -91,6 +104,15 @@ pub enum Change {
     Removed {
         /// Its number.
         registration: u64,
+    },
+    /// A key was made that stands for a function that is called again and again.
+    TimeEvent {
+        /// The key's database.
+        database: u64,
+        /// The key.
+        key: ByteBuf,
+        /// The function.
+        event: SavedTimeEvent,
     },
 }
 
@@ -132,6 +154,13 @@ struct All {
 struct One {
     session: SavedSession,
     replaces: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct OfKey {
+    database: u64,
+    key: ByteBuf,
+    event: SavedTimeEvent,
 }
 
 #[derive(Deserialize)]
@@ -206,6 +235,15 @@ impl Change {
                 let replaces = Value::List(replaces.iter().map(|name| Value::text(name.as_str())).collect());
                 ("session", alloc::vec![("session", session.value()), ("replaces", replaces)])
             }
+            Change::TimeEvent { database, key, event } => {
+                let event = dict(alloc::vec![
+                    ("period_s", number(event.period_s)),
+                    ("plan", Value::Int(event.plan)),
+                    ("spec", bytes(&event.spec)),
+                    ("session", event.session.value()),
+                ]);
+                ("time event", alloc::vec![("database", number(*database)), ("key", bytes(key)), ("event", event)])
+            }
             Change::Removed { registration } => ("removed", alloc::vec![("registration", number(*registration))]),
         };
         fields.insert(0, ("kind", Value::text(kind)));
@@ -231,6 +269,10 @@ impl Change {
             "session" => {
                 let One { session, replaces } = from_value(&value)?;
                 Ok(Change::Session { session, replaces })
+            }
+            "time event" => {
+                let OfKey { database, key, event } = from_value(&value)?;
+                Ok(Change::TimeEvent { database, key, event })
             }
             "removed" => {
                 let Removed { registration } = from_value(&value)?;
@@ -279,6 +321,16 @@ mod tests {
             Change::All { sessions: vec![session("a"), session("b")], next: 9 },
             Change::Session { session: session("a"), replaces: vec!["a".into(), "b".into()] },
             Change::Removed { registration: 7 },
+            Change::TimeEvent {
+                database: 1,
+                key: ByteBuf::from(b"k".to_vec()),
+                event: SavedTimeEvent {
+                    period_s: 3,
+                    plan: -5,
+                    spec: ByteBuf::from(b"s".to_vec()),
+                    session: session("a"),
+                },
+            },
         ];
         for change in changes {
             assert_eq!(Change::decode(&change.encode()), Ok(change));

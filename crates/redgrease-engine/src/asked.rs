@@ -7,6 +7,7 @@ use redgrease_core::policy::{CommandFacts, KeyRange};
 use crate::calls::caller::{PendingCall, Requester};
 use crate::clients::Client;
 use crate::effect::Argv;
+use crate::flow::time_events::NewTimeEvent;
 use crate::id::{BatchNo, Counter, QuestionNo};
 use crate::input::Caller;
 use crate::prelude::*;
@@ -85,6 +86,10 @@ pub(crate) enum Asked {
         /// The command.
         name: Vec<u8>,
     },
+    /// To add a time event.
+    TimeEventKey(Box<NewTimeEvent>),
+    /// To call a function again.
+    TimeEventIsDue(u64),
     /// To refuse a hook that some users could not use.
     UsersOfHook(Box<RegisterRequest>),
     /// To run a function instead of a command.

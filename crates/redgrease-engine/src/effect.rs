@@ -109,6 +109,27 @@ pub enum Question {
         /// The command.
         argv: Argv,
     },
+    /// Make a key that stands for a time event, unless it exists: whether it was made.
+    /// [`Fact::Made`](crate::Fact::Made).
+    MakeTimeEventKey {
+        /// The user who makes it; `None`: it comes from a master or a data file.
+        user: Option<UserName>,
+        /// The key's database.
+        database: Database,
+        /// The key.
+        key: Vec<u8>,
+        /// Its value: an encoded [`Change::TimeEvent`](redgrease_core::saved::Change::TimeEvent).
+        value: Rc<[u8]>,
+    },
+    /// Does the key of a time event still have its value? [`Fact::Flag`](crate::Fact::Flag).
+    HasTimeEventKey {
+        /// The key's database.
+        database: Database,
+        /// The key.
+        key: Vec<u8>,
+        /// Its value.
+        value: Rc<[u8]>,
+    },
     /// Enabled users who may not run a command. [`Fact::Names`](crate::Fact::Names).
     UsersWithout(Vec<u8>),
     /// May a user read a key? [`Fact::Permission`](crate::Fact::Permission).

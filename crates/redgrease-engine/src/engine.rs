@@ -27,6 +27,7 @@ use crate::executions::schedule::Schedule;
 use crate::executions::sync_triggers::SyncTriggers;
 use crate::flow::hooks::Interceptions;
 use crate::flow::profiling::Profiles;
+use crate::flow::time_events::TimeEvents;
 use crate::id::WaitNo;
 use crate::input::{Input, Situation};
 use crate::limits::CLOSED_MS_MAX;
@@ -151,6 +152,7 @@ pub struct Engine {
     pub(crate) watching_hooks: bool,
     /// A change that was saved or replicated is being applied.
     pub(crate) applying: bool,
+    pub(crate) time_events: TimeEvents,
     /// The server reports changes of keys.
     pub(crate) subscribed: bool,
     /// The server reports that commands begin.
@@ -214,6 +216,7 @@ impl Engine {
             interceptions: Interceptions::default(),
             watching_hooks: false,
             applying: false,
+            time_events: TimeEvents::default(),
             subscribed: false,
             watching_commands: false,
             pending: PendingEvents::new(config.pending_event_bytes_max),
@@ -289,6 +292,7 @@ impl Engine {
             Input::LoadingBegan => self.loading_begins(),
             Input::Change(change) => self.apply(change),
             Input::FileRewritten => self.file_is_rewritten(),
+            Input::TimeEventLoaded { database, key, event } => self.restore_time_event(database, key, event, false),
             Input::DatabasesSwapped(one, other) => self.databases_swapped(one, other),
             Input::Shutdown => self.shut_down(),
             Input::Then(Step(next)) => self.next_step(next),

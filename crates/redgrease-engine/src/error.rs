@@ -7,8 +7,8 @@ use thiserror::Error;
 
 use crate::limits::{
     DEATHS_MAX, DEFERRED_BYTES_MAX, DEFERRED_MAX, DEFERRED_MS_MAX, HELD_PER_SESSION_MAX, INSTALLS_MAX,
-    LIVE_PER_SESSION_MAX, PROFILE_MS_MAX, REGISTRATIONS_PER_SESSION_MAX, SYNC_DEPTH_MAX, WAITING_SESSIONS_MAX,
-    WORKER_WAIT_MS_MAX,
+    LIVE_PER_SESSION_MAX, PROFILE_MS_MAX, REGISTRATIONS_PER_SESSION_MAX, SYNC_DEPTH_MAX, TIME_EVENTS_MAX,
+    WAITING_SESSIONS_MAX, WORKER_WAIT_MS_MAX,
 };
 use crate::prelude::*;
 
@@ -184,6 +184,9 @@ pub enum Error {
     /// Too many registrations of a session.
     #[error("TOOMANY a session has at most {REGISTRATIONS_PER_SESSION_MAX} registrations")]
     TooManyRegistrations,
+    /// Too many time events.
+    #[error("TOOMANY there are {TIME_EVENTS_MAX} time events already")]
+    TooManyTimeEvents,
     /// A script asks for a second execution.
     #[error("Can not run more then 1 executions in a single script")]
     SecondRun,

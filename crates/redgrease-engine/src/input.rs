@@ -5,7 +5,7 @@ use redgrease_core::codec::KeyType;
 use redgrease_core::command::PyExecute;
 use redgrease_core::id::{Database, ExecutionNo, RegistrationNo, WorkerNo};
 use redgrease_core::policy::{CommandFacts, Protection};
-use redgrease_core::saved::Change;
+use redgrease_core::saved::{Change, SavedTimeEvent};
 
 use crate::frames::Frames;
 use crate::id::{BatchNo, ClientNo, CommandNo, InstallNo, JobNo, QuestionNo, RemovalNo, TimerNo, WaitNo};
@@ -231,6 +231,8 @@ pub enum Fact {
     Flag(bool),
     /// Names.
     Names(Vec<String>),
+    /// Whether something was made, or why it is not permitted.
+    Made(Result<bool, String>),
     /// Type of a key, and length of its value.
     Key {
         /// The type.
@@ -491,6 +493,15 @@ pub enum Input<'a> {
     LoadingBegan,
     /// A change of the registrations, from a data file or a master.
     Change(Change),
+    /// A key that stands for a time event was loaded.
+    TimeEventLoaded {
+        /// The key's database.
+        database: Database,
+        /// The key.
+        key: Vec<u8>,
+        /// The time event.
+        event: SavedTimeEvent,
+    },
     /// The append-only file is being rewritten without the form of data files.
     FileRewritten,
     /// The data of two databases was swapped.

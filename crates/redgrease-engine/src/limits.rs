@@ -89,6 +89,9 @@ pub const NESTED_MAX: usize = 1000;
 /// Their size in bytes.
 pub const NESTED_BYTES_MAX: usize = 64 << 20;
 
+/// Time events at any time.
+pub const TIME_EVENTS_MAX: usize = 100_000;
+
 /// Time that a worker has to answer a request for a profile, in milliseconds.
 pub const PROFILE_MS_MAX: u64 = 10_000;
 

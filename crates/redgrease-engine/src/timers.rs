@@ -42,6 +42,8 @@ pub(crate) enum Timer {
     },
     /// The deadline of waiting installations.
     InstallLimit(SessionNo),
+    /// A time event is due.
+    TimeEvent(u64),
     /// The deadline of a request for a profile.
     Profile(u64),
     /// The schedule checks for long executions.

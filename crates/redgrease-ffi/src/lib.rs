@@ -7,7 +7,7 @@
 //! - [`call`], `reply`, `user`: running commands in the server, as a user; [`keyspace`]: key types, notifications;
 //! - [`between`]: the moment between two commands; [`hooks`]: calls of commands that a module handles itself;
 //! - [`event_loop`]: descriptors and timers in the server's own loop; [`server_event`]: what the server announces;
-//! - [`saving`]: data of the module in data files;
+//! - [`saving`], [`value_key`]: data of the module in data files, outside of keys and in keys;
 //! - [`info`]: sections of `INFO`; `log`: the server's log; `guard`: panics in callbacks;
 //! - `api`, `table`, `raw`: the functions of the server; `alloc`: its allocator.
 //!
@@ -38,6 +38,7 @@ mod server;
 pub mod server_event;
 mod table;
 mod user;
+pub mod value_key;
 
 pub use call::{CallOptions, CallReply};
 pub use client::{BlockedClient, Replier, SlowAnswer};

@@ -1,5 +1,6 @@
 //! Registrations in data files and on replicas.
 
+use redgrease_core::id::Database;
 use redgrease_core::saved::Change;
 use redgrease_engine::Input;
 use redgrease_ffi::CallOptions;
@@ -21,6 +22,22 @@ pub fn load(saved: &[u8]) -> Result<(), String> {
         driver.hand_in(Input::Change(change));
     }
     Ok(())
+}
+
+/// A key that stands for a time event was loaded.
+///
+/// # Errors
+/// Its value is not readable.
+pub fn time_event_loaded(database: u32, key: &[u8], value: &[u8]) -> Result<(), String> {
+    match Change::decode(value).map_err(|error| error.to_string())? {
+        Change::TimeEvent { event, .. } => {
+            if let Some(driver) = driver() {
+                driver.hand_in(Input::TimeEventLoaded { database: Database(database), key: key.to_vec(), event });
+            }
+            Ok(())
+        }
+        _ => Err("a key of type rg_timeev holds something else than a time event".to_owned()),
+    }
 }
 
 /// A child process writes a file. One that rewrites the append-only file command by command does not save registrations: they are

@@ -322,6 +322,19 @@ fn remove_plans(py: Python<'_>, numbers: Vec<u64>) -> PyResult<()> {
     Ok(())
 }
 
+/// Calls a plan again and again; whether its key was free.
+#[pyfunction]
+fn register_time_event<'py>(
+    py: Python<'py>,
+    number: u64,
+    spec: &[u8],
+    blob: &[u8],
+    period_s: u64,
+    key: Option<&[u8]>,
+) -> PyResult<Bound<'py, PyAny>> {
+    ask_for_value(py, Call::TimeEvent { plan: PlanNo(number), spec, blob, period_s, key })
+}
+
 /// Starts an execution of a plan; its id.
 #[pyfunction]
 fn run_plan<'py>(py: Python<'py>, number: u64, spec: &[u8]) -> PyResult<Bound<'py, PyAny>> {
@@ -464,6 +477,7 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(remove_session, module)?)?;
     module.add_function(wrap_pyfunction!(add_plan, module)?)?;
     module.add_function(wrap_pyfunction!(remove_plans, module)?)?;
+    module.add_function(wrap_pyfunction!(register_time_event, module)?)?;
     module.add_function(wrap_pyfunction!(run_plan, module)?)?;
     module.add_function(wrap_pyfunction!(register_plan, module)?)?;
     module.add_function(wrap_pyfunction!(serve, module)?)?;

@@ -70,3 +70,51 @@ def _act(number, plan, action):
     except BaseException:
         _native.remove_plans([number])
         raise
+
+
+#: The longest time between two calls of a time event, in seconds: a year.
+_PERIOD_MAX = 366 * 24 * 3600
+
+
+def registerTE(*args):
+    """Call a function again and again, on masters only: ``registerTE(seconds, callback, keyName=None)``.
+
+    Args:
+        seconds: Seconds between the end of a call and the next one, from 1 to a year.
+        callback: A function without parameters. If it raises, it is not called again.
+        keyName: The name of a key that stands for it: the time event is saved with the key, and ends without it.
+
+    Returns:
+        True, or False if the key exists already.
+    """
+    if len(args) < 2:
+        raise _native.GearsError("not enough arguments for time event")
+    seconds, callback, key = (*args, None)[:3]
+    if not callable(callback):
+        raise _native.GearsError("callback must be a function")
+    if not isinstance(seconds, int) or isinstance(seconds, bool):
+        raise _native.GearsError("time argument must be a long")
+    if not 1 <= seconds <= _PERIOD_MAX:
+        raise _native.GearsError(f"time argument must be from 1 to {_PERIOD_MAX} seconds, got {seconds}")
+    if key is not None and not isinstance(key, (str, bytes)):
+        raise _native.GearsError("key argument must be a string")
+    session = current_session()
+    if session is None:
+        raise _native.GearsError("can not create time event on a python created thread")
+    plan = PlanBuilder("ShardsIDReader").foreach(lambda _: callback()).run(None, False, False, mode="async_local")
+    number = _next_number()
+    blob = pickling.dumps([(number, plan.spec, plan.callbacks, None)], session.namespace)
+    session.registered[number] = None
+    name = key.encode() if isinstance(key, str) else key
+    # The server gives it a record: it has no source of its own.
+    _native.add_plan(number, session.number, None, plan.spec, plan.callbacks)
+    try:
+        made = _native.register_time_event(number, plan.spec, blob, seconds, name)
+    except BaseException:
+        made = False
+        raise
+    finally:
+        if not made:
+            del session.registered[number]
+            _native.remove_plans([number])
+    return made

@@ -9,7 +9,7 @@ import io
 import sys
 
 from redgrease import _native
-from redgrease.worker.builder import GearsBuilder
+from redgrease.worker.builder import GearsBuilder, registerTE
 
 execute = _native.execute
 atomic = _native.PyAtomic
@@ -133,21 +133,6 @@ def __getattr__(name):
     from redgrease.worker import coroutines
 
     return getattr(coroutines, name)
-
-
-def _unsupported(name):
-    def unsupported(*_args, **_kwargs):
-        raise _native.GearsError(f"{name} is not supported yet")
-
-    unsupported.__name__ = unsupported.__qualname__ = name
-    unsupported.__doc__ = f"{name} is not supported yet: raises ``GearsError``."
-    return unsupported
-
-
-for _name in (
-    "registerTE",
-):  # fmt: skip
-    globals()[_name] = _unsupported(_name)
 
 
 def _deprecated(name, function, instead):

@@ -176,6 +176,21 @@ pub enum Call<'a> {
         #[serde(borrow, serialize_with = "byte_strings")]
         args: Vec<&'a [u8]>,
     },
+    /// Call a function again and again. Answered by whether its key was free.
+    TimeEvent {
+        /// Number that the worker gave its plan.
+        plan: PlanNo,
+        /// An encoded plan: see [`crate::plan::PlanSpec`].
+        #[serde(with = "serde_bytes")]
+        spec: &'a [u8],
+        /// Pickle of this plan alone.
+        #[serde(with = "serde_bytes")]
+        blob: &'a [u8],
+        /// Seconds between the end of a call and the next one.
+        period_s: u64,
+        /// The key that stands for it: without the key it ends.
+        key: Option<&'a [u8]>,
+    },
     /// The command that a client waits for: name and arguments.
     GetCommand,
     /// Another reply for the client that waits.

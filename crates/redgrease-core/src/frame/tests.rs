@@ -80,6 +80,7 @@ fn from_worker_frames() -> Vec<FromWorker<'static>> {
         call(Call::HashTag),
         call(Call::CallNext { args: vec![b"a", b""] }),
         call(Call::GetCommand),
+        call(Call::TimeEvent { plan: PlanNo(1), spec: b"s", blob: b"b", period_s: 2, key: Some(b"k") }),
         call(Call::OverrideReply { value: &[9] }),
         call(Call::Results { execution: "0-1" }),
         FromWorker::Progress { exec: ExecutionNo(2), step: 1 },

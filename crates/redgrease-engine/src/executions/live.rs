@@ -147,6 +147,8 @@ pub(crate) struct Live {
     pub(crate) hooked: Option<Box<HookedCall>>,
     /// The number of the client that waits for it because its command fired the event.
     pub(crate) intercepts: Option<u64>,
+    /// The time event that it is a call of.
+    pub(crate) time_event: Option<u64>,
     /// User code started it, and may wait for it.
     pub(crate) nested: bool,
     /// The last step that its worker reported.

@@ -28,6 +28,8 @@ impl Engine {
             (Asked::CommandOfRestoredHook { registration, name }, Fact::Command(facts)) => {
                 self.command_of_restored_hook_known(registration, name, facts.map(|facts| facts.own.keys));
             }
+            (Asked::TimeEventKey(new), Fact::Made(made)) => self.time_event_key_made(*new, made),
+            (Asked::TimeEventIsDue(number), Fact::Flag(exists)) => self.call_time_event(number, exists),
             (Asked::UsersOfHook(request), Fact::Names(users)) => self.users_of_hook_known(request, &users),
             (Asked::UserOfHookedCall { client, caller, registration, argv }, Fact::Permission(permission)) => {
                 self.user_of_hooked_call(client, &caller, registration, &argv, permission);

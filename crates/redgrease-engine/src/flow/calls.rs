@@ -52,6 +52,9 @@ impl Engine {
                 Some(registration) => self.run_hook_for(call, registration, &Argv::new(&argv)),
                 None => self.look_up(call, Argv::new(&argv), false),
             },
+            Call::TimeEvent { plan, spec, blob, period_s, key } => {
+                self.register_time_event(call, (plan, spec, blob), period_s, key);
+            }
             Call::CallNext { args } => self.call_next(call, &args),
             Call::GetCommand => self.command_asked(call),
             Call::OverrideReply { value } => self.override_reply(call, value),

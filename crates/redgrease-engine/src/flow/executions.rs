@@ -107,6 +107,7 @@ impl Engine {
             parked: false,
             hooked: None,
             intercepts: None,
+            time_event: None,
             nested: false,
             step: None,
             started_ms: None,
@@ -519,6 +520,9 @@ impl Engine {
             self.stream_run_ended(run, &outcome, interruption);
         } else if let Some(run) = live.stream_run {
             self.stream_run_ended(run, &outcome, live.interruption);
+        }
+        if let Some(event) = live.time_event {
+            self.time_event_called(event, number, &outcome);
         }
         let waited_for = live.waiters.iter().any(|waiter| matches!(waiter, Waiter::Call(_)));
         if live.nested && !waited_for {

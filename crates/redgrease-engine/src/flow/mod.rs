@@ -21,5 +21,6 @@ mod settings;
 mod stream_batches;
 mod stream_runs;
 mod sync;
+pub(crate) mod time_events;
 mod timers;
 mod workers;

@@ -31,7 +31,7 @@ impl Engine {
         (!sessions.is_empty()).then(|| Change::All { sessions, next: self.registrations.next_number() }.encode())
     }
 
-    fn saved_session(&self, number: SessionNo, session: &Session) -> SavedSession {
+    pub(crate) fn saved_session(&self, number: SessionNo, session: &Session) -> SavedSession {
         let registrations = self.registrations.of_session(number).into_iter().filter_map(|number| {
             let registration = self.registrations.get(number)?;
             Some(SavedRegistration {
@@ -76,7 +76,7 @@ impl Engine {
         self.replicate(&Change::Removed { registration: number.0 });
     }
 
-    fn replicate(&mut self, change: &Change) {
+    pub(crate) fn replicate(&mut self, change: &Change) {
         // What came from the master or from a file goes on as it came.
         if !self.at.server.loading && !self.at.server.replica && !self.applying {
             self.out.push(Effect::Replicate(change.encode()));
@@ -97,6 +97,7 @@ impl Engine {
         for number in numbers {
             self.remove_registration(number, true);
         }
+        self.forget_time_events();
         self.applying = false;
     }
 
@@ -123,13 +124,39 @@ impl Engine {
                 }
                 self.restore_session(session);
             }
+            Change::TimeEvent { database, key, event } => {
+                self.restore_time_event(Database(database as u32), key.into_vec(), event, true);
+            }
             Change::Removed { registration } => self.remove_registration(RegistrationNo(registration), true),
         }
         self.applying = false;
     }
 
     /// Creates a session with its registrations, and has it built in a worker.
-    fn restore_session(&mut self, saved: SavedSession) {
+    fn restore_session(&mut self, mut saved: SavedSession) {
+        let registrations = core::mem::take(&mut saved.registrations);
+        let number = self.add_saved_session(saved, true);
+        let mut restored = Vec::new();
+        for registration in registrations {
+            match self.restore_registration(number, &registration) {
+                Ok(()) => restored.push(RegistrationNo(registration.number)),
+                Err(reason) => {
+                    let id = self.shard.identifier(registration.number);
+                    let text = format!("rg: registration {id} was saved and cannot be used: {reason}");
+                    self.log(LogLevel::Warning, text);
+                }
+            }
+        }
+        if restored.is_empty() {
+            self.sessions.remove(number);
+            return;
+        }
+        self.follow_streams(&restored);
+        self.prepare_session(number);
+    }
+
+    /// Adds a session without registrations.
+    pub(crate) fn add_saved_session(&mut self, saved: SavedSession, registered: bool) -> SessionNo {
         let requirements: Rc<[String]> = saved.requirements.into();
         let function = saved.function.map(|function| StoredFunction {
             plan: PlanNo(function.plan as u64),
@@ -144,7 +171,7 @@ impl Engine {
             environment: saved.environment.into(),
             requirements,
         };
-        let number = self.sessions.add(Session {
+        self.sessions.add(Session {
             name: saved.name.into(),
             description: saved.description.map(ByteBuf::into_vec),
             user: saved.user.into(),
@@ -153,32 +180,13 @@ impl Engine {
             paths: Vec::new(),
             place: Place::Waiting,
             script: None,
-            registered: true,
+            registered,
             unlinked: false,
             installed: false,
             live: 0,
             held: Vec::new(),
             deaths: 0,
-        });
-        let mut restored = Vec::new();
-        for registration in saved.registrations {
-            match self.restore_registration(number, &registration) {
-                Ok(()) => restored.push(RegistrationNo(registration.number)),
-                Err(reason) => {
-                    let id = self.shard.identifier(registration.number);
-                    self.log(
-                        LogLevel::Warning,
-                        format!("rg: registration {id} was saved and cannot be used: {reason}"),
-                    );
-                }
-            }
-        }
-        if restored.is_empty() {
-            self.sessions.remove(number);
-            return;
-        }
-        self.follow_streams(&restored);
-        self.prepare_session(number);
+        })
     }
 
     fn restore_registration(&mut self, session: SessionNo, saved: &SavedRegistration) -> Result<(), String> {

@@ -205,7 +205,8 @@ impl Engine {
 
     /// A session with registrations requests a worker again, indefinitely: its registrations are not lost.
     pub(crate) fn want_worker_again(&mut self, number: SessionNo) {
-        let wants = |session: &Session| session.registered && session.place == Place::Waiting;
+        let has_time_events = self.time_events.of_session(number);
+        let wants = |session: &Session| (session.registered || has_time_events) && session.place == Place::Waiting;
         if self.sessions.get(number).is_some_and(wants) && !self.sessions.waiting.contains(&number) {
             self.want_worker(number);
         }
@@ -452,7 +453,7 @@ impl Engine {
     }
 
     pub(crate) fn end_session_if_unused(&mut self, number: SessionNo) {
-        if self.sessions.get(number).is_some_and(Session::is_unused) {
+        if self.sessions.get(number).is_some_and(Session::is_unused) && !self.time_events.of_session(number) {
             self.end_session(number);
         }
     }
@@ -496,11 +497,12 @@ impl Engine {
                 }
                 continue;
             }
+            let has_time_events = self.time_events.of_session(*number);
             let Some(session) = self.sessions.get_mut(*number) else { continue };
             session.deaths += 1;
             let broken: Option<Error> = match () {
                 // Executions that were not sent to the worker cannot run anywhere else.
-                () if !session.registered => Some(Error::DiedBefore(head.to_owned())),
+                () if !session.registered && !has_time_events => Some(Error::DiedBefore(head.to_owned())),
                 () if session.deaths > DEATHS_MAX => Some(Error::DiedTooOften(head.to_owned())),
                 () => None,
             };

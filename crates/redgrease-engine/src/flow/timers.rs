@@ -20,6 +20,7 @@ impl Engine {
                 self.script_done(worker, session, error.as_deref(), &blob);
             }
             Timer::InstallLimit(session) => self.install_limit_reached(session),
+            Timer::TimeEvent(number) => self.time_event_is_due(number),
             Timer::Profile(request) => self.profile_is_late(request),
             Timer::ScheduleTick => self.schedule_tick(),
             Timer::ExecutionLimit(execution) => self.execution_limit_reached(execution),

@@ -436,6 +436,8 @@ impl World {
                 Fact::Key { kind, len }
             }
             Question::MayRun { .. } => Fact::Permission(Ok(())),
+            Question::MakeTimeEventKey { .. } => Fact::Made(Ok(true)),
+            Question::HasTimeEventKey { .. } => Fact::Flag(true),
             Question::UsersWithout(_) => Fact::Names(Vec::new()),
             Question::MayRead { user, key } | Question::MayConsume { user, key, .. } => {
                 Fact::Permission(self.may_use(&user, &key))

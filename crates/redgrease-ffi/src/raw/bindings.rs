@@ -8,6 +8,7 @@ pub const REDISMODULE_ERR: i32 = 1;
 pub const REDISMODULE_APIVER_1: i32 = 1;
 pub const REDISMODULE_TYPE_METHOD_VERSION: i32 = 5;
 pub const REDISMODULE_READ: i32 = 1;
+pub const REDISMODULE_WRITE: i32 = 2;
 pub const REDISMODULE_OPEN_KEY_NOTOUCH: i32 = 65536;
 pub const REDISMODULE_OPEN_KEY_NONOTIFY: i32 = 131072;
 pub const REDISMODULE_OPEN_KEY_NOSTATS: i32 = 262144;
@@ -459,6 +460,25 @@ pub type RedisModule_CreateDataType = ::core::option::Option<
         typemethods: *mut RedisModuleTypeMethods,
     ) -> *mut RedisModuleType,
 >;
+pub type RedisModule_ModuleTypeSetValue = ::core::option::Option<
+    unsafe extern "C" fn(
+        key: *mut RedisModuleKey,
+        mt: *mut RedisModuleType,
+        value: *mut ::core::ffi::c_void,
+    ) -> ::core::ffi::c_int,
+>;
+pub type RedisModule_ModuleTypeGetType =
+    ::core::option::Option<unsafe extern "C" fn(key: *mut RedisModuleKey) -> *mut RedisModuleType>;
+pub type RedisModule_ModuleTypeGetValue =
+    ::core::option::Option<unsafe extern "C" fn(key: *mut RedisModuleKey) -> *mut ::core::ffi::c_void>;
+pub type RedisModule_EmitAOF = ::core::option::Option<
+    unsafe extern "C" fn(
+        io: *mut RedisModuleIO,
+        cmdname: *const ::core::ffi::c_char,
+        fmt: *const ::core::ffi::c_char,
+        ...
+    ),
+>;
 pub type RedisModule_SaveStringBuffer =
     ::core::option::Option<unsafe extern "C" fn(io: *mut RedisModuleIO, str_: *const ::core::ffi::c_char, len: usize)>;
 pub type RedisModule_LoadStringBuffer = ::core::option::Option<
@@ -472,6 +492,10 @@ pub type RedisModule_Log = ::core::option::Option<
         ...
     ),
 >;
+pub type RedisModule_GetKeyNameFromIO =
+    ::core::option::Option<unsafe extern "C" fn(io: *mut RedisModuleIO) -> *const RedisModuleString>;
+pub type RedisModule_GetDbIdFromIO =
+    ::core::option::Option<unsafe extern "C" fn(io: *mut RedisModuleIO) -> ::core::ffi::c_int>;
 pub type RedisModule_RegisterInfoFunc = ::core::option::Option<
     unsafe extern "C" fn(ctx: *mut RedisModuleCtx, cb: RedisModuleInfoFunc) -> ::core::ffi::c_int,
 >;

@@ -9,8 +9,8 @@ use super::request::Request;
 use super::{
     abortexecution, administer, clearregistrationsstats, config, dropexecution, dumpexecutions, dumpplugins,
     dumpregistrations, getexecution, getresults, infocluster, inneratomic, innerhook, innerregister, missing,
-    pauseregistrations, pydumpreqs, pydumpsessions, pyexecute, pyprofile, pystats, refreshcluster, shards, trigger, unregister,
-    withcodec,
+    pauseregistrations, pydumpreqs, pydumpsessions, pyexecute, pyprofile, pystats, refreshcluster, shards, trigger,
+    unregister, withcodec,
 };
 use crate::driver::driver;
 use crate::error::Error;

@@ -18,6 +18,14 @@ pub fn check_read(driver: &Driver, user: &str, key: &[u8]) -> Result<(), Error> 
     Err(missing(driver, user, Some((key, Access::Read)), b"get"))
 }
 
+/// Refuses a key that a user may not change.
+pub fn check_write(driver: &Driver, user: &str, key: &[u8]) -> Result<(), Error> {
+    if driver.server.may_access(user, key, Access::Write) {
+        return Ok(());
+    }
+    Err(missing(driver, user, Some((key, Access::Write)), b"set"))
+}
+
 /// Refuses a command that a user may not run, with an error like the server's.
 pub fn check_call(driver: &Driver, user: &str, argv: &[&[u8]]) -> Result<(), Error> {
     if driver.server.may_run(user, argv) {

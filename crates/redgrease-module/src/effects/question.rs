@@ -25,6 +25,16 @@ pub fn answer(driver: &Driver, question: Question) -> Fact {
         Question::MayRun { user, argv } => {
             Fact::Permission(permissions::check_call(driver, &user, &argv.args()).map_err(String::from))
         }
+        Question::MakeTimeEventKey { user, database, key, value } => {
+            let permitted = user.map_or(Ok(()), |user| permissions::check_write(driver, &user, &key));
+            Fact::Made(match permitted {
+                Ok(()) => Ok(driver.server.make_value_key(database.0, &key, &value)),
+                Err(error) => Err(error.to_string()),
+            })
+        }
+        Question::HasTimeEventKey { database, key, value } => {
+            Fact::Flag(driver.server.has_value_key(database.0, &key, &value))
+        }
         Question::UsersWithout(command) => Fact::Names(permissions::users_without(driver, &command)),
         Question::MayRead { user, key } => {
             Fact::Permission(match driver.server.may_access(&user, &key, Access::Read) {
