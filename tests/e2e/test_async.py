@@ -221,6 +221,20 @@ GB('CommandReader').flatmap(f).register(trigger='nested', convertToStr=True)
     assert db.executions() == []
 
 
+def test_results_are_kept_until_they_are_awaited_once(db):
+    source = """
+async def f(_):
+    started = GB('ShardsIDReader').run()
+    first = await started
+    try:
+        await started
+    except Exception as error:
+        return [first, str(error)[:10]]
+GB('ShardsIDReader').map(f).run()
+"""
+    assert db.results(source) == ["[[['1'], []], 'NORESULTS ']"]
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_executions_that_wait_keep_no_thread_from_others(fresh_server, threads):
     db = fresh_server(load_args={"ExecutionThreads": threads})
@@ -362,9 +376,7 @@ GB('CommandReader').map(f).register(trigger='slow')
     assert len(db.r.execute_command("RG.PYDUMPSESSIONS", "DEAD")) == 1
     db.r.set("gate", 1)
     assert text(waiting.read()) == ["old"]
-    wait_until(
-        lambda: db.r.execute_command("RG.PYDUMPSESSIONS", "DEAD"), "it has ended", until=lambda dead: dead == []
-    )
+    wait_until(lambda: db.r.execute_command("RG.PYDUMPSESSIONS", "DEAD"), "it has ended", until=lambda dead: dead == [])
 
 
 def test_waiting_clients_may_leave(db):

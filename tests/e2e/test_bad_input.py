@@ -294,4 +294,3 @@ def test_an_async_function_of_the_package_is_awaited(db):
     assert redgrease.KeysReader().map(answer).run().on(db.r) == 1
     with pytest.raises(redis.ResponseError, match="pyreader got an async function"):
         redgrease.PythonReader().run(answer).on(db.r)
-

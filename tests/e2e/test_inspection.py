@@ -26,7 +26,8 @@ def test_an_execution_is_shown_with_its_steps_from_the_last_to_the_first(db):
     [entry] = db.r.execute_command("RG.GETEXECUTION", execution)
     plan = entry[3]
     assert [text(name) for name in plan[::2]] == [
-        "status", "shards_received", "shards_completed", "results", "errors", "total_duration", "read_duration", "steps",
+        "status", "shards_received", "shards_completed", "results", "errors", "total_duration", "read_duration",
+        "steps",
     ]  # fmt: skip
     assert (text(plan[1]), plan[7], plan[9]) == ("done", 3, [])
     steps = [flat_map(step) for step in plan[15]]
@@ -70,7 +71,9 @@ def test_a_profiled_execution_shows_the_time_of_its_steps(db):
 
 
 def test_the_profile_of_a_session_names_its_functions(db):
-    db.ok("def costly(x):\n    return sum(range(1000))\nGB('CommandReader').map(costly).register(trigger='t')", "ID", "p")
+    db.ok(
+        "def costly(x):\n    return sum(range(1000))\nGB('CommandReader').map(costly).register(trigger='t')", "ID", "p"
+    )
     wire = db.wire()
     with pytest.raises(redis.ResponseError, match="nothing was profiled"):
         db.r.execute_command("RG.PYPROFILE", "STATS", "p")
@@ -167,7 +170,9 @@ def test_sessions_are_listed(db):
 
 
 def test_statistics_are_cleared(db):
-    db.ok("GB('CommandReader').map(lambda x: 1 / int(x[1])).register(trigger='t')\nGB().register('k', eventTypes=['set'])")
+    db.ok(
+        "GB('CommandReader').map(lambda x: 1 / int(x[1])).register(trigger='t')\nGB().register('k', eventTypes=['set'])"
+    )
     db.trigger("t", "1")
     with pytest.raises(redis.ResponseError):
         db.trigger("t", "0")

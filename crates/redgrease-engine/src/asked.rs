@@ -7,7 +7,7 @@ use redgrease_core::policy::{CommandFacts, KeyRange};
 use crate::calls::caller::{PendingCall, Requester};
 use crate::clients::Client;
 use crate::effect::Argv;
-use crate::flow::time_events::NewTimeEvent;
+use crate::events::time_events::NewTimeEvent;
 use crate::id::{BatchNo, Counter, QuestionNo};
 use crate::input::Caller;
 use crate::prelude::*;

@@ -4,7 +4,7 @@
 //! [`Ticket`] there; a coroutine gets one when the callback has returned it.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -13,11 +13,19 @@ use redgrease_core::id::ExecutionNo;
 use crate::context::Context;
 use crate::errors::gears_error;
 use crate::lock::lock;
-use crate::worker::Worker;
 
 /// Why the caller cannot be blocked.
 const NOT_ALLOWED: &str =
     "Creating async record is not allowed: its caller cannot be blocked (a transaction, a script, or a nested call)";
+
+/// Wakes an execution: a result has come that it waits for.
+static WAKE: OnceLock<fn(ExecutionNo)> = OnceLock::new();
+
+/// Sets what wakes an execution.
+pub fn wake_with(wake: fn(ExecutionNo)) {
+    // Set once, by the only worker of the process.
+    let _ = WAKE.set(wake);
+}
 
 /// Whether the running step can wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,8 +128,8 @@ impl Ticket {
                 State::Waited => *state = State::Ready(result),
             }
         }
-        if let Some(worker) = Worker::get() {
-            worker.wake(self.exec);
+        if let Some(wake) = WAKE.get() {
+            wake(self.exec);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 """Coroutines of user code: one thread of the process runs all of them on one event loop.
 
-A coroutine runs for the session (and the execution) whose code created it, and so do the tasks that it creates. The loop
-starts when it is needed first.
+A coroutine runs for the session (and the execution) whose code created it, and so do the tasks that it creates. The
+loop starts when it is needed first.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ _loop = None
 _starting = threading.Lock()
 
 #: Tasks of each session, by its number.
-_tasks: "dict[int, set[asyncio.Task]]" = {}
+_tasks: "dict[int, set[asyncio.Task[object]]]" = {}
 
 #: Futures of calls to the server, by the number of the call.
-_awaited: "dict[int, asyncio.Future]" = {}
+_awaited: "dict[int, asyncio.Future[object]]" = {}
 
 _NOT_IN_ATOMIC = "await is not allow inside atomic block"
 
@@ -44,7 +44,7 @@ def _run(made):
     made.run_forever()
 
 
-class Bound(collections.abc.Coroutine):
+class Bound(collections.abc.Coroutine):  # type: ignore[type-arg]
     """A coroutine whose steps run for an execution (or None) and a session."""
 
     def __init__(self, coroutine, execution, session):
@@ -196,7 +196,7 @@ class Execution(str):
         return results(str(self)).__await__()
 
 
-class GearsFuture(asyncio.Future):
+class GearsFuture(asyncio.Future):  # type: ignore[type-arg]
     """A future of the event loop, completed from any thread by ``setFutureResults`` and ``setFutureException``."""
 
 

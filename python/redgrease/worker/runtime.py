@@ -9,7 +9,7 @@ import io
 import sys
 
 from redgrease import _native
-from redgrease.worker.builder import GearsBuilder, registerTE
+from redgrease.worker.builder import GearsBuilder
 
 execute = _native.execute
 atomic = _native.PyAtomic
@@ -44,7 +44,6 @@ def gearsConfigGet(key, default=None):
     """Return the value of a configuration key, or ``default`` if it is not set."""
     value = configGet(key)
     return value if value is not None else default
-
 
 
 def getGearsSession():

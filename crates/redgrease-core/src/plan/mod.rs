@@ -5,7 +5,7 @@
 //!   nowhere else;
 //! - [`range`]: the numbers that users give;
 //! - [`spec`]: a whole plan, as the Python builder describes it;
-//! - [`primitives`]: the steps that clients of RedisGears know;
+//! - [`mod@primitives`]: the steps that clients of RedisGears know;
 //! - [`lower`], [`native`]: what is executed: rows of operators, and the steps at the front that need no user code.
 
 pub mod error;

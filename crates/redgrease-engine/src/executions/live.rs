@@ -1,15 +1,16 @@
 //! The state of an execution that has not ended.
 
+use redgrease_core::codec::Writer;
 use redgrease_core::frame::StartFlags;
 use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
 use redgrease_core::plan::{NativeRun, PlanSpec};
 
 use crate::calls::caller::PendingCall;
 use crate::clients::Client;
-use crate::flow::hooks::HookedCall;
 use crate::input::{Actor, UserName};
 use crate::prelude::*;
 use crate::reader::Reader;
+use crate::registrations::hooks::HookedCall;
 use crate::streams::run::StreamRun;
 
 /// The source of an execution's records.
@@ -37,6 +38,18 @@ pub(crate) enum Source {
     Reader(Option<Reader>),
     /// Entries of a stream, read when the execution starts.
     Stream(StreamRun),
+}
+
+impl Source {
+    /// One record: a list of a command's name and its arguments.
+    pub(crate) fn arguments(args: &[&[u8]]) -> Source {
+        let mut writer = Writer::new();
+        writer.list(args.len());
+        for arg in args {
+            writer.raw(arg);
+        }
+        Source::Records { count: 1, bytes: writer.into_bytes() }
+    }
 }
 
 /// How an execution is started.

@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_outcomes_make_room() {
+    fn the_oldest_outcomes_are_removed() {
         let mut nested = Nested::default();
         for number in 0..=NESTED_MAX as u64 {
             nested.keep(ExecutionNo(number), outcome(1));

@@ -14,10 +14,10 @@ use crate::error::Error;
 use crate::events::pending::KeyEvent;
 use crate::events::sync::SyncRun;
 use crate::executions::live::{Launch, Source, Waiter};
-use crate::flow::hooks::{HookedCall, arguments};
 use crate::input::{Caller, Inside};
 use crate::limits::SYNC_WAITING_MAX;
 use crate::prelude::*;
+use crate::registrations::hooks::HookedCall;
 use crate::step::Next;
 
 impl Engine {
@@ -143,7 +143,7 @@ impl Engine {
         if len > max {
             return self.refuse(client, Error::ArgumentsTooBig { len, max });
         }
-        let source = arguments(args);
+        let source = Source::arguments(args);
         self.count_triggered(registration);
         let Some(execution) = self.new_triggered(registration, Some(caller.database), source, tagged) else {
             return self.refuse(client, Error::TriggerGone);

@@ -12,67 +12,14 @@ use crate::clients::Client;
 use crate::effect::{Answer, Argv, Effect, Question};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::events::interceptions::Intercepted;
 use crate::events::pending::KeyEvent;
-use crate::executions::live::Waiter;
+use crate::executions::live::{Source, Waiter};
 use crate::executions::outcome::Outcome;
-use crate::id::Counter;
 use crate::input::{Actor, Caller, Inside, UserName};
 use crate::prelude::*;
-use crate::registrations::hooks::{Keys, Kind};
+use crate::registrations::hooks::{HookedCall, Keys, Kind};
 use crate::step::Next;
-
-/// The call that a function replaces.
-#[derive(Debug)]
-pub(crate) struct HookedCall {
-    /// The registration whose turn it is.
-    pub(crate) registration: RegistrationNo,
-    /// The command's name, as the client wrote it.
-    pub(crate) name: Vec<u8>,
-    /// The user and the database of whoever called it.
-    pub(crate) actor: Actor,
-}
-
-/// A client that waits for the functions of the events that its command fired.
-#[derive(Debug)]
-pub(crate) struct Intercepted {
-    client: Client,
-    argv: Argv,
-    registrations: Vec<RegistrationNo>,
-    /// The client can be blocked.
-    can_wait: bool,
-    /// The command has ended.
-    done: bool,
-    blocked: bool,
-    /// Sync functions, which run when the command has ended.
-    events: Vec<KeyEvent>,
-    /// Executions that have not ended.
-    running: BTreeSet<ExecutionNo>,
-    /// The reply that a function gave.
-    reply: Option<Reply>,
-}
-
-/// Those clients, by a number.
-#[derive(Debug, Default)]
-pub(crate) struct Interceptions {
-    counter: Counter,
-    all: BTreeMap<u64, Intercepted>,
-    /// The one whose command is running.
-    current: Option<u64>,
-}
-
-impl Interceptions {
-    /// Number of the clients.
-    #[cfg(feature = "simulation")]
-    pub(crate) fn len(&self) -> usize {
-        self.all.len()
-    }
-
-    /// Whether the running command is one whose client waits for events of a registration.
-    pub(crate) fn waits_for(&self, registration: RegistrationNo) -> bool {
-        let current = self.current.and_then(|current| self.all.get(&current));
-        current.is_some_and(|current| current.registrations.contains(&registration))
-    }
-}
 
 impl Engine {
     /// Whether a call of a client is one that the engine handles: called for each command.
@@ -283,7 +230,7 @@ impl Engine {
         let args = argv.args();
         let name = args.first().copied().unwrap_or_default().to_vec();
         self.count_triggered(registration);
-        let source = arguments(&args);
+        let source = Source::arguments(&args);
         let Some(execution) = self.new_triggered(registration, Some(actor.database), source, false) else {
             return self.answer_call(&call, Err(Error::TriggerGone.into()));
         };
@@ -415,14 +362,4 @@ const INNER_HOOK: &[u8] = b"rg.innerhook";
 /// The name of the user of a client; a client without one is the server itself.
 fn actor_name(caller: &Caller) -> UserName {
     caller.user.clone().unwrap_or_else(|| "default".into())
-}
-
-/// The record of a command: its name and its arguments.
-pub(crate) fn arguments(args: &[&[u8]]) -> crate::executions::live::Source {
-    let mut writer = Writer::new();
-    writer.list(args.len());
-    for arg in args {
-        writer.raw(arg);
-    }
-    crate::executions::live::Source::Records { count: 1, bytes: writer.into_bytes() }
 }

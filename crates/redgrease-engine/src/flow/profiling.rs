@@ -9,34 +9,11 @@ use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::flow::scripts::check_owner;
-use crate::id::Counter;
 use crate::input::{Caller, Inside};
 use crate::limits::PROFILE_MS_MAX;
 use crate::prelude::*;
+use crate::sessions::profiles::Waiting;
 use crate::timers::Timer;
-
-/// Clients that wait for the profile of a session, by the number of their request.
-#[derive(Debug, Default)]
-pub(crate) struct Profiles {
-    counter: Counter,
-    waiting: BTreeMap<u64, Waiting>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    client: Client,
-    worker: WorkerNo,
-    /// It wants the statistics: it is answered with them.
-    statistics: bool,
-}
-
-impl Profiles {
-    /// Number of the clients.
-    #[cfg(feature = "simulation")]
-    pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
-    }
-}
 
 impl Engine {
     /// `RG.PYPROFILE`.

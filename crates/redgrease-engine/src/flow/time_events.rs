@@ -14,47 +14,12 @@ use crate::calls::caller::PendingCall;
 use crate::effect::Question;
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::events::time_events::{NewTimeEvent, TimeEvent};
+use crate::executions::live::Source;
 use crate::executions::outcome::Outcome;
-use crate::flow::hooks::arguments;
-use crate::id::Counter;
 use crate::limits::TIME_EVENTS_MAX;
 use crate::prelude::*;
 use crate::timers::Timer;
-
-/// A function that is called again and again.
-#[derive(Debug)]
-pub(crate) struct TimeEvent {
-    session: SessionNo,
-    plan: PlanNo,
-    spec: PlanSpec,
-    database: Database,
-    period_s: u64,
-    /// The key that stands for it, and its value.
-    key: Option<(Vec<u8>, Rc<[u8]>)>,
-}
-
-/// All of them, by number.
-#[derive(Debug, Default)]
-pub(crate) struct TimeEvents {
-    counter: Counter,
-    all: BTreeMap<u64, TimeEvent>,
-}
-
-impl TimeEvents {
-    /// Whether a session has some.
-    pub(crate) fn of_session(&self, session: SessionNo) -> bool {
-        self.all.values().any(|event| event.session == session)
-    }
-}
-
-/// A time event that waits for its key to be made.
-#[derive(Debug)]
-pub(crate) struct NewTimeEvent {
-    /// The call to be answered.
-    call: Option<PendingCall>,
-    event: TimeEvent,
-    change: Option<Change>,
-}
 
 impl Engine {
     /// `registerTE(period, callback, key)`.
@@ -209,7 +174,7 @@ impl Engine {
         let execution = self.new_run((session, plan), spec, RunReader::Worker, (user, database), Style::Compat);
         if let Some(live) = self.live.get_mut(&execution) {
             live.time_event = Some(number);
-            live.source = arguments(&[]);
+            live.source = Source::arguments(&[]);
         }
         self.drop_at_end(execution);
         self.begin(execution);

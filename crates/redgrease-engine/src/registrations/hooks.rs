@@ -4,10 +4,22 @@ use redgrease_core::id::RegistrationNo;
 use redgrease_core::pattern::KeyFilter;
 use redgrease_core::policy::KeyRange;
 
+use crate::input::Actor;
 use crate::prelude::*;
 
 /// The longest name of a command that can be hooked: more than any has.
 const NAME_BYTES_MAX: usize = 64;
+
+/// The call that a function replaces.
+#[derive(Debug)]
+pub(crate) struct HookedCall {
+    /// The registration whose turn it is.
+    pub(crate) registration: RegistrationNo,
+    /// The command's name, as the client wrote it.
+    pub(crate) name: Vec<u8>,
+    /// The user and the database of the caller.
+    pub(crate) actor: Actor,
+}
 
 /// Which calls a hook is for.
 #[derive(Debug, Clone)]

@@ -4,12 +4,13 @@
 //! batches of input. Pending work (items of a list, keys of a group) is on an explicit stack, not on the call stack, so
 //! that it can also be suspended between two steps of a record.
 //!
-//! This file pushes records and calls callbacks; [`operators`] has what each operator does, [`waiting`] records that wait
-//! for coroutines and futures, [`outcome`] results and errors.
+//! This file pushes records and calls callbacks; [`operators`] has what each operator does, [`waiting`] and
+//! [`async_steps`] records that wait for coroutines and futures, [`outcome`] results and errors.
 //!
 //! Rules: the first error record closes the input, and records already inside continue; aggregations emit at the end, and
 //! nothing for empty input; a satisfied `limit` closes everything before it.
 
+mod async_steps;
 mod operators;
 mod outcome;
 mod waiting;

@@ -12,7 +12,8 @@ use crate::plan::{Op, fresh};
 
 use crate::future::Ticket;
 
-use super::waiting::{After, Called};
+use super::async_steps::Called;
+use super::waiting::{After, reversed_copy};
 use super::{Ctx, Pending, Run, Slot};
 
 impl Run {
@@ -335,12 +336,6 @@ impl Run {
     ) -> PyResult<Bound<'py, PyString>> {
         key_text(self.call(ctx, op, extractor, (record,), "extractor")?)
     }
-}
-
-pub(super) fn reversed_copy<'py>(items: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyList>> {
-    let copy = items.get_slice(0, items.len());
-    copy.reverse()?;
-    Ok(copy)
 }
 
 /// The text of a key: text unchanged, everything else by its `repr`.

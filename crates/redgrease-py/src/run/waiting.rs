@@ -7,16 +7,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 
-use crate::child::end_if_child;
 use crate::errors::gears_error;
-use crate::future::{self, Ability, Failure, Future, Ticket};
-
-use super::{Ctx, Run, Slot};
+use crate::future::Ticket;
 
 /// Records of one operator that may wait.
 const WAITING_MAX: usize = 1000;
@@ -41,8 +37,9 @@ pub(super) enum After {
     AccumulateKey(Py<PyString>),
 }
 
+/// A record of an operator that waits, or that waits for one before it.
 #[derive(Debug)]
-enum Parked {
+pub(super) enum Parked {
     /// It waits.
     Waits(Arc<Ticket>, After),
     /// It is ready, and one before it is not.
@@ -87,7 +84,7 @@ impl Waiting {
     }
 
     /// Whether records of that operator wait.
-    fn has(&self, op: usize) -> bool {
+    pub(super) fn has(&self, op: usize) -> bool {
         self.len > 0 && self.queues.get(op).is_some_and(|queue| !queue.parked.is_empty())
     }
 
@@ -101,7 +98,8 @@ impl Waiting {
         self.len == 0 || !self.queues.iter().skip(op).any(Queue::is_full)
     }
 
-    fn push(&mut self, op: usize, parked: Parked, serial: bool) {
+    /// Adds a record that waits; `serial`: its operator takes one at a time.
+    pub(super) fn push(&mut self, op: usize, parked: Parked, serial: bool) {
         if self.queues.len() <= op {
             self.queues.resize_with(op + 1, Queue::default);
         }
@@ -111,7 +109,7 @@ impl Waiting {
     }
 
     /// Takes the first record whose result has come, from the last operator to `first`.
-    fn pop_ready(&mut self, first: usize) -> Option<(usize, Parked)> {
+    pub(super) fn pop_ready(&mut self, first: usize) -> Option<(usize, Parked)> {
         for op in (first..self.queues.len()).rev() {
             if self.queues[op].parked.front().is_some_and(Parked::is_ready) {
                 self.len -= 1;
@@ -126,7 +124,7 @@ impl Waiting {
     }
 
     /// Takes all that wait before an operator.
-    fn take_before(&mut self, op: usize) -> Vec<Parked> {
+    pub(super) fn take_before(&mut self, op: usize) -> Vec<Parked> {
         let taken: Vec<Parked> = self.queues.iter_mut().take(op).flat_map(|queue| queue.parked.drain(..)).collect();
         self.len -= taken.len();
         taken
@@ -134,179 +132,10 @@ impl Waiting {
 }
 
 /// What a callback returned.
-pub(super) enum Called<'py> {
+pub(super) enum Kind {
     /// A value.
-    Value(Bound<'py, PyAny>),
-    /// The result comes later.
-    Later(Arc<Ticket>),
-}
-
-impl Run {
-    fn ability(&self) -> Ability {
-        if self.no_async { Ability::NotAllowed } else { Ability::Can }
-    }
-
-    /// Calls the callback of a step that can wait. `keeps`: what it returns beside a future that it created is used.
-    pub(super) fn call_step<'py>(
-        &mut self,
-        ctx: Ctx<'_, 'py>,
-        op: usize,
-        f: &Py<PyAny>,
-        args: impl PyCallArgs<'py>,
-        keeps: bool,
-    ) -> PyResult<Called<'py>> {
-        let py = ctx.py;
-        ctx.code.enter_step(self.step(op));
-        future::enter(self.exec, self.ability());
-        let result = self.timed(op, || f.bind(py).call1(args));
-        let created = future::leave();
-        let result = end_if_child(py, result);
-        let Some(created) = created else {
-            let value = result?;
-            return match kind_of(&value)? {
-                Kind::Value => Ok(Called::Value(value)),
-                Kind::Awaitable => self.spawn(ctx, &value).map(Called::Later),
-            };
-        };
-        match result {
-            Ok(value) => {
-                if let Ok(future) = value.cast::<Future>()
-                    && Arc::ptr_eq(future.get().ticket(), &created)
-                {
-                    created.wait();
-                    return Ok(Called::Later(created));
-                }
-                drop(created.abandon());
-                if !keeps {
-                    return Ok(Called::Value(py.None().into_bound(py)));
-                }
-                match kind_of(&value)? {
-                    Kind::Value => Ok(Called::Value(value)),
-                    Kind::Awaitable => self.spawn(ctx, &value).map(Called::Later),
-                }
-            }
-            Err(error) => {
-                drop(created.abandon());
-                if keeps || ctx.code.is_aborted() { Err(error) } else { Ok(Called::Value(py.None().into_bound(py))) }
-            }
-        }
-    }
-
-    /// Starts a coroutine on the event loop.
-    fn spawn(&self, ctx: Ctx<'_, '_>, awaitable: &Bound<'_, PyAny>) -> PyResult<Arc<Ticket>> {
-        let py = ctx.py;
-        let ticket = future::of_coroutine(py, self.exec, self.ability()).inspect_err(|_| close(awaitable))?;
-        ticket.wait();
-        let future = Bound::new(py, Future::of(Arc::clone(&ticket)))?;
-        ctx.hooks.sessions.bind(py).call_method1("spawn", (awaitable, future, self.exec.0, self.plan.session))?;
-        Ok(ticket)
-    }
-
-    /// A record waits.
-    pub(super) fn park(&mut self, op: usize, ticket: Arc<Ticket>, after: After) {
-        let serial = matches!(after, After::Accumulate | After::AccumulateKey(_));
-        self.waiting.push(op, Parked::Waits(ticket, after), serial);
-    }
-
-    /// The record that goes on behind an operator; `None` if one before it waits there.
-    pub(super) fn in_order<'py>(&mut self, op: usize, record: Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-        if !self.waiting.has(op) {
-            return Some(record);
-        }
-        self.waiting.push(op, Parked::Record(record.unbind()), false);
-        None
-    }
-
-    /// The items of a list, last one first, that go on behind an operator.
-    pub(super) fn items_in_order(&mut self, op: usize, items: &Bound<'_, PyList>) {
-        if self.waiting.has(op) {
-            self.waiting.push(op, Parked::Items(items.clone().unbind()), false);
-        } else {
-            self.wait(items, op + 1);
-        }
-    }
-
-    /// Goes on with one record whose result has come, if there is one that is further down the plan than `first`.
-    pub(super) fn continue_one(&mut self, ctx: Ctx<'_, '_>, first: usize) -> bool {
-        let Some((op, parked)) = self.waiting.pop_ready(first) else { return false };
-        let py = ctx.py;
-        let result = match parked {
-            Parked::Record(record) => {
-                self.flow(ctx, op + 1, record.into_bound(py));
-                Ok(())
-            }
-            Parked::Items(items) => {
-                self.wait(items.bind(py), op + 1);
-                Ok(())
-            }
-            Parked::Waits(ticket, after) => match ticket.take() {
-                Some(Ok(value)) => self.result_came(ctx, op, value.into_bound(py), after),
-                Some(Err(Failure::Text(text))) => {
-                    self.add_error(|| text);
-                    match after {
-                        // As when the callback fails at once: the accumulator is lost.
-                        After::AccumulateKey(key) => self.forget_key(py, op, key.bind(py)),
-                        _ => Ok(()),
-                    }
-                }
-                None => Ok(()),
-            },
-        };
-        if let Err(error) = result {
-            self.fail(ctx, error);
-        }
-        true
-    }
-
-    fn forget_key(&mut self, py: Python<'_>, op: usize, key: &Bound<'_, PyString>) -> PyResult<()> {
-        let keys = self.keys(py, op);
-        if keys.contains(key)? { keys.del_item(key) } else { Ok(()) }
-    }
-
-    fn result_came<'py>(
-        &mut self,
-        ctx: Ctx<'_, 'py>,
-        op: usize,
-        value: Bound<'py, PyAny>,
-        after: After,
-    ) -> PyResult<()> {
-        let py = ctx.py;
-        match after {
-            After::Map => self.flow(ctx, op + 1, value),
-            After::Filter(record) => {
-                if value.is_truthy()? {
-                    self.flow(ctx, op + 1, record.into_bound(py));
-                }
-            }
-            After::ForEach(record) => self.flow(ctx, op + 1, record.into_bound(py)),
-            After::FlatMap { in_order } => match value.cast_exact::<PyList>() {
-                Ok(items) => {
-                    let reversed = if in_order { Some(super::operators::reversed_copy(items)?) } else { None };
-                    self.wait(reversed.as_ref().unwrap_or(items), op + 1);
-                }
-                Err(_) => self.flow(ctx, op + 1, value),
-            },
-            After::Accumulate => self.slots[op] = Slot::Object(value.unbind()),
-            After::AccumulateKey(key) => self.keys(py, op).set_item(key, value)?,
-        }
-        Ok(())
-    }
-
-    /// Nobody waits any more for records before an operator.
-    pub(super) fn abandon_before(&mut self, hooks: Option<&crate::hooks::Hooks>, py: Python<'_>, op: usize) {
-        for parked in self.waiting.take_before(op) {
-            if let Parked::Waits(ticket, _) = parked
-                && let (Some(task), Some(hooks)) = (ticket.abandon(), hooks)
-            {
-                // The task ends by itself if it cannot be cancelled.
-                let _ = hooks.sessions.bind(py).call_method1("cancel", (task,));
-            }
-        }
-    }
-}
-
-enum Kind {
     Value,
+    /// A coroutine or a future.
     Awaitable,
 }
 
@@ -320,14 +149,15 @@ pub(super) fn refuse_async(value: &Bound<'_, PyAny>, place: &str) -> PyResult<()
 }
 
 /// A coroutine that will never be awaited is closed here: Python would warn at its garbage collection.
-fn close(awaitable: &Bound<'_, PyAny>) {
+pub(super) fn close(awaitable: &Bound<'_, PyAny>) {
     if let Ok(close) = awaitable.getattr("close") {
         // It may be a future, which has none.
         let _ = close.call0();
     }
 }
 
-fn kind_of(value: &Bound<'_, PyAny>) -> PyResult<Kind> {
+/// Whether a value has to be awaited.
+pub(super) fn kind_of(value: &Bound<'_, PyAny>) -> PyResult<Kind> {
     static COROUTINE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     if value.is_none()
         || value.is_exact_instance_of::<PyString>()
@@ -348,4 +178,11 @@ fn kind_of(value: &Bound<'_, PyAny>) -> PyResult<Kind> {
     let is_awaitable =
         value.get_type().is(coroutine) || value.hasattr(pyo3::intern!(py, "_asyncio_future_blocking"))?;
     Ok(if is_awaitable { Kind::Awaitable } else { Kind::Value })
+}
+
+/// A copy of a list, in reverse.
+pub(super) fn reversed_copy<'py>(items: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyList>> {
+    let copy = items.get_slice(0, items.len());
+    copy.reverse()?;
+    Ok(copy)
 }

@@ -48,6 +48,11 @@ impl Worker {
         };
         crate::child::set_worker();
         WORKER.set(worker).ok()?;
+        crate::future::wake_with(|exec| {
+            if let Some(worker) = Worker::get() {
+                worker.wake(exec);
+            }
+        });
         WORKER.get()
     }
 
