@@ -46,8 +46,8 @@ class _Sessions(Protocol):
 
 @final
 class PyFuture:
-    def continueRun(self, *args: object) -> None: ...
-    def continueFailed(self, *args: object) -> None: ...
+    def continueRun(self, *args: object) -> None: ...  # noqa: N802
+    def continueFailed(self, *args: object) -> None: ...  # noqa: N802
 
 class PyAtomic:
     def __new__(cls) -> PyAtomic: ...

@@ -9,6 +9,7 @@ import io
 import sys
 
 from redgrease import _native
+from redgrease.worker import builder
 from redgrease.worker.builder import GearsBuilder
 
 execute = _native.execute
@@ -24,6 +25,7 @@ call_next = _native.call_next
 get_command = _native.get_command
 override_reply = _native.override_reply
 gearsCtx = GearsBuilder
+registerTE = builder.registerTE
 
 #: Names that need an import: a script gets those that its source mentions.
 _COSTLY = {
