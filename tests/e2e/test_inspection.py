@@ -224,3 +224,49 @@ def test_what_shards_send_to_each_other_is_answered(db):
     assert wire("RG.NETWORKTEST") == Simple("OK")
     [[_, name, _, version]] = wire("RG.DUMPPLUGINS")
     assert text(name) == "GearsPythonPlugin" and isinstance(version, int)
+
+
+def section(db, name: str) -> dict[str, str]:
+    lines = db.wire()("INFO", name)
+    pairs = [line.split(":", 1) for line in text(lines).splitlines() if ":" in line]
+    return {name.removeprefix("rg_"): value for name, value in pairs}
+
+
+def test_info_shows_registrations_sessions_plugins_and_memory(db):
+    source = "def one(x):\n    return x\nGB('KeysReader', desc='a, b').map(one).register('p*', eventTypes=['set'])\n"
+    db.ok(source + "GB('StreamReader').register('s')\nGB('CommandReader').register(trigger='t')", "ID", "mine")
+    rows = section(db, "rg_regisrations")
+    readers = {row.split("reader=")[1].split(",")[0] for row in rows.values()}
+    assert readers == {"KeysReader", "StreamReader", "CommandReader"}
+    [keys] = [row for row in rows.values() if "reader=KeysReader" in row]
+    assert "desc=a| b" in keys and "args=regex|p*|eventTypes|set|keyTypes|None" in keys and "PD={" in keys
+    fields = dict(pair.split("=", 1) for pair in keys.split(","))
+    assert (fields["mode"], fields["numTriggered"], fields["lastError"]) == ("async", "0", "None")
+    assert section(db, "rg_plugins") == {"GearsPythonPlugin": "version=10206"}
+    memory = section(db, "rg_python_stats")
+    assert 0 < int(memory["python_CurrAllocated"]) <= int(memory["python_PeakAllocated"])
+    sessions = section(db, "rg_python_sessions")
+    assert "refCount=3" in sessions["mine"]
+    workers = section(db, "rg_workers")
+    assert any(name.startswith("worker_") and "pid=" in row for name, row in workers.items())
+
+
+@pytest.mark.parametrize("words", ["a:b\r\nrg_fake:1", "%s%n", "x" * 100_000, b"\xff\x00"])
+def test_a_hostile_description_stays_on_its_line_of_info(db, words):
+    db.ok("GB('CommandReader').register(trigger='t')", "DESCRIPTION", words)
+    assert "rg_fake" not in section(db, "rg_python_sessions")
+    assert len(section(db, "rg_python_sessions")) == 1
+
+
+def test_the_servers_configuration_has_the_settings(db):
+    wire = db.wire()
+    try:
+        assert wire("CONFIG", "SET", "rg.MaxExecutions", "7") == Simple("OK")
+        assert db.r.execute_command("RG.CONFIGGET", "MaxExecutions") == [7]
+        db.r.execute_command("RG.CONFIGSET", "MaxExecutions", 8)
+        assert [text(part) for part in wire("CONFIG", "GET", "rg.maxexecutions")][1] == "8"
+    finally:
+        db.r.execute_command("RG.CONFIGSET", "MaxExecutions", 1000)
+    assert "immutable" in str(wire("CONFIG", "SET", "rg.MaxWorkers", "3"))
+    for value in ("-1", "many", str(1 << 62)):
+        assert "CONFIG SET failed" in str(wire("CONFIG", "SET", "rg.AbortGrace", value))

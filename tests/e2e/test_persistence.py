@@ -54,6 +54,20 @@ def saved(fresh_server):
     return start
 
 
+def test_data_is_loaded_again_while_its_functions_run(saved):
+    db = saved()
+    slow = """
+import time
+GB().foreach(lambda x: execute('rpush', 'began', x['key'])).foreach(lambda _: time.sleep(0.3)).register('w*')
+"""
+    db.ok(SCRIPT + slow, "ID", "mine", "UPGRADE")
+    for round_ in range(2, 6):
+        db.r.set(f"w{round_}", 1)
+        wait_until(lambda: db.r.llen("began"), "the slow function runs", until=lambda count, want=round_ - 1: count == want)
+        db.r.execute_command("DEBUG", "RELOAD")
+        check(db, keys=round_, entries=round_)
+
+
 def test_registrations_survive_a_reload(saved):
     db = saved()
     before = shown(db)

@@ -38,7 +38,7 @@ def records(values):
     return varint(len(values)) + blob(b"".join(values))
 
 
-def hello(protocol=3, threads=1, record_bytes_max=64 << 20, spin_micros=0):
+def hello(protocol=4, threads=1, record_bytes_max=64 << 20, spin_micros=0):
     numbers = varint(threads) + varint(record_bytes_max) + varint(spin_micros)
     return framed(b"\x01" + varint(protocol) + blob("test") + varint(1) + numbers)
 

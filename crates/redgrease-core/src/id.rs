@@ -39,6 +39,16 @@ numbers! {
     PlanNo,
 }
 
+impl PlanNo {
+    /// The number of a plan in the data of its session, or back from there: the same data may be loaded more than once, and
+    /// two sessions that were made from it must not share numbers in a worker.
+    #[must_use]
+    pub fn in_data_of(self, session: SessionNo) -> PlanNo {
+        // An odd factor: no two sessions have the same mask.
+        PlanNo(self.0 ^ session.0.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+}
+
 /// A numbered database of the server, as `SELECT` names it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Database(pub u32);

@@ -71,31 +71,6 @@ pub(crate) struct Workers {
     pub(crate) trimming: bool,
 }
 
-/// Statistics for `INFO`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Info {
-    /// Executions in the list that users see.
-    pub executions: u64,
-    /// Registrations.
-    pub registrations: u64,
-    /// Key events that wait for their executions.
-    pub events_pending: u64,
-    /// Their size in bytes.
-    pub events_pending_bytes: u64,
-    /// Worker processes, starting ones included.
-    pub workers: u64,
-    /// Workers without a session.
-    pub workers_spare: u64,
-    /// Workers that are shared by several sessions.
-    pub workers_shared: u64,
-    /// Workers that ended unexpectedly.
-    pub workers_died: u64,
-    /// Sessions.
-    pub sessions: u64,
-    /// Sessions that wait for a worker.
-    pub sessions_waiting: u64,
-}
-
 /// The nesting depth of the main thread in waits, commands and sync executions: see [`Engine::unwind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Depth {
@@ -478,23 +453,6 @@ impl Engine {
             self.stack.atomic = None;
         }
         effects.append(&mut self.out);
-    }
-
-    /// Statistics for `INFO`.
-    #[must_use]
-    pub fn info(&self) -> Info {
-        Info {
-            executions: self.executions.len() as u64,
-            registrations: self.registrations.len() as u64,
-            events_pending: self.pending.len() as u64,
-            events_pending_bytes: self.pending.bytes() as u64,
-            workers: self.workers.pool.len() as u64,
-            workers_spare: self.workers.pool.spare_count() as u64,
-            workers_shared: self.workers.pool.shared_count() as u64,
-            workers_died: self.workers.deaths,
-            sessions: self.sessions.len() as u64,
-            sessions_waiting: self.sessions.waiting.len() as u64,
-        }
     }
 
     /// Schedules a step after the effects so far.

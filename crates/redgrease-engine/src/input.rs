@@ -164,8 +164,6 @@ pub enum Command<'a> {
     Pause {
         /// Identifiers of the registrations.
         registrations: &'a [&'a [u8]],
-        /// Executions that have not begun are aborted.
-        abort_pending: bool,
     },
     /// `RG.UNPAUSEREGISTRATIONS`.
     Unpause {

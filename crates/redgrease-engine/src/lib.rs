@@ -52,8 +52,9 @@ pub mod workers;
 
 pub use config::Config;
 pub use effect::{Answer, Effect, Question};
-pub use engine::{Capabilities, Depth, Engine, Info};
+pub use engine::{Capabilities, Depth, Engine};
 pub use error::Error;
+pub use flow::info::{Info, InfoRow};
 pub use input::{Fact, Input, ServerState, Situation};
 pub use step::Step;
 pub use streams::runs::{EntryId, GroupProgress};

@@ -154,3 +154,6 @@ pub const ROWS_AT_ONCE: usize = 128;
 
 /// Rows that are written in one piece of work.
 pub const ROWS_PER_PIECE: usize = 8;
+
+/// Rows in a section of `INFO`.
+pub const INFO_ROWS_MAX: usize = 1000;

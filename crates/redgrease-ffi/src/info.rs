@@ -24,18 +24,23 @@ impl InfoWriter {
 
     /// A number.
     pub fn number(&self, field: &str, value: u64) {
-        let field = c_text(field);
+        let field = c_text(&field_name(field));
         // SAFETY: see above.
         unsafe { api!(RedisModule_InfoAddFieldULongLong)(self.context, field.as_ptr(), value) };
     }
 
     /// A text.
     pub fn text(&self, field: &str, value: &str) {
-        let field = c_text(field);
+        let field = c_text(&field_name(field));
         let value = OwnedString::new(value.replace(['\r', '\n', '\0'], " ").as_bytes());
         // SAFETY: see above.
         unsafe { api!(RedisModule_InfoAddFieldString)(self.context, field.as_ptr(), value.0) };
     }
+}
+
+/// A name on one line that ends at the first colon.
+fn field_name(name: &str) -> String {
+    name.replace(['\r', '\n', '\0', ':'], "_")
 }
 
 thread_local! {

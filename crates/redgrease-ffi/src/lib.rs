@@ -36,6 +36,7 @@ mod resp;
 pub mod saving;
 mod server;
 pub mod server_event;
+pub mod settings;
 mod table;
 mod user;
 pub mod value_key;

@@ -1,7 +1,9 @@
 //! The module's part of `INFO`, and the memory of the workers.
 
+use redgrease_engine::InfoRow;
 use redgrease_ffi::info::InfoWriter;
 
+use crate::commands::dumpplugins::PLUGIN_VERSION;
 use crate::driver::{Driver, driver};
 use crate::memory::resident_and_peak_bytes;
 
@@ -50,5 +52,33 @@ pub fn write(writer: &InfoWriter) {
             Ok(path) => writer.text("python", &path.display().to_string()),
             Err(reason) => writer.text("python", reason),
         }
+        for (number, pid) in driver.workers.numbers_and_pids() {
+            let (sessions, served) = driver.ask(|engine| engine.info_of_worker(number));
+            let (resident, peak) = resident_and_peak_bytes(pid);
+            let row = format!("pid={pid},sessions={sessions},served={served},rss={resident},peak_rss={peak}");
+            writer.text(&format!("worker_{}", number.0), &row);
+        }
+    }
+    // The names of these sections are those of RedisGears, the first one misspelt.
+    rows(writer, "regisrations", || driver.ask(|engine| engine.info_of_registrations()));
+    if writer.section("plugins") {
+        writer.text("GearsPythonPlugin", &format!("version={}", PLUGIN_VERSION));
+    }
+    if writer.section("python_stats") {
+        let memory = worker_memory(driver);
+        writer.number("python_TotalAllocated", memory.total);
+        writer.number("python_PeakAllocated", memory.peak);
+        writer.number("python_CurrAllocated", memory.current);
+    }
+    rows(writer, "python_requirements", || driver.ask(|engine| engine.info_of_requirements()));
+    rows(writer, "python_sessions", || driver.ask(|engine| engine.info_of_sessions()));
+}
+
+fn rows(writer: &InfoWriter, section: &str, rows: impl FnOnce() -> Vec<InfoRow>) {
+    if !writer.section(section) {
+        return;
+    }
+    for (name, row) in rows() {
+        writer.text(&name, &row);
     }
 }

@@ -34,6 +34,7 @@ mod pump;
 mod random;
 mod reply;
 mod runtime;
+mod settings;
 mod shards;
 mod spawner;
 mod spin;
@@ -61,6 +62,7 @@ fn start(loader: &Loader<'_>) -> Result<(), String> {
     loader.subscribe(turn::server_event)?;
     loader.save_with(c"rg_regist", persistence::save, persistence::load)?;
     loader.value_keys(c"rg_timeev", c"RG.INNERREGISTER", persistence::time_event_loaded)?;
+    let config = settings::load(loader, config)?;
     let driver = Driver::new(loader.server, config, drive::drive)?.install();
     match &driver.runtime {
         Ok(runtime) => {

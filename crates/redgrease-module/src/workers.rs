@@ -56,6 +56,11 @@ impl Workers {
         self.running.borrow().values().filter(|worker| worker.process.pidfd().is_none()).cloned().collect()
     }
 
+    /// Numbers and process ids of all workers.
+    pub fn numbers_and_pids(&self) -> Vec<(WorkerNo, u32)> {
+        self.running.borrow().iter().map(|(number, worker)| (*number, worker.process.pid())).collect()
+    }
+
     /// Process ids of all workers.
     pub fn pids(&self) -> Vec<u32> {
         self.running.borrow().values().map(|worker| worker.process.pid()).collect()

@@ -315,6 +315,12 @@ fn add_plan(
     }
 }
 
+/// The number of a plan in the data of its session, or back from there.
+#[pyfunction]
+fn plan_in_data(number: u64, session: u64) -> u64 {
+    PlanNo(number).in_data_of(SessionNo(session)).0
+}
+
 /// Removes plans.
 #[pyfunction]
 fn remove_plans(py: Python<'_>, numbers: Vec<u64>) -> PyResult<()> {
@@ -476,6 +482,7 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(add_session, module)?)?;
     module.add_function(wrap_pyfunction!(remove_session, module)?)?;
     module.add_function(wrap_pyfunction!(add_plan, module)?)?;
+    module.add_function(wrap_pyfunction!(plan_in_data, module)?)?;
     module.add_function(wrap_pyfunction!(remove_plans, module)?)?;
     module.add_function(wrap_pyfunction!(register_time_event, module)?)?;
     module.add_function(wrap_pyfunction!(run_plan, module)?)?;

@@ -22,7 +22,7 @@ OPTIONS = {
     "register": (
         ("mode", "reply", "onRegistered", "regex"),
         {
-            "KeysReader": ("eventTypes", "keyTypes", "readValue", "commands", "unknownEvents"),
+            "KeysReader": ("eventTypes", "keyTypes", "readValue", "noScan", "commands", "unknownEvents"),
             "StreamReader": ("batch", "duration", "onFailedPolicy", "onFailedRetryInterval", "trimStream"),
             "CommandReader": ("trigger", "hook", "keyprefix", "inorder"),
         },
@@ -151,6 +151,8 @@ def register_arguments(reader, prefix, mode, options):
         key_types = key_types and [name.lower() for name in key_types]
         if key_types and not all(name in _native.KEY_TYPES for name in key_types):
             raise error("unknown key type")
+        # Scripts pass what `run` takes; an event names its key, so that there is nothing to scan.
+        _boolean(options, "noScan", False, "noScan value is not boolean")
         return {
             "prefix": _text(prefix),
             "eventTypes": _texts(

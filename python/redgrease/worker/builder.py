@@ -48,7 +48,7 @@ class GearsBuilder(PlanBuilder):
             raise _native.GearsError("this thread belongs to no session: bind it with setGearsSession")
         plan = super().register(prefix, convertToStr, collect, **options)
         number = _next_number()
-        recipe = (number, plan.spec, plan.callbacks, plan.on_registered)
+        recipe = (session.number_in_data(number), plan.spec, plan.callbacks, plan.on_registered)
         blob = pickling.dumps([recipe], session.namespace)
         in_script = session.runs_script_here()
         # Stored before the server knows it: an event may start it, and `onRegistered` run, before the reply arrives.
@@ -103,7 +103,8 @@ def registerTE(*args):
         raise _native.GearsError("can not create time event on a python created thread")
     plan = PlanBuilder("ShardsIDReader").foreach(lambda _: callback()).run(None, False, False, mode="async_local")
     number = _next_number()
-    blob = pickling.dumps([(number, plan.spec, plan.callbacks, None)], session.namespace)
+    recipe = (session.number_in_data(number), plan.spec, plan.callbacks, None)
+    blob = pickling.dumps([recipe], session.namespace)
     session.registered[number] = None
     name = key.encode() if isinstance(key, str) else key
     # The server gives it a record: it has no source of its own.

@@ -46,6 +46,10 @@ class Session:
         _native.add_plan(number, self.number, plan.source, spec, plan.callbacks)
         self.registered[number] = plan.on_registered
 
+    def number_in_data(self, plan):
+        """Return the number that a plan of this session has in its pickle, or the other way round."""
+        return _native.plan_in_data(plan, self.number)
+
     def runs_script_here(self):
         """Whether the calling thread is running this session's script."""
         return self.script_thread == get_ident()
@@ -99,7 +103,7 @@ class Sessions:
             _flush_output()
 
     def restore(self, number, name, function, blobs, paths):
-        """Rebuild a session from pickles, under the numbers that its plans had."""
+        """Rebuild a session from pickles."""
         try:
             _use(paths)
             session = self._open(number, name, b"")
@@ -110,7 +114,8 @@ class Sessions:
                     plans = pickling.loads(blob, session.namespace)
                 except Exception as error:
                     return f"Error occured when deserialized a python callback, error={_text(error)}", b""
-                for plan, spec, callbacks, on_registered in plans:
+                for in_data, spec, callbacks, on_registered in plans:
+                    plan = session.number_in_data(in_data)
                     _native.add_plan(plan, number, None, spec, callbacks)
                     session.registered[plan] = on_registered
             return None, b""

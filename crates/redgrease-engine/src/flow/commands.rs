@@ -34,9 +34,7 @@ impl Engine {
             Command::GetExecution { execution, scope } => self.get_execution(client, execution, *scope),
             Command::DumpSessions(filter) => self.dump_sessions(client, filter),
             Command::DumpRequirements => self.dump_requirements(client),
-            Command::Pause { registrations, abort_pending } => {
-                self.pause(client, caller, registrations, *abort_pending);
-            }
+            Command::Pause { registrations } => self.pause(client, caller, registrations),
             Command::Unpause { registrations } => self.unpause(client, caller, registrations),
             Command::Profile { session, order } => self.profile(client, caller, session, *order),
             Command::ClearStatistics => self.clear_statistics(client),

@@ -54,7 +54,7 @@ impl Engine {
         self.reply(client, Reply::Array(rows));
     }
 
-    fn session_row(&self, number: SessionNo, verbose: bool) -> Reply {
+    pub(crate) fn session_row(&self, number: SessionNo, verbose: bool) -> Reply {
         let Some(session) = self.sessions.get(number) else { return Reply::Null };
         let registrations = self.registrations.of_session(number);
         let references = registrations.len() + session.live;

@@ -7,6 +7,7 @@ mod events;
 mod executions;
 mod frames;
 mod hooks;
+pub(crate) mod info;
 mod inspection;
 mod nested;
 mod pausing;

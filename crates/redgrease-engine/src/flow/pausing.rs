@@ -20,8 +20,8 @@ enum Change {
 }
 
 impl Engine {
-    /// `RG.PAUSEREGISTRATIONS`.
-    pub(crate) fn pause(&mut self, client: Client, caller: &Caller, ids: &[&[u8]], abort_pending: bool) {
+    /// `RG.PAUSEREGISTRATIONS`: runs that have not begun are aborted, those that have are acknowledged when they end.
+    pub(crate) fn pause(&mut self, client: Client, caller: &Caller, ids: &[&[u8]]) {
         if ids.is_empty() {
             return self.refuse(client, Error::NothingToPause);
         }
@@ -33,9 +33,7 @@ impl Engine {
             if let Some(followed) = self.streams.get_mut(&number) {
                 followed.runs.pause();
             }
-            if abort_pending {
-                self.abort_pending(number);
-            }
+            self.abort_pending(number);
         }
         self.reply(client, Reply::Simple("OK".into()));
     }

@@ -32,11 +32,12 @@ impl Engine {
     }
 
     pub(crate) fn saved_session(&self, number: SessionNo, session: &Session) -> SavedSession {
+        let saved_plan = |plan: PlanNo| plan.in_data_of(number).0 as i64;
         let registrations = self.registrations.of_session(number).into_iter().filter_map(|number| {
             let registration = self.registrations.get(number)?;
             Some(SavedRegistration {
                 number: number.0,
-                plan: registration.plan.0 as i64,
+                plan: saved_plan(registration.plan),
                 database: registration.database.0.into(),
                 spec: ByteBuf::from(registration.encoded.to_vec()),
                 group: ByteBuf::from(registration.group.clone().into_bytes()),
@@ -50,7 +51,7 @@ impl Engine {
             database: session.database.0.into(),
             source: ByteBuf::from(stored.source.clone()),
             function: stored.function.as_ref().map(|function| SavedFunction {
-                plan: function.plan.0 as i64,
+                plan: saved_plan(function.plan),
                 spec: ByteBuf::from(function.spec.clone()),
                 callbacks: ByteBuf::from(function.callbacks.clone()),
             }),
@@ -158,20 +159,15 @@ impl Engine {
     /// Adds a session without registrations.
     pub(crate) fn add_saved_session(&mut self, saved: SavedSession, registered: bool) -> SessionNo {
         let requirements: Rc<[String]> = saved.requirements.into();
-        let function = saved.function.map(|function| StoredFunction {
-            plan: PlanNo(function.plan as u64),
-            spec: function.spec.into_vec(),
-            callbacks: function.callbacks.into_vec(),
-        });
         let stored = Stored {
             source: saved.source.into_vec(),
-            function,
+            function: None,
             functions: saved.functions.into_iter().map(ByteBuf::into_vec).collect(),
             python: saved.python,
             environment: saved.environment.into(),
             requirements,
         };
-        self.sessions.add(Session {
+        let number = self.sessions.add(Session {
             name: saved.name.into(),
             description: saved.description.map(ByteBuf::into_vec),
             user: saved.user.into(),
@@ -186,7 +182,15 @@ impl Engine {
             live: 0,
             held: Vec::new(),
             deaths: 0,
-        })
+        });
+        if let (Some(session), Some(function)) = (self.sessions.get_mut(number), saved.function) {
+            session.stored.function = Some(StoredFunction {
+                plan: PlanNo(function.plan as u64).in_data_of(number),
+                spec: function.spec.into_vec(),
+                callbacks: function.callbacks.into_vec(),
+            });
+        }
+        number
     }
 
     fn restore_registration(&mut self, session: SessionNo, saved: &SavedRegistration) -> Result<(), String> {
@@ -200,7 +204,7 @@ impl Engine {
             _ => Vec::new(),
         };
         let database = Database(saved.database as u32);
-        let plan = PlanNo(saved.plan as u64);
+        let plan = PlanNo(saved.plan as u64).in_data_of(session);
         let mut registration = Registration::new(session, database, plan, spec, trigger);
         registration.encoded = saved.spec.as_slice().into();
         registration.group = String::from_utf8_lossy(&saved.group).into_owned();

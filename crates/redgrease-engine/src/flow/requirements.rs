@@ -20,6 +20,13 @@ use crate::timers::Timer;
 impl Engine {
     /// `RG.PYDUMPREQS`: the requirements of sessions and of scripts that have ended.
     pub(crate) fn dump_requirements(&mut self, client: Client) {
+        let names = self.installed_requirements();
+        let rows = names.iter().map(|(name, path)| self.requirement_row(name, path)).collect();
+        self.reply(client, Reply::Array(rows));
+    }
+
+    /// Names of all requirements, with the directories that they are imported from.
+    pub(crate) fn installed_requirements(&self) -> BTreeMap<String, String> {
         let mut names: BTreeMap<String, String> = BTreeMap::new();
         for (environment, paths) in self.installs.all() {
             let path = paths.first().cloned().unwrap_or_default();
@@ -30,8 +37,7 @@ impl Engine {
             let path = session.paths.first().cloned().unwrap_or_default();
             names.extend(session.stored.requirements.iter().map(|name| (name.clone(), path.clone())));
         }
-        let rows = names.iter().map(|(name, path)| self.requirement_row(name, path)).collect();
-        self.reply(client, Reply::Array(rows));
+        names
     }
 
     /// A requirement in the order of fields of RedisGears.

@@ -17,7 +17,7 @@ use crate::prelude::*;
 use crate::reader::Reader;
 use crate::streams::batch::Batch;
 use crate::streams::run::{Followed, StreamRun, StreamSource};
-use crate::streams::runs::{Action, End, Left, RunKind, StreamRuns};
+use crate::streams::runs::{Action, End, Left, RunKind, StreamRuns, StreamStatus};
 use crate::timers::Timer;
 use redgrease_core::codec::KeyType;
 
@@ -399,6 +399,10 @@ impl Engine {
             && let Some(registration) = self.registrations.get_mut(number)
         {
             registration.statistics.lagged(lag);
+        }
+        if self.streams.get(&number).is_some_and(|followed| followed.runs.status() != StreamStatus::Ok) {
+            // It was stopped: runs over other streams do not begin.
+            self.abort_pending(number);
         }
         let next = ended.and_then(|(_, action)| action);
         if acknowledge && !run.ids.is_empty() {

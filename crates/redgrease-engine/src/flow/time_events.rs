@@ -53,8 +53,12 @@ impl Engine {
         let Some(session) = self.sessions.get(number) else { return };
         let mut saved = self.saved_session(number, session);
         saved.registrations.clear();
-        let saved =
-            SavedTimeEvent { period_s, plan: plan.0 as i64, spec: ByteBuf::from(encoded.to_vec()), session: saved };
+        let saved = SavedTimeEvent {
+            period_s,
+            plan: plan.in_data_of(number).0 as i64,
+            spec: ByteBuf::from(encoded.to_vec()),
+            session: saved,
+        };
         let change = Change::TimeEvent { database: database.0.into(), key: ByteBuf::from(key.to_vec()), event: saved };
         let value: Rc<[u8]> = change.encode().into();
         event.key = Some((key.to_vec(), Rc::clone(&value)));
@@ -99,7 +103,7 @@ impl Engine {
             Change::TimeEvent { database: database.0.into(), key: ByteBuf::from(key.clone()), event: saved.clone() };
         let value: Rc<[u8]> = change.encode().into();
         let session = self.session_of_time_event(saved.clone());
-        let plan = PlanNo(saved.plan as u64);
+        let plan = PlanNo(saved.plan as u64).in_data_of(session);
         let event = TimeEvent {
             session,
             plan,

@@ -57,20 +57,10 @@ pub(crate) fn row(
     named: &[RegistrationNo],
     stream_status: &str,
 ) -> Reply {
-    Reply::Array(vec![
-        Reply::bulk("id"),
-        Reply::bulk(shard.identifier(number.0)),
-        Reply::bulk("reader"),
-        Reply::bulk(registration.spec.reader.name()),
-        Reply::bulk("desc"),
-        registration.spec.desc.as_deref().map_or(Reply::Null, Reply::bulk),
-        Reply::bulk("RegistrationData"),
-        registration_data(registration, session, stream_status),
-        Reply::bulk("PD"),
-        Reply::bulk(private_data(shard, number, session, named)),
-        Reply::bulk("ExecutionThreadPool"),
-        Reply::bulk("DefaultPool"),
-    ])
+    let mut row = head(shard, (number, registration), session, stream_status);
+    row.extend([Reply::bulk("PD"), Reply::bulk(private_data(shard, number, session, named))]);
+    row.extend(tail());
+    Reply::Array(row)
 }
 
 /// A row without the data of the session.
@@ -80,7 +70,18 @@ pub(crate) fn short_row(
     session: Option<&Session>,
     stream_status: &str,
 ) -> Reply {
-    Reply::Array(vec![
+    let mut row = head(shard, (number, registration), session, stream_status);
+    row.extend(tail());
+    Reply::Array(row)
+}
+
+fn head(
+    shard: &ShardId,
+    (number, registration): (RegistrationNo, &Registration),
+    session: Option<&Session>,
+    stream_status: &str,
+) -> Vec<Reply> {
+    vec![
         Reply::bulk("id"),
         Reply::bulk(shard.identifier(number.0)),
         Reply::bulk("reader"),
@@ -89,9 +90,11 @@ pub(crate) fn short_row(
         registration.spec.desc.as_deref().map_or(Reply::Null, Reply::bulk),
         Reply::bulk("RegistrationData"),
         registration_data(registration, session, stream_status),
-        Reply::bulk("ExecutionThreadPool"),
-        Reply::bulk("DefaultPool"),
-    ])
+    ]
+}
+
+fn tail() -> [Reply; 2] {
+    [Reply::bulk("ExecutionThreadPool"), Reply::bulk("DefaultPool")]
 }
 
 fn registration_data(registration: &Registration, session: Option<&Session>, stream_status: &str) -> Reply {

@@ -304,7 +304,7 @@ impl StreamRuns {
         }
         let state = self.streams.get_mut(stream)?;
         state.timer_at_ms = None;
-        if state.running.is_some() {
+        if state.running.is_some() || self.status != StreamStatus::Ok {
             return None;
         }
         self.next_run(stream, now_ms)
@@ -318,6 +318,10 @@ impl StreamRuns {
         }
         let Some(state) = self.streams.get_mut(stream) else { return (keep, None) };
         let kind = state.running.take();
+        if end == End::Aborted && self.status == StreamStatus::Paused {
+            // It was paused before the run began.
+            return (keep, None);
+        }
         let lag_ms = state.running_arrival_ms.take().map(|arrival| now_ms.saturating_sub(arrival));
         let failed = match (end, self.policy) {
             (End::Pause, _) => Some(StreamStatus::Paused),
@@ -353,7 +357,8 @@ impl StreamRuns {
         if state.outstanding == 0 {
             state.first_arrival_ms = None;
         }
-        (Verdict { acknowledge: true, lag_ms }, self.next_run(stream, now_ms))
+        let next = if self.status == StreamStatus::Ok { self.next_run(stream, now_ms) } else { None };
+        (Verdict { acknowledge: true, lag_ms }, next)
     }
 
     /// The time of [`Action::Rescan`] has come; returns whether to search for streams now.

@@ -75,6 +75,12 @@ impl Pool {
         Pool { limits, slots: BTreeMap::new(), next: 1, failures: 0, start_not_before_ms: 0 }
     }
 
+    /// Sessions that a worker serves, and sessions that were leased to it.
+    #[must_use]
+    pub fn counts(&self, worker: WorkerNo) -> (u64, u64) {
+        self.slots.get(&worker).map_or((0, 0), |slot| (slot.sessions.len() as u64, slot.served))
+    }
+
     /// Number of workers, starting ones included.
     #[must_use]
     pub fn len(&self) -> usize {

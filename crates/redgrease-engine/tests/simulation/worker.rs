@@ -359,8 +359,9 @@ impl Worker {
                 let fails = !context.calm && context.random.chance(3);
                 if !fails {
                     let own = function.and_then(|function| Some((function.plan, function_of(function.callbacks)?)));
-                    for (plan, function) in own.into_iter().chain(blobs.iter().flat_map(|blob| functions_of(blob))) {
-                        self.plans.insert(plan, (function, session));
+                    for (plan, function) in own.into_iter().chain(blobs.iter().flat_map(|blob| functions_of(blob, session))) {
+                        let other = self.plans.insert(plan, (function, session));
+                        assert!(other.is_none_or(|(_, of)| of == session), "plan {plan} belongs to two sessions");
                     }
                 }
                 self.add(Kind::Restore { request, fails }, session, vec![Op::Sleep(2)], 0);
@@ -623,7 +624,7 @@ impl Worker {
         let Some(task) = self.tasks.remove(&number) else { return };
         match task.kind {
             Kind::Script { request } => {
-                let blob = blob_of(&task.registered);
+                let blob = blob_of(&task.registered, task.session);
                 self.send(&FromWorker::ScriptDone { request, error: task.error.as_deref(), blob: &blob });
             }
             Kind::Load { request, fails } => {
@@ -693,7 +694,7 @@ impl Worker {
                     context.counters.plans += 1;
                     let plan = PlanNo(context.counters.plans);
                     self.plans.insert(plan, (function, session));
-                    let blob = blob_of(&[(plan, function)]);
+                    let blob = blob_of(&[(plan, function)], session);
                     let spec = &context.programs.functions[function].spec;
                     self.call(number, Call::Register { plan, spec, blob: &blob });
                     if let Some(task) = self.tasks.get_mut(&number) {
@@ -888,8 +889,8 @@ fn unknown_plan(calm: bool) -> &'static [&'static [u8]] {
 }
 
 /// What rebuilds functions: their plans and numbers.
-fn blob_of(functions: &[(PlanNo, FunctionNo)]) -> Vec<u8> {
-    let pairs: Vec<String> = functions.iter().map(|(plan, function)| format!("{plan}:{function}")).collect();
+fn blob_of(functions: &[(PlanNo, FunctionNo)], session: SessionNo) -> Vec<u8> {
+    let pairs: Vec<String> = functions.iter().map(|(plan, function)| format!("{}:{function}", plan.in_data_of(session))).collect();
     pairs.join(",").into_bytes()
 }
 
@@ -897,11 +898,11 @@ fn function_of(callbacks: &[u8]) -> Option<FunctionNo> {
     std::str::from_utf8(callbacks).ok()?.parse().ok()
 }
 
-fn functions_of(blob: &[u8]) -> Vec<(PlanNo, FunctionNo)> {
+fn functions_of(blob: &[u8], session: SessionNo) -> Vec<(PlanNo, FunctionNo)> {
     let text = String::from_utf8_lossy(blob);
     let pair = |text: &str| {
         let (plan, function) = text.split_once(':')?;
-        Some((PlanNo(plan.parse().ok()?), function.parse().ok()?))
+        Some((PlanNo(plan.parse().ok()?).in_data_of(session), function.parse().ok()?))
     };
     text.split(',').filter_map(pair).collect()
 }

@@ -23,6 +23,8 @@ pub const REDISMODULE_KEYTYPE_ZSET: i32 = 5;
 pub const REDISMODULE_KEYTYPE_MODULE: i32 = 6;
 pub const REDISMODULE_KEYTYPE_STREAM: i32 = 7;
 pub const REDISMODULE_POSTPONED_LEN: i32 = -1;
+pub const REDISMODULE_CONFIG_DEFAULT: i32 = 0;
+pub const REDISMODULE_CONFIG_IMMUTABLE: i32 = 1;
 pub const REDISMODULE_CTX_FLAGS_LUA: i32 = 1;
 pub const REDISMODULE_CTX_FLAGS_MULTI: i32 = 2;
 pub const REDISMODULE_CTX_FLAGS_SLAVE: i32 = 8;
@@ -255,6 +257,27 @@ pub type RedisModuleTimerProc =
     ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleCtx, data: *mut ::core::ffi::c_void)>;
 pub type RedisModuleCommandFilterFunc =
     ::core::option::Option<unsafe extern "C" fn(filter: *mut RedisModuleCommandFilterCtx)>;
+pub type RedisModuleConfigGetNumericFunc = ::core::option::Option<
+    unsafe extern "C" fn(
+        name: *const ::core::ffi::c_char,
+        privdata: *mut ::core::ffi::c_void,
+    ) -> ::core::ffi::c_longlong,
+>;
+pub type RedisModuleConfigSetNumericFunc = ::core::option::Option<
+    unsafe extern "C" fn(
+        name: *const ::core::ffi::c_char,
+        val: ::core::ffi::c_longlong,
+        privdata: *mut ::core::ffi::c_void,
+        err: *mut *mut RedisModuleString,
+    ) -> ::core::ffi::c_int,
+>;
+pub type RedisModuleConfigApplyFunc = ::core::option::Option<
+    unsafe extern "C" fn(
+        ctx: *mut RedisModuleCtx,
+        privdata: *mut ::core::ffi::c_void,
+        err: *mut *mut RedisModuleString,
+    ) -> ::core::ffi::c_int,
+>;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct RedisModuleTypeMethods {
@@ -655,3 +678,19 @@ pub type RedisModule_EventLoopAdd = ::core::option::Option<
 pub type RedisModule_EventLoopDel = ::core::option::Option<
     unsafe extern "C" fn(fd: ::core::ffi::c_int, mask: ::core::ffi::c_int) -> ::core::ffi::c_int,
 >;
+pub type RedisModule_RegisterNumericConfig = ::core::option::Option<
+    unsafe extern "C" fn(
+        ctx: *mut RedisModuleCtx,
+        name: *const ::core::ffi::c_char,
+        default_val: ::core::ffi::c_longlong,
+        flags: ::core::ffi::c_uint,
+        min: ::core::ffi::c_longlong,
+        max: ::core::ffi::c_longlong,
+        getfn: RedisModuleConfigGetNumericFunc,
+        setfn: RedisModuleConfigSetNumericFunc,
+        applyfn: RedisModuleConfigApplyFunc,
+        privdata: *mut ::core::ffi::c_void,
+    ) -> ::core::ffi::c_int,
+>;
+pub type RedisModule_LoadConfigs =
+    ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleCtx) -> ::core::ffi::c_int>;

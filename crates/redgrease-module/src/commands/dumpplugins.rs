@@ -6,7 +6,7 @@ use super::request::Request;
 use crate::reply;
 
 /// The version of the Python plugin whose functions scripts find: that of RedisGears 1.2.
-const PLUGIN_VERSION: i64 = 10_206;
+pub const PLUGIN_VERSION: i64 = 10_206;
 
 /// Answers with the only language.
 pub fn run(request: &Request<'_>) {

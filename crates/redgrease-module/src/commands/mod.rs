@@ -6,7 +6,7 @@ mod clearregistrationsstats;
 mod config;
 mod dropexecution;
 mod dumpexecutions;
-mod dumpplugins;
+pub mod dumpplugins;
 mod dumpregistrations;
 mod getexecution;
 mod getresults;

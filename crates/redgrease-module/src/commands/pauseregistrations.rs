@@ -6,12 +6,13 @@ use super::request::{Request, Rights};
 
 /// Passes `RG.PAUSEREGISTRATIONS` to the engine.
 pub fn pause(request: &Request<'_>) {
+    // Runs that have not begun are aborted in any case, as in RedisGears.
     let words = &request.args[1..];
-    let (abort_pending, registrations) = match words.split_first() {
-        Some((word, rest)) if word.eq_ignore_ascii_case(b"ABORTPENDING") => (true, rest),
-        _ => (false, words),
+    let registrations = match words.split_first() {
+        Some((word, rest)) if word.eq_ignore_ascii_case(b"ABORTPENDING") => rest,
+        _ => words,
     };
-    request.hand_in(Rights::Administer, Command::Pause { registrations, abort_pending });
+    request.hand_in(Rights::Administer, Command::Pause { registrations });
 }
 
 /// Passes `RG.UNPAUSEREGISTRATIONS` to the engine.
