@@ -121,7 +121,9 @@ def test_a_hook_gives_nobody_more_permissions(db):
     assert text(limited.get("a")) == "nothing"
     with pytest.raises(redis.exceptions.NoPermissionError):
         limited.get("b")
-    with pytest.raises(redis.ResponseError, match=r"can.t access at least one of the keys|No permissions to access a key"):
+    with pytest.raises(
+        redis.ResponseError, match=r"can.t access at least one of the keys|No permissions to access a key"
+    ):
         # The function asks for a key that the user may not use.
         limited.set("a", "1")
     with pytest.raises(redis.exceptions.NoPermissionError):

@@ -63,7 +63,9 @@ GB().foreach(lambda x: execute('rpush', 'began', x['key'])).foreach(lambda _: ti
     db.ok(SCRIPT + slow, "ID", "mine", "UPGRADE")
     for round_ in range(2, 6):
         db.r.set(f"w{round_}", 1)
-        wait_until(lambda: db.r.llen("began"), "the slow function runs", until=lambda count, want=round_ - 1: count == want)
+        wait_until(
+            lambda: db.r.llen("began"), "the slow function runs", until=lambda count, want=round_ - 1: count == want
+        )
         db.r.execute_command("DEBUG", "RELOAD")
         check(db, keys=round_, entries=round_)
 

@@ -7,8 +7,11 @@ extension. Kinds are numbered in the order of the variants of ``ToWorker`` and `
 import struct
 
 LAST, SYNC, PROFILE, TRACEBACK, TAGGED = 1, 2, 4, 8, 16
-READY, SCRIPT_DONE, CALL, PROGRESS, OUTPUT, DONE, CONSUMED, STOP, LOG = range(9)
-OPERATIONS = ("execute", "run", "register", "enter", "exit", "config", "hashtag")
+READY, SCRIPT_DONE, CALL, PROGRESS, OUTPUT, DONE, CONSUMED, STOP, LOG, PARKED, ANSWERED = range(11)
+OPERATIONS = (
+    "execute", "run", "register", "enter", "exit", "config", "hashtag", "call_next", "time_event", "get_command",
+    "override_reply", "results",
+)  # fmt: skip
 
 
 def varint(value):
@@ -62,6 +65,11 @@ def load(request, session, function, name="s", paths=(), traceback=True):
 
 def _function(plan, spec, callbacks):
     return varint(plan) + blob(spec) + blob(callbacks)
+
+
+def plan_in_data(plan, session):
+    """The number of a plan in the data of its session, or back from there."""
+    return plan ^ session * 0x9E3779B97F4A7C15 % (1 << 64)
 
 
 def registered(plan):
@@ -174,6 +182,15 @@ def parse(data):
             frame.update(plan=body.varint(), spec=body.blob(), blob=body.blob())
         elif frame["op"] == "config":
             frame["key"] = body.blob()
+        elif frame["op"] == "call_next":
+            frame["argv"] = body.list(body.blob)
+        elif frame["op"] == "time_event":
+            frame.update(plan=body.varint(), spec=body.blob(), blob=body.blob(), period_s=body.varint())
+            frame["key"] = body.optional(body.blob)
+        elif frame["op"] == "override_reply":
+            frame["value"] = body.blob()
+        elif frame["op"] == "results":
+            frame["execution"] = body.blob().decode()
     elif kind == PROGRESS:
         frame = {"kind": "progress", "exec": body.varint(), "step": body.varint()}
     elif kind == OUTPUT:
@@ -190,6 +207,10 @@ def parse(data):
     elif kind == LOG:
         session, level = body.optional(body.varint), body.varint()
         frame = {"kind": "log", "session": session, "level": level, "message": body.blob()}
+    elif kind == PARKED:
+        frame = {"kind": "parked", "exec": body.varint()}
+    elif kind == ANSWERED:
+        frame = {"kind": "answered", "request": body.varint(), "failed": bool(body.byte()), "text": body.blob()}
     else:
         raise AssertionError(f"unknown frame {kind}")
     assert body.at == len(data), f"trailing bytes in {frame}"

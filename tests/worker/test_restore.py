@@ -174,11 +174,15 @@ def test_a_broken_pickle_is_an_error(server):
     )
 
 
-def test_the_same_numbers_twice_are_an_error():
+def test_a_session_can_be_rebuilt_beside_the_one_that_its_data_came_from():
     with Server() as server:
-        blob = server.script(SOURCE, session=7)["blob"]
-        server.send(frames.restore(1, 8, [blob]))
-        assert "in use already" in server.wait_for("script_done", request=1)["error"]
+        done = server.script(SOURCE, session=7)
+        plans = plans_of(server)
+        server.send(frames.restore(1, 8, [done["blob"]]))
+        assert server.wait_for("script_done", request=1)["error"] is None
+        server.send(frames.forget_session(7))
+        copy = {name: frames.plan_in_data(frames.plan_in_data(plan, 7), 8) for name, plan in plans.items()}
+        assert server.done(server.start(copy["a"], [["a"]]))[:2] == ([1], [])
 
 
 @pytest.mark.parametrize(

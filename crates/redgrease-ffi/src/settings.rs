@@ -47,7 +47,8 @@ impl Loader<'_> {
         HANDLERS.set(Some(handlers));
         for setting in settings {
             let name = c_text(setting.name);
-            let flags = if setting.at_runtime { raw::REDISMODULE_CONFIG_DEFAULT } else { raw::REDISMODULE_CONFIG_IMMUTABLE };
+            let flags =
+                if setting.at_runtime { raw::REDISMODULE_CONFIG_DEFAULT } else { raw::REDISMODULE_CONFIG_IMMUTABLE };
             // SAFETY: the load context, a text that the server copies, and static callbacks.
             let added = unsafe {
                 api!(RedisModule_RegisterNumericConfig)(
@@ -69,7 +70,11 @@ impl Loader<'_> {
         }
         // SAFETY: the load context.
         let loaded = unsafe { api!(RedisModule_LoadConfigs)(self.raw_context()) };
-        if loaded == raw::REDISMODULE_OK { Ok(()) } else { Err("a setting rg.* of the configuration is refused".into()) }
+        if loaded == raw::REDISMODULE_OK {
+            Ok(())
+        } else {
+            Err("a setting rg.* of the configuration is refused".into())
+        }
     }
 }
 

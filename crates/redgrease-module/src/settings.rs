@@ -46,7 +46,8 @@ fn get(name: &str) -> i64 {
 
 fn set(name: &str, value: i64) -> Result<(), String> {
     let name = key_name(name);
-    let value = u64::try_from(value).map_err(|_| format!("'{name}' wants a number that is not negative, got '{value}'"))?;
+    let value =
+        u64::try_from(value).map_err(|_| format!("'{name}' wants a number that is not negative, got '{value}'"))?;
     let loading = LOADING.with_borrow_mut(|config| {
         let config = config.as_mut()?;
         Some(match redgrease_engine::config::key(name.as_bytes()) {

@@ -137,6 +137,8 @@ def _keys_only(arg, options):
     generator = options.get("patternGenerator")
     if generator is not None:
         check("patternGenerator", generator)
+        if is_async(generator):
+            raise error("patternGenerator got an async function: use a generator")
     no_scan = _boolean(options, "noScan", False, "noScan value is not boolean")
     if generator is not None:
         return sources.generated_keys(generator, count), {"pattern": None}

@@ -74,7 +74,9 @@ impl Engine {
     #[must_use]
     pub fn info_of_sessions(&self) -> Vec<InfoRow> {
         let registered = self.sessions.iter().filter(|(_, session)| session.registered).take(INFO_ROWS_MAX);
-        registered.map(|(number, session)| (session.name.to_string(), pairs(&self.session_row(number, false)))).collect()
+        registered
+            .map(|(number, session)| (session.name.to_string(), pairs(&self.session_row(number, false))))
+            .collect()
     }
 
     /// The first [`INFO_ROWS_MAX`] installed requirements, by name.

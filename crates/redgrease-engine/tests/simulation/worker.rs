@@ -359,7 +359,9 @@ impl Worker {
                 let fails = !context.calm && context.random.chance(3);
                 if !fails {
                     let own = function.and_then(|function| Some((function.plan, function_of(function.callbacks)?)));
-                    for (plan, function) in own.into_iter().chain(blobs.iter().flat_map(|blob| functions_of(blob, session))) {
+                    for (plan, function) in
+                        own.into_iter().chain(blobs.iter().flat_map(|blob| functions_of(blob, session)))
+                    {
                         let other = self.plans.insert(plan, (function, session));
                         assert!(other.is_none_or(|(_, of)| of == session), "plan {plan} belongs to two sessions");
                     }
@@ -890,7 +892,8 @@ fn unknown_plan(calm: bool) -> &'static [&'static [u8]] {
 
 /// What rebuilds functions: their plans and numbers.
 fn blob_of(functions: &[(PlanNo, FunctionNo)], session: SessionNo) -> Vec<u8> {
-    let pairs: Vec<String> = functions.iter().map(|(plan, function)| format!("{}:{function}", plan.in_data_of(session))).collect();
+    let pairs: Vec<String> =
+        functions.iter().map(|(plan, function)| format!("{}:{function}", plan.in_data_of(session))).collect();
     pairs.join(",").into_bytes()
 }
 
