@@ -23,6 +23,9 @@ _servers_of_test = pytest.StashKey[list[Server]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes long; part of `make test-all`, not of `make test`")
+    # A shell ignores Control-C in what it runs in the background, and programs that tests start would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _selected_kinds() -> list[ServerKind]:
