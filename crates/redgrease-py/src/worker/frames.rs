@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use redgrease_core::codec::CODEC_VERSION;
-use redgrease_core::frame::{FromWorker, PROTOCOL_VERSION, Records, ToWorker};
+use redgrease_core::frame::{FromWorker, PROTOCOL_VERSION, ToWorker};
 
 use crate::exit::{fatal, kill_self};
 
@@ -76,13 +76,7 @@ impl Worker {
             ToWorker::Feed { exec, last, records } => schedule.executions.feed(exec, last, Batch::of(records)),
             ToWorker::Abort { exec, begun } => {
                 if schedule.abort(exec, begun, actions) {
-                    self.connection.append(&FromWorker::Done {
-                        exec,
-                        aborted: true,
-                        records: Records::default(),
-                        errors: Vec::new(),
-                        step_micros: Vec::new(),
-                    });
+                    self.report_aborted(exec);
                 }
             }
             ToWorker::Reply { call, result } if schedule.calls.take_awaited(call) => {

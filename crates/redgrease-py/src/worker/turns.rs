@@ -138,6 +138,13 @@ impl Worker {
         run.clear(ctx.py);
         self.leave_code(ctx.py, thread);
         let mut schedule = self.schedule();
+        self.report_aborted(exec);
+        schedule.executions.end(exec);
+        schedule.finish(thread);
+    }
+
+    /// Reports that an execution ended by an abort, without results.
+    pub(super) fn report_aborted(&self, exec: ExecutionNo) {
         self.connection.append(&FromWorker::Done {
             exec,
             aborted: true,
@@ -145,8 +152,6 @@ impl Worker {
             errors: Vec::new(),
             step_micros: Vec::new(),
         });
-        schedule.executions.end(exec);
-        schedule.finish(thread);
     }
 
     /// Runs the available input, and returns it as credit; `false` if the execution waits and cannot take more.
