@@ -619,6 +619,38 @@ GB('ShardsIDReader').map(fork).run()
     assert "Traceback" not in db.server.new_log()
 
 
+def test_the_child_of_a_fork_loses_the_connection_and_keeps_its_own_descriptors(db):
+    script = """
+import os
+def sockets():
+    names = [f'/proc/self/fd/{fd}' for fd in os.listdir('/proc/self/fd')]
+    return sum(os.readlink(name).startswith('socket:') for name in names if os.path.islink(name))
+def fork(_):
+    pipes = [os.pipe() for _ in range(20)]
+    pid = os.fork()
+    if pid == 0:
+        for reader, writer in pipes:
+            os.write(writer, b'x')
+        os._exit(sockets())
+    before = sockets()
+    left = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return before, left, [os.read(reader, 9) for reader, writer in pipes] == 20 * [b'x']
+GB('ShardsIDReader').map(fork).run()
+"""
+    assert db.results(script) == ["(1, 0, True)"]
+
+
+def test_a_pool_of_processes_works_in_a_function(db):
+    script = """
+import multiprocessing
+def pool(_):
+    with multiprocessing.Pool(2) as processes:
+        return processes.map(abs, [-1, 2, -3])
+GB('ShardsIDReader').map(pool).run()
+"""
+    assert db.results(script) == ["[1, 2, 3]"]
+
+
 def test_a_script_that_forks_is_answered_once(db):
     assert db.execute("import os\npid = os.fork()\nGB('ShardsIDReader').run() if pid else None") == [[b"1"], []]
     assert_healthy(db)

@@ -41,7 +41,7 @@ def records(values):
     return varint(len(values)) + blob(b"".join(values))
 
 
-def hello(protocol=4, threads=1, record_bytes_max=64 << 20, spin_micros=0):
+def hello(protocol=5, threads=1, record_bytes_max=64 << 20, spin_micros=0):
     numbers = varint(threads) + varint(record_bytes_max) + varint(spin_micros)
     return framed(b"\x01" + varint(protocol) + blob("test") + varint(1) + numbers)
 
@@ -166,7 +166,7 @@ def parse(data):
     if kind == READY:
         frame = {
             "kind": "ready", "protocol": body.varint(), "codec": body.varint(), "pid": body.varint(),
-            "python": body.blob().decode(), "package": body.blob().decode(),
+            "python": body.blob().decode(), "package": body.blob().decode(), "isolation": body.blob().decode(),
         }  # fmt: skip
     elif kind == SCRIPT_DONE:
         request, error = body.varint(), body.optional(body.blob)

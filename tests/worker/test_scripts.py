@@ -456,7 +456,7 @@ def test_a_builder_may_be_extended_between_actions(shared):
 
 
 def test_wrong_arguments_say_what_is_right():
-    for argv in ([], ["--fd", "x"]):
+    for argv in ([], ["--fd", "x"], ["--fd", "3", "--memory-max", "-1"], ["--fd", "3", "--other"]):
         done = subprocess.run([sys.executable, "-m", "redgrease.worker", *argv], capture_output=True, timeout=20)
         assert done.returncode == 2 and b"usage:" in done.stderr
 

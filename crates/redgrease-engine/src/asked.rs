@@ -149,6 +149,8 @@ pub(crate) enum Asked {
     },
     /// To replace a worker that uses too much memory.
     MemoryOfWorker(WorkerNo),
+    /// To end a worker that uses too much memory.
+    MemoryOfTree(WorkerNo),
     /// To end a worker that makes no progress.
     ProgressOfWorker(WorkerNo),
     /// To end a worker that closed its connection.
@@ -168,6 +170,8 @@ pub(crate) enum Asked {
         python: String,
         /// Version of the package.
         package: String,
+        /// What the kernel keeps it from doing.
+        isolation: String,
     },
     /// To learn whether another batch follows.
     EntriesBehind(ExecutionNo),

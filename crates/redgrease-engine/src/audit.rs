@@ -156,7 +156,7 @@ impl Engine {
             self.sessions.get(*session).is_some_and(|session| session.registered && session.place == Place::Waiting)
         };
         let periodic = match timer {
-            Timer::LookAtWorkers => true,
+            Timer::LookAtWorkers | Timer::LookAtMemory => true,
             // No worker may serve it as long as all workers serve others.
             Timer::WorkerWait(session) | Timer::WorkerAgain(session) => waits(session),
             _ => false,

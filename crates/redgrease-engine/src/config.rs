@@ -24,6 +24,14 @@ pub struct Config {
     pub worker_sessions_max: u64,
     /// Memory of a worker in bytes above which it is replaced after a session.
     pub worker_idle_bytes_max: u64,
+    /// Memory in bytes of a worker and all that it started above which it is ended; zero: no limit.
+    pub worker_bytes_max: u64,
+    /// The kernel keeps workers from changing files and the system, where it can.
+    pub isolation: bool,
+    /// Directories, separated by colons, where isolated workers may change files in addition to those for temporary files.
+    pub worker_writable: String,
+    /// The user of the operating system that workers run as; empty: the server's.
+    pub worker_user: String,
     /// Time between an abort and the end of a worker that does not react to it.
     pub abort_grace: Duration,
     /// Longest time that the server waits for a sync execution or an atomic block.
@@ -60,6 +68,15 @@ pub struct Config {
     accepted: BTreeMap<&'static str, Vec<Vec<u8>>>,
     /// Unknown keys, and keys of the Python plugin that were set: for `configGet`.
     pub extra: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// What the defaults depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    /// Cores of the processor.
+    pub cores: usize,
+    /// Memory in bytes; zero if it is not known.
+    pub memory_bytes: u64,
 }
 
 /// Which part of RedisGears a key belongs to; the replies of `RG.CONFIGSET` differ.
@@ -169,7 +186,7 @@ macro_rules! milliseconds {
 }
 
 /// All keys.
-pub const KEYS: [Key; 33] = [
+pub const KEYS: [Key; 37] = [
     core("MaxExecutions", true, number!(executions_max as usize, 0, 1 << 32)),
     core("MaxExecutionsPerRegistration", true, number!(executions_per_registration_max as usize, 0, 1 << 32)),
     core("ProfileExecutions", true, flag!(profile, 1 << 32)),
@@ -180,6 +197,21 @@ pub const KEYS: [Key; 33] = [
     core("MaxWorkers", false, number!(workers_max as usize, 1, 1024)),
     core("WorkerSessions", false, number!(worker_sessions_max as u64, 1, 1 << 32)),
     core("WorkerIdleBytesMax", true, number!(worker_idle_bytes_max as u64, 1 << 20, 1 << 40)),
+    core("WorkerBytesMax", true, number!(worker_bytes_max as u64, 0, 1 << 50)),
+    core("WorkerIsolation", false, flag!(isolation, 1)),
+    core(
+        "WorkerWritable",
+        false,
+        Access::Text {
+            get: |config| config.worker_writable.clone(),
+            set: |config, text| config.worker_writable = text,
+        },
+    ),
+    core(
+        "WorkerUser",
+        false,
+        Access::Text { get: |config| config.worker_user.clone(), set: |config, text| config.worker_user = text },
+    ),
     core("AbortGrace", true, milliseconds!(abort_grace, 1)),
     core("SyncMaxTime", true, milliseconds!(sync_time_max, 1)),
     core("ScriptMaxTime", true, milliseconds!(script_time_max, 1)),
@@ -247,9 +279,10 @@ fn parse_number(value: &[u8], min: u64, max: u64) -> Option<u64> {
 }
 
 impl Config {
-    /// The defaults for a machine with this number of cores.
+    /// The defaults for a machine.
     #[must_use]
-    pub fn new(cores: usize) -> Config {
+    pub fn new(machine: Machine) -> Config {
+        let cores = machine.cores;
         Config {
             python: None,
             executions_max: 1000,
@@ -259,6 +292,10 @@ impl Config {
             workers_max: 16.max(2 * cores),
             worker_sessions_max: 1000,
             worker_idle_bytes_max: 128 << 20,
+            worker_bytes_max: machine.memory_bytes / 2,
+            isolation: true,
+            worker_writable: String::new(),
+            worker_user: String::new(),
             abort_grace: Duration::from_millis(1000),
             sync_time_max: Duration::from_millis(5000),
             script_time_max: Duration::from_secs(60),
@@ -284,8 +321,8 @@ impl Config {
     ///
     /// # Errors
     /// A known key with a value outside its range, or a key without value; the text names it.
-    pub fn parse(args: &[&[u8]], cores: usize) -> Result<Config, String> {
-        let mut config = Config::new(cores);
+    pub fn parse(args: &[&[u8]], machine: Machine) -> Result<Config, String> {
+        let mut config = Config::new(machine);
         for pair in args.chunks(2) {
             let name = String::from_utf8_lossy(pair[0]);
             let Some(value) = pair.get(1) else { return Err(format!("load argument '{name}' has no value")) };
@@ -355,9 +392,11 @@ fn lossy(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    const MACHINE: Machine = Machine { cores: 2, memory_bytes: 1 << 32 };
+
     #[test]
     fn known_keys_are_read_in_any_case_and_unknown_ones_are_kept() {
-        let config = Config::parse(&[b"maxexecutions", b"3", b"Mine", b"x"], 2).unwrap();
+        let config = Config::parse(&[b"maxexecutions", b"3", b"Mine", b"x"], MACHINE).unwrap();
         assert_eq!(config.executions_max, 3);
         assert_eq!(config.extra.get(b"Mine".as_slice()), Some(&b"x".to_vec()));
     }
@@ -367,7 +406,7 @@ mod tests {
         let huge = "9".repeat(400);
         for key in KEYS.iter().filter(|key| matches!(key.access, Access::Number { .. })) {
             for value in ["-1", "", " 1", "1.5", "1e3", "inf", "18446744073709551615", "18446744073709551616", &huge] {
-                let error = Config::parse(&[key.name.as_bytes(), value.as_bytes()], 2).unwrap_err();
+                let error = Config::parse(&[key.name.as_bytes(), value.as_bytes()], MACHINE).unwrap_err();
                 let expected = format!("load argument '{}' wants a number from ", key.name);
                 assert!(error.starts_with(&expected) && error.ends_with(&format!("got '{value}'")), "{error}");
             }
@@ -376,15 +415,15 @@ mod tests {
 
     #[test]
     fn a_bad_value_names_key_range_and_value() {
-        let error = Config::parse(&[b"ExecutionThreads", b"none"], 2).unwrap_err();
+        let error = Config::parse(&[b"ExecutionThreads", b"none"], MACHINE).unwrap_err();
         assert_eq!(error, "load argument 'ExecutionThreads' wants a number from 1 to 1024, got 'none'");
-        assert_eq!(Config::parse(&[b"Python"], 2).unwrap_err(), "load argument 'Python' has no value");
+        assert_eq!(Config::parse(&[b"Python"], MACHINE).unwrap_err(), "load argument 'Python' has no value");
     }
 
     #[test]
     fn each_key_reads_back_what_was_set() {
         for key in KEYS.iter().chain(&ALSO_ACCEPTED) {
-            let mut config = Config::new(2);
+            let mut config = Config::new(MACHINE);
             let before = config.get(key);
             let (value, expected) = match (key.access, &before) {
                 (Access::Number { max: 1, .. }, Setting::Number(number)) => {

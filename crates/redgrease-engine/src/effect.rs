@@ -156,6 +156,8 @@ pub enum Question {
     DirectoriesExist(Vec<String>),
     /// Resident memory of a worker, in bytes. [`Fact::Number`](crate::Fact::Number).
     ResidentBytes(WorkerNo),
+    /// Resident memory of a worker and all that it started, in bytes. [`Fact::Number`](crate::Fact::Number).
+    TotalBytes(WorkerNo),
     /// The progress of a worker. [`Fact::Progress`](crate::Fact::Progress).
     Progress(WorkerNo),
     /// Has the process of a worker that closed its connection ended, even if its parent has not been notified?

@@ -69,6 +69,8 @@ pub(crate) struct Workers {
     pub(crate) deaths: u64,
     /// A check of idle workers is scheduled.
     pub(crate) trimming: bool,
+    /// It was logged that the kernel lacks means of isolation.
+    pub(crate) isolation_reported: bool,
 }
 
 /// The nesting depth of the main thread in waits, commands and sync executions: see [`Engine::unwind`].
@@ -170,6 +172,7 @@ impl Engine {
                 start_error: None,
                 deaths: 0,
                 trimming: false,
+                isolation_reported: false,
             },
             sessions: Sessions::default(),
             installs: Installs::new(),

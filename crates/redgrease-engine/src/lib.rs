@@ -50,11 +50,11 @@ mod timers;
 pub mod work;
 pub mod workers;
 
-pub use config::Config;
+pub use config::{Config, Machine};
 pub use effect::{Answer, Effect, Question};
 pub use engine::{Capabilities, Depth, Engine};
 pub use error::Error;
-pub use flow::info::{Info, InfoRow};
+pub use flow::info::{Info, InfoRow, WorkerInfo};
 pub use input::{Fact, Input, ServerState, Situation};
 pub use step::Step;
 pub use streams::runs::{EntryId, GroupProgress};

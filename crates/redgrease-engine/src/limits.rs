@@ -53,6 +53,9 @@ pub const FOREIGN_FRAMES_LOGGED_MAX: u32 = 10;
 /// Checks in a row after which a worker that must answer and makes no progress is ended: this many per `WorkerStallMax`.
 pub const IDLE_LOOKS_MAX: u32 = 10;
 
+/// Pause between two looks at the memory of workers, in milliseconds.
+pub const MEMORY_LOOK_MS: u64 = 1000;
+
 /// Bytes of frames that are kept while the main thread waits for one worker.
 pub const KEPT_BYTES_MAX: usize = 64 << 20;
 

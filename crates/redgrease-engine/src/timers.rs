@@ -15,6 +15,8 @@ pub(crate) enum Timer {
     StartWorkers,
     /// Workers are checked for progress.
     LookAtWorkers,
+    /// Workers are checked for memory.
+    LookAtMemory,
     /// There may be surplus idle workers.
     TrimWorkers,
     /// The deadline of a worker's handshake.

@@ -37,7 +37,12 @@ struct Driver {
 impl Driver {
     fn new() -> Driver {
         let capabilities = Capabilities { jobs: true };
-        let engine = Engine::new(Config::new(2), Ok("python".into()), "0".into(), capabilities);
+        let engine = Engine::new(
+            Config::new(redgrease_engine::Machine { cores: 2, memory_bytes: 1 << 30 }),
+            Ok("python".into()),
+            "0".into(),
+            capabilities,
+        );
         let mut driver =
             Driver { engine, replies: Vec::new(), written: Vec::new(), workers: Vec::new(), keys: Some(3) };
         driver.input(Input::Started);
@@ -67,7 +72,7 @@ impl Driver {
                     Question::Protection => Fact::Protection(Protection::default()),
                     Question::Command(_) => Fact::Command(None),
                     Question::AdoptProcess { .. } | Question::MayRead { .. } => Fact::Permission(Ok(())),
-                    Question::ResidentBytes(_) => Fact::Number(Some(0)),
+                    Question::ResidentBytes(_) | Question::TotalBytes(_) => Fact::Number(Some(0)),
                     other => panic!("unexpected question {other:?}"),
                 };
                 return Some(Input::Answer { question, fact });
@@ -129,6 +134,7 @@ impl Driver {
             pid: 7,
             python: "3.11.7",
             package: redgrease_core::VERSION,
+            isolation: "off",
         };
         self.says(worker, &ready);
     }

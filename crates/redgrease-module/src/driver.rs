@@ -19,10 +19,12 @@ use crate::clients::Clients;
 use crate::depth::Depth;
 use crate::fault::Fault;
 use crate::installer::Installer;
+use crate::isolation;
 use crate::loop_events::LoopEvents;
+use crate::os_user::OsUser;
 use crate::pump::Pump;
 use crate::random::hex_digits;
-use crate::spawner::Spawner;
+use crate::spawner::{Common, Spawner};
 use crate::spin::Spin;
 use crate::workers::Workers;
 
@@ -125,7 +127,9 @@ impl Driver {
         };
         let capabilities = Capabilities { jobs: server.has_jobs() };
         let installer = Installer::start(runtime.clone().ok(), &config.requirements_dir, config.install_time_max)?;
-        let spawner = Spawner::start(config.shared_memory)?;
+        let user = OsUser::find(&config.worker_user)?;
+        let confine = isolation::writable_paths(&config)?;
+        let spawner = Spawner::start(Common { shared_memory: config.shared_memory, confine, user })?;
         let spin = Spin::new(config.spin);
         config.spin = spin.time();
         Ok(Driver {

@@ -1,6 +1,6 @@
 //! The module's part of `INFO`, and the memory of the workers.
 
-use redgrease_engine::InfoRow;
+use redgrease_engine::{InfoRow, WorkerInfo};
 use redgrease_ffi::info::InfoWriter;
 
 use crate::commands::dumpplugins::PLUGIN_VERSION;
@@ -53,9 +53,12 @@ pub fn write(writer: &InfoWriter) {
             Err(reason) => writer.text("python", reason),
         }
         for (number, pid) in driver.workers.numbers_and_pids() {
-            let (sessions, served) = driver.ask(|engine| engine.info_of_worker(number));
             let (resident, peak) = resident_and_peak_bytes(pid);
-            let row = format!("pid={pid},sessions={sessions},served={served},rss={resident},peak_rss={peak}");
+            let row = driver.ask(|engine| {
+                let WorkerInfo { sessions, served, isolation } = engine.info_of_worker(number);
+                let memory = format!("rss={resident},peak_rss={peak}");
+                format!("pid={pid},sessions={sessions},served={served},{memory},isolation={isolation}")
+            });
             writer.text(&format!("worker_{}", number.0), &row);
         }
     }

@@ -12,6 +12,7 @@
 //! - [`worker`], [`spawner`], [`installer`], [`background`]: processes and threads;
 //! - [`loop_events`], [`spin`]: whether the server's loop has something else to do, and short polling where it has not;
 //! - [`persistence`]: registrations in data files and on replicas;
+//! - [`isolation`], [`os_user`]: where workers may change files, and whom they run as;
 //! - [`pump`], [`depth`], [`memory`], [`random`], [`reply`], [`runtime`], [`shards`], [`info`]: small parts.
 
 mod background;
@@ -27,8 +28,10 @@ mod exchange;
 mod fault;
 mod info;
 mod installer;
+mod isolation;
 mod loop_events;
 mod memory;
+mod os_user;
 mod persistence;
 mod pump;
 mod random;
@@ -43,7 +46,7 @@ mod wait;
 mod worker;
 mod workers;
 
-use redgrease_engine::{Config, Input};
+use redgrease_engine::{Config, Input, Machine};
 use redgrease_ffi::LogLevel;
 use redgrease_ffi::load::Loader;
 
@@ -53,8 +56,11 @@ redgrease_ffi::export_module!(c"rg", 10_000, crate::start);
 
 /// Called when the server loads the module.
 fn start(loader: &Loader<'_>) -> Result<(), String> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let config = Config::parse(&loader.args, cores)?;
+    let machine = Machine {
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        memory_bytes: memory::available_to_process_bytes(),
+    };
+    let config = Config::parse(&loader.args, machine)?;
     loader.acl_category();
     commands::register(loader)?;
     loader.context_command()?;

@@ -12,6 +12,7 @@ use redgrease_core::id::WorkerNo;
 use redgrease_ring::{Link, handover};
 
 use crate::background::Background;
+use crate::os_user::OsUser;
 
 /// A worker process after its start.
 pub struct Spawned {
@@ -27,8 +28,28 @@ pub struct Spawned {
     pub pidfd: Option<OwnedFd>,
 }
 
+/// A start of a worker.
+pub struct Start {
+    /// The worker.
+    pub worker: WorkerNo,
+    /// The interpreter.
+    pub python: PathBuf,
+    /// Bytes of data that it may allocate; zero: no limit.
+    pub memory_bytes_max: u64,
+}
+
+/// What all workers have in common.
+pub struct Common {
+    /// Connections go through rings where the kernel has them.
+    pub shared_memory: bool,
+    /// Where workers may change files, separated by colons; `None`: they are not confined.
+    pub confine: Option<String>,
+    /// The user of the operating system that they run as; `None`: the server's.
+    pub user: Option<OsUser>,
+}
+
 /// The thread that starts workers.
-pub struct Spawner(Background<(WorkerNo, PathBuf), Answer>);
+pub struct Spawner(Background<Start, Answer>);
 
 /// The result of a start.
 type Answer = (WorkerNo, Result<Spawned, String>);
@@ -56,15 +77,15 @@ const ENVIRONMENT: [&str; 14] = [
 ];
 
 impl Spawner {
-    /// Starts the thread. `shared_memory`: connections go through rings where the kernel has them.
-    pub fn start(shared_memory: bool) -> Result<Spawner, String> {
-        let start = move |(worker, python)| (worker, spawn(&python, shared_memory));
+    /// Starts the thread.
+    pub fn start(common: Common) -> Result<Spawner, String> {
+        let start = move |start: Start| (start.worker, spawn(&start, &common));
         Background::start("rg-spawner", REQUESTS_MAX, start).map(Spawner)
     }
 
     /// Requests a worker.
-    pub fn request(&self, worker: WorkerNo, python: PathBuf) -> Result<(), String> {
-        let accepted = self.0.submit((worker, python));
+    pub fn request(&self, start: Start) -> Result<(), String> {
+        let accepted = self.0.submit(start);
         if accepted { Ok(()) } else { Err(format!("more than {REQUESTS_MAX} workers are being started")) }
     }
 
@@ -79,26 +100,31 @@ impl Spawner {
     }
 }
 
-fn spawn(python: &PathBuf, shared_memory: bool) -> Result<Spawned, String> {
+fn spawn(start: &Start, common: &Common) -> Result<Spawned, String> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|error| format!("socketpair: {error}"))?;
-    let (rings, file) = match shared_memory.then(Link::create).and_then(Result::ok) {
+    let (rings, file) = match common.shared_memory.then(Link::create).and_then(Result::ok) {
         Some((link, file)) => (Some(link), Some(file)),
         None => (None, None),
     };
     handover::offer(&ours, file.as_ref().map(AsFd::as_fd)).map_err(|error| format!("the worker's socket: {error}"))?;
     nonblocking(&ours)?;
-    let mut command = Command::new(python);
+    let mut command = Command::new(&start.python);
     command
         .args(["-I", "-m", "redgrease.worker", "--fd", "0", "--supervise"])
+        .args(["--memory-max", &start.memory_bytes_max.to_string()])
+        .args(common.confine.iter().flat_map(|paths| ["--confine", paths]))
         .env_clear()
         .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    let mut child = command.spawn().map_err(|error| format!("{}: {error}", python.display()))?;
+    if let Some(user) = &common.user {
+        user.apply(&mut command);
+    }
+    let mut child = command.spawn().map_err(|error| format!("{}: {error}", start.python.display()))?;
     let output = [
         OwnedFd::from(child.stdout.take().ok_or("no standard output")?),
         OwnedFd::from(child.stderr.take().ok_or("no standard error")?),

@@ -362,6 +362,7 @@ fn serve(
     describe: Py<PyAny>,
     python: String,
     package: String,
+    isolation: String,
 ) -> PyResult<()> {
     // A panic is a bug. The server notices the exit of the process and starts another worker.
     let report = std::panic::take_hook();
@@ -370,7 +371,7 @@ fn serve(
         kill_self();
     }));
     let connection = Connection::accept(own(py, fd)?);
-    let worker = Worker::install(connection, Hooks { sessions, describe, python, package })
+    let worker = Worker::install(connection, Hooks { sessions, describe, python, package, isolation })
         .ok_or_else(|| PyRuntimeError::new_err("this process serves already"))?;
     worker.serve(py)
 }
@@ -448,10 +449,12 @@ fn become_supervisor() -> PyResult<()> {
     Ok(())
 }
 
-/// Marks this process as the forked child of a worker, without a connection to the server.
+/// Marks this process as the forked child of a worker, without a connection to the server; returns the descriptor of the
+/// connection, if there is one.
 #[pyfunction]
-fn mark_forked() {
+fn mark_forked() -> Option<i32> {
     crate::child::mark();
+    Worker::get().map(|worker| worker.connection_fd())
 }
 
 /// Whether this process is the forked child of a worker.

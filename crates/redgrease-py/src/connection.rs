@@ -1,7 +1,7 @@
 //! The connection to the server, as the rest of the worker uses it: when it breaks, the process ends, and in the child of a
 //! fork nothing is sent.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -18,6 +18,12 @@ const RECORD_BYTES: usize = 64 << 20;
 pub struct Connection {
     transport: Transport,
     record_bytes_max: AtomicUsize,
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.transport.as_fd()
+    }
 }
 
 impl Connection {

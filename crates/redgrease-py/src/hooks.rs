@@ -17,6 +17,8 @@ pub struct Hooks {
     pub python: String,
     /// Version of the package.
     pub package: String,
+    /// What the kernel enforces: see [`isolate`](crate::isolation::isolate).
+    pub isolation: String,
 }
 
 impl Hooks {

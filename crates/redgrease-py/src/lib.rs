@@ -7,6 +7,7 @@
 //! - [`running_code`], [`context`]: what a thread runs: its interruption; its execution and session;
 //! - [`worker`]: what the server sends, scheduled over threads;
 //! - [`future`]: what a step waits for;
+//! - [`isolation`]: what the kernel keeps the process from doing;
 //! - [`hooks`], [`errors`]: what Python code gives to the worker; exceptions of user code;
 //! - [`child`], [`exit`], [`lock`]: processes that user code forks; the end of the process; locks;
 //! - [`api`], [`names`]: functions and constants for Python code;
@@ -24,6 +25,7 @@ mod exit;
 mod filecache;
 mod future;
 mod hooks;
+mod isolation;
 mod lock;
 mod names;
 mod plan;
@@ -45,6 +47,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(codec::dumps, module)?)?;
     filecache::add_to(module)?;
     errors::add_to(module)?;
+    module.add_function(wrap_pyfunction!(isolation::isolate, module)?)?;
     future::add_to(module)?;
     api::add_to(module)
 }

@@ -8,7 +8,7 @@
 //! thread writes at a time, so that bytes leave in the order in which they were appended. No lock of this file is
 //! held while waiting for the GIL.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -162,6 +162,12 @@ pub struct Transport {
     /// Held while writing.
     writing: Mutex<Writing>,
     spin_micros: AtomicU64,
+}
+
+impl AsFd for Transport {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl Transport {

@@ -1,4 +1,7 @@
-"""Start of a worker process: ``python -m redgrease.worker --fd N [--supervise]``."""
+"""Start of a worker process: ``python -m redgrease.worker --fd N [--supervise] [--memory-max BYTES] [--confine PATHS]``.
+
+``PATHS``, separated by colons, are where a confined worker may change files.
+"""
 
 import contextlib
 import io
@@ -8,9 +11,12 @@ import sys
 
 def main(argv):
     """Prepare the process, then serve until the server ends it."""
-    if len(argv) not in (2, 3) or argv[0] != "--fd" or not argv[1].isdigit() or argv[2:] not in ([], ["--supervise"]):
-        usage = "usage: python -m redgrease.worker --fd N [--supervise] (started by the server's module, not by hand)\n"
-        sys.stderr.write(usage)
+    options = _options(argv)
+    if options is None:
+        sys.stderr.write(
+            "usage: python -m redgrease.worker --fd N [--supervise] [--memory-max BYTES] [--confine PATHS]"
+            " (started by the server's module, not by hand)\n"
+        )
         return 2
     # `-m` puts the current directory first: a file there must not shadow a module that is imported later.
     if sys.path and sys.path[0] in ("", os.getcwd()):
@@ -18,18 +24,21 @@ def main(argv):
 
     from redgrease import _native
 
-    if argv[2:]:
+    if "--supervise" in options:
         from redgrease.worker import supervise
 
         supervise.split()
     else:
         _native.bind_to_parent()
     # The socket may be standard input: move it to another descriptor, which no child inherits.
-    given = int(argv[1])
+    given = int(options["--fd"])
     socket = os.dup(given)
     _close_others(socket)
     _ignore_terminal()
-    _disconnect_forks(socket)
+    _disconnect_forks()
+    confined = options.get("--confine")
+    paths = [path for path in (confined or "").split(":") if path]
+    isolation = _native.isolate(int(options.get("--memory-max", "0")), confined is not None, paths)
 
     from redgrease.worker import runtime, sessions
     from redgrease.worker.errors import describe
@@ -38,8 +47,23 @@ def main(argv):
     # A busy thread releases the GIL twice per millisecond, so that short functions in other threads do not wait long.
     sys.setswitchinterval(0.0005)
     version = ".".join(map(str, sys.version_info[:3]))
-    _native.serve(socket, sessions.Sessions(), describe, version, _native.VERSION)
+    _native.serve(socket, sessions.Sessions(), describe, version, _native.VERSION, isolation)
     return 0
+
+
+def _options(argv):
+    """Return the options of the command line with their values; ``None`` if it is not valid."""
+    options = {}
+    words = iter(argv)
+    for word in words:
+        if word == "--supervise":
+            options[word] = ""
+        elif word in ("--fd", "--memory-max", "--confine"):
+            options[word] = next(words, "")
+        else:
+            return None
+    numbers = (options.get("--fd", ""), options.get("--memory-max", "0"))
+    return options if all(number.isdigit() for number in numbers) else None
 
 
 def _close_others(socket):
@@ -50,15 +74,14 @@ def _close_others(socket):
                 os.close(int(name))
 
 
-def _disconnect_forks(socket):
+def _disconnect_forks():
     """Take the socket from each child that the worker's code forks: two processes on it would mix their frames."""
     from redgrease import _native
 
     def disconnect(open=os.open, dup2=os.dup2, close=os.close, null=os.devnull, mode=os.O_RDWR):
-        _native.mark_forked()
-        descriptor = open(null, mode)
-        # The socket may be closed by now: its descriptor is then the next free one.
-        if descriptor != socket:
+        socket = _native.mark_forked()
+        if socket is not None:
+            descriptor = open(null, mode)
             dup2(descriptor, socket, inheritable=False)
             close(descriptor)
 

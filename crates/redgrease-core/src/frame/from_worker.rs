@@ -23,6 +23,8 @@ pub enum FromWorker<'a> {
         python: &'a str,
         /// Version of the Python package.
         package: &'a str,
+        /// What the kernel keeps it from doing, as words; `off` if nothing was requested.
+        isolation: &'a str,
     },
     /// A script or a restoration ended.
     ScriptDone {

@@ -68,7 +68,7 @@ fn from_worker_frames() -> Vec<FromWorker<'static>> {
     let records = Records { count: 2, bytes: &[0, 2] };
     let call = |op| FromWorker::Call { call: 1, exec: Some(ExecutionNo(2)), session: SessionNo(3), op };
     vec![
-        FromWorker::Ready { protocol: 1, codec: 1, pid: 77, python: "3.11.7", package: "1.0.0" },
+        FromWorker::Ready { protocol: 1, codec: 1, pid: 77, python: "3.11.7", package: "1.0.0", isolation: "off" },
         FromWorker::ScriptDone { request: 1, error: Some("['Traceback']"), blob: b"" },
         FromWorker::ScriptDone { request: 1, error: None, blob: b"pickle" },
         call(Call::Execute { argv: vec![b"set", b"\0", b""] }),
@@ -174,8 +174,8 @@ fn the_handshake_begins_with_kind_and_version_in_every_version() {
     .write(&mut bytes);
     assert_eq!(bytes, [9, 0, 0, 0, 1, 3, 1, b'1', 2, 4, 0xac, 2, 0]);
     bytes.clear();
-    FromWorker::Ready { protocol: 3, codec: 1, pid: 7, python: "3", package: "1" }.write(&mut bytes);
-    assert_eq!(bytes, [8, 0, 0, 0, 0, 3, 1, 7, 1, b'3', 1, b'1']);
+    FromWorker::Ready { protocol: 3, codec: 1, pid: 7, python: "3", package: "1", isolation: "off" }.write(&mut bytes);
+    assert_eq!(bytes, [12, 0, 0, 0, 0, 3, 1, 7, 1, b'3', 1, b'1', 3, b'o', b'f', b'f']);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use redgrease_core::frame::LogLevel;
 
 use crate::asked::Asked;
 use crate::engine::Engine;
+use crate::flow::workers::Described;
 use crate::input::Fact;
 use crate::prelude::*;
 
@@ -54,14 +55,16 @@ impl Engine {
                 self.directories_seen(job, paths, queued, exist);
             }
             (Asked::MemoryOfWorker(worker), Fact::Number(bytes)) => self.memory_seen(worker, bytes.unwrap_or(0)),
+            (Asked::MemoryOfTree(worker), Fact::Number(bytes)) => self.total_memory_seen(worker, bytes.unwrap_or(0)),
             (Asked::ProgressOfWorker(worker), Fact::Progress { unfinished_bytes, stopped }) => {
                 self.progress_seen(worker, unfinished_bytes, stopped);
             }
             (Asked::ProcessOfWorker { worker, looks }, Fact::Flag(gone)) => {
                 self.process_looked_at(worker, looks, gone);
             }
-            (Asked::Handshake { worker, pid, python, package }, Fact::Permission(result)) => {
-                self.handshake_checked(worker, pid, (python, &package), result);
+            (Asked::Handshake { worker, pid, python, package, isolation }, Fact::Permission(result)) => {
+                let described = Described { python: &python, package: &package, isolation: &isolation };
+                self.handshake_checked(worker, pid, described, result);
             }
             (Asked::EntriesBehind(execution), Fact::Number(found)) => self.entries_behind_known(execution, found),
             (Asked::GroupsOfBatch { batch, ids }, Fact::Groups(groups)) => {

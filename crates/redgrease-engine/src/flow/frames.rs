@@ -8,6 +8,7 @@ use crate::calls::caller::{Caller, PendingCall};
 use crate::calls::stack::Wait;
 use crate::effect::Effect;
 use crate::engine::Engine;
+use crate::flow::workers::Described;
 use crate::frames::Frames;
 use crate::id::WaitNo;
 use crate::limits::FOREIGN_FRAMES_LOGGED_MAX;
@@ -91,8 +92,8 @@ impl Engine {
             return Err("a frame before its handshake".into());
         }
         match frame {
-            FromWorker::Ready { protocol, codec, pid, python, package } => {
-                self.handshake(worker, (protocol, codec), pid, (python, package))?;
+            FromWorker::Ready { protocol, codec, pid, python, package, isolation } => {
+                self.handshake(worker, (protocol, codec), pid, Described { python, package, isolation })?;
             }
             FromWorker::ScriptDone { request, error, blob } => {
                 self.script_done(worker, SessionNo(request), error, blob);

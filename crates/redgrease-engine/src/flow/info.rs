@@ -33,6 +33,17 @@ pub struct Info {
     pub sessions_waiting: u64,
 }
 
+/// A worker in `INFO`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerInfo<'a> {
+    /// Its sessions.
+    pub sessions: u64,
+    /// All sessions that it has had.
+    pub served: u64,
+    /// What the kernel keeps it from doing; empty before its handshake.
+    pub isolation: &'a str,
+}
+
 /// A field of `INFO`: its name, and pairs as in `a=1,b=None`.
 pub type InfoRow = (String, String);
 
@@ -89,8 +100,10 @@ impl Engine {
 
     /// Sessions that a worker serves, and sessions that it has served.
     #[must_use]
-    pub fn info_of_worker(&self, worker: WorkerNo) -> (u64, u64) {
-        self.workers.pool.counts(worker)
+    pub fn info_of_worker(&self, worker: WorkerNo) -> WorkerInfo<'_> {
+        let (sessions, served) = self.workers.pool.counts(worker);
+        let isolation = self.workers.links.get(&worker).map_or("", |link| link.isolation.as_str());
+        WorkerInfo { sessions, served, isolation }
     }
 }
 

@@ -9,6 +9,7 @@ impl Engine {
         match timer {
             Timer::StartWorkers => self.start_workers(),
             Timer::LookAtWorkers => self.look_at_workers(),
+            Timer::LookAtMemory => self.look_at_memory(),
             Timer::TrimWorkers => self.trim_workers(),
             Timer::Handshake(worker) => self.handshake_is_due(worker),
             Timer::ConnectionClosed(worker, looks) => self.connection_closed_for_long(worker, looks),

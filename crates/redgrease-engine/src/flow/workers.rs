@@ -11,7 +11,8 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::input::Stream;
 use crate::limits::{
-    CLOSED_LOOKS_MAX, CLOSED_MS_MAX, FAILED_STARTS_MAX, IDLE_LOOKS_MAX, IDLE_WORKER_MS, LINE_MS_MAX, UNSENT_BYTES_MAX,
+    CLOSED_LOOKS_MAX, CLOSED_MS_MAX, FAILED_STARTS_MAX, IDLE_LOOKS_MAX, IDLE_WORKER_MS, LINE_MS_MAX, MEMORY_LOOK_MS,
+    UNSENT_BYTES_MAX,
 };
 use crate::prelude::*;
 use crate::sessions::session::Session;
@@ -21,12 +22,23 @@ use crate::workers::link::{Link, Process, Stage, described};
 use crate::workers::output::log_text;
 use crate::workers::pool::Lease;
 
+/// What a worker tells of itself.
+pub(crate) struct Described<'a> {
+    /// Version of its interpreter.
+    pub(crate) python: &'a str,
+    /// Version of the package.
+    pub(crate) package: &'a str,
+    /// What the kernel keeps it from doing.
+    pub(crate) isolation: &'a str,
+}
+
 impl Engine {
     /// The module was loaded.
     pub(crate) fn started(&mut self) {
         self.ask(Question::Protection, Asked::Protection);
         self.start_workers();
         self.look_at_workers_later();
+        self.after_ms(MEMORY_LOOK_MS, Timer::LookAtMemory);
     }
 
     /// Starts as many workers as the pool requests.
@@ -97,8 +109,9 @@ impl Engine {
         worker: WorkerNo,
         (protocol, codec): (u64, u64),
         pid: u64,
-        (python, package): (&str, &str),
+        described: Described<'_>,
     ) -> Result<(), String> {
+        let Described { python, package, isolation } = described;
         let is_ready = self.workers.links.get(&worker).is_some_and(Link::is_ready);
         if is_ready {
             return Err("a second handshake".into());
@@ -114,6 +127,7 @@ impl Engine {
             pid: u32::try_from(pid).unwrap_or_default(),
             python: python.to_owned(),
             package: package.to_owned(),
+            isolation: isolation.to_owned(),
         };
         self.ask(Question::AdoptProcess { worker, pid }, asked);
         Ok(())
@@ -124,18 +138,27 @@ impl Engine {
         &mut self,
         worker: WorkerNo,
         pid: u32,
-        (python, package): (String, &str),
+        described: Described<'_>,
         result: Result<(), String>,
     ) {
+        let Described { python, package, isolation } = described;
         if let Err(reason) = result {
             return self.protocol_broken(worker, &reason);
         }
         let Some(link) = self.workers.links.get_mut(&worker).filter(|link| !link.closing) else { return };
-        let text = format!("rg: worker {worker} is ready (pid {pid}, Python {python}, package {package})");
+        let text = format!(
+            "rg: worker {worker} is ready (pid {pid}, Python {python}, package {package}, isolation {isolation})"
+        );
         link.pid = pid;
         link.stage = Stage::Ready;
-        link.python = python;
+        python.clone_into(&mut link.python);
+        isolation.clone_into(&mut link.isolation);
         self.log(LogLevel::Verbose, text);
+        let lacks = self.config.isolation && !isolation.split(' ').any(|word| word == "landlock");
+        if lacks && !core::mem::replace(&mut self.workers.isolation_reported, true) {
+            let text = format!("rg: the kernel isolates workers only by '{isolation}': see docs/security.md");
+            self.log(LogLevel::Warning, text);
+        }
         self.workers.pool.ready(worker);
         self.workers.start_error = None;
         self.serve_waiting();
@@ -247,6 +270,27 @@ impl Engine {
         if let Some(what) = link.look(unfinished_bytes, stopped && owes) {
             let limit = self.config.worker_stall_max.as_millis();
             self.end_worker(worker, format!("was killed: {what} for longer than WorkerStallMax ({limit} ms)"));
+        }
+    }
+
+    /// Looks at the memory of all workers.
+    pub(crate) fn look_at_memory(&mut self) {
+        if self.config.worker_bytes_max > 0 && Engine::may_work(&self.at) {
+            let workers: Vec<WorkerNo> = self.workers.links.keys().copied().collect();
+            for worker in workers {
+                self.ask(Question::TotalBytes(worker), Asked::MemoryOfTree(worker));
+            }
+        }
+        self.after_ms(MEMORY_LOOK_MS, Timer::LookAtMemory);
+    }
+
+    /// The memory of a worker and all that it started is known: one that uses too much is ended.
+    pub(crate) fn total_memory_seen(&mut self, worker: WorkerNo, bytes: u64) {
+        let max = self.config.worker_bytes_max;
+        if max > 0 && bytes > max {
+            let how =
+                format!("was killed: with what it started it uses {bytes} bytes, more than WorkerBytesMax ({max})");
+            self.end_worker(worker, how);
         }
     }
 

@@ -67,6 +67,8 @@ pub(crate) struct Link {
     pub(crate) paused: bool,
     /// Version of its interpreter; empty before the handshake.
     pub(crate) python: String,
+    /// What the kernel keeps it from doing; empty before the handshake.
+    pub(crate) isolation: String,
     /// Number of frames that named objects of another worker.
     pub(crate) foreign_frames: u32,
     /// The session that it serves, for log lines.
@@ -97,6 +99,7 @@ impl Link {
             closing: false,
             paused: false,
             python: String::new(),
+            isolation: String::new(),
             foreign_frames: 0,
             session_name: "".into(),
             last_stderr_line: String::new(),

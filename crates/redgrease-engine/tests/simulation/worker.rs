@@ -310,7 +310,14 @@ impl Worker {
         self.ready = true;
         let protocol = if !context.calm && context.random.below(300) == 0 { 99 } else { PROTOCOL_VERSION };
         let pid = self.number.0 + 1000;
-        self.send(&FromWorker::Ready { protocol, codec: CODEC_VERSION, pid, python: "3.13.1", package: "1.0.0" });
+        self.send(&FromWorker::Ready {
+            protocol,
+            codec: CODEC_VERSION,
+            pid,
+            python: "3.13.1",
+            package: "1.0.0",
+            isolation: "off",
+        });
         true
     }
 
@@ -803,6 +810,7 @@ impl Worker {
             }
             Misfortune::WrongFrame => match context.random.below(2) {
                 0 => self.send(&FromWorker::Ready {
+                    isolation: "off",
                     protocol: PROTOCOL_VERSION,
                     codec: CODEC_VERSION,
                     pid: 1,

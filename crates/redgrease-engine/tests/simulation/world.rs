@@ -449,6 +449,13 @@ impl World {
             }
             Question::ClientIsGone(client) => Fact::Flag(self.clients.is_gone(client)),
             Question::DirectoriesExist(_) => Fact::Flag(self.random.chance(80)),
+            Question::TotalBytes(_) => {
+                Fact::Number(Some(if !self.calm && self.taste.misfortunes > 0 && self.random.chance(1) {
+                    1 << 40
+                } else {
+                    1 << 20
+                }))
+            }
             Question::ResidentBytes(_) => Fact::Number(Some(if self.random.chance(10) { 1 << 40 } else { 1 << 20 })),
             Question::Progress(worker) => {
                 let worker = self.workers.get(&worker);
@@ -1071,7 +1078,7 @@ impl World {
 }
 
 fn draw_config(random: &mut Random) -> Config {
-    let mut config = Config::new(2);
+    let mut config = Config::new(redgrease_engine::Machine { cores: 2, memory_bytes: 1 << 32 });
     let ms = |random: &mut Random, choices: &[u64]| Duration::from_millis(random.pick(choices));
     config.workers_max = random.between(1, 5) as usize;
     config.execution_threads = random.pick(&[1, 1, 2, 3, 4]);

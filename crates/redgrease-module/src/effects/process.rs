@@ -7,11 +7,16 @@ use redgrease_engine::Input;
 
 use crate::driver::{self, Driver};
 use crate::exchange;
+use crate::spawner::Start;
 
 /// Starts a process for a worker; the result is handed in in a later turn.
 pub fn start(driver: &Driver, number: WorkerNo) {
     let requested = match &driver.runtime {
-        Ok(runtime) => driver.spawner.request(number, runtime.clone()),
+        Ok(runtime) => driver.spawner.request(Start {
+            worker: number,
+            python: runtime.clone(),
+            memory_bytes_max: driver.ask(|engine| engine.number_setting("WorkerBytesMax")).unwrap_or(0),
+        }),
         Err(reason) => Err(reason.clone()),
     };
     driver.workers.starts(number);

@@ -51,6 +51,10 @@ pub fn answer(driver: &Driver, question: Question) -> Fact {
         Question::ResidentBytes(worker) => {
             Fact::Number(pid(driver, worker).map(|pid| memory::resident_and_peak_bytes(pid).0))
         }
+        Question::TotalBytes(worker) => {
+            let worker = driver.workers.get(worker);
+            Fact::Number(worker.map(|worker| memory::tree_resident_bytes(worker.process.supervisor_pid())))
+        }
         Question::Progress(worker) => {
             let worker = driver.workers.get(worker);
             Fact::Progress {

@@ -44,6 +44,11 @@ impl Process {
         self.pid.get()
     }
 
+    /// The process id of the supervisor.
+    pub fn supervisor_pid(&self) -> u32 {
+        self.child.borrow().id()
+    }
+
     /// Readable once the process has ended.
     pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         self.pidfd.as_ref().map(AsFd::as_fd)
@@ -58,7 +63,7 @@ impl Process {
         // Opened before the look at its parent, so that both concern the same process.
         let pidfd = named.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         if named.is_none() || !self.is_child_of_supervisor(pid) {
-            let supervisor = self.child.borrow().id();
+            let supervisor = self.supervisor_pid();
             return Err(format!("it names the process id {pid}, whose parent is not its supervisor {supervisor}"));
         }
         self.pid.set(pid as u32);
@@ -68,7 +73,7 @@ impl Process {
     }
 
     fn is_child_of_supervisor(&self, pid: u64) -> bool {
-        crate::memory::parent_of(pid) == Some(u64::from(self.child.borrow().id()))
+        crate::memory::parent_of(pid) == Some(u64::from(self.supervisor_pid()))
     }
 
     /// Ends the process; its supervisor then ends everything that it started.

@@ -32,6 +32,7 @@ impl Worker {
                     pid: u64::from(std::process::id()),
                     python: &self.hooks.python,
                     package: &self.hooks.package,
+                    isolation: &self.hooks.isolation,
                 });
             }
             ToWorker::Script { request, session, name, source, paths, traceback } => schedule.add_job(Job::Script {

@@ -1,5 +1,6 @@
 //! What the threads of the worker share.
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::thread::Thread;
 
@@ -35,6 +36,11 @@ impl Worker {
     /// The worker of this process.
     pub fn get() -> Option<&'static Worker> {
         WORKER.get()
+    }
+
+    /// The descriptor of its connection.
+    pub fn connection_fd(&self) -> i32 {
+        self.connection.as_fd().as_raw_fd()
     }
 
     /// Creates the worker of this process; `None` if there is one already.
