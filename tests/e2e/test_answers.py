@@ -82,8 +82,8 @@ def test_the_record_of_a_stream_says_so(db):
     assert db.results("GB().map(lambda r: r['type']).run('s')") == ["stream"]
 
 
-def test_execute_needs_a_command(db):
-    assert "needs a command" in db.errors("GB('ShardsIDReader').map(lambda _: execute()).run()")[0]
+def test_execute_without_a_command_is_an_empty_list(db):
+    assert db.results("GB('ShardsIDReader').map(lambda _: execute()).run()") == ["[]"]
 
 
 def test_execute_passes_a_memoryview_as_its_bytes(db):

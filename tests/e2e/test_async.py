@@ -400,3 +400,26 @@ GB('CommandReader').map(f).register(trigger='slow')
     db.r.set("gate", 1)
     db.wait_value("ends", "5")
     db.wait_quiet()
+
+
+CONTINUED_EARLY = """
+from threading import Thread
+async def coroutine(future, record):
+    future.continueRun(record + '!')
+def in_coroutine(record):
+    future = gearsFuture()
+    runCoroutine(coroutine(future, record))
+    return future
+def in_thread(record):
+    future = gearsFuture()
+    thread = Thread(target=lambda: future.continueRun(record + '!'))
+    thread.start()
+    thread.join()
+    return future
+GB('PythonReader').map({function}).run(lambda: map(str, range(50)))
+"""
+
+
+@pytest.mark.parametrize("function", ["in_coroutine", "in_thread"])
+def test_a_result_that_comes_before_the_callback_returned_is_kept(db, function):
+    assert db.results(CONTINUED_EARLY.format(function=function)) == [f"{number}!" for number in range(50)]

@@ -12,7 +12,6 @@ import signal
 import time
 
 import pytest
-import redis
 
 from .database import text
 from .processes import process
@@ -450,27 +449,57 @@ def _kill_worker_of(db, trigger: str) -> None:
     db.wait_log(f"(pid {pid}) was killed by signal 9")  # what is sent before the server noticed may fail
 
 
-def _trigger_when_up(db, *command: object) -> list:
-    """Trigger until the session is rebuilt; until then every reply must be WORKERDOWN."""
-
-    def attempt() -> list | None:
-        try:
-            return db.trigger(*command)
-        except redis.ResponseError as error:
-            assert str(error).startswith("WORKERDOWN"), error
-            return None
-
-    return wait_until(attempt, "the session is rebuilt", until=lambda reply: reply is not None)
-
-
 PID = "import os\nGB('CommandReader').map(lambda _: os.getpid()).register(trigger='pid')\n"
 
 
 def test_a_command_survives_the_death_of_its_worker(db):
     db.ok(PID + "GB('CommandReader').map(lambda x: x[1].upper()).register(trigger='shout')")
     _kill_worker_of(db, "pid")
-    assert _trigger_when_up(db, "shout", "hello") == ["HELLO"]
+    assert db.trigger("shout", "hello") == ["HELLO"]
     assert len(db.registrations()) == 2
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_a_trigger_and_a_hook_wait_until_the_session_is_rebuilt(db, mode):
+    script = f"""
+import os
+GB('CommandReader').map(lambda x: os.getpid()).register(trigger='pid', mode={mode!r})
+GB('CommandReader').map(lambda x: 'hooked').register(hook='strlen', mode={mode!r})
+"""
+    db.ok(script)
+    for _ in range(3):
+        pid = int(db.trigger("pid")[0])
+        os.kill(pid, signal.SIGKILL)
+        db.wait_log(f"(pid {pid}) was killed by signal 9")
+        assert db.wire()("STRLEN", "x") == b"hooked"
+        assert int(db.trigger("pid")[0]) != pid
+
+
+def test_a_sync_event_is_processed_when_the_session_is_rebuilt(db):
+    script = """
+import os
+GB('CommandReader').map(lambda x: os.getpid()).register(trigger='pid')
+GB().foreach(lambda r: execute('INCR', 'done')).register('w:*', mode='sync', eventTypes=['set'])
+"""
+    db.ok(script)
+    pid = int(db.trigger("pid")[0])
+    os.kill(pid, signal.SIGKILL)
+    db.wait_log(f"(pid {pid}) was killed by signal 9")
+    for number in range(20):
+        db.r.set(f"w:{number}", "v")
+    wait_until(lambda: db.r.get("done"), "all events are processed", until=lambda done: done == b"20")
+
+
+def test_in_a_transaction_a_trigger_fails_while_the_session_is_rebuilt(db):
+    db.ok("import os, time\nGB('CommandReader').map(lambda x: os.getpid()).register(trigger='pid', mode='sync')")
+    pid = int(db.trigger("pid")[0])
+    os.kill(pid, signal.SIGKILL)
+    db.wait_log(f"(pid {pid}) was killed by signal 9")
+    with db.r.pipeline() as pipeline:
+        pipeline.execute_command("RG.TRIGGER", "pid")
+        (reply,) = pipeline.execute(raise_on_error=False)
+    # It may have been rebuilt meanwhile.
+    assert isinstance(reply, list) or "WORKERDOWN" in str(reply)
 
 
 def test_a_keys_registration_survives_the_death_of_its_worker(db):
@@ -513,7 +542,7 @@ GB('CommandReader').map(prefix()).register(trigger='greet')
 """
     )
     _kill_worker_of(db, "pid")
-    assert _trigger_when_up(db, "greet", "you") == ["hello you!"]
+    assert db.trigger("greet", "you") == ["hello you!"]
 
 
 def test_stream_entries_that_were_not_acknowledged_are_handled_again(db):
@@ -547,9 +576,7 @@ def test_the_death_of_a_worker_is_counted_at_the_registration(db):
 def test_a_trigger_whose_worker_dies_is_an_error_reply(db):
     db.ok("import os\nGB('CommandReader').map(lambda x: os._exit(5)).register(trigger='die')")
     for _ in range(2):
-        message = wait_until(
-            lambda: db.trigger_refused("die"), "the session is rebuilt", until=lambda text: "WORKERDOWN" not in text
-        )
+        message = db.trigger_refused("die")
         assert "worker" in message.lower() and "status 5" in message
     assert_healthy(db)
 

@@ -94,11 +94,25 @@ def test_listening_to_evictions_evicts_little_more(fresh_server):
     assert heard < 1.7 * alone, f"{alone} keys went without a listener, {heard} with one"
 
 
-def test_unregistering_ends_what_waits_and_nothing_is_written_afterwards(db, gate):
-    db.ok(HELD.format(gate=str(gate), register="'w:*', readValue=False"))
+@pytest.mark.parametrize("mode", ["async", "async_local"])
+def test_without_abortpending_what_waits_is_processed_after_unregistering(db, gate, mode):
+    db.ok(HELD.format(gate=str(gate), register=f"'w:*', readValue=False, mode={mode!r}"))
     set_many(db.r, "w:", 300)
     wait_until(lambda: [e for e in db.executions() if e.status == "running"], "the first event is at work")
     db.r.execute_command("RG.UNREGISTER", db.registration().id)
+    assert db.registrations() == []
+    set_many(db.r, "w:later:", 10)
+    gate.touch()
+    wait_until(db.executions, "nothing is left to be done", until=lambda executions: not executions)
+    assert int(db.r.get("done")) == 300
+    assert db.r.execute_command("RG.PYDUMPSESSIONS", "DEAD") == []
+
+
+def test_unregistering_with_abortpending_ends_what_waits_and_nothing_is_written_afterwards(db, gate):
+    db.ok(HELD.format(gate=str(gate), register="'w:*', readValue=False"))
+    set_many(db.r, "w:", 300)
+    wait_until(lambda: [e for e in db.executions() if e.status == "running"], "the first event is at work")
+    db.r.execute_command("RG.UNREGISTER", db.registration().id, "ABORTPENDING")
     gate.touch()
     wait_until(db.executions, "nothing is left to be done", until=lambda executions: not executions)
     assert int(db.r.get("done") or 0) == 1

@@ -428,3 +428,30 @@ GB('CommandReader').map(show).register(trigger='show')
     assert db.trigger("add", 3) == ["3"]
     assert db.trigger("add", 4) == ["7"]
     assert db.trigger("show") == ["7"]
+
+
+def test_the_module_redisgears_has_all_documented_names(db):
+    names = (
+        "executeCommand atomicCtx callNext getCommand overrideReply getMyHashTag log config_get registerTimeEvent"
+        " flatError isAsyncAllow isInAtomicBlock gearsCtx gearsFutureCtx setGearsSession getGearsSession"
+        " registerGearsThread _saveGlobals PyExecutionSession PyFlatExecution PyAtomic PyFuture"
+        " GearsError GearsFlatError GearsForceStopped"
+    )
+    script = f"""
+import redisgears
+missing = [name for name in {names!r}.split() if not hasattr(redisgears, name)]
+session = isinstance(redisgears.getGearsSession(), redisgears.PyExecutionSession)
+GB('ShardsIDReader').map(lambda _: [missing, session]).run()
+"""
+    assert db.results(script) == ["[[], True]"]
+
+
+def test_the_module_redisai_can_be_imported_and_says_that_it_is_not_there(db):
+    script = "import redisAI\nGB('ShardsIDReader').map(lambda _: redisAI.createModelRunner('m')).run()"
+    assert "RedisAI is not loaded, it is not possible to use AI interface." in db.errors(script)[0]
+
+
+@pytest.mark.parametrize("script", ["1defs + GearsGB()", "GB().run(", "if True\n x=1", "print 'hello'", "foo bar"])
+def test_every_syntax_error_says_so_in_the_words_that_programs_look_for(db, script):
+    error = db.refused(script)
+    assert "SyntaxError" in error and error.count("invalid syntax") == 1

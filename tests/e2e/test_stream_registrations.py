@@ -298,7 +298,7 @@ def test_the_dump_of_a_stream_registration_has_its_fixed_positions(db):
         ("onFailedPolicy='panic'", "onFailedPolicy must be Continue/Abort/Retry"),
         ("onFailedPolicy=7", "onFailedPolicy must be a string (Continue/Abort/Retry)"),
         ("onFailedRetryInterval='soon'", "retryInterval argument must be a number"),
-        ("trimStream=7", "trimStream argument must be a boolean"),
+        ("trimStream=7", "pyTrimmStream argument must be a boolean"),
         ("mode='sync', onFailedPolicy='retry'", "ExecutionMode sync can only be combined with OnFailedPolicy Continue"),
         ("mode='sync', onFailedPolicy='abort'", "ExecutionMode sync can only be combined with OnFailedPolicy Continue"),
     ],

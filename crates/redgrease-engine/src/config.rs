@@ -109,8 +109,8 @@ pub enum Access {
         /// Changes it.
         set: fn(&mut Config, String),
     },
-    /// A number that has no effect, with its default.
-    AcceptedNumber(u64),
+    /// A number that has no effect, with the smallest one and its default.
+    AcceptedNumber(u64, u64),
     /// A text that has no effect.
     AcceptedText,
     /// Texts that have no effect: the key may be repeated.
@@ -126,6 +126,8 @@ pub struct Key {
     pub part: Part,
     /// Whether it can be changed while the module is loaded.
     pub at_runtime: bool,
+    /// A negative number means zero, which is no limit.
+    pub negative_is_zero: bool,
     /// How it is read and written.
     pub access: Access,
 }
@@ -145,11 +147,16 @@ pub enum Setting {
 const MS_MAX: u64 = 86_400_000;
 
 const fn core(name: &'static str, at_runtime: bool, access: Access) -> Key {
-    Key { name, part: Part::Core, at_runtime, access }
+    Key { name, part: Part::Core, at_runtime, negative_is_zero: false, access }
 }
 
 const fn python(name: &'static str, at_runtime: bool, access: Access) -> Key {
-    Key { name, part: Part::Python, at_runtime, access }
+    Key { name, part: Part::Python, at_runtime, negative_is_zero: false, access }
+}
+
+/// A limit or a switch of RedisGears, where a negative number means no limit or off.
+const fn signed(name: &'static str, access: Access) -> Key {
+    Key { name, part: Part::Core, at_runtime: true, negative_is_zero: true, access }
 }
 
 macro_rules! number {
@@ -187,12 +194,12 @@ macro_rules! milliseconds {
 
 /// All keys.
 pub const KEYS: [Key; 37] = [
-    core("MaxExecutions", true, number!(executions_max as usize, 0, 1 << 32)),
-    core("MaxExecutionsPerRegistration", true, number!(executions_per_registration_max as usize, 0, 1 << 32)),
+    signed("MaxExecutions", number!(executions_max as usize, 0, 1 << 32)),
+    signed("MaxExecutionsPerRegistration", number!(executions_per_registration_max as usize, 0, 1 << 32)),
     core("ProfileExecutions", true, flag!(profile, 1 << 32)),
     core("ExecutionThreads", false, number!(execution_threads as usize, 1, 1024)),
-    core("ExecutionMaxIdleTime", true, Access::AcceptedNumber(5000)),
-    core("SendMsgRetries", true, Access::AcceptedNumber(3)),
+    core("ExecutionMaxIdleTime", true, Access::AcceptedNumber(1, 5000)),
+    core("SendMsgRetries", true, Access::AcceptedNumber(0, 3)),
     core("Plugin", false, Access::AcceptedList),
     core("MaxWorkers", false, number!(workers_max as usize, 1, 1024)),
     core("WorkerSessions", false, number!(worker_sessions_max as u64, 1, 1 << 32)),
@@ -252,10 +259,10 @@ pub const KEYS: [Key; 37] = [
         },
     ),
     python("PythonAttemptTraceback", true, flag!(traceback, 1)),
-    python("PythonInstallReqMaxIdleTime", true, Access::AcceptedNumber(30_000)),
-    python("OverridePythonAllocators", false, Access::AcceptedNumber(1)),
-    python("CreateVenv", false, Access::AcceptedNumber(0)),
-    python("DownloadDeps", false, Access::AcceptedNumber(0)),
+    python("PythonInstallReqMaxIdleTime", true, Access::AcceptedNumber(1, 30_000)),
+    python("OverridePythonAllocators", false, Access::AcceptedNumber(0, 1)),
+    python("CreateVenv", false, Access::AcceptedNumber(0, 0)),
+    python("DownloadDeps", false, Access::AcceptedNumber(0, 0)),
     python("DependenciesUrl", false, Access::AcceptedText),
     python("DependenciesSha256", false, Access::AcceptedText),
 ];
@@ -263,14 +270,18 @@ pub const KEYS: [Key; 37] = [
 /// Keys of RedisGears that name a place of its private interpreter; nothing else is known of them.
 const ALSO_ACCEPTED: [Key; 3] = [
     python("PythonInstallationDir", false, Access::AcceptedText),
-    python("ForeceDownloadDepsOnEnterprise", false, Access::AcceptedNumber(0)),
-    python("ForceDownloadDepsOnEnterprise", false, Access::AcceptedNumber(0)),
+    python("ForeceDownloadDepsOnEnterprise", false, Access::AcceptedNumber(0, 0)),
+    python("ForceDownloadDepsOnEnterprise", false, Access::AcceptedNumber(0, 0)),
 ];
 
 /// The key with that name, in any case.
 #[must_use]
 pub fn key(name: &[u8]) -> Option<&'static Key> {
     KEYS.iter().chain(&ALSO_ACCEPTED).find(|key| key.name.as_bytes().eq_ignore_ascii_case(name))
+}
+
+fn is_negative(value: &[u8]) -> bool {
+    core::str::from_utf8(value).is_ok_and(|text| text.parse::<i64>().is_ok_and(|number| number < 0))
 }
 
 fn parse_number(value: &[u8], min: u64, max: u64) -> Option<u64> {
@@ -327,9 +338,14 @@ impl Config {
             let name = String::from_utf8_lossy(pair[0]);
             let Some(value) = pair.get(1) else { return Err(format!("load argument '{name}' has no value")) };
             match key(pair[0]) {
-                Some(key) => config
-                    .set(key, value)
-                    .map_err(|expected| format!("load argument '{name}' wants {expected}, got '{}'", lossy(value)))?,
+                Some(key) => {
+                    config.set(key, value).map_err(|expected| {
+                        format!("load argument '{name}' wants {expected}, got '{}'", lossy(value))
+                    })?;
+                    if key.part == Part::Python {
+                        config.extra.insert(key.name.as_bytes().to_vec(), value.to_vec());
+                    }
+                }
                 None => {
                     config.extra.insert(pair[0].to_vec(), value.to_vec());
                 }
@@ -345,10 +361,12 @@ impl Config {
     pub fn set(&mut self, key: &'static Key, value: &[u8]) -> Result<(), String> {
         let number = |min, max| parse_number(value, min, max).ok_or_else(|| format!("a number from {min} to {max}"));
         match key.access {
+            // As in RedisGears: no limit.
+            Access::Number { min: 0, set, .. } if key.negative_is_zero && is_negative(value) => set(self, 0),
             Access::Number { min, max, set, .. } => set(self, number(min, max)?),
             Access::Text { set, .. } => set(self, lossy(value)),
-            Access::AcceptedNumber(_) => {
-                self.accepted.insert(key.name, vec![number(0, u64::MAX >> 1)?.to_string().into_bytes()]);
+            Access::AcceptedNumber(min, _) => {
+                self.accepted.insert(key.name, vec![number(min, u64::MAX >> 1)?.to_string().into_bytes()]);
             }
             Access::AcceptedText => {
                 self.accepted.insert(key.name, vec![value.to_vec()]);
@@ -375,7 +393,7 @@ impl Config {
         match key.access {
             Access::Number { get, .. } => Setting::Number(get(self)),
             Access::Text { get, .. } => Setting::Text(get(self).into_bytes()),
-            Access::AcceptedNumber(default) => {
+            Access::AcceptedNumber(_, default) => {
                 Setting::Number(first().and_then(|value| parse_number(value, 0, u64::MAX)).unwrap_or(default))
             }
             Access::AcceptedText => Setting::Text(first().cloned().unwrap_or_default()),
@@ -406,6 +424,9 @@ mod tests {
         let huge = "9".repeat(400);
         for key in KEYS.iter().filter(|key| matches!(key.access, Access::Number { .. })) {
             for value in ["-1", "", " 1", "1.5", "1e3", "inf", "18446744073709551615", "18446744073709551616", &huge] {
+                if key.negative_is_zero && value == "-1" {
+                    continue;
+                }
                 let error = Config::parse(&[key.name.as_bytes(), value.as_bytes()], MACHINE).unwrap_err();
                 let expected = format!("load argument '{}' wants a number from ", key.name);
                 assert!(error.starts_with(&expected) && error.ends_with(&format!("got '{value}'")), "{error}");

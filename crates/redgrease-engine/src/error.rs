@@ -228,6 +228,9 @@ pub enum Error {
     #[error("ERR no registration to pause")]
     NothingToPause,
     /// `RG.GETEXECUTION` of all shards on a server that has no others.
+    #[error("unknown subcommand")]
+    UnknownSubcommand,
+    /// A scope that needs a cluster.
     #[error("no cluster detected - use `RG.GETEXECUTION <id> [SHARD]` instead")]
     NoCluster,
     /// An execution has not ended.

@@ -91,6 +91,8 @@ pub enum Scope {
     Shard,
     /// All shards of a cluster.
     Cluster,
+    /// None of these words.
+    Unknown,
 }
 
 /// Which sessions are shown, and how.

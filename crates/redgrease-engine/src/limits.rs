@@ -53,6 +53,9 @@ pub const FOREIGN_FRAMES_LOGGED_MAX: u32 = 10;
 /// Checks in a row after which a worker that must answer and makes no progress is ended: this many per `WorkerStallMax`.
 pub const IDLE_LOOKS_MAX: u32 = 10;
 
+/// Events of a registration that are still processed when it is removed; further ones are aborted.
+pub const UNREGISTERED_EVENTS_MAX: usize = 10_000;
+
 /// Pause between two looks at the memory of workers, in milliseconds.
 pub const MEMORY_LOOK_MS: u64 = 1000;
 

@@ -128,9 +128,6 @@ pub enum Error {
          SHARDS or CLUSTER SLOTS"
     )]
     NoClusterInfo,
-    /// The third word of `RG.GETEXECUTION` is unknown.
-    #[error("unknown subcommand")]
-    UnknownSubcommand,
     /// An option of `RG.PYDUMPSESSIONS` is unknown.
     #[error("Unknown option {0}")]
     UnknownOption(String),

@@ -28,7 +28,7 @@ pub fn load(loader: &Loader<'_>, config: Config) -> Result<Config, String> {
 fn setting(key: &Key, config: &Config) -> Option<NumberSetting> {
     let (min, max) = match key.access {
         Access::Number { min, max, .. } => (min, max),
-        Access::AcceptedNumber(_) => (0, i64::MAX as u64),
+        Access::AcceptedNumber(min, _) => (min, i64::MAX as u64),
         Access::Text { .. } | Access::AcceptedText | Access::AcceptedList => return None,
     };
     let default = config.number(key.name)?;

@@ -16,6 +16,7 @@ use crate::worker::Worker;
 pub fn serve(driver: &Driver, wait: WaitNo, number: WorkerNo) {
     let _waiting = driver.waits.enter();
     let worker = driver.workers.get(number);
+    let mut looked_again = false;
     loop {
         while driver.ask(|engine| engine.has_frame_for(wait)) {
             driver.hand_in(Input::ServeFrame(wait));
@@ -30,6 +31,8 @@ pub fn serve(driver: &Driver, wait: WaitNo, number: WorkerNo) {
         let left = Duration::from_millis(deadline.saturating_sub(driver.now_ms()));
         match worker.as_deref().filter(|worker| !worker.closed.get() && !worker.ended.get()) {
             Some(worker) if !left.is_zero() => serve_once(driver, worker, left),
+            // What has arrived by the deadline counts: the worker may have ended one execution and begun the next one.
+            Some(worker) if !std::mem::replace(&mut looked_again, true) => serve_once(driver, worker, Duration::ZERO),
             // Nothing more will arrive.
             _ => {
                 driver.hand_in(Input::WaitExpired(wait));

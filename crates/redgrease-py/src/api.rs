@@ -93,7 +93,8 @@ fn argument<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
 #[pyo3(signature = (*args), text_signature = "(command, *args)")]
 fn execute<'py>(py: Python<'py>, args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
     if args.is_empty() {
-        return Err(gears_error(py, "execute needs a command: execute('GET', 'key')"));
+        // As in RedisGears.
+        return Ok(PyList::empty(py).into_any());
     }
     if !args.get_item(0)?.is_instance_of::<PyString>() {
         return Err(gears_error(py, "the given command must be a string"));

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::ThreadId;
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -55,6 +56,8 @@ thread_local! {
 pub enum State {
     /// The callback has not returned.
     Created,
+    /// It has not returned, and the result has come from elsewhere.
+    Early(Result<Py<PyAny>, Failure>),
     /// The step waits.
     Waited,
     /// It has come.
@@ -74,6 +77,8 @@ pub enum Failure {
 #[derive(Debug)]
 pub struct Ticket {
     exec: ExecutionNo,
+    /// The thread of the callback.
+    thread: ThreadId,
     state: Mutex<State>,
     /// The task of the coroutine.
     task: Mutex<Option<Py<PyAny>>>,
@@ -81,15 +86,18 @@ pub struct Ticket {
 
 impl Ticket {
     fn new(exec: ExecutionNo) -> Arc<Ticket> {
-        Arc::new(Ticket { exec, state: Mutex::new(State::Created), task: Mutex::new(None) })
+        let thread = std::thread::current().id();
+        Arc::new(Ticket { exec, thread, state: Mutex::new(State::Created), task: Mutex::new(None) })
     }
 
     /// The step waits from now on.
     pub fn wait(&self) {
         let mut state = lock(&self.state);
-        if matches!(*state, State::Created) {
-            *state = State::Waited;
-        }
+        *state = match std::mem::replace(&mut *state, State::Waited) {
+            State::Created => State::Waited,
+            State::Early(result) => State::Ready(result),
+            other => other,
+        };
     }
 
     /// Whether the result has come.
@@ -122,8 +130,14 @@ impl Ticket {
         {
             let mut state = lock(&self.state);
             match *state {
-                State::Created => return Err("Can not handle future untill it returned from the callback"),
-                State::Ready(_) => return Err("Can not continue with the same future twice"),
+                State::Created if std::thread::current().id() == self.thread => {
+                    return Err("Can not handle future untill it returned from the callback");
+                }
+                State::Created => {
+                    *state = State::Early(result);
+                    return Ok(());
+                }
+                State::Ready(_) | State::Early(_) => return Err("Can not continue with the same future twice"),
                 State::Abandoned => return Ok(()),
                 State::Waited => *state = State::Ready(result),
             }

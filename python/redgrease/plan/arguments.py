@@ -133,12 +133,16 @@ def run_arguments(reader, arg, options):
 
 
 def _keys_only(arg, options):
+    count = options.get("count", 1000)
+    if isinstance(count, str) and count.isdecimal():
+        options = {**options, "count": int(count)}
+    elif not isinstance(count, (int, float)) or isinstance(count, bool):
+        return sources.refused_count(count), {"pattern": None}
     count = _number(options, "count", 1000, "count argument must be a number")
     generator = options.get("patternGenerator")
-    if generator is not None:
-        check("patternGenerator", generator)
-        if is_async(generator):
-            raise error("patternGenerator got an async function: use a generator")
+    # What cannot be called fails when it is: as an error of the execution.
+    if callable(generator) and is_async(generator):
+        raise error("patternGenerator got an async function: use a generator")
     no_scan = _boolean(options, "noScan", False, "noScan value is not boolean")
     if generator is not None:
         return sources.generated_keys(generator, count), {"pattern": None}
@@ -155,6 +159,8 @@ def register_arguments(reader, prefix, mode, options):
             raise error("unknown key type")
         # Scripts pass what `run` takes; an event names its key, so that there is nothing to scan.
         _boolean(options, "noScan", False, "noScan value is not boolean")
+        if options.get("commands") and not prefix:
+            raise error("Empty perfix given to command hooker")
         return {
             "prefix": _text(prefix),
             "eventTypes": _texts(
@@ -248,7 +254,7 @@ def _stream_arguments(prefix, mode, options):
     args["onFailedRetryInterval"] = _number(
         options, "onFailedRetryInterval", 1, "retryInterval argument must be a number"
     )
-    args["trimStream"] = _boolean(options, "trimStream", True, "trimStream argument must be a boolean")
+    args["trimStream"] = _boolean(options, "trimStream", True, "pyTrimmStream argument must be a boolean")
     return args
 
 

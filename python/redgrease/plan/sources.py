@@ -26,6 +26,16 @@ def generated_keys(generator, count):
     return keys
 
 
+def refused_count(count):
+    """Make the reader of key names for a ``count`` that is no number: the server's error is that of the execution."""
+
+    def keys():
+        _native.execute("scan", "0", "count", str(count))
+        return iter(())
+
+    return keys
+
+
 def shard_id():
     """Make the one record of the reader of shard ids."""
     try:

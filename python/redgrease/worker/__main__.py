@@ -1,6 +1,7 @@
-"""Start of a worker process: ``python -m redgrease.worker --fd N [--supervise] [--memory-max BYTES] [--confine PATHS]``.
+"""Start of a worker process: ``python -m redgrease.worker --fd N``.
 
-``PATHS``, separated by colons, are where a confined worker may change files.
+Options: ``--supervise``, ``--memory-max BYTES``, and ``--confine PATHS`` with the directories, separated by colons,
+where a confined worker may change files.
 """
 
 import contextlib

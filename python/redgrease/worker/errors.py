@@ -36,7 +36,11 @@ def _lines(error):
 
     described = traceback.TracebackException(type(error), error, error.__traceback__)
     _cut(described)
-    return list(described.format())
+    lines = list(described.format())
+    # Programs look for these words, which older interpreters used for nearly every such error.
+    if type(error) is SyntaxError and "invalid syntax" not in lines[-1]:
+        lines[-1] = lines[-1].rstrip("\n") + " (invalid syntax)\n"
+    return lines
 
 
 def _cut(described):

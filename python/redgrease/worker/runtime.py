@@ -178,7 +178,24 @@ _MODULE_NAMES = {
     "setGearsSession": "setGearsSession",
     "getGearsSession": "getGearsSession",
     "registerGearsThread": "registerGearsThread",
+    "PyFlatExecution": "GearsBuilder",
+    "_saveGlobals": "registerGearsThread",
 }
+
+#: The text of every function of the module ``redisAI``.
+_NO_AI = "RedisAI is not loaded, it is not possible to use AI interface."
+
+
+def _ai_function(name):
+    """Return a function of the module ``redisAI``; there is no such module for today's servers."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+
+    def refused(*_args, **_options):
+        raise _native.GearsError(_NO_AI)
+
+    refused.__name__ = refused.__qualname__ = name
+    return refused
 
 
 def _module(name, doc, names):
@@ -204,6 +221,12 @@ def install(main):
         "The exceptions of gear functions.",
         {"error": _native.GearsError, "flat_error": _native.GearsFlatError, "forcestopped": _native.GearsForceStopped},
     )
+    from redgrease.worker import sessions
+
+    module.PyFuture = _native.PyFuture
+    module.PyExecutionSession = sessions.Session
+    ai = _module("redisAI", _NO_AI, {})
+    ai.__getattr__ = _ai_function
     names.update(redisgears=module, rg=module, copy=copy, io=io)
     _names.update(names)
     main.__dict__.update(names)

@@ -7,6 +7,7 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 
 use redgrease_core::id::RegistrationNo;
 
@@ -137,6 +138,15 @@ impl PendingEvents {
         let Some(queue) = self.queues.remove(&registration) else { return 0 };
         self.bytes -= queue.events.iter().map(KeyEvent::cost_bytes).sum::<usize>();
         queue.events.len()
+    }
+
+    /// Takes the oldest events of a registration, at most so many.
+    pub fn take_of(&mut self, registration: RegistrationNo, max: usize) -> Vec<KeyEvent> {
+        let Some(queue) = self.queues.get_mut(&registration) else { return Vec::new() };
+        let count = queue.events.len().min(max);
+        let taken: Vec<KeyEvent> = queue.events.drain(..count).collect();
+        self.bytes -= taken.iter().map(KeyEvent::cost_bytes).sum::<usize>();
+        taken
     }
 
     /// Changes the number of bytes that may wait.

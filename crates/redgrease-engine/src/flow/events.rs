@@ -15,7 +15,7 @@ use crate::events::pending::KeyEvent;
 use crate::events::sync::SyncRun;
 use crate::executions::live::{Launch, Source, Waiter};
 use crate::input::{Caller, Inside};
-use crate::limits::SYNC_WAITING_MAX;
+use crate::limits::{SYNC_WAITING_MAX, UNREGISTERED_EVENTS_MAX};
 use crate::prelude::*;
 use crate::registrations::hooks::HookedCall;
 use crate::step::Next;
@@ -104,6 +104,23 @@ impl Engine {
         }
     }
 
+    /// A registration is about to be removed: executions of the events that wait exist from now on, those of too many are aborted.
+    pub(crate) fn start_all_pending(&mut self, registration: RegistrationNo) {
+        for event in self.pending.take_of(registration, UNREGISTERED_EVENTS_MAX) {
+            if let Some(execution) = self.event_execution(event) {
+                self.begin(execution);
+            }
+        }
+        let aborted = self.pending.remove(registration);
+        if aborted > 0 {
+            let id = self.shard.identifier(registration.0);
+            let text = format!(
+                "rg: {aborted} events of the removed registration {id} are aborted: more than {UNREGISTERED_EVENTS_MAX} waited"
+            );
+            self.log(LogLevel::Warning, text);
+        }
+    }
+
     /// `RG.TRIGGER`: `args` are the name and the function's arguments.
     pub(crate) fn trigger(&mut self, client: Client, caller: &Caller, args: &[&[u8]], tagged: bool) {
         let name = args.first().copied().unwrap_or_default();
@@ -133,7 +150,9 @@ impl Engine {
         if mode != Mode::Sync && (must_answer_now || self.at.server.loading) {
             return self.refuse(client, Error::TriggerNotHere);
         }
-        if let Some(reason) = self.why_down(session) {
+        let now = must_answer_now || self.at.server.loading || self.is_serving();
+        let waits = !now && self.is_being_rebuilt(session);
+        if let Some(reason) = self.why_down(session).filter(|_| !waits) {
             self.count_triggered(registration);
             self.count_aborted(registration);
             return self.reply(client, Reply::Error(one_line(reason.as_bytes())));
@@ -153,7 +172,6 @@ impl Engine {
             live.hooked = hooked.map(Box::new);
         }
         self.drop_at_end(execution);
-        let now = must_answer_now || self.at.server.loading || self.is_serving();
         if mode == Mode::Sync && now {
             self.on_end(execution, Waiter::Command);
             self.run_sync(execution, must_answer_now);

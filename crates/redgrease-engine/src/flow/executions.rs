@@ -181,13 +181,48 @@ impl Engine {
                 let worker = *worker;
                 self.schedule(|schedule, decisions| schedule.enqueue(number, worker, decisions));
             }
-            Place::Waiting | Place::Restoring(_) if session.held.len() < HELD_PER_SESSION_MAX => {
-                session.held.push(number);
-            }
-            Place::Waiting | Place::Restoring(_) => {
-                self.end_with_error(number, Error::TooManyHeld);
-            }
+            Place::Waiting | Place::Restoring(_) => self.hold(number),
         }
+    }
+
+    /// Keeps an execution until its session has a worker again.
+    fn hold(&mut self, number: ExecutionNo) {
+        let session = self.live.get(&number).map(|live| live.session);
+        match session.and_then(|session| self.sessions.get_mut(session)) {
+            Some(session) if session.held.len() < HELD_PER_SESSION_MAX => session.held.push(number),
+            Some(_) => self.end_with_error(number, Error::TooManyHeld),
+            None => self.end_with_error(number, Error::SessionEnded),
+        }
+    }
+
+    /// A sync execution whose session's worker is being replaced: it runs when there is a new one, unless somebody needs the
+    /// result now. Entries of streams are read again then anyway.
+    fn run_sync_later(&mut self, number: ExecutionNo) {
+        let Some(live) = self.live.get(&number) else { return };
+        let needed = live.waiters.iter().any(|waiter| matches!(waiter, Waiter::Command | Waiter::HookOf(_)));
+        let needed = needed || matches!(live.source, Source::Stream(_));
+        let session = live.session;
+        if needed || !self.is_being_rebuilt(session) {
+            return self.end_with_error(number, Error::WorkerDown);
+        }
+        if let Some(live) = self.live.get_mut(&number) {
+            live.launch = Launch::Group;
+        }
+        self.hold(number);
+    }
+
+    /// Whether the worker of a session is gone, and its functions are about to be in another one.
+    pub(crate) fn is_being_rebuilt(&self, session: SessionNo) -> bool {
+        let Some(session) = self.sessions.get(session) else { return false };
+        // Without registrations no worker is requested for it.
+        session.registered
+            && match session.place {
+                Place::Waiting | Place::Restoring(_) => true,
+                Place::Running(worker) | Place::Up(worker) => {
+                    self.workers.links.get(&worker).is_none_or(|link| link.closing)
+                }
+                Place::Broken { .. } => false,
+            }
     }
 
     /// Changes the schedule, and carries out its decisions.
@@ -233,7 +268,7 @@ impl Engine {
     pub(crate) fn run_sync(&mut self, number: ExecutionNo, no_async: bool) {
         let Some(session) = self.live.get(&number).map(|live| live.session) else { return };
         let Some(worker) = self.worker_for_sync(session) else {
-            return self.end_with_error(number, Error::WorkerDown);
+            return self.run_sync_later(number);
         };
         if self.stack.waits.len() >= SYNC_DEPTH_MAX {
             return self.end_with_error(number, Error::TooDeep);
@@ -258,10 +293,12 @@ impl Engine {
             let Some(live) = self.live.get(&number) else { continue };
             let session = live.session;
             let Some(worker) = self.worker_for_sync(session) else {
-                self.end_with_error(number, Error::WorkerDown);
+                self.run_sync_later(number);
                 continue;
             };
-            if *group_worker.get_or_insert(worker) != worker {
+            // What has to be read first would be started behind those that come after it.
+            let reads = !matches!(live.source, Source::Worker | Source::Records { .. });
+            if *group_worker.get_or_insert(worker) != worker || (reads && self.sync_triggers.is_running()) {
                 self.sync_triggers.put_back(number);
                 break;
             }
@@ -271,6 +308,9 @@ impl Engine {
             }
             self.sync_triggers.add_sent(number, now);
             self.read_first(number);
+            if reads {
+                break;
+            }
         }
         self.serve_group();
     }

@@ -19,6 +19,9 @@ impl Engine {
         let Some(execution) = self.find_execution(identifier).and_then(|number| self.executions.get(number)) else {
             return self.refuse(client, Error::NoExecution);
         };
+        if scope == Scope::Unknown {
+            return self.refuse(client, Error::UnknownSubcommand);
+        }
         if scope == Scope::Cluster && !self.at.server.cluster {
             return self.refuse(client, Error::NoCluster);
         }

@@ -60,13 +60,16 @@ impl Engine {
 
     /// Removes a registration. Its waiting events and executions that have not begun are aborted: nothing runs after
     /// the reply. Triggers that clients wait for are run, unless `abort_triggers`.
-    pub(crate) fn remove_registration(&mut self, number: RegistrationNo, abort_triggers: bool) {
+    pub(crate) fn remove_registration(&mut self, number: RegistrationNo, abort: bool) {
         let Some(registration) = self.registrations.get(number) else { return };
         let is_command = matches!(registration.trigger, Trigger::Command { .. } | Trigger::Hook { .. });
         // First of all, so that no end of an execution starts another one.
         let followed = self.streams.remove(&number);
-        if abort_triggers || !is_command {
+        let is_keys = matches!(registration.trigger, Trigger::Keys { .. });
+        if abort || !(is_command || is_keys) {
             self.abort_pending(number);
+        } else if is_keys {
+            self.start_all_pending(number);
         }
         let Some(registration) = self.registrations.remove(number) else { return };
         self.replicate_removal(number);

@@ -203,10 +203,14 @@ impl Engine {
         }
     }
 
-    /// A session with registrations requests a worker again, indefinitely: its registrations are not lost.
+    /// A session with registrations requests a worker again, indefinitely: its registrations are not lost. So does one whose
+    /// registrations were removed while executions wait.
     pub(crate) fn want_worker_again(&mut self, number: SessionNo) {
         let has_time_events = self.time_events.of_session(number);
-        let wants = |session: &Session| (session.registered || has_time_events) && session.place == Place::Waiting;
+        let wants = |session: &Session| {
+            let needed = session.registered || has_time_events || !session.held.is_empty();
+            needed && session.place == Place::Waiting
+        };
         if self.sessions.get(number).is_some_and(wants) && !self.sessions.waiting.contains(&number) {
             self.want_worker(number);
         }

@@ -451,7 +451,8 @@ impl Worker {
 
     fn start_sync_queued(&mut self, context: &mut Context<'_>) -> bool {
         let runs = |task: &Task| matches!(task.kind, Kind::Execution { lane, sync: true, .. } if lane != 0);
-        if self.tasks.values().any(runs) {
+        // It begins the next one when the end of the one before is on its way.
+        if self.tasks.values().any(runs) || self.mute {
             return false;
         }
         let Some(queued) = self.sync_queue.pop_front() else { return false };

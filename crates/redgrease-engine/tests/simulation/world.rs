@@ -544,6 +544,7 @@ impl World {
             self.waits.0 = self.now_ms;
         }
         self.waits.1 += 1;
+        let mut looked_again = false;
         loop {
             while !self.panicked && self.engine.has_frame_for(wait) {
                 self.drive(Input::ServeFrame(wait));
@@ -563,6 +564,12 @@ impl World {
             let alive = self.workers.get(&number).is_some_and(|worker| !worker.ended);
             if alive && left > 0 {
                 self.serve_once(number, left);
+                continue;
+            }
+            if alive && !std::mem::replace(&mut looked_again, true) {
+                while self.workers.get(&number).is_some_and(|worker| worker.is_readable()) {
+                    self.receive(number);
+                }
                 continue;
             }
             self.drive(Input::WaitExpired(wait));

@@ -3,7 +3,6 @@
 use redgrease_engine::input::{Command, Scope};
 
 use super::request::{Request, Rights};
-use crate::error::Error;
 
 /// Passes the command to the engine.
 pub fn run(request: &Request<'_>) {
@@ -11,7 +10,7 @@ pub fn run(request: &Request<'_>) {
         None => Scope::Default,
         Some(b"SHARD") => Scope::Shard,
         Some(b"CLUSTER") => Scope::Cluster,
-        Some(_) => return request.error(&Error::UnknownSubcommand),
+        Some(_) => Scope::Unknown,
     };
     request.hand_in(Rights::Own, Command::GetExecution { execution: request.args[1], scope });
 }

@@ -12,7 +12,8 @@ pub fn run(request: &Request<'_>) {
     while let Some(word) = words.next() {
         match word.to_ascii_uppercase().as_slice() {
             b"VERBOSE" => filter.verbose = true,
-            b"DEAD" => filter.dead = true,
+            // The documentation of RedisGears calls it `TS`.
+            b"DEAD" | b"TS" => filter.dead = true,
             b"SESSIONS" => filter.names = Some(words.by_ref().copied().collect()),
             _ => return request.error(&Error::UnknownOption(String::from_utf8_lossy(word).into_owned())),
         }

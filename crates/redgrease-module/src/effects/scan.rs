@@ -27,7 +27,7 @@ type Records<'a> = (&'a mut Writer, &'a mut u64);
 /// Counts keys until `end`; returns whether the scan has ended.
 pub fn count(driver: &Driver, actor: &Actor, scan: &mut Scan, count: &mut u64, end: Instant) -> Result<bool, String> {
     if scan.no_scan {
-        *count += u64::from(driver.key_kind(actor.database, &scan.pattern).0 != KeyKind::Empty);
+        *count += u64::from(scan.content != KeyContent::Name || exists(driver, actor, &scan.pattern));
         return Ok(true);
     }
     while scan.more {
@@ -65,18 +65,25 @@ pub fn read_keys(
     }
 }
 
-/// Writes the record of the requested key; returns whether it exists.
+fn exists(driver: &Driver, actor: &Actor, key: &[u8]) -> bool {
+    driver.key_kind(actor.database, key).0 != KeyKind::Empty
+}
+
+/// Writes the record of the requested key; returns whether there is one. As in RedisGears a key that does not exist has a
+/// record, but no name.
 fn read_one(driver: &Driver, actor: &Actor, scan: &Scan, writer: &mut Writer) -> Result<bool, String> {
-    let exists = driver.key_kind(actor.database, &scan.pattern).0 != KeyKind::Empty;
     match scan.content {
         // To a user who may not read it the key does not exist.
         KeyContent::Name if check_read(driver, &actor.user, &scan.pattern).is_err() => return Ok(false),
-        KeyContent::Name if exists => writer.raw(&scan.pattern),
-        KeyContent::Value if exists => write_key(driver, writer, actor, &scan.pattern, None, true)?,
-        KeyContent::Key if exists => write_key(driver, writer, actor, &scan.pattern, None, false)?,
-        _ => check_read(driver, &actor.user, &scan.pattern)?,
+        KeyContent::Name if !exists(driver, actor, &scan.pattern) => return Ok(false),
+        KeyContent::Name => writer.raw(&scan.pattern),
+        KeyContent::Value => write_key(driver, writer, actor, &scan.pattern, None, true)?,
+        KeyContent::Key => {
+            check_read(driver, &actor.user, &scan.pattern)?;
+            write_key(driver, writer, actor, &scan.pattern, None, false)?;
+        }
     }
-    Ok(exists)
+    Ok(true)
 }
 
 /// Continues a scan by a few keys; `found` is called with each name that matches.
