@@ -70,9 +70,11 @@ def _told(pid: Path) -> int:
     return int(wait_until(lambda: pid.exists() and pid.read_text(), "the installation runs"))
 
 
-def test_requirements_that_are_importable_do_not_wait_for_installations(fresh_server, tmp_path):
+def test_requirements_that_are_installed_do_not_wait_for_installations(fresh_server, tmp_path):
     db = fresh_server()
     path, pid = _hanging(tmp_path)
+    for number in range(3):
+        assert text(db.execute(RUN, "REQUIREMENTS", f"cloudpickle>=0.{number}")) == [["1"], []]
     db.wire().send("RG.PYEXECUTE", RUN, "REQUIREMENTS", str(path))
     _told(pid)
     for number in range(3):
@@ -93,6 +95,16 @@ def test_an_installation_that_takes_too_long_is_ended_with_all_that_it_started(f
     wait_until(lambda: not running.alive(), "the installation has ended")
     answer = second.read()
     assert text(answer) == [["1"], []] or "InstallMax (5000 ms)" in answer.text
+
+
+def test_an_installation_ends_with_the_server(fresh_server, tmp_path):
+    db = fresh_server()
+    path, pid = _hanging(tmp_path)
+    db.wire().send("RG.PYEXECUTE", RUN, "REQUIREMENTS", str(path))
+    running = process(_told(pid))
+    db.server.kill()
+    assert running is not None
+    wait_until(lambda: not running.alive(), "the installation has ended")
 
 
 def _is_blocked(db, connection) -> bool:

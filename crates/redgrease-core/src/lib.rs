@@ -9,7 +9,7 @@
 //! - [`policy`]: which commands user code may call, and when;
 //! - [`error_code`], [`error_text`]: what the first word of an error means, and how long an error may be;
 //! - [`render`]: how a result looks to a client;
-//! - [`saved`]: registrations in data files and on their way to replicas;
+//! - [`saved`]: registrations in data files and on their way to replicas; [`requirement`]: one that is exported;
 //! - [`id`], [`pattern`], [`event`]: identifiers, the matching of names, and names of events.
 //!
 //! It must not know Redis, Python, threads, clocks or I/O: time and randomness come in as values.
@@ -32,6 +32,7 @@ pub mod pattern;
 pub mod plan;
 pub mod policy;
 pub mod render;
+pub mod requirement;
 pub mod saved;
 
 /// Version of this package, as spoken in handshakes.

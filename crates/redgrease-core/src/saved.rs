@@ -83,9 +83,40 @@ pub struct SavedTimeEvent {
     pub session: SavedSession,
 }
 
-/// A change of the registrations.
+/// A wheel: an archive with an installable package.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SavedWheel {
+    /// Its file name.
+    pub file: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// SHA-256 of its content, in hexadecimal digits.
+    pub sha256: String,
+}
+
+/// A change of the registrations, or of the requirements that they have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
+    /// Part of a wheel of a set of requirements.
+    WheelPart {
+        /// The set.
+        environment: String,
+        /// The wheel's file name.
+        file: String,
+        /// Where the part begins, in bytes.
+        offset: u64,
+        /// The part.
+        part: ByteBuf,
+    },
+    /// The wheels of a set of requirements are complete.
+    Wheels {
+        /// The set.
+        environment: String,
+        /// The wheels.
+        wheels: Vec<SavedWheel>,
+        /// Their contents were too big to be sent: they have to be downloaded, exactly these.
+        locked: bool,
+    },
     /// These sessions and no others exist.
     All {
         /// The sessions.
@@ -164,6 +195,21 @@ struct OfKey {
 }
 
 #[derive(Deserialize)]
+struct Part {
+    environment: String,
+    file: String,
+    offset: u64,
+    part: ByteBuf,
+}
+
+#[derive(Deserialize)]
+struct Wheels {
+    environment: String,
+    wheels: Vec<SavedWheel>,
+    locked: bool,
+}
+
+#[derive(Deserialize)]
 struct Removed {
     registration: u64,
 }
@@ -222,6 +268,16 @@ impl SavedSession {
     }
 }
 
+impl SavedWheel {
+    fn value(&self) -> Value {
+        dict(alloc::vec![
+            ("file", Value::text(self.file.as_str())),
+            ("bytes", number(self.bytes)),
+            ("sha256", Value::text(self.sha256.as_str())),
+        ])
+    }
+}
+
 impl Change {
     /// Its encoded form.
     #[must_use]
@@ -244,6 +300,23 @@ impl Change {
                 ]);
                 ("time event", alloc::vec![("database", number(*database)), ("key", bytes(key)), ("event", event)])
             }
+            Change::WheelPart { environment, file, offset, part } => (
+                "wheel part",
+                alloc::vec![
+                    ("environment", Value::text(environment.as_str())),
+                    ("file", Value::text(file.as_str())),
+                    ("offset", number(*offset)),
+                    ("part", bytes(part)),
+                ],
+            ),
+            Change::Wheels { environment, wheels, locked } => (
+                "wheels",
+                alloc::vec![
+                    ("environment", Value::text(environment.as_str())),
+                    ("wheels", Value::List(wheels.iter().map(SavedWheel::value).collect())),
+                    ("locked", Value::Bool(*locked)),
+                ],
+            ),
             Change::Removed { registration } => ("removed", alloc::vec![("registration", number(*registration))]),
         };
         fields.insert(0, ("kind", Value::text(kind)));
@@ -273,6 +346,14 @@ impl Change {
             "time event" => {
                 let OfKey { database, key, event } = from_value(&value)?;
                 Ok(Change::TimeEvent { database, key, event })
+            }
+            "wheel part" => {
+                let Part { environment, file, offset, part } = from_value(&value)?;
+                Ok(Change::WheelPart { environment, file, offset, part })
+            }
+            "wheels" => {
+                let Wheels { environment, wheels, locked } = from_value(&value)?;
+                Ok(Change::Wheels { environment, wheels, locked })
             }
             "removed" => {
                 let Removed { registration } = from_value(&value)?;
@@ -321,6 +402,17 @@ mod tests {
             Change::All { sessions: vec![session("a"), session("b")], next: 9 },
             Change::Session { session: session("a"), replaces: vec!["a".into(), "b".into()] },
             Change::Removed { registration: 7 },
+            Change::WheelPart {
+                environment: "a".into(),
+                file: "a-1-py3-none-any.whl".into(),
+                offset: 1 << 40,
+                part: ByteBuf::from(b"\0\xff".to_vec()),
+            },
+            Change::Wheels {
+                environment: "a".into(),
+                wheels: vec![SavedWheel { file: "a-1-py3-none-any.whl".into(), bytes: 2, sha256: "0f".into() }],
+                locked: true,
+            },
             Change::TimeEvent {
                 database: 1,
                 key: ByteBuf::from(b"k".to_vec()),

@@ -147,6 +147,7 @@ impl Engine {
             ("pending events", self.pending.len()),
             ("outcomes", self.outcomes.len()),
             ("installations", self.installs.sessions().len()),
+            ("wheels that are sent", self.wheels.sharing.len()),
             ("workers with frames", self.workers.with_frames.len()),
         ]
     }
@@ -265,6 +266,7 @@ impl Engine {
             && needs_worker
             && waits == 0
             && !self.installs.sessions().contains(&number)
+            && !self.wheels.sharing.contains_key(&session.stored.environment)
             && !self.timers.iter().any(asks_again)
         {
             found.push(format!("session {number} has no worker and nothing will give it one"));

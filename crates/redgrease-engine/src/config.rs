@@ -54,6 +54,8 @@ pub struct Config {
     pub install_time_max: Duration,
     /// Where requirements are installed; below the server's working directory unless it is absolute.
     pub requirements_dir: String,
+    /// Longest wheels of a set of requirements that are saved, replicated and exported, in bytes.
+    pub requirement_bytes_max: u64,
     /// How long a side polls for an answer that the other side owes, before it sleeps; zero: not at all.
     pub spin: Duration,
     /// Bytes between server and workers go through shared memory where the kernel has it, and through sockets otherwise.
@@ -193,7 +195,7 @@ macro_rules! milliseconds {
 }
 
 /// All keys.
-pub const KEYS: [Key; 37] = [
+pub const KEYS: [Key; 38] = [
     signed("MaxExecutions", number!(executions_max as usize, 0, 1 << 32)),
     signed("MaxExecutionsPerRegistration", number!(executions_per_registration_max as usize, 0, 1 << 32)),
     core("ProfileExecutions", true, flag!(profile, 1 << 32)),
@@ -228,6 +230,7 @@ pub const KEYS: [Key; 37] = [
     core("WorkerStartMax", true, milliseconds!(worker_start_max, 100)),
     core("WorkerStallMax", true, milliseconds!(worker_stall_max, 500)),
     core("ExecutionMaxTime", true, milliseconds!(execution_time_max, 0)),
+    core("MaxRequirementBytes", true, number!(requirement_bytes_max as u64, 0, 1 << 40)),
     core("InstallMax", false, milliseconds!(install_time_max, 100)),
     core(
         "SpinMicros",
@@ -318,6 +321,7 @@ impl Config {
             execution_time_max: Duration::ZERO,
             install_time_max: Duration::from_secs(300),
             requirements_dir: "redgrease-requirements".to_owned(),
+            requirement_bytes_max: 256 << 20,
             spin: Duration::from_micros(50),
             shared_memory: true,
             traceback: true,

@@ -4,6 +4,8 @@ use crate::streams::runs::EntryId;
 use redgrease_core::frame::LogLevel;
 use redgrease_core::id::{Database, ExecutionNo, RegistrationNo, WorkerNo};
 use redgrease_core::render::Reply;
+use redgrease_core::requirement::WheelFile;
+use redgrease_core::saved::SavedWheel;
 
 use crate::executions::outcome::Outcome;
 use crate::id::{BatchNo, ClientNo, CommandNo, InstallNo, JobNo, QuestionNo, RemovalNo, TimerNo, WaitNo};
@@ -236,6 +238,17 @@ pub struct Install {
     pub check: bool,
 }
 
+/// Wheels of a set of requirements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WheelsOf {
+    /// The set.
+    pub environment: String,
+    /// The wheels.
+    pub wheels: Vec<SavedWheel>,
+    /// Only their names and digests are sent: they are too big.
+    pub locked: bool,
+}
+
 /// Something to be done by the driver. Effects are performed in order; an input that an effect causes is handled, and its
 /// effects are performed, before the next one.
 #[derive(Debug)]
@@ -420,6 +433,47 @@ pub enum Effect {
     ReplicateToFile(Vec<u8>),
     /// Check for requirements or install them: [`Input::Installed`](crate::Input::Installed) follows later.
     Install(Install),
+    /// Send the wheels of a set of requirements to replicas and the append-only file, in parts:
+    /// [`Input::WheelsShared`](crate::Input::WheelsShared) follows later.
+    ShareWheels(WheelsOf),
+    /// Keep a part of a wheel.
+    KeepPart {
+        /// The set of requirements.
+        environment: String,
+        /// The wheel's file name.
+        file: String,
+        /// Where the part begins, in bytes.
+        offset: u64,
+        /// The part.
+        part: Vec<u8>,
+    },
+    /// All parts of the wheels of a set were kept: from now on the set is installed from them.
+    KeepWheels(WheelsOf),
+    /// Write the wheels of sets to the append-only file, which is being rewritten.
+    WheelsToFile(Vec<WheelsOf>),
+    /// Read wheels and encode them with the name of their requirement: [`Input::Exported`](crate::Input::Exported) follows
+    /// later.
+    ExportWheels {
+        /// The number of the request.
+        export: u64,
+        /// The requirement.
+        name: String,
+        /// The platform of the wheels.
+        platform: &'static str,
+        /// The wheels.
+        wheels: WheelsOf,
+    },
+    /// Store the wheels of an imported requirement: [`Input::Stored`](crate::Input::Stored) follows later.
+    StoreWheels {
+        /// The number of the request.
+        import: u64,
+        /// The set with that requirement only.
+        environment: Rc<str>,
+        /// The wheels.
+        wheels: Vec<WheelFile>,
+    },
+    /// Remove the directory of a set of requirements.
+    RemoveEnvironment(Rc<str>),
     /// Write a line to the server's log.
     Log {
         /// The log level.

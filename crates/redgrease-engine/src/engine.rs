@@ -35,6 +35,7 @@ use crate::prelude::*;
 use crate::registrations::dump::Rows;
 use crate::registrations::registry::Registrations;
 use crate::requirements::installs::Installs;
+use crate::requirements::wheels::Wheels;
 use crate::sessions::all::Sessions;
 use crate::sessions::profiles::Profiles;
 use crate::step::{Next, Step};
@@ -102,6 +103,7 @@ pub struct Engine {
     pub(crate) workers: Workers,
     pub(crate) sessions: Sessions,
     pub(crate) installs: Installs,
+    pub(crate) wheels: Wheels,
     pub(crate) executions: Executions,
     pub(crate) live: LiveExecutions,
     pub(crate) schedule: Schedule,
@@ -176,6 +178,7 @@ impl Engine {
             },
             sessions: Sessions::default(),
             installs: Installs::new(),
+            wheels: Wheels::default(),
             executions: Executions::new(config.executions_max),
             live: BTreeMap::new(),
             schedule: Schedule::new(config.execution_threads, config.workers_max),
@@ -269,6 +272,9 @@ impl Engine {
             Input::RoleChanged => self.role_changed(),
             Input::LoadingBegan => self.loading_begins(),
             Input::Change(change) => self.apply(change),
+            Input::WheelsShared { environment } => self.wheels_shared(&environment),
+            Input::Exported { export, result } => self.exported(export, result),
+            Input::Stored { import, result } => self.import_stored(import, result),
             Input::FileRewritten => self.file_is_rewritten(),
             Input::TimeEventLoaded { database, key, event } => self.restore_time_event(database, key, event, false),
             Input::DatabasesSwapped(one, other) => self.databases_swapped(one, other),

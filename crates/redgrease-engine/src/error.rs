@@ -6,7 +6,7 @@
 use thiserror::Error;
 
 use crate::limits::{
-    DEATHS_MAX, DEFERRED_BYTES_MAX, DEFERRED_MAX, DEFERRED_MS_MAX, HELD_PER_SESSION_MAX, INSTALLS_MAX,
+    DEATHS_MAX, DEFERRED_BYTES_MAX, DEFERRED_MAX, DEFERRED_MS_MAX, EXPORTS_MAX, HELD_PER_SESSION_MAX, INSTALLS_MAX,
     LIVE_PER_SESSION_MAX, PROFILE_MS_MAX, REGISTRATIONS_PER_SESSION_MAX, SYNC_DEPTH_MAX, TIME_EVENTS_MAX,
     WAITING_SESSIONS_MAX, WORKER_WAIT_MS_MAX,
 };
@@ -315,6 +315,41 @@ pub enum Error {
     /// The client that waited for an installation has left.
     #[error("the client has left")]
     ClientLeft,
+    /// A requirement that is not known.
+    #[error("requirement does not exists")]
+    NoRequirement,
+    /// A requirement without wheels.
+    #[error(
+        "Requirement was not installed yet: '{0}' has no wheels, because the workers' interpreter itself satisfies it"
+    )]
+    NoWheels(String),
+    /// A requirement whose wheels are too big to be exported.
+    #[error("the wheels of '{name}' have {bytes} bytes, more than MaxRequirementBytes ({max})")]
+    RequirementTooBig {
+        /// The requirement.
+        name: String,
+        /// The length of its wheels.
+        bytes: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// Too many exports or imports are in progress.
+    #[error("ERR more than {EXPORTS_MAX} requirements are being exported or imported: try again")]
+    TooManyExports,
+    /// A requirement is imported on a replica.
+    #[error("READONLY a replica gets the requirements of its master: import it there")]
+    ImportOnReplica,
+    /// A requirement whose wheels were made on another platform.
+    #[error("the wheels of '{name}' were made on {platform}: export it on a server like this one")]
+    OtherPlatform {
+        /// The requirement.
+        name: String,
+        /// Its platform.
+        platform: String,
+    },
+    /// The name of an imported requirement is not one.
+    #[error("Bad serialization format on reading requirement name: '{0}'")]
+    NotImportable(String),
     /// Too many installations wait.
     #[error("Could not satisfy requirements: more than {INSTALLS_MAX} installations are waiting")]
     TooManyInstalls,

@@ -5,7 +5,7 @@ use redgrease_core::codec::KeyType;
 use redgrease_core::command::PyExecute;
 use redgrease_core::id::{Database, ExecutionNo, RegistrationNo, WorkerNo};
 use redgrease_core::policy::{CommandFacts, Protection};
-use redgrease_core::saved::{Change, SavedTimeEvent};
+use redgrease_core::saved::{Change, SavedTimeEvent, SavedWheel};
 
 use crate::frames::Frames;
 use crate::id::{BatchNo, ClientNo, CommandNo, InstallNo, JobNo, QuestionNo, RemovalNo, TimerNo, WaitNo};
@@ -162,6 +162,10 @@ pub enum Command<'a> {
     DumpSessions(SessionFilter<'a>),
     /// `RG.PYDUMPREQS`.
     DumpRequirements,
+    /// `RG.PYEXPORTREQ`
+    ExportRequirement(&'a [u8]),
+    /// `RG.PYIMPORTREQ`
+    ImportRequirement(&'a [&'a [u8]]),
     /// `RG.PAUSEREGISTRATIONS`.
     Pause {
         /// Identifiers of the registrations.
@@ -285,11 +289,37 @@ pub struct GroupPart {
     pub errors: Vec<String>,
 }
 
+/// A wheel of a set of requirements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wheel {
+    /// Its file.
+    pub file: SavedWheel,
+    /// The requirements that need it, by their indexes.
+    pub needed_by: Vec<usize>,
+}
+
+/// A set of requirements that can be imported.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Installed {
+    /// Directories to be added to the path; none if the interpreter itself has all of it.
+    pub paths: Vec<String>,
+    /// The wheels that were installed.
+    pub wheels: Vec<Wheel>,
+}
+
+impl Installed {
+    /// The length of all wheels in bytes.
+    #[must_use]
+    pub fn wheel_bytes(&self) -> u64 {
+        self.wheels.iter().map(|wheel| wheel.file.bytes).sum()
+    }
+}
+
 /// The result of a check for requirements, or of an installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// Directories to be added to the path.
-    Ready(Vec<String>),
+    /// They are there.
+    Ready(Installed),
     /// The requirements have to be installed.
     Missing,
 }
@@ -486,6 +516,25 @@ pub enum Input<'a> {
         install: InstallNo,
         /// The result.
         result: Result<Found, String>,
+    },
+    /// The wheels of a set of requirements were sent to replicas and the append-only file, or cannot be read.
+    WheelsShared {
+        /// The set.
+        environment: Rc<str>,
+    },
+    /// A requirement was read to be exported.
+    Exported {
+        /// The number of the request.
+        export: u64,
+        /// It, encoded; or why it cannot be read.
+        result: Result<Vec<u8>, String>,
+    },
+    /// The wheels of an imported requirement were stored, or cannot be.
+    Stored {
+        /// The number of the request.
+        import: u64,
+        /// Why they cannot be stored.
+        result: Result<(), String>,
     },
     /// The server became a master or a replica.
     RoleChanged,

@@ -26,6 +26,9 @@ pub const SYNC_GROUP_MS: u64 = 5;
 /// Pause before a session with registrations requests a worker again, in milliseconds.
 pub const WORKER_AGAIN_MS: u64 = 1000;
 
+/// Pause before the requirements of a session with registrations are looked for again, in milliseconds.
+pub const REQUIREMENTS_AGAIN_MS: u64 = 30_000;
+
 /// Time that more than one idle worker is kept, in milliseconds.
 pub const IDLE_WORKER_MS: u64 = 3000;
 
@@ -55,6 +58,12 @@ pub const IDLE_LOOKS_MAX: u32 = 10;
 
 /// Events of a registration that are still processed when it is removed; further ones are aborted.
 pub const UNREGISTERED_EVENTS_MAX: usize = 10_000;
+
+/// Exports of requirements that may be in progress, and imports.
+pub const EXPORTS_MAX: usize = 16;
+
+/// Time for which a set of requirements is kept after its last session has ended, in milliseconds.
+pub const COLLECT_MS: u64 = 1000;
 
 /// Pause between two looks at the memory of workers, in milliseconds.
 pub const MEMORY_LOOK_MS: u64 = 1000;

@@ -5,6 +5,7 @@ use redgrease_core::id::{ExecutionNo, RegistrationNo, SessionNo, WorkerNo};
 use crate::id::{BatchNo, Counter, RemovalNo, TimerNo};
 use crate::input::Stream;
 use crate::prelude::*;
+use crate::requirements::installs::Owner;
 use crate::streams::held::Release;
 use crate::streams::runs::Action;
 
@@ -43,7 +44,9 @@ pub(crate) enum Timer {
         blob: Vec<u8>,
     },
     /// The deadline of waiting installations.
-    InstallLimit(SessionNo),
+    InstallLimit(Owner),
+    /// A set of requirements may not be needed any more.
+    CollectRequirements(Rc<str>),
     /// A time event is due.
     TimeEvent(u64),
     /// The deadline of a request for a profile.

@@ -10,19 +10,19 @@ use crate::log::{LogLevel, log};
 use crate::raw;
 use crate::server::Server;
 
-/// What is saved; `None`: nothing. Called in the process that writes the file, which may be a child of the server: it must take
-/// no lock and call no function of the server.
-pub type Save = fn() -> Option<Vec<u8>>;
+/// Passes what is saved to its argument, in pieces that are not empty. Called in the process that writes the file, which may be a
+/// child of the server: it must take no lock and call no function of the server.
+pub type Save = fn(&mut dyn FnMut(&[u8]));
 
-/// Loads what was saved; an error refuses the file.
+/// Loads a piece of what was saved, in their order; an error refuses the file.
 pub type Load = fn(&[u8]) -> Result<(), String>;
 
-/// The version of what this file writes: one string.
-const ENCODING: c_int = 1;
+/// The version of what this file writes: strings, and an empty one at the end.
+const ENCODING: c_int = 2;
 
 thread_local! {
     static FUNCTIONS: Cell<Option<(Save, Load)>> = const { Cell::new(None) };
-    /// The server writes nothing where there is nothing; otherwise there is always a string.
+    /// The server writes nothing where there is nothing; otherwise there is always the empty string.
     static OPTIONAL: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -88,41 +88,52 @@ impl Server {
 
 unsafe extern "C" fn save_aux(io: *mut raw::RedisModuleIO, _when: c_int) {
     let Some((save, _)) = FUNCTIONS.get() else { return };
-    let saved = match guarded("saving", None, save) {
-        Some(saved) => saved,
-        None if OPTIONAL.get() => return,
-        None => Vec::new(),
+    let any = Cell::new(false);
+    let mut write = |piece: &[u8]| {
+        any.set(true);
+        // SAFETY: the file that is being written; the bytes live during the call.
+        unsafe { api!(RedisModule_SaveStringBuffer)(io, piece.as_ptr().cast(), piece.len()) };
     };
-    // SAFETY: the file that is being written; the bytes live during the call.
-    unsafe { api!(RedisModule_SaveStringBuffer)(io, saved.as_ptr().cast(), saved.len()) };
+    guarded("saving", (), || save(&mut write));
+    if any.get() || !OPTIONAL.get() {
+        write(b"");
+    }
 }
 
 unsafe extern "C" fn load_aux(io: *mut raw::RedisModuleIO, encoding: c_int, _when: c_int) -> c_int {
     let Some((_, load)) = FUNCTIONS.get() else { return raw::REDISMODULE_ERR };
-    if encoding > ENCODING {
+    if encoding != ENCODING {
         log(LogLevel::Warning, &format!("rg: saved data has version {encoding}, this module reads {ENCODING}"));
         return raw::REDISMODULE_ERR;
     }
-    let mut len = 0;
-    // SAFETY: the file that is being read; the length is written by the callee.
-    let start = unsafe { api!(RedisModule_LoadStringBuffer)(io, &raw mut len) };
-    if start.is_null() {
-        return raw::REDISMODULE_ERR;
-    }
-    // SAFETY: the server says that `len` bytes stand at `start`; they are ours.
-    let saved = unsafe { std::slice::from_raw_parts(start.cast::<u8>(), len) }.to_vec();
-    // SAFETY: allocated by the server for us, freed once.
-    unsafe { api!(RedisModule_Free)(start.cast()) };
-    if saved.is_empty() {
-        return raw::REDISMODULE_OK;
-    }
-    match guarded("loading", Err("INTERNAL a failure of the module".to_owned()), || load(&saved)) {
-        Ok(()) => raw::REDISMODULE_OK,
-        Err(reason) => {
+    loop {
+        // SAFETY: the file that is being read.
+        let Some(piece) = (unsafe { load_piece(io) }) else { return raw::REDISMODULE_ERR };
+        if piece.is_empty() {
+            return raw::REDISMODULE_OK;
+        }
+        let loaded = guarded("loading", Err("INTERNAL a failure of the module".to_owned()), || load(&piece));
+        if let Err(reason) = loaded {
             log(LogLevel::Warning, &format!("rg: {reason}"));
-            raw::REDISMODULE_ERR
+            return raw::REDISMODULE_ERR;
         }
     }
+}
+
+/// # Safety
+/// `io` is a file that is being read.
+unsafe fn load_piece(io: *mut raw::RedisModuleIO) -> Option<Vec<u8>> {
+    let mut len = 0;
+    // SAFETY: the caller vouches for the file; the length is written by the callee.
+    let start = unsafe { api!(RedisModule_LoadStringBuffer)(io, &raw mut len) };
+    if start.is_null() {
+        return None;
+    }
+    // SAFETY: the server says that `len` bytes stand at `start`; they are ours.
+    let piece = unsafe { std::slice::from_raw_parts(start.cast::<u8>(), len) }.to_vec();
+    // SAFETY: allocated by the server for us, freed once.
+    unsafe { api!(RedisModule_Free)(start.cast()) };
+    Some(piece)
 }
 
 /// No key has this type: there is nothing to load.

@@ -80,7 +80,8 @@ pub fn is_hooked(args: &[&[u8]]) -> bool {
 /// The loop accepts no further descriptor.
 pub fn watch_threads(driver: &Driver) -> Result<(), String> {
     driver.server.watch(driver.spawner.ready_fd(), Readiness::Readable, || note(|due| due.spawned = true))?;
-    for fd in driver.installer.ready_fds() {
+    let [checks, installs] = driver.installer.ready_fds();
+    for fd in [checks, installs, driver.wheels.ready_fd()] {
         driver.server.watch(fd, Readiness::Readable, || note(|due| due.installed = true))?;
     }
     Ok(())

@@ -26,6 +26,7 @@ use crate::pump::Pump;
 use crate::random::hex_digits;
 use crate::spawner::{Common, Spawner};
 use crate::spin::Spin;
+use crate::wheels::Wheels;
 use crate::workers::Workers;
 
 /// Digits that make the names of this run of the server unique.
@@ -79,6 +80,8 @@ pub struct Driver {
     pub spawner: Spawner,
     /// The threads that install requirements.
     pub installer: Installer,
+    /// The directories of requirements, and the thread that reads and writes wheels.
+    pub wheels: Wheels,
 
     /// An empty list of effects for reuse: inputs are frequent.
     pub spare_effects: Cell<Vec<Effect>>,
@@ -126,9 +129,10 @@ impl Driver {
             Err(reason) => Err(reason.clone()),
         };
         let capabilities = Capabilities { jobs: server.has_jobs() };
-        let installer = Installer::start(runtime.clone().ok(), &config.requirements_dir, config.install_time_max)?;
+        let installer = Installer::start(runtime.clone().ok(), config.install_time_max)?;
         let user = OsUser::find(&config.worker_user)?;
         let confine = isolation::writable_paths(&config)?;
+        let wheels = Wheels::start(&config.requirements_dir, user.clone())?;
         let spawner = Spawner::start(Common { shared_memory: config.shared_memory, confine, user })?;
         let spin = Spin::new(config.spin);
         config.spin = spin.time();
@@ -149,6 +153,7 @@ impl Driver {
             workers: Workers::default(),
             spawner,
             installer,
+            wheels,
             spare_effects: Cell::default(),
             due: RefCell::default(),
             unwritten: RefCell::default(),

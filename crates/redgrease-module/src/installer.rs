@@ -6,16 +6,22 @@
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use redgrease_core::saved::SavedWheel;
 use redgrease_engine::effect::Install;
 use redgrease_engine::id::InstallNo;
-use redgrease_engine::input::Found;
+use redgrease_engine::input::{Found, Installed, Wheel};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::time::Timespec;
 
 use crate::background::Background;
+use crate::os_user::OsUser;
+
+/// Seconds in which an installation must have ended that was asked to.
+const END_S_MAX: i64 = 10;
 
 /// Jobs that may wait for each thread: more than the engine requests.
 const JOBS_MAX: usize = 1000;
@@ -29,6 +35,8 @@ struct Job {
     /// Only checks whether the requirements are present.
     check: bool,
     time_max: Duration,
+    /// The user that it runs as; `None`: the server's.
+    user: Option<OsUser>,
 }
 
 /// The result of a job.
@@ -39,40 +47,33 @@ pub struct Installer {
     checks: Background<Job, Answer>,
     installs: Background<Job, Answer>,
     runtime: Option<PathBuf>,
-    directory: PathBuf,
     time_max: Duration,
 }
 
 impl Installer {
-    /// Starts the threads. Requirements are installed for this interpreter, below this directory.
-    pub fn start(runtime: Option<PathBuf>, directory: &str, time_max: Duration) -> Result<Installer, String> {
+    /// Starts the threads. Requirements are installed for this interpreter.
+    pub fn start(runtime: Option<PathBuf>, time_max: Duration) -> Result<Installer, String> {
         let thread = |name| Background::start(name, JOBS_MAX, |job: Job| (job.install, install(&job)));
-        Ok(Installer {
-            checks: thread("rg-requirements")?,
-            installs: thread("rg-installer")?,
-            runtime,
-            directory: directory.into(),
-            time_max,
-        })
+        Ok(Installer { checks: thread("rg-requirements")?, installs: thread("rg-installer")?, runtime, time_max })
     }
 
-    /// Queues a job.
+    /// Queues a job that installs into a directory, as a user.
     ///
     /// # Errors
     /// There is no interpreter, or too many jobs wait.
-    pub fn submit(&self, install: &Install) -> Result<(), String> {
+    pub fn submit(&self, install: &Install, target: PathBuf, user: Option<OsUser>) -> Result<(), String> {
         let Some(python) = self.runtime.clone() else {
             return Err("Could not satisfy requirements: there is no interpreter".to_owned());
         };
-        let base = std::env::current_dir().unwrap_or_default().join(&self.directory);
         let job = Job {
             install: install.install,
             python,
-            target: base.join(directory_name(&install.environment)),
+            target,
             requirements: install.requirements.to_vec(),
             force: install.force,
             check: install.check,
             time_max: self.time_max,
+            user,
         };
         let thread = if install.check { &self.checks } else { &self.installs };
         if thread.submit(job) {
@@ -94,15 +95,6 @@ impl Installer {
     }
 }
 
-/// A name for the directory of a set: readable, and different for different sets.
-fn directory_name(environment: &str) -> String {
-    // All users trust the contents of the directory to match its name: collisions must be infeasible.
-    let hash = blake3::hash(environment.as_bytes()).to_hex();
-    let readable: String =
-        environment.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
-    format!("{readable}-{hash}")
-}
-
 fn install(job: &Job) -> Result<Found, String> {
     let failed = |what: &str| {
         format!(
@@ -110,7 +102,14 @@ fn install(job: &Job) -> Result<Found, String> {
             job.requirements.join(", ")
         )
     };
+    if let (Some(user), Some(base)) = (&job.user, job.target.parent()) {
+        let made = std::fs::create_dir_all(base).and_then(|()| user.own(base));
+        made.map_err(|error| failed(&format!("{}: {error}", base.display())))?;
+    }
     let mut command = Command::new(&job.python);
+    if let Some(user) = &job.user {
+        user.apply(&mut command);
+    }
     command.args(["-I", "-m", "redgrease.worker.install", "--target"]).arg(&job.target);
     if job.force {
         command.arg("--force");
@@ -118,7 +117,7 @@ fn install(job: &Job) -> Result<Found, String> {
     if job.check {
         command.arg("--check");
     }
-    // Its own process group: pip and its children are ended together.
+    // Its own process group: signals to the server's group do not reach it.
     command.process_group(0);
     command.arg("--").args(&job.requirements).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| failed(&format!("{}: {error}", job.python.display())))?;
@@ -131,14 +130,10 @@ fn install(job: &Job) -> Result<Found, String> {
     while out_open || err_open {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            if let Some(group) = Pid::from_raw(child.id() as i32) {
-                let _ = kill_process_group(group, Signal::KILL);
-            }
-            let _ = child.kill();
-            let _ = child.wait();
+            end(&mut child);
             return Err(failed(&format!("not done within InstallMax ({} ms)", job.time_max.as_millis())));
         }
-        let time = rustix::time::Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        let time = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
         let (out_ready, err_ready) = {
             let mut fds = [PollFd::new(&stdout, PollFlags::IN), PollFd::new(&stderr, PollFlags::IN)];
             let _ = poll(&mut fds, Some(&time));
@@ -157,15 +152,38 @@ fn install(job: &Job) -> Result<Found, String> {
     let answer = String::from_utf8_lossy(&out).trim().to_owned();
     let success = status.map_or(true, |status| status.success());
     match answer.lines().last() {
-        Some("importable") if success => Ok(Found::Ready(Vec::new())),
+        Some("importable") if success => Ok(Found::Ready(Installed::default())),
         Some("missing") if success => Ok(Found::Missing),
-        Some("installed") if success => Ok(Found::Ready(vec![job.target.display().to_string()])),
+        Some("installed") if success => Ok(Found::Ready(Installed {
+            paths: vec![job.target.join("packages").display().to_string()],
+            wheels: answer.lines().filter_map(wheel).collect(),
+        })),
         _ => {
             let text = String::from_utf8_lossy(&err);
             let tail: Vec<&str> = text.lines().rev().take(5).collect();
             Err(failed(&tail.into_iter().rev().collect::<Vec<_>>().join(" | ")))
         }
     }
+}
+
+/// Ends an installation with all that it started: the process that we started waits for all of it.
+fn end(child: &mut Child) {
+    let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty());
+    let _ = kill_process(Pid::from_child(child), Signal::TERM);
+    if let Ok(pidfd) = pidfd {
+        let time = Timespec { tv_sec: END_S_MAX, tv_nsec: 0 };
+        let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&time));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// A wheel from the installer's line `wheel FILE BYTES SHA256 INDEXES`.
+fn wheel(line: &str) -> Option<Wheel> {
+    let mut words = line.strip_prefix("wheel ")?.split(' ');
+    let (file, bytes, sha256, indexes) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let file = SavedWheel { file: file.to_owned(), bytes: bytes.parse().ok()?, sha256: sha256.to_owned() };
+    Some(Wheel { file, needed_by: indexes.split(',').filter_map(|index| index.parse().ok()).collect() })
 }
 
 /// Reads once; `false` at the end.
@@ -189,11 +207,6 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn different_sets_have_different_directories() {
-        assert_ne!(directory_name("a>1"), directory_name("a<1"));
-    }
-
     /// Runs a job with a program in place of the interpreter.
     fn run(name: &str, program: &str, time_max: Duration) -> Result<Found, String> {
         let directory = std::env::temp_dir().join(format!("rg-installer-{}-{name}", std::process::id()));
@@ -209,6 +222,7 @@ mod tests {
             force: false,
             check: true,
             time_max,
+            user: None,
         });
         std::fs::remove_dir_all(&directory).unwrap();
         found
@@ -217,16 +231,21 @@ mod tests {
     #[test]
     fn the_last_line_of_the_installer_says_what_was_found() {
         let minute = Duration::from_secs(60);
-        assert_eq!(run("ready", "echo noise; echo importable", minute), Ok(Found::Ready(Vec::new())));
+        assert_eq!(run("ready", "echo noise; echo importable", minute), Ok(Found::Ready(Installed::default())));
         assert_eq!(run("missing", "echo missing", minute), Ok(Found::Missing));
+        let lines = "echo wheel a-1.whl 3 0f 0,1; echo wheel b-1.whl 4 0e -; echo installed";
+        let Ok(Found::Ready(installed)) = run("installed", lines, minute) else { panic!("not installed") };
+        assert!(installed.paths[0].ends_with("/set/packages"));
+        assert_eq!(installed.wheels[0].needed_by, [0, 1]);
+        assert_eq!((installed.wheels[1].file.bytes, installed.wheels[1].needed_by.len()), (4, 0));
         let error = run("failed", "echo installed; echo no such package >&2; exit 1", minute).unwrap_err();
         assert!(error.ends_with("first>=1, second: no such package"), "{error}");
     }
 
     #[test]
-    fn an_installer_that_takes_too_long_is_ended_with_all_that_it_started() {
+    fn an_installer_that_takes_too_long_is_ended() {
         let begin = Instant::now();
-        let error = run("slow", "sleep 60 & sleep 60", Duration::from_millis(100)).unwrap_err();
+        let error = run("slow", "exec sleep 60", Duration::from_millis(100)).unwrap_err();
         assert!(error.ends_with("not done within InstallMax (100 ms)"), "{error}");
         assert!(begin.elapsed() < Duration::from_secs(30));
     }

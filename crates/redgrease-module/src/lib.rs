@@ -9,7 +9,7 @@
 //!   clients, the event before the server's loop sleeps;
 //! - [`effects`]: one file for each kind of effect; [`wait`]: the wait of the main thread for one worker;
 //! - [`clients`], [`workers`], [`exchange`]: clients and worker processes, and the I/O with workers;
-//! - [`worker`], [`spawner`], [`installer`], [`background`]: processes and threads;
+//! - [`worker`], [`spawner`], [`installer`], [`wheels`], [`background`]: processes, threads, directories;
 //! - [`loop_events`], [`spin`]: whether the server's loop has something else to do, and short polling where it has not;
 //! - [`persistence`]: registrations in data files and on replicas;
 //! - [`isolation`], [`os_user`]: where workers may change files, and whom they run as;
@@ -43,6 +43,7 @@ mod spawner;
 mod spin;
 mod turn;
 mod wait;
+mod wheels;
 mod worker;
 mod workers;
 

@@ -1,7 +1,7 @@
 //! The user of the operating system that workers run as (`WorkerUser`).
 
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::unistd::{Uid, User};
@@ -44,6 +44,22 @@ impl OsUser {
     /// Makes a command run as this user, in its home directory if it exists, and without the server's other groups.
     pub fn apply(&self, command: &mut Command) {
         command.uid(self.uid).gid(self.gid).env("HOME", &self.home);
+    }
+
+    /// Makes a file or a directory belong to this user.
+    pub fn own(&self, path: &Path) -> std::io::Result<()> {
+        std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid))
+    }
+
+    /// Makes a directory and all in it belong to this user.
+    pub fn own_all(&self, path: &Path) -> std::io::Result<()> {
+        self.own(path)?;
+        if path.is_dir() && !path.is_symlink() {
+            for entry in std::fs::read_dir(path)? {
+                self.own_all(&entry?.path())?;
+            }
+        }
+        Ok(())
     }
 }
 

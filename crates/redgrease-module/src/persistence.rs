@@ -7,12 +7,20 @@ use redgrease_ffi::CallOptions;
 
 use crate::driver::{Driver, driver};
 
-/// What a data file contains. Called in the process that writes it, with the state at its start.
-pub fn save() -> Option<Vec<u8>> {
-    driver()?.ask(|engine| engine.saved())
+/// Writes what a data file contains: the wheels of requirements, then the registrations that need them. Called in the process
+/// that writes the file, with the state at its start.
+pub fn save(write: &mut dyn FnMut(&[u8])) {
+    let Some(driver) = driver() else { return };
+    let (wheels, registrations) = driver.ask(|engine| (engine.saved_wheels(), engine.saved()));
+    for of_set in &wheels {
+        driver.wheels.read_all(of_set, &mut |change| write(&change.encode()));
+    }
+    if let Some(registrations) = registrations {
+        write(&registrations);
+    }
 }
 
-/// Applies what a data file contains.
+/// Applies a piece of what a data file contains.
 ///
 /// # Errors
 /// It is not readable; the text names the field.

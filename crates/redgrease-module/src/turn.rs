@@ -14,6 +14,7 @@ use redgrease_engine::{Engine, Input};
 use redgrease_ffi::server_event::ServerEvent;
 
 use crate::driver::{Driver, Due, driver};
+use crate::effects::requirements;
 use crate::exchange;
 use crate::persistence;
 use crate::worker::Worker;
@@ -203,8 +204,11 @@ fn start_and_install(driver: &Driver, due: &Due) {
         }
     }
     if due.installed {
-        for (install, result) in driver.installer.answers() {
-            driver.hand_in(Input::Installed { install, result });
+        for answer in driver.installer.answers() {
+            requirements::ended(driver, answer);
+        }
+        for done in driver.wheels.done() {
+            requirements::done(driver, done);
         }
     }
 }

@@ -3,14 +3,20 @@
 A requirement is any argument of pip except options: names with versions, extras and markers,
 ``name @ URL``, ``git+https://...``, a URL or an absolute path of an archive or a project.
 
-Prints ``importable`` if the interpreter satisfies all requirements, ``missing`` if it does not and ``--check`` is
-given, ``installed`` if the directory has them (now, or from an earlier call). Anything else is an error, with its text
-on standard error.
+The directory gets ``wheels``, the archives of the requirements and all that they need, and ``packages``, what they
+contain. Wheels that are there already are taken as they are: servers without a network get them from others. A file
+``locked`` names the wheels that have to be downloaded, with their digests.
+
+Prints ``wheel FILE BYTES SHA256 INDEXES`` for each wheel, with the indexes of the requirements that need it, and as the
+last line ``missing`` if something has to be installed and ``--check`` is given, ``installed`` if the directory has all of it, or
+``importable`` if there is nothing to install, or nothing can be installed and the interpreter itself satisfies all
+requirements. Anything else is an error, with its text on standard error.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.metadata
 import os
 import re
@@ -18,10 +24,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
+from email.parser import HeaderParser
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
+
+from redgrease.worker import supervise
 
 OWN_NAME = "redgrease"
 
@@ -69,30 +79,139 @@ def is_importable(requirement: Requirement | str) -> bool:
     return True
 
 
-def install(requirements: list[Requirement | str], target: Path) -> int:
-    """Install into a new directory and atomically rename it to ``target``; return pip's exit status."""
+def install(requirements: list[Requirement | str], target: Path, force: bool) -> bool:
+    """Install into a new directory and atomically rename it to ``target``; return whether that was possible."""
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
     try:
-        # Its output becomes an error text: no progress bars, no colours.
-        command = [sys.executable, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
-        command += ["--progress-bar", "off", "--no-color", "--target", str(fresh), "--"]
-        status = subprocess.call(
-            [*command, *(str(requirement) for requirement in requirements)],
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr,
-        )
-        if status == 0:
-            if target.exists():
-                old = fresh.with_name(fresh.name + ".old")
-                os.rename(target, old)
-                os.rename(fresh, target)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                os.rename(fresh, target)
-        return status
+        fresh.chmod(0o755)
+        (fresh / "wheels").mkdir()
+        if not ((not force and _given(target, fresh)) or _build(requirements, target, fresh)):
+            return False
+        wheels = sorted((fresh / "wheels").iterdir())
+        # Markers may leave nothing to be installed.
+        (fresh / "packages").mkdir()
+        if wheels and _pip("install", "--no-index", "--no-deps", "--target", fresh / "packages", "--", *wheels) != 0:
+            return False
+        return _swap(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _given(target: Path, fresh: Path) -> bool:
+    """Take wheels that are there already; return False if there are none."""
+    try:
+        wheels = list((target / "wheels").iterdir())
+    except FileNotFoundError:
+        return False
+    for wheel in wheels:
+        shutil.copyfile(wheel, fresh / "wheels" / wheel.name)
+    return True
+
+
+def _build(requirements: list[Requirement | str], target: Path, fresh: Path) -> bool:
+    """Make the wheels: from indexes, or if that fails, from the wheels that other sets of requirements have."""
+    into = ("--wheel-dir", fresh / "wheels")
+    locked = _locked(target)
+    if locked is not None:
+        pins = [f"{name}=={version}" for name, version in map(_name_and_version, locked)]
+        if _pip("wheel", *into, "--no-deps", "--", *pins) != 0:
+            return False
+        return _is_as_locked(fresh / "wheels", locked)
+    texts = [str(requirement) for requirement in requirements]
+    if _pip("wheel", *into, "--", *texts) == 0:
+        return True
+    directories = (wheels for wheels in target.parent.glob("*/wheels") if wheels.parent != fresh)
+    others = [("--find-links", wheels) for wheels in directories]
+    found = [word for pair in others for word in pair]
+    return bool(found) and _pip("wheel", *into, "--no-index", *found, "--", *texts) == 0
+
+
+def _locked(target: Path) -> dict[str, str] | None:
+    """Return the wheels that have to be downloaded, with their digests; None if any will do."""
+    try:
+        lines = (target / "locked").read_text().splitlines()
+    except FileNotFoundError:
+        return None
+    return dict(line.split() for line in lines)
+
+
+def _name_and_version(file: str) -> tuple[str, str]:
+    name, version, *_ = file.split("-")
+    return name.replace("_", "-"), version
+
+
+def _is_as_locked(wheels: Path, locked: dict[str, str]) -> bool:
+    for wheel in wheels.iterdir():
+        if locked.get(wheel.name) != _sha256(wheel):
+            remedy = "export the requirement there (RG.PYEXPORTREQ) and import it here"
+            print(f"{wheel.name} is not the wheel that the master has: {remedy}", file=sys.stderr)
+            return False
+    return True
+
+
+def _pip(verb: str, *words: str | Path) -> int:
+    # Its output becomes an error text: no progress bars, no colours.
+    command = [sys.executable, "-m", "pip", verb, "--no-input", "--disable-pip-version-check"]
+    command += ["--progress-bar", "off", "--no-color", *map(str, words)]
+    return subprocess.call(command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+
+
+def _swap(fresh: Path, target: Path) -> bool:
+    """Put a new directory in the place of the old one, if there is one."""
+    old = fresh.with_name(fresh.name + ".old")
+    try:
+        if target.exists():
+            os.rename(target, old)
+        os.rename(fresh, target)
+    except OSError:
+        # Another server that shares the directory was faster.
+        if not (target / "packages").is_dir():
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+    return True
+
+
+def show_wheels(target: Path, requirements: list[Requirement | str]) -> None:
+    """Print the wheels of a directory, and which requirements need them."""
+    wheels = sorted((target / "wheels").glob("*.whl"))
+    needs = {}
+    for wheel in wheels:
+        needs[canonicalize_name(_name_and_version(wheel.name)[0])] = _dependencies(wheel)
+    needed_by = [_closure(requirement, needs) for requirement in requirements]
+    for wheel in wheels:
+        name = canonicalize_name(_name_and_version(wheel.name)[0])
+        indexes = ",".join(str(index) for index, names in enumerate(needed_by) if name in names)
+        print("wheel", wheel.name, wheel.stat().st_size, _sha256(wheel), indexes or "-")
+
+
+def _closure(requirement: Requirement | str, needs: dict[str, set[str]]) -> set[str]:
+    """Return the names of the packages that a requirement needs, of those that are there."""
+    if isinstance(requirement, str):
+        # What a URL or a path contains is not known: all of it, to be sure.
+        return set(needs)
+    found, left = set[str](), [str(canonicalize_name(requirement.name))]
+    while left:
+        name = left.pop()
+        if name in needs and name not in found:
+            found.add(name)
+            left += needs[name]
+    return found
+
+
+def _dependencies(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (
+            name for name in archive.namelist() if name.endswith(".dist-info/METADATA") and name.count("/") == 1
+        )
+        headers = HeaderParser().parsestr(archive.read(metadata).decode(errors="replace"))
+    return {str(canonicalize_name(Requirement(text).name)) for text in headers.get_all("Requires-Dist") or ()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_own(requirement: Requirement | str) -> bool:
@@ -101,6 +220,8 @@ def _is_own(requirement: Requirement | str) -> bool:
 
 def main() -> int:
     """Run the command line; return the exit status."""
+    # All that pip starts ends with the server, or when the server requests it.
+    supervise.split()
     parser = argparse.ArgumentParser(prog="redgrease.worker.install")
     parser.add_argument("--target", type=Path, required=True)
     parser.add_argument("--force", action="store_true")
@@ -114,17 +235,20 @@ def main() -> int:
         except InvalidRequirement as error:
             print(f"not a requirement: {text!r}: {str(error).splitlines()[0]}", file=sys.stderr)
             return 2
-    if all(map(is_importable, requirements)) and not arguments.force:
+    wanted = [one for one in requirements if not _is_own(one)]
+    if not wanted:
         print("importable")
         return 0
-    wanted = [one for one in requirements if not _is_own(one)]
-    if wanted and (arguments.force or not arguments.target.is_dir()):
+    if arguments.force or not (arguments.target / "packages").is_dir():
         if arguments.check:
             print("missing")
             return 0
-        status = install(wanted, arguments.target)
-        if status != 0:
-            return status
+        if not install(wanted, arguments.target, arguments.force):
+            if arguments.force or not all(map(is_importable, wanted)):
+                return 1
+            print("importable")
+            return 0
+    show_wheels(arguments.target, requirements)
     print("installed")
     return 0
 

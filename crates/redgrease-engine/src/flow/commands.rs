@@ -34,6 +34,8 @@ impl Engine {
             Command::GetExecution { execution, scope } => self.get_execution(client, execution, *scope),
             Command::DumpSessions(filter) => self.dump_sessions(client, filter),
             Command::DumpRequirements => self.dump_requirements(client),
+            Command::ExportRequirement(name) => self.export_requirement(client, caller, name),
+            Command::ImportRequirement(pieces) => self.import_requirement(client, caller, pieces),
             Command::Pause { registrations } => self.pause(client, caller, registrations),
             Command::Unpause { registrations } => self.unpause(client, caller, registrations),
             Command::Profile { session, order } => self.profile(client, caller, session, *order),

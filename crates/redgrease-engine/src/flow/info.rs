@@ -95,7 +95,7 @@ impl Engine {
     pub fn info_of_requirements(&self) -> Vec<InfoRow> {
         let installed = self.installed_requirements();
         let first = installed.iter().take(INFO_ROWS_MAX);
-        first.map(|(name, path)| (name.clone(), pairs(&self.requirement_row(name, path)))).collect()
+        first.map(|(name, environment)| (name.clone(), pairs(&self.requirement_row(name, environment)))).collect()
     }
 
     /// Sessions that a worker serves, and sessions that it has served.

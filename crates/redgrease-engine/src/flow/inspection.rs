@@ -71,10 +71,7 @@ impl Engine {
         let rows = rows.collect();
         let requirements = session.stored.requirements.iter();
         let requirements = match verbose {
-            true => {
-                let path = session.paths.first().map_or("", String::as_str);
-                requirements.map(|name| self.requirement_row(name, path)).collect()
-            }
+            true => requirements.map(|name| self.requirement_row(name, &session.stored.environment)).collect(),
             false => requirements.map(Reply::bulk).collect(),
         };
         Reply::Array(vec![

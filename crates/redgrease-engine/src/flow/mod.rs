@@ -24,4 +24,5 @@ mod stream_runs;
 mod sync;
 mod time_events;
 mod timers;
-mod workers;
+mod wheels;
+pub(crate) mod workers;

@@ -86,6 +86,10 @@ impl Engine {
 
     /// The append-only file is rewritten, and registrations are in no key: they are appended to the new file.
     pub(crate) fn file_is_rewritten(&mut self) {
+        let wheels = self.saved_wheels();
+        if !wheels.is_empty() {
+            self.out.push(Effect::WheelsToFile(wheels));
+        }
         if let Some(saved) = self.saved() {
             self.out.push(Effect::ReplicateToFile(saved));
         }
@@ -128,6 +132,10 @@ impl Engine {
             Change::TimeEvent { database, key, event } => {
                 self.restore_time_event(Database(database as u32), key.into_vec(), event, true);
             }
+            Change::WheelPart { environment, file, offset, part } => {
+                self.out.push(Effect::KeepPart { environment, file, offset, part: part.into_vec() });
+            }
+            Change::Wheels { environment, wheels, locked } => self.wheels_arrived(environment, wheels, locked),
             Change::Removed { registration } => self.remove_registration(RegistrationNo(registration), true),
         }
         self.applying = false;
@@ -174,6 +182,7 @@ impl Engine {
             database: Database(saved.database as u32),
             stored,
             paths: Vec::new(),
+            wheels: BTreeMap::new(),
             place: Place::Waiting,
             script: None,
             registered,

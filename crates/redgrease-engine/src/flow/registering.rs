@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::flow::calls::text;
 use crate::input::UserName;
-use crate::limits::{LIVE_PER_SESSION_MAX, REGISTRATIONS_PER_SESSION_MAX};
+use crate::limits::{LIVE_PER_SESSION_MAX, REGISTRATIONS_PER_SESSION_MAX, WORKER_AGAIN_MS};
 use crate::prelude::*;
 use crate::registrations::registry::Registration;
 use crate::sessions::session::Session;
@@ -253,7 +253,7 @@ impl Engine {
     pub(crate) fn refuse_plan(&mut self, requester: Requester, reason: &str) {
         match requester {
             Requester::Call(call) => self.answer_call(&call, Err(reason.to_owned())),
-            Requester::Client(session) => self.session_without_worker(session, reason),
+            Requester::Client(session) => self.session_without_worker(session, reason, WORKER_AGAIN_MS),
         }
     }
 

@@ -11,52 +11,64 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::id::InstallNo;
 use crate::input::Found;
+use crate::limits::COLLECT_MS;
 use crate::prelude::*;
-use crate::requirements::installs::Job;
+use crate::requirements::installs::{Job, Owner};
 use crate::sessions::session::Session;
 use crate::sessions::stored::REINSTALLED;
 use crate::timers::Timer;
+
+/// The platform of wheels that were made here.
+pub(crate) const PLATFORM: &str = if cfg!(target_arch = "aarch64") { "linux-aarch64" } else { "linux-x86_64" };
 
 impl Engine {
     /// `RG.PYDUMPREQS`: the requirements of sessions and of scripts that have ended.
     pub(crate) fn dump_requirements(&mut self, client: Client) {
         let names = self.installed_requirements();
-        let rows = names.iter().map(|(name, path)| self.requirement_row(name, path)).collect();
+        let rows = names.iter().map(|(name, environment)| self.requirement_row(name, environment)).collect();
         self.reply(client, Reply::Array(rows));
     }
 
-    /// Names of all requirements, with the directories that they are imported from.
-    pub(crate) fn installed_requirements(&self) -> BTreeMap<String, String> {
-        let mut names: BTreeMap<String, String> = BTreeMap::new();
-        for (environment, paths) in self.installs.all() {
-            let path = paths.first().cloned().unwrap_or_default();
-            names.extend(names_of(environment).map(|name| (name.to_owned(), path.clone())));
+    /// All requirements, with the sets that they are listed with.
+    pub(crate) fn installed_requirements(&self) -> BTreeMap<String, Rc<str>> {
+        let mut names: BTreeMap<String, Rc<str>> = BTreeMap::new();
+        for (environment, _) in self.installs.all() {
+            names.extend(names_of(environment).map(|name| (name.to_owned(), Rc::clone(environment))));
         }
         let sessions = self.sessions.iter().filter(|(_, session)| session.registered);
         for (_, session) in sessions {
-            let path = session.paths.first().cloned().unwrap_or_default();
-            names.extend(session.stored.requirements.iter().map(|name| (name.clone(), path.clone())));
+            let environment = &session.stored.environment;
+            names.extend(session.stored.requirements.iter().map(|name| (name.clone(), Rc::clone(environment))));
         }
         names
     }
 
     /// A requirement in the order of fields of RedisGears.
-    pub(crate) fn requirement_row(&self, name: &str, path: &str) -> Reply {
+    pub(crate) fn requirement_row(&self, name: &str, environment: &str) -> Reply {
         let uses = |session: &Session| session.stored.requirements.iter().any(|one| one == name);
         let count = self.sessions.iter().filter(|(_, session)| uses(session)).count();
+        let known = self.installs.known(environment);
+        let there = Reply::bulk(if known.is_some() { "yes" } else { "no" });
+        let path = known.and_then(|known| known.installed.paths.first()).map_or("", String::as_str);
+        let wheels = match known {
+            Some(known) => {
+                Reply::Array(known.wheels_of.get(name.trim()).into_iter().flatten().map(Reply::bulk).collect())
+            }
+            None => Reply::bulk("Requirement was not yet downloaded so wheels are not available"),
+        };
         Reply::Array(vec![
             Reply::bulk("GearReqVersion"),
             Reply::Int(2),
             Reply::bulk("Name"),
             Reply::bulk(name),
             Reply::bulk("IsDownloaded"),
-            Reply::bulk("yes"),
+            there.clone(),
             Reply::bulk("IsInstalled"),
-            Reply::bulk("yes"),
+            there,
             Reply::bulk("CompiledOs"),
-            Reply::bulk("linux"),
+            Reply::bulk(PLATFORM),
             Reply::bulk("Wheels"),
-            Reply::Array(Vec::new()),
+            wheels,
             Reply::bulk("Path"),
             Reply::bulk(path),
             Reply::bulk("RefCount"),
@@ -66,10 +78,24 @@ impl Engine {
         ])
     }
 
-    /// A session that owned registrations has ended: its set of requirements is not listed any more if no other one has it.
-    pub(crate) fn requirements_released(&mut self, environment: &str) {
-        if !self.sessions.iter().any(|(_, session)| *session.stored.environment == *environment) {
-            self.installs.forget_environment(environment);
+    /// A session has ended: its set of requirements is not listed any more if no other session has it, and is removed soon,
+    /// unless it is needed again.
+    pub(crate) fn requirements_released(&mut self, environment: &Rc<str>) {
+        if !environment.is_empty() && !self.is_used(environment) {
+            self.installs.release(environment);
+            self.after_ms(COLLECT_MS, Timer::CollectRequirements(Rc::clone(environment)));
+        }
+    }
+
+    fn is_used(&self, environment: &str) -> bool {
+        self.sessions.iter().any(|(_, session)| *session.stored.environment == *environment)
+    }
+
+    /// Removes a set of requirements that was released and not used since.
+    pub(crate) fn collect_requirements(&mut self, environment: Rc<str>) {
+        if !self.is_used(&environment) && self.installs.remove(&environment) {
+            self.wheels.shared.remove(&environment);
+            self.out.push(Effect::RemoveEnvironment(environment));
         }
     }
 
@@ -77,20 +103,21 @@ impl Engine {
     pub(crate) fn look_for_requirements(&mut self, number: SessionNo, force: bool) {
         let Some(session) = self.sessions.get(number) else { return };
         let job = Job {
-            session: number,
+            owner: Owner::Session(number),
             environment: Rc::clone(&session.stored.environment),
             requirements: Rc::clone(&session.stored.requirements),
             force,
             check: !force,
         };
+        self.installs.keep(&job.environment);
         self.use_known_or(job, false);
-        self.after_ms(self.config.install_time_max.as_millis() as u64, Timer::InstallLimit(number));
+        self.after_ms(self.config.install_time_max.as_millis() as u64, Timer::InstallLimit(Owner::Session(number)));
     }
 
     /// Uses directories that existed when they were last checked, if they still do.
     fn use_known_or(&mut self, job: Job, queued: bool) {
-        let known = if job.force { None } else { self.installs.known(&job.environment).cloned() };
-        match known {
+        let known = if job.force { None } else { self.installs.known(&job.environment) };
+        match known.map(|known| known.installed.paths.clone()) {
             Some(paths) => {
                 let asked = Asked::DirectoriesOfInstall { job, paths: paths.clone(), queued };
                 self.ask(Question::DirectoriesExist(paths), asked);
@@ -104,10 +131,9 @@ impl Engine {
     pub(crate) fn directories_seen(&mut self, job: Job, paths: Vec<String>, queued: bool, exist: bool) {
         match () {
             () if exist => {
-                let (session, check) = (job.session, job.check);
-                self.requirements_known(session, Ok(paths));
+                self.job_done(job.owner, &job.environment, Ok(paths));
                 if queued {
-                    self.next_install(check);
+                    self.next_install(job.check);
                 }
             }
             () if queued => self.begin_install(job),
@@ -115,11 +141,27 @@ impl Engine {
         }
     }
 
-    fn queue_install(&mut self, job: Job) {
-        let (session, check) = (job.session, job.check);
-        let user = self.sessions.get(session).map(|session| Rc::clone(&session.user)).unwrap_or_else(|| "".into());
+    /// The requirements of an owner are present, or not.
+    fn job_done(&mut self, owner: Owner, environment: &Rc<str>, result: Result<Vec<String>, String>) {
+        match result {
+            Ok(paths) if self.must_share(environment) => self.share(environment, owner, paths),
+            result => self.owner_goes_on(owner, result),
+        }
+    }
+
+    pub(crate) fn owner_goes_on(&mut self, owner: Owner, result: Result<Vec<String>, String>) {
+        match owner {
+            Owner::Session(session) => self.requirements_known(session, result),
+            Owner::Import(import) => self.import_ended(import, result.map(|_| ())),
+        }
+    }
+
+    pub(crate) fn queue_install(&mut self, job: Job) {
+        let (owner, check) = (job.owner, job.check);
+        let session = if let Owner::Session(session) = owner { self.sessions.get(session) } else { None };
+        let user = session.map(|session| Rc::clone(&session.user)).unwrap_or_else(|| "".into());
         if !self.installs.push(&user, job) {
-            self.requirements_known(session, Err(Error::TooManyInstalls.into()));
+            self.owner_goes_on(owner, Err(Error::TooManyInstalls.into()));
         }
         self.next_install(check);
     }
@@ -128,10 +170,17 @@ impl Engine {
     /// were found meanwhile, needs none.
     fn next_install(&mut self, check: bool) {
         let Some(job) = self.installs.next(check) else { return };
-        let client = self.sessions.get(job.session).and_then(|session| session.script.as_ref());
-        match client.map(|script| script.client.number()) {
+        let client = match job.owner {
+            Owner::Session(session) => {
+                let script = self.sessions.get(session).and_then(|session| session.script.as_ref());
+                script.map(|script| script.client.number())
+            }
+            Owner::Import(import) => self.wheels.imports.get(&import).map(|import| import.client.number()),
+        };
+        match client {
             Some(client) => self.ask(Question::ClientIsGone(client), Asked::ClientOfInstall(job)),
-            None => self.client_of_install_seen(job, true),
+            // A session that is rebuilt needs them in any case.
+            None => self.client_of_install_seen(job, false),
         }
     }
 
@@ -141,7 +190,7 @@ impl Engine {
             return self.use_known_or(job, true);
         }
         let check = job.check;
-        self.requirements_known(job.session, Err(Error::ClientLeft.into()));
+        self.owner_goes_on(job.owner, Err(Error::ClientLeft.into()));
         self.next_install(check);
     }
 
@@ -151,6 +200,10 @@ impl Engine {
         }
         let (environment, requirements) = (Rc::clone(&job.environment), Rc::clone(&job.requirements));
         let (force, check) = (job.force, job.check);
+        if !check {
+            let text = format!("rg: requirements are being installed: {}", requirements.join(", "));
+            self.log(LogLevel::Notice, text);
+        }
         let install = self.installs.begin(job);
         self.out.push(Effect::Install(Install { install, environment, requirements, force, check }));
     }
@@ -160,32 +213,35 @@ impl Engine {
         let Some(job) = self.installs.end(install) else { return };
         let check = job.check;
         match result {
-            Ok(Found::Ready(paths)) => {
-                self.installs.learn(&job.environment, &paths);
-                if let Some(session) = self.sessions.get_mut(job.session).filter(|_| !check) {
+            Ok(Found::Ready(installed)) => {
+                let paths = installed.paths.clone();
+                if let Owner::Session(session) = job.owner
+                    && let Some(session) = self.sessions.get_mut(session).filter(|_| !check && !paths.is_empty())
+                {
                     session.installed = true;
                 }
-                self.requirements_known(job.session, Ok(paths));
+                self.installs.learn(&job.environment, &job.requirements, installed);
+                self.job_done(job.owner, &job.environment, Ok(paths));
             }
             Ok(Found::Missing) => self.queue_install(Job { check: false, ..job }),
             Err(reason) => {
                 self.log(LogLevel::Warning, format!("rg: {reason}"));
-                self.requirements_known(job.session, Err(reason));
+                self.owner_goes_on(job.owner, Err(reason));
             }
         }
         self.next_install(check);
     }
 
-    /// A session has waited too long for its turn.
-    pub(crate) fn install_limit_reached(&mut self, session: SessionNo) {
-        if self.installs.forget(session) {
+    /// An owner has waited too long for its turn.
+    pub(crate) fn install_limit_reached(&mut self, owner: Owner) {
+        if self.installs.forget(owner) {
             let limit = self.config.install_time_max.as_millis() as u64;
-            self.requirements_known(session, Err(Error::InstallsTooLong(limit).into()));
+            self.owner_goes_on(owner, Err(Error::InstallsTooLong(limit).into()));
         }
     }
 }
 
 /// The requirements of a set: see [`environment`](crate::sessions::stored::environment).
-fn names_of(environment: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn names_of(environment: &str) -> impl Iterator<Item = &str> {
     environment.lines().filter(|line| !line.starts_with(REINSTALLED))
 }

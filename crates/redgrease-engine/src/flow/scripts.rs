@@ -14,7 +14,9 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::executions::live::Waiter;
 use crate::input::{Caller, Inside};
-use crate::limits::{DEATHS_MAX, PAUSED_RETRY_MS, WAITING_SESSIONS_MAX, WORKER_AGAIN_MS, WORKER_WAIT_MS_MAX};
+use crate::limits::{
+    DEATHS_MAX, PAUSED_RETRY_MS, REQUIREMENTS_AGAIN_MS, WAITING_SESSIONS_MAX, WORKER_AGAIN_MS, WORKER_WAIT_MS_MAX,
+};
 use crate::planted::Bug;
 use crate::prelude::*;
 use crate::sessions::script::Script;
@@ -74,6 +76,7 @@ impl Engine {
             database: caller.database,
             stored,
             paths: Vec::new(),
+            wheels: BTreeMap::new(),
             place: Place::Waiting,
             script: Some(script),
             registered: false,
@@ -155,19 +158,22 @@ impl Engine {
     pub(crate) fn requirements_known(&mut self, number: SessionNo, result: Result<Vec<String>, String>) {
         match result {
             Ok(paths) => {
+                let environment = self.sessions.get(number).map(|session| Rc::clone(&session.stored.environment));
+                let known = environment.and_then(|environment| self.installs.known(&environment));
+                let wheels = known.map(|known| known.wheels_of.clone()).unwrap_or_default();
                 if let Some(session) = self.sessions.get_mut(number) {
-                    session.paths = paths;
+                    (session.paths, session.wheels) = (paths, wheels);
                     self.want_worker(number);
                 }
             }
-            Err(reason) => self.session_without_worker(number, &reason),
+            Err(reason) => self.session_without_worker(number, &reason, REQUIREMENTS_AGAIN_MS),
         }
     }
 
     /// Adds a session to the queue for workers.
     pub(crate) fn want_worker(&mut self, number: SessionNo) {
         if self.sessions.waiting.len() >= WAITING_SESSIONS_MAX {
-            return self.session_without_worker(number, &Error::TooManyWait.to_string());
+            return self.session_without_worker(number, &Error::TooManyWait.to_string(), WORKER_AGAIN_MS);
         }
         self.sessions.waiting.push_back(number);
         self.serve_waiting();
@@ -185,11 +191,11 @@ impl Engine {
         let workers_max = self.config.workers_max;
         let start_error = self.workers.start_error.clone();
         let reason = start_error.unwrap_or_else(|| Error::NoWorkerFree { workers_max }.into());
-        self.session_without_worker(number, &reason);
+        self.session_without_worker(number, &reason, WORKER_AGAIN_MS);
     }
 
     /// A session gets no worker: its script fails, its registrations stay and wait for the next attempt.
-    pub(crate) fn session_without_worker(&mut self, number: SessionNo, reason: &str) {
+    pub(crate) fn session_without_worker(&mut self, number: SessionNo, reason: &str, again_ms: u64) {
         let Some(session) = self.sessions.get_mut(number) else { return };
         match session.script.take() {
             Some(script) => {
@@ -198,7 +204,7 @@ impl Engine {
             }
             None => {
                 self.release_held(number, Some(reason));
-                self.after_ms(WORKER_AGAIN_MS, Timer::WorkerAgain(number));
+                self.after_ms(again_ms, Timer::WorkerAgain(number));
             }
         }
     }
@@ -212,7 +218,7 @@ impl Engine {
             needed && session.place == Place::Waiting
         };
         if self.sessions.get(number).is_some_and(wants) && !self.sessions.waiting.contains(&number) {
-            self.want_worker(number);
+            self.prepare_session(number);
         }
     }
 
@@ -465,7 +471,7 @@ impl Engine {
     /// Removes a session; its worker returns to the pool.
     fn end_session(&mut self, number: SessionNo) {
         let Some(session) = self.sessions.remove(number) else { return };
-        if session.unlinked {
+        if session.unlinked || session.stored.environment.contains(REINSTALLED) {
             self.requirements_released(&session.stored.environment);
         }
         let Some(worker) = session.worker().filter(|worker| self.workers.links.contains_key(worker)) else { return };

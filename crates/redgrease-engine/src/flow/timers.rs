@@ -20,7 +20,8 @@ impl Engine {
             Timer::ScriptDone { worker, session, error, blob } => {
                 self.script_done(worker, session, error.as_deref(), &blob);
             }
-            Timer::InstallLimit(session) => self.install_limit_reached(session),
+            Timer::InstallLimit(owner) => self.install_limit_reached(owner),
+            Timer::CollectRequirements(environment) => self.collect_requirements(environment),
             Timer::TimeEvent(number) => self.time_event_is_due(number),
             Timer::Profile(request) => self.profile_is_late(request),
             Timer::ScheduleTick => self.schedule_tick(),

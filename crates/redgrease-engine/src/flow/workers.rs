@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::input::Stream;
 use crate::limits::{
     CLOSED_LOOKS_MAX, CLOSED_MS_MAX, FAILED_STARTS_MAX, IDLE_LOOKS_MAX, IDLE_WORKER_MS, LINE_MS_MAX, MEMORY_LOOK_MS,
-    UNSENT_BYTES_MAX,
+    UNSENT_BYTES_MAX, WORKER_AGAIN_MS,
 };
 use crate::prelude::*;
 use crate::sessions::session::Session;
@@ -87,7 +87,7 @@ impl Engine {
         if failures >= FAILED_STARTS_MAX {
             let waiting: Vec<SessionNo> = self.sessions.waiting.drain(..).collect();
             for session in waiting {
-                self.session_without_worker(session, &text);
+                self.session_without_worker(session, &text, WORKER_AGAIN_MS);
             }
         }
         self.workers.start_error = Some(text);

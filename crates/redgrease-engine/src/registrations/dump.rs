@@ -213,11 +213,10 @@ fn private_data(
         .requirements
         .iter()
         .map(|name| {
-            format!(
-                "{{'name':{}, 'basePath':{}, 'wheels':[]}}",
-                quote(name),
-                paths.first().map_or("''", String::as_str)
-            )
+            let wheels: Vec<_> =
+                session.wheels.get(name.trim()).into_iter().flatten().map(|file| quote(file)).collect();
+            let path = paths.first().map_or("''", String::as_str);
+            format!("{{'name':{}, 'basePath':{path}, 'wheels':[{}]}}", quote(name), wheels.join(", "))
         })
         .collect();
     let description = session.description.as_ref().filter(|_| names_all);

@@ -56,7 +56,6 @@ impl<T> FairQueue<T> {
     }
 
     /// All items.
-    #[cfg(feature = "simulation")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.users.iter().flat_map(|(_, items)| items)
     }

@@ -3,15 +3,25 @@
 use redgrease_core::id::SessionNo;
 
 use crate::id::{Counter, InstallNo};
+use crate::input::Installed;
 use crate::limits::{INSTALLS_MAX, SATISFIED_MAX};
 use crate::prelude::*;
 use crate::requirements::fair::FairQueue;
 
-/// A job of a session.
+/// What waits for a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A session.
+    Session(SessionNo),
+    /// An import of wheels, by its number.
+    Import(u64),
+}
+
+/// A check or an installation.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
-    /// The session.
-    pub(crate) session: SessionNo,
+    /// What waits for it.
+    pub(crate) owner: Owner,
     /// The set of requirements.
     pub(crate) environment: Rc<str>,
     /// The requirements as given.
@@ -20,6 +30,17 @@ pub(crate) struct Job {
     pub(crate) force: bool,
     /// Only check whether they are present.
     pub(crate) check: bool,
+}
+
+/// A set of requirements that was present at the last check.
+#[derive(Debug)]
+pub(crate) struct Known {
+    /// Where it is.
+    pub(crate) installed: Installed,
+    /// The files of the wheels that each requirement needs.
+    pub(crate) wheels_of: BTreeMap<String, Vec<String>>,
+    /// The sessions that used it have ended: it is about to be removed.
+    released: bool,
 }
 
 #[derive(Debug)]
@@ -40,8 +61,7 @@ pub(crate) struct Installs {
     looks: Lane,
     installs: Lane,
     counter: Counter,
-    /// Sets of requirements that are known to be present, and their directories.
-    satisfied: BTreeMap<Rc<str>, Vec<String>>,
+    satisfied: BTreeMap<Rc<str>, Known>,
 }
 
 impl Installs {
@@ -87,32 +107,62 @@ impl Installs {
             .map(|(_, job)| job)
     }
 
-    /// Takes out the jobs of a session that wait; returns whether there were any.
-    pub(crate) fn forget(&mut self, session: SessionNo) -> bool {
-        let taken = |lane: &mut Lane| lane.waiting.retain(|job| job.session != session);
+    /// Takes out the jobs of an owner that wait; returns whether there were any.
+    pub(crate) fn forget(&mut self, owner: Owner) -> bool {
+        let taken = |lane: &mut Lane| lane.waiting.retain(|job| job.owner != owner);
         taken(&mut self.looks) + taken(&mut self.installs) > 0
     }
 
-    /// The directories of a set of requirements that was present at the last check.
-    pub(crate) fn known(&self, environment: &str) -> Option<&Vec<String>> {
+    /// A set of requirements that was present at the last check.
+    pub(crate) fn known(&self, environment: &str) -> Option<&Known> {
         self.satisfied.get(environment)
     }
 
-    /// All sets of requirements that are known to be present, and their directories.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Vec<String>)> {
-        self.satisfied.iter().map(|(environment, paths)| (&**environment, paths))
+    /// All that are not about to be removed.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&Rc<str>, &Known)> {
+        self.satisfied.iter().filter(|(_, known)| !known.released)
     }
 
-    /// Forgets a set of requirements.
-    pub(crate) fn forget_environment(&mut self, environment: &str) {
-        self.satisfied.remove(environment);
-    }
-
-    /// Stores the directories of a set of requirements.
-    pub(crate) fn learn(&mut self, environment: &Rc<str>, paths: &[String]) {
-        if self.satisfied.len() < SATISFIED_MAX || self.satisfied.contains_key(environment) {
-            self.satisfied.insert(Rc::clone(environment), paths.to_vec());
+    /// A set is used.
+    pub(crate) fn keep(&mut self, environment: &str) {
+        if let Some(known) = self.satisfied.get_mut(environment) {
+            known.released = false;
         }
+    }
+
+    /// The last session that used a set has ended.
+    pub(crate) fn release(&mut self, environment: &str) {
+        if let Some(known) = self.satisfied.get_mut(environment) {
+            known.released = true;
+        }
+    }
+
+    /// Forgets a set; returns whether it was released and nothing works on it.
+    pub(crate) fn remove(&mut self, environment: &str) -> bool {
+        let works = |lane: &Lane| {
+            let running = lane.running.as_ref().is_some_and(|(_, job)| *job.environment == *environment);
+            running || lane.waiting.iter().any(|job| *job.environment == *environment)
+        };
+        let released = self.satisfied.get(environment).is_some_and(|known| known.released);
+        if !released || works(&self.looks) || works(&self.installs) {
+            return false;
+        }
+        self.satisfied.remove(environment);
+        true
+    }
+
+    /// Stores where a set of requirements is.
+    pub(crate) fn learn(&mut self, environment: &Rc<str>, requirements: &[String], installed: Installed) {
+        if self.satisfied.len() >= SATISFIED_MAX && !self.satisfied.contains_key(environment) {
+            return;
+        }
+        let files = |index: usize| {
+            let needed = installed.wheels.iter().filter(|wheel| wheel.needed_by.contains(&index));
+            needed.map(|wheel| wheel.file.file.clone()).collect()
+        };
+        let names = requirements.iter().enumerate();
+        let wheels_of = names.map(|(index, name)| (name.trim().to_owned(), files(index))).collect();
+        self.satisfied.insert(Rc::clone(environment), Known { installed, wheels_of, released: false });
     }
 
     /// Sessions whose jobs wait or run.
@@ -121,7 +171,8 @@ impl Installs {
         let lanes = [&self.looks, &self.installs];
         let waiting = lanes.iter().flat_map(|lane| lane.waiting.iter());
         let running = lanes.iter().filter_map(|lane| lane.running.as_ref().map(|(_, job)| job));
-        waiting.chain(running).map(|job| job.session).collect()
+        let owners = waiting.chain(running).map(|job| job.owner);
+        owners.filter_map(|owner| if let Owner::Session(session) = owner { Some(session) } else { None }).collect()
     }
 }
 
@@ -130,7 +181,8 @@ mod tests {
     use super::*;
 
     fn job(session: u64, check: bool) -> Job {
-        Job { session: SessionNo(session), environment: "a".into(), requirements: Rc::new([]), force: false, check }
+        let owner = Owner::Session(SessionNo(session));
+        Job { owner, environment: "a".into(), requirements: Rc::new([]), force: false, check }
     }
 
     #[test]
@@ -143,8 +195,29 @@ mod tests {
         let number = installs.begin(first);
         assert!(installs.next(true).is_none() && !installs.is_free(true) && installs.is_free(false));
         assert!(installs.next(false).is_some());
-        assert_eq!(installs.end(number).unwrap().session, SessionNo(1));
+        assert_eq!(installs.end(number).unwrap().owner, Owner::Session(SessionNo(1)));
         assert!(installs.end(number).is_none());
-        assert!(installs.forget(SessionNo(2)) && !installs.forget(SessionNo(2)));
+        let second = Owner::Session(SessionNo(2));
+        assert!(installs.forget(second) && !installs.forget(second));
+    }
+
+    #[test]
+    fn a_set_is_removed_when_it_was_released_and_nothing_works_on_it() {
+        let mut installs = Installs::new();
+        installs.learn(&"a".into(), &["a".to_owned()], Installed::default());
+        assert!(!installs.remove("a"), "it was not released");
+        installs.release("a");
+        assert_eq!(installs.all().count(), 0);
+        assert!(installs.push("u", job(1, true)));
+        assert!(!installs.remove("a"), "a job waits");
+        let next = installs.next(true).unwrap();
+        let number = installs.begin(next);
+        assert!(!installs.remove("a"), "a job runs");
+        installs.end(number);
+        assert!(installs.remove("a") && !installs.remove("a"));
+        installs.learn(&"a".into(), &["a".to_owned()], Installed::default());
+        installs.release("a");
+        installs.keep("a");
+        assert!(!installs.remove("a"), "it is used again");
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct Session {
     pub(crate) stored: Stored,
     /// The directories of its requirements.
     pub(crate) paths: Vec<String>,
+    /// The files of the wheels that each requirement needs.
+    pub(crate) wheels: BTreeMap<String, Vec<String>>,
     /// The state of its code.
     pub(crate) place: Place,
     /// Its script, until that has ended.

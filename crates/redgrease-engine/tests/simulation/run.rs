@@ -436,7 +436,11 @@ fn come_to_rest(world: &mut World) -> Audit {
         quiet_rounds += 1;
         if quiet_rounds % 8 == 1 {
             let audit = world.audit();
-            if audit.left().is_empty() && world.starting.is_empty() && world.installs.is_empty() {
+            if audit.left().is_empty()
+                && world.starting.is_empty()
+                && world.installs.is_empty()
+                && world.sharing.is_empty()
+            {
                 return audit;
             }
         }

@@ -2,19 +2,21 @@
 //! effects, as the driver in `redgrease-module` does (`drive.rs`, `turn.rs`, `wait.rs`, `exchange.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 use std::time::Duration;
 
 use redgrease_core::codec::{KeyType, Writer};
 use redgrease_core::command::PyExecute;
 use redgrease_core::id::{Database, ShardId, WorkerNo};
 use redgrease_core::render::Reply;
-use redgrease_core::saved::Change;
+use redgrease_core::saved::{Change, SavedWheel};
 use redgrease_engine::audit::Audit;
 use redgrease_engine::effect::{GroupPosition, GroupRead, Question};
 use redgrease_engine::frames::Frames;
 use redgrease_engine::id::{InstallNo, JobNo, TimerNo, WaitNo};
 use redgrease_engine::input::{
-    Actor, Caller, Command, Found, GroupPart, Inside, Slice, Stream as OutputStream, StreamChange, UserName,
+    Actor, Caller, Command, Found, GroupPart, Inside, Installed, Slice, Stream as OutputStream, StreamChange, UserName,
+    Wheel,
 };
 use redgrease_engine::reader::{KeyContent, Reader, Scan, Search, StreamRange};
 use redgrease_engine::work::Work;
@@ -65,6 +67,8 @@ pub struct World {
     pub workers: BTreeMap<WorkerNo, Worker>,
     /// Workers that are being started: until when, and whether that fails.
     pub starting: BTreeMap<WorkerNo, (u64, bool)>,
+    /// Sets of requirements whose wheels are sent, and when that has been done.
+    pub sharing: Vec<(u64, Rc<str>)>,
     /// Installations that run.
     pub installs: BTreeMap<InstallNo, (u64, Result<Found, String>)>,
     /// Timers, by time.
@@ -132,6 +136,7 @@ impl World {
             server,
             workers: BTreeMap::new(),
             starting: BTreeMap::new(),
+            sharing: Vec::new(),
             installs: BTreeMap::new(),
             timers: BTreeSet::new(),
             clients: Clients::default(),
@@ -387,10 +392,21 @@ impl World {
                 let result = match () {
                     () if missing => Ok(Found::Missing),
                     () if !self.calm && self.random.chance(20) => Err("INSTALL no such package".to_owned()),
-                    () => Ok(Found::Ready(vec![format!("/packages/{}", install.environment)])),
+                    () => Ok(Found::Ready(self.installed(&install.environment))),
                 };
                 let at = self.now_ms + self.random.between(0, 200);
                 self.installs.insert(install.install, (at, result));
+            }
+            Effect::ShareWheels(wheels) => {
+                let at = self.now_ms + self.random.between(0, 50);
+                self.sharing.push((at, wheels.environment.into()));
+            }
+            Effect::RemoveEnvironment(_) => {}
+            Effect::KeepPart { .. } | Effect::KeepWheels(_) | Effect::WheelsToFile(_) => {
+                violated("no wheels arrive", String::new());
+            }
+            Effect::ExportWheels { .. } | Effect::StoreWheels { .. } => {
+                violated("no wheels are asked for", String::new())
             }
             Effect::Log { text, .. } => {
                 if text.contains("INTERNAL") {
@@ -1046,7 +1062,21 @@ impl World {
                 self.hand_in(Input::Installed { install: *number, result });
             }
         }
-        !started.is_empty() || !installed.is_empty()
+        let now_ms = self.now_ms;
+        let shared: Vec<(u64, Rc<str>)> = self.sharing.extract_if(.., |(at, _)| *at <= now_ms).collect();
+        for (_, environment) in &shared {
+            self.hand_in(Input::WheelsShared { environment: Rc::clone(environment) });
+        }
+        !started.is_empty() || !installed.is_empty() || !shared.is_empty()
+    }
+
+    /// What an installation finds: a wheel, or a set that the interpreter itself satisfies.
+    fn installed(&mut self, environment: &str) -> Installed {
+        if self.random.chance(30) {
+            return Installed::default();
+        }
+        let file = SavedWheel { file: "a-1-py3-none-any.whl".to_owned(), bytes: 1, sha256: String::new() };
+        Installed { paths: vec![format!("/packages/{environment}")], wheels: vec![Wheel { file, needed_by: vec![0] }] }
     }
 
     fn work(&mut self) -> bool {
@@ -1079,6 +1109,8 @@ impl World {
         let workers = self.workers.values().filter_map(|worker| worker.wakes_ms(self.now_ms));
         let starting = self.starting.values().map(|(at, _)| *at);
         let installs = self.installs.values().map(|(at, _)| *at);
+        let sharing = self.sharing.iter().map(|(at, _)| *at);
+        let installs = installs.chain(sharing);
         let timers = self.timers.first().map(|(at, _)| *at);
         workers.chain(starting).chain(installs).chain(timers).min()
     }

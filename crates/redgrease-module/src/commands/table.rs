@@ -9,7 +9,7 @@ use super::request::Request;
 use super::{
     abortexecution, administer, clearregistrationsstats, config, dropexecution, dumpexecutions, dumpplugins,
     dumpregistrations, getexecution, getresults, infocluster, inneratomic, innerhook, innerregister, missing,
-    pauseregistrations, pydumpreqs, pydumpsessions, pyexecute, pyprofile, pystats, refreshcluster, shards, trigger,
+    pauseregistrations, pydumpsessions, pyexecute, pyprofile, pystats, refreshcluster, requirements, shards, trigger,
     unregister, withcodec,
 };
 use crate::driver::driver;
@@ -105,11 +105,11 @@ commands! {
     /// `RG.PYDUMPSESSIONS [VERBOSE] [DEAD] [SESSIONS id ...]`
     PyDumpSessions: c"rg.pydumpsessions", LOOKS, 1..ANY => pydumpsessions::run;
     /// `RG.PYDUMPREQS`
-    PyDumpReqs: c"rg.pydumpreqs", LOOKS, 1..ANY => pydumpreqs::run;
-    /// `RG.PYEXPORTREQ`, not yet.
-    PyExportReq: c"rg.pyexportreq", LOOKS, 1..ANY => missing::not_yet;
-    /// `RG.PYIMPORTREQ`, not yet.
-    PyImportReq: c"rg.pyimportreq", PROGRAMS, 1..ANY => missing::not_yet;
+    PyDumpReqs: c"rg.pydumpreqs", LOOKS, 1..ANY => requirements::dump;
+    /// `RG.PYEXPORTREQ name`
+    PyExportReq: c"rg.pyexportreq", LOOKS, 2..2 => requirements::export;
+    /// `RG.PYIMPORTREQ piece [piece ...]`
+    PyImportReq: c"rg.pyimportreq", PROGRAMS, 2..ANY => requirements::import;
     /// `RG.PYPROFILE STATS session [order]` or `RG.PYPROFILE RESET session`
     PyProfile: c"rg.pyprofile", RUNS, 2..4 => pyprofile::run;
     /// `RG.PAUSEREGISTRATIONS [ABORTPENDING] id [id ...]`

@@ -3,13 +3,13 @@
 mod call;
 mod events;
 mod facts;
-mod install;
 mod own_command;
 mod permissions;
 mod process;
 mod question;
 mod read;
 mod record;
+pub mod requirements;
 mod scan;
 mod streams;
 
@@ -96,7 +96,20 @@ pub fn perform(driver: &Driver, effect: Effect) -> Option<Input<'static>> {
         Effect::WatchHooks(wanted) => events::watch_hooks(driver, wanted),
         Effect::Replicate(change) => driver.server.replicate(c"RG.INNERREGISTER", &change, true),
         Effect::ReplicateToFile(change) => driver.server.replicate(c"RG.INNERREGISTER", &change, false),
-        Effect::Install(install) => install::start(driver, &install),
+        Effect::Install(install) => requirements::start(driver, &install),
+        Effect::ShareWheels(wheels) => requirements::share(driver, wheels),
+        Effect::KeepPart { environment, file, offset, part } => {
+            requirements::keep_part(driver, &environment, &file, offset, &part);
+        }
+        Effect::KeepWheels(wheels) => requirements::keep(driver, &wheels),
+        Effect::WheelsToFile(all) => requirements::to_file(driver, &all),
+        Effect::ExportWheels { export, name, platform, wheels } => {
+            requirements::export(driver, export, name, platform, wheels);
+        }
+        Effect::StoreWheels { import, environment, wheels } => {
+            requirements::store(driver, import, &environment, wheels);
+        }
+        Effect::RemoveEnvironment(environment) => driver.wheels.remove(&environment),
         Effect::Log { level, text } => driver.server.log(level_of(level), &text),
         Effect::Then(step) => return Some(Input::Then(step)),
     }
