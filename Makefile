@@ -90,6 +90,7 @@ lint-rust: tools $(VENV)/.requirements
 	RUSTDOCFLAGS=-Dwarnings cargo doc $(CARGO_FLAGS) --quiet --workspace --no-deps
 	cargo run --quiet $(CARGO_FLAGS) -p xtask -- check-deps
 	cargo run --quiet $(CARGO_FLAGS) -p xtask -- errors
+	cargo run --quiet $(CARGO_FLAGS) -p xtask -- commands
 
 # The wheel holds the program; systems without one (musl) need `cargo install`. The advisories come from the network.
 lint-crates: tools $(VENV)/.requirements

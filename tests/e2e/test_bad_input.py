@@ -254,7 +254,7 @@ def test_a_number_of_a_command_that_is_none_is_an_error(db, number):
 
 # -- commands that are not available yet
 
-NOT_YET = ["PYEXPORTREQ", "PYIMPORTREQ"]
+NOT_YET = ["CLUSTERSET", "CLUSTERSETFROMSHARD"]
 
 
 @pytest.mark.parametrize("name", NOT_YET)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from .database import text
-from .resp import Err
+from .resp import Err, Simple
 from .waiting import wait_until
 
 MODES = ["async", "async_local", "sync"]
@@ -271,3 +271,24 @@ def test_a_client_that_leaves_while_its_answer_is_written_harms_nothing(fresh_se
         wire.send("RG.DUMPREGISTRATIONS")
         wire.close()
     assert len(db.r.execute_command("RG.DUMPREGISTRATIONS")) == 3000
+
+
+def test_the_server_describes_all_commands_for_users(db):
+    wire = db.wire()
+    names = [name for name in wire("COMMAND", "LIST") if name.startswith(b"rg.")]
+    internal = {b"rg.innerregister", b"rg.innerhook", b"rg.innercontext"}
+    assert len(names) > 30
+    for name in set(names) - internal:
+        (_, facts) = wire("COMMAND", "DOCS", name)
+        facts = dict(zip(facts[::2], facts[1::2]))
+        assert facts[b"summary"] and facts[b"complexity"] and facts[b"since"] == b"1.0.0", name
+
+
+def test_the_arguments_of_a_command_are_described(db):
+    (_, facts) = db.wire()("COMMAND", "DOCS", "rg.getexecution")
+    facts = dict(zip(facts[::2], facts[1::2]))
+    identifier, scope = (dict(zip(one[::2], one[1::2])) for one in facts[b"arguments"])
+    assert identifier[b"name"] == b"id"
+    assert scope[b"type"] == Simple("oneof") or scope[b"type"] == b"oneof"
+    tokens = [dict(zip(one[::2], one[1::2]))[b"token"] for one in scope[b"arguments"]]
+    assert tokens == [b"SHARD", b"CLUSTER"]

@@ -2,8 +2,10 @@
 //!
 //! `cargo run -p xtask -- check-deps` enforces the dependency rules of ARCHITECTURE.md: which crate may depend on which, where
 //! `unsafe` may be written, which crates are without `std`, and that the files of a crate do not import in circles.
+//! `cargo run -p xtask -- commands` compares `docs/commands` with the table of commands (`--write` renews the pages).
 //! `cargo run -p xtask -- errors` compares `docs/errors.md` with the table of error codes (`--write` renews the page).
 
+mod commands;
 mod cycles;
 mod deps;
 mod errors;
@@ -24,8 +26,10 @@ fn main() -> ExitCode {
         ["check-deps"] => ("check-deps", check_deps()),
         ["errors"] => ("errors", workspace_root().and_then(|root| errors::check(&root))),
         ["errors", "--write"] => ("errors", workspace_root().and_then(|root| errors::write(&root))),
+        ["commands"] => ("commands", workspace_root().and_then(|root| commands::check(&root))),
+        ["commands", "--write"] => ("commands", workspace_root().and_then(|root| commands::write(&root))),
         _ => {
-            eprintln!("usage: cargo run -p xtask -- check-deps | errors [--write]");
+            eprintln!("usage: cargo run -p xtask -- check-deps | errors [--write] | commands [--write]");
             return ExitCode::from(2);
         }
     };

@@ -5,7 +5,7 @@
 //! - [`from_value`]: typed data from a decoded value;
 //! - [`frame`]: what server and worker say to each other;
 //! - [`plan`]: readers, steps and what may run without a worker;
-//! - [`command`]: the grammar of the `RG.*` commands;
+//! - [`command`], [`command_docs`]: the grammar of the `RG.*` commands, and what users are told about them;
 //! - [`policy`]: which commands user code may call, and when;
 //! - [`error_code`], [`error_text`]: what the first word of an error means, and how long an error may be;
 //! - [`render`]: how a result looks to a client;
@@ -22,6 +22,7 @@ extern crate std;
 
 pub mod codec;
 pub mod command;
+pub mod command_docs;
 pub mod error_code;
 pub mod error_text;
 pub mod event;

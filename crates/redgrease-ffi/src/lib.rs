@@ -21,6 +21,7 @@ pub mod between;
 pub mod call;
 pub mod client;
 pub mod command;
+pub mod command_info;
 mod context;
 pub mod event_loop;
 mod export;

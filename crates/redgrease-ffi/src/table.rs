@@ -148,6 +148,7 @@ table! {
         RedisModule_GetOpenKeyModesAll,
         RedisModule_GetServerVersion,
         RedisModule_SetCommandACLCategories,
+        RedisModule_SetCommandInfo,
     ]
 }
 

@@ -8,9 +8,9 @@ contain. Wheels that are there already are taken as they are: servers without a 
 ``locked`` names the wheels that have to be downloaded, with their digests.
 
 Prints ``wheel FILE BYTES SHA256 INDEXES`` for each wheel, with the indexes of the requirements that need it, and as the
-last line ``missing`` if something has to be installed and ``--check`` is given, ``installed`` if the directory has all of it, or
-``importable`` if there is nothing to install, or nothing can be installed and the interpreter itself satisfies all
-requirements. Anything else is an error, with its text on standard error.
+last line ``missing`` if something has to be installed and ``--check`` is given, ``installed`` if the directory has all
+of it, or ``importable`` if there is nothing to install, or nothing can be installed and the interpreter itself
+satisfies all requirements. Anything else is an error, with its text on standard error.
 """
 
 from __future__ import annotations
@@ -176,9 +176,9 @@ def _swap(fresh: Path, target: Path) -> bool:
 def show_wheels(target: Path, requirements: list[Requirement | str]) -> None:
     """Print the wheels of a directory, and which requirements need them."""
     wheels = sorted((target / "wheels").glob("*.whl"))
-    needs = {}
+    needs: dict[str, set[str]] = {}
     for wheel in wheels:
-        needs[canonicalize_name(_name_and_version(wheel.name)[0])] = _dependencies(wheel)
+        needs[str(canonicalize_name(_name_and_version(wheel.name)[0]))] = _dependencies(wheel)
     needed_by = [_closure(requirement, needs) for requirement in requirements]
     for wheel in wheels:
         name = canonicalize_name(_name_and_version(wheel.name)[0])

@@ -42,6 +42,8 @@ pub const REDISMODULE_NOTIFY_MODULE: i32 = 8192;
 pub const REDISMODULE_NOTIFY_ALL: i32 = 10236;
 pub const REDISMODULE_AUX_AFTER_RDB: i32 = 2;
 pub const REDISMODULE_CMDFILTER_NOSELF: i32 = 1;
+pub const REDISMODULE_CMD_ARG_OPTIONAL: i32 = 1;
+pub const REDISMODULE_CMD_ARG_MULTIPLE: i32 = 2;
 pub const REDISMODULE_CMD_KEY_ACCESS: i32 = 16;
 pub const REDISMODULE_CMD_KEY_UPDATE: i32 = 32;
 pub const REDISMODULE_EVENTLOOP_READABLE: i32 = 1;
@@ -69,6 +71,262 @@ pub struct RedisModuleKey {
 }
 pub type mstime_t = ::core::ffi::c_longlong;
 pub type RedisModuleTimerID = u64;
+pub const RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_STRING: RedisModuleCommandArgType = 0;
+pub const RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_INTEGER: RedisModuleCommandArgType = 1;
+pub const RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_DOUBLE: RedisModuleCommandArgType = 2;
+pub const RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_KEY: RedisModuleCommandArgType = 3;
+pub const RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_PATTERN: RedisModuleCommandArgType = 4;
+pub const RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_UNIX_TIME: RedisModuleCommandArgType = 5;
+pub const RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_PURE_TOKEN: RedisModuleCommandArgType = 6;
+pub const RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_ONEOF: RedisModuleCommandArgType = 7;
+pub const RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_BLOCK: RedisModuleCommandArgType = 8;
+pub type RedisModuleCommandArgType = ::core::ffi::c_uint;
+pub const RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_INVALID: RedisModuleKeySpecBeginSearchType = 0;
+pub const RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_UNKNOWN: RedisModuleKeySpecBeginSearchType = 1;
+pub const RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_INDEX: RedisModuleKeySpecBeginSearchType = 2;
+pub const RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_KEYWORD: RedisModuleKeySpecBeginSearchType = 3;
+pub type RedisModuleKeySpecBeginSearchType = ::core::ffi::c_uint;
+pub const RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_OMITTED: RedisModuleKeySpecFindKeysType = 0;
+pub const RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_UNKNOWN: RedisModuleKeySpecFindKeysType = 1;
+pub const RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_RANGE: RedisModuleKeySpecFindKeysType = 2;
+pub const RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_KEYNUM: RedisModuleKeySpecFindKeysType = 3;
+pub type RedisModuleKeySpecFindKeysType = ::core::ffi::c_uint;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RedisModuleCommandArg {
+    pub name: *const ::core::ffi::c_char,
+    pub type_: RedisModuleCommandArgType,
+    pub key_spec_index: ::core::ffi::c_int,
+    pub token: *const ::core::ffi::c_char,
+    pub summary: *const ::core::ffi::c_char,
+    pub since: *const ::core::ffi::c_char,
+    pub flags: ::core::ffi::c_int,
+    pub deprecated_since: *const ::core::ffi::c_char,
+    pub subargs: *mut RedisModuleCommandArg,
+    pub display_text: *const ::core::ffi::c_char,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RedisModuleCommandArg"][::core::mem::size_of::<RedisModuleCommandArg>() - 72usize];
+    ["Alignment of RedisModuleCommandArg"][::core::mem::align_of::<RedisModuleCommandArg>() - 8usize];
+    ["Offset of field: RedisModuleCommandArg::name"][::core::mem::offset_of!(RedisModuleCommandArg, name) - 0usize];
+    ["Offset of field: RedisModuleCommandArg::type_"][::core::mem::offset_of!(RedisModuleCommandArg, type_) - 8usize];
+    ["Offset of field: RedisModuleCommandArg::key_spec_index"]
+        [::core::mem::offset_of!(RedisModuleCommandArg, key_spec_index) - 12usize];
+    ["Offset of field: RedisModuleCommandArg::token"][::core::mem::offset_of!(RedisModuleCommandArg, token) - 16usize];
+    ["Offset of field: RedisModuleCommandArg::summary"]
+        [::core::mem::offset_of!(RedisModuleCommandArg, summary) - 24usize];
+    ["Offset of field: RedisModuleCommandArg::since"][::core::mem::offset_of!(RedisModuleCommandArg, since) - 32usize];
+    ["Offset of field: RedisModuleCommandArg::flags"][::core::mem::offset_of!(RedisModuleCommandArg, flags) - 40usize];
+    ["Offset of field: RedisModuleCommandArg::deprecated_since"]
+        [::core::mem::offset_of!(RedisModuleCommandArg, deprecated_since) - 48usize];
+    ["Offset of field: RedisModuleCommandArg::subargs"]
+        [::core::mem::offset_of!(RedisModuleCommandArg, subargs) - 56usize];
+    ["Offset of field: RedisModuleCommandArg::display_text"]
+        [::core::mem::offset_of!(RedisModuleCommandArg, display_text) - 64usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RedisModuleCommandHistoryEntry {
+    pub since: *const ::core::ffi::c_char,
+    pub changes: *const ::core::ffi::c_char,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RedisModuleCommandHistoryEntry"][::core::mem::size_of::<RedisModuleCommandHistoryEntry>() - 16usize];
+    ["Alignment of RedisModuleCommandHistoryEntry"][::core::mem::align_of::<RedisModuleCommandHistoryEntry>() - 8usize];
+    ["Offset of field: RedisModuleCommandHistoryEntry::since"]
+        [::core::mem::offset_of!(RedisModuleCommandHistoryEntry, since) - 0usize];
+    ["Offset of field: RedisModuleCommandHistoryEntry::changes"]
+        [::core::mem::offset_of!(RedisModuleCommandHistoryEntry, changes) - 8usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct RedisModuleCommandKeySpec {
+    pub notes: *const ::core::ffi::c_char,
+    pub flags: u64,
+    pub begin_search_type: RedisModuleKeySpecBeginSearchType,
+    pub bs: RedisModuleCommandKeySpec__bindgen_ty_1,
+    pub find_keys_type: RedisModuleKeySpecFindKeysType,
+    pub fk: RedisModuleCommandKeySpec__bindgen_ty_2,
+}
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub union RedisModuleCommandKeySpec__bindgen_ty_1 {
+    pub index: RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_1,
+    pub keyword: RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_2,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_1 {
+    pub pos: ::core::ffi::c_int,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_1"]
+        [::core::mem::size_of::<RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_1>() - 4usize];
+    ["Alignment of RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_1"]
+        [::core::mem::align_of::<RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_1>() - 4usize];
+    ["Offset of field: RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_1::pos"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_1, pos) - 0usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_2 {
+    pub keyword: *const ::core::ffi::c_char,
+    pub startfrom: ::core::ffi::c_int,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_2"]
+        [::core::mem::size_of::<RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_2>() - 16usize];
+    ["Alignment of RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_2"]
+        [::core::mem::align_of::<RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_2>() - 8usize];
+    ["Offset of field: RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_2::keyword"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_2, keyword) - 0usize];
+    ["Offset of field: RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_2::startfrom"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_2, startfrom) - 8usize];
+};
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RedisModuleCommandKeySpec__bindgen_ty_1"]
+        [::core::mem::size_of::<RedisModuleCommandKeySpec__bindgen_ty_1>() - 16usize];
+    ["Alignment of RedisModuleCommandKeySpec__bindgen_ty_1"]
+        [::core::mem::align_of::<RedisModuleCommandKeySpec__bindgen_ty_1>() - 8usize];
+    ["Offset of field: RedisModuleCommandKeySpec__bindgen_ty_1::index"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec__bindgen_ty_1, index) - 0usize];
+    ["Offset of field: RedisModuleCommandKeySpec__bindgen_ty_1::keyword"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec__bindgen_ty_1, keyword) - 0usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub union RedisModuleCommandKeySpec__bindgen_ty_2 {
+    pub range: RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1,
+    pub keynum: RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_2,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1 {
+    pub lastkey: ::core::ffi::c_int,
+    pub keystep: ::core::ffi::c_int,
+    pub limit: ::core::ffi::c_int,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1"]
+        [::core::mem::size_of::<RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1>() - 12usize];
+    ["Alignment of RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1"]
+        [::core::mem::align_of::<RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1>() - 4usize];
+    ["Offset of field: RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1::lastkey"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1, lastkey) - 0usize];
+    ["Offset of field: RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1::keystep"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1, keystep) - 4usize];
+    ["Offset of field: RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1::limit"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1, limit) - 8usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_2 {
+    pub keynumidx: ::core::ffi::c_int,
+    pub firstkey: ::core::ffi::c_int,
+    pub keystep: ::core::ffi::c_int,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_2"]
+        [::core::mem::size_of::<RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_2>() - 12usize];
+    ["Alignment of RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_2"]
+        [::core::mem::align_of::<RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_2>() - 4usize];
+    ["Offset of field: RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_2::keynumidx"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_2, keynumidx) - 0usize];
+    ["Offset of field: RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_2::firstkey"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_2, firstkey) - 4usize];
+    ["Offset of field: RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_2::keystep"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_2, keystep) - 8usize];
+};
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RedisModuleCommandKeySpec__bindgen_ty_2"]
+        [::core::mem::size_of::<RedisModuleCommandKeySpec__bindgen_ty_2>() - 12usize];
+    ["Alignment of RedisModuleCommandKeySpec__bindgen_ty_2"]
+        [::core::mem::align_of::<RedisModuleCommandKeySpec__bindgen_ty_2>() - 4usize];
+    ["Offset of field: RedisModuleCommandKeySpec__bindgen_ty_2::range"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec__bindgen_ty_2, range) - 0usize];
+    ["Offset of field: RedisModuleCommandKeySpec__bindgen_ty_2::keynum"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec__bindgen_ty_2, keynum) - 0usize];
+};
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RedisModuleCommandKeySpec"][::core::mem::size_of::<RedisModuleCommandKeySpec>() - 56usize];
+    ["Alignment of RedisModuleCommandKeySpec"][::core::mem::align_of::<RedisModuleCommandKeySpec>() - 8usize];
+    ["Offset of field: RedisModuleCommandKeySpec::notes"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec, notes) - 0usize];
+    ["Offset of field: RedisModuleCommandKeySpec::flags"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec, flags) - 8usize];
+    ["Offset of field: RedisModuleCommandKeySpec::begin_search_type"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec, begin_search_type) - 16usize];
+    ["Offset of field: RedisModuleCommandKeySpec::bs"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec, bs) - 24usize];
+    ["Offset of field: RedisModuleCommandKeySpec::find_keys_type"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec, find_keys_type) - 40usize];
+    ["Offset of field: RedisModuleCommandKeySpec::fk"]
+        [::core::mem::offset_of!(RedisModuleCommandKeySpec, fk) - 44usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RedisModuleCommandInfoVersion {
+    pub version: ::core::ffi::c_int,
+    pub sizeof_historyentry: usize,
+    pub sizeof_keyspec: usize,
+    pub sizeof_arg: usize,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RedisModuleCommandInfoVersion"][::core::mem::size_of::<RedisModuleCommandInfoVersion>() - 32usize];
+    ["Alignment of RedisModuleCommandInfoVersion"][::core::mem::align_of::<RedisModuleCommandInfoVersion>() - 8usize];
+    ["Offset of field: RedisModuleCommandInfoVersion::version"]
+        [::core::mem::offset_of!(RedisModuleCommandInfoVersion, version) - 0usize];
+    ["Offset of field: RedisModuleCommandInfoVersion::sizeof_historyentry"]
+        [::core::mem::offset_of!(RedisModuleCommandInfoVersion, sizeof_historyentry) - 8usize];
+    ["Offset of field: RedisModuleCommandInfoVersion::sizeof_keyspec"]
+        [::core::mem::offset_of!(RedisModuleCommandInfoVersion, sizeof_keyspec) - 16usize];
+    ["Offset of field: RedisModuleCommandInfoVersion::sizeof_arg"]
+        [::core::mem::offset_of!(RedisModuleCommandInfoVersion, sizeof_arg) - 24usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RedisModuleCommandInfo {
+    pub version: *const RedisModuleCommandInfoVersion,
+    pub summary: *const ::core::ffi::c_char,
+    pub complexity: *const ::core::ffi::c_char,
+    pub since: *const ::core::ffi::c_char,
+    pub history: *mut RedisModuleCommandHistoryEntry,
+    pub tips: *const ::core::ffi::c_char,
+    pub arity: ::core::ffi::c_int,
+    pub key_specs: *mut RedisModuleCommandKeySpec,
+    pub args: *mut RedisModuleCommandArg,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RedisModuleCommandInfo"][::core::mem::size_of::<RedisModuleCommandInfo>() - 72usize];
+    ["Alignment of RedisModuleCommandInfo"][::core::mem::align_of::<RedisModuleCommandInfo>() - 8usize];
+    ["Offset of field: RedisModuleCommandInfo::version"]
+        [::core::mem::offset_of!(RedisModuleCommandInfo, version) - 0usize];
+    ["Offset of field: RedisModuleCommandInfo::summary"]
+        [::core::mem::offset_of!(RedisModuleCommandInfo, summary) - 8usize];
+    ["Offset of field: RedisModuleCommandInfo::complexity"]
+        [::core::mem::offset_of!(RedisModuleCommandInfo, complexity) - 16usize];
+    ["Offset of field: RedisModuleCommandInfo::since"]
+        [::core::mem::offset_of!(RedisModuleCommandInfo, since) - 24usize];
+    ["Offset of field: RedisModuleCommandInfo::history"]
+        [::core::mem::offset_of!(RedisModuleCommandInfo, history) - 32usize];
+    ["Offset of field: RedisModuleCommandInfo::tips"][::core::mem::offset_of!(RedisModuleCommandInfo, tips) - 40usize];
+    ["Offset of field: RedisModuleCommandInfo::arity"]
+        [::core::mem::offset_of!(RedisModuleCommandInfo, arity) - 48usize];
+    ["Offset of field: RedisModuleCommandInfo::key_specs"]
+        [::core::mem::offset_of!(RedisModuleCommandInfo, key_specs) - 56usize];
+    ["Offset of field: RedisModuleCommandInfo::args"][::core::mem::offset_of!(RedisModuleCommandInfo, args) - 64usize];
+};
 pub type RedisModuleEventLoopFunc = ::core::option::Option<
     unsafe extern "C" fn(fd: ::core::ffi::c_int, user_data: *mut ::core::ffi::c_void, mask: ::core::ffi::c_int),
 >;
@@ -365,6 +623,9 @@ pub type RedisModule_CreateCommand = ::core::option::Option<
 >;
 pub type RedisModule_GetCommand = ::core::option::Option<
     unsafe extern "C" fn(ctx: *mut RedisModuleCtx, name: *const ::core::ffi::c_char) -> *mut RedisModuleCommand,
+>;
+pub type RedisModule_SetCommandInfo = ::core::option::Option<
+    unsafe extern "C" fn(command: *mut RedisModuleCommand, info: *const RedisModuleCommandInfo) -> ::core::ffi::c_int,
 >;
 pub type RedisModule_SetCommandACLCategories = ::core::option::Option<
     unsafe extern "C" fn(

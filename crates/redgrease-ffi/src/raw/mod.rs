@@ -3,7 +3,8 @@
 //! The bindings are generated and committed (`make bindings`); nothing reads the header in a build.
 
 // The names are C's, and the server's documentation describes them.
-#[allow(non_camel_case_types, missing_docs)]
+// Of an enumeration only some values are used.
+#[allow(non_camel_case_types, non_upper_case_globals, dead_code, missing_docs)]
 mod bindings;
 
 pub use bindings::*;

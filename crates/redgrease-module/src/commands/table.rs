@@ -2,6 +2,8 @@
 
 use std::ffi::CStr;
 
+use redgrease_core::command_docs;
+use redgrease_ffi::command_info::{ArgumentInfo, ArgumentKind, CommandInfo};
 use redgrease_ffi::load::Loader;
 use redgrease_ffi::{Command, Invocation};
 
@@ -54,10 +56,36 @@ macro_rules! commands {
 
         /// Registers all commands.
         pub fn register(loader: &Loader<'_>) -> Result<(), String> {
-            $(loader.command::<$name>()?;)+
+            $(
+                loader.command::<$name>()?;
+                describe(loader, $wire)?;
+            )+
             Ok(())
         }
     };
+}
+
+/// Has the server describe a command in `COMMAND DOCS`.
+fn describe(loader: &Loader<'_>, name: &CStr) -> Result<(), String> {
+    let Some(found) = command_docs::find(&name.to_string_lossy()) else { return Ok(()) };
+    let info = CommandInfo {
+        summary: found.summary.to_owned(),
+        complexity: found.complexity.to_owned(),
+        since: command_docs::SINCE.to_owned(),
+        arguments: command_docs::arguments(found.syntax).into_iter().map(argument).collect(),
+    };
+    loader.describe(name, &info)
+}
+
+fn argument(of: command_docs::Argument) -> ArgumentInfo {
+    let all = |inner: Vec<command_docs::Argument>| inner.into_iter().map(argument).collect();
+    let kind = match of.kind {
+        command_docs::Kind::Text => ArgumentKind::Text,
+        command_docs::Kind::Token => ArgumentKind::Token,
+        command_docs::Kind::Block(inner) => ArgumentKind::Block(all(inner)),
+        command_docs::Kind::OneOf(inner) => ArgumentKind::OneOf(all(inner)),
+    };
+    ArgumentInfo { name: of.name, token: of.token, kind, optional: of.optional, multiple: of.multiple }
 }
 
 /// No upper limit.
