@@ -104,7 +104,7 @@ def test_what_is_no_exported_requirement_is_refused(fresh_server, index):
     assert wire("RG.PYIMPORTREQ", piece.replace(b"\x03\x04\x06\x04name", b"\x03\x02\x06\x04name")) == Err(
         "Requirement version is not compatible, upgrade to newer RedisGears."
     )
-    broken = piece.replace(b"VERSION", b"VERSIOM")
+    broken = piece.replace(b"VERSION", b"XERSION")
     assert wire("RG.PYIMPORTREQ", broken) == b"OK", "the set is there already, and is not touched"
     db.r.execute_command("RG.PYEXECUTE", "GB('ShardsIDReader').map(lambda x: __import__('tiny').VERSION).run()",
                          "REQUIREMENTS", "tiny")  # fmt: skip
