@@ -25,6 +25,7 @@ import filecache
 import machine
 import overhead
 import triggers
+import whole
 from judge import PAIRS_MIN, Measured, Spread
 from rounds import Run
 from server import MODULE, ROOT, MissingError, default_server, find_server
@@ -37,6 +38,7 @@ GROUPS: dict[str, tuple[list[str], Callable[[Run, list[str]], Iterator[Measured]
     "calm": (list(calm.ROWS), calm.measure),
     "beside": (list(beside.ROWS), beside.measure),
     "events": (list(events.ROWS), events.measure),
+    "whole": (list(whole.ROWS), whole.measure),
     "filecache": (list(filecache.ROWS), filecache.measure),
 }
 

@@ -82,6 +82,7 @@ class Server:
         self.log = self.directory / "server.log"
         self.port = _free_port()
         command = [str(binary), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        command += ["--enable-debug-command", "yes"]
         command += ["--dir", str(self.directory), "--logfile", str(self.log)]
         if module is not None:
             command += ["--loadmodule", str(module)]

@@ -431,6 +431,13 @@ impl Engine {
         self.registrations.wants_events()
     }
 
+    /// Whether the change of a key may concern a registration; quick where it does not.
+    #[must_use]
+    pub fn wants_key_event(&self, event: &str, key: &[u8]) -> bool {
+        // The expiry of a field is remembered whatever the key: a `del` may follow.
+        self.registrations.wants_events() && (event == "hexpired" || self.registrations.may_want(key))
+    }
+
     /// The nesting depth of the main thread.
     #[must_use]
     pub fn depth(&self) -> Depth {

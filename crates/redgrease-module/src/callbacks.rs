@@ -14,7 +14,7 @@ use crate::fault::Place;
 pub fn key_changed(database: u32, event: &str, key: &[u8]) {
     let Some(driver) = driver() else { return };
     let own_miss = event == "keymiss" && driver.muted.is_inside();
-    if !own_miss && driver.ask(|engine| engine.hears_keys()) {
+    if !own_miss && driver.ask(|engine| engine.wants_key_event(event, key)) {
         let _notifying = driver.notifying.enter();
         driver.hand_in(Input::KeyEvent { database: Database(database), event, key });
         driver.fault.panic_if_armed(Place::Notification);

@@ -309,6 +309,16 @@ impl Registrations {
         self.sync_events > 0
     }
 
+    /// Whether the change of a key may concern a registration; quick where it does not.
+    #[must_use]
+    pub fn may_want(&self, key: &[u8]) -> bool {
+        let matches = |number: RegistrationNo| match self.all.get(&number).map(|found| &found.trigger) {
+            Some(Trigger::Keys { filter, .. }) => filter.matches(key),
+            _ => false,
+        };
+        self.keys.has_candidates(key) && (!self.keys.is_small() || self.keys.iter().any(matches))
+    }
+
     /// Whether a registration that may want a key filters by its type.
     #[must_use]
     pub fn wants_type(&self, key: &[u8]) -> bool {
