@@ -70,3 +70,17 @@ def test_the_internal_command_does_nothing_for_clients(db):
 def test_an_unknown_codec_or_command_is_named(db, version, command, message):
     with pytest.raises(redis.ResponseError, match=message):
         db.r.execute_command("RG.WITHCODEC", version, command, "t")
+
+
+def test_waits_for_functions_are_in_the_latency_monitor_and_the_slow_log(db):
+    db.ok("import time\nGB('CommandReader').map(lambda x: time.sleep(0.03)).register(trigger='slow', mode='sync')")
+    before = db.r.config_get("latency-monitor-threshold")
+    try:
+        db.r.config_set("latency-monitor-threshold", 10)
+        db.trigger("slow")
+    finally:
+        db.r.config_set("latency-monitor-threshold", before["latency-monitor-threshold"])
+    waits = {event: longest for event, _, _, longest, *_ in db.r.execute_command("LATENCY", "LATEST")}
+    assert waits[b"rg-sync"] >= 25
+    commands = [entry["command"] for entry in db.r.slowlog_get(10) if entry["duration"] >= 25_000]
+    assert b"RG.TRIGGER slow" in commands

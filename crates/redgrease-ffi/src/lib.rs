@@ -29,6 +29,7 @@ mod guard;
 pub mod hooks;
 pub mod info;
 pub mod keyspace;
+mod latency;
 pub mod load;
 mod log;
 mod raw;

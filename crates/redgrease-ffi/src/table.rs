@@ -97,6 +97,7 @@ table! {
         RedisModule_IsModuleNameBusy,
         RedisModule_KeyAtPosWithFlags,
         RedisModule_KeyType,
+        RedisModule_LatencyAddSample,
         RedisModule_LoadConfigs,
         RedisModule_LoadStringBuffer,
         RedisModule_Log,

@@ -1,6 +1,7 @@
 //! The wait of the main thread for one worker: nothing else runs meanwhile.
 
-use std::time::Duration;
+use std::ffi::CStr;
+use std::time::{Duration, Instant};
 
 use redgrease_core::id::WorkerNo;
 use redgrease_engine::Input;
@@ -12,9 +13,21 @@ use crate::driver::Driver;
 use crate::exchange;
 use crate::worker::Worker;
 
+/// The name of these waits in the server's latency monitor.
+const LATENCY_EVENT: &CStr = c"rg-sync";
+
 /// Hands in what a worker sends, until the engine stops waiting or the deadline of the wait has passed.
-pub fn serve(driver: &Driver, wait: WaitNo, number: WorkerNo) {
+pub fn serve(driver: &Driver, wait_no: WaitNo, number: WorkerNo) {
+    let is_outermost = !driver.waits.is_inside();
     let _waiting = driver.waits.enter();
+    let begun = Instant::now();
+    wait(driver, wait_no, number);
+    if is_outermost {
+        driver.server.record_latency(LATENCY_EVENT, begun.elapsed());
+    }
+}
+
+fn wait(driver: &Driver, wait: WaitNo, number: WorkerNo) {
     let worker = driver.workers.get(number);
     let mut looked_again = false;
     loop {

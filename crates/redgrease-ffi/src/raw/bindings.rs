@@ -776,6 +776,8 @@ pub type RedisModule_Log = ::core::option::Option<
         ...
     ),
 >;
+pub type RedisModule_LatencyAddSample =
+    ::core::option::Option<unsafe extern "C" fn(event: *const ::core::ffi::c_char, latency: mstime_t)>;
 pub type RedisModule_GetKeyNameFromIO =
     ::core::option::Option<unsafe extern "C" fn(io: *mut RedisModuleIO) -> *const RedisModuleString>;
 pub type RedisModule_GetDbIdFromIO =
