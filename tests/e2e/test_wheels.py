@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from .database import Database, flat_map, text
-from .resp import Err
+from .resp import Err, Simple
 from .test_replication import wait_connected
 from .waiting import wait_until
 
@@ -250,3 +250,40 @@ def test_what_cannot_be_installed_may_be_what_the_interpreter_has(fresh_server):
     script = "import cloudpickle\nGB('ShardsIDReader').map(lambda x: cloudpickle.__name__).run()"
     assert text(db.execute(script, "REQUIREMENTS", "cloudpickle")) == [["cloudpickle"], []]
     assert "has no wheels" in str(db.wire()("RG.PYEXPORTREQ", "cloudpickle"))
+
+
+def test_wheels_are_not_sent_while_clients_are_paused(fresh_server, index):
+    db = fresh_server(env=index[1])
+    replica = fresh_server(env=OFFLINE, conf={"replicaof": ("127.0.0.1", db.server.port)})
+    wait_connected(replica)
+    waiting = db.wire()
+    waiting.send("RG.PYEXECUTE", VERSION, "REQUIREMENTS", "tiny")
+    db.wait_log("requirements are being installed")
+    db.r.client_pause(3000, all=False)
+    assert waiting.read() == Simple("OK")
+    replica.wait_log("session rebuilt")
+    assert db.trigger("version") == ["1.0"]
+
+
+def test_a_server_that_becomes_a_replica_while_it_sends_wheels_answers_its_clients(fresh_server, index):
+    master, db = fresh_server(env=index[1], conf=AT_ONCE), fresh_server(env=index[1])
+    waiting = db.wire()
+    waiting.send("RG.PYEXECUTE", VERSION, "REQUIREMENTS", "tiny")
+    db.wait_log("requirements are being installed")
+    db.r.replicaof("127.0.0.1", master.server.port)
+    waiting.read()
+    wait_connected(db)
+    master.execute(VERSION, "REQUIREMENTS", "tiny")
+    wait_until(db.registrations, "the replica has the registration of its master")
+    db.r.replicaof("NO", "ONE")
+    assert db.trigger("version") == ["1.0"]
+
+
+def test_only_users_who_may_load_programs_import_requirements(fresh_server, index):
+    db = fresh_server(env=index[1])
+    db.execute("GB('ShardsIDReader').run()", "REQUIREMENTS", "tiny")
+    pieces = db.r.execute_command("RG.PYEXPORTREQ", "tiny")[1]
+    db.r.execute_command("ACL", "SETUSER", "reader", "on", ">p", "~*", "+@read", "+rg.trigger")
+    other = redis.Redis(port=db.server.port, username="reader", password="p")
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        other.execute_command("RG.PYIMPORTREQ", *pieces)

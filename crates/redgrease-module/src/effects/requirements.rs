@@ -116,6 +116,11 @@ fn send(driver: &Driver, share: Share, change: Option<Vec<u8>>) {
     let Some(change) = change else {
         return driver.hand_in(Input::WheelsShared { environment: share.wheels.environment.into() });
     };
+    let flags = driver.server.flags();
+    if flags.replica() || flags.loading() {
+        // It gets them from its master now.
+        return driver.hand_in(Input::WheelsShared { environment: share.wheels.environment.into() });
+    }
     if driver.server.must_not_replicate() {
         return driver.server.after_ms(PAUSED_MS, move || {
             if let Some(driver) = driver::driver() {
