@@ -59,6 +59,9 @@ pub const IDLE_LOOKS_MAX: u32 = 10;
 /// Events of a registration that are still processed when it is removed; further ones are aborted.
 pub const UNREGISTERED_EVENTS_MAX: usize = 10_000;
 
+/// Bytes of results and errors of executions that have ended and are kept; the oldest executions are removed.
+pub const KEPT_RESULT_BYTES_MAX: usize = 256 << 20;
+
 /// Exports of requirements that may be in progress, and imports.
 pub const EXPORTS_MAX: usize = 16;
 

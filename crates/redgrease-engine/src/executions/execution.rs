@@ -11,6 +11,8 @@ use redgrease_core::id::{ExecutionNo, RegistrationNo};
 use redgrease_core::plan::PlanSpec;
 use redgrease_core::render::Style;
 
+use crate::limits::KEPT_RESULT_BYTES_MAX;
+
 /// The status of an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
@@ -69,6 +71,8 @@ pub struct Execution {
     pub step_micros: Vec<u64>,
     /// Its place in the order of ends, if it has ended.
     ended: Option<u64>,
+    /// Its results and errors in bytes, if it has ended.
+    kept_bytes: usize,
 }
 
 impl Execution {
@@ -111,6 +115,8 @@ pub struct Executions {
     ends: [BTreeMap<u64, ExecutionNo>; 2],
     /// Executions of registrations that have not ended.
     live_registered: usize,
+    /// Results and errors of all executions that have ended.
+    kept_bytes: usize,
     max: usize,
 }
 
@@ -118,7 +124,15 @@ impl Executions {
     /// An empty list of at most `max` executions; 0: no limit.
     #[must_use]
     pub fn new(max: usize) -> Executions {
-        Executions { next: 0, all: BTreeMap::new(), next_end: 0, ends: Default::default(), live_registered: 0, max }
+        Executions {
+            next: 0,
+            all: BTreeMap::new(),
+            next_end: 0,
+            ends: Default::default(),
+            live_registered: 0,
+            kept_bytes: 0,
+            max,
+        }
     }
 
     /// Changes the maximum.
@@ -150,15 +164,17 @@ impl Executions {
             read_micros: 0,
             step_micros: Vec::new(),
             ended: None,
+            kept_bytes: 0,
         };
         self.live_registered += usize::from(execution.registration.is_some());
         self.all.insert(number, execution);
         number
     }
 
-    /// Removes ended executions, except `kept`, while more than `len_max` count.
+    /// Removes ended executions, except `kept`, while more than `len_max` count, or their results are too big.
     fn free_space(&mut self, len_max: usize, kept: Option<ExecutionNo>) {
-        while self.max > 0 && self.all.len() - self.live_registered > len_max {
+        let too_many = |all: &Executions| all.max > 0 && all.all.len() - all.live_registered > len_max;
+        while too_many(self) || self.kept_bytes > KEPT_RESULT_BYTES_MAX {
             let oldest = self.ends.iter().find_map(|ends| ends.values().find(|number| Some(**number) != kept).copied());
             let Some(oldest) = oldest else { return };
             self.take(oldest);
@@ -190,6 +206,7 @@ impl Executions {
         let execution = self.all.remove(&number)?;
         match execution.ended {
             Some(end) => {
+                self.kept_bytes -= execution.kept_bytes;
                 self.ends[class(&execution)].remove(&end);
             }
             None => self.live_registered -= usize::from(execution.registration.is_some()),
@@ -205,6 +222,8 @@ impl Executions {
         {
             execution.status = status;
             execution.ended = Some(self.next_end);
+            execution.kept_bytes = execution.results.len() + execution.errors.iter().map(Vec::len).sum::<usize>();
+            self.kept_bytes += execution.kept_bytes;
             self.ends[class(execution)].insert(self.next_end, number);
             self.live_registered -= usize::from(execution.registration.is_some());
             self.next_end += 1;
@@ -273,6 +292,26 @@ mod tests {
         }
         executions.create(None, Style::Compat);
         assert_eq!(numbers(&executions), [1, 2, 3]);
+    }
+
+    #[test]
+    fn results_that_are_too_big_together_cost_the_oldest_execution_its_place() {
+        let mut executions = list(0);
+        let mut numbers_of = Vec::new();
+        for _ in 0..4 {
+            let number = executions.create(None, Style::Compat);
+            executions.get_mut(number).unwrap().errors.push(alloc::vec![0; KEPT_RESULT_BYTES_MAX / 3]);
+            executions.finish(number, Status::Done);
+            executions.settle(number);
+            numbers_of.push(number.0);
+        }
+        assert_eq!(numbers(&executions), numbers_of[1..]);
+        executions.drop_finished(ExecutionNo(numbers_of[1])).unwrap();
+        let big = executions.create(None, Style::Compat);
+        executions.get_mut(big).unwrap().errors.push(alloc::vec![0; KEPT_RESULT_BYTES_MAX + 1]);
+        executions.finish(big, Status::Done);
+        executions.settle(big);
+        assert_eq!(numbers(&executions), [big.0], "the last one stays, whatever its size");
     }
 
     fn end(executions: &mut Executions, number: ExecutionNo) {

@@ -21,7 +21,7 @@ use crate::planted::Bug;
 use crate::prelude::*;
 use crate::sessions::script::Script;
 use crate::sessions::session::{Place, Session};
-use crate::sessions::stored::{REINSTALLED, Stored, StoredFunction, environment};
+use crate::sessions::stored::{REINSTALLED, Stored, StoredFunction, environment, is_reinstalled};
 use crate::timers::Timer;
 
 /// The plan of a client's function has the number of its session and this bit; workers number theirs without it.
@@ -471,7 +471,7 @@ impl Engine {
     /// Removes a session; its worker returns to the pool.
     fn end_session(&mut self, number: SessionNo) {
         let Some(session) = self.sessions.remove(number) else { return };
-        if session.unlinked || session.stored.environment.contains(REINSTALLED) {
+        if session.unlinked || is_reinstalled(&session.stored.environment) {
             self.requirements_released(&session.stored.environment);
         }
         let Some(worker) = session.worker().filter(|worker| self.workers.links.contains_key(worker)) else { return };

@@ -19,7 +19,7 @@ use crate::prelude::*;
 use crate::requirements::installs::{Job, Owner};
 use crate::requirements::wheels::{Export, Import, Waiting};
 use crate::sessions::session::Session;
-use crate::sessions::stored::environment;
+use crate::sessions::stored::{environment, is_reinstalled};
 use crate::timers::Timer;
 
 impl Engine {
@@ -130,7 +130,7 @@ impl Engine {
             return self.refuse(client, Error::OtherPlatform { name, platform });
         }
         let environment: Rc<str> = environment(core::slice::from_ref(&name)).into();
-        if environment.is_empty() || environment.lines().count() != 1 || environment.starts_with(';') {
+        if environment.is_empty() || environment.lines().count() != 1 || is_reinstalled(&environment) {
             return self.refuse(client, Error::NotImportable(name));
         }
         self.out.push(Effect::Block(client.number()));

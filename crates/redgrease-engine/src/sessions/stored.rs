@@ -44,6 +44,12 @@ impl StoredFunction {
 /// What begins the line of an environment whose requirements were installed again: it differs from all others.
 pub const REINSTALLED: char = ';';
 
+/// Whether the requirements of an environment were installed again, for one session alone.
+#[must_use]
+pub fn is_reinstalled(environment: &str) -> bool {
+    environment.lines().any(|line| line.starts_with(REINSTALLED))
+}
+
 /// The key of an environment: the sorted set of the requirements without our own package, which is always present.
 #[must_use]
 pub fn environment(requirements: &[String]) -> String {
@@ -69,5 +75,6 @@ mod tests {
         assert_eq!(set(&["b", "a", "redgrease[runtime]>=1", "a"]), "a\nb");
         assert_eq!(set(&["RedGrease"]), "");
         assert_eq!(set(&["redgrease-other"]), "redgrease-other");
+        assert!(!is_reinstalled(&set(&["a; python_version > '3'"])) && is_reinstalled("a\n;1"));
     }
 }
