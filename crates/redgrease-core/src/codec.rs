@@ -17,7 +17,8 @@ use thiserror::Error;
 /// Version of the format; announced by clients with `RG.WITHCODEC <version>` and by workers in their handshake.
 pub const CODEC_VERSION: u64 = 1;
 
-/// The deepest nesting of containers that is read or written.
+/// The deepest nesting of containers that is read or written. A record counts as the dicts that it is read as, so that what
+/// was read can be written and read again.
 pub const DEPTH_MAX: usize = 200;
 
 /// Why bytes are not a value of this codec.
@@ -657,16 +658,20 @@ impl<'a> Reader<'a> {
                 continue;
             }
             *count -= 1;
-            let children = match self.token()? {
-                Token::List(n) | Token::Tuple(n) | Token::Set(n) | Token::FrozenSet(n) => n,
-                Token::Dict(n) | Token::StreamRecord { count: n, .. } => 2 * n,
-                Token::KeyRecord { .. } => 1,
-                _ => 0,
+            let (levels, children) = match self.token()? {
+                Token::List(n) | Token::Tuple(n) | Token::Set(n) | Token::FrozenSet(n) => (usize::from(n > 0), n),
+                Token::Dict(n) => (usize::from(n > 0), 2 * n),
+                Token::KeyRecord { .. } => (1, 1),
+                Token::KeyOnlyRecord { .. } => (1, 0),
+                Token::StreamRecord { count: n, .. } => (1 + usize::from(n > 0), 2 * n),
+                _ => (0, 0),
             };
+            if left.len() + levels > DEPTH_MAX + 1 {
+                return Err(CodecError::TooDeep);
+            }
             if children > 0 {
-                if left.len() > DEPTH_MAX {
-                    return Err(CodecError::TooDeep);
-                }
+                // A level without values of its own counts, too.
+                left.resize(left.len() + levels - 1, 0);
                 left.push(children);
             }
         }
@@ -705,12 +710,15 @@ impl<'a> Reader<'a> {
                     (Value::text("event"), event.map_or(Value::None, |event| Value::Raw(event.to_vec()))),
                 ])
             }
-            Token::KeyOnlyRecord { key, event } => Value::Dict(vec![
-                (Value::text("key"), Value::Raw(key.to_vec())),
-                (Value::text("event"), event.map_or(Value::None, |event| Value::Raw(event.to_vec()))),
-            ]),
+            Token::KeyOnlyRecord { key, event } => {
+                deeper(depth)?;
+                Value::Dict(vec![
+                    (Value::text("key"), Value::Raw(key.to_vec())),
+                    (Value::text("event"), event.map_or(Value::None, |event| Value::Raw(event.to_vec()))),
+                ])
+            }
             Token::StreamRecord { key, id, count } => {
-                let fields = self.pairs_at(count, depth)?;
+                let fields = self.pairs_at(count, deeper(depth)?)?;
                 Value::Dict(vec![
                     (Value::text("key"), Value::Raw(key.to_vec())),
                     (Value::text("id"), Value::Raw(id.to_vec())),
@@ -727,6 +735,11 @@ impl<'a> Reader<'a> {
     fn pairs_at(&mut self, count: usize, depth: usize) -> Result<Vec<(Value, Value)>> {
         (0..count).map(|_| Ok((self.value_at(depth + 1)?, self.value_at(depth + 1)?))).collect()
     }
+}
+
+/// The depth of what a container at `depth` holds.
+fn deeper(depth: usize) -> Result<usize> {
+    if depth < DEPTH_MAX { Ok(depth + 1) } else { Err(CodecError::TooDeep) }
 }
 
 /// A decoded value, for code that is not Python.
@@ -907,6 +920,39 @@ mod tests {
         bytes.push(NONE);
         assert_eq!(Value::decode(&bytes), Err(CodecError::TooDeep));
         assert_eq!(Reader::new(&bytes).skip(), Err(CodecError::TooDeep));
+    }
+
+    #[test]
+    fn records_at_the_limit_of_nesting_can_be_written_and_read_again_or_are_refused() {
+        type Write = fn(&mut Writer);
+        let key_record: Write = |writer| {
+            writer.key_record(b"k", None, KeyType::String);
+            writer.none();
+        };
+        let stream_record: Write = |writer| {
+            writer.stream_record(b"s", b"1-1", 1);
+            writer.none();
+            writer.none();
+        };
+        let table: [(Write, usize); 4] = [
+            (key_record, 1),
+            (|writer| writer.key_only_record(b"k", None), 1),
+            (|writer| writer.stream_record(b"s", b"1-1", 0), 1),
+            (stream_record, 2),
+        ];
+        for (record, levels) in table {
+            for lists in DEPTH_MAX - 3..=DEPTH_MAX {
+                let mut writer = Writer::new();
+                (0..lists).for_each(|_| writer.list(1));
+                record(&mut writer);
+                let read = Value::decode(writer.as_bytes());
+                assert_eq!(read.is_ok(), lists + levels <= DEPTH_MAX, "{lists} lists, {levels} levels");
+                assert_eq!(Reader::new(writer.as_bytes()).skip(), read.as_ref().map(drop).map_err(Clone::clone));
+                if let Ok(value) = read {
+                    assert_eq!(Value::decode(&value.encode()), Ok(value));
+                }
+            }
+        }
     }
 
     #[test]
