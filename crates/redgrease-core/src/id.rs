@@ -102,7 +102,8 @@ impl ShardId {
     pub fn counter(&self, identifier: &[u8]) -> Option<u64> {
         let rest = identifier.strip_prefix(self.0.as_bytes())?.strip_prefix(b"-")?;
         let text = core::str::from_utf8(rest).ok()?;
-        let canonical = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let has_leading_zero = text.len() > 1 && text.starts_with('0');
+        let canonical = !text.is_empty() && !has_leading_zero && text.bytes().all(|byte| byte.is_ascii_digit());
         if canonical { text.parse().ok() } else { None }
     }
 }
@@ -115,7 +116,9 @@ mod tests {
     fn an_identifier_is_found_again_by_its_counter() {
         let shard = ShardId::standalone();
         assert_eq!(shard.identifier(17), format!("{}-17", "0".repeat(40)));
-        assert_eq!(shard.counter(shard.identifier(17).as_bytes()), Some(17));
+        for counter in [0, 17, u64::MAX] {
+            assert_eq!(shard.counter(shard.identifier(counter).as_bytes()), Some(counter));
+        }
     }
 
     #[test]
@@ -135,6 +138,8 @@ mod tests {
             &format!("{zeros}-"),
             &format!("{zeros}-+1"),
             &format!("{zeros}-x"),
+            &format!("{zeros}-07"),
+            &format!("{zeros}-00"),
             &format!("1{zeros}-1"),
         ] {
             assert_eq!(shard.counter(text.as_bytes()), None, "{text}");
