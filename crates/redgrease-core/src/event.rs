@@ -1,6 +1,7 @@
 //! Names of keyspace events that a registration may listen to.
 
 use alloc::borrow::ToOwned;
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -177,15 +178,20 @@ pub fn check_all(
     has_command: impl Fn(&str) -> bool,
     reads: impl Fn(&str) -> bool,
 ) -> Result<(), EventError> {
-    let is_known = |name: &&String| check(name, &has_command, &reads).is_ok();
-    let known: Vec<&String> = names.iter().filter(is_known).collect();
+    // Sets: a list of many names, or of one name many times, takes no quadratic time.
+    let distinct: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    let known: BTreeSet<&str> = distinct.into_iter().filter(|name| is_known(name, &has_command)).collect();
     let covered = |name: &str| {
         let of_editions = EDITIONS.contains(&name) && !known.is_empty();
         let events = COMMANDS.iter().find(|(command, _)| *command == name).map_or("", |(_, events)| events);
-        of_editions || events.split([' ', ',']).any(|event| known.iter().any(|known| *known == event))
+        of_editions || events.split([' ', ',']).any(|event| known.contains(event))
     };
-    let refused = |name: &&String| !known.contains(name) && !covered(name);
+    let refused = |name: &&String| !known.contains(name.as_str()) && !covered(name);
     names.iter().find(refused).map_or(Ok(()), |name| check(name, &has_command, &reads))
+}
+
+fn is_known(name: &str, has_command: impl Fn(&str) -> bool) -> bool {
+    EVENTS.contains(&name) || EVENTS_OF_COMMANDS.iter().any(|(event, command)| *event == name && has_command(command))
 }
 
 /// Checks the name of an event type, in lower case. `has_command` tells whether the server has a command, `reads`
@@ -194,9 +200,7 @@ pub fn check_all(
 /// # Errors
 /// Events of that name never fire.
 pub fn check(name: &str, has_command: impl Fn(&str) -> bool, reads: impl Fn(&str) -> bool) -> Result<(), EventError> {
-    let mut known: Vec<&str> = EVENTS.to_vec();
-    known.extend(EVENTS_OF_COMMANDS.iter().filter(|(_, command)| has_command(command)).map(|(event, _)| event));
-    if known.contains(&name) {
+    if is_known(name, &has_command) {
         return Ok(());
     }
     if let Some((_, events)) = COMMANDS.iter().find(|(command, _)| *command == name) {
@@ -205,6 +209,8 @@ pub fn check(name: &str, has_command: impl Fn(&str) -> bool, reads: impl Fn(&str
     if reads(name) {
         return Err(EventError::Read(shortened(name)));
     }
+    let mut known: Vec<&str> = EVENTS.to_vec();
+    known.extend(EVENTS_OF_COMMANDS.iter().filter(|(_, command)| has_command(command)).map(|(event, _)| event));
     known.sort_unstable();
     let hint = nearest(name, &known).map_or_else(String::new, |near| format!(" (did you mean '{near}'?)"));
     Err(EventError::Unknown { name: shortened(name), hint, known: known.join(", ") })
@@ -248,6 +254,7 @@ fn distance(one: &[u8], other: &[u8]) -> usize {
 mod tests {
     use super::*;
     use alloc::string::ToString;
+    use core::cell::Cell;
 
     fn checked(name: &str, commands: &[&str]) -> Result<(), String> {
         let has = |command: &str| commands.contains(&command);
@@ -301,6 +308,18 @@ mod tests {
         {
             assert!(checked(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_name_is_checked_once_however_often_it_is_listed() {
+        let names: Vec<String> = ["hexpired", "hpersist"].into_iter().cycle().take(1000).map(str::to_owned).collect();
+        let questions = Cell::new(0);
+        let has_command = |_: &str| {
+            questions.set(questions.get() + 1);
+            true
+        };
+        assert_eq!(check_all(&names, has_command, |_| false), Ok(()));
+        assert_eq!(questions.get(), 2);
     }
 
     #[test]
