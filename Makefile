@@ -24,7 +24,7 @@ EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/re
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: fuzz help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench calm lint lint-rust lint-crates lint-python lint-words fix pins bindings clean
+.PHONY: fuzz chaos soak help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench calm lint lint-rust lint-crates lint-python lint-words fix pins bindings clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,12 @@ test-wheel: wheel
 
 bench: build ## Measure against the yardsticks and print ratios
 	@$(PY) benches/bench.py
+
+chaos: build ## Kill workers and the server under random load (CHAOS_SECONDS, CHAOS_SEED) and check that nothing is lost
+	@$(PY) -m tests.e2e.chaos
+
+soak: build ## Load a server for an hour (SOAK_SECONDS) and check that memory, descriptors and threads do not grow
+	@$(PY) -m tests.e2e.soak
 
 calm: build ## Measure the pauses that others see while something heavy happens
 	@$(PY) benches/stalls.py

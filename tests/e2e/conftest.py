@@ -7,16 +7,14 @@ them; `fresh_server` starts further ones for tests that need load arguments, an 
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from .database import Database
-from .servers import KINDS, MODULE, Server, ServerKind, UnavailableError
+from .servers import MODULE, Server, ServerKind, UnavailableError, selected_kinds
 
-_SELECTION = "REDGREASE_TEST_SERVERS"
 _LOG_TAIL_LINES = 200
 _servers_of_test = pytest.StashKey[list[Server]]()
 
@@ -29,12 +27,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _selected_kinds() -> list[ServerKind]:
-    names = [name.strip() for name in os.environ.get(_SELECTION, "").split(",") if name.strip()]
-    known = {kind.name: kind for kind in KINDS}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise pytest.UsageError(f"{_SELECTION} names {unknown}, known are {list(known)}")
-    return [known[name] for name in names] or list(KINDS)
+    try:
+        return selected_kinds()
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -24,6 +24,25 @@ class Process:
         """Number of open file descriptors."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
+    def opened(self) -> list[str]:
+        """What the open descriptors refer to, as in `/proc/PID/fd`."""
+        targets = []
+        for name in os.listdir(f"/proc/{self.pid}/fd"):
+            try:
+                targets.append(os.readlink(f"/proc/{self.pid}/fd/{name}"))
+            except OSError:
+                continue  # closed in the meantime
+        return targets
+
+    def threads(self) -> int:
+        """Number of threads."""
+        return len(os.listdir(f"/proc/{self.pid}/task"))
+
+    def shared_rss(self) -> int:
+        """Resident bytes of shared memory; a part of `rss`."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.split("RssShmem:")[1].split()[0]) * 1024
+
     def rss(self) -> int:
         """Resident memory in bytes."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE_SIZE
@@ -46,14 +65,46 @@ def workers_of(server_pid: int) -> list[Process]:
     found = []
     for pid in parents:
         supervised = parents.get(parents[pid]) == server_pid
-        if supervised and all("redgrease.worker" in _command_line(each) for each in (pid, parents[pid])):
+        if supervised and all("redgrease.worker" in command_line(each) for each in (pid, parents[pid])):
             candidate = process(pid)
             if candidate is not None and candidate.alive():
                 found.append(candidate)
     return found
 
 
-def _command_line(pid: int) -> str:
+def with_environment(entry: str) -> list[Process]:
+    """The processes that were started with this entry (`NAME=value`) in their environment."""
+    wanted = entry.encode()
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            continue  # it has ended, or belongs to another user
+        candidate = process(int(pid)) if wanted in entries else None
+        if candidate is not None and candidate.alive():
+            found.append(candidate)
+    return found
+
+
+def parent_of(pid: int) -> int | None:
+    """Number of the parent process, if this process exists."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[1])
+
+
+def zombies_of(parent: int) -> list[int]:
+    """Children that have ended and that the parent did not wait for."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        fields = _stat(int(pid))
+        if fields is not None and fields[0] == "Z" and int(fields[1]) == parent:
+            found.append(int(pid))
+    return found
+
+
+def command_line(pid: int) -> str:
+    """The command line of a process with spaces between the arguments; empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
     except OSError:

@@ -110,6 +110,20 @@ KINDS = (
 )
 
 
+#: Names of the kinds that a run is narrowed to, separated by commas; all if it is not set.
+SELECTION = "REDGREASE_TEST_SERVERS"
+
+
+def selected_kinds(default: str = "") -> list[ServerKind]:
+    """The kinds of servers of this run, or ``default`` if none is selected. Raises `ValueError` for an unknown name."""
+    names = [name.strip() for name in (os.environ.get(SELECTION) or default).split(",") if name.strip()]
+    known = {kind.name: kind for kind in KINDS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"{SELECTION} names {unknown}, known are {list(known)}")
+    return [known[name] for name in names] or list(KINDS)
+
+
 def free_port() -> int:
     """A free TCP port of the loopback address."""
     with socket.socket() as probe:

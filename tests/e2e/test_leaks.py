@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
 
-from .processes import process
+from .processes import process, zombies_of
 from .waiting import wait_until
 
 #: The bar: after 1,200 sessions memory is within 5 % or 2 MB of what it was after 200, descriptors are the same.
@@ -120,19 +118,7 @@ def test_workers_that_die_leave_no_zombies_and_no_descriptors(fresh_server):
         f"descriptors as before ({before})",
         until=lambda n: n <= before.descriptors + DESCRIPTORS_PER_WORKER,
     )
-    assert _zombies_of(db.server.pid) == []
-
-
-def _zombies_of(server_pid: int) -> list[int]:
-    found = []
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[0] == "Z" and int(fields[1]) == server_pid:
-            found.append(int(entry))
-    return found
+    assert zombies_of(db.server.pid) == []
 
 
 def test_connections_that_wait_and_leave_are_not_kept(db):
