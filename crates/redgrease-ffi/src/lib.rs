@@ -23,6 +23,7 @@ pub mod client;
 pub mod command;
 pub mod command_info;
 mod context;
+pub mod environment;
 pub mod event_loop;
 mod export;
 mod guard;

@@ -129,11 +129,12 @@ impl Driver {
             Err(reason) => Err(reason.clone()),
         };
         let capabilities = Capabilities { jobs: server.has_jobs() };
-        let installer = Installer::start(runtime.clone().ok(), config.install_time_max)?;
+        let environment = redgrease_ffi::environment::variables();
+        let installer = Installer::start(runtime.clone().ok(), config.install_time_max, environment.clone())?;
         let user = OsUser::find(&config.worker_user)?;
         let confine = isolation::writable_paths(&config)?;
         let wheels = Wheels::start(&config.requirements_dir, user.clone())?;
-        let spawner = Spawner::start(Common { shared_memory: config.shared_memory, confine, user })?;
+        let spawner = Spawner::start(Common { shared_memory: config.shared_memory, confine, user, environment })?;
         let spin = Spin::new(config.spin);
         config.spin = spin.time();
         Ok(Driver {

@@ -3,6 +3,7 @@
 //! The work is done by the package's own `redgrease.worker.install` in a separate process, outside the main thread.
 //! What the workers' interpreter can import already is not installed again. Checks do not wait for installations.
 
+use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ struct Job {
     time_max: Duration,
     /// The user that it runs as; `None`: the server's.
     user: Option<OsUser>,
+    /// The variables of the server's environment.
+    environment: Vec<(OsString, OsString)>,
 }
 
 /// The result of a job.
@@ -48,13 +51,24 @@ pub struct Installer {
     installs: Background<Job, Answer>,
     runtime: Option<PathBuf>,
     time_max: Duration,
+    environment: Vec<(OsString, OsString)>,
 }
 
 impl Installer {
     /// Starts the threads. Requirements are installed for this interpreter.
-    pub fn start(runtime: Option<PathBuf>, time_max: Duration) -> Result<Installer, String> {
+    pub fn start(
+        runtime: Option<PathBuf>,
+        time_max: Duration,
+        environment: Vec<(OsString, OsString)>,
+    ) -> Result<Installer, String> {
         let thread = |name| Background::start(name, JOBS_MAX, |job: Job| (job.install, install(&job)));
-        Ok(Installer { checks: thread("rg-requirements")?, installs: thread("rg-installer")?, runtime, time_max })
+        Ok(Installer {
+            checks: thread("rg-requirements")?,
+            installs: thread("rg-installer")?,
+            runtime,
+            time_max,
+            environment,
+        })
     }
 
     /// Queues a job that installs into a directory, as a user.
@@ -74,6 +88,7 @@ impl Installer {
             check: install.check,
             time_max: self.time_max,
             user,
+            environment: self.environment.clone(),
         };
         let thread = if install.check { &self.checks } else { &self.installs };
         if thread.submit(job) {
@@ -107,10 +122,11 @@ fn install(job: &Job) -> Result<Found, String> {
         made.map_err(|error| failed(&format!("{}: {error}", base.display())))?;
     }
     let mut command = Command::new(&job.python);
+    command.env_clear().envs(job.environment.iter().cloned());
+    command.args(["-I", "-m", "redgrease.worker.install", "--target"]).arg(&job.target);
     if let Some(user) = &job.user {
         user.apply(&mut command);
     }
-    command.args(["-I", "-m", "redgrease.worker.install", "--target"]).arg(&job.target);
     if job.force {
         command.arg("--force");
     }
@@ -223,6 +239,7 @@ mod tests {
             check: true,
             time_max,
             user: None,
+            environment: std::env::vars_os().collect(),
         });
         std::fs::remove_dir_all(&directory).unwrap();
         found

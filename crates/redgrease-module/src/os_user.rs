@@ -1,6 +1,5 @@
 //! The user of the operating system that workers run as (`WorkerUser`).
 
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -41,9 +40,11 @@ impl OsUser {
         Ok(Some(OsUser { uid: user.uid.as_raw(), gid: user.gid.as_raw(), home: user.dir }))
     }
 
-    /// Makes a command run as this user, in its home directory if it exists, and without the server's other groups.
+    /// Makes a command of ours run as this user, without the server's groups: it changes to it before it does anything else. The
+    /// kernel's interface for that would be used between fork and exec, where another environment cannot be passed on
+    /// reliably (see `redgrease_ffi::environment`).
     pub fn apply(&self, command: &mut Command) {
-        command.uid(self.uid).gid(self.gid).env("HOME", &self.home);
+        command.args(["--user", &format!("{}:{}", self.uid, self.gid)]).env("HOME", &self.home);
     }
 
     /// Makes a file or a directory belong to this user.

@@ -3,6 +3,7 @@
 //! The thread matters: workers ask the kernel to be killed when their parent *thread* ends. Spawning is done away from
 //! the main thread because it may take milliseconds.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -46,6 +47,8 @@ pub struct Common {
     pub confine: Option<String>,
     /// The user of the operating system that they run as; `None`: the server's.
     pub user: Option<OsUser>,
+    /// The variables of the server's environment.
+    pub environment: Vec<(OsString, OsString)>,
 }
 
 /// The thread that starts workers.
@@ -116,7 +119,7 @@ fn spawn(start: &Start, common: &Common) -> Result<Spawned, String> {
         .args(["--memory-max", &start.memory_bytes_max.to_string()])
         .args(common.confine.iter().flat_map(|paths| ["--confine", paths]))
         .env_clear()
-        .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+        .envs(common.environment.iter().filter(|(name, _)| ENVIRONMENT.iter().any(|known| name == known)).cloned())
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

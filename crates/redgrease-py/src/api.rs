@@ -431,6 +431,17 @@ fn bind_to_parent() -> PyResult<()> {
     Ok(())
 }
 
+/// Gives the files of this process in `/proc` to its user, after a change of the user.
+#[pyfunction]
+fn make_visible() -> PyResult<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        set_dumpable_behavior(DumpableBehavior::Dumpable).map_err(std::io::Error::from)?;
+    }
+    Ok(())
+}
+
 /// Makes this process a subreaper, which receives `SIGTERM` when the server ends. See `redgrease.worker.supervise`.
 #[pyfunction]
 fn become_supervisor() -> PyResult<()> {
@@ -494,6 +505,7 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(serve, module)?)?;
     module.add_function(wrap_pyfunction!(bind_to_parent, module)?)?;
     module.add_function(wrap_pyfunction!(become_supervisor, module)?)?;
+    module.add_function(wrap_pyfunction!(make_visible, module)?)?;
     module.add_function(wrap_pyfunction!(mark_forked, module)?)?;
     module.add_function(wrap_pyfunction!(is_forked, module)?)?;
     Ok(())

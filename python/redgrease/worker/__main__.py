@@ -1,7 +1,7 @@
 """Start of a worker process: ``python -m redgrease.worker --fd N``.
 
-Options: ``--supervise``, ``--memory-max BYTES``, and ``--confine PATHS`` with the directories, separated by colons,
-where a confined worker may change files.
+Options: ``--supervise``, ``--user UID:GID``, ``--memory-max BYTES``, and ``--confine PATHS`` with the directories,
+separated by colons, where a confined worker may change files.
 """
 
 import contextlib
@@ -25,6 +25,10 @@ def main(argv):
 
     from redgrease import _native
 
+    if "--user" in options:
+        from redgrease.worker import supervise
+
+        supervise.become(options["--user"])
     if "--supervise" in options:
         from redgrease.worker import supervise
 
@@ -59,7 +63,7 @@ def _options(argv):
     for word in words:
         if word == "--supervise":
             options[word] = ""
-        elif word in ("--fd", "--memory-max", "--confine"):
+        elif word in ("--fd", "--memory-max", "--confine", "--user"):
             options[word] = next(words, "")
         else:
             return None

@@ -220,14 +220,17 @@ def _is_own(requirement: Requirement | str) -> bool:
 
 def main() -> int:
     """Run the command line; return the exit status."""
-    # All that pip starts ends with the server, or when the server requests it.
-    supervise.split()
     parser = argparse.ArgumentParser(prog="redgrease.worker.install")
     parser.add_argument("--target", type=Path, required=True)
+    parser.add_argument("--user")
     parser.add_argument("--force", action="store_true")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("requirements", nargs="*")
     arguments = parser.parse_args()
+    if arguments.user:
+        supervise.become(arguments.user)
+    # All that pip starts ends with the server, or when the server requests it.
+    supervise.split()
     requirements = []
     for text in arguments.requirements:
         try:

@@ -24,6 +24,16 @@ _SIGNALS = (_signal.SIGTERM, _signal.SIGCHLD)
 _END_SECONDS_MAX = 5.0
 
 
+def become(user):
+    """Change to a user, given as ``UID:GID``, and to no other groups."""
+    uid, gid = map(int, user.split(":"))
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+    # Otherwise the kernel hides the process from its own user, and from itself.
+    _native.make_visible()
+
+
 def split():
     """Fork the worker; returns only in the worker."""
     _native.become_supervisor()
