@@ -183,6 +183,12 @@ macro_rules! flag {
     };
 }
 
+macro_rules! text {
+    ($field:ident) => {
+        Access::Text { get: |config| config.$field.clone(), set: |config, text| config.$field = text }
+    };
+}
+
 macro_rules! milliseconds {
     ($field:ident, $min:expr) => {
         Access::Number {
@@ -208,19 +214,8 @@ pub const KEYS: [Key; 38] = [
     core("WorkerIdleBytesMax", true, number!(worker_idle_bytes_max as u64, 1 << 20, 1 << 40)),
     core("WorkerBytesMax", true, number!(worker_bytes_max as u64, 0, 1 << 50)),
     core("WorkerIsolation", false, flag!(isolation, 1)),
-    core(
-        "WorkerWritable",
-        false,
-        Access::Text {
-            get: |config| config.worker_writable.clone(),
-            set: |config, text| config.worker_writable = text,
-        },
-    ),
-    core(
-        "WorkerUser",
-        false,
-        Access::Text { get: |config| config.worker_user.clone(), set: |config, text| config.worker_user = text },
-    ),
+    core("WorkerWritable", false, text!(worker_writable)),
+    core("WorkerUser", false, text!(worker_user)),
     core("AbortGrace", true, milliseconds!(abort_grace, 1)),
     core("SyncMaxTime", true, milliseconds!(sync_time_max, 1)),
     core("ScriptMaxTime", true, milliseconds!(script_time_max, 1)),
@@ -245,14 +240,7 @@ pub const KEYS: [Key; 38] = [
     core("SharedMemory", false, flag!(shared_memory, 1)),
     core("HooksWithoutPermission", true, flag!(hooks_without_permission, 1)),
     core("InjectPanic", false, flag!(inject_panic, 1)),
-    core(
-        "RequirementsDir",
-        false,
-        Access::Text {
-            get: |config| config.requirements_dir.clone(),
-            set: |config, text| config.requirements_dir = text,
-        },
-    ),
+    core("RequirementsDir", false, text!(requirements_dir)),
     core(
         "Python",
         false,
