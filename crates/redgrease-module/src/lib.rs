@@ -68,7 +68,7 @@ fn start(loader: &Loader<'_>) -> Result<(), String> {
     loader.info(info::write)?;
     loader.subscribe(turn::server_event)?;
     loader.save_with(c"rg_regist", persistence::save, persistence::load)?;
-    loader.value_keys(c"rg_timeev", c"RG.INNERREGISTER", persistence::time_event_loaded)?;
+    loader.value_keys(c"rg_timeev", persistence::CHANGE, persistence::time_event_loaded)?;
     let config = settings::load(loader, config)?;
     let driver = Driver::new(loader.server, config, drive::drive)?.install();
     match &driver.runtime {

@@ -1,11 +1,16 @@
 //! Registrations in data files and on replicas.
 
+use std::ffi::CStr;
+
 use redgrease_core::id::Database;
 use redgrease_core::saved::Change;
 use redgrease_engine::Input;
 use redgrease_ffi::CallOptions;
 
 use crate::driver::{Driver, driver};
+
+/// The command that carries changes of the registrations to replicas and files.
+pub const CHANGE: &CStr = c"RG.INNERREGISTER";
 
 /// Writes what a data file contains: the wheels of requirements, then the registrations that need them. Called in the process
 /// that writes the file, with the state at its start.

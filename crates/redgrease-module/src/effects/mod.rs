@@ -20,6 +20,7 @@ use redgrease_ffi::LogLevel;
 use crate::callbacks;
 use crate::driver::Driver;
 use crate::fault::Place;
+use crate::persistence::CHANGE;
 use crate::wait;
 
 /// Performs an effect. Returns the input that it causes at once.
@@ -94,8 +95,8 @@ pub fn perform(driver: &Driver, effect: Effect) -> Option<Input<'static>> {
         Effect::Subscribe => events::subscribe(driver),
         Effect::WatchCommands(wanted) => events::watch_commands(driver, wanted),
         Effect::WatchHooks(wanted) => events::watch_hooks(driver, wanted),
-        Effect::Replicate(change) => driver.server.replicate(c"RG.INNERREGISTER", &change, true),
-        Effect::ReplicateToFile(change) => driver.server.replicate(c"RG.INNERREGISTER", &change, false),
+        Effect::Replicate(change) => driver.server.replicate(CHANGE, &change, true),
+        Effect::ReplicateToFile(change) => driver.server.replicate(CHANGE, &change, false),
         Effect::Install(install) => requirements::start(driver, &install),
         Effect::ShareWheels(wheels) => requirements::share(driver, wheels),
         Effect::KeepPart { environment, file, offset, part } => {

@@ -10,10 +10,8 @@ use redgrease_ffi::LogLevel;
 
 use crate::driver::{self, Driver};
 use crate::installer::Answer;
+use crate::persistence::CHANGE;
 use crate::wheels::{Done, Share};
-
-/// The command that carries changes.
-const CHANGE: &std::ffi::CStr = c"RG.INNERREGISTER";
 
 /// Pause before wheels are sent again that could not be sent while clients are paused, in milliseconds.
 const PAUSED_MS: u64 = 50;
