@@ -27,7 +27,7 @@ from .load import READERS, Known, Listed, Load, always_descriptions, listed, rec
 from .load_requests import REQUEST_DEADLINE_S, Asker, Findings, Life, Tally
 from .processes import Process, command_line, parent_of, process, with_environment, zombies_of
 from .resp import Simple
-from .servers import DidNotStartError, Server, ServerKind, UnavailableError, selected_kinds
+from .servers import DidNotStartError, Server, ServerKind, only_kind
 from .waiting import NotInTimeError, wait_until
 
 #: Seconds between two kills of a worker, and of the server.
@@ -496,12 +496,7 @@ def new_seed() -> str:
 def main() -> int:
     seconds = float(os.environ.get("CHAOS_SECONDS") or 300)
     seed = os.environ.get("CHAOS_SEED") or new_seed()
-    try:
-        kind = selected_kinds("redis-7.0")[0]
-        kind.binary()
-    except (UnavailableError, ValueError) as reason:
-        print(f"chaos: {reason}", file=sys.stderr)
-        return 2
+    kind = only_kind("chaos")
     report = Chaos(kind, seconds, seed).run()
     print(report)
     return 1 if report.findings.violations else 0

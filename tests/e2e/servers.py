@@ -124,6 +124,17 @@ def selected_kinds(default: str = "") -> list[ServerKind]:
     return [known[name] for name in names] or list(KINDS)
 
 
+def only_kind(program: str) -> ServerKind:
+    """The kind of server of a program that uses one. Ends the program if that server is not available."""
+    try:
+        kind = selected_kinds("redis-7.0")[0]
+        kind.binary()
+    except (UnavailableError, ValueError) as reason:
+        print(f"{program}: {reason}", file=sys.stderr)
+        sys.exit(2)
+    return kind
+
+
 def free_port() -> int:
     """A free TCP port of the loopback address."""
     with socket.socket() as probe:

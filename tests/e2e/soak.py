@@ -23,7 +23,7 @@ from .chaos import CONF, new_seed
 from .load import Load, register_always
 from .load_requests import Asker, BrokenError, Findings, Life
 from .processes import Process, parent_of, process, workers_of
-from .servers import Server, ServerKind, UnavailableError, selected_kinds
+from .servers import Server, ServerKind, only_kind
 
 SAMPLE_S = 10.0
 PROBE_PAUSE_S = 0.02
@@ -268,12 +268,7 @@ class Soak:
 def main() -> int:
     seconds = float(os.environ.get("SOAK_SECONDS") or 3600)
     seed = os.environ.get("SOAK_SEED") or new_seed()
-    try:
-        kind = selected_kinds("redis-7.0")[0]
-        kind.binary()
-    except (UnavailableError, ValueError) as reason:
-        print(f"soak: {reason}", file=sys.stderr)
-        return 2
+    kind = only_kind("soak")
     print(f"soak: {kind.name}, seed {seed}, {seconds:.0f} s", flush=True)
     return Soak(kind, seconds, seed).run()
 

@@ -475,6 +475,19 @@ GB('CommandReader').map(lambda x: 'hooked').register(hook='strlen', mode={mode!r
         assert int(db.trigger("pid")[0]) != pid
 
 
+def test_a_session_is_not_given_up_because_another_one_kills_their_worker(fresh_server):
+    db = fresh_server(load_args={"MaxWorkers": 1})
+    db.ok("GB('CommandReader').map(lambda x: 'here').register(trigger='victim')")
+    db.ok("import os\nGB('CommandReader').foreach(lambda x: os.kill(os.getpid(), 9)).register(trigger='killer')")
+    for _ in range(10):
+        error = db.trigger_refused("killer")
+        if "died 5 times" in error:
+            break
+    else:
+        raise AssertionError(f"the session was not given up; the last error was {error}")
+    assert db.trigger("victim") == ["here"]
+
+
 def test_a_sync_event_is_processed_when_the_session_is_rebuilt(db):
     script = """
 import os

@@ -35,6 +35,9 @@ pub const IDLE_WORKER_MS: u64 = 3000;
 /// Ends of a session's worker in a row after which it is not rebuilt any more.
 pub const DEATHS_MAX: u32 = 5;
 
+/// Time after which an end of a session's worker is no longer in a row with the next one, in milliseconds.
+pub const DEATHS_FORGOTTEN_MS: u64 = 60_000;
+
 /// Failed starts of workers in a row after which waiting sessions get an error, and which are logged.
 pub const FAILED_STARTS_MAX: u32 = 3;
 

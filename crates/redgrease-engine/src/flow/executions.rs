@@ -501,7 +501,7 @@ impl Engine {
         }
         let session = self.live.get(&number).map(|live| live.session);
         if let Some(session) = session.and_then(|session| self.sessions.get_mut(session)) {
-            session.deaths = 0;
+            session.deaths.forget();
         }
         self.finish(number, if aborted { Status::Aborted } else { Status::Done });
     }
@@ -697,6 +697,7 @@ impl Engine {
         not_begun.iter().for_each(|number| {
             lost.remove(number);
         });
+        let suspects = self.suspects(worker, sessions, &lost);
         for number in lost {
             let place = self.live.get(&number).map_or_else(|| "an unknown step".into(), |live| live.place());
             if let Some(live) = self.live.get_mut(&number) {
@@ -709,7 +710,7 @@ impl Engine {
             self.end_with_error(number, Error::DiedBefore(head.to_owned()));
         }
         self.profiles_lost(worker, head);
-        self.sessions_lost(sessions, head);
+        self.sessions_lost(sessions, &suspects, head);
         for number in queued {
             self.move_execution(number, head);
         }
@@ -719,6 +720,21 @@ impl Engine {
         for number in not_begun {
             self.enqueue(number);
         }
+    }
+
+    /// The sessions that may have caused the end of a worker: those whose code ran, else all of them.
+    fn suspects(
+        &self,
+        worker: WorkerNo,
+        sessions: &[SessionNo],
+        running: &BTreeSet<ExecutionNo>,
+    ) -> BTreeSet<SessionNo> {
+        let mut suspects: BTreeSet<SessionNo> =
+            running.iter().filter_map(|number| self.live.get(number)).map(|live| live.session).collect();
+        suspects.extend(sessions.iter().filter(|number| {
+            self.sessions.get(**number).is_some_and(|session| session.place == Place::Restoring(worker))
+        }));
+        if suspects.is_empty() { sessions.iter().copied().collect() } else { suspects }
     }
 
     /// Sync executions that were sent to a worker that is gone, in a group, and that it had not begun.

@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::prelude::*;
 use crate::registrations::registry::Registration;
-use crate::sessions::session::{Place, Session};
+use crate::sessions::session::{Deaths, Place, Session};
 use crate::sessions::stored::{Stored, StoredFunction};
 
 impl Engine {
@@ -190,7 +190,7 @@ impl Engine {
             installed: false,
             live: 0,
             held: Vec::new(),
-            deaths: 0,
+            deaths: Deaths::default(),
         });
         if let (Some(session), Some(function)) = (self.sessions.get_mut(number), saved.function) {
             session.stored.function = Some(StoredFunction {

@@ -15,12 +15,12 @@ use crate::error::Error;
 use crate::executions::live::Waiter;
 use crate::input::{Caller, Inside};
 use crate::limits::{
-    DEATHS_MAX, PAUSED_RETRY_MS, REQUIREMENTS_AGAIN_MS, WAITING_SESSIONS_MAX, WORKER_AGAIN_MS, WORKER_WAIT_MS_MAX,
+    PAUSED_RETRY_MS, REQUIREMENTS_AGAIN_MS, WAITING_SESSIONS_MAX, WORKER_AGAIN_MS, WORKER_WAIT_MS_MAX,
 };
 use crate::planted::Bug;
 use crate::prelude::*;
 use crate::sessions::script::Script;
-use crate::sessions::session::{Place, Session};
+use crate::sessions::session::{Deaths, Place, Session};
 use crate::sessions::stored::{REINSTALLED, Stored, StoredFunction, environment, is_reinstalled};
 use crate::timers::Timer;
 
@@ -84,7 +84,7 @@ impl Engine {
             installed: false,
             live: 0,
             held: Vec::new(),
-            deaths: 0,
+            deaths: Deaths::default(),
         });
         let Some(Function { action, plan: spec, callbacks }) = command.function else {
             return self.prepare_session(number);
@@ -491,7 +491,9 @@ impl Engine {
     }
 
     /// The sessions of a worker that has ended: scripts fail, sessions with registrations are rebuilt elsewhere.
-    pub(crate) fn sessions_lost(&mut self, sessions: &[SessionNo], head: &str) {
+    /// Only `suspects` may have caused it.
+    pub(crate) fn sessions_lost(&mut self, sessions: &[SessionNo], suspects: &BTreeSet<SessionNo>, head: &str) {
+        let now_ms = self.now_ms();
         for number in sessions {
             let Some(session) = self.sessions.get_mut(*number) else { continue };
             let was_broken = matches!(session.place, Place::Broken { .. });
@@ -509,11 +511,11 @@ impl Engine {
             }
             let has_time_events = self.time_events.of_session(*number);
             let Some(session) = self.sessions.get_mut(*number) else { continue };
-            session.deaths += 1;
+            let too_many = suspects.contains(number) && session.deaths.too_many_with_one_at(now_ms);
             let broken: Option<Error> = match () {
                 // Executions that were not sent to the worker cannot run anywhere else.
                 () if !session.registered && !has_time_events => Some(Error::DiedBefore(head.to_owned())),
-                () if session.deaths > DEATHS_MAX => Some(Error::DiedTooOften(head.to_owned())),
+                () if too_many => Some(Error::DiedTooOften(head.to_owned())),
                 () => None,
             };
             let rebuild = broken.is_none() && !was_broken;

@@ -3,6 +3,7 @@
 use redgrease_core::id::{Database, ExecutionNo, WorkerNo};
 
 use crate::input::UserName;
+use crate::limits::{DEATHS_FORGOTTEN_MS, DEATHS_MAX};
 use crate::prelude::*;
 use crate::sessions::script::Script;
 use crate::sessions::stored::Stored;
@@ -59,8 +60,58 @@ pub(crate) struct Session {
     pub(crate) live: usize,
     /// Executions that wait until it has a worker again.
     pub(crate) held: Vec<ExecutionNo>,
-    /// Ends of its worker since the last execution that ended by itself.
-    pub(crate) deaths: u32,
+    /// Ends of its worker that it may have caused, since the last execution that ended by itself.
+    pub(crate) deaths: Deaths,
+}
+
+/// Ends of a session's worker in a row.
+#[derive(Debug, Default)]
+pub(crate) struct Deaths {
+    count: u32,
+    last_ms: u64,
+}
+
+impl Deaths {
+    /// Counts one, and says whether there were too many in a row.
+    pub(crate) fn too_many_with_one_at(&mut self, now_ms: u64) -> bool {
+        if now_ms.saturating_sub(self.last_ms) > DEATHS_FORGOTTEN_MS {
+            self.count = 0;
+        }
+        self.count = self.count.saturating_add(1);
+        self.last_ms = now_ms;
+        self.count >= DEATHS_MAX
+    }
+
+    /// Forgets them: an execution has ended by itself.
+    pub(crate) fn forget(&mut self) {
+        self.count = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deaths_in_a_row_are_too_many() {
+        let mut deaths = Deaths::default();
+        let answers: Vec<bool> = (1..=6).map(|n| deaths.too_many_with_one_at(n * 1000)).collect();
+        assert_eq!(answers, [false, false, false, false, true, true]);
+    }
+
+    #[test]
+    fn deaths_with_more_than_a_minute_between_them_are_not_in_a_row() {
+        let mut deaths = Deaths::default();
+        assert!((1..=100).all(|n| !deaths.too_many_with_one_at(n * (DEATHS_FORGOTTEN_MS + 1))));
+    }
+
+    #[test]
+    fn an_execution_that_ends_by_itself_begins_a_new_row() {
+        let mut deaths = Deaths::default();
+        assert!((1..=4).all(|n| !deaths.too_many_with_one_at(n)));
+        deaths.forget();
+        assert!(!deaths.too_many_with_one_at(5));
+    }
 }
 
 impl Session {
