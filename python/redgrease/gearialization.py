@@ -227,7 +227,10 @@ class SerializedFunction:
         except Exception:
             return None
         action = "REGISTER" if isinstance(self._function.operation, Register) else "RUN"
-        return [action, plan.spec, pickle.dumps(self, protocol=PICKLE_PROTOCOL)]
+        words = [action, plan.spec, pickle.dumps(self, protocol=PICKLE_PROTOCOL)]
+        if _holds_code(self._data):
+            words += ["PYTHON", _dotted(self._version[:2])]
+        return words
 
     def __reduce__(self) -> Any:
         return load_plan, (self._data, self._version, __version__)

@@ -10,12 +10,37 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
+import cloudpickle
+import packaging
+import pytest
+import redgrease
 from redgrease import _native
 
 from . import frames
 
 WAIT = 10.0
+
+
+#: An interpreter of another version for the workers of these tests; default: that of the tests.
+OTHER_PYTHON = "REDGREASE_WORKER_PYTHON"
+
+
+#: For tests that exchange compiled code with the worker.
+same_version = pytest.mark.skipif(OTHER_PYTHON in os.environ, reason="the worker has another version of Python")
+
+
+def worker_command():
+    """The command that starts a worker, as the server's module starts it."""
+    other = os.environ.get(OTHER_PYTHON)
+    if not other:
+        return [sys.executable, "-m", "redgrease.worker"]
+    places = [
+        f"{package.__name__}={Path(package.__file__).parents[1]}" for package in (redgrease, cloudpickle, packaging)
+    ]
+    launcher = Path(redgrease.__file__).parent / "worker" / "launch.py"
+    return [other, launcher, ":".join(places), "redgrease.worker"]
 
 
 class Server:
@@ -29,7 +54,7 @@ class Server:
         self.socket = ours
         ours.sendall(b"S")  # no shared memory
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "redgrease.worker", "--fd", str(theirs.fileno())],
+            [*worker_command(), "--fd", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             env={**os.environ, **(env or {})},
             cwd=cwd,

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from . import frames, naive
-from .server import Encoded, Server, encoded
+from .server import Encoded, Server, encoded, same_version
 
 HERE = os.path.dirname(__file__)
 PLANS = int(os.environ.get("REDGREASE_TEST_PLANS", "400"))
@@ -196,6 +196,7 @@ def test_steps_that_the_server_has_done_are_left_out(server):
     assert server.done(exec_)[:2] == (["42"], [])
 
 
+@same_version
 def test_results_without_a_tag_are_pickled_only_when_asked(server):
     source = "class C:\n  def __repr__(self): return 'see'\nGB().map(lambda x: C()).run(convertToStr=False)"
     plan = server.plan(source)

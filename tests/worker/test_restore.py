@@ -10,7 +10,7 @@ from redgrease.gearialization import SerializedFunction
 from redgrease.plan.builder import Plan
 
 from . import frames
-from .server import Server
+from .server import Server, same_version
 
 SOURCE = """
 import collections
@@ -87,6 +87,7 @@ def sent(function):
     return (1 << 63) + (0 if action == "RUN" else 1), spec, callbacks
 
 
+@same_version
 def test_a_function_is_started_while_it_is_loaded():
     function = sent(KeysReader().map(slow_to_load).count().run())
     with Server(threads=4) as server:
@@ -100,6 +101,7 @@ def test_a_function_is_started_while_it_is_loaded():
         assert not server.calls, "the server was called for permission"
 
 
+@same_version
 def test_a_function_that_waits_for_its_plan_can_be_aborted():
     function = sent(KeysReader().map(slow_to_load).run())
     with Server(threads=4) as server:
@@ -121,6 +123,7 @@ def test_a_function_that_cannot_be_loaded_says_why_and_its_execution_ends():
         assert "step 0 of the plan has no callback 0" in server.wait_for("script_done", request=8)["error"]
 
 
+@same_version
 def test_a_registered_function_is_rebuilt_from_what_the_client_sent():
     function = sent(CommandReader().apply(len).register(trigger="length", onRegistered=lambda: execute("get", "k")))  # noqa: F821
     with Server() as server:

@@ -7,6 +7,8 @@ use alloc::vec::Vec;
 
 use thiserror::Error;
 
+use crate::python::PythonVersion;
+
 /// Arguments of `RG.PYEXECUTE`, checked one by one but not yet against the sessions that exist.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PyExecute<'a> {
@@ -26,6 +28,8 @@ pub struct PyExecute<'a> {
     pub replace_with: Option<&'a [u8]>,
     /// Install requirements again even if they are there.
     pub force_reinstall: bool,
+    /// The interpreter whose compiled code the callbacks hold; `None`: any interpreter can load them.
+    pub python: Option<PythonVersion>,
     /// Requirement strings as given.
     pub requirements: Vec<&'a [u8]>,
 }
@@ -60,6 +64,9 @@ pub enum ArgumentError {
     /// Characters that an id may not hold.
     #[error("ID must be compose of: ['A'-'Z' | 'a'-'z' | '0' - '9' | '-' | '_']")]
     BadId,
+    /// `PYTHON` without a version.
+    #[error("PYTHON must be a version such as 3.11, not '{0}'")]
+    BadPython(String),
     /// A word that is no option.
     #[error("Unknown arguments were given: {0}")]
     Unknown(String),
@@ -88,6 +95,7 @@ impl<'a> PyExecute<'a> {
                     parsed.function = Some(Function { action, plan, callbacks });
                 }
                 b"REPLACE_WITH" => parsed.replace_with = Some(value_of("REPLACE_WITH")?),
+                b"PYTHON" => parsed.python = Some(python_version(value_of("PYTHON")?)?),
                 b"REQUIREMENTS" => {
                     parsed.requirements = words.collect();
                     break;
@@ -97,6 +105,11 @@ impl<'a> PyExecute<'a> {
         }
         Ok(parsed)
     }
+}
+
+fn python_version(bytes: &[u8]) -> Result<PythonVersion, ArgumentError> {
+    let text = String::from_utf8_lossy(bytes);
+    PythonVersion::parse(&text).ok_or_else(|| ArgumentError::BadPython(text.into_owned()))
 }
 
 fn session_id(bytes: &[u8]) -> Result<&str, ArgumentError> {
@@ -133,6 +146,14 @@ mod tests {
         let parsed = parse(&["REGISTER", "plan", "callbacks", "REQUIREMENTS", "RUN"]).unwrap();
         assert_eq!(parsed.function.unwrap().action, Action::Register);
         assert_eq!(parsed.requirements, [b"RUN"]);
+    }
+
+    #[test]
+    fn a_version_of_python_is_parsed() {
+        let parsed = parse(&["RUN", "plan", "callbacks", "python", "3.9.18"]).unwrap();
+        assert_eq!(parsed.python, PythonVersion::parse("3.9"));
+        assert_eq!(parse(&["PYTHON"]).unwrap_err(), "PYTHON is missing");
+        assert_eq!(parse(&["PYTHON", "pypy"]).unwrap_err(), "PYTHON must be a version such as 3.11, not 'pypy'");
     }
 
     #[test]

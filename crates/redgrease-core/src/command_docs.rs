@@ -181,11 +181,12 @@ pub const COMMANDS: [CommandDoc; 34] = [
     doc(
         "RG.PYEXECUTE",
         "script [UNBLOCKING] [ID id] [DESCRIPTION text] [UPGRADE] [REPLACE_WITH id] [FORCE_REINSTALL_REQUIREMENTS] \
-         [REQUIREMENTS requirement ...]",
+         [PYTHON version] [REQUIREMENTS requirement ...]",
         "Runs a Python script, which may run or register functions",
         "That of the script",
         "`OK`, or, if the script ran a function: an array of results and errors, or with `UNBLOCKING` the id of the execution.",
         "With `ID` of an existing session `UPGRADE` is needed: its registrations are replaced when the script succeeds. \
+         `PYTHON` is the version of the interpreter, such as `3.11`, that must run the script. \
          `REQUIREMENTS` takes all words that follow.",
     ),
     doc(

@@ -75,7 +75,7 @@ const fn code(
 }
 
 /// All codes, in alphabetical order.
-pub const CODES: [ErrorCode; 23] = [
+pub const CODES: [ErrorCode; 24] = [
     code(
         "BADEVENT",
         Fault::Caller,
@@ -166,6 +166,13 @@ pub const CODES: [ErrorCode; 23] = [
         Retry::Later,
         "Clients are paused (`CLIENT PAUSE`, or a failover), and the operation would be replicated.",
         "Try again when clients are not paused.",
+    ),
+    code(
+        "PYTHONVERSION",
+        Fault::Operator,
+        Retry::No,
+        "A function holds code of a Python version that no worker of the server has.",
+        "Install that version on the server's host (load argument `Pythons`), use one of the server's, or send the function as text.",
     ),
     code(
         "READONLY",

@@ -32,6 +32,7 @@ pub mod id;
 pub mod pattern;
 pub mod plan;
 pub mod policy;
+pub mod python;
 pub mod render;
 pub mod requirement;
 pub mod saved;

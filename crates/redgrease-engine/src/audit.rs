@@ -126,6 +126,7 @@ impl Engine {
         vec![
             ("live executions", self.live.len()),
             ("scripts", scripts),
+            ("sessions without an interpreter", self.workers.interpreters.waiting_count()),
             ("waits", self.stack.waits.len()),
             ("running commands", self.stack.command_count()),
             ("atomic blocks", usize::from(self.stack.atomic.is_some())),
@@ -265,6 +266,7 @@ impl Engine {
         if session.place == Place::Waiting
             && needs_worker
             && waits == 0
+            && !self.workers.interpreters.waits(number)
             && !self.installs.sessions().contains(&number)
             && !self.wheels.sharing.contains_key(&session.stored.environment)
             && !self.timers.iter().any(asks_again)

@@ -10,6 +10,8 @@ use core::time::Duration;
 pub struct Config {
     /// The workers' interpreter, if it was given.
     pub python: Option<String>,
+    /// Interpreters for functions of other versions, separated by colons; `None`: those on the path.
+    pub pythons: Option<String>,
     /// Executions in the list that users see; 0: no limit.
     pub executions_max: usize,
     /// Finished executions kept per registration; 0: no limit.
@@ -201,7 +203,7 @@ macro_rules! milliseconds {
 }
 
 /// All keys.
-pub const KEYS: [Key; 38] = [
+pub const KEYS: [Key; 39] = [
     signed("MaxExecutions", number!(executions_max as usize, 0, 1 << 32)),
     signed("MaxExecutionsPerRegistration", number!(executions_per_registration_max as usize, 0, 1 << 32)),
     core("ProfileExecutions", true, flag!(profile, 1 << 32)),
@@ -249,6 +251,14 @@ pub const KEYS: [Key; 38] = [
             set: |config, text| config.python = Some(text),
         },
     ),
+    core(
+        "Pythons",
+        false,
+        Access::Text {
+            get: |config| config.pythons.clone().unwrap_or_default(),
+            set: |config, text| config.pythons = Some(text),
+        },
+    ),
     python("PythonAttemptTraceback", true, flag!(traceback, 1)),
     python("PythonInstallReqMaxIdleTime", true, Access::AcceptedNumber(1, 30_000)),
     python("OverridePythonAllocators", false, Access::AcceptedNumber(0, 1)),
@@ -287,6 +297,7 @@ impl Config {
         let cores = machine.cores;
         Config {
             python: None,
+            pythons: None,
             executions_max: 1000,
             executions_per_registration_max: 100,
             execution_threads: cores.max(3),

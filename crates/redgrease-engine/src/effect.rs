@@ -3,6 +3,7 @@
 use crate::streams::runs::EntryId;
 use redgrease_core::frame::LogLevel;
 use redgrease_core::id::{Database, ExecutionNo, RegistrationNo, WorkerNo};
+use redgrease_core::python::PythonVersion;
 use redgrease_core::render::Reply;
 use redgrease_core::requirement::WheelFile;
 use redgrease_core::saved::SavedWheel;
@@ -232,6 +233,8 @@ pub struct Install {
     pub environment: Rc<str>,
     /// The requirements as given.
     pub requirements: Rc<[String]>,
+    /// The interpreter that they are for; `None`: the default one.
+    pub python: Option<PythonVersion>,
     /// Install them again if they are present.
     pub force: bool,
     /// Only check whether they are present.
@@ -276,7 +279,14 @@ pub enum Effect {
 
     /// Start a process for a worker: [`Input::WorkerStarted`](crate::Input::WorkerStarted) or
     /// [`Input::WorkerNotStarted`](crate::Input::WorkerNotStarted) follows later.
-    StartWorker(WorkerNo),
+    StartWorker {
+        /// The worker.
+        worker: WorkerNo,
+        /// Its interpreter; `None`: the default one.
+        python: Option<PythonVersion>,
+    },
+    /// Look for interpreters: [`Input::InterpretersFound`](crate::Input::InterpretersFound) follows later.
+    FindInterpreters,
     /// Output for a worker is available: [`Engine::take_output`](crate::Engine::take_output). It is written at the
     /// latest before the loop sleeps, and reported by [`Input::Written`](crate::Input::Written).
     Write(WorkerNo),

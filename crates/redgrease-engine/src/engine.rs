@@ -44,6 +44,7 @@ use crate::streams::held::Held;
 use crate::streams::run::Followed;
 use crate::timers::{Timer, Timers};
 use crate::work::Work;
+use crate::workers::interpreters;
 use crate::workers::link::{Link, Process};
 use crate::workers::pool::{Limits, Pool};
 use redgrease_core::id::{ExecutionNo, RegistrationNo};
@@ -64,6 +65,8 @@ pub(crate) struct Workers {
     pub(crate) links: BTreeMap<WorkerNo, Link>,
     /// Those with frames to be handled, in turn.
     pub(crate) with_frames: VecDeque<WorkerNo>,
+    /// What they can be started with.
+    pub(crate) interpreters: interpreters::Known,
     /// Why the last start failed.
     pub(crate) start_error: Option<String>,
     /// Unexpected ends.
@@ -171,6 +174,7 @@ impl Engine {
                 pool: Pool::new(limits),
                 links: BTreeMap::new(),
                 with_frames: VecDeque::new(),
+                interpreters: interpreters::Known::default(),
                 start_error: None,
                 deaths: 0,
                 trimming: false,
@@ -269,6 +273,7 @@ impl Engine {
             Input::Acknowledged { batch, result } => self.acknowledged(batch, result),
             Input::GroupRemoved { removal, next } => self.group_removed(removal, next),
             Input::Installed { install, result } => self.install_ended(install, result),
+            Input::InterpretersFound(interpreters) => self.interpreters_found(interpreters),
             Input::RoleChanged => self.role_changed(),
             Input::LoadingBegan => self.loading_begins(),
             Input::Change(change) => self.apply(change),

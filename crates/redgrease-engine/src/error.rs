@@ -3,6 +3,7 @@
 //! Texts that clients of RedisGears match on are unchanged. Others begin with a code of
 //! [`redgrease_core::error_code::CODES`].
 
+use redgrease_core::python::PythonVersion;
 use thiserror::Error;
 
 use crate::limits::{
@@ -163,14 +164,29 @@ pub enum Error {
     /// A session was made by another version of the interpreter.
     #[error(
         "BROKEN the functions were made with Python {stored}, and the workers of this server run Python {present}: install \
-         Python {stored} with the package redgrease, and name it with the load argument Python, or run the script again with \
-         UPGRADE"
+         Python {stored} on the server's host, and name it with the load argument Pythons if it is not on the server's path, \
+         or run the script again with UPGRADE"
     )]
     OtherPython {
         /// The version that made them.
         stored: String,
         /// The version of the worker.
         present: String,
+    },
+    /// A client's function needs an interpreter that is not there.
+    #[error(
+        "PYTHONVERSION the function was made with Python {wanted}, and the workers of this server run Python {present}: \
+         install Python {wanted} on the server's host, and name it with the load argument Pythons if it is not on the \
+         server's path; or use one of the server's versions; or send the function as text{}",
+        if refused.is_empty() { String::new() } else { format!(" (not used: {refused})") }
+    )]
+    NoSuchPython {
+        /// The version that made it.
+        wanted: PythonVersion,
+        /// The versions of workers.
+        present: String,
+        /// Interpreters that cannot be used, each with the reason.
+        refused: String,
     },
     /// A session has ended.
     #[error("NOSESSION the session has ended")]
@@ -394,6 +410,10 @@ mod tests {
             (Error::DiedTooOften(text()), "WORKERDOWN"),
             (Error::TooManyHeld, "WORKERDOWN"),
             (Error::Broken(text()), "BROKEN"),
+            (
+                Error::NoSuchPython { wanted: PythonVersion { major: 3, minor: 9 }, present: text(), refused: text() },
+                "PYTHONVERSION",
+            ),
             (Error::SessionEnded, "NOSESSION"),
             (Error::SessionElsewhere, "NOSESSION"),
             (Error::TooManyExecutions, "TOOMANY"),

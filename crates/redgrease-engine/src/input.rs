@@ -5,6 +5,7 @@ use redgrease_core::codec::KeyType;
 use redgrease_core::command::PyExecute;
 use redgrease_core::id::{Database, ExecutionNo, RegistrationNo, WorkerNo};
 use redgrease_core::policy::{CommandFacts, Protection};
+use redgrease_core::python::PythonVersion;
 use redgrease_core::saved::{Change, SavedTimeEvent, SavedWheel};
 
 use crate::frames::Frames;
@@ -298,6 +299,15 @@ pub struct Wheel {
     pub needed_by: Vec<usize>,
 }
 
+/// Interpreters beside the default one, as the driver found them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Interpreters {
+    /// The versions that workers can be started with.
+    pub versions: BTreeSet<PythonVersion>,
+    /// Interpreters that cannot be used, each with the reason.
+    pub refused: Vec<String>,
+}
+
 /// A set of requirements that can be imported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Installed {
@@ -517,6 +527,8 @@ pub enum Input<'a> {
         /// The result.
         result: Result<Found, String>,
     },
+    /// The interpreters beside the default one were looked for.
+    InterpretersFound(Interpreters),
     /// The wheels of a set of requirements were sent to replicas and the append-only file, or cannot be read.
     WheelsShared {
         /// The set.

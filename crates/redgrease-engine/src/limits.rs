@@ -29,6 +29,9 @@ pub const WORKER_AGAIN_MS: u64 = 1000;
 /// Pause before the requirements of a session with registrations are looked for again, in milliseconds.
 pub const REQUIREMENTS_AGAIN_MS: u64 = 30_000;
 
+/// Pause before interpreters are looked for again when the wanted one was not found, in milliseconds.
+pub const INTERPRETERS_AGAIN_MS: u64 = 5000;
+
 /// Time that more than one idle worker is kept, in milliseconds.
 pub const IDLE_WORKER_MS: u64 = 3000;
 

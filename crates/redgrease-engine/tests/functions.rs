@@ -66,7 +66,7 @@ impl Driver {
     fn perform(&mut self, effect: Effect) -> Option<Input<'static>> {
         match effect {
             Effect::Reply { client, answer } => self.replies.push((client, answer.into_reply())),
-            Effect::StartWorker(worker) => self.workers.push(worker),
+            Effect::StartWorker { worker, .. } => self.workers.push(worker),
             Effect::Ask { question, about } => {
                 let fact = match about {
                     Question::Protection => Fact::Protection(Protection::default()),

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use redgrease_core::id::{ExecutionNo, SessionNo, WorkerNo};
+use redgrease_core::python::PythonVersion;
 use redgrease_core::render::Style;
 use redgrease_engine::executions::execution::{Executions, Status};
 use redgrease_engine::executions::schedule::{Decision, Schedule};
@@ -16,6 +17,7 @@ use random::Random;
 #[derive(Default)]
 struct SimWorker {
     ready: bool,
+    python: Option<PythonVersion>,
     /// The owner of all sessions that it ever served.
     owner: Option<Owner>,
     threads: usize,
@@ -125,8 +127,11 @@ impl Simulation {
             let Some((owner, None, _)) = self.sessions.get(&session) else { continue };
             match self.pool.lease(session, owner) {
                 Lease::Wait => {
+                    let python = owner.python;
                     self.waiting.push(session);
-                    if let Some(worker) = self.pool.evictable(self.waiting.len()) {
+                    let needs_it = |other: &&SessionNo| self.sessions[other].0.python == python;
+                    let needing = self.waiting.iter().filter(needs_it).count();
+                    if let Some(worker) = self.pool.evictable(python, needing) {
                         self.kill(worker);
                     }
                 }
@@ -143,14 +148,16 @@ impl Simulation {
                 }
             }
         }
-        for number in self.pool.starts(self.waiting.len(), self.now_ms) {
-            self.workers.insert(number, SimWorker { ready: false, owner: None, threads: 1, queue: Vec::new() });
+        let waiting: Vec<_> = self.waiting.iter().map(|session| self.sessions[session].0.python).collect();
+        for (number, python) in self.pool.starts(&waiting, self.now_ms) {
+            self.workers.insert(number, SimWorker { ready: false, python, owner: None, threads: 1, queue: Vec::new() });
         }
     }
 
     fn check_owner(&mut self, worker: WorkerNo, session: SessionNo) {
         let owner = &self.sessions[&session].0;
         let worker = self.workers.get_mut(&worker).expect("a lease names a worker that lives");
+        assert_eq!(worker.python, owner.python, "seed {}: a worker of another interpreter", self.seed);
         let first = worker.owner.get_or_insert_with(|| owner.clone());
         assert_eq!(first, owner, "seed {}: a worker serves two owners", self.seed);
     }
@@ -170,7 +177,8 @@ impl Simulation {
                 executions.push(execution);
                 self.created += 1;
             }
-            self.sessions.insert(session, (Owner { user, environment }, None, executions));
+            let python = [None, None, None, PythonVersion::parse("3.9")][self.random.below(4) as usize];
+            self.sessions.insert(session, (Owner { user, environment, python }, None, executions));
             self.waiting.push(session);
         }
         let numbers: Vec<WorkerNo> = self.workers.keys().copied().collect();

@@ -74,14 +74,14 @@ pub fn is_hooked(args: &[&[u8]]) -> bool {
     !flags.loading() && !flags.replica()
 }
 
-/// Watches the descriptors of the threads that start workers and install requirements.
+/// Watches the descriptors of the threads that start workers, install requirements and look for interpreters.
 ///
 /// # Errors
 /// The loop accepts no further descriptor.
 pub fn watch_threads(driver: &Driver) -> Result<(), String> {
     driver.server.watch(driver.spawner.ready_fd(), Readiness::Readable, || note(|due| due.spawned = true))?;
     let [checks, installs] = driver.installer.ready_fds();
-    for fd in [checks, installs, driver.wheels.ready_fd()] {
+    for fd in [checks, installs, driver.wheels.ready_fd(), driver.interpreters.ready_fd()] {
         driver.server.watch(fd, Readiness::Readable, || note(|due| due.installed = true))?;
     }
     Ok(())

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use redgrease_core::id::{Database, WorkerNo};
+use redgrease_core::python::PythonVersion;
 use redgrease_engine::input::Stream;
 use redgrease_engine::{Capabilities, Config, Effect, Engine, Input, ServerState, Situation};
 use redgrease_ffi::Server;
@@ -19,9 +20,11 @@ use crate::clients::Clients;
 use crate::depth::Depth;
 use crate::fault::Fault;
 use crate::installer::Installer;
+use crate::interpreters::Interpreters;
 use crate::isolation;
 use crate::loop_events::LoopEvents;
 use crate::os_user::OsUser;
+use crate::program::Program;
 use crate::pump::Pump;
 use crate::random::hex_digits;
 use crate::spawner::{Common, Spawner};
@@ -80,6 +83,8 @@ pub struct Driver {
     pub spawner: Spawner,
     /// The threads that install requirements.
     pub installer: Installer,
+    /// Finds interpreters of other versions.
+    pub interpreters: Interpreters,
     /// The directories of requirements, and the thread that reads and writes wheels.
     pub wheels: Wheels,
 
@@ -130,8 +135,9 @@ impl Driver {
         };
         let capabilities = Capabilities { jobs: server.has_jobs() };
         let environment = redgrease_ffi::environment::variables();
-        let installer = Installer::start(runtime.clone().ok(), config.install_time_max, environment.clone())?;
+        let installer = Installer::start(config.install_time_max, environment.clone())?;
         let user = OsUser::find(&config.worker_user)?;
+        let interpreters = Interpreters::start(config.pythons.clone(), user.clone(), environment.clone())?;
         let confine = isolation::writable_paths(&config)?;
         let wheels = Wheels::start(&config.requirements_dir, user.clone())?;
         let spawner = Spawner::start(Common { shared_memory: config.shared_memory, confine, user, environment })?;
@@ -154,6 +160,7 @@ impl Driver {
             workers: Workers::default(),
             spawner,
             installer,
+            interpreters,
             wheels,
             spare_effects: Cell::default(),
             due: RefCell::default(),
@@ -209,6 +216,17 @@ impl Driver {
                 notifying: self.notifying.is_inside(),
             },
         }
+    }
+
+    /// The interpreter of that version; `None`: the default one.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn program(&self, python: Option<PythonVersion>) -> Result<Program, String> {
+        let Some(version) = python else {
+            return self.runtime.as_ref().map(|path| Program::installed(path)).map_err(Clone::clone);
+        };
+        self.interpreters.program(version).ok_or_else(|| format!("the interpreter of Python {version} is gone"))
     }
 
     /// Finds out how to see what the server's loop has to do. Called once, when it watches the threads.

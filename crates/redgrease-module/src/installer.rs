@@ -7,29 +7,24 @@ use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redgrease_core::saved::SavedWheel;
 use redgrease_engine::effect::Install;
 use redgrease_engine::id::InstallNo;
 use redgrease_engine::input::{Found, Installed, Wheel};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
-use rustix::time::Timespec;
 
 use crate::background::Background;
+use crate::helper::{self, Failure};
 use crate::os_user::OsUser;
-
-/// Seconds in which an installation must have ended that was asked to.
-const END_S_MAX: i64 = 10;
+use crate::program::Program;
 
 /// Jobs that may wait for each thread: more than the engine requests.
 const JOBS_MAX: usize = 1000;
 
 struct Job {
     install: InstallNo,
-    python: PathBuf,
+    program: Program,
     target: PathBuf,
     requirements: Vec<String>,
     force: bool,
@@ -49,39 +44,31 @@ pub type Answer = (InstallNo, Result<Found, String>);
 pub struct Installer {
     checks: Background<Job, Answer>,
     installs: Background<Job, Answer>,
-    runtime: Option<PathBuf>,
     time_max: Duration,
     environment: Vec<(OsString, OsString)>,
 }
 
 impl Installer {
-    /// Starts the threads. Requirements are installed for this interpreter.
-    pub fn start(
-        runtime: Option<PathBuf>,
-        time_max: Duration,
-        environment: Vec<(OsString, OsString)>,
-    ) -> Result<Installer, String> {
+    /// Starts the threads.
+    pub fn start(time_max: Duration, environment: Vec<(OsString, OsString)>) -> Result<Installer, String> {
         let thread = |name| Background::start(name, JOBS_MAX, |job: Job| (job.install, install(&job)));
-        Ok(Installer {
-            checks: thread("rg-requirements")?,
-            installs: thread("rg-installer")?,
-            runtime,
-            time_max,
-            environment,
-        })
+        Ok(Installer { checks: thread("rg-requirements")?, installs: thread("rg-installer")?, time_max, environment })
     }
 
-    /// Queues a job that installs into a directory, as a user.
+    /// Queues a job that installs into a directory, for an interpreter, as a user.
     ///
     /// # Errors
-    /// There is no interpreter, or too many jobs wait.
-    pub fn submit(&self, install: &Install, target: PathBuf, user: Option<OsUser>) -> Result<(), String> {
-        let Some(python) = self.runtime.clone() else {
-            return Err("Could not satisfy requirements: there is no interpreter".to_owned());
-        };
+    /// Too many jobs wait.
+    pub fn submit(
+        &self,
+        install: &Install,
+        program: Program,
+        target: PathBuf,
+        user: Option<OsUser>,
+    ) -> Result<(), String> {
         let job = Job {
             install: install.install,
-            python,
+            program,
             target,
             requirements: install.requirements.to_vec(),
             force: install.force,
@@ -121,9 +108,9 @@ fn install(job: &Job) -> Result<Found, String> {
         let made = std::fs::create_dir_all(base).and_then(|()| user.own(base));
         made.map_err(|error| failed(&format!("{}: {error}", base.display())))?;
     }
-    let mut command = Command::new(&job.python);
+    let mut command = job.program.command("redgrease.worker.install");
     command.env_clear().envs(job.environment.iter().cloned());
-    command.args(["-I", "-m", "redgrease.worker.install", "--target"]).arg(&job.target);
+    command.arg("--target").arg(&job.target);
     if let Some(user) = &job.user {
         user.apply(&mut command);
     }
@@ -134,39 +121,14 @@ fn install(job: &Job) -> Result<Found, String> {
         command.arg("--check");
     }
     // Its own process group: signals to the server's group do not reach it.
-    command.process_group(0);
-    command.arg("--").args(&job.requirements).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| failed(&format!("{}: {error}", job.python.display())))?;
-    let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
-        return Err(failed("no output"));
-    };
-    let deadline = Instant::now() + job.time_max;
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let (mut out_open, mut err_open) = (true, true);
-    while out_open || err_open {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            end(&mut child);
-            return Err(failed(&format!("not done within InstallMax ({} ms)", job.time_max.as_millis())));
-        }
-        let time = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-        let (out_ready, err_ready) = {
-            let mut fds = [PollFd::new(&stdout, PollFlags::IN), PollFd::new(&stderr, PollFlags::IN)];
-            let _ = poll(&mut fds, Some(&time));
-            (!fds[0].revents().is_empty() && out_open, !fds[1].revents().is_empty() && err_open)
-        };
-        if out_ready {
-            out_open = read_more(&mut stdout, &mut out);
-        }
-        if err_ready {
-            err_open = read_more(&mut stderr, &mut err);
-        }
-    }
-    // Another wait of this process (the server's, for its own children) may have taken the status: the output tells the
-    // result, too.
-    let status = child.wait();
-    let answer = String::from_utf8_lossy(&out).trim().to_owned();
-    let success = status.map_or(true, |status| status.success());
+    command.process_group(0).arg("--").args(&job.requirements);
+    let output = helper::run(&mut command, job.time_max).map_err(|failure| match failure {
+        Failure::NotStarted(reason) => failed(&format!("{}: {reason}", job.program.python.display())),
+        Failure::TooLong => failed(&format!("not done within InstallMax ({} ms)", job.time_max.as_millis())),
+    })?;
+    // The status may be missing; the output tells the result, too.
+    let success = output.status.map_or(true, |status| status.success());
+    let answer = String::from_utf8_lossy(&output.out).trim().to_owned();
     match answer.lines().last() {
         Some("importable") if success => Ok(Found::Ready(Installed::default())),
         Some("missing") if success => Ok(Found::Missing),
@@ -175,23 +137,11 @@ fn install(job: &Job) -> Result<Found, String> {
             wheels: answer.lines().filter_map(wheel).collect(),
         })),
         _ => {
-            let text = String::from_utf8_lossy(&err);
+            let text = String::from_utf8_lossy(&output.err);
             let tail: Vec<&str> = text.lines().rev().take(5).collect();
             Err(failed(&tail.into_iter().rev().collect::<Vec<_>>().join(" | ")))
         }
     }
-}
-
-/// Ends an installation with all that it started: the process that we started waits for all of it.
-fn end(child: &mut Child) {
-    let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty());
-    let _ = kill_process(Pid::from_child(child), Signal::TERM);
-    if let Ok(pidfd) = pidfd {
-        let time = Timespec { tv_sec: END_S_MAX, tv_nsec: 0 };
-        let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&time));
-    }
-    let _ = child.kill();
-    let _ = child.wait();
 }
 
 /// A wheel from the installer's line `wheel FILE BYTES SHA256 INDEXES`.
@@ -202,24 +152,10 @@ fn wheel(line: &str) -> Option<Wheel> {
     Some(Wheel { file, needed_by: indexes.split(',').filter_map(|index| index.parse().ok()).collect() })
 }
 
-/// Reads once; `false` at the end.
-fn read_more(from: &mut impl std::io::Read, into: &mut Vec<u8>) -> bool {
-    const KEPT_BYTES_MAX: usize = 1 << 20;
-    let mut chunk = [0; 4096];
-    match from.read(&mut chunk) {
-        Ok(0) | Err(_) => false,
-        Ok(count) => {
-            if into.len() < KEPT_BYTES_MAX {
-                into.extend_from_slice(&chunk[..count]);
-            }
-            true
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Instant;
 
     use super::*;
 
@@ -232,7 +168,7 @@ mod tests {
         std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
         let found = install(&Job {
             install: InstallNo(1),
-            python,
+            program: Program::installed(&python),
             target: directory.join("set"),
             requirements: vec!["first>=1".to_owned(), "second".to_owned()],
             force: false,

@@ -9,7 +9,8 @@
 //!   clients, the event before the server's loop sleeps;
 //! - [`effects`]: one file for each kind of effect; [`wait`]: the wait of the main thread for one worker;
 //! - [`clients`], [`workers`], [`exchange`]: clients and worker processes, and the I/O with workers;
-//! - [`worker`], [`spawner`], [`installer`], [`wheels`], [`background`]: processes, threads, directories;
+//! - [`worker`], [`spawner`], [`program`], [`interpreters`], [`installer`], [`helper`], [`wheels`], [`background`]:
+//!   processes, threads, directories;
 //! - [`loop_events`], [`spin`]: whether the server's loop has something else to do, and short polling where it has not;
 //! - [`persistence`]: registrations in data files and on replicas;
 //! - [`isolation`], [`os_user`]: where workers may change files, and whom they run as;
@@ -26,13 +27,16 @@ mod effects;
 mod error;
 mod exchange;
 mod fault;
+mod helper;
 mod info;
 mod installer;
+mod interpreters;
 mod isolation;
 mod loop_events;
 mod memory;
 mod os_user;
 mod persistence;
+mod program;
 mod pump;
 mod random;
 mod reply;

@@ -6,14 +6,14 @@
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use redgrease_core::id::WorkerNo;
 use redgrease_ring::{Link, handover};
 
 use crate::background::Background;
 use crate::os_user::OsUser;
+use crate::program::Program;
 
 /// A worker process after its start.
 pub struct Spawned {
@@ -34,7 +34,7 @@ pub struct Start {
     /// The worker.
     pub worker: WorkerNo,
     /// The interpreter.
-    pub python: PathBuf,
+    pub program: Program,
     /// Bytes of data that it may allocate; zero: no limit.
     pub memory_bytes_max: u64,
 }
@@ -113,9 +113,9 @@ fn spawn(start: &Start, common: &Common) -> Result<Spawned, String> {
     };
     handover::offer(&ours, file.as_ref().map(AsFd::as_fd)).map_err(|error| format!("the worker's socket: {error}"))?;
     nonblocking(&ours)?;
-    let mut command = Command::new(&start.python);
+    let mut command = start.program.command("redgrease.worker");
     command
-        .args(["-I", "-m", "redgrease.worker", "--fd", "0", "--supervise"])
+        .args(["--fd", "0", "--supervise"])
         .args(["--memory-max", &start.memory_bytes_max.to_string()])
         .args(common.confine.iter().flat_map(|paths| ["--confine", paths]))
         .env_clear()
@@ -127,7 +127,7 @@ fn spawn(start: &Start, common: &Common) -> Result<Spawned, String> {
     if let Some(user) = &common.user {
         user.apply(&mut command);
     }
-    let mut child = command.spawn().map_err(|error| format!("{}: {error}", start.python.display()))?;
+    let mut child = command.spawn().map_err(|error| format!("{}: {error}", start.program.python.display()))?;
     let output = [
         OwnedFd::from(child.stdout.take().ok_or("no standard output")?),
         OwnedFd::from(child.stderr.take().ok_or("no standard error")?),

@@ -210,6 +210,9 @@ fn start_and_install(driver: &Driver, due: &Due) {
         for done in driver.wheels.done() {
             requirements::done(driver, done);
         }
+        for found in driver.interpreters.results() {
+            driver.hand_in(Input::InterpretersFound(found));
+        }
     }
 }
 

@@ -29,8 +29,9 @@ OPTIONS = {
     ),
 }
 #: Flags of code objects: coroutine, iterable coroutine, async generator (``inspect`` costs too much to import).
+_COROUTINE = 0x80
 _ASYNC_GENERATOR = 0x200
-_ASYNC_FLAGS = 0x80 | 0x100 | _ASYNC_GENERATOR
+_ASYNC_FLAGS = _COROUTINE | 0x100 | _ASYNC_GENERATOR
 
 
 def error(text):
@@ -61,7 +62,8 @@ def is_async(callback, flags=None):
             return False
         else:
             callback = type(callback).__call__
-    return True
+    # It is marked as a coroutine function.
+    return bool((flags or _ASYNC_FLAGS) & _COROUTINE)
 
 
 def check_options(action, reader, options):

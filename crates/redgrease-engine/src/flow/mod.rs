@@ -9,6 +9,7 @@ mod frames;
 mod hooks;
 pub(crate) mod info;
 mod inspection;
+mod interpreters;
 mod nested;
 mod pausing;
 mod persistence;

@@ -12,7 +12,6 @@ use redgrease_core::saved::{ByteBuf, Change, SavedFunction, SavedRegistration, S
 use crate::asked::Asked;
 use crate::effect::{Effect, Question};
 use crate::engine::Engine;
-use crate::error::Error;
 use crate::prelude::*;
 use crate::registrations::registry::Registration;
 use crate::sessions::session::{Deaths, Place, Session};
@@ -181,6 +180,7 @@ impl Engine {
             user: saved.user.into(),
             database: Database(saved.database as u32),
             stored,
+            python: None,
             paths: Vec::new(),
             wheels: BTreeMap::new(),
             place: Place::Waiting,
@@ -242,12 +242,5 @@ impl Engine {
             self.registrations.hooks.remove(number);
             self.add_hooks(number, &ranges);
         }
-    }
-
-    /// Why a session that was pickled by one interpreter cannot be built by another one, if so.
-    pub(crate) fn other_python(&self, stored: &str, present: &str) -> Option<Error> {
-        let minor = |version: &str| version.split('.').take(2).collect::<Vec<_>>().join(".");
-        let other = !stored.is_empty() && minor(stored) != minor(present);
-        other.then(|| Error::OtherPython { stored: minor(stored), present: minor(present) })
     }
 }

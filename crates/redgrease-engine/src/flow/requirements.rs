@@ -15,7 +15,7 @@ use crate::limits::COLLECT_MS;
 use crate::prelude::*;
 use crate::requirements::installs::{Job, Owner};
 use crate::sessions::session::Session;
-use crate::sessions::stored::REINSTALLED;
+use crate::sessions::stored::{OTHER_PYTHON, REINSTALLED};
 use crate::timers::Timer;
 
 /// The platform of wheels that were made here.
@@ -204,8 +204,12 @@ impl Engine {
             let text = format!("rg: requirements are being installed: {}", requirements.join(", "));
             self.log(LogLevel::Notice, text);
         }
+        let python = match job.owner {
+            Owner::Session(session) => self.sessions.get(session).and_then(|session| session.python),
+            Owner::Import(_) => None,
+        };
         let install = self.installs.begin(job);
-        self.out.push(Effect::Install(Install { install, environment, requirements, force, check }));
+        self.out.push(Effect::Install(Install { install, environment, requirements, python, force, check }));
     }
 
     /// A check or an installation has ended.
@@ -243,5 +247,5 @@ impl Engine {
 
 /// The requirements of a set: see [`environment`](crate::sessions::stored::environment).
 pub(crate) fn names_of(environment: &str) -> impl Iterator<Item = &str> {
-    environment.lines().filter(|line| !line.starts_with(REINSTALLED))
+    environment.lines().filter(|line| !line.starts_with([REINSTALLED, OTHER_PYTHON]))
 }

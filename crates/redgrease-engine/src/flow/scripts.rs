@@ -4,6 +4,7 @@ use redgrease_core::command::{Action, Function, PyExecute};
 use redgrease_core::error_text::cut_error;
 use redgrease_core::frame::{LogLevel, ToWorker};
 use redgrease_core::id::{ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
+use redgrease_core::python::PythonVersion;
 use redgrease_core::render::{Reply, one_line};
 
 use crate::asked::Asked;
@@ -56,6 +57,7 @@ impl Engine {
         }
         let stored = Stored {
             source: command.script.to_vec(),
+            python: command.python.map(|version| version.to_string()).unwrap_or_default(),
             environment: environment.into(),
             requirements,
             ..Stored::default()
@@ -75,6 +77,7 @@ impl Engine {
             user,
             database: caller.database,
             stored,
+            python: None,
             paths: Vec::new(),
             wheels: BTreeMap::new(),
             place: Place::Waiting,
@@ -100,8 +103,14 @@ impl Engine {
         }
     }
 
-    /// A session that needs a worker gets its requirements first.
+    /// A session that needs a worker gets its interpreter and its requirements first.
     pub(crate) fn prepare_session(&mut self, number: SessionNo) {
+        if self.choose_interpreter(number) {
+            self.prepare_requirements(number);
+        }
+    }
+
+    fn prepare_requirements(&mut self, number: SessionNo) {
         let Some(session) = self.sessions.get(number) else { return };
         if session.stored.environment.is_empty() {
             self.want_worker(number);
@@ -241,7 +250,7 @@ impl Engine {
         }
     }
 
-    fn fail_script(&mut self, script: Script, reason: &str) {
+    pub(crate) fn fail_script(&mut self, script: Script, reason: &str) {
         if let Some(execution) = script.run {
             self.discard(execution);
             // The script of a function may have ended before, with no client to notify.
@@ -254,10 +263,10 @@ impl Engine {
     pub(crate) fn session_got_worker(&mut self, number: SessionNo, worker: WorkerNo) {
         let Some(session) = self.sessions.get_mut(number) else { return };
         let runs_script = session.script.is_some();
+        let wanted = session.wanted_python();
         let present = self.workers.links.get(&worker).map(|link| link.python.clone()).unwrap_or_default();
-        let stored_by = session.stored.python.clone();
-        if !runs_script && let Some(error) = self.other_python(&stored_by, &present) {
-            return self.session_is_broken(number, worker, error);
+        if let Some(wanted) = wanted.filter(|wanted| PythonVersion::parse(&present) != Some(*wanted)) {
+            return self.other_interpreter(number, worker, wanted);
         }
         let Some(session) = self.sessions.get_mut(number) else { return };
         session.place = if runs_script { Place::Running(worker) } else { Place::Restoring(worker) };
@@ -297,7 +306,7 @@ impl Engine {
     }
 
     /// A session cannot be built in its worker.
-    fn session_is_broken(&mut self, number: SessionNo, worker: WorkerNo, error: Error) {
+    pub(crate) fn session_is_broken(&mut self, number: SessionNo, worker: WorkerNo, error: Error) {
         let Some(session) = self.sessions.get_mut(number) else { return };
         session.place = Place::Broken { reason: error.into(), worker: Some(worker) };
         self.rebuilt(worker, number);

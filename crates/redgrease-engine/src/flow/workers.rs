@@ -4,6 +4,7 @@ use redgrease_core::VERSION;
 use redgrease_core::codec::CODEC_VERSION;
 use redgrease_core::frame::{LogLevel, PROTOCOL_VERSION, ToWorker};
 use redgrease_core::id::{SessionNo, WorkerNo};
+use redgrease_core::python::PythonVersion;
 
 use crate::asked::Asked;
 use crate::effect::{Effect, Question};
@@ -47,10 +48,11 @@ impl Engine {
             return;
         }
         let now = self.now_ms();
-        let waiting = self.sessions.waiting.len();
-        let starts = self.workers.pool.starts(waiting, now);
-        self.out.extend(starts.into_iter().map(Effect::StartWorker));
-        if let Some(at) = self.workers.pool.retry_at_ms(now).filter(|_| waiting > 0) {
+        let python_of = |number: &SessionNo| self.sessions.get(*number).and_then(|session| session.python);
+        let waiting: Vec<_> = self.sessions.waiting.iter().map(python_of).collect();
+        let starts = self.workers.pool.starts(&waiting, now);
+        self.out.extend(starts.into_iter().map(|(worker, python)| Effect::StartWorker { worker, python }));
+        if let Some(at) = self.workers.pool.retry_at_ms(now).filter(|_| !waiting.is_empty()) {
             self.after_ms(at - now, Timer::StartWorkers);
         }
     }
@@ -158,6 +160,9 @@ impl Engine {
         if lacks && !core::mem::replace(&mut self.workers.isolation_reported, true) {
             let text = format!("rg: the kernel isolates workers only by '{isolation}': see docs/security.md");
             self.log(LogLevel::Warning, text);
+        }
+        if self.workers.pool.python(worker).is_none() {
+            self.workers.interpreters.learn_default(PythonVersion::parse(python));
         }
         self.workers.pool.ready(worker);
         self.workers.start_error = None;
@@ -347,14 +352,20 @@ impl Engine {
     /// idle workers in favour of sessions that no worker may serve, and starts more workers if necessary.
     pub(crate) fn serve_waiting(&mut self) {
         let waiting: Vec<SessionNo> = self.sessions.waiting.iter().copied().collect();
-        let mut unserved = 0;
+        let mut unserved: BTreeMap<Option<PythonVersion>, usize> = BTreeMap::new();
         for session in waiting {
+            // A session that got a worker with the wrong interpreter makes the others be served meanwhile.
+            if !self.sessions.waiting.contains(&session) {
+                continue;
+            }
             let owner = self.sessions.get(session).map(Session::owner);
-            let lease = owner.map(|owner| self.workers.pool.lease(session, &owner));
+            let lease = owner.as_ref().map(|owner| self.workers.pool.lease(session, owner));
             if lease == Some(Lease::Wait) {
                 // Immediately, before the others: otherwise later sessions would take the idle worker again and again.
-                unserved += 1;
-                if let Some(worker) = self.workers.pool.evictable(unserved) {
+                let python = owner.and_then(|owner| owner.python);
+                let count = unserved.entry(python).or_default();
+                *count += 1;
+                if let Some(worker) = self.workers.pool.evictable(python, *count) {
                     self.retire(worker);
                 }
                 continue;

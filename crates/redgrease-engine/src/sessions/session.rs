@@ -1,6 +1,7 @@
 //! One session.
 
 use redgrease_core::id::{Database, ExecutionNo, WorkerNo};
+use redgrease_core::python::PythonVersion;
 
 use crate::input::UserName;
 use crate::limits::{DEATHS_FORGOTTEN_MS, DEATHS_MAX};
@@ -42,6 +43,8 @@ pub(crate) struct Session {
     pub(crate) database: Database,
     /// The data to rebuild it in another worker.
     pub(crate) stored: Stored,
+    /// The interpreter of its worker; `None`: the default one.
+    pub(crate) python: Option<PythonVersion>,
     /// The directories of its requirements.
     pub(crate) paths: Vec<String>,
     /// The files of the wheels that each requirement needs.
@@ -88,36 +91,15 @@ impl Deaths {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deaths_in_a_row_are_too_many() {
-        let mut deaths = Deaths::default();
-        let answers: Vec<bool> = (1..=6).map(|n| deaths.too_many_with_one_at(n * 1000)).collect();
-        assert_eq!(answers, [false, false, false, false, true, true]);
-    }
-
-    #[test]
-    fn deaths_with_more_than_a_minute_between_them_are_not_in_a_row() {
-        let mut deaths = Deaths::default();
-        assert!((1..=100).all(|n| !deaths.too_many_with_one_at(n * (DEATHS_FORGOTTEN_MS + 1))));
-    }
-
-    #[test]
-    fn an_execution_that_ends_by_itself_begins_a_new_row() {
-        let mut deaths = Deaths::default();
-        assert!((1..=4).all(|n| !deaths.too_many_with_one_at(n)));
-        deaths.forget();
-        assert!(!deaths.too_many_with_one_at(5));
-    }
-}
-
 impl Session {
     /// The owner of workers that may serve it.
     pub(crate) fn owner(&self) -> Owner {
-        Owner { user: self.user.to_string(), environment: self.stored.environment.to_string() }
+        Owner { user: self.user.to_string(), environment: self.stored.environment.to_string(), python: self.python }
+    }
+
+    /// The version that its compiled code needs; `None`: it has none.
+    pub(crate) fn wanted_python(&self) -> Option<PythonVersion> {
+        PythonVersion::parse(&self.stored.python)
     }
 
     /// The worker that its code is in.
@@ -150,5 +132,31 @@ impl Session {
     /// Whether it can be removed.
     pub(crate) fn is_unused(&self) -> bool {
         self.live == 0 && !self.registered && self.script.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deaths_in_a_row_are_too_many() {
+        let mut deaths = Deaths::default();
+        let answers: Vec<bool> = (1..=6).map(|n| deaths.too_many_with_one_at(n * 1000)).collect();
+        assert_eq!(answers, [false, false, false, false, true, true]);
+    }
+
+    #[test]
+    fn deaths_with_more_than_a_minute_between_them_are_not_in_a_row() {
+        let mut deaths = Deaths::default();
+        assert!((1..=100).all(|n| !deaths.too_many_with_one_at(n * (DEATHS_FORGOTTEN_MS + 1))));
+    }
+
+    #[test]
+    fn an_execution_that_ends_by_itself_begins_a_new_row() {
+        let mut deaths = Deaths::default();
+        assert!((1..=4).all(|n| !deaths.too_many_with_one_at(n)));
+        deaths.forget();
+        assert!(!deaths.too_many_with_one_at(5));
     }
 }

@@ -2,6 +2,7 @@
 
 use redgrease_core::frame::Function;
 use redgrease_core::id::PlanNo;
+use redgrease_core::python::PythonVersion;
 
 use crate::prelude::*;
 
@@ -14,7 +15,7 @@ pub struct Stored {
     pub function: Option<StoredFunction>,
     /// Pickles of the plans that it registered, oldest first, as a worker sent them.
     pub functions: Vec<Vec<u8>>,
-    /// Version of the interpreter that pickled them, such as `3.11.7`; empty before the first one.
+    /// Version of the interpreter that pickled these, such as `3.11.7`; empty if nothing holds compiled code.
     pub python: String,
     /// Requirements as given.
     pub requirements: Rc<[String]>,
@@ -43,6 +44,20 @@ impl StoredFunction {
 
 /// What begins the line of an environment whose requirements were installed again: it differs from all others.
 pub const REINSTALLED: char = ';';
+
+/// What begins the line of an environment that is for another interpreter than the default one: its version follows.
+pub const OTHER_PYTHON: char = '@';
+
+/// An environment for an interpreter; `None`: the default one.
+#[must_use]
+pub fn for_python(environment: &str, python: Option<PythonVersion>) -> String {
+    let mut lines: Vec<String> =
+        environment.lines().filter(|line| !line.starts_with(OTHER_PYTHON)).map(ToOwned::to_owned).collect();
+    if let Some(python) = python.filter(|_| !lines.is_empty()) {
+        lines.push(format!("{OTHER_PYTHON}{python}"));
+    }
+    lines.join("\n")
+}
 
 /// Whether the requirements of an environment were installed again, for one session alone.
 #[must_use]
@@ -75,6 +90,10 @@ mod tests {
         assert_eq!(set(&["b", "a", "redgrease[runtime]>=1", "a"]), "a\nb");
         assert_eq!(set(&["RedGrease"]), "");
         assert_eq!(set(&["redgrease-other"]), "redgrease-other");
+        let other = PythonVersion::parse("3.9");
+        assert_eq!(for_python("a\nb", other), "a\nb\n@3.9");
+        assert_eq!(for_python("a\nb\n@3.9", None), "a\nb");
+        assert_eq!(for_python("", other), "");
         assert!(!is_reinstalled(&set(&["a; python_version > '3'"])) && is_reinstalled("a\n;1"));
     }
 }

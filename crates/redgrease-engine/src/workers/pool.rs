@@ -14,6 +14,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use redgrease_core::id::{SessionNo, WorkerNo};
+use redgrease_core::python::PythonVersion;
 
 /// The longest pause between two attempts to start a worker, in milliseconds.
 pub const BACK_OFF_MS_MAX: u64 = 10_000;
@@ -36,6 +37,8 @@ pub struct Owner {
     pub user: String,
     /// The set of requirements; empty: none.
     pub environment: String,
+    /// The interpreter; `None`: the default one.
+    pub python: Option<PythonVersion>,
 }
 
 /// The answer to a lease request.
@@ -49,6 +52,8 @@ pub enum Lease {
 
 #[derive(Debug, Default)]
 struct Slot {
+    /// The interpreter; `None`: the default one.
+    python: Option<PythonVersion>,
     ready: bool,
     retired: bool,
     /// Set by the first lease.
@@ -56,6 +61,13 @@ struct Slot {
     sessions: BTreeSet<SessionNo>,
     served: u64,
     idle_since_ms: u64,
+}
+
+impl Slot {
+    /// Whether it has served no session yet; it may be starting.
+    fn is_unbound(&self) -> bool {
+        self.owner.is_none() && !self.retired
+    }
 }
 
 /// The state of the pool.
@@ -99,8 +111,9 @@ impl Pool {
         self.failures
     }
 
-    /// Numbers of the workers to start now, when `waiting` sessions have none; they count as starting from here on.
-    pub fn starts(&mut self, waiting: usize, now_ms: u64) -> Vec<WorkerNo> {
+    /// The workers to start now, with their interpreters, when sessions that need these interpreters have none; they count
+    /// as starting from here on.
+    pub fn starts(&mut self, waiting: &[Option<PythonVersion>], now_ms: u64) -> Vec<(WorkerNo, Option<PythonVersion>)> {
         if now_ms < self.start_not_before_ms {
             return Vec::new();
         }
@@ -108,15 +121,28 @@ impl Pool {
         // is as good a spare as an unbound one.
         let idle = |slot: &Slot| slot.sessions.is_empty() && !slot.retired;
         let plain = |slot: &Slot| slot.owner.as_ref().is_some_and(|owner| owner.environment.is_empty());
-        let has_spare = self.slots.values().any(|slot| idle(slot) && plain(slot));
-        let wanted = (waiting + usize::from(!has_spare)).saturating_sub(self.unbound_count());
+        let has_spare = self.slots.values().any(|slot| slot.python.is_none() && idle(slot) && plain(slot));
+        let spare = (!has_spare).then_some(None);
+        let mut unbound: BTreeMap<Option<PythonVersion>, usize> = BTreeMap::new();
+        for slot in self.slots.values().filter(|slot| slot.is_unbound()) {
+            *unbound.entry(slot.python).or_default() += 1;
+        }
+        let mut wanted: Vec<Option<PythonVersion>> = waiting.iter().copied().chain(spare).collect();
+        wanted.retain(|python| match unbound.get_mut(python) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                false
+            }
+            _ => true,
+        });
         // While starts fail, one attempt at a time is enough to learn whether they still do.
-        let wanted = if self.failures > 0 { wanted.min(1) } else { wanted };
+        let max = if self.failures > 0 { 1 } else { usize::MAX };
         let room = self.limits.workers_max.saturating_sub(self.slots.len());
-        let starts: Vec<_> = (0..wanted.min(room) as u64).map(|offset| WorkerNo(self.next + offset)).collect();
+        wanted.truncate(max.min(room));
+        let starts: Vec<_> = wanted.into_iter().zip(self.next..).map(|(python, no)| (WorkerNo(no), python)).collect();
         self.next += starts.len() as u64;
-        for worker in &starts {
-            self.slots.insert(*worker, Slot::default());
+        for (worker, python) in &starts {
+            self.slots.insert(*worker, Slot { python: *python, ..Slot::default() });
         }
         starts
     }
@@ -157,7 +183,7 @@ impl Pool {
     /// A session of `owner` requests a worker.
     pub fn lease(&mut self, session: SessionNo, owner: &Owner) -> Lease {
         let free = |slot: &&Slot| slot.ready && !slot.retired && slot.sessions.is_empty();
-        let fits = |slot: &&Slot| slot.owner.as_ref().is_none_or(|bound| bound == owner);
+        let fits = |slot: &&Slot| slot.python == owner.python && slot.owner.as_ref().is_none_or(|bound| bound == owner);
         // A worker of this owner first: its modules are loaded.
         let best = self
             .slots
@@ -189,23 +215,21 @@ impl Pool {
             .map(|(worker, _)| *worker)
     }
 
-    /// The idle worker to end so that one can be started for the last of `waiting` sessions: it can serve none of them,
-    /// no further worker may be started, and those that are starting are for the others.
+    /// The idle worker to end so that one with the interpreter `python` can be started for the last of `waiting` sessions
+    /// that need it: it can serve none of them, no further worker may be started, and those that are starting are for the
+    /// others.
     #[must_use]
-    pub fn evictable(&self, waiting: usize) -> Option<WorkerNo> {
-        if self.slots.len() < self.limits.workers_max || self.unbound_count() >= waiting {
+    pub fn evictable(&self, python: Option<PythonVersion>, waiting: usize) -> Option<WorkerNo> {
+        let unbound = self.slots.values().filter(|slot| slot.python == python && slot.is_unbound()).count();
+        if self.slots.len() < self.limits.workers_max || unbound >= waiting {
             return None;
         }
+        let useless = |slot: &Slot| slot.owner.is_some() || slot.python != python;
         self.slots
             .iter()
-            .filter(|(_, slot)| slot.ready && slot.sessions.is_empty() && slot.owner.is_some())
-            .min_by_key(|(_, slot)| slot.idle_since_ms)
+            .filter(|(_, slot)| slot.ready && slot.sessions.is_empty() && useless(slot))
+            .min_by_key(|(_, slot)| (slot.owner.is_none(), slot.idle_since_ms))
             .map(|(worker, _)| *worker)
-    }
-
-    /// Workers that have served no session yet, starting ones included.
-    fn unbound_count(&self) -> usize {
-        self.slots.values().filter(|slot| slot.owner.is_none() && !slot.retired).count()
     }
 
     /// A surplus worker: idle for `idle_ms`, while another one is kept as a spare.
@@ -218,7 +242,8 @@ impl Pool {
         self.slots
             .iter()
             .filter(|(_, slot)| idle(slot))
-            .min_by_key(|(_, slot)| slot.idle_since_ms)
+            // An unbound worker with the default interpreter can serve anybody.
+            .min_by_key(|(_, slot)| (slot.python.is_none() && slot.owner.is_none(), slot.idle_since_ms))
             .map(|(worker, _)| *worker)
     }
 
@@ -240,6 +265,12 @@ impl Pool {
         if let Some(slot) = self.slots.get_mut(&worker) {
             slot.served = self.limits.sessions_max;
         }
+    }
+
+    /// The interpreter of a worker; `None`: the default one.
+    #[must_use]
+    pub fn python(&self, worker: WorkerNo) -> Option<PythonVersion> {
+        self.slots.get(&worker).and_then(|slot| slot.python)
     }
 
     /// Whether no session uses a worker.
@@ -270,13 +301,14 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
 
     fn pool(workers_max: usize) -> Pool {
         Pool::new(Limits { workers_max, sessions_max: 3 })
     }
 
     fn owner(user: &str, environment: &str) -> Owner {
-        Owner { user: user.into(), environment: environment.into() }
+        Owner { user: user.into(), environment: environment.into(), python: None }
     }
 
     fn with(environment: &str) -> Owner {
@@ -284,7 +316,8 @@ mod tests {
     }
 
     fn start(pool: &mut Pool, waiting: usize) -> Vec<WorkerNo> {
-        let started = pool.starts(waiting, 0);
+        let started: Vec<WorkerNo> =
+            pool.starts(&vec![None; waiting], 0).into_iter().map(|(worker, _)| worker).collect();
         for worker in &started {
             pool.ready(*worker);
         }
@@ -294,12 +327,46 @@ mod tests {
     #[test]
     fn a_worker_that_is_about_to_end_is_not_leased() {
         let mut pool = Pool::new(Limits { workers_max: 3, sessions_max: 10 });
-        let [worker] = pool.starts(0, 0)[..] else { panic!("one spare is started") };
+        let [(worker, None)] = pool.starts(&[], 0)[..] else { panic!("one spare is started") };
         pool.ready(worker);
         pool.retire(worker);
-        let owner = Owner { user: "u".into(), environment: String::new() };
+        let owner = Owner { user: "u".into(), environment: String::new(), python: None };
         assert_eq!(pool.lease(SessionNo(1), &owner), Lease::Wait);
-        assert_eq!(pool.starts(1, 0).len(), 2);
+        assert_eq!(pool.starts(&[None; 1], 0).len(), 2);
+    }
+
+    #[test]
+    fn a_session_gets_a_worker_with_its_interpreter_only() {
+        let mut pool = pool(2);
+        let other = PythonVersion::parse("3.9");
+        let spare = start(&mut pool, 0)[0];
+        let owner = Owner { python: other, ..with("") };
+        assert_eq!(pool.lease(SessionNo(1), &owner), Lease::Wait);
+        let [(worker, python)] = pool.starts(&[other], 0)[..] else { panic!("one is started beside the spare") };
+        assert_eq!((python, pool.python(worker), pool.python(spare)), (other, other, None));
+        assert!(pool.starts(&[other], 0).is_empty());
+        pool.ready(worker);
+        assert_eq!(pool.lease(SessionNo(1), &owner), Lease::Granted(worker));
+        assert_eq!(pool.lease(SessionNo(2), &with("")), Lease::Granted(spare));
+    }
+
+    #[test]
+    fn an_idle_worker_of_another_interpreter_is_ended_for_a_session() {
+        let mut pool = pool(1);
+        let other = PythonVersion::parse("3.9");
+        let spare = start(&mut pool, 0)[0];
+        assert_eq!((pool.evictable(None, 1), pool.evictable(other, 1)), (None, Some(spare)));
+        pool.gone(spare, 0);
+        assert_eq!(pool.starts(&[other], 0).into_iter().map(|(_, python)| python).collect::<Vec<_>>(), [other]);
+    }
+
+    #[test]
+    fn of_idle_workers_the_one_that_serves_anybody_is_kept() {
+        let mut pool = pool(4);
+        let first = start(&mut pool, 2)[0];
+        assert_eq!(pool.lease(SessionNo(1), &with("numpy")), Lease::Granted(first));
+        assert_eq!(pool.release(SessionNo(1), 1000), None);
+        assert_eq!(pool.superfluous(9000, 3000), Some(first));
     }
 
     #[test]
@@ -307,9 +374,9 @@ mod tests {
         let mut pool = pool(8);
         let first = start(&mut pool, 0);
         assert_eq!(first.len(), 1);
-        assert!(pool.starts(0, 0).is_empty());
+        assert!(pool.starts(&[None; 0], 0).is_empty());
         assert_eq!(pool.lease(SessionNo(1), &with("")), Lease::Granted(first[0]));
-        assert_eq!(pool.starts(0, 0).len(), 1);
+        assert_eq!(pool.starts(&[None; 0], 0).len(), 1);
     }
 
     #[test]
@@ -331,10 +398,10 @@ mod tests {
         assert!(matches!(pool.lease(SessionNo(1), &with("requests")), Lease::Granted(_)));
         assert!(matches!(pool.lease(SessionNo(2), &with("numpy")), Lease::Granted(_)));
         assert_eq!(pool.lease(SessionNo(3), &with("")), Lease::Wait);
-        assert_eq!(pool.evictable(1), None);
+        assert_eq!(pool.evictable(None, 1), None);
         pool.release(SessionNo(1), 0);
         assert_eq!(pool.lease(SessionNo(3), &with("")), Lease::Wait);
-        assert!(pool.evictable(1).is_some());
+        assert!(pool.evictable(None, 1).is_some());
     }
 
     #[test]
@@ -356,7 +423,7 @@ mod tests {
         pool.lease(SessionNo(1), &with(""));
         pool.release(SessionNo(1), 0);
         assert_eq!(pool.lease(SessionNo(2), &with("numpy")), Lease::Wait);
-        assert_eq!(pool.starts(1, 0).len(), 1);
+        assert_eq!(pool.starts(&[None; 1], 0).len(), 1);
     }
 
     #[test]
@@ -365,12 +432,12 @@ mod tests {
         let worker = start(&mut pool, 1)[0];
         assert_eq!(pool.lease(SessionNo(1), &owner("a", "")), Lease::Granted(worker));
         assert_eq!(pool.lease(SessionNo(2), &owner("b", "")), Lease::Wait);
-        assert_eq!(pool.evictable(1), None);
+        assert_eq!(pool.evictable(None, 1), None);
         pool.release(SessionNo(1), 0);
         assert_eq!(pool.lease(SessionNo(2), &owner("b", "")), Lease::Wait);
-        assert_eq!(pool.evictable(1), Some(worker));
+        assert_eq!(pool.evictable(None, 1), Some(worker));
         pool.gone(worker, 0);
-        assert_eq!((pool.evictable(1), start(&mut pool, 1).len()), (None, 1));
+        assert_eq!((pool.evictable(None, 1), start(&mut pool, 1).len()), (None, 1));
         assert!(matches!(pool.lease(SessionNo(2), &owner("b", "")), Lease::Granted(_)));
     }
 
@@ -380,9 +447,9 @@ mod tests {
         let worker = start(&mut pool, 0)[0];
         pool.lease(SessionNo(1), &owner("a", ""));
         pool.release(SessionNo(1), 0);
-        assert_eq!(pool.starts(1, 0).len(), 1);
-        assert_eq!(pool.evictable(1), None);
-        assert_eq!(pool.evictable(2), Some(worker));
+        assert_eq!(pool.starts(&[None; 1], 0).len(), 1);
+        assert_eq!(pool.evictable(None, 1), None);
+        assert_eq!(pool.evictable(None, 2), Some(worker));
     }
 
     #[test]
@@ -406,18 +473,18 @@ mod tests {
         let mut now = 0;
         let mut pauses = Vec::new();
         for _ in 0..12 {
-            let started = pool.starts(2, now);
-            for worker in started {
+            let started = pool.starts(&[None; 2], now);
+            for (worker, _) in started {
                 pool.gone(worker, now);
             }
             let retry = pool.retry_at_ms(now).expect("a pause after a failure");
-            assert!(pool.starts(2, retry - 1).is_empty());
+            assert!(pool.starts(&[None; 2], retry - 1).is_empty());
             pauses.push(retry - now);
             now = retry;
         }
         assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1]));
         assert_eq!(pauses.last(), Some(&BACK_OFF_MS_MAX));
-        let worker = pool.starts(1, now)[0];
+        let (worker, _) = pool.starts(&[None; 1], now)[0];
         pool.ready(worker);
         assert_eq!((pool.failures(), pool.retry_at_ms(now)), (0, None));
     }
@@ -445,7 +512,7 @@ mod tests {
         }
         pool.lease(SessionNo(3), &with("requests"));
         assert_eq!(pool.lease(SessionNo(4), &with("pandas")), Lease::Wait);
-        assert!(!pool.starts(1, 0).is_empty());
+        assert!(!pool.starts(&[None; 1], 0).is_empty());
     }
 
     #[test]

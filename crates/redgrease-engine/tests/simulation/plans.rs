@@ -3,6 +3,8 @@
 //! Programs that write and trigger cannot run forever: what a function writes has a higher level (the digit in the
 //! names of keys and streams) than what it was started with, and a function triggers only functions with higher names.
 
+use std::collections::BTreeMap;
+
 use redgrease_core::codec::Value;
 
 use crate::random::Random;
@@ -140,6 +142,8 @@ pub struct Programs {
     pub scripts: Vec<Vec<Op>>,
     /// Functions.
     pub functions: Vec<Function>,
+    /// The Python version that functions need, if they hold compiled code.
+    pub compiled: BTreeMap<usize, &'static str>,
 }
 
 /// How much goes wrong, and how much of what there is: drawn once per run.

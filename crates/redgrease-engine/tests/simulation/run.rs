@@ -313,6 +313,10 @@ fn py_execute(world: &mut World) -> Vec<Vec<u8>> {
             if random.chance(95) == world.programs.functions[function].is_registered { "REGISTER" } else { "RUN" };
         let plan = world.programs.functions[function].spec.clone();
         words.extend([action.as_bytes().to_vec(), plan, function.to_string().into_bytes()]);
+        if let Some(version) = ["3.13", "3.9", "3.9", "3.7"].get(function % 12) {
+            world.programs.compiled.insert(function, version);
+            words.extend([b"PYTHON".to_vec(), version.as_bytes().to_vec()]);
+        }
     }
     let id = |random: &mut Random| format!("id{}", random.below(3)).into_bytes();
     match random.below(8) {
@@ -406,8 +410,8 @@ fn calm_down(world: &mut World) {
     world.server.loading = false;
     world.server.permissive = true;
     world.server.paused_until_ms = 0;
-    for (_, fails) in world.starting.values_mut() {
-        *fails = false;
+    for start in world.starting.values_mut() {
+        start.fails = false;
     }
     if std::mem::take(&mut world.server.replica) {
         world.server.read_only = false;
@@ -438,6 +442,7 @@ fn come_to_rest(world: &mut World) -> Audit {
             let audit = world.audit();
             if audit.left().is_empty()
                 && world.starting.is_empty()
+                && world.searches.is_empty()
                 && world.installs.is_empty()
                 && world.sharing.is_empty()
             {

@@ -129,6 +129,8 @@ struct Queued {
 pub struct Worker {
     /// Its number.
     pub number: WorkerNo,
+    /// Version of its interpreter.
+    pub python: &'static str,
     /// Its process.
     pub process: Process,
     /// The server has asked for its end.
@@ -175,9 +177,10 @@ pub struct Worker {
 
 impl Worker {
     /// A process that was started.
-    pub fn new(number: WorkerNo, random: &mut Random, now_ms: u64) -> Worker {
+    pub fn new(number: WorkerNo, python: &'static str, random: &mut Random, now_ms: u64) -> Worker {
         Worker {
             number,
+            python,
             process: Process::Alive,
             killed: false,
             disconnected: false,
@@ -314,7 +317,7 @@ impl Worker {
             protocol,
             codec: CODEC_VERSION,
             pid,
-            python: "3.13.1",
+            python: self.python,
             package: "1.0.0",
             isolation: "off",
         });
@@ -357,6 +360,7 @@ impl Worker {
             ToWorker::Load { request, session, function, .. } => {
                 let fails = !context.calm && context.random.chance(3);
                 if let Some(number) = function_of(function.callbacks) {
+                    self.check_version(number, context);
                     self.plans.insert(function.plan, (number, session));
                 }
                 self.loading.insert(session);
@@ -366,6 +370,7 @@ impl Worker {
                 let fails = !context.calm && context.random.chance(3);
                 if !fails {
                     let own = function.and_then(|function| Some((function.plan, function_of(function.callbacks)?)));
+                    own.iter().for_each(|(_, number)| self.check_version(*number, context));
                     for (plan, function) in
                         own.into_iter().chain(blobs.iter().flat_map(|blob| functions_of(blob, session)))
                     {
@@ -405,6 +410,14 @@ impl Worker {
             ToWorker::Threads { threads } => self.threads = threads,
             ToWorker::Profile { request, .. } => self.send(&FromWorker::Answered { request, result: Ok("") }),
             ToWorker::Shutdown => self.end("exited with status 0"),
+        }
+    }
+
+    /// Compiled code can be loaded by its own version only.
+    fn check_version(&self, function: usize, context: &Context<'_>) {
+        let wanted = context.programs.compiled.get(&function);
+        if wanted.is_some_and(|wanted| !self.python.starts_with(&format!("{wanted}."))) {
+            violated("compiled code is loaded by its own version", format!("{wanted:?} in {}", self.python));
         }
     }
 
@@ -815,7 +828,7 @@ impl Worker {
                     protocol: PROTOCOL_VERSION,
                     codec: CODEC_VERSION,
                     pid: 1,
-                    python: "3.13.1",
+                    python: self.python,
                     package: "1.0.0",
                 }),
                 _ => self.send(&FromWorker::ScriptDone { request: 77_777, error: None, blob: b"" }),

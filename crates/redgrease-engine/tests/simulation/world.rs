@@ -8,6 +8,7 @@ use std::time::Duration;
 use redgrease_core::codec::{KeyType, Writer};
 use redgrease_core::command::PyExecute;
 use redgrease_core::id::{Database, ShardId, WorkerNo};
+use redgrease_core::python::PythonVersion;
 use redgrease_core::render::Reply;
 use redgrease_core::saved::{Change, SavedWheel};
 use redgrease_engine::audit::Audit;
@@ -15,8 +16,8 @@ use redgrease_engine::effect::{GroupPosition, GroupRead, Question};
 use redgrease_engine::frames::Frames;
 use redgrease_engine::id::{InstallNo, JobNo, TimerNo, WaitNo};
 use redgrease_engine::input::{
-    Actor, Caller, Command, Found, GroupPart, Inside, Installed, Slice, Stream as OutputStream, StreamChange, UserName,
-    Wheel,
+    Actor, Caller, Command, Found, GroupPart, Inside, Installed, Interpreters, Slice, Stream as OutputStream,
+    StreamChange, UserName, Wheel,
 };
 use redgrease_engine::reader::{KeyContent, Reader, Scan, Search, StreamRange};
 use redgrease_engine::work::Work;
@@ -35,6 +36,12 @@ const WAIT_TOLERANCE_MS: u64 = 100;
 /// Inputs of one run; none of them needs a tenth of them.
 const INPUTS_MAX: u64 = 1_000_000;
 
+/// The version of the default interpreter.
+pub const DEFAULT_PYTHON: &str = "3.13.1";
+
+/// The version of another interpreter, which is found unless something goes wrong.
+pub const OTHER_PYTHON: &str = "3.9.20";
+
 /// Lines of a trace that are kept.
 const TRACE_LINES: usize = 60;
 
@@ -51,6 +58,17 @@ pub struct Sender {
     pub administers: bool,
 }
 
+/// The start of a worker.
+#[derive(Debug, Clone, Copy)]
+pub struct Starting {
+    /// When it has ended.
+    pub at_ms: u64,
+    /// It fails.
+    pub fails: bool,
+    /// The interpreter's version.
+    pub python: &'static str,
+}
+
 /// The world.
 pub struct World {
     /// Random numbers.
@@ -65,8 +83,10 @@ pub struct World {
     pub server: Server,
     /// Workers, as the driver knows them.
     pub workers: BTreeMap<WorkerNo, Worker>,
-    /// Workers that are being started: until when, and whether that fails.
-    pub starting: BTreeMap<WorkerNo, (u64, bool)>,
+    /// Workers that are being started.
+    pub starting: BTreeMap<WorkerNo, Starting>,
+    /// When interpreters will have been looked for.
+    pub searches: Vec<u64>,
     /// Sets of requirements whose wheels are sent, and when that has been done.
     pub sharing: Vec<(u64, Rc<str>)>,
     /// Installations that run.
@@ -136,6 +156,7 @@ impl World {
             server,
             workers: BTreeMap::new(),
             starting: BTreeMap::new(),
+            searches: Vec::new(),
             sharing: Vec::new(),
             installs: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -269,7 +290,15 @@ impl World {
             Effect::Reply { client, answer } => self.clients.answer(client, answer.into_reply()),
             Effect::Row { client, .. } => self.clients.row(client),
             Effect::EndRows(client) => self.clients.end_rows(client),
-            Effect::StartWorker(worker) => self.start_worker(worker),
+            Effect::StartWorker { worker, python } => {
+                let python = match python.map(|version| version.to_string()) {
+                    None => DEFAULT_PYTHON,
+                    Some(version) if version == "3.9" => OTHER_PYTHON,
+                    Some(version) => violated("workers are started with interpreters that were found", version),
+                };
+                self.start_worker(worker, python);
+            }
+            Effect::FindInterpreters => self.searches.push(self.now_ms + self.random.between(0, 50)),
             Effect::Write(worker) => {
                 self.unwritten.insert(worker);
             }
@@ -430,10 +459,12 @@ impl World {
         }
     }
 
-    fn start_worker(&mut self, worker: WorkerNo) {
+    fn start_worker(&mut self, worker: WorkerNo, python: &'static str) {
         let fails = !self.calm && self.random.chance(5);
-        let at = self.now_ms + self.random.between(0, 40);
-        if self.starting.insert(worker, (at, fails)).is_some() || self.workers.contains_key(&worker) {
+        let at_ms = self.now_ms + self.random.between(0, 40);
+        if self.starting.insert(worker, Starting { at_ms, fails, python }).is_some()
+            || self.workers.contains_key(&worker)
+        {
             violated("a worker is started once", format!("worker {worker}"));
         }
         let count = self.starting.len() + self.workers.len();
@@ -1039,17 +1070,21 @@ impl World {
 
     fn start_and_install(&mut self) -> bool {
         let due = |at: &u64| *at <= self.now_ms;
-        let started: Vec<(WorkerNo, bool)> =
-            self.starting.iter().filter(|(_, (at, _))| due(at)).map(|(number, (_, fails))| (*number, *fails)).collect();
+        let started: Vec<(WorkerNo, Starting)> = self
+            .starting
+            .iter()
+            .filter(|(_, start)| due(&start.at_ms))
+            .map(|(number, start)| (*number, *start))
+            .collect();
         let installed: Vec<InstallNo> =
             self.installs.iter().filter(|(_, (at, _))| due(at)).map(|(number, _)| *number).collect();
-        for (number, fails) in &started {
+        for (number, Starting { fails, python, .. }) in &started {
             self.starting.remove(number);
             if *fails {
                 self.hand_in(Input::WorkerNotStarted { worker: *number, reason: "no memory".to_owned() });
                 continue;
             }
-            let worker = Worker::new(*number, &mut self.random, self.now_ms);
+            let worker = Worker::new(*number, python, &mut self.random, self.now_ms);
             self.workers.insert(*number, worker);
             self.hand_in(Input::WorkerStarted { worker: *number, pid: 100 });
             if !self.calm && self.random.below(200) == 0 {
@@ -1067,7 +1102,13 @@ impl World {
         for (_, environment) in &shared {
             self.hand_in(Input::WheelsShared { environment: Rc::clone(environment) });
         }
-        !started.is_empty() || !installed.is_empty() || !shared.is_empty()
+        let searched = self.searches.extract_if(.., |at| *at <= now_ms).count();
+        for _ in 0..searched {
+            let version = PythonVersion::parse(OTHER_PYTHON).filter(|_| self.calm || self.random.chance(80));
+            let refused = vec!["/usr/bin/python3.13t: free-threaded".to_owned()];
+            self.hand_in(Input::InterpretersFound(Interpreters { versions: version.into_iter().collect(), refused }));
+        }
+        !started.is_empty() || !installed.is_empty() || !shared.is_empty() || searched > 0
     }
 
     /// What an installation finds: a wheel, or a set that the interpreter itself satisfies.
@@ -1107,7 +1148,7 @@ impl World {
     /// When something happens by itself.
     pub fn next_event_ms(&self) -> Option<u64> {
         let workers = self.workers.values().filter_map(|worker| worker.wakes_ms(self.now_ms));
-        let starting = self.starting.values().map(|(at, _)| *at);
+        let starting = self.starting.values().map(|start| start.at_ms).chain(self.searches.iter().copied());
         let installs = self.installs.values().map(|(at, _)| *at);
         let sharing = self.sharing.iter().map(|(at, _)| *at);
         let installs = installs.chain(sharing);

@@ -34,7 +34,8 @@ pub fn perform(driver: &Driver, effect: Effect) -> Option<Input<'static>> {
         Effect::Row { client, row } => driver.clients.row(client, &row),
         Effect::EndRows(client) => driver.clients.end_rows(client),
 
-        Effect::StartWorker(worker) => process::start(driver, worker),
+        Effect::StartWorker { worker, python } => process::start(driver, worker, python),
+        Effect::FindInterpreters => process::find_interpreters(driver),
         Effect::Write(worker) => {
             driver.unwritten.borrow_mut().insert(worker);
         }

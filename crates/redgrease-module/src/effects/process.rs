@@ -3,22 +3,23 @@
 use std::rc::Rc;
 
 use redgrease_core::id::WorkerNo;
+use redgrease_core::python::PythonVersion;
 use redgrease_engine::Input;
+use redgrease_engine::input::Interpreters;
 
 use crate::driver::{self, Driver};
 use crate::exchange;
 use crate::spawner::Start;
 
 /// Starts a process for a worker; the result is handed in in a later turn.
-pub fn start(driver: &Driver, number: WorkerNo) {
-    let requested = match &driver.runtime {
-        Ok(runtime) => driver.spawner.request(Start {
+pub fn start(driver: &Driver, number: WorkerNo, python: Option<PythonVersion>) {
+    let requested = driver.program(python).and_then(|program| {
+        driver.spawner.request(Start {
             worker: number,
-            python: runtime.clone(),
+            program,
             memory_bytes_max: driver.ask(|engine| engine.number_setting("WorkerBytesMax")).unwrap_or(0),
-        }),
-        Err(reason) => Err(reason.clone()),
-    };
+        })
+    });
     driver.workers.starts(number);
     if let Err(reason) = requested {
         driver.server.after_ms(0, move || {
@@ -29,6 +30,21 @@ pub fn start(driver: &Driver, number: WorkerNo) {
             }
         });
     }
+}
+
+/// Looks for interpreters; the result is handed in in a later turn.
+pub fn find_interpreters(driver: &Driver) {
+    let reason = match &driver.runtime {
+        Ok(default) if driver.interpreters.look(default) => return,
+        Ok(_) => "another search is waiting".to_owned(),
+        Err(reason) => reason.clone(),
+    };
+    driver.server.after_ms(0, move || {
+        if let Some(driver) = driver::driver() {
+            let refused = vec![reason];
+            driver.hand_in(Input::InterpretersFound(Interpreters { refused, ..Interpreters::default() }));
+        }
+    });
 }
 
 /// Kills a worker's process; its end is handed in when it has ended.

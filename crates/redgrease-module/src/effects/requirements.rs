@@ -23,7 +23,10 @@ const FULL: &str = "ERR too many requests for wheels are waiting";
 pub fn start(driver: &Driver, install: &Install) {
     let number = install.install;
     let target = driver.wheels.directory(&install.environment);
-    if let Err(reason) = driver.installer.submit(install, target, driver.wheels.user.clone()) {
+    let submitted = driver
+        .program(install.python)
+        .and_then(|program| driver.installer.submit(install, program, target, driver.wheels.user.clone()));
+    if let Err(reason) = submitted {
         hand_in_later(driver, move || Input::Installed { install: number, result: Err(reason) });
     }
 }
