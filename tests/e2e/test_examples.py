@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import zlib
 from collections import Counter
@@ -18,7 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from .servers import ROOT
+from .servers import ROOT, free_port
+from .waiting import wait_until
 
 redgrease = pytest.importorskip("redgrease")
 
@@ -131,6 +134,134 @@ def test_dataset_with_a_part_of_the_real_rows(r):
     assert sorted(m.pleasant for m in answer.months) == sorted(pleasant.get(f"{n:02}", 0) for n in range(1, 13))
 
 
+def test_the_best_customers_are_those_with_the_highest_totals(r):
+    module = example("top_customers")
+    orders = module.some_orders(300, seed=7)
+    totals = Counter()
+    for order in orders:
+        totals[order["customer"]] += order["cents"]
+    found = module.main(r, orders, minimum=25_000, length=4)
+    expected = [(cents, name) for name, cents in totals.items() if cents >= 25_000]
+    assert [row[:2] for row in found] == sorted(expected, reverse=True)[:4]
+    for _, name, number, products in found:
+        own = [order for order in orders if order["customer"] == name]
+        assert (number, products) == (len(own), sorted({order["product"] for order in own}))
+    assert module.main(r, orders, minimum=10**9) == []
+
+
+def test_an_alarm_is_raised_once_when_a_sensor_stays_hot(r):
+    hot = [("a", 51.0), ("a", 52.0), ("b", 60.0), ("a", 50.0), ("a", 53.0), ("a", 54.0), ("a", 55.0), ("a", 56.0)]
+    outcome = example("sensor_alarms").main(r, hot, limit=50, in_a_row=3)
+    assert outcome.alarms == [("a", 55.0)]
+    assert outcome.latest == {"a": 56.0, "b": 60.0}
+
+
+def test_the_leaderboard_ranks_players(r):
+    ranks, best = example("leaderboard_command").main(r, [("x", 5), ("y", 7), ("x", 3), ("z", 1)], length=2)
+    assert (ranks, best) == ([1, 1, 1, 3], [["x", 8], ["y", 7]])
+
+
+def test_the_leaderboard_refuses_what_is_no_number_and_changes_nothing(r, db):
+    example("leaderboard_command").score.on(r)
+    with pytest.raises(redgrease.exceptions.ScriptError) as refused:
+        r.gears.trigger("score", "x", -5)
+    assert refused.value.message == "points are a number from 0 on, not '-5'"
+    assert db.r.dbsize() == 0
+
+
+# -- examples with a SQL database
+
+
+@pytest.fixture(scope="module")
+def postgresql():
+    """The URL of a PostgreSQL server of this test run."""
+    if shutil.which("initdb") is None and not any(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        pytest.skip("PostgreSQL is not installed (initdb was not found); Debian, as root: apt-get install postgresql")
+    programs = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
+    user = "postgres" if os.geteuid() == 0 else None  # it does not run as root
+
+    def command(name: str, *arguments: str) -> list[str]:
+        return [str(programs / name) if programs else name, *arguments]
+
+    with tempfile.TemporaryDirectory(prefix="redgrease-postgresql-") as place:
+        if user:
+            shutil.chown(place, user)
+        data, port = f"{place}/data", free_port()
+        options = f"-p {port} -k {place} -h 127.0.0.1 -c fsync=off"
+        quiet = {"user": user, "cwd": place, "stdout": subprocess.DEVNULL, "timeout": 120}
+        subprocess.run(command("initdb", "-A", "trust", "-U", "bank", "-D", data), check=True, **quiet)
+        start = command("pg_ctl", "-w", "-D", data, "-l", f"{place}/log", "-o", options, "start")
+        subprocess.run(start, check=True, **quiet)
+        try:
+            yield f"postgresql+pg8000://bank@127.0.0.1:{port}/postgres"
+        finally:
+            subprocess.run(command("pg_ctl", "-D", data, "-m", "immediate", "stop"), check=True, **quiet)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def sql(request, tmp_path):
+    """The URL of a SQL database that is empty."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/bank.db"
+    return request.getfixturevalue("postgresql")
+
+
+def test_a_missing_key_is_filled_from_the_database_once(r, sql):
+    outcome = example("key_miss").main(r, sql, {"7": "Ärmel", "8": "b"}, seconds=30)
+    assert outcome.first == outcome.again == {"7": "Ärmel".encode(), "8": b"b"}
+    assert (outcome.missing, outcome.queries) == (None, 3)
+    assert 20 < outcome.expiry <= 30
+
+
+def test_write_behind_writes_the_last_state_of_each_account_in_batches(r, sql):
+    changes = [(f"account:{n % 7}", {"owner": f"o{n}", "cents": n}) for n in range(300)]
+    changes += [
+        ("account:3", None),
+        ("other", {"owner": "x", "cents": 1}),
+        ("account:4", None),
+        ("account:4", {"owner": "y", "cents": -1}),
+    ]
+    outcome = example("write_behind").main(r, sql, changes, batch=100)
+    assert outcome.rows == [
+        ("account:0", "o294", 294),
+        ("account:1", "o295", 295),
+        ("account:2", "o296", 296),
+        ("account:4", "y", -1),
+        ("account:5", "o299", 299),
+        ("account:6", "o293", 293),
+    ]
+    assert 3 <= outcome.transactions <= 10
+
+
+@pytest.mark.slow
+def test_write_behind_tries_again_until_the_database_is_there(r, tmp_path, db):
+    module, store = example("write_behind"), example("sql_store")
+    url = f"sqlite:///{tmp_path}/later/bank.db"
+    module.REMEMBER.on(r)
+    module.write_to(url, batch=10, milliseconds=20).on(r)
+    r.hset("account:1", mapping={"owner": "Ada", "cents": 5})
+    wait_until(lambda: any(entry.numFailures for entry in db.registrations()), "a try has failed")
+    (tmp_path / "later").mkdir()
+    store.query(r, url, "CREATE TABLE accounts (id VARCHAR(50) PRIMARY KEY, owner VARCHAR(100), cents BIGINT)")
+    wait_until(lambda: r.get("transactions") == b"1", "the batch is written")
+    assert store.query(r, url, "SELECT * FROM accounts") == [("account:1", "Ada", 5)]
+
+
+def test_write_through_answers_when_the_database_has_the_change(r, sql):
+    accounts = [(f"account:{n}", {"owner": f"o{n}", "cents": n}) for n in range(30)]
+    outcome = example("write_through").main(r, sql, accounts)
+    assert outcome.replies == [2] * 30
+    assert 1 <= outcome.transactions <= 30
+    assert outcome.rows == sorted((key, row["owner"], row["cents"]) for key, row in accounts)
+
+
+@pytest.mark.slow
+def test_write_through_tells_the_client_what_was_not_saved(r, tmp_path):
+    example("write_through").write_to(f"sqlite:///{tmp_path}/nowhere/bank.db").on(r)
+    with pytest.raises(redgrease.client.redis.ResponseError, match=r"the account was not saved: .*unable to open"):
+        r.hset("account:1", mapping={"owner": "Ada", "cents": 5})
+
+
 # -- the caching command
 
 
@@ -203,6 +334,9 @@ def test_the_expiry_is_set_and_renewed(cache_get, source, r):
 
 
 PROGRAMS = [
+    "top_customers",
+    "sensor_alarms",
+    "leaderboard_command",
     "basics",
     "word_count",
     "delete_by_prefix",
@@ -221,7 +355,11 @@ def run_program(name: str, *arguments: object, **environment: object) -> subproc
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+#: Their functions have requirements, which are installed for each of them.
+SQL_PROGRAMS = ["key_miss", "write_behind", "write_through"]
+
+
+@pytest.mark.parametrize("name", [*PROGRAMS, *(pytest.param(name, marks=pytest.mark.slow) for name in SQL_PROGRAMS)])
 def test_each_example_runs_as_a_program_and_leaves_nothing(db, name):
     done = run_program(name, "--host", "127.0.0.1", "--port", db.server.port)
     assert done.returncode == 0, done.stderr
@@ -382,10 +520,10 @@ def test_an_example_leaves_a_database_alone_that_is_not_empty(db):
 
 
 def test_every_example_is_tested():
-    helpers = {"common", "image_server", "quickstart"}
+    helpers = {"common", "image_server", "quickstart", "sql_store"}
     # It is tested in test_cache_stress.
     elsewhere = {"test_poc_cache_mproc"}
-    tested = {*PROGRAMS, "cache_get_command", "thumbnails", *elsewhere}
+    tested = {*PROGRAMS, *SQL_PROGRAMS, "cache_get_command", "thumbnails", *elsewhere}
     assert {path.stem for path in Path(EXAMPLES).glob("*.py")} == {*tested, *helpers}
 
 
