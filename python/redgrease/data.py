@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from . import utils
 from .exceptions import parse_traceback, split_last_line
@@ -33,6 +33,7 @@ __all__ = [
     "PyRequirementInfo",
     "PyStats",
     "RedisObject",
+    "RedisObjects",
     "RegData",
     "Registration",
     "ShardInfo",
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 _R = TypeVar("_R", bound="RedisObject")
+_Rec = TypeVar("_Rec")
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -173,7 +175,7 @@ def unwrap(value: Any) -> Any:
     return value.value if isinstance(value, ExecutionResult) else value
 
 
-class ExecutionResult:
+class ExecutionResult(Generic[_Rec]):
     """The results of an execution, usable as if they were the value itself.
 
     Comparison, arithmetic, indexing, attributes, ``isinstance``, ``str``, ``int``, ``bytes``, ``hash`` and pickling
@@ -191,7 +193,17 @@ class ExecutionResult:
         errors: list of `StepError`, empty without errors; `None` for replies without a list of errors, such as those of
             triggers.
         records: list of the results, whatever their number.
+
+    Type checkers know the type of one record: ``ExecutionResult[int]`` has ``records: list[int]``.
     """
+
+    if TYPE_CHECKING:
+
+        value: _Rec | Any
+        records: list[_Rec]
+        errors: list[Any] | None
+
+        def __call__(self, *args: Any, **kwargs: Any) -> ExecutionResult[_Rec]: ...
 
     def __new__(cls, value: Any = None, errors: Any = None, records: Any = None) -> Any:  # noqa: D102 - see the class
         # Only a result that wraps a callable is callable.
@@ -216,7 +228,7 @@ class ExecutionResult:
         return getattr(self.value, name)
 
     def __dir__(self) -> Iterable[str]:
-        return sorted({*dir(self.value), "value", "errors", "records"})
+        return sorted({*dir(self.value), "value", "errors", "records", "to_arrow", "to_pandas"})
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return ExecutionResult, (self.value, self.errors, self.records)
@@ -224,6 +236,35 @@ class ExecutionResult:
     def __repr__(self) -> str:
         errors = f", errors={self.errors!r}" if self.errors else ""
         return f"ExecutionResult[{type(self.value).__name__}]({self.value!r}{errors})"
+
+    # -- as a table --------------------------------------------------------------------------------------------
+
+    def to_pandas(self) -> Any:
+        """The records as a `pandas.DataFrame`: a column for each entry of dicts, else one column ``value``.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed.
+        """
+        from .display import to_pandas
+
+        return to_pandas(self.records)
+
+    def to_arrow(self) -> Any:
+        """The records as a `pyarrow.Table`; columns as in `to_pandas`.
+
+        Raises:
+            ModuleNotFoundError: pyarrow is not installed.
+            TypeError: the values of a column have no common Arrow type.
+        """
+        from .display import to_arrow
+
+        return to_arrow(self.records)
+
+    def _repr_html_(self) -> str | None:
+        """A table of dicts, for notebooks; `None` for other results."""
+        from .display import result
+
+        return result(self)
 
     # -- as a list ---------------------------------------------------------------------------------------------
 
@@ -236,16 +277,20 @@ class ExecutionResult:
             return 1
         return 0 if self.value is None else len(self.value)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[_Rec]:
         if self.value is None:
             return iter(())
         if self._is_scalar and not hasattr(type(self.value), "__iter__"):
             return iter((self.value,))
         return iter(self.value)
 
-    def __reversed__(self) -> Iterator[Any]:
+    def __reversed__(self) -> Iterator[_Rec]:
         return iter(list(self)[::-1])
 
+    @overload
+    def __getitem__(self, index: int) -> _Rec: ...
+    @overload
+    def __getitem__(self, index: Any) -> Any: ...
     def __getitem__(self, index: Any) -> Any:
         if self.value is None or (self._is_scalar and not hasattr(type(self.value), "__getitem__")):
             if index == 0 and not isinstance(index, slice):
@@ -329,7 +374,7 @@ class ExecutionResult:
     __rmatmul__ = _reflected(operator.matmul)
 
 
-class _CallableResult(ExecutionResult):
+class _CallableResult(ExecutionResult[_Rec]):
     """The result for a command: calling it triggers the command."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -343,7 +388,7 @@ def _single(records: list[Any]) -> Any:
     return records[0] if len(records) == 1 else records
 
 
-def parse_execute_response(reply: Any, decode: Decoder = utils.as_is) -> ExecutionResult:
+def parse_execute_response(reply: Any, decode: Decoder = utils.as_is) -> ExecutionResult[Any]:
     """Results of a reply of RG.PYEXECUTE or RG.GETRESULTS.
 
     Args:
@@ -364,7 +409,7 @@ def parse_execute_response(reply: Any, decode: Decoder = utils.as_is) -> Executi
     return ExecutionResult(reply)
 
 
-def parse_trigger_response(reply: Any, decode: Decoder = utils.as_is) -> ExecutionResult:
+def parse_trigger_response(reply: Any, decode: Decoder = utils.as_is) -> ExecutionResult[Any]:
     """Results of a reply of RG.TRIGGER; arguments as in `parse_execute_response`."""
     if not isinstance(reply, list):
         return ExecutionResult(decode(reply))
@@ -424,6 +469,21 @@ class RedisObject:
     def __repr__(self) -> str:
         fields = (field.name for field in dataclasses.fields(cast(Any, self)) if field.repr)
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in fields)})"
+
+    def _repr_html_(self) -> str:
+        """A table of the fields, for notebooks."""
+        from .display import fields
+
+        return fields(self)
+
+
+class RedisObjects(list[_R]):
+    """A list of replies with named fields. In a notebook it is a table."""
+
+    def _repr_html_(self) -> str:
+        from .display import table
+
+        return table(self)
 
 
 @dataclass(frozen=True, repr=False)

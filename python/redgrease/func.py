@@ -11,13 +11,82 @@ CommandReader().map(Apply(fetch)).register(mode='async', trigger='fetch')
 
 from __future__ import annotations
 
+import sys
 import uuid
-from typing import Any, Callable
+import warnings
+from typing import TYPE_CHECKING, Any, Callable, overload
 
 from .reader import CommandReader
 
-__all__ = ["command", "trigger"]
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable
+    from types import EllipsisType
+    from typing import Generic, Protocol, TypeVar
 
+    from typing_extensions import ParamSpec
+
+    from .data import ExecutionResult
+    from .gears import ClosedGearFunction
+    from .typing import Server
+
+    _P = ParamSpec("_P")
+    _R = TypeVar("_R")
+
+    class Command(ExecutionResult[_R], Generic[_P, _R]):
+        """Type of a registered command: calling it triggers the command."""
+
+        def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> ExecutionResult[_R]: ...
+
+    class Decorator(Protocol):
+        """Type of ``@command(...)``."""
+
+        @overload
+        def __call__(self, function: Callable[..., Coroutine[Any, Any, _R]], /) -> ClosedGearFunction[_R]: ...
+        @overload
+        def __call__(self, function: Callable[..., _R], /) -> ClosedGearFunction[_R]: ...
+
+    class RegisteringDecorator(Protocol):
+        """Type of ``@command(on=client, ...)``."""
+
+        @overload
+        def __call__(self, function: Callable[_P, Coroutine[Any, Any, _R]], /) -> Command[_P, _R]: ...
+        @overload
+        def __call__(self, function: Callable[_P, _R], /) -> Command[_P, _R]: ...
+
+
+__all__ = ["command"]
+
+
+@overload
+def command(trigger: Callable[..., Coroutine[Any, Any, _R]], /) -> ClosedGearFunction[_R]: ...
+@overload
+def command(trigger: Callable[..., _R], /) -> ClosedGearFunction[_R]: ...
+@overload
+def command(
+    trigger: str | EllipsisType | None = None,
+    prefix: str = "*",
+    collect: bool = True,
+    mode: str | None = "async",
+    onRegistered: Callable[[], None] | None = None,
+    *,
+    on: Server,
+    requirements: Iterable[Any] | None = None,
+    replace: bool | None = None,
+    **kargs: Any,
+) -> RegisteringDecorator: ...
+@overload
+def command(
+    trigger: str | EllipsisType | None = None,
+    prefix: str = "*",
+    collect: bool = True,
+    mode: str | None = "async",
+    onRegistered: Callable[[], None] | None = None,
+    *,
+    on: None = None,
+    requirements: Iterable[Any] | None = None,
+    replace: bool | None = None,
+    **kargs: Any,
+) -> Decorator: ...
 
 def command(
     trigger: Any = None,
@@ -71,5 +140,9 @@ def command(
     return decorate
 
 
-trigger = command
-"""Old name of `command`."""
+def __getattr__(name: str) -> Any:
+    if name == "trigger":
+        if "redisgears" not in sys.modules:
+            warnings.warn("trigger will be removed: it is called command now", DeprecationWarning, stacklevel=2)
+        return command
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
