@@ -198,7 +198,6 @@ class ExecutionResult(Generic[_Rec]):
     """
 
     if TYPE_CHECKING:
-
         value: _Rec | Any
         records: list[_Rec]
         errors: list[Any] | None
@@ -273,16 +272,18 @@ class ExecutionResult(Generic[_Rec]):
         return self.value is not None and not hasattr(type(self.value), "__len__")
 
     def __len__(self) -> int:
+        value: Any = self.value
         if self._is_scalar:
             return 1
-        return 0 if self.value is None else len(self.value)
+        return 0 if value is None else len(value)
 
     def __iter__(self) -> Iterator[_Rec]:
-        if self.value is None:
+        value: Any = self.value
+        if value is None:
             return iter(())
-        if self._is_scalar and not hasattr(type(self.value), "__iter__"):
-            return iter((self.value,))
-        return iter(self.value)
+        if self._is_scalar and not hasattr(type(value), "__iter__"):
+            return iter((value,))
+        return iter(value)
 
     def __reversed__(self) -> Iterator[_Rec]:
         return iter(list(self)[::-1])
@@ -292,16 +293,18 @@ class ExecutionResult(Generic[_Rec]):
     @overload
     def __getitem__(self, index: Any) -> Any: ...
     def __getitem__(self, index: Any) -> Any:
-        if self.value is None or (self._is_scalar and not hasattr(type(self.value), "__getitem__")):
+        value: Any = self.value
+        if value is None or (self._is_scalar and not hasattr(type(value), "__getitem__")):
             if index == 0 and not isinstance(index, slice):
-                return self.value
+                return value
             raise TypeError(f"a single result has only index 0, not {index!r}")
-        return self.value[index]
+        return value[index]
 
     def __contains__(self, item: Any) -> bool:
-        if self._is_scalar and not hasattr(type(self.value), "__contains__"):
-            return bool(self.value == unwrap(item))
-        return self.value is not None and unwrap(item) in self.value
+        value: Any = self.value
+        if self._is_scalar and not hasattr(type(value), "__contains__"):
+            return bool(value == unwrap(item))
+        return value is not None and unwrap(item) in value
 
     def __eq__(self, other: object) -> bool:
         other = unwrap(other)
@@ -330,7 +333,8 @@ class ExecutionResult(Generic[_Rec]):
         return format(self.value, spec)
 
     def __round__(self, digits: int | None = None) -> Any:
-        return round(self.value) if digits is None else round(self.value, digits)
+        value: Any = self.value
+        return round(value) if digits is None else round(value, digits)
 
     __int__ = _unary(int)
     __float__ = _unary(float)
@@ -378,7 +382,8 @@ class _CallableResult(ExecutionResult[_Rec]):
     """The result for a command: calling it triggers the command."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.value(*args, **kwargs)
+        function: Any = self.value
+        return function(*args, **kwargs)
 
 
 Decoder = Callable[[Any], Any]

@@ -88,6 +88,7 @@ def command(
     **kargs: Any,
 ) -> Decorator: ...
 
+
 def command(
     trigger: Any = None,
     prefix: str = "*",

@@ -52,22 +52,14 @@ from .operations import (
 from .sources import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Coroutine
+    from typing import Optional
 
     from .data import ExecutionResult
     from .requirements import PackageOption
-    from .typing import (
-        Accumulator,
-        Expander,
-        Extractor,
-        Filterer,
-        Grouped,
-        Mapper,
-        Processor,
-        Reducer,
-        Registrator,
-        Server,
-    )
+    from .typing import Grouped, Server
+
+    _Packages = Optional[Iterable[Any]]
 
 T = TypeVar("T")
 _Out = TypeVar("_Out", covariant=True)
@@ -267,10 +259,10 @@ class OpenGearFunction(GearFunction[_Out]):
                 raise AttributeError(f"{self!r} is open, so that it cannot be executed: close it with run or register")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def _add(self, operation: Operation, requirements: Iterable[Any] | None = None) -> OpenGearFunction[Any]:
+    def _add(self, operation: Operation, requirements: _Packages = None) -> OpenGearFunction[Any]:
         return OpenGearFunction(operation, self, requirements)
 
-    def _close(self, action: Run | Register, requirements: Iterable[Any] | None = None) -> ClosedGearFunction[Any]:
+    def _close(self, action: Run | Register, requirements: _Packages = None) -> ClosedGearFunction[Any]:
         closed: ClosedGearFunction[Any] = ClosedGearFunction(action, self, requirements)
         if "redisgears" not in sys.modules:
             _check_values(closed)
@@ -278,7 +270,13 @@ class OpenGearFunction(GearFunction[_Out]):
 
     # -- one record at a time ----------------------------------------------------------------------------------
 
-    def map(self, op: Mapper[_Out, _New], requirements: Iterable[Any] | None = None) -> OpenGearFunction[_New]:
+    @overload
+    def map(
+        self, op: Callable[[_Out], Coroutine[Any, Any, _New]], requirements: _Packages = None
+    ) -> OpenGearFunction[_New]: ...
+    @overload
+    def map(self, op: Callable[[_Out], _New], requirements: _Packages = None) -> OpenGearFunction[_New]: ...
+    def map(self, op: Any, requirements: _Packages = None) -> OpenGearFunction[Any]:
         """Transform each record into one record.
 
         Args:
@@ -289,18 +287,20 @@ class OpenGearFunction(GearFunction[_Out]):
 
     @overload
     def flatmap(
-        self: OpenGearFunction[Iterable[_New]],
-        op: None = None,
-        requirements: Iterable[Any] | None = None,
+        self: OpenGearFunction[Iterable[_New]], op: None = None, requirements: _Packages = None, inOrder: bool = False
+    ) -> OpenGearFunction[_New]: ...
+    @overload
+    def flatmap(
+        self,
+        op: Callable[[_Out], Coroutine[Any, Any, Iterable[_New]]],
+        requirements: _Packages = None,
         inOrder: bool = False,
     ) -> OpenGearFunction[_New]: ...
     @overload
     def flatmap(
-        self, op: Expander[_Out, _New], requirements: Iterable[Any] | None = None, inOrder: bool = False
+        self, op: Callable[[_Out], Iterable[_New]], requirements: _Packages = None, inOrder: bool = False
     ) -> OpenGearFunction[_New]: ...
-    def flatmap(
-        self, op: Any = None, requirements: Iterable[Any] | None = None, inOrder: bool = False
-    ) -> OpenGearFunction[Any]:
+    def flatmap(self, op: Any = None, requirements: _Packages = None, inOrder: bool = False) -> OpenGearFunction[Any]:
         """Transform each record into a list of records.
 
         The elements of a list come out **last one first**, as in RedisGears. Anything but a list stays one record.
@@ -312,7 +312,7 @@ class OpenGearFunction(GearFunction[_Out]):
         """
         return self._add(FlatMap(op, inOrder), requirements)
 
-    def foreach(self, op: Processor[_Out], requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
+    def foreach(self, op: Callable[[_Out], Any], requirements: _Packages = None) -> OpenGearFunction[_Out]:
         """Run a side effect for each record; the record itself is passed on.
 
         Args:
@@ -321,9 +321,7 @@ class OpenGearFunction(GearFunction[_Out]):
         """
         return self._add(ForEach(op), requirements)
 
-    def filter(
-        self, op: Filterer[_Out] | None = None, requirements: Iterable[Any] | None = None
-    ) -> OpenGearFunction[_Out]:
+    def filter(self, op: Callable[[_Out], Any] | None = None, requirements: _Packages = None) -> OpenGearFunction[_Out]:
         """Keep records that meet a condition.
 
         Args:
@@ -332,7 +330,7 @@ class OpenGearFunction(GearFunction[_Out]):
         """
         return self._add(Filter(op), requirements)
 
-    def limit(self, length: int, start: int = 0, requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
+    def limit(self, length: int, start: int = 0, requirements: _Packages = None) -> OpenGearFunction[_Out]:
         """Keep at most `length` records **of each shard**, from number `start` on; after `collect`, of all shards.
 
         Raises:
@@ -343,14 +341,14 @@ class OpenGearFunction(GearFunction[_Out]):
     # -- per shard ---------------------------------------------------------------------------------------------
 
     @overload
-    def accumulate(
-        self, op: None = None, requirements: Iterable[Any] | None = None
-    ) -> OpenGearFunction[list[_Out]]: ...
+    def accumulate(self, op: None = None, requirements: _Packages = None) -> OpenGearFunction[list[_Out]]: ...
     @overload
     def accumulate(
-        self, op: Accumulator[_Out, _New], requirements: Iterable[Any] | None = None
+        self, op: Callable[[Any, _Out], Coroutine[Any, Any, _New]], requirements: _Packages = None
     ) -> OpenGearFunction[_New]: ...
-    def accumulate(self, op: Any = None, requirements: Iterable[Any] | None = None) -> OpenGearFunction[Any]:
+    @overload
+    def accumulate(self, op: Callable[[Any, _Out], _New], requirements: _Packages = None) -> OpenGearFunction[_New]: ...
+    def accumulate(self, op: Any = None, requirements: _Packages = None) -> OpenGearFunction[Any]:
         """Combine all records of a shard into one record.
 
         Args:
@@ -361,24 +359,24 @@ class OpenGearFunction(GearFunction[_Out]):
 
     @overload
     def localgroupby(
-        self,
-        extractor: Extractor[_Out, Any] | None = None,
-        reducer: None = None,
-        requirements: Iterable[Any] | None = None,
+        self, extractor: Callable[[_Out], Any] | None = None, reducer: None = None, requirements: _Packages = None
     ) -> OpenGearFunction[Grouped[list[_Out]]]: ...
     @overload
     def localgroupby(
         self,
-        extractor: Extractor[_Out, Any] | None,
-        reducer: Reducer[str, _Out, _New],
-        requirements: Iterable[Any] | None = None,
+        extractor: Callable[[_Out], Any] | None = None,
+        reducer: Callable[[str, Any, _Out], Coroutine[Any, Any, _New]] = ...,
+        requirements: _Packages = None,
     ) -> OpenGearFunction[Grouped[_New]]: ...
     @overload
     def localgroupby(
-        self, *, reducer: Reducer[str, _Out, _New], requirements: Iterable[Any] | None = None
+        self,
+        extractor: Callable[[_Out], Any] | None = None,
+        reducer: Callable[[str, Any, _Out], _New] = ...,
+        requirements: _Packages = None,
     ) -> OpenGearFunction[Grouped[_New]]: ...
     def localgroupby(
-        self, extractor: Any = None, reducer: Any = None, requirements: Iterable[Any] | None = None
+        self, extractor: Any = None, reducer: Any = None, requirements: _Packages = None
     ) -> OpenGearFunction[Any]:
         """One record ``{"key": key, "value": acc}`` for each key of a shard.
 
@@ -391,12 +389,12 @@ class OpenGearFunction(GearFunction[_Out]):
 
     # -- over all shards ---------------------------------------------------------------------------------------
 
-    def collect(self, requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
+    def collect(self, requirements: _Packages = None) -> OpenGearFunction[_Out]:
         """Move all records to the shard where the execution began."""
         return self._add(Collect(), requirements)
 
     def repartition(
-        self, extractor: Extractor[_Out, Any] | None = None, requirements: Iterable[Any] | None = None
+        self, extractor: Callable[[_Out], Any] | None = None, requirements: _Packages = None
     ) -> OpenGearFunction[_Out]:
         """Move each record to the shard that owns the slot of a key.
 
@@ -412,7 +410,7 @@ class OpenGearFunction(GearFunction[_Out]):
         zero: None = None,
         seqOp: None = None,
         combOp: Callable[[Any, Any], Any] | None = None,
-        requirements: Iterable[Any] | None = None,
+        requirements: _Packages = None,
     ) -> OpenGearFunction[list[_Out]]: ...
     @overload
     def aggregate(
@@ -420,18 +418,26 @@ class OpenGearFunction(GearFunction[_Out]):
         zero: _New,
         seqOp: None = None,
         combOp: Callable[[Any, Any], Any] | None = None,
-        requirements: Iterable[Any] | None = None,
+        requirements: _Packages = None,
     ) -> OpenGearFunction[_New]: ...
     @overload
     def aggregate(
         self,
-        zero: Any,
-        seqOp: Accumulator[_Out, _New],
+        zero: Any = None,
+        seqOp: Callable[[Any, _Out], Coroutine[Any, Any, _New]] = ...,
         combOp: Callable[[Any, Any], Any] | None = None,
-        requirements: Iterable[Any] | None = None,
+        requirements: _Packages = None,
+    ) -> OpenGearFunction[_New]: ...
+    @overload
+    def aggregate(
+        self,
+        zero: Any = None,
+        seqOp: Callable[[Any, _Out], _New] = ...,
+        combOp: Callable[[Any, Any], Any] | None = None,
+        requirements: _Packages = None,
     ) -> OpenGearFunction[_New]: ...
     def aggregate(
-        self, zero: Any = None, seqOp: Any = None, combOp: Any = None, requirements: Iterable[Any] | None = None
+        self, zero: Any = None, seqOp: Any = None, combOp: Any = None, requirements: _Packages = None
     ) -> OpenGearFunction[Any]:
         """Combine all records into one record; no record if there were none.
 
@@ -452,39 +458,38 @@ class OpenGearFunction(GearFunction[_Out]):
     @overload
     def aggregateby(
         self,
-        extractor: Extractor[_Out, Any] | None = None,
+        extractor: Callable[[_Out], Any] | None = None,
         zero: None = None,
         seqOp: None = None,
         combOp: Callable[[Any, Any, Any], Any] | None = None,
-        requirements: Iterable[Any] | None = None,
+        requirements: _Packages = None,
     ) -> OpenGearFunction[Grouped[list[_Out]]]: ...
     @overload
     def aggregateby(
         self,
-        extractor: Extractor[_Out, Any] | None,
-        zero: _New,
+        extractor: Callable[[_Out], Any] | None = None,
+        zero: _New = ...,
         seqOp: None = None,
         combOp: Callable[[Any, Any, Any], Any] | None = None,
-        requirements: Iterable[Any] | None = None,
+        requirements: _Packages = None,
     ) -> OpenGearFunction[Grouped[_New]]: ...
     @overload
     def aggregateby(
         self,
-        extractor: Extractor[_Out, Any] | None,
-        zero: Any,
-        seqOp: Reducer[str, _Out, _New],
-        combOp: Callable[[Any, Any, Any], Any] | None = None,
-        requirements: Iterable[Any] | None = None,
-    ) -> OpenGearFunction[Grouped[_New]]: ...
-    @overload
-    def aggregateby(
-        self,
-        extractor: Extractor[_Out, Any] | None = None,
-        *,
+        extractor: Callable[[_Out], Any] | None = None,
         zero: Any = None,
-        seqOp: Reducer[str, _Out, _New],
+        seqOp: Callable[[str, Any, _Out], Coroutine[Any, Any, _New]] = ...,
         combOp: Callable[[Any, Any, Any], Any] | None = None,
-        requirements: Iterable[Any] | None = None,
+        requirements: _Packages = None,
+    ) -> OpenGearFunction[Grouped[_New]]: ...
+    @overload
+    def aggregateby(
+        self,
+        extractor: Callable[[_Out], Any] | None = None,
+        zero: Any = None,
+        seqOp: Callable[[str, Any, _Out], _New] = ...,
+        combOp: Callable[[Any, Any, Any], Any] | None = None,
+        requirements: _Packages = None,
     ) -> OpenGearFunction[Grouped[_New]]: ...
     def aggregateby(
         self,
@@ -492,7 +497,7 @@ class OpenGearFunction(GearFunction[_Out]):
         zero: Any = None,
         seqOp: Any = None,
         combOp: Any = None,
-        requirements: Iterable[Any] | None = None,
+        requirements: _Packages = None,
     ) -> OpenGearFunction[Any]:
         """One record ``{"key": key, "value": acc}`` for each key.
 
@@ -511,51 +516,48 @@ class OpenGearFunction(GearFunction[_Out]):
 
     @overload
     def groupby(
-        self,
-        extractor: Extractor[_Out, Any] | None = None,
-        reducer: None = None,
-        requirements: Iterable[Any] | None = None,
+        self, extractor: Callable[[_Out], Any] | None = None, reducer: None = None, requirements: _Packages = None
     ) -> OpenGearFunction[Grouped[list[_Out]]]: ...
     @overload
     def groupby(
         self,
-        extractor: Extractor[_Out, Any] | None,
-        reducer: Reducer[str, _Out, _New],
-        requirements: Iterable[Any] | None = None,
+        extractor: Callable[[_Out], Any] | None = None,
+        reducer: Callable[[str, Any, _Out], Coroutine[Any, Any, _New]] = ...,
+        requirements: _Packages = None,
     ) -> OpenGearFunction[Grouped[_New]]: ...
     @overload
     def groupby(
-        self, *, reducer: Reducer[str, _Out, _New], requirements: Iterable[Any] | None = None
+        self,
+        extractor: Callable[[_Out], Any] | None = None,
+        reducer: Callable[[str, Any, _Out], _New] = ...,
+        requirements: _Packages = None,
     ) -> OpenGearFunction[Grouped[_New]]: ...
     def groupby(
-        self, extractor: Any = None, reducer: Any = None, requirements: Iterable[Any] | None = None
+        self, extractor: Any = None, reducer: Any = None, requirements: _Packages = None
     ) -> OpenGearFunction[Any]:
         """One record ``{"key": key, "value": acc}`` for each key; arguments as in `localgroupby`."""
         return self._add(GroupBy(extractor, reducer), requirements)
 
     @overload
     def batchgroupby(
-        self,
-        extractor: Extractor[_Out, Any] | None = None,
-        reducer: None = None,
-        requirements: Iterable[Any] | None = None,
+        self, extractor: Callable[[_Out], Any] | None = None, reducer: None = None, requirements: _Packages = None
     ) -> OpenGearFunction[Grouped[int]]: ...
     @overload
     def batchgroupby(
         self,
-        extractor: Extractor[_Out, Any] | None,
-        reducer: Callable[[str, list[_Out]], Awaitable[_New] | _New],
-        requirements: Iterable[Any] | None = None,
+        extractor: Callable[[_Out], Any] | None = None,
+        reducer: Callable[[str, list[_Out]], Coroutine[Any, Any, _New]] = ...,
+        requirements: _Packages = None,
     ) -> OpenGearFunction[Grouped[_New]]: ...
     @overload
     def batchgroupby(
         self,
-        *,
-        reducer: Callable[[str, list[_Out]], Awaitable[_New] | _New],
-        requirements: Iterable[Any] | None = None,
+        extractor: Callable[[_Out], Any] | None = None,
+        reducer: Callable[[str, list[_Out]], _New] = ...,
+        requirements: _Packages = None,
     ) -> OpenGearFunction[Grouped[_New]]: ...
     def batchgroupby(
-        self, extractor: Any = None, reducer: Any = None, requirements: Iterable[Any] | None = None
+        self, extractor: Any = None, reducer: Any = None, requirements: _Packages = None
     ) -> OpenGearFunction[Any]:
         """One record ``{"key": key, "value": value}`` for each key; all records of a key are held in memory.
 
@@ -566,23 +568,23 @@ class OpenGearFunction(GearFunction[_Out]):
         """
         return self._add(BatchGroupBy(extractor, reducer), requirements)
 
-    def sort(self, reverse: bool = True, requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
+    def sort(self, reverse: bool = True, requirements: _Packages = None) -> OpenGearFunction[_Out]:
         """Sort all records: **ascending** by default, descending with ``reverse=False``.
 
         The name of the argument is that of RedisGears, where it meant the order before a last step reversed it.
         """
         return self._add(Sort(reverse), requirements)
 
-    def distinct(self, requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
+    def distinct(self, requirements: _Packages = None) -> OpenGearFunction[_Out]:
         """Keep each distinct record once. Records must be hashable."""
         return self._add(Distinct(), requirements)
 
-    def count(self, requirements: Iterable[Any] | None = None) -> OpenGearFunction[int]:
+    def count(self, requirements: _Packages = None) -> OpenGearFunction[int]:
         """Count the records."""
         return self._add(Count(), requirements)
 
     def countby(
-        self, extractor: Extractor[_Out, Any] | None = None, requirements: Iterable[Any] | None = None
+        self, extractor: Callable[[_Out], Any] | None = None, requirements: _Packages = None
     ) -> OpenGearFunction[Grouped[int]]:
         """One record ``{"key": key, "value": number}`` for each key.
 
@@ -593,7 +595,7 @@ class OpenGearFunction(GearFunction[_Out]):
         return self._add(CountBy(extractor), requirements)
 
     def avg(
-        self, extractor: Extractor[_Out, float] | None = None, requirements: Iterable[Any] | None = None
+        self, extractor: Callable[[_Out], float] | None = None, requirements: _Packages = None
     ) -> OpenGearFunction[float]:
         """Compute the arithmetic mean; no record if there were none.
 
@@ -611,7 +613,7 @@ class OpenGearFunction(GearFunction[_Out]):
         arg: Any = None,
         convertToStr: bool = False,
         collect: bool = True,
-        requirements: Iterable[Any] | None = None,
+        requirements: _Packages = None,
         on: None = None,
         *,
         noScan: bool = ...,
@@ -629,7 +631,7 @@ class OpenGearFunction(GearFunction[_Out]):
         arg: Any = None,
         convertToStr: bool = False,
         collect: bool = True,
-        requirements: Iterable[Any] | None = None,
+        requirements: _Packages = None,
         *,
         on: Server,
         noScan: bool = ...,
@@ -653,7 +655,7 @@ class OpenGearFunction(GearFunction[_Out]):
         arg: Any = None,
         convertToStr: bool = False,
         collect: bool = True,
-        requirements: Iterable[Any] | None = None,
+        requirements: _Packages = None,
         on: Any = None,
         *,
         progress: bool = False,
@@ -697,7 +699,7 @@ class OpenGearFunction(GearFunction[_Out]):
         convertToStr: bool = False,
         collect: bool = True,
         mode: str | None = None,
-        onRegistered: Registrator | None = None,
+        onRegistered: Callable[[], None] | None = None,
         eventTypes: Iterable[str] | None = None,
         keyTypes: Iterable[str] | None = None,
         readValue: bool | None = None,
@@ -707,7 +709,7 @@ class OpenGearFunction(GearFunction[_Out]):
         onFailedRetryInterval: int | None = None,
         trimStream: bool | None = None,
         trigger: str | None = None,
-        requirements: Iterable[Any] | None = None,
+        requirements: _Packages = None,
         on: None = None,
         *,
         replace: bool | None = ...,
@@ -726,7 +728,7 @@ class OpenGearFunction(GearFunction[_Out]):
         convertToStr: bool = False,
         collect: bool = True,
         mode: str | None = None,
-        onRegistered: Registrator | None = None,
+        onRegistered: Callable[[], None] | None = None,
         eventTypes: Iterable[str] | None = None,
         keyTypes: Iterable[str] | None = None,
         readValue: bool | None = None,
@@ -736,7 +738,7 @@ class OpenGearFunction(GearFunction[_Out]):
         onFailedRetryInterval: int | None = None,
         trimStream: bool | None = None,
         trigger: str | None = None,
-        requirements: Iterable[Any] | None = None,
+        requirements: _Packages = None,
         *,
         on: Server,
         replace: bool | None = ...,
@@ -761,7 +763,7 @@ class OpenGearFunction(GearFunction[_Out]):
         convertToStr: bool = False,
         collect: bool = True,
         mode: str | None = None,
-        onRegistered: Registrator | None = None,
+        onRegistered: Callable[[], None] | None = None,
         eventTypes: Iterable[str] | None = None,
         keyTypes: Iterable[str] | None = None,
         readValue: bool | None = None,
@@ -771,7 +773,7 @@ class OpenGearFunction(GearFunction[_Out]):
         onFailedRetryInterval: int | None = None,
         trimStream: bool | None = None,
         trigger: str | None = None,
-        requirements: Iterable[Any] | None = None,
+        requirements: _Packages = None,
         on: Any = None,
         **kwargs: Any,
     ) -> Any:
@@ -809,6 +811,9 @@ class OpenGearFunction(GearFunction[_Out]):
         """
         if not self.supports_event_mode:
             raise unsupported_mode("register", self.reader)
+        if "regex" in kwargs:
+            warnings.warn("regex is an old name of prefix", DeprecationWarning, stacklevel=2)
+            prefix = kwargs.pop("regex")
         replace = kwargs.pop("replace", None)
         options = _execute_options(kwargs, on)
         given = {

@@ -439,7 +439,7 @@ _METHOD_ARGUMENTS = {
 MODES = {"run": ("async", "async_local"), "register": ("async", "async_local", "sync")}
 _CHOICES = {
     "onFailedPolicy": ("continue", "abort", "retry"),
-    "keyTypes": ("string", "hash", "list", "set", "zset", "stream", "module"),
+    "keyTypes": ("string", "hash", "list", "set", "zset", "stream", "module", "empty"),
 }
 
 

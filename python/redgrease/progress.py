@@ -140,7 +140,7 @@ class _Bar:
 
 def _tqdm() -> _Bar | None:
     try:
-        from tqdm.auto import tqdm
+        from tqdm.auto import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError:
         return None
     return _Bar(tqdm(desc="run", unit=" shards", leave=False))

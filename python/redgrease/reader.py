@@ -14,11 +14,11 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Callable, TypeVar, overload
 
 from . import utils
-from .gears import OpenGearFunction, Reader, Recipe
+from .gears import Filter, Map, OpenGearFunction, Reader, Recipe
 from .typing import KeyRecord, StreamMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Coroutine
     from typing import Literal
 
 T = TypeVar("T")
@@ -148,7 +148,7 @@ class KeysReader(_PatternReader[KeyRecord]):
     def _matching(self, type: Any, event: Any) -> OpenGearFunction[KeyRecord]:
         if type is ... and event is ...:
             return self
-        return self.filter(Matching(type, event))  # type: ignore[arg-type]
+        return self._add(Filter(Matching(type, event)))
 
     @overload
     def values(self, type: Literal["string"], event: Any = ...) -> OpenGearFunction[str]: ...
@@ -266,13 +266,19 @@ class CommandReader(GearReader[list[Any]]):
 
     def args(self, max_count: int | None = None) -> OpenGearFunction[list[Any]]:
         """Only the arguments, as a list, at most `max_count` of them."""
-        return self.map(Arguments(max_count))  # type: ignore[arg-type]
+        return self._add(Map(Arguments(max_count)))
 
-    def apply(self, fun: Callable[..., Awaitable[T] | T], requirements: Iterable[Any] | None = None) -> OpenGearFunction[T]:
+    @overload
+    def apply(
+        self, fun: Callable[..., Coroutine[Any, Any, T]], requirements: Iterable[Any] | None = None
+    ) -> OpenGearFunction[T]: ...
+    @overload
+    def apply(self, fun: Callable[..., T], requirements: Iterable[Any] | None = None) -> OpenGearFunction[T]: ...
+    def apply(self, fun: Callable[..., Any], requirements: Iterable[Any] | None = None) -> OpenGearFunction[Any]:
         """Call ``fun(*arguments)``.
 
         Args:
             fun: a function; arguments arrive as text, or as `bytes` where they are not UTF-8.
             requirements: packages that `fun` needs.
         """
-        return self.map(Apply(fun), requirements)  # type: ignore[arg-type]
+        return self._add(Map(Apply(fun)), requirements)

@@ -299,7 +299,7 @@ class CaseInsensitiveDict(dict[str, Any]):
     def __ror__(self, other: Any) -> CaseInsensitiveDict:  # type: ignore[override]
         return CaseInsensitiveDict(other) | self if isinstance(other, Mapping) else NotImplemented
 
-    def __ior__(self, other: Any) -> CaseInsensitiveDict:  # type: ignore[override,misc]
+    def __ior__(self, other: Any) -> CaseInsensitiveDict:  # type: ignore[override]
         self.update(other)
         return self
 

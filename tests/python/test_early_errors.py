@@ -106,7 +106,9 @@ def test_values_are_checked_as_by_the_server(make, text):
 def test_right_uses_are_accepted():
     CommandReader().register(hook="get", keyprefix="a*")
     CommandReader().register(trigger="x", prefix="ignored", eventTypes=None, hook=None)
-    KeysReader().register(keyTypes="HASH", mode="async_local", regex="a*", noScan=True, commands=["get"])
+    KeysReader().register(keyTypes="HASH", mode="async_local", noScan=True, commands=["get"])
+    with pytest.warns(DeprecationWarning, match="prefix"):
+        assert KeysReader().register(regex="a*").operation.prefix == "a*"
     StreamReader().register(onFailedPolicy="Retry", onFailedRetryInterval=2)
     KeysOnlyReader().run(count=10, noScan=True)
     StreamReader().run("s", fromId="1-0", pattern=False)

@@ -12,12 +12,17 @@ from redgrease.formatting import UTC_ISO8601_Formatter, initialize_logger, log_f
 
 @pytest.fixture(autouse=True)
 def root(monkeypatch):
-    """The root logger without handlers; what tests change is undone."""
+    """The root logger; what tests change is undone."""
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     level = root.level
     yield root
     root.setLevel(level)
+
+
+def without_handlers(root):
+    """Remove the handlers that pytest adds when a test begins."""
+    root.handlers.clear()
 
 
 def record(message="hello", created=0.000_25):
@@ -33,6 +38,7 @@ def test_a_line_has_five_fields():
 
 
 def test_the_root_logger_gets_a_handler_a_format_and_a_level(root, capsys):
+    without_handlers(root)
     initialize_logger()
     assert root.level == logging.DEBUG
     logging.getLogger("some.name").debug("message")
@@ -45,12 +51,14 @@ def test_the_root_logger_gets_a_handler_a_format_and_a_level(root, capsys):
 
 
 def test_a_formatter_is_used_as_it_is(root):
-    mine = logging.Formatter("x")
+    without_handlers(root)
+    mine = logging.Formatter("%(message)s")
     initialize_logger(fmt=mine)
     assert root.handlers[0].formatter is mine
 
 
 def test_existing_handlers_are_kept(root):
+    without_handlers(root)
     mine = logging.NullHandler()
     root.addHandler(mine)
     initialize_logger()

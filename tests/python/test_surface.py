@@ -167,7 +167,7 @@ SIGNATURES = {
     "hysteresis.HysteresisHandlerIndex.signal": dict(handler_id=NONE, handler=NONE),
 }
 #: Parameters that had no default in the original and have one here.
-NEW_DEFAULTS = {"requirements.resolve_requirements": "requirements", "utils.dict_filter": ""}
+NEW_DEFAULTS = {"requirements.resolve_requirements": "requirements", "data.ExecutionResult": "value"}
 
 
 def kind_of(value) -> str:
@@ -226,7 +226,9 @@ def test_parameters_of(path):
     found = {each.name: each.default for each in named if each.name != NEW_DEFAULTS.get(path)}
     assert found == {name: default for name, default in expected.items() if name != NEW_DEFAULTS.get(path)}
     assert list(expected) == [each.name for each in named]
-    assert [each.name for each in parameters if each.default is NONE and each not in named and "VAR" not in each.kind.name] == []
+    assert [
+        each.name for each in parameters if each.default is NONE and each not in named and "VAR" not in each.kind.name
+    ] == []
 
 
 def test_the_package_is_imported_in_less_than_150_ms():

@@ -64,6 +64,14 @@ async def download(url: str) -> bytes:
     return url.encode()
 
 
+async def download_all(urls: str) -> list[bytes]:
+    return [await download(url) for url in urls.split()]
+
+
+async def add_later(acc: int | None, name: str) -> int:
+    return (acc or 0) + len(name)
+
+
 def words(text: str) -> list[str]:
     return text.split()
 
@@ -73,6 +81,9 @@ names = users.map(name_of)
 assert_type(names, OpenGearFunction[str])
 assert_type(KeysReader().map(older_form), OpenGearFunction[str])
 assert_type(names.map(download), OpenGearFunction[bytes])
+assert_type(names.flatmap(download_all), OpenGearFunction[bytes])
+assert_type(names.accumulate(add_later), OpenGearFunction[int])
+assert_type(names.aggregate(0, add_later), OpenGearFunction[int])
 assert_type(names.map(str.upper).filter(str.isalpha), OpenGearFunction[str])
 assert_type(names.flatmap(words), OpenGearFunction[str])
 assert_type(names.flatmap(lambda name: [len(name)]), OpenGearFunction[int])
