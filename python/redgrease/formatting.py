@@ -29,7 +29,7 @@ iso8601_datefmt = "%Y-%m-%dT%H:%M:%S.%f"
 """Date, ``T``, and time with microseconds."""
 
 log_message_format = "%(asctime)s\t%(levelname)s\t%(name)s.%(funcName)s@%(lineno)d:\t%(message)s\tEOL"
-"""Fields separated by tabs: time, level, place, message, and ``EOL``, which shows where a message of several lines ends."""
+"""Fields separated by tabs: time, level, place, message, and ``EOL``, which ends a message of several lines."""
 
 
 class UTC_ISO8601_Formatter(logging.Formatter):  # noqa: N801 - name as users of the original know it
@@ -72,9 +72,9 @@ def initialize_logger(
     Args:
         level: level of the root logger.
         fmt: a formatter, or the format of a record; default: `log_formatter`.
-        config: a dict for `logging.config.dictConfig`, or the path of a file: ``.json`` and ``.yaml`` (or ``.yml``, which
-            needs the package ``pyyaml``) with such a dict, or ``.ini`` for `logging.config.fileConfig`. Files with other
-            names may have any of the three formats. Existing loggers stay enabled.
+        config: a dict for `logging.config.dictConfig`, or the path of a file: ``.json`` and ``.yaml`` (or ``.yml``;
+            needs the package ``pyyaml``) with such a dict, or ``.ini`` for `logging.config.fileConfig`. Files with
+            other names may have any of the three formats. Existing loggers stay enabled.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -1,7 +1,7 @@
 """Timers that are restarted by each signal, so that a burst of signals causes one call.
 
-All timers share one background thread, which calls one handler after the other and ends with the program. What a handler
-raises is logged, and kept with the timer.
+All timers share one background thread, which calls one handler after the other and ends with the program. What a
+handler raises is logged, and kept with the timer.
 
 >>> done = HysteresisHandlerIndex(hysteresis_duration=0.01)
 >>> for text in ("first", "second", "last"):

@@ -571,10 +571,8 @@ def check_reader_options(action: str, reader: str | None, given: Mapping[str, An
             continue
         folded = {each.lower(): each for each in known}
         near = difflib.get_close_matches(name.lower().replace("_", ""), folded, 1)
-        if owners:
-            hint = f", an option of {_list(owners)}"
-        else:
-            hint = f": did you mean {folded[near[0]]!r}?" if near else ""
+        hint = f": did you mean {folded[near[0]]!r}?" if near else ""
+        hint = f", an option of {_list(owners)}" if owners else hint
         raise TypeError(
             f"{action}() of a {reader} got an unexpected keyword argument {name!r}{hint} (it has {_list(known)})"
         )

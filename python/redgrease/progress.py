@@ -6,6 +6,7 @@ installed, nothing is shown where standard error is neither a terminal nor a not
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 import threading
@@ -34,6 +35,8 @@ def run_with_progress(
     **kwargs: Any,
 ) -> ExecutionResult[Any]:
     """Run a function and show its progress; arguments and result as of `redgrease.ClosedGearFunction.on`."""
+    from redis.exceptions import ResponseError
+
     from .data import ExecID
     from .engine import execute_function, gears_of
 
@@ -47,6 +50,8 @@ def run_with_progress(
         return started  # type: ignore[no-any-return]
     with _Shown(gears, started.value):
         result = gears.getresultsblocking(started.value)
+    with contextlib.suppress(ResponseError):  # it may be removed already
+        gears.dropexecution(started.value)
     if result.records == [] and not result.errors and isinstance(function.operations[-2], Count):
         result.value = 0
     return result  # type: ignore[no-any-return]

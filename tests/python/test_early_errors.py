@@ -115,14 +115,14 @@ def test_right_uses_are_accepted():
 
 
 def test_an_open_function_says_how_to_execute_it():
-    with pytest.raises(AttributeError, match="open, .*close it with run or register"):
+    with pytest.raises(AttributeError, match=r"open, .*close it with run or register"):
         KeysReader().on  # noqa: B018
-    with pytest.raises(AttributeError, match="'KeysReader' object has no attribute 'fliter'"):
-        KeysReader().fliter  # noqa: B018
+    with pytest.raises(AttributeError, match="'KeysReader' object has no attribute 'filtered'"):
+        KeysReader().filtered  # noqa: B018
     with pytest.raises(AttributeError, match=r"is closed, .* map\(\) cannot be added"):
         KeysReader().run().map  # noqa: B018
-    with pytest.raises(AttributeError, match="no attribute 'fliter'"):
-        KeysReader().run().fliter  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'filtered'"):
+        KeysReader().run().filtered  # noqa: B018
     assert not hasattr(KeysReader(), "on") and not hasattr(GearsBuilder(), "on")
 
 

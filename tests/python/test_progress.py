@@ -33,6 +33,9 @@ class Gears:
         assert self.enough.wait(20)
         return data.ExecutionResult([], [], [])
 
+    def dropexecution(self, execution):
+        self.calls.append(("dropexecution", execution))
+
     def getexecution(self, execution):
         self._asked -= 1
         if self._asked <= 0:
@@ -72,7 +75,7 @@ def test_a_fast_run_shows_nothing(terminal, monkeypatch):
     monkeypatch.setattr(progress, "DELAY", 60.0)
     gears = Gears()
     assert FUNCTION.run(on=gears, progress=True, requirements=["x"]) == 0
-    assert gears.calls == [("pyexecute", True, None, {})]
+    assert gears.calls == [("pyexecute", True, None, {}), ("dropexecution", data.ExecID("a", 1))]
     assert terminal.getvalue() == ""
 
 

@@ -1,6 +1,6 @@
 """Typical programs with mistakes, for type checkers; it is not run.
 
-Lines with a mistake end in a comment with `wrong:`. `tests/python/test_typing.py` compares them with what checkers find.
+Lines with a mistake end in a comment with `wrong:`. `tests/python/test_typing.py` compares them with what is found.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ assert_type(StreamReader("s").map(lambda message: message["value"]["name"]), Ope
 assert_type(ShardsIDReader().map(int), OpenGearFunction[int])
 KeysReader().map(lambda record: record["kye"])  # wrong: there is no such entry
 KeysReader().map(lambda record: record.key)  # wrong: records are dicts
-KeysReader().records().map(lambda record: record.vlaue)  # wrong: there is no such attribute
+KeysReader().records().map(lambda record: record.val)  # wrong: there is no such attribute
 StreamReader().map(lambda message: message["event"])  # wrong: messages of streams have no event
 KeysReader(pattern="user:*")  # wrong: the argument is default_key_pattern
 KeysReader().values(kind="hash")  # wrong: the argument is type
@@ -97,7 +97,7 @@ names.flatmap(len)  # wrong: a number is no list
 names.count().flatmap()  # wrong: a number is no list
 names.map(str.upper, requirement=["requests"])  # wrong: the argument is requirements
 names.limit("10")  # wrong: a number is needed
-names.fliter(str.isalpha)  # wrong: there is no such operation
+names.filtered(str.isalpha)  # wrong: there is no such operation
 names.count().map(lambda number: number.upper())  # wrong: a count is a number
 
 # -- Operations that combine records.
