@@ -118,8 +118,10 @@ def _from_yaml(path: str) -> None:
 
 
 def _from_ini(path: str) -> None:
+    parser = configparser.ConfigParser()
     try:
-        logging.config.fileConfig(path, disable_existing_loggers=False, encoding="utf-8")
+        parser.read(path, encoding="utf-8")
+        logging.config.fileConfig(parser, disable_existing_loggers=False)
     except (configparser.Error, KeyError, RuntimeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 

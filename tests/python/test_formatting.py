@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 
 import pytest
 from redgrease import formatting
@@ -31,10 +32,14 @@ def record(message="hello", created=0.000_25):
     return made
 
 
-def test_a_line_has_five_fields():
+def test_a_line_has_five_fields_and_its_time_is_utc(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    monkeypatch.undo()
     line = log_formatter.format(record("two\nlines"))
     assert line == "1970-01-01T00:00:00.000250\tWARNING\tname.func@12:\ttwo\nlines\tEOL"
     assert UTC_ISO8601_Formatter("%(asctime)s", "%H:%M").format(record()) == "00:00"
+    time.tzset()
 
 
 def test_the_root_logger_gets_a_handler_a_format_and_a_level(root, capsys):

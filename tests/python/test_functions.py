@@ -360,7 +360,8 @@ def test_command_decorator_names_the_command():
     assert third.operation.kwargs["trigger"] == "other"
     assert third.operation.mode == "sync"
     assert third.requirements == {"requests"}
-    assert redgrease.trigger is redgrease.command
+    with pytest.warns(DeprecationWarning, match="command"):
+        assert redgrease.trigger is redgrease.command
     fresh = redgrease.command(...)
     name = fresh(len).operation.kwargs["trigger"]
     assert len(name) == 36

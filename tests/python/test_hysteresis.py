@@ -108,6 +108,15 @@ def test_signals_of_a_running_handler_run_it_again():
     assert calls == [2, 1, 0]
 
 
+def test_a_call_that_is_late_for_the_next_signal_is_dropped():
+    calls, index = [], HysteresisHandlerIndex(LATER)
+    index.signal("a", calls.append, 1)
+    token, _ = index._calls["a"]
+    index.signal("a", calls.append, 2)
+    index._run("a", token, lambda: calls.append("late"))
+    assert (calls, index.pending) == ([], 1)
+
+
 def test_exceptions_of_handlers_are_kept_in_bounds(caplog):
     index = HysteresisHandlerIndex(SOON)
     for number in range(hysteresis.ERRORS_MAX + 5):

@@ -106,3 +106,16 @@ def test_a_registration_has_no_progress(terminal):
     gears = Gears()
     KeysReader().register().on(gears, progress=True)
     assert gears.calls[0][1] is False
+
+
+def test_a_notebook_is_recognized(monkeypatch):
+    class ZMQInteractiveShell:
+        pass
+
+    class TerminalInteractiveShell:
+        pass
+
+    for shell, expected in ((ZMQInteractiveShell, True), (TerminalInteractiveShell, False)):
+        ipython = types.SimpleNamespace(get_ipython=shell)
+        monkeypatch.setitem(sys.modules, "IPython", ipython)
+        assert progress._is_shown(io.StringIO()) is expected
