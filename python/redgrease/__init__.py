@@ -166,12 +166,6 @@ def __getattr__(name: str) -> Any:
             return native
     if name in _SUBMODULES:
         return importlib.import_module(f"{__name__}.{name}")
-    if name == "trigger":
-        if "redisgears" not in sys.modules:
-            import warnings
-
-            warnings.warn("redgrease.trigger will be removed: use command", DeprecationWarning, stacklevel=2)
-        name = "command"
     if name in _BARE:
         return getattr(importlib.import_module(f"{__name__}.{_BARE[name]}"), name)
     if name in _OPTIONAL:

@@ -11,7 +11,6 @@ CommandReader().map(Apply(fetch)).register(mode='async', trigger='fetch')
 
 from __future__ import annotations
 
-import sys
 import uuid
 import warnings
 from typing import TYPE_CHECKING, Any, Callable, overload
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
         def __call__(self, function: Callable[_P, _R], /) -> Command[_P, _R]: ...
 
 
-__all__ = ["command"]
+__all__ = ["command", "trigger"]
 
 
 @overload
@@ -141,9 +140,7 @@ def command(
     return decorate
 
 
-def __getattr__(name: str) -> Any:
-    if name == "trigger":
-        if "redisgears" not in sys.modules:
-            warnings.warn("trigger will be removed: it is called command now", DeprecationWarning, stacklevel=2)
-        return command
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def trigger(*args: Any, **kwargs: Any) -> Any:
+    """Old name of `command`."""
+    warnings.warn("redgrease.trigger is an old name: use redgrease.command", DeprecationWarning, stacklevel=2)
+    return command(*args, **kwargs)

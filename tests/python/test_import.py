@@ -61,7 +61,6 @@ except ModuleNotFoundError as error:
     assert "redgrease.RedisGears needs the package 'redis'" in isolated(code)
 
 
-@pytest.mark.filterwarnings("ignore:redgrease.trigger:DeprecationWarning")
 def test_all_names_resolve():
     assert set(redgrease.__all__) == BARE | CLIENT
     assert len(redgrease.__all__) == len(set(redgrease.__all__))
