@@ -107,18 +107,21 @@ def _as_rows(records: Sequence[Any]) -> list[Mapping[Any, Any]] | None:
 
 
 def result(result: ExecutionResult[Any]) -> str | None:
-    """HTML of results: a table if all are dicts, what their type makes of it if there is one, else `None`."""
+    """HTML of results: a table if all are dicts, what their type makes of it if there is one, else `None`.
+
+    Errors are shown below, because notebooks print a list of results as a list.
+    """
     value = result.value
     own = getattr(type(value), "_repr_html_", None)
     if own is not None:
         made: str | None = own(value)
         return made
     rows = _as_rows(result.records) if isinstance(result.records, list) else None
-    if not rows:
-        return None
     errors = [_escaped(str(error), 2 * CELL_CHARS_MAX) for error in (result.errors or ())[:ERRORS_MAX]]
     notes = [f"{len(result.errors or ())} errors:", *(f"<code>{error}</code>" for error in errors)] if errors else []
-    return _rows_html(rows, notes)
+    if rows:
+        return _rows_html(rows, notes)
+    return _html_table(["value"], [[_cell(value)]], notes) if errors else None
 
 
 def _reply_rows(item: RedisObject) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from redgrease import CommandReader, KeysReader, display, utils
+from redgrease import CommandReader, KeysReader, display, operations, utils
 from redgrease.data import (
     ExecID,
     ExecutionInfo,
@@ -60,6 +60,13 @@ def test_a_list_of_dicts_is_a_table():
 @pytest.mark.parametrize("value", [1, "text", [1, 2], [], None, [{"a": 1}, 2], True, print], ids=repr)
 def test_other_results_have_no_table(value):
     assert ExecutionResult(value)._repr_html_() is None
+
+
+def test_errors_are_shown_with_any_result():
+    shown = ExecutionResult([1, 2], errors=[StepError(b"boo"), StepError(HOSTILE.encode())])._repr_html_()
+    assert rows_of(shown) == [["value"], ["[1, 2]"]]
+    assert "2 errors:" in shown and "boo" in shown and HOSTILE not in shown
+    assert "boo" in ExecutionResult([], errors=[StepError(b"boo")])._repr_html_()
 
 
 def test_a_value_that_knows_its_html_is_asked():
@@ -170,6 +177,12 @@ def test_a_function_is_drawn_with_its_segments():
     assert drawing(KeysReader().register("a*"))[0][0] == "on the shard of the event"
     assert drawing(CommandReader().register(trigger="x"))[0][0] == "on every shard"
     assert drawing(CommandReader().register(trigger="x", mode="sync"))[0][0] == "on the shard of the event"
+
+
+def test_it_is_known_for_each_operation_whether_records_move_before_it():
+    stay = {"Reader", "Map", "FlatMap", "ForEach", "Filter", "Accumulate", "LocalGroupBy", "Limit", "Run", "Register"}
+    assert set(operations.OPERATIONS) == stay | set(display._MOVES)
+    assert not stay & set(display._MOVES)
 
 
 def test_long_functions_are_drawn_in_part():
