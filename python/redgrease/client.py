@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import redis
@@ -188,6 +189,22 @@ class RedisMods(metaclass=_Either):
             client.close()
             return RedisCluster.from_url(url, **kwargs)
         return client
+
+
+def __getattr__(name: str) -> Any:
+    # Scripts that RedGrease had as constants of this module.
+    scripts = {
+        "get_python_version": "GB('ShardsIDReader').map(lambda _: __import__('sys').version).run()",
+        "get_gears_version": "GB('ShardsIDReader').flatmap(lambda _: execute('MODULE', 'LIST')).run()",
+    }
+    if name in scripts:
+        warnings.warn(
+            f"{__name__}.{name} will be removed: use the methods python_version and gears_version of redgrease.Gears",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return scripts[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 RedisGears = RedisMods

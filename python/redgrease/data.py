@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from . import utils
 from .exceptions import parse_traceback, split_last_line
@@ -33,6 +33,7 @@ __all__ = [
     "PyRequirementInfo",
     "PyStats",
     "RedisObject",
+    "RedisObjects",
     "RegData",
     "Registration",
     "ShardInfo",
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 _R = TypeVar("_R", bound="RedisObject")
+_Rec = TypeVar("_Rec")
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -173,7 +175,7 @@ def unwrap(value: Any) -> Any:
     return value.value if isinstance(value, ExecutionResult) else value
 
 
-class ExecutionResult:
+class ExecutionResult(Generic[_Rec]):
     """The results of an execution, usable as if they were the value itself.
 
     Comparison, arithmetic, indexing, attributes, ``isinstance``, ``str``, ``int``, ``bytes``, ``hash`` and pickling
@@ -191,7 +193,16 @@ class ExecutionResult:
         errors: list of `StepError`, empty without errors; `None` for replies without a list of errors, such as those of
             triggers.
         records: list of the results, whatever their number.
+
+    Type checkers know the type of one record: ``ExecutionResult[int]`` has ``records: list[int]``.
     """
+
+    if TYPE_CHECKING:
+        value: _Rec | Any
+        records: list[_Rec]
+        errors: list[Any] | None
+
+        def __call__(self, *args: Any, **kwargs: Any) -> ExecutionResult[_Rec]: ...  # noqa: D102 - see the class
 
     def __new__(cls, value: Any = None, errors: Any = None, records: Any = None) -> Any:  # noqa: D102 - see the class
         # Only a result that wraps a callable is callable.
@@ -216,7 +227,7 @@ class ExecutionResult:
         return getattr(self.value, name)
 
     def __dir__(self) -> Iterable[str]:
-        return sorted({*dir(self.value), "value", "errors", "records"})
+        return sorted({*dir(self.value), "value", "errors", "records", "to_arrow", "to_pandas"})
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return ExecutionResult, (self.value, self.errors, self.records)
@@ -225,6 +236,35 @@ class ExecutionResult:
         errors = f", errors={self.errors!r}" if self.errors else ""
         return f"ExecutionResult[{type(self.value).__name__}]({self.value!r}{errors})"
 
+    # -- as a table --------------------------------------------------------------------------------------------
+
+    def to_pandas(self) -> Any:
+        """The records as a `pandas.DataFrame`: a column for each entry of dicts, else one column ``value``.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed.
+        """
+        from .display import to_pandas
+
+        return to_pandas(self.records)
+
+    def to_arrow(self) -> Any:
+        """The records as a `pyarrow.Table`; columns as in `to_pandas`.
+
+        Raises:
+            ModuleNotFoundError: pyarrow is not installed.
+            TypeError: the values of a column have no common Arrow type.
+        """
+        from .display import to_arrow
+
+        return to_arrow(self.records)
+
+    def _repr_html_(self) -> str | None:
+        """A table of dicts, for notebooks; `None` for other results."""
+        from .display import result
+
+        return result(self)
+
     # -- as a list ---------------------------------------------------------------------------------------------
 
     @property
@@ -232,31 +272,39 @@ class ExecutionResult:
         return self.value is not None and not hasattr(type(self.value), "__len__")
 
     def __len__(self) -> int:
+        value: Any = self.value
         if self._is_scalar:
             return 1
-        return 0 if self.value is None else len(self.value)
+        return 0 if value is None else len(value)
 
-    def __iter__(self) -> Iterator[Any]:
-        if self.value is None:
+    def __iter__(self) -> Iterator[_Rec]:
+        value: Any = self.value
+        if value is None:
             return iter(())
-        if self._is_scalar and not hasattr(type(self.value), "__iter__"):
-            return iter((self.value,))
-        return iter(self.value)
+        if self._is_scalar and not hasattr(type(value), "__iter__"):
+            return iter((value,))
+        return iter(value)
 
-    def __reversed__(self) -> Iterator[Any]:
+    def __reversed__(self) -> Iterator[_Rec]:
         return iter(list(self)[::-1])
 
+    @overload
+    def __getitem__(self, index: int) -> _Rec: ...
+    @overload
+    def __getitem__(self, index: Any) -> Any: ...
     def __getitem__(self, index: Any) -> Any:
-        if self.value is None or (self._is_scalar and not hasattr(type(self.value), "__getitem__")):
+        value: Any = self.value
+        if value is None or (self._is_scalar and not hasattr(type(value), "__getitem__")):
             if index == 0 and not isinstance(index, slice):
-                return self.value
+                return value
             raise TypeError(f"a single result has only index 0, not {index!r}")
-        return self.value[index]
+        return value[index]
 
     def __contains__(self, item: Any) -> bool:
-        if self._is_scalar and not hasattr(type(self.value), "__contains__"):
-            return bool(self.value == unwrap(item))
-        return self.value is not None and unwrap(item) in self.value
+        value: Any = self.value
+        if self._is_scalar and not hasattr(type(value), "__contains__"):
+            return bool(value == unwrap(item))
+        return value is not None and unwrap(item) in value
 
     def __eq__(self, other: object) -> bool:
         other = unwrap(other)
@@ -285,7 +333,8 @@ class ExecutionResult:
         return format(self.value, spec)
 
     def __round__(self, digits: int | None = None) -> Any:
-        return round(self.value) if digits is None else round(self.value, digits)
+        value: Any = self.value
+        return round(value) if digits is None else round(value, digits)
 
     __int__ = _unary(int)
     __float__ = _unary(float)
@@ -329,11 +378,12 @@ class ExecutionResult:
     __rmatmul__ = _reflected(operator.matmul)
 
 
-class _CallableResult(ExecutionResult):
+class _CallableResult(ExecutionResult[_Rec]):
     """The result for a command: calling it triggers the command."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.value(*args, **kwargs)
+        function: Any = self.value
+        return function(*args, **kwargs)
 
 
 Decoder = Callable[[Any], Any]
@@ -343,7 +393,7 @@ def _single(records: list[Any]) -> Any:
     return records[0] if len(records) == 1 else records
 
 
-def parse_execute_response(reply: Any, decode: Decoder = utils.as_is) -> ExecutionResult:
+def parse_execute_response(reply: Any, decode: Decoder = utils.as_is) -> ExecutionResult[Any]:
     """Results of a reply of RG.PYEXECUTE or RG.GETRESULTS.
 
     Args:
@@ -364,7 +414,7 @@ def parse_execute_response(reply: Any, decode: Decoder = utils.as_is) -> Executi
     return ExecutionResult(reply)
 
 
-def parse_trigger_response(reply: Any, decode: Decoder = utils.as_is) -> ExecutionResult:
+def parse_trigger_response(reply: Any, decode: Decoder = utils.as_is) -> ExecutionResult[Any]:
     """Results of a reply of RG.TRIGGER; arguments as in `parse_execute_response`."""
     if not isinstance(reply, list):
         return ExecutionResult(decode(reply))
@@ -424,6 +474,21 @@ class RedisObject:
     def __repr__(self) -> str:
         fields = (field.name for field in dataclasses.fields(cast(Any, self)) if field.repr)
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in fields)})"
+
+    def _repr_html_(self) -> str:
+        """A table of the fields, for notebooks."""
+        from .display import fields
+
+        return fields(self)
+
+
+class RedisObjects(list[_R]):
+    """A list of replies with named fields. In a notebook it is a table."""
+
+    def _repr_html_(self) -> str:
+        from .display import table
+
+        return table(self)
 
 
 @dataclass(frozen=True, repr=False)

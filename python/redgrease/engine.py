@@ -24,6 +24,7 @@ from .data import (
     ExecutionStatus,
     PyRequirementInfo,
     PyStats,
+    RedisObjects,
     Registration,
     parse_execute_response,
     parse_trigger_response,
@@ -205,12 +206,12 @@ class Gears:
         for reply in self._link.ask_all("RG.DUMPEXECUTIONS").values():
             for entry in map(ExecutionInfo.from_redis, reply):
                 found.setdefault(entry.executionId, entry)
-        return [
+        return RedisObjects(
             entry
             for entry in found.values()
             if (status is None or utils.safe_str(entry.status) == utils.safe_str(status))
             and (registered is None or entry.registered == bool(registered))
-        ]
+        )
 
     def abortexecution(self, id: Any) -> bool:
         """Abort an execution, also a running one.
@@ -264,7 +265,7 @@ class Gears:
                 and (trigger is None or _is_named(data.args.get("trigger"), trigger))
             )
 
-        return [registration for registration in found if wanted(registration)]
+        return RedisObjects(registration for registration in found if wanted(registration))
 
     def unregister(self, id: Any) -> bool:
         """Remove a registration.
@@ -304,13 +305,13 @@ class Gears:
             is_installed: whether it is installed.
         """
         found = [PyRequirementInfo.from_redis(entry) for entry in self._link.ask("RG.PYDUMPREQS")]
-        return [
+        return RedisObjects(
             info
             for info in found
             if (name is None or same_name(info.Name, name))
             and (is_downloaded is None or info.IsDownloaded == is_downloaded)
             and (is_installed is None or info.IsInstalled == is_installed)
-        ]
+        )
 
     def python_version(self) -> tuple[Any, ...]:
         """Version of the server's Python, such as ``(3, 11, 7, 'final', 0)``."""

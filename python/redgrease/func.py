@@ -12,11 +12,80 @@ CommandReader().map(Apply(fetch)).register(mode='async', trigger='fetch')
 from __future__ import annotations
 
 import uuid
-from typing import Any, Callable
+import warnings
+from typing import TYPE_CHECKING, Any, Callable, overload
 
 from .reader import CommandReader
 
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable
+    from types import EllipsisType
+    from typing import Generic, Protocol, TypeVar
+
+    from typing_extensions import ParamSpec
+
+    from .data import ExecutionResult
+    from .gears import ClosedGearFunction
+    from .typing import Server
+
+    _P = ParamSpec("_P")
+    _R = TypeVar("_R")
+
+    class Command(ExecutionResult[_R], Generic[_P, _R]):
+        """Type of a registered command: calling it triggers the command."""
+
+        def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> ExecutionResult[_R]: ...
+
+    class Decorator(Protocol):
+        """Type of ``@command(...)``."""
+
+        @overload
+        def __call__(self, function: Callable[..., Coroutine[Any, Any, _R]], /) -> ClosedGearFunction[_R]: ...
+        @overload
+        def __call__(self, function: Callable[..., _R], /) -> ClosedGearFunction[_R]: ...
+
+    class RegisteringDecorator(Protocol):
+        """Type of ``@command(on=client, ...)``."""
+
+        @overload
+        def __call__(self, function: Callable[_P, Coroutine[Any, Any, _R]], /) -> Command[_P, _R]: ...
+        @overload
+        def __call__(self, function: Callable[_P, _R], /) -> Command[_P, _R]: ...
+
+
 __all__ = ["command", "trigger"]
+
+
+@overload
+def command(trigger: Callable[..., Coroutine[Any, Any, _R]], /) -> ClosedGearFunction[_R]: ...
+@overload
+def command(trigger: Callable[..., _R], /) -> ClosedGearFunction[_R]: ...
+@overload
+def command(
+    trigger: str | EllipsisType | None = None,
+    prefix: str = "*",
+    collect: bool = True,
+    mode: str | None = "async",
+    onRegistered: Callable[[], None] | None = None,
+    *,
+    on: Server,
+    requirements: Iterable[Any] | None = None,
+    replace: bool | None = None,
+    **kargs: Any,
+) -> RegisteringDecorator: ...
+@overload
+def command(
+    trigger: str | EllipsisType | None = None,
+    prefix: str = "*",
+    collect: bool = True,
+    mode: str | None = "async",
+    onRegistered: Callable[[], None] | None = None,
+    *,
+    on: None = None,
+    requirements: Iterable[Any] | None = None,
+    replace: bool | None = None,
+    **kargs: Any,
+) -> Decorator: ...
 
 
 def command(
@@ -71,5 +140,7 @@ def command(
     return decorate
 
 
-trigger = command
-"""Old name of `command`."""
+def trigger(*args: Any, **kwargs: Any) -> Any:
+    """Old name of `command`."""
+    warnings.warn("redgrease.trigger is an old name: use redgrease.command", DeprecationWarning, stacklevel=2)
+    return command(*args, **kwargs)

@@ -20,11 +20,13 @@ import site
 import sys
 import sysconfig
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from . import __version__
-from .gears import ClosedGearFunction, GearFunction, OpenGearFunction, Recipe, Register, describe, rebuild, replay
+from .gears import ClosedGearFunction, GearFunction, OpenGearFunction, Recipe, Register, Run, describe, rebuild, replay
+from .operations import unsupported_mode
 
 __all__ = [
     "FORMAT",
@@ -132,8 +134,7 @@ def closed_function(function: Any) -> Any:
         function = function.closed or function.gearfunction
     if isinstance(function, OpenGearFunction):
         if not function.supports_batch_mode:
-            raise TypeError(f"Batch mode (run) is not supported for '{function.reader}'")
-        from .gears import Run
+            raise unsupported_mode("run", function.reader)
 
         return ClosedGearFunction(Run(None, False, True), function)
     return function
@@ -234,6 +235,17 @@ class SerializedFunction:
 
     def __reduce__(self) -> Any:
         return load_plan, (self._data, self._version, __version__)
+
+
+def __getattr__(name: str) -> Any:
+    current = {
+        "seralize_gear_function": "serialize_gear_function",
+        "deseralize_gear_function": "deserialize_gear_function",
+    }
+    if name in current:
+        warnings.warn(f"{__name__}.{name} is spelled {current[name]} now", DeprecationWarning, stacklevel=2)
+        return globals()[current[name]]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _dotted(version: Any) -> str:

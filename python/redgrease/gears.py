@@ -17,11 +17,11 @@ import dataclasses
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar, overload
 
 from .operations import (
+    EXECUTE_OPTIONS,
     OPERATIONS,
-    REGISTER_OPTIONS,
     Accumulate,
     Aggregate,
     AggregateBy,
@@ -46,22 +46,20 @@ from .operations import (
     Run,
     Sort,
     aggregation,
-    check_options,
+    check_reader_options,
+    unsupported_mode,
 )
 from .sources import readable
 
 if TYPE_CHECKING:
-    from .typing import (
-        Accumulator,
-        BatchReducer,
-        Expander,
-        Extractor,
-        Filterer,
-        Mapper,
-        Processor,
-        Reducer,
-        Registrator,
-    )
+    from collections.abc import Coroutine
+    from typing import Optional
+
+    from .data import ExecutionResult
+    from .requirements import PackageOption
+    from .typing import Grouped, Server
+
+    _Packages = Optional[Iterable[Any]]
 
 T = TypeVar("T")
 _Out = TypeVar("_Out", covariant=True)
@@ -185,18 +183,33 @@ class GearFunction(Generic[_Out]):
     def __repr__(self) -> str:
         return ".".join(map(repr, self.operations))
 
+    def _repr_html_(self) -> str:
+        """A drawing of the pipeline, for notebooks."""
+        from .display import pipeline
+
+        return pipeline(self)
+
 
 class ClosedGearFunction(GearFunction[_Out]):
     """A function with its action; it can be executed, but not be extended."""
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if not name.startswith("_") and hasattr(OpenGearFunction, name):
+                raise AttributeError(f"{self!r} is closed, so that {name}() cannot be added: extend the open function")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def on(
         self,
-        gears_server: Any,
+        gears_server: Server,
         unblocking: bool = False,
         requirements: Iterable[Any] | None = None,
         replace: bool | None = None,
+        *,
+        progress: bool = False,
         **kwargs: Any,
-    ) -> Any:
+    ) -> ExecutionResult[_Out]:
         """Execute this function on a server.
 
         Args:
@@ -204,19 +217,32 @@ class ClosedGearFunction(GearFunction[_Out]):
             unblocking: return at once, with the id of the execution.
             requirements: packages in addition to those of the function.
             replace: what to do if a command of that name exists: `None` raises, `False` keeps the old one, `True`
-                replaces it.
-            kwargs: ``enforce_redgrease``, as in `redgrease.Gears.pyexecute`.
+                replaces it, so that each call is answered by the old or by the new one.
+            progress: show the progress of a run of more than a second, see `redgrease.progress`.
+            kwargs: ``enforce_redgrease``, ``id``, ``description``, ``upgrade``, ``replace_with`` and
+                ``force_reinstall_requirements``, as in `redgrease.Gears.pyexecute`.
 
         Returns:
-            The results of a run, `True` for a registration, a callable for a command.
+            The results of a run, `True` for a registration, a callable for a command. With a client of
+            `redgrease.asyncio` it is awaited.
 
         Raises:
             redgrease.exceptions.DuplicateTriggerError: the command exists, and `replace` is `None`.
             redis.exceptions.ResponseError: the server refused the function.
+            TypeError: `gears_server` is no client.
         """
+        if not any(hasattr(gears_server, name) for name in ("gears", "pyexecute", "execute_command")):
+            raise TypeError(f"a function is executed on a client, such as redgrease.RedisGears(), got {gears_server!r}")
         from .engine import execute_function
 
-        return execute_function(self, gears_server, unblocking, requirements, replace, **kwargs)
+        result: ExecutionResult[_Out]
+        if progress and isinstance(self.operation, Run) and not unblocking:
+            from .progress import run_with_progress
+
+            result = run_with_progress(self, gears_server, requirements, **kwargs)
+        else:
+            result = execute_function(self, gears_server, unblocking, requirements, replace, **kwargs)
+        return result
 
 
 class OpenGearFunction(GearFunction[_Out]):
@@ -226,15 +252,31 @@ class OpenGearFunction(GearFunction[_Out]):
     take ``requirements``: packages that their callbacks need, such as ``["requests>=2"]``.
     """
 
-    def _add(self, operation: Operation, requirements: Iterable[Any] | None = None) -> OpenGearFunction[Any]:
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "on":
+                raise AttributeError(f"{self!r} is open, so that it cannot be executed: close it with run or register")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _add(self, operation: Operation, requirements: _Packages = None) -> OpenGearFunction[Any]:
         return OpenGearFunction(operation, self, requirements)
 
-    def _close(self, action: Run | Register, requirements: Iterable[Any] | None = None) -> ClosedGearFunction[Any]:
-        return ClosedGearFunction(action, self, requirements)
+    def _close(self, action: Run | Register, requirements: _Packages = None) -> ClosedGearFunction[Any]:
+        closed: ClosedGearFunction[Any] = ClosedGearFunction(action, self, requirements)
+        if "redisgears" not in sys.modules:
+            _check_values(closed)
+        return closed
 
     # -- one record at a time ----------------------------------------------------------------------------------
 
-    def map(self, op: Mapper[_Out, _New], requirements: Iterable[Any] | None = None) -> OpenGearFunction[_New]:
+    @overload
+    def map(
+        self, op: Callable[[_Out], Coroutine[Any, Any, _New]], requirements: _Packages = None
+    ) -> OpenGearFunction[_New]: ...
+    @overload
+    def map(self, op: Callable[[_Out], _New], requirements: _Packages = None) -> OpenGearFunction[_New]: ...
+    def map(self, op: Any, requirements: _Packages = None) -> OpenGearFunction[Any]:
         """Transform each record into one record.
 
         Args:
@@ -243,12 +285,22 @@ class OpenGearFunction(GearFunction[_Out]):
         """
         return self._add(Map(op), requirements)
 
+    @overload
+    def flatmap(
+        self: OpenGearFunction[Iterable[_New]], op: None = None, requirements: _Packages = None, inOrder: bool = False
+    ) -> OpenGearFunction[_New]: ...
+    @overload
     def flatmap(
         self,
-        op: Expander[_Out, _New] | None = None,
-        requirements: Iterable[Any] | None = None,
+        op: Callable[[_Out], Coroutine[Any, Any, Iterable[_New]]],
+        requirements: _Packages = None,
         inOrder: bool = False,
-    ) -> OpenGearFunction[_New]:
+    ) -> OpenGearFunction[_New]: ...
+    @overload
+    def flatmap(
+        self, op: Callable[[_Out], Iterable[_New]], requirements: _Packages = None, inOrder: bool = False
+    ) -> OpenGearFunction[_New]: ...
+    def flatmap(self, op: Any = None, requirements: _Packages = None, inOrder: bool = False) -> OpenGearFunction[Any]:
         """Transform each record into a list of records.
 
         The elements of a list come out **last one first**, as in RedisGears. Anything but a list stays one record.
@@ -260,7 +312,7 @@ class OpenGearFunction(GearFunction[_Out]):
         """
         return self._add(FlatMap(op, inOrder), requirements)
 
-    def foreach(self, op: Processor[_Out], requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
+    def foreach(self, op: Callable[[_Out], Any], requirements: _Packages = None) -> OpenGearFunction[_Out]:
         """Run a side effect for each record; the record itself is passed on.
 
         Args:
@@ -269,9 +321,7 @@ class OpenGearFunction(GearFunction[_Out]):
         """
         return self._add(ForEach(op), requirements)
 
-    def filter(
-        self, op: Filterer[_Out] | None = None, requirements: Iterable[Any] | None = None
-    ) -> OpenGearFunction[_Out]:
+    def filter(self, op: Callable[[_Out], Any] | None = None, requirements: _Packages = None) -> OpenGearFunction[_Out]:
         """Keep records that meet a condition.
 
         Args:
@@ -280,15 +330,25 @@ class OpenGearFunction(GearFunction[_Out]):
         """
         return self._add(Filter(op), requirements)
 
-    def limit(self, length: int, start: int = 0, requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
-        """Keep at most `length` records **of each shard**, from number `start` on; after `collect`, of all shards."""
+    def limit(self, length: int, start: int = 0, requirements: _Packages = None) -> OpenGearFunction[_Out]:
+        """Keep at most `length` records **of each shard**, from number `start` on; after `collect`, of all shards.
+
+        Raises:
+            ValueError: a number is negative.
+        """
         return self._add(Limit(length, start), requirements)
 
     # -- per shard ---------------------------------------------------------------------------------------------
 
+    @overload
+    def accumulate(self, op: None = None, requirements: _Packages = None) -> OpenGearFunction[list[_Out]]: ...
+    @overload
     def accumulate(
-        self, op: Accumulator[_Out, _New] | None = None, requirements: Iterable[Any] | None = None
-    ) -> OpenGearFunction[_New]:
+        self, op: Callable[[Any, _Out], Coroutine[Any, Any, _New]], requirements: _Packages = None
+    ) -> OpenGearFunction[_New]: ...
+    @overload
+    def accumulate(self, op: Callable[[Any, _Out], _New], requirements: _Packages = None) -> OpenGearFunction[_New]: ...
+    def accumulate(self, op: Any = None, requirements: _Packages = None) -> OpenGearFunction[Any]:
         """Combine all records of a shard into one record.
 
         Args:
@@ -297,12 +357,27 @@ class OpenGearFunction(GearFunction[_Out]):
         """
         return self._add(Accumulate(op), requirements)
 
+    @overload
+    def localgroupby(
+        self, extractor: Callable[[_Out], Any] | None = None, reducer: None = None, requirements: _Packages = None
+    ) -> OpenGearFunction[Grouped[list[_Out]]]: ...
+    @overload
     def localgroupby(
         self,
-        extractor: Extractor[_Out, Any] | None = None,
-        reducer: Reducer[str, _Out, Any] | None = None,
-        requirements: Iterable[Any] | None = None,
-    ) -> OpenGearFunction[dict[str, Any]]:
+        extractor: Callable[[_Out], Any] | None = None,
+        reducer: Callable[[str, Any, _Out], Coroutine[Any, Any, _New]] = ...,
+        requirements: _Packages = None,
+    ) -> OpenGearFunction[Grouped[_New]]: ...
+    @overload
+    def localgroupby(
+        self,
+        extractor: Callable[[_Out], Any] | None = None,
+        reducer: Callable[[str, Any, _Out], _New] = ...,
+        requirements: _Packages = None,
+    ) -> OpenGearFunction[Grouped[_New]]: ...
+    def localgroupby(
+        self, extractor: Any = None, reducer: Any = None, requirements: _Packages = None
+    ) -> OpenGearFunction[Any]:
         """One record ``{"key": key, "value": acc}`` for each key of a shard.
 
         Args:
@@ -314,12 +389,12 @@ class OpenGearFunction(GearFunction[_Out]):
 
     # -- over all shards ---------------------------------------------------------------------------------------
 
-    def collect(self, requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
+    def collect(self, requirements: _Packages = None) -> OpenGearFunction[_Out]:
         """Move all records to the shard where the execution began."""
         return self._add(Collect(), requirements)
 
     def repartition(
-        self, extractor: Extractor[_Out, Any] | None = None, requirements: Iterable[Any] | None = None
+        self, extractor: Callable[[_Out], Any] | None = None, requirements: _Packages = None
     ) -> OpenGearFunction[_Out]:
         """Move each record to the shard that owns the slot of a key.
 
@@ -329,13 +404,41 @@ class OpenGearFunction(GearFunction[_Out]):
         """
         return self._add(Repartition(extractor), requirements)
 
+    @overload
+    def aggregate(
+        self,
+        zero: None = None,
+        seqOp: None = None,
+        combOp: Callable[[Any, Any], Any] | None = None,
+        requirements: _Packages = None,
+    ) -> OpenGearFunction[list[_Out]]: ...
+    @overload
+    def aggregate(
+        self,
+        zero: _New,
+        seqOp: None = None,
+        combOp: Callable[[Any, Any], Any] | None = None,
+        requirements: _Packages = None,
+    ) -> OpenGearFunction[_New]: ...
+    @overload
     def aggregate(
         self,
         zero: Any = None,
-        seqOp: Accumulator[_Out, _New] | None = None,
+        seqOp: Callable[[Any, _Out], Coroutine[Any, Any, _New]] = ...,
         combOp: Callable[[Any, Any], Any] | None = None,
-        requirements: Iterable[Any] | None = None,
-    ) -> OpenGearFunction[_New]:
+        requirements: _Packages = None,
+    ) -> OpenGearFunction[_New]: ...
+    @overload
+    def aggregate(
+        self,
+        zero: Any = None,
+        seqOp: Callable[[Any, _Out], _New] = ...,
+        combOp: Callable[[Any, Any], Any] | None = None,
+        requirements: _Packages = None,
+    ) -> OpenGearFunction[_New]: ...
+    def aggregate(
+        self, zero: Any = None, seqOp: Any = None, combOp: Any = None, requirements: _Packages = None
+    ) -> OpenGearFunction[Any]:
         """Combine all records into one record; no record if there were none.
 
         Args:
@@ -352,14 +455,50 @@ class OpenGearFunction(GearFunction[_Out]):
         aggregation([] if zero is None else zero, seqOp, combOp)
         return self._add(Aggregate(zero, seqOp, combOp), requirements)
 
+    @overload
     def aggregateby(
         self,
-        extractor: Extractor[_Out, Any] | None = None,
-        zero: Any = None,
-        seqOp: Reducer[str, _Out, Any] | None = None,
+        extractor: Callable[[_Out], Any] | None = None,
+        zero: None = None,
+        seqOp: None = None,
         combOp: Callable[[Any, Any, Any], Any] | None = None,
-        requirements: Iterable[Any] | None = None,
-    ) -> OpenGearFunction[dict[str, Any]]:
+        requirements: _Packages = None,
+    ) -> OpenGearFunction[Grouped[list[_Out]]]: ...
+    @overload
+    def aggregateby(
+        self,
+        extractor: Callable[[_Out], Any] | None = None,
+        zero: _New = ...,
+        seqOp: None = None,
+        combOp: Callable[[Any, Any, Any], Any] | None = None,
+        requirements: _Packages = None,
+    ) -> OpenGearFunction[Grouped[_New]]: ...
+    @overload
+    def aggregateby(
+        self,
+        extractor: Callable[[_Out], Any] | None = None,
+        zero: Any = None,
+        seqOp: Callable[[str, Any, _Out], Coroutine[Any, Any, _New]] = ...,
+        combOp: Callable[[Any, Any, Any], Any] | None = None,
+        requirements: _Packages = None,
+    ) -> OpenGearFunction[Grouped[_New]]: ...
+    @overload
+    def aggregateby(
+        self,
+        extractor: Callable[[_Out], Any] | None = None,
+        zero: Any = None,
+        seqOp: Callable[[str, Any, _Out], _New] = ...,
+        combOp: Callable[[Any, Any, Any], Any] | None = None,
+        requirements: _Packages = None,
+    ) -> OpenGearFunction[Grouped[_New]]: ...
+    def aggregateby(
+        self,
+        extractor: Any = None,
+        zero: Any = None,
+        seqOp: Any = None,
+        combOp: Any = None,
+        requirements: _Packages = None,
+    ) -> OpenGearFunction[Any]:
         """One record ``{"key": key, "value": acc}`` for each key.
 
         Args:
@@ -375,21 +514,51 @@ class OpenGearFunction(GearFunction[_Out]):
         aggregation([] if zero is None else zero, seqOp, combOp)
         return self._add(AggregateBy(extractor, zero, seqOp, combOp), requirements)
 
+    @overload
+    def groupby(
+        self, extractor: Callable[[_Out], Any] | None = None, reducer: None = None, requirements: _Packages = None
+    ) -> OpenGearFunction[Grouped[list[_Out]]]: ...
+    @overload
     def groupby(
         self,
-        extractor: Extractor[_Out, Any] | None = None,
-        reducer: Reducer[str, _Out, Any] | None = None,
-        requirements: Iterable[Any] | None = None,
-    ) -> OpenGearFunction[dict[str, Any]]:
+        extractor: Callable[[_Out], Any] | None = None,
+        reducer: Callable[[str, Any, _Out], Coroutine[Any, Any, _New]] = ...,
+        requirements: _Packages = None,
+    ) -> OpenGearFunction[Grouped[_New]]: ...
+    @overload
+    def groupby(
+        self,
+        extractor: Callable[[_Out], Any] | None = None,
+        reducer: Callable[[str, Any, _Out], _New] = ...,
+        requirements: _Packages = None,
+    ) -> OpenGearFunction[Grouped[_New]]: ...
+    def groupby(
+        self, extractor: Any = None, reducer: Any = None, requirements: _Packages = None
+    ) -> OpenGearFunction[Any]:
         """One record ``{"key": key, "value": acc}`` for each key; arguments as in `localgroupby`."""
         return self._add(GroupBy(extractor, reducer), requirements)
 
+    @overload
+    def batchgroupby(
+        self, extractor: Callable[[_Out], Any] | None = None, reducer: None = None, requirements: _Packages = None
+    ) -> OpenGearFunction[Grouped[int]]: ...
+    @overload
     def batchgroupby(
         self,
-        extractor: Extractor[_Out, Any] | None = None,
-        reducer: BatchReducer[str, Any] | None = None,
-        requirements: Iterable[Any] | None = None,
-    ) -> OpenGearFunction[dict[str, Any]]:
+        extractor: Callable[[_Out], Any] | None = None,
+        reducer: Callable[[str, list[_Out]], Coroutine[Any, Any, _New]] = ...,
+        requirements: _Packages = None,
+    ) -> OpenGearFunction[Grouped[_New]]: ...
+    @overload
+    def batchgroupby(
+        self,
+        extractor: Callable[[_Out], Any] | None = None,
+        reducer: Callable[[str, list[_Out]], _New] = ...,
+        requirements: _Packages = None,
+    ) -> OpenGearFunction[Grouped[_New]]: ...
+    def batchgroupby(
+        self, extractor: Any = None, reducer: Any = None, requirements: _Packages = None
+    ) -> OpenGearFunction[Any]:
         """One record ``{"key": key, "value": value}`` for each key; all records of a key are held in memory.
 
         Args:
@@ -399,24 +568,24 @@ class OpenGearFunction(GearFunction[_Out]):
         """
         return self._add(BatchGroupBy(extractor, reducer), requirements)
 
-    def sort(self, reverse: bool = True, requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
+    def sort(self, reverse: bool = True, requirements: _Packages = None) -> OpenGearFunction[_Out]:
         """Sort all records: **ascending** by default, descending with ``reverse=False``.
 
         The name of the argument is that of RedisGears, where it meant the order before a last step reversed it.
         """
         return self._add(Sort(reverse), requirements)
 
-    def distinct(self, requirements: Iterable[Any] | None = None) -> OpenGearFunction[_Out]:
+    def distinct(self, requirements: _Packages = None) -> OpenGearFunction[_Out]:
         """Keep each distinct record once. Records must be hashable."""
         return self._add(Distinct(), requirements)
 
-    def count(self, requirements: Iterable[Any] | None = None) -> OpenGearFunction[int]:
+    def count(self, requirements: _Packages = None) -> OpenGearFunction[int]:
         """Count the records."""
         return self._add(Count(), requirements)
 
     def countby(
-        self, extractor: Extractor[_Out, Any] | None = None, requirements: Iterable[Any] | None = None
-    ) -> OpenGearFunction[dict[str, Any]]:
+        self, extractor: Callable[[_Out], Any] | None = None, requirements: _Packages = None
+    ) -> OpenGearFunction[Grouped[int]]:
         """One record ``{"key": key, "value": number}`` for each key.
 
         Args:
@@ -426,7 +595,7 @@ class OpenGearFunction(GearFunction[_Out]):
         return self._add(CountBy(extractor), requirements)
 
     def avg(
-        self, extractor: Extractor[_Out, float] | None = None, requirements: Iterable[Any] | None = None
+        self, extractor: Callable[[_Out], float] | None = None, requirements: _Packages = None
     ) -> OpenGearFunction[float]:
         """Compute the arithmetic mean; no record if there were none.
 
@@ -438,13 +607,58 @@ class OpenGearFunction(GearFunction[_Out]):
 
     # -- actions -----------------------------------------------------------------------------------------------
 
+    @overload
     def run(
         self,
         arg: Any = None,
         convertToStr: bool = False,
         collect: bool = True,
-        requirements: Iterable[Any] | None = None,
+        requirements: _Packages = None,
+        on: None = None,
+        *,
+        noScan: bool = ...,
+        readValue: bool = ...,
+        count: int = ...,
+        fromId: str = ...,
+        pattern: bool = ...,
+        patternGenerator: Callable[[], Iterable[tuple[str, bool]]] = ...,
+        mode: str = ...,
+        progress: bool = ...,
+    ) -> ClosedGearFunction[_Out]: ...
+    @overload
+    def run(
+        self,
+        arg: Any = None,
+        convertToStr: bool = False,
+        collect: bool = True,
+        requirements: _Packages = None,
+        *,
+        on: Server,
+        noScan: bool = ...,
+        readValue: bool = ...,
+        count: int = ...,
+        fromId: str = ...,
+        pattern: bool = ...,
+        patternGenerator: Callable[[], Iterable[tuple[str, bool]]] = ...,
+        mode: str = ...,
+        progress: bool = ...,
+        unblocking: bool = ...,
+        enforce_redgrease: PackageOption = ...,
+        id: str | None = ...,
+        description: str | bytes | None = ...,
+        upgrade: bool = ...,
+        replace_with: Any = ...,
+        force_reinstall_requirements: bool = ...,
+    ) -> ExecutionResult[_Out]: ...
+    def run(
+        self,
+        arg: Any = None,
+        convertToStr: bool = False,
+        collect: bool = True,
+        requirements: _Packages = None,
         on: Any = None,
+        *,
+        progress: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Close the function for a single run.
@@ -456,8 +670,10 @@ class OpenGearFunction(GearFunction[_Out]):
             collect: `False` returns only the results of the shard that received the command.
             requirements: packages that the callbacks need.
             on: a client; executes there at once.
-            kwargs: options of the reader: ``noScan``, ``readValue``, ``count``, ``fromId``, ``pattern``,
-                ``patternGenerator``.
+            progress: with `on`, show the progress of a run of more than a second, see `redgrease.progress`.
+            kwargs: options of the reader. KeysReader: ``noScan``, ``readValue``; KeysOnlyReader: ``count``,
+                ``noScan``, ``patternGenerator``; StreamReader: ``fromId``, ``pattern``; all: ``mode``, and with `on`
+                those of `ClosedGearFunction.on`.
 
         Returns:
             A `ClosedGearFunction`; with `on`, the `redgrease.data.ExecutionResult`. Inside the server the function runs
@@ -465,21 +681,25 @@ class OpenGearFunction(GearFunction[_Out]):
 
         Raises:
             TypeError: the reader has no batch mode, or lacks an option.
+            ValueError: the value of an option is not allowed.
         """
         if not self.supports_batch_mode:
-            raise TypeError(f"Batch mode (run) is not supported for '{self.reader}'")
+            raise unsupported_mode("run", self.reader)
+        options = _execute_options(kwargs, on)
+        check_reader_options("run", self.reader, kwargs)
         if self.reader == "PythonReader" and not callable(arg):
             raise TypeError(f"run of a PythonReader needs a generator function, got {arg!r}")
         closed = self._close(Run(arg, convertToStr, collect, **kwargs), requirements)
-        return _act(closed, on, requirements)
+        return _act(closed, on, requirements, progress=progress, **options)
 
+    @overload
     def register(
         self,
         prefix: str = "*",
         convertToStr: bool = False,
         collect: bool = True,
         mode: str | None = None,
-        onRegistered: Registrator | None = None,
+        onRegistered: Callable[[], None] | None = None,
         eventTypes: Iterable[str] | None = None,
         keyTypes: Iterable[str] | None = None,
         readValue: bool | None = None,
@@ -489,7 +709,71 @@ class OpenGearFunction(GearFunction[_Out]):
         onFailedRetryInterval: int | None = None,
         trimStream: bool | None = None,
         trigger: str | None = None,
-        requirements: Iterable[Any] | None = None,
+        requirements: _Packages = None,
+        on: None = None,
+        *,
+        replace: bool | None = ...,
+        inorder: bool = ...,
+        hook: str = ...,
+        keyprefix: str = ...,
+        commands: Iterable[str] = ...,
+        unknownEvents: bool = ...,
+        noScan: bool = ...,
+        regex: str = ...,
+    ) -> ClosedGearFunction[_Out]: ...
+    @overload
+    def register(
+        self,
+        prefix: str = "*",
+        convertToStr: bool = False,
+        collect: bool = True,
+        mode: str | None = None,
+        onRegistered: Callable[[], None] | None = None,
+        eventTypes: Iterable[str] | None = None,
+        keyTypes: Iterable[str] | None = None,
+        readValue: bool | None = None,
+        batch: int | None = None,
+        duration: int | None = None,
+        onFailedPolicy: str | None = None,
+        onFailedRetryInterval: int | None = None,
+        trimStream: bool | None = None,
+        trigger: str | None = None,
+        requirements: _Packages = None,
+        *,
+        on: Server,
+        replace: bool | None = ...,
+        inorder: bool = ...,
+        hook: str = ...,
+        keyprefix: str = ...,
+        commands: Iterable[str] = ...,
+        unknownEvents: bool = ...,
+        noScan: bool = ...,
+        regex: str = ...,
+        unblocking: bool = ...,
+        enforce_redgrease: PackageOption = ...,
+        id: str | None = ...,
+        description: str | bytes | None = ...,
+        upgrade: bool = ...,
+        replace_with: Any = ...,
+        force_reinstall_requirements: bool = ...,
+    ) -> ExecutionResult[_Out]: ...
+    def register(
+        self,
+        prefix: str = "*",
+        convertToStr: bool = False,
+        collect: bool = True,
+        mode: str | None = None,
+        onRegistered: Callable[[], None] | None = None,
+        eventTypes: Iterable[str] | None = None,
+        keyTypes: Iterable[str] | None = None,
+        readValue: bool | None = None,
+        batch: int | None = None,
+        duration: int | None = None,
+        onFailedPolicy: str | None = None,
+        onFailedRetryInterval: int | None = None,
+        trimStream: bool | None = None,
+        trigger: str | None = None,
+        requirements: _Packages = None,
         on: Any = None,
         **kwargs: Any,
     ) -> Any:
@@ -513,8 +797,9 @@ class OpenGearFunction(GearFunction[_Out]):
             trigger: CommandReader: name of the command.
             requirements: packages that the callbacks need.
             on: a client; registers there at once.
-            kwargs: ``replace`` (see `ClosedGearFunction.on`), ``inorder``, ``hook``, ``keyprefix``, ``commands``,
-                ``unknownEvents`` (`True` allows events that the server does not know, such as those of other modules).
+            kwargs: ``replace`` and the other arguments of `ClosedGearFunction.on`. CommandReader: ``inorder``,
+                ``hook``, ``keyprefix``. KeysReader: ``commands``, ``unknownEvents`` (`True` allows events that the
+                server does not know, such as those of other modules).
 
         Returns:
             A `ClosedGearFunction`; with `on`, `True`, or for a command a callable that triggers it. Inside the
@@ -522,14 +807,17 @@ class OpenGearFunction(GearFunction[_Out]):
 
         Raises:
             TypeError: the reader has no event mode, or lacks an option, or a command has no name.
+            ValueError: the value of an option is not allowed.
         """
         if not self.supports_event_mode:
-            raise TypeError(f"Event mode (register) is not supported for '{self.reader}'")
+            raise unsupported_mode("register", self.reader)
+        if "regex" in kwargs:
+            warnings.warn("regex is an old name of prefix", DeprecationWarning, stacklevel=2)
+            prefix = kwargs.pop("regex")
         replace = kwargs.pop("replace", None)
-        check_options("register", kwargs, (*REGISTER_OPTIONS, "replace"))
-        if self.reader == "CommandReader" and trigger is None and kwargs.get("hook") is None:
-            raise TypeError("register of a CommandReader needs a name: trigger='name' (or hook='command')")
+        options = _execute_options(kwargs, on)
         given = {
+            "mode": mode,
             "eventTypes": _names(eventTypes),
             "keyTypes": _names(keyTypes),
             "readValue": readValue,
@@ -541,9 +829,12 @@ class OpenGearFunction(GearFunction[_Out]):
             "trigger": trigger,
             **kwargs,
         }
-        given = {name: value for name, value in given.items() if value is not None}
+        check_reader_options("register", self.reader, given)
+        given = {name: value for name, value in given.items() if value is not None and name != "mode"}
+        if self.reader == "CommandReader" and trigger is None and kwargs.get("hook") is None:
+            raise TypeError("register of a CommandReader needs a name: trigger='name' (or hook='command')")
         closed = self._close(Register(prefix, convertToStr, collect, mode, onRegistered, **given), requirements)
-        return _act(closed, on, requirements, replace)
+        return _act(closed, on, requirements, replace=replace, **options)
 
 
 def _names(names: Iterable[str] | None) -> list[str] | None:
@@ -552,21 +843,56 @@ def _names(names: Iterable[str] | None) -> list[str] | None:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _act(closed: ClosedGearFunction[Any], on: Any, requirements: Any, replace: bool | None = None) -> Any:
+def _execute_options(kwargs: dict[str, Any], on: Any) -> dict[str, Any]:
+    """Take the options of an execution out of the arguments of an action; they need a server."""
+    options = {name: kwargs.pop(name) for name in EXECUTE_OPTIONS if name in kwargs}
+    if options and on is None and "redisgears" not in sys.modules:
+        raise TypeError(f"{', '.join(options)} needs a client: give on=, or give it to .on()")
+    return options
+
+
+def _act(closed: ClosedGearFunction[Any], on: Any, requirements: Any, **options: Any) -> Any:
     """Execute a function that was just closed, if this process can."""
     server = sys.modules.get("redisgears")
     if server is not None:
-        ignored = {"on": on, "requirements": requirements, "replace": replace}
+        ignored = {"on": on, "requirements": requirements, **options}
         names = [name for name, value in ignored.items() if value]
         if names:
             warnings.warn(f"inside the server {', '.join(names)} has no effect", stacklevel=3)
         return replay(closed, server.GearsBuilder)
-    return closed.on(on, replace=replace) if on else closed
+    return closed.on(on, **options) if on else closed
+
+
+def _check_values(closed: ClosedGearFunction[Any]) -> None:
+    """Refuse wrong values of arguments as the server would; without the compiled extension the server does it.
+
+    Raises:
+        ValueError: a value is not allowed.
+    """
+    from . import codec
+
+    if codec.available():
+        from ._native import GearsError
+        from .plan.builder import PlanBuilder
+
+        try:
+            replay(closed, PlanBuilder)
+        except GearsError as error:
+            raise ValueError(str(error)) from None
 
 
 # --------------------------------------------------------------------------------------------------------------
 # Functions as plain data, and on the server's builder
 # --------------------------------------------------------------------------------------------------------------
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Nop":
+        from . import operations
+
+        warnings.warn("redgrease.gears.Nop does nothing and will be removed", DeprecationWarning, stacklevel=2)
+        return operations.Nop
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def describe(function: GearFunction[Any]) -> list[tuple[str, dict[str, Any]]]:

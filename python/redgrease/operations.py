@@ -221,6 +221,11 @@ class Limit(Operation):
     length: int
     start: int = 0
 
+    def __post_init__(self) -> None:
+        for name, value in (("length", self.length), ("start", self.start)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"{name} of limit must be a whole number from 0, got {value!r}")
+
     def _apply(self, function: Any) -> Any:
         return function.limit(self.length, self.start)
 
@@ -318,6 +323,14 @@ class Distinct(Operation):
 
 
 @dataclass(frozen=True, repr=False)
+class Nop(Operation):
+    """Does nothing. Kept for programs that import it."""
+
+    def _apply(self, function: Any) -> Any:
+        return function
+
+
+@dataclass(frozen=True, repr=False)
 class Count(Operation):
     """The number of records."""
 
@@ -386,9 +399,48 @@ def aggregation(zero: Any, seq: Any, comb: Any) -> tuple[Any, Any]:
 # Actions
 # --------------------------------------------------------------------------------------------------------------
 
-#: Keywords of the server's `run` and `register` in addition to the named parameters of the methods here.
-RUN_OPTIONS = ("noScan", "readValue", "count", "fromId", "pattern", "patternGenerator", "mode")
-REGISTER_OPTIONS = ("inorder", "hook", "keyprefix", "commands", "regex", "unknownEvents")
+#: Keywords of the server's `run` and `register`: those of all readers, and those of each.
+READER_OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
+    "run": (
+        ("mode",),
+        {
+            "KeysReader": ("noScan", "readValue"),
+            "KeysOnlyReader": ("count", "noScan", "patternGenerator"),
+            "StreamReader": ("fromId", "pattern"),
+            "PythonReader": (),
+            "ShardsIDReader": (),
+        },
+    ),
+    "register": (
+        ("mode", "onRegistered", "regex"),
+        {
+            "KeysReader": ("eventTypes", "keyTypes", "readValue", "noScan", "commands", "unknownEvents"),
+            "StreamReader": ("batch", "duration", "onFailedPolicy", "onFailedRetryInterval", "trimStream"),
+            "CommandReader": ("trigger", "hook", "keyprefix", "inorder"),
+        },
+    ),
+}
+#: Keywords of `run` and `register` about the session, for `redgrease.Gears.pyexecute`.
+EXECUTE_OPTIONS = (
+    "unblocking",
+    "enforce_redgrease",
+    "id",
+    "description",
+    "upgrade",
+    "replace_with",
+    "force_reinstall_requirements",
+)
+#: Arguments of the methods themselves, to complete the list of what is accepted.
+_METHOD_ARGUMENTS = {
+    "run": ("arg", "convertToStr", "collect", "requirements", "on", "progress"),
+    "register": ("prefix", "convertToStr", "collect", "requirements", "on", "replace"),
+}
+#: All values of options that are one of a few words.
+MODES = {"run": ("async", "async_local"), "register": ("async", "async_local", "sync")}
+_CHOICES = {
+    "onFailedPolicy": ("continue", "abort", "retry"),
+    "keyTypes": ("string", "hash", "list", "set", "zset", "stream", "module", "empty"),
+}
 
 
 @dataclass(frozen=True, repr=False, init=False)
@@ -409,7 +461,6 @@ class Run(Operation):
     kwargs: Mapping[str, Any]
 
     def __init__(self, arg: Any = None, convertToStr: bool = True, collect: bool = True, **kwargs: Any) -> None:
-        check_options("run", kwargs, RUN_OPTIONS)
         _set(self, arg=arg, convertToStr=convertToStr, collect=collect, kwargs=kwargs)
 
     def _apply(self, function: Any) -> Any:
@@ -492,13 +543,49 @@ def _keywords(kwargs: Mapping[str, Any]) -> list[str]:
     return [f"{name}={_name_of(value)}" for name, value in kwargs.items()]
 
 
-def check_options(method: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse unknown keywords, and name the nearest known one."""
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f": did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"{method}() got an unexpected keyword argument {name!r}{hint}")
+def unsupported_mode(action: str, reader: str | None) -> TypeError:
+    """The error for a reader without batch mode (``run``) or event mode (``register``)."""
+    mode, other = ("Batch", "register") if action == "run" else ("Event", "run")
+    readers = READER_OPTIONS[action][1]
+    hint = f"close it with {other}" if reader in READER_OPTIONS[other][1] else "there is no such reader"
+    return TypeError(f"{mode} mode ({action}) is not supported for '{reader}': {hint}; {action} has {_list(readers)}")
+
+
+def check_reader_options(action: str, reader: str | None, given: Mapping[str, Any]) -> None:
+    """Refuse keywords that the action of a reader does not have, and name those that it has.
+
+    Args:
+        action: ``"run"`` or ``"register"``.
+        reader: name of the reader.
+        given: keywords and values. Keywords of other readers are accepted with the value `None`.
+
+    Raises:
+        TypeError: a keyword is unknown, or belongs to another reader.
+        ValueError: a value is none of the few that an option has.
+    """
+    common, of_readers = READER_OPTIONS[action]
+    known = (*of_readers.get(reader or "", ()), *common, *_METHOD_ARGUMENTS[action])
+    for name, value in given.items():
+        owners = [owner for owner, names in of_readers.items() if name in names]
+        if name in known or (owners and value is None):
+            continue
+        folded = {each.lower(): each for each in known}
+        near = difflib.get_close_matches(name.lower().replace("_", ""), folded, 1)
+        hint = f": did you mean {folded[near[0]]!r}?" if near else ""
+        hint = f", an option of {_list(owners)}" if owners else hint
+        raise TypeError(
+            f"{action}() of a {reader} got an unexpected keyword argument {name!r}{hint} (it has {_list(known)})"
+        )
+    for name, choices in {**_CHOICES, "mode": MODES[action]}.items():
+        values = given.get(name)
+        for value in values if isinstance(values, list) else [values]:
+            if isinstance(value, str) and (value if name == "mode" else value.lower()) not in choices:
+                raise ValueError(f"{name} must be {_list(map(repr, choices), 'or')}, got {value!r}")
+
+
+def _list(names: Iterable[str], conjunction: str = "and") -> str:
+    *first, last = names
+    return f"{', '.join(first)} {conjunction} {last}" if first else last
 
 
 #: All operations by name, as used in descriptions of functions.

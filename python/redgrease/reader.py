@@ -11,10 +11,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Callable, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, TypeVar, overload
 
 from . import utils
-from .gears import OpenGearFunction, Reader, Recipe
+from .gears import Filter, Map, OpenGearFunction, Reader, Recipe
+from .typing import KeyRecord, StreamMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Literal
 
 T = TypeVar("T")
 _Out = TypeVar("_Out", covariant=True)
@@ -98,7 +103,7 @@ class GearReader(OpenGearFunction[_Out]):
     """
 
     def __init__(
-        self,
+        self: GearReader[Any],
         reader: str = "KeysReader",
         defaultArg: Any = "*",
         desc: str | None = None,
@@ -117,7 +122,7 @@ class _PatternReader(GearReader[_Out]):
         return operation.defaultArg if isinstance(operation, Reader) else None
 
 
-class KeysReader(_PatternReader[dict[str, Any]]):
+class KeysReader(_PatternReader[KeyRecord]):
     """Reads keys and their values.
 
     A record is a dict: ``key`` (`str`), ``value`` (text of a string, dict of a hash, list of a list, else `None`),
@@ -140,11 +145,19 @@ class KeysReader(_PatternReader[dict[str, Any]]):
     ) -> None:
         super().__init__("KeysReader", default_key_pattern, desc, requirements)
 
-    def _matching(self, type: Any, event: Any) -> OpenGearFunction[dict[str, Any]]:
+    def _matching(self, type: Any, event: Any) -> OpenGearFunction[KeyRecord]:
         if type is ... and event is ...:
             return self
-        return self.filter(Matching(type, event))  # type: ignore[arg-type]
+        return self._add(Filter(Matching(type, event)))
 
+    @overload
+    def values(self, type: Literal["string"], event: Any = ...) -> OpenGearFunction[str]: ...
+    @overload
+    def values(self, type: Literal["hash"], event: Any = ...) -> OpenGearFunction[dict[str, str]]: ...
+    @overload
+    def values(self, type: Literal["list"], event: Any = ...) -> OpenGearFunction[list[str]]: ...
+    @overload
+    def values(self, type: Any = ..., event: Any = ...) -> OpenGearFunction[Any]: ...
     def values(self, type: Any = ..., event: Any = ...) -> OpenGearFunction[Any]:
         """Only the values.
 
@@ -181,7 +194,7 @@ class KeysOnlyReader(_PatternReader[str]):
         super().__init__("KeysOnlyReader", default_key_pattern, desc, requirements)
 
 
-class StreamReader(_PatternReader[dict[str, Any]]):
+class StreamReader(_PatternReader[StreamMessage]):
     """Reads messages of streams, oldest first.
 
     A record is a dict: ``key`` (name of the stream), ``id`` (of the message), ``value`` (dict of its fields).
@@ -200,7 +213,7 @@ class StreamReader(_PatternReader[dict[str, Any]]):
     ) -> None:
         super().__init__("StreamReader", default_key_pattern, desc, requirements)
 
-    def values(self) -> OpenGearFunction[dict[str, Any]]:
+    def values(self) -> OpenGearFunction[dict[str, str]]:
         """Only the fields of the messages, as dicts."""
         return self.map(value_of)
 
@@ -253,13 +266,19 @@ class CommandReader(GearReader[list[Any]]):
 
     def args(self, max_count: int | None = None) -> OpenGearFunction[list[Any]]:
         """Only the arguments, as a list, at most `max_count` of them."""
-        return self.map(Arguments(max_count))  # type: ignore[arg-type]
+        return self._add(Map(Arguments(max_count)))
 
-    def apply(self, fun: Callable[..., T], requirements: Iterable[Any] | None = None) -> OpenGearFunction[T]:
+    @overload
+    def apply(
+        self, fun: Callable[..., Coroutine[Any, Any, T]], requirements: Iterable[Any] | None = None
+    ) -> OpenGearFunction[T]: ...
+    @overload
+    def apply(self, fun: Callable[..., T], requirements: Iterable[Any] | None = None) -> OpenGearFunction[T]: ...
+    def apply(self, fun: Callable[..., Any], requirements: Iterable[Any] | None = None) -> OpenGearFunction[Any]:
         """Call ``fun(*arguments)``.
 
         Args:
             fun: a function; arguments arrive as text, or as `bytes` where they are not UTF-8.
             requirements: packages that `fun` needs.
         """
-        return self.map(Apply(fun), requirements)  # type: ignore[arg-type]
+        return self._add(Map(Apply(fun)), requirements)

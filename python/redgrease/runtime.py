@@ -14,16 +14,13 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from .gears import ClosedGearFunction, GearFunction, OpenGearFunction, Operation, Register, Run, replay
 from .reader import GearReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-T = TypeVar("T")
-_Out = TypeVar("_Out", covariant=True)
 
 GEARS_RUNTIME: tuple[int, int] | bool
 """`False` on a client; inside the server the compatible version of the runtime, ``(1, 2)``."""
@@ -157,11 +154,11 @@ class gearsFuture:
             """Fail the record."""
 
 
-class GearsBuilder(OpenGearFunction[_Out]):
+class GearsBuilder(OpenGearFunction[Any]):
     """Builds a function statement by statement, like the server's own builder of the same name.
 
     Unlike other functions it is mutable: each operation adds to the builder and returns it. `gearfunction` is the
-    current state as an immutable function.
+    current state as an immutable function. Type checkers do not know its records, whose type changes.
 
     >>> builder = GearsBuilder("KeysReader", "user:*")
     >>> _ = builder.map(lambda record: record["value"])
@@ -201,7 +198,7 @@ class GearsBuilder(OpenGearFunction[_Out]):
     def _parts(self) -> Any:  # type: ignore[override]
         return self.gearfunction._parts
 
-    def _add(self, operation: Operation, requirements: Iterable[Any] | None = None) -> GearsBuilder[Any]:
+    def _add(self, operation: Operation, requirements: Iterable[Any] | None = None) -> GearsBuilder:
         object.__setattr__(self, "_function", self.gearfunction._add(operation, requirements))
         object.__setattr__(self, "_closed", None)
         return self

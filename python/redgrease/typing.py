@@ -1,4 +1,6 @@
-"""Type aliases for gear functions: argument and return types of the callbacks of each operation.
+"""Types of gear functions: records of the readers, and argument and return types of the callbacks.
+
+Callbacks may be coroutine functions; the type of a record is then what they return when awaited.
 
 >>> from redgrease.typing import Reducer
 >>> total: Reducer[str, dict, int] = lambda key, acc, record: (acc or 0) + record["value"]
@@ -6,8 +8,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
-from typing import Any, Callable, TypeVar, Union
+from collections.abc import Awaitable, Hashable, Iterable
+from typing import TYPE_CHECKING, Any, Callable, Generic, Protocol, TypeVar, Union, overload
+
+if TYPE_CHECKING:
+    from typing import Literal
 
 T = TypeVar("T")
 """Anything."""
@@ -38,24 +43,123 @@ RedisKey = Union[str, bytes]
 Record = dict[str, Any]
 """A record of the KeysReader and the StreamReader."""
 
+# --------------------------------------------------------------------------------------------------------------
+# Records
+# --------------------------------------------------------------------------------------------------------------
+# Subclasses of `dict`, not `TypedDict`: a callback annotated with `dict` takes them, and they can be generic before
+# Python 3.11.
+
+
+class KeyRecord(dict[str, Any]):
+    """Type of the records of a `redgrease.KeysReader`. At run time they are plain dicts.
+
+    Entries:
+        key: name of the key.
+        value: text of a string, dict of a hash, list of a list, else `None`. Missing if values are not read.
+        type: type of the key, see `redgrease.KeyType`. Missing if values are not read.
+        event: event that triggered the function; `None` in a run.
+    """
+
+    if TYPE_CHECKING:
+
+        @overload  # type: ignore[override]
+        def __getitem__(self, name: Literal["key", "type"], /) -> str: ...
+        @overload
+        def __getitem__(self, name: Literal["value"], /) -> Any: ...
+        @overload
+        def __getitem__(self, name: Literal["event"], /) -> str | None: ...
+        def __getitem__(self, name: Any, /) -> Any: ...
+
+
+class StreamMessage(dict[str, Any]):
+    """Type of the records of a `redgrease.StreamReader`. At run time they are plain dicts.
+
+    Entries:
+        key: name of the stream.
+        id: id of the message.
+        value: fields of the message; values that are not UTF-8 are `bytes`.
+    """
+
+    if TYPE_CHECKING:
+
+        @overload  # type: ignore[override]
+        def __getitem__(self, name: Literal["key", "id"], /) -> str: ...
+        @overload
+        def __getitem__(self, name: Literal["value"], /) -> dict[str, str]: ...
+        def __getitem__(self, name: Any, /) -> Any: ...
+
+
+class Grouped(dict[str, Any], Generic[_Acc]):
+    """Type of the records of operations that group, such as ``countby``. At run time they are plain dicts.
+
+    Entries:
+        key: the key, as text.
+        value: what the records with this key were combined to.
+    """
+
+    if TYPE_CHECKING:
+
+        @overload  # type: ignore[override]
+        def __getitem__(self, name: Literal["key"], /) -> str: ...
+        @overload
+        def __getitem__(self, name: Literal["value"], /) -> _Acc: ...
+        def __getitem__(self, name: Any, /) -> Any: ...
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Callbacks
+# --------------------------------------------------------------------------------------------------------------
+
 Registrator = Callable[[], None]
 """Called once on every shard when a function is registered: ``() -> None``."""
 Extractor = Callable[[_In], _Key]
 """Returns the key by which a record is grouped: ``(record) -> key``."""
-Mapper = Callable[[_In], _Out]
+Mapper = Callable[[_In], Union[Awaitable[_Out], _Out]]
 """Transforms a record: ``(record) -> record``."""
-Expander = Callable[[_In], Iterable[_Out]]
+Expander = Callable[[_In], Union[Awaitable[Iterable[_Out]], Iterable[_Out]]]
 """Transforms a record into a list of records: ``(record) -> list``."""
 Processor = Callable[[_In], Any]
 """Runs a side effect: ``(record) -> None``."""
 Filterer = Callable[[_In], Any]
 """Returns whether to keep a record: ``(record) -> bool``."""
-Accumulator = Callable[[Any, _In], _Acc]
+Accumulator = Callable[[Any, _In], Union[Awaitable[_Acc], _Acc]]
 """Adds a record to an accumulator (at first `None`): ``(acc, record) -> acc``."""
-Reducer = Callable[[_Key, Any, _In], _Acc]
+Reducer = Callable[[_Key, Any, _In], Union[Awaitable[_Acc], _Acc]]
 """Adds a record to the accumulator of its key (at first `None`): ``(key, acc, record) -> acc``."""
-BatchReducer = Callable[[_Key, Any], _Out]
+BatchReducer = Callable[[_Key, Any], Union[Awaitable[_Out], _Out]]
 """Combines all records of a key: ``(key, records) -> value``."""
+
+# --------------------------------------------------------------------------------------------------------------
+# Servers
+# --------------------------------------------------------------------------------------------------------------
+
+
+class HasGears(Protocol):
+    """A client of this package."""
+
+    @property
+    def gears(self) -> Any:
+        """Commands of the engine."""
+
+
+class HasPyexecute(Protocol):
+    """The commands of the engine: `redgrease.Gears`."""
+
+    @property
+    def pyexecute(self) -> Any:
+        """Send a function."""
+
+
+class HasExecuteCommand(Protocol):
+    """A client of redis-py or valkey-py."""
+
+    @property
+    def execute_command(self) -> Any:
+        """Send a command."""
+
+
+Server = Union[HasGears, HasPyexecute, HasExecuteCommand]
+"""What ``on=`` takes: a client of this package, its commands of the engine, or a plain client of a server."""
 
 __all__ = [
     "Accumulator",
@@ -64,8 +168,13 @@ __all__ = [
     "Expander",
     "Extractor",
     "Filterer",
+    "Grouped",
+    "HasExecuteCommand",
+    "HasGears",
+    "HasPyexecute",
     "InputRecord",
     "Key",
+    "KeyRecord",
     "Mapper",
     "OutputRecord",
     "Processor",
@@ -75,6 +184,8 @@ __all__ = [
     "Reducer",
     "Registrator",
     "SafeType",
+    "Server",
+    "StreamMessage",
     "SupportedType",
     "T",
     "Val",

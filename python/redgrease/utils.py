@@ -16,6 +16,7 @@ import enum
 import inspect
 import re
 import types
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Callable, TypeVar, Union, overload
 
@@ -30,7 +31,6 @@ __all__ = [
     "compose",
     "dict_filter",
     "dict_of",
-    "list_of_str",
     "list_parser",
     "matches_pattern",
     "optional",
@@ -222,8 +222,11 @@ def list_parser(item_parser: Callable[[Any], T]) -> Callable[[Any], list[T]]:
     return parse
 
 
-list_of_str = list_parser(safe_str)
-"""Parser of lists of texts."""
+def __getattr__(name: str) -> Any:
+    if name == "list_of_str":
+        warnings.warn(f"{__name__}.list_of_str will be removed: use list_parser(str)", DeprecationWarning, stacklevel=2)
+        return list_parser(safe_str)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def dict_of(
@@ -280,6 +283,25 @@ class CaseInsensitiveDict(dict[str, Any]):
     def copy(self) -> CaseInsensitiveDict:
         """As `dict.copy`."""
         return CaseInsensitiveDict(self)
+
+    @classmethod
+    def fromkeys(cls, keys: Iterable[Any], value: Any = None) -> CaseInsensitiveDict:  # type: ignore[override]
+        """As `dict.fromkeys`."""
+        return cls((key, value) for key in keys)
+
+    def __or__(self, other: Any) -> CaseInsensitiveDict:  # type: ignore[override]
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        merged = self.copy()
+        merged.update(other)
+        return merged
+
+    def __ror__(self, other: Any) -> CaseInsensitiveDict:  # type: ignore[override]
+        return CaseInsensitiveDict(other) | self if isinstance(other, Mapping) else NotImplemented
+
+    def __ior__(self, other: Any) -> CaseInsensitiveDict:  # type: ignore[override]
+        self.update(other)
+        return self
 
 
 # --------------------------------------------------------------------------------------------------------------

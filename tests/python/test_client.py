@@ -13,6 +13,7 @@ from redgrease import _native, codec
 from redgrease.client import Gears, Redis, RedisCluster, RedisGears
 from redgrease.data import ExecID, ExecutionInfo, ExecutionResult, ExecutionStatus, Registration
 from redgrease.exceptions import DuplicateTriggerError, ScriptError
+from redgrease.gears import Run
 from redgrease.utils import Record
 from redis.exceptions import ResponseError
 
@@ -136,7 +137,8 @@ def test_other_refusals_of_a_plan_are_errors():
 
 def test_a_function_with_a_wrong_argument_is_sent_as_a_script_for_the_server_s_error():
     gears, sent = on(b"OK")
-    gears.pyexecute(redgrease.KeysReader().run(fromId="1-0"))
+    wrong = redgrease.ClosedGearFunction(Run(fromId="1-0"), redgrease.KeysReader())  # `run` refuses this
+    gears.pyexecute(wrong)
     assert "run_serialized(" in sent[0][3] and len(sent[0]) == 4
 
 

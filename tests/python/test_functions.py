@@ -360,7 +360,8 @@ def test_command_decorator_names_the_command():
     assert third.operation.kwargs["trigger"] == "other"
     assert third.operation.mode == "sync"
     assert third.requirements == {"requests"}
-    assert redgrease.trigger is redgrease.command
+    with pytest.warns(DeprecationWarning, match=r"use redgrease\.command"):
+        assert redgrease.trigger("old")(len).operation.kwargs["trigger"] == "old"
     fresh = redgrease.command(...)
     name = fresh(len).operation.kwargs["trigger"]
     assert len(name) == 36

@@ -144,7 +144,6 @@ def test_list_parser():
     assert utils.list_parser(str)([1, False]) == ["1", "False"]
     assert utils.list_parser(int)([True, "42"]) == [1, 42]
     assert utils.list_parser(int)(b"[1, 2]") == [1, 2]
-    assert utils.list_of_str((b"a", None)) == ["a", ""]
     with pytest.raises(TypeError):
         utils.list_parser(str)(None)
     for bad in ("no list", "7"):
@@ -173,6 +172,12 @@ def test_case_insensitive_dict_folds_everywhere():
     assert folded.pop("Name", None) is None
     folded.update({"a": 1}, B=2)
     assert folded["b"] == 2
+    assert folded | {"a": 9} == {"OTHER": 2, "A": 9, "B": 2}
+    assert {"a": 0, "c": 3} | folded == {"OTHER": 2, "A": 1, "B": 2, "C": 3}
+    assert utils.CaseInsensitiveDict.fromkeys(["x", b"X"], 1) == {"X": 1}
+    merged = folded.copy()
+    merged |= {"b": 7}
+    assert (merged["B"], type(merged), type(folded | {})) == (7, utils.CaseInsensitiveDict, utils.CaseInsensitiveDict)
     copied = folded.copy()
     del copied["A"]
     assert "a" in folded
