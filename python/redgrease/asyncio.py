@@ -15,8 +15,8 @@ Everything is as in `redgrease.Gears`, and awaited. Gear functions are the same 
 ...
 ...         print(await double(21))  # the first call registers it; so does `await double`
 
-A call that is cancelled closes its connection, so that a late reply reaches no other call; on the server the function goes
-on. As with other clients, a command that starts something is sent once.
+A call that is cancelled closes its connection, so that a late reply reaches no other call; on the server the function
+continues. As with other clients, a command that starts something is sent once.
 """
 
 from __future__ import annotations
@@ -66,12 +66,11 @@ from .exchange import (
     is_cluster,
     is_foreign,
     late,
-    takes_command_name,
+    name_for_pool,
 )
 from .gearialization import trigger_name
 from .gears import ClosedGearFunction, GearFunction
 from .requirements import PackageOption
-from .runtime import GearsBuilder
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -168,8 +167,7 @@ async def _sent_once(client: Any, request: Request) -> Any:
         await client.initialize()
         async with client._single_conn_lock:
             return await _on_connection(client.connection, request)
-    name = (request.args[0],) if takes_command_name(type(pool)) else ()
-    connection = await pool.get_connection(*name)
+    connection = await pool.get_connection(*name_for_pool(pool, request.args[0]))
     try:
         return await _on_connection(connection, request)
     finally:
@@ -274,7 +272,7 @@ class Gears:
     @overload
     async def pyexecute(
         self,
-        gear_function: GearsBuilder | str | os.PathLike[str] = "",
+        gear_function: str | os.PathLike[str] = "",
         unblocking: bool = False,
         requirements: Iterable[Any] | None = None,
         enforce_redgrease: PackageOption = None,
@@ -531,7 +529,7 @@ class _Modules:
         raise TypeError("a connection cannot be pickled: use redgrease.cmd inside functions")
 
 
-class Redis(_Modules, redis.asyncio.Redis):
+class Redis(_Modules, redis.asyncio.Redis):  # type: ignore[misc]
     """Client of a server: that of `redis.asyncio`, with ``.gears``.
 
     Takes the arguments of `redis.asyncio.Redis`. Without ``socket_timeout`` (seconds) the client waits for a reply
@@ -543,8 +541,8 @@ class Redis(_Modules, redis.asyncio.Redis):
         super().__init__(*args, **modern(kwargs))
 
     @classmethod
-    def from_url(cls: type[_R], url: str, **kwargs: Any) -> _R:
-        """The client for a URL such as ``"redis://user:secret@host:6379/0"``; further arguments as in the constructor."""
+    def from_url(cls: type[_R], url: str, **kwargs: Any) -> _R:  # type: ignore[override]
+        """The client for a URL such as ``"redis://user:secret@host:6379/0"``; other arguments as in the constructor."""
         kwargs.setdefault("socket_timeout", None)
         client: _R = super().from_url(url, **modern(kwargs))  # type: ignore[assignment]
         return client
@@ -553,7 +551,7 @@ class Redis(_Modules, redis.asyncio.Redis):
         return f"<{type(self).__name__} {place_of(self)}>"
 
 
-class RedisCluster(_Modules, redis.asyncio.cluster.RedisCluster):
+class RedisCluster(_Modules, redis.asyncio.cluster.RedisCluster):  # type: ignore[misc]
     """Client of a cluster: that of `redis.asyncio`, with ``.gears``.
 
     Takes the arguments of `redis.asyncio.RedisCluster`; as for `Redis`, there is no ``socket_timeout`` by default.

@@ -76,7 +76,7 @@ class Redis(RedisModules, redis.Redis):
 
     @classmethod
     def from_url(cls: type[_R], url: str, **kwargs: Any) -> _R:
-        """The client for a URL such as ``"redis://user:secret@host:6379/0"``; further arguments as in the constructor."""
+        """The client for a URL such as ``"redis://user:secret@host:6379/0"``; other arguments as in the constructor."""
         kwargs.setdefault("socket_timeout", None)
         client: _R = super().from_url(url, **modern(kwargs))  # type: ignore[assignment]
         return client
@@ -145,7 +145,7 @@ else:
 
         clients = (Redis, RedisCluster)
 
-        def __new__(cls, host: str | None = None, port: int | None = None, **kwargs: Any) -> Any:
+        def __new__(cls, host: str | None = None, port: int | None = None, **kwargs: Any) -> Any:  # noqa: D102 - see above
             given = Arguments.of(host, port, kwargs)
             for probe in given.probes():
                 answer = _asks_cluster(lambda options: Redis(**options), probe)

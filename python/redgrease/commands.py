@@ -11,7 +11,7 @@ import fnmatch
 import re
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Union
+from typing import Any, TypeVar, Union
 
 from redis.exceptions import ResponseError
 
@@ -57,6 +57,7 @@ _SESSION_ID = re.compile(r"[A-Za-z0-9_-]+")
 #: Clients of servers that run functions only as scripts.
 _need_scripts: weakref.WeakSet[Any] = weakref.WeakSet()
 
+T = TypeVar("T")
 _Decoder = Callable[[Any], Any]
 
 
@@ -413,7 +414,7 @@ class Commands:
                     self._gears_version = number // 10000, number // 100 % 100, number % 100
         return self._gears_version
 
-    def _by_shard(self, replies: dict[str, Any]) -> Any:
+    def _by_shard(self, replies: dict[str, T]) -> T | dict[str, T]:
         """Replies by shard; without a cluster the only one."""
         return replies if is_cluster(self._client) else replies[""]
 

@@ -200,12 +200,11 @@ class ExecutionResult(Generic[_Rec]):
     """
 
     if TYPE_CHECKING:
-
-        value: _Rec | Any
+        value: Any
         records: list[_Rec]
         errors: list[Any] | None
 
-        def __call__(self, *args: Any, **kwargs: Any) -> ExecutionResult[_Rec]: ...
+        def __call__(self, *args: Any, **kwargs: Any) -> ExecutionResult[_Rec]: ...  # noqa: D102 - see the class
 
     def __new__(cls, value: Any = None, errors: Any = None, records: Any = None) -> Any:  # noqa: D102 - see the class
         # Only a result that wraps a callable is callable.

@@ -28,7 +28,6 @@ from .exchange import Exchange, is_async
 from .gears import ClosedGearFunction, GearFunction
 from .link import Link
 from .requirements import PackageOption
-from .runtime import GearsBuilder
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -100,7 +99,7 @@ class Gears:
     @overload
     def pyexecute(
         self,
-        gear_function: GearsBuilder | str | os.PathLike[str] = "",
+        gear_function: str | os.PathLike[str] = "",
         unblocking: bool = False,
         requirements: Iterable[Any] | None = None,
         enforce_redgrease: PackageOption = None,

@@ -16,7 +16,15 @@ from redis.exceptions import ResponseError
 
 from .runtime import OnlyInServerError
 
-__all__ = ["DuplicateTriggerError", "OnlyInServerError", "ScriptError", "is_error_reply", "parse_traceback", "redis_error", "redis_reply"]
+__all__ = [
+    "DuplicateTriggerError",
+    "OnlyInServerError",
+    "ScriptError",
+    "is_error_reply",
+    "parse_traceback",
+    "redis_error",
+    "redis_reply",
+]
 
 _LAST_LINE = re.compile(r"^(?P<type>[A-Za-z_][\w.]*)(?:: (?P<message>.*))?$", re.DOTALL)
 
@@ -87,12 +95,12 @@ def script_error(error: ResponseError, trigger: str | None = None) -> ResponseEr
     raw = str(error)
     foreign = getattr(error, "foreign_class", None)
     if "trigger already registered" in parse_traceback(raw)[-1]:
-        kind: type[ScriptError] = DuplicateTriggerError
+        kind: Any = DuplicateTriggerError
     elif getattr(error, "redis_class", type(error)) is ResponseError:
         kind = ScriptError
     else:
         return error  # busy, out of memory, no permission …: redis-py has a class for it
-    made = kind(raw) if foreign is None else _both(kind, foreign)(raw)
+    made: ScriptError = kind(raw) if foreign is None else _both(kind, foreign)(raw)
     if isinstance(made, DuplicateTriggerError):
         made.trigger = trigger
     return made
@@ -104,7 +112,7 @@ def script_error(error: ResponseError, trigger: str | None = None) -> ResponseEr
 
 
 @functools.cache
-def _both(ours: Any, foreign: type[Exception]) -> Any:
+def _both(ours: Any, foreign: Any) -> Any:
     """A subclass of two exception classes, with the name of the first one."""
 
     def reduce(error: Exception) -> tuple[Any, tuple[Any, ...]]:
@@ -123,7 +131,8 @@ def redis_error(error: Exception) -> Exception:
         if base.__module__ == "valkey.exceptions":
             ours = getattr(redis.exceptions, base.__name__.replace("Valkey", "Redis"), None)
         if ours is not None:
-            both: Exception = _both(ours, type(error))(*error.args)
+            foreign: Any = type(error)
+            both: Exception = _both(ours, foreign)(*error.args)
             both.__cause__ = error
             return both
     return error

@@ -10,7 +10,7 @@ import enum
 import functools
 import inspect
 from collections.abc import Generator
-from typing import Any, NamedTuple, TypeVar, Union
+from typing import Any, NamedTuple, TypeVar
 
 __all__ = [
     "MARGIN",
@@ -25,7 +25,7 @@ __all__ = [
     "is_cluster",
     "is_foreign",
     "late",
-    "takes_command_name",
+    "name_for_pool",
 ]
 
 T = TypeVar("T")
@@ -73,9 +73,9 @@ class Request(NamedTuple):
     """
 
     args: tuple[Any, ...]
-    to: Union[Shards, Owner, Key] = Shards.ANY
+    to: Shards | Owner | Key = Shards.ANY
     once: bool = False
-    patience: Union[float, None] = None
+    patience: float | None = None
 
 
 Exchange = Generator[Request, Any, T]
@@ -97,10 +97,15 @@ def is_foreign(client: Any) -> bool:
     return any(base.__module__.partition(".")[0] == "valkey" for base in type(client).__mro__)
 
 
+def name_for_pool(pool: Any, command: Any) -> tuple[Any, ...]:
+    """The arguments of ``get_connection``: pools of redis-py before 5.3 need the name of the command."""
+    kind: Any = type(pool)
+    return (command,) if _needs_name(kind) else ()
+
+
 @functools.lru_cache(maxsize=64)
-def takes_command_name(pool: type) -> bool:
-    """Whether pools of this class need the name of the command for a connection, as in redis-py before 5.3."""
-    get_connection: Any = getattr(pool, "get_connection", None)
+def _needs_name(pool: Any) -> bool:
+    get_connection = getattr(pool, "get_connection", None)
     if get_connection is None:
         return False
     name = inspect.signature(get_connection).parameters.get("command_name")

@@ -517,8 +517,9 @@ class OpenGearFunction(GearFunction[_Out]):
             trigger: CommandReader: name of the command.
             requirements: packages that the callbacks need.
             on: a client; registers there at once.
-            kwargs: ``replace`` and the other arguments of `ClosedGearFunction.on`; ``inorder``, ``hook``, ``keyprefix``, ``commands``,
-                ``unknownEvents`` (`True` allows events that the server does not know, such as those of other modules).
+            kwargs: ``replace`` and the other arguments of `ClosedGearFunction.on`; ``inorder``, ``hook``,
+                ``keyprefix``, ``commands``, ``unknownEvents`` (`True` allows events that the server does not know, such
+                as those of other modules).
 
         Returns:
             A `ClosedGearFunction`; with `on`, `True`, or for a command a callable that triggers it. Inside the

@@ -27,7 +27,7 @@ from .exchange import (
     is_cluster,
     is_foreign,
     late,
-    takes_command_name,
+    name_for_pool,
 )
 
 __all__ = ["Link"]
@@ -123,8 +123,7 @@ def _sent_once(client: Any, request: Request) -> Any:
     if single is not None:
         with getattr(client, "single_connection_lock", None) or contextlib.nullcontext():
             return _on_connection(single, request)
-    name = (request.args[0],) if takes_command_name(type(pool)) else ()
-    connection = pool.get_connection(*name)
+    connection = pool.get_connection(*name_for_pool(pool, request.args[0]))
     try:
         return _on_connection(connection, request)
     finally:
