@@ -109,13 +109,18 @@ _OPTIONAL = {
 }
 _SUBMODULES = frozenset(
     (
+        "caching",
+        "calls",
+        "asyncio",
         "client",
         "codec",
+        "commands",
         "config",
         "data",
         "display",
         "engine",
         "exceptions",
+        "exchange",
         "filecache",
         "formatting",
         "func",

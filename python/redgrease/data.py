@@ -30,7 +30,10 @@ __all__ = [
     "ExecutionResult",
     "ExecutionStatus",
     "ExecutionStep",
+    "ExportedRequirement",
+    "PluginInfo",
     "PyRequirementInfo",
+    "PySessionInfo",
     "PyStats",
     "RedisObject",
     "RedisObjects",
@@ -620,6 +623,68 @@ class PyRequirementInfo(RedisObject):
         lambda value: [safe_str(each) for each in value] if isinstance(value, list) else safe_str(value),
         default_factory=list,
     )
+
+
+@dataclass(frozen=True, repr=False)
+class ExportedRequirement(RedisObject):
+    """A requirement with its wheels, as one server exports and another one imports it.
+
+    Attributes:
+        info: what the server knows of it.
+        pieces: its wheels in a form for `redgrease.Gears.pyimportreq`, each at most 10 MiB.
+    """
+
+    info: PyRequirementInfo
+    pieces: list[bytes] = dataclasses.field(default_factory=list, repr=False)
+
+    @classmethod
+    def parse(cls, reply: Any) -> ExportedRequirement:
+        """Parse a reply of RG.PYEXPORTREQ."""
+        info, pieces = reply
+        return cls(PyRequirementInfo.from_redis(info), list(pieces))
+
+
+@dataclass(frozen=True, repr=False)
+class PySessionInfo(RedisObject):
+    """A session: what one execution of a script or function created.
+
+    Attributes:
+        ID: its id.
+        sessionDescription: the description that it was given, or `None`.
+        refCount: number of its registrations, and of its executions that have not ended.
+        linked: ``"primary"`` if it has registrations.
+        dead: whether it only exists until its executions end.
+        requirementInstallationNeeded: whether its requirements were installed for it.
+        requirements: names of its requirements; with ``verbose`` what the server knows of them.
+        registrations: ids of its registrations; with ``verbose`` the registrations.
+    """
+
+    ID: str = _field(safe_str)
+    sessionDescription: str | None = _field(_optional_text, None)
+    refCount: int = _field(int, 0)
+    linked: str = _field(safe_str, "")
+    dead: bool = _field(safe_bool, False)
+    requirementInstallationNeeded: bool = _field(safe_bool, False)
+    requirements: list[str | PyRequirementInfo] = _field(
+        _list(lambda each: PyRequirementInfo.from_redis(each) if _is_row(each) else safe_str(each)),
+        default_factory=list,
+    )
+    registrations: list[ExecID | Registration] = _field(
+        _list(lambda each: Registration.from_redis(each) if _is_row(each) else ExecID.parse(each)),
+        default_factory=list,
+    )
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, (list, dict))
+
+
+@dataclass(frozen=True, repr=False)
+class PluginInfo(RedisObject):
+    """A plugin of RedisGears that the module stands for."""
+
+    name: str = _field(safe_str, "")
+    version: int = _field(int, 0)
 
 
 _BARE_WORD = re.compile(r"(?<=:)\s*(?:null|primary|temprary|true|false|None)\s*(?=[,}])")

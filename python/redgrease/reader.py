@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Literal
 
+    from .sugar import KeyType
+
 T = TypeVar("T")
 _Out = TypeVar("_Out", covariant=True)
 
@@ -88,6 +90,12 @@ class Apply(Recipe):
             return apply
         return lambda record: fun(*record[1:])
 
+    def proxy(self, gears: Any, name: str) -> Any:
+        """What users call when the command `name` is registered on a server; see `redgrease.engine.TriggerProxy`."""
+        from .engine import TriggerProxy
+
+        return TriggerProxy(gears, name, self.fun)
+
     def __repr__(self) -> str:
         return f"Apply({getattr(self.fun, '__name__', self.fun)})"
 
@@ -151,11 +159,11 @@ class KeysReader(_PatternReader[KeyRecord]):
         return self._add(Filter(Matching(type, event)))
 
     @overload
-    def values(self, type: Literal["string"], event: Any = ...) -> OpenGearFunction[str]: ...
+    def values(self, type: Literal["string", KeyType.String], event: Any = ...) -> OpenGearFunction[str]: ...
     @overload
-    def values(self, type: Literal["hash"], event: Any = ...) -> OpenGearFunction[dict[str, str]]: ...
+    def values(self, type: Literal["hash", KeyType.Hash], event: Any = ...) -> OpenGearFunction[dict[str, str]]: ...
     @overload
-    def values(self, type: Literal["list"], event: Any = ...) -> OpenGearFunction[list[str]]: ...
+    def values(self, type: Literal["list", KeyType.List], event: Any = ...) -> OpenGearFunction[list[str]]: ...
     @overload
     def values(self, type: Any = ..., event: Any = ...) -> OpenGearFunction[Any]: ...
     def values(self, type: Any = ..., event: Any = ...) -> OpenGearFunction[Any]:

@@ -355,7 +355,7 @@ def test_command_decorator_names_the_command():
 
     assert isinstance(greet, ClosedGearFunction)
     assert greet.operation.kwargs["trigger"] == "greet"
-    assert greet.operation.mode == "async"
+    assert greet.operation.mode == "async_local"
     assert bare.operation.kwargs["trigger"] == "bare"
     assert third.operation.kwargs["trigger"] == "other"
     assert third.operation.mode == "sync"

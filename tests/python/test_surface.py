@@ -140,7 +140,7 @@ SIGNATURES = {
     "runtime.configGet": {"key": NONE},
     "runtime.gearsConfigGet": {"key": NONE, "default": None},
     "runtime.run": {"function": NONE, "builder": NONE},
-    "func.command": {"trigger": None, "prefix": "*", "collect": True, "mode": "async", "onRegistered": None},
+    "func.command": {"trigger": None, "prefix": "*", "collect": True, "mode": "async_local", "onRegistered": None},
     "engine.Gears": {"redis": NONE},
     "engine.Gears.pyexecute": {
         "gear_function": "",

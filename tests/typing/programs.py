@@ -23,6 +23,7 @@ from redgrease import (
     StreamReader,
 )
 from redgrease.data import ExecutionResult
+from redgrease.func import CommandFunction
 from redgrease.typing import Grouped, KeyRecord, Record
 from redgrease.utils import Record as RecordObject
 from typing_extensions import assert_type
@@ -186,8 +187,8 @@ def add(first: str, second: str = "1") -> int:
     return int(first) + int(second)
 
 
-assert_type(greet, ClosedGearFunction[str])
-assert_type(length, ClosedGearFunction[int])
+assert_type(greet, CommandFunction[str])
+assert_type(length, CommandFunction[int])
 assert_type(add("1", "2").records, list[int])
 greet.on(r)("Ann")
 CommandReader().apply(max).register(trigger="largest", on=r)("1", "2")
