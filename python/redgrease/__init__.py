@@ -109,6 +109,8 @@ _OPTIONAL = {
 }
 _SUBMODULES = frozenset(
     (
+        "caching",
+        "calls",
         "client",
         "codec",
         "config",

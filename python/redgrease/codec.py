@@ -59,7 +59,15 @@ def loads(data: bytes, allow_pickle: bool = False) -> Any:
     return _needed().loads(data, allow_pickle)
 
 
-def dumps(value: Any) -> bytes:
-    """Encode a value. Types unknown to the format are pickled (cloudpickle), with a mark."""
-    data: bytes = _needed().dumps(value)
+def dumps(value: Any, pickle: bool = True) -> bytes:
+    """Encode a value.
+
+    Args:
+        value: numbers, text, `bytes`, `None`, and lists, tuples, dicts and sets of these; other types see `pickle`.
+        pickle: whether types unknown to the format are pickled (cloudpickle), with a mark; otherwise they are refused.
+
+    Raises:
+        TypeError: the value holds a type that the format does not know, and `pickle` is false.
+    """
+    data: bytes = _needed().dumps(value, pickle)
     return data

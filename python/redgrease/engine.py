@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import dataclasses
 import fnmatch
 import functools
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from redis.exceptions import ResponseError
 
-from . import codec, utils
+from . import calls, codec, utils
 from .config import Config
 from .data import (
     ClusterInfo,
@@ -37,7 +35,7 @@ from .operations import Count, Map
 from .reader import Apply
 from .requirements import PackageOption, resolve_requirements, same_name
 
-__all__ = ["ExecutionID", "Gears", "RegistrationID", "TriggerProxy", "execute_function", "gears_of"]
+__all__ = ["ExecutionID", "Gears", "RegistrationID", "TriggerProxy", "TypedProxy", "execute_function", "gears_of"]
 
 ExecutionID = "str | bytes | ExecID | ExecutionInfo | ExecutionResult"
 """Identifies an execution."""
@@ -335,9 +333,9 @@ class Gears:
     def _ping(self) -> bool:
         return int(self.config.get_single("MaxExecutions")) > 0
 
-    def _trigger_proxy(self, name: str, function: Callable[..., Any] | None = None) -> Any:
+    def _trigger_proxy(self, name: str, applied: Apply | None = None) -> Any:
         """An `ExecutionResult` that triggers the command `name` when it is called."""
-        return ExecutionResult(TriggerProxy(self, name, function))
+        return ExecutionResult(TriggerProxy(self, name) if applied is None else applied.proxy(self, name))
 
     def _owner_asker(self, exec_id: ExecID) -> Callable[..., Any]:
         return lambda *args: self._link.ask_owner(exec_id.shard_id, *args)
@@ -399,12 +397,11 @@ def _count_nothing(function: GearFunction[Any], result: Any) -> None:
         result.value = 0
 
 
-def _applied(function: GearFunction[Any]) -> Callable[..., Any] | None:
-    """The function that a command calls with its arguments, if that is all it does."""
+def _applied(function: GearFunction[Any]) -> Apply | None:
+    """What calls a function with the arguments of a command, if that is all the command does."""
     operations = function.operations
     if len(operations) == 3 and isinstance(operations[1], Map) and isinstance(operations[1].op, Apply):
-        applied: Callable[..., Any] = operations[1].op.fun
-        return applied
+        return operations[1].op
     return None
 
 
@@ -420,39 +417,38 @@ class TriggerProxy:
         self.__name__ = getattr(function, "__name__", name)
         self.__qualname__ = getattr(function, "__qualname__", name)
         self.__doc__ = getattr(function, "__doc__", None) or f"Trigger the command {name!r}."
-        self.__signature__: inspect.Signature | None = None
-        if function is not None:
-            with contextlib.suppress(TypeError, ValueError):  # some built-ins have none
-                self.__signature__ = inspect.signature(function)
+        self.__signature__ = None if function is None else calls.signature_of(function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - see the class
-        gears = self._gears
-        if gears is None:
+        return self._server().trigger(self.trigger, *self._sent(args, kwargs))
+
+    def _server(self) -> Any:
+        """Where the command is called: inside the server, the local shard."""
+        if self._gears is None:
             from .runtime_client import cmd
 
-            gears = cmd.gears
-        return gears.trigger(self.trigger, *self._positional(args, kwargs))
+            return cmd.gears
+        return self._gears
 
-    def _positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        if self.__signature__ is None:
-            if kwargs:
-                raise TypeError(f"command {self.trigger!r} takes no keyword arguments")
-            return args
-        bound = self.__signature__.bind(*args, **kwargs)
-        if bound.kwargs:
-            bound.apply_defaults()  # a gap before a keyword is filled with the default
-        if bound.kwargs:
-            raise TypeError(
-                f"command {self.trigger!r}: {', '.join(bound.kwargs)} cannot be given: "
-                "only positional arguments are sent"
-            )
-        return bound.args
+    def _sent(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Arguments as they are sent."""
+        return calls.positional(self.__signature__, self.trigger, args, kwargs)
 
     def __reduce__(self) -> Any:
-        return TriggerProxy, (None, self.trigger)
+        return type(self), (None, self.trigger)
 
     def __repr__(self) -> str:
         return f"<command {self.trigger!r}>"
+
+
+class TypedProxy(TriggerProxy):
+    """Triggers a command that was defined with ``typed=True``: its arguments keep their types."""
+
+    def _sent(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        args, kwargs = tuple(map(unwrap, args)), {name: unwrap(value) for name, value in kwargs.items()}
+        if self.__signature__ is not None:
+            self.__signature__.bind(*args, **kwargs)
+        return (calls.pack(args, kwargs),)
 
 
 def gears_of(server: Any) -> Any:

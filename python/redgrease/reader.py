@@ -83,6 +83,12 @@ class Apply(Recipe):
             return apply
         return lambda record: fun(*record[1:])
 
+    def proxy(self, gears: Any, name: str) -> Any:
+        """What users call when the command `name` is registered on a server; see `redgrease.engine.TriggerProxy`."""
+        from .engine import TriggerProxy
+
+        return TriggerProxy(gears, name, self.fun)
+
     def __repr__(self) -> str:
         return f"Apply({getattr(self.fun, '__name__', self.fun)})"
 

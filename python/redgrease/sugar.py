@@ -1,5 +1,7 @@
 """Constants for the options of gear functions, so that editors can complete them.
 
+Each constant is the text that the server knows: a `str` in comparisons, messages, JSON and commands.
+
 >>> from redgrease import KeyType, TriggerMode
 >>> TriggerMode.AsyncLocal
 'async_local'
@@ -10,45 +12,61 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from enum import Enum
+from typing import Any
+
+__all__ = ["FailurePolicy", "KeyType", "LogLevel", "ReaderType", "TriggerMode"]
 
 
-class ReaderType:
+class _Text(str, Enum):
+    """Constants that are texts on every version of Python; `enum.StrEnum` exists only since 3.11."""
+
+    def __str__(self) -> str:
+        return str.__str__(self)
+
+    def __repr__(self) -> str:
+        return str.__repr__(self)
+
+    def __format__(self, spec: str) -> str:
+        return format(str.__str__(self), spec)
+
+
+class ReaderType(_Text):
     """Names of the readers."""
 
-    KeysReader: Final = "KeysReader"
-    KeysOnlyReader: Final = "KeysOnlyReader"
-    StreamReader: Final = "StreamReader"
-    PythonReader: Final = "PythonReader"
-    ShardsIDReader: Final = "ShardsIDReader"
-    CommandReader: Final = "CommandReader"
+    KeysReader = "KeysReader"
+    KeysOnlyReader = "KeysOnlyReader"
+    StreamReader = "StreamReader"
+    PythonReader = "PythonReader"
+    ShardsIDReader = "ShardsIDReader"
+    CommandReader = "CommandReader"
 
 
-class TriggerMode:
+class TriggerMode(_Text):
     """How a registered function runs when it is triggered."""
 
-    Async: Final = "async"
+    Async = "async"
     """In the background, distributed over all shards. A command then runs, and answers, once per shard."""
-    AsyncLocal: Final = "async_local"
+    AsyncLocal = "async_local"
     """In the background, on the shard that was triggered."""
-    Sync: Final = "sync"
+    Sync = "sync"
     """Synchronously, before the server serves other clients, on the shard that was triggered."""
 
 
-class KeyType:
+class KeyType(_Text):
     """Types of keys, as in a record's ``type`` and in the filter ``keyTypes``."""
 
-    String: Final = "string"
-    Hash: Final = "hash"
-    List: Final = "list"
-    Set: Final = "set"
-    ZSet: Final = "zset"
-    Stream: Final = "stream"
-    Module: Final = "module"
+    String = "string"
+    Hash = "hash"
+    List = "list"
+    Set = "set"
+    ZSet = "zset"
+    Stream = "stream"
+    Module = "module"
 
     @staticmethod
-    def of(value: Any) -> str:
-        """Name of the key type that holds values like `value`, which may also be a Python type.
+    def of(value: Any) -> KeyType:
+        """The key type that holds values like `value`, which may also be a Python type.
 
         Raises:
             ValueError: no key type corresponds to it.
@@ -56,7 +74,7 @@ class KeyType:
         kind = value if isinstance(value, type) else type(value)
         for name, python in _PYTHON_TYPES.items():
             if issubclass(kind, python):
-                return name
+                return KeyType(name)
         raise ValueError(f"no key type corresponds to {kind.__name__!r}: give str, dict, list or set")
 
     @staticmethod
@@ -72,24 +90,24 @@ class KeyType:
 _PYTHON_TYPES: dict[str, type] = {"string": str, "hash": dict, "list": list, "set": set}
 
 
-class FailurePolicy:
+class FailurePolicy(_Text):
     """Handling of a failed batch by a registered StreamReader function."""
 
-    Continue: Final = "continue"
+    Continue = "continue"
     """Continue with the next one."""
-    Abort: Final = "abort"
+    Abort = "abort"
     """Stop."""
-    Retry: Final = "retry"
+    Retry = "retry"
     """Repeat it after ``onFailedRetryInterval`` seconds."""
 
 
-class LogLevel:
+class LogLevel(_Text):
     """Levels of the server's log."""
 
-    Debug: Final = "debug"
-    Verbose: Final = "verbose"
-    Notice: Final = "notice"
-    Warning: Final = "warning"
+    Debug = "debug"
+    Verbose = "verbose"
+    Notice = "notice"
+    Warning = "warning"
 
     @staticmethod
     def to_logging_level(name: str) -> int:

@@ -355,12 +355,13 @@ def test_command_decorator_names_the_command():
 
     assert isinstance(greet, ClosedGearFunction)
     assert greet.operation.kwargs["trigger"] == "greet"
-    assert greet.operation.mode == "async"
+    assert greet.operation.mode == "async_local"
     assert bare.operation.kwargs["trigger"] == "bare"
     assert third.operation.kwargs["trigger"] == "other"
     assert third.operation.mode == "sync"
     assert third.requirements == {"requests"}
-    assert redgrease.trigger is redgrease.command
+    with pytest.warns(DeprecationWarning, match=r"use redgrease\.command"):
+        assert redgrease.trigger("old")(len).operation.kwargs["trigger"] == "old"
     fresh = redgrease.command(...)
     name = fresh(len).operation.kwargs["trigger"]
     assert len(name) == 36

@@ -15,8 +15,10 @@ import threading
 import time
 
 import pytest
+from redgrease.caching import store
+from redgrease.caching.messages import Refused
 from redgrease.recipes import _caching, _download, cache_get
-from redgrease.recipes._download import Download, Refused, check_url
+from redgrease.recipes._download import Download, check_url
 from redis.exceptions import MovedError, ResponseError, TryAgainError
 
 # -- addresses
@@ -481,7 +483,7 @@ def test_what_was_stored_before_the_lease_was_taken_is_not_downloaded_again(besi
         b"body",
     )
     taken = next(command for command in beside.commands if command[0] == "SET")
-    assert beside.commands[-1] == ("EVAL", _caching._RELEASE, "1", taken[1], taken[2])
+    assert beside.commands[-1] == ("EVAL", store.RELEASE, "1", taken[1], taken[2])
 
 
 def test_a_flight_whose_session_is_gone_releases_who_waits(beside):
@@ -529,10 +531,10 @@ def test_who_asks_after_a_failure_starts_again_unless_it_is_kept(beside, monkeyp
     releasing, go_on, published = threading.Event(), threading.Event(), threading.Event()
 
     def evaluated(_, script, *__):
-        if script == _caching._RELEASE and not releasing.is_set():
+        if script == store.RELEASE and not releasing.is_set():
             releasing.set()
             assert go_on.wait(20)
-        if script == _caching._PUBLISH:
+        if script == store._PUBLISH:
             published.set()
         return 1
 
@@ -541,7 +543,7 @@ def test_who_asks_after_a_failure_starts_again_unless_it_is_kept(beside, monkeyp
     beside.replies["EVAL"] = evaluated
     began = []
     monkeypatch.setattr(
-        _caching._Flight, "_download", lambda self, end: began.append(self) or _download.Entry(error="broken it")
+        _caching._Flight, "_work", lambda self, end: began.append(self) or _download.Entry(error="broken it")
     )
     options = _caching.Settings(full=True, negative_expiry=10 if kept else 0).dumps()
     first = threading.Thread(target=_caching.serve, args=(options, "http://127.0.0.1:1/"))

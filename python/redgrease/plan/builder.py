@@ -219,4 +219,15 @@ class PlanBuilder:
             "steps": [[kind, settings] if settings else [kind] for kind, _, settings in self._steps],
         }
         callbacks = [callbacks for _, callbacks, _ in self._steps]
-        return Plan(_native.dumps(spec, pickle=False), callbacks, **rest)
+        return Plan(_native.dumps(_plain(spec), pickle=False), callbacks, **rest)
+
+
+def _plain(value):
+    """Return a value with exact texts: constants such as ``TriggerMode.Sync`` are of a subclass of `str`."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if type(value) in (list, tuple):
+        return type(value)(_plain(item) for item in value)
+    if isinstance(value, dict):
+        return {_plain(name): _plain(item) for name, item in value.items()}
+    return value

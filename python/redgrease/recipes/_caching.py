@@ -1,28 +1,23 @@
-"""The server side of `cache_get`: look-ups, shared downloads, leases. Needs no other package.
+"""The server side of `cache_get`: what a resource is, as flights of `redgrease.caching` make and keep it.
 
-A request looks into the database, and joins the *flight* for its resource if there is no entry. A flight is one thread
-that downloads the resource for all requests of this worker, whether they still wait or not; so a client that gives up
-does not cancel the download of others. Between workers a *lease* decides which one downloads: a key with a token and a
-short time to live, which its holder renews. If a worker is killed, its flights end with it, and its leases expire.
+Needs no other package.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import math
-import random
-import sys
-import threading
 import time
-import uuid
-from collections import Counter
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, NoReturn
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
 
-from .. import runtime
-from ._download import OWN_HEADERS, Download, Entry, Refused, check_url, shown, span
+from ..caching import store
+from ..caching.flights import Counts, Flight, Terms
+from ..caching.messages import Refused, shown
+from ..caching.settings import EXPIRY_MAX, TIMEOUT_MAX, within
+from ._download import OWN_HEADERS, Download, Entry, check_url
 
 __all__ = ["CODE", "FIELDS", "STATISTICS", "Settings", "foreign", "key_of", "serve"]
 
@@ -32,33 +27,6 @@ STATISTICS = "stats"
 """Argument that requests the statistics of this worker instead of a URL."""
 FIELDS = ("status", "headers", "body", "error")
 """The fields of the hash that stores a resource."""
-EXPIRY_MAX = 10 * 365 * 86400
-"""Longest expiry, in seconds."""
-TIMEOUT_MAX = 3600
-"""Longest timeout, in seconds."""
-
-#: Polling interval of waiting requests, in seconds: an abort takes effect at the next poll. Results do not wait for it.
-_LOOK = 0.25
-#: Additional seconds that a request waits for a download with the same deadline, so that it gets its result.
-_GRACE = 0.25
-#: Seconds between two attempts to get a lease that another worker holds: the first, and the longest.
-_TRY, _TRY_MAX = 0.01, 0.25
-
-_RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-#: Releases the lease and, if it was still held, stores the entry, atomically. -1: the key holds something else.
-_PUBLISH = """
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-local old = redis.pcall('HMGET', KEYS[1], 'status', 'headers', 'body', 'error')
-local is_ours = not old.err and old[1] and old[2] and old[3] and old[4]
-if not is_ours and redis.call('EXISTS', KEYS[1]) == 1 then
-  redis.call('DEL', KEYS[2])
-  return -1
-end
-redis.call('DEL', KEYS[1], KEYS[2])
-redis.call('HSET', KEYS[1], 'status', ARGV[3], 'headers', ARGV[4], 'body', ARGV[5], 'error', ARGV[6])
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-"""
 
 
 @dataclass(frozen=True)
@@ -78,12 +46,12 @@ class Settings:
     max_downloads: int = 32
 
     def __post_init__(self) -> None:
-        _within("expiry", self.expiry, 0.001, EXPIRY_MAX)
-        _within("timeout", self.timeout, 0.001, TIMEOUT_MAX)
-        _within("negative_expiry", self.negative_expiry, 0, EXPIRY_MAX)
-        _within("max_bytes", self.max_bytes, 0, 256 << 20)
-        _within("lease", self.lease, 0.1, TIMEOUT_MAX)
-        _within("max_downloads", self.max_downloads, 1, 1024)
+        within("expiry", self.expiry, 0.001, EXPIRY_MAX)
+        within("timeout", self.timeout, 0.001, TIMEOUT_MAX)
+        within("negative_expiry", self.negative_expiry, 0, EXPIRY_MAX)
+        within("max_bytes", self.max_bytes, 0, 256 << 20)
+        within("lease", self.lease, 0.1, TIMEOUT_MAX)
+        within("max_downloads", self.max_downloads, 1, 1024)
         if not all(isinstance(host, str) and host for host in self.hosts):
             raise ValueError(f"hosts are names of hosts, such as '*.example.org', not {self.hosts!r}")
         if not self.prefix or set("{}") & set(self.prefix):
@@ -101,16 +69,9 @@ class Settings:
         return json.dumps(asdict(self))
 
 
-def _within(name: str, value: Any, least: float, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        raise ValueError(f"{name} is a number from {least:g} to {most:g}, not {value!r}")
-
-
 def foreign(key: str) -> str:
     """Error text for a key that holds something else."""
-    return (
-        f"{shown(key)} is not a resource of this cache, and is not changed: delete it, or register with another prefix"
-    )
+    return store.foreign(key, _Flight.what, _Flight.option)
 
 
 def key_of(url: str, prefix: str = Settings.prefix) -> str:
@@ -118,12 +79,8 @@ def key_of(url: str, prefix: str = Settings.prefix) -> str:
     return f"{prefix}{{{url}}}"
 
 
-# --------------------------------------------------------------------------------------------------------------
-# One request
-# --------------------------------------------------------------------------------------------------------------
-
-
 _settings = functools.lru_cache(Settings.loads)
+_counts = Counts("hit", "created", "waited", "failed")
 
 
 def serve(options: str, *arguments: Any) -> Any:
@@ -136,10 +93,10 @@ def serve(options: str, *arguments: Any) -> Any:
     settings = _settings(options)
     try:
         if arguments == (STATISTICS,):
-            return _statistics()
+            return {**_counts.here(), "under_way": _Flight.count(store.session())}
         url, expiry, timeout = _arguments(settings, *arguments)
         entry, outcome = _get_or_create(settings, url, expiry, timeout)
-        _count(outcome, entry)
+        _counts.add(*([outcome, "failed"] if entry.error else [outcome]))
         if not settings.full:
             if entry.error and settings.strict:
                 raise Refused(*entry.error.split(" ", 1))
@@ -149,7 +106,7 @@ def serve(options: str, *arguments: Any) -> Any:
             own[f"{OWN_HEADERS}error"] = entry.error
         return entry.status, {**entry.headers, **own}, entry.body
     except Refused as refused:
-        _flat_error(f"{CODE} {refused}")
+        store.flat_error(f"{CODE} {refused}")
 
 
 def _arguments(settings: Settings, *arguments: Any) -> tuple[str, float, float]:
@@ -178,282 +135,66 @@ def _seconds(name: str, text: Any, default: float, most: float) -> float:
 def _get_or_create(settings: Settings, url: str, expiry: float, timeout: float) -> tuple[Entry, str]:
     began = time.monotonic()
     key = key_of(url, settings.prefix)
-    entry, outcome = _read(key), "hit"
+    entry, outcome = _Flight.look(key), "hit"
     if entry is None:
         # A download gets at least the time that the registration allows: a client's shorter timeout does not fail it.
-        flight, own = _Flight.join(settings, key, url, expiry, began + max(timeout, settings.timeout))
+        end = began + max(timeout, settings.timeout)
+        flight, own = _Flight.join(key, lambda: _Flight(settings, key, url, expiry, end))
         entry = flight.wait(began + timeout)
-        outcome = "created" if own and flight.downloaded else "waited"
+        outcome = "created" if own and flight.ran else "waited"
         if entry is None:
             return Entry(error=f"timeout {shown(url)} is still being downloaded after {timeout:g} s"), outcome
     if settings.sliding and not entry.error and outcome != "created":
-        runtime.execute("PEXPIRE", key, _milliseconds(expiry))
+        store.touch(key, expiry)
     return entry, outcome
 
 
-# --------------------------------------------------------------------------------------------------------------
-# Flights
-# --------------------------------------------------------------------------------------------------------------
-
-
-class _Flight:
+class _Flight(Flight[Entry]):
     """One download that all requests for a resource in this worker share."""
 
-    #: Active flights, by session and key.
-    _all: ClassVar[dict[tuple[Any, str], _Flight]] = {}
-    _guard = threading.Lock()
+    fields: ClassVar[tuple[str, ...]] = FIELDS
+    what = "a resource"
+    option = "prefix"
+    doing = "being downloaded"
+    many = "downloads"
 
-    def __init__(self, settings: Settings, session: Any, key: str, url: str, expiry: float, end: float) -> None:
-        self.settings = settings
-        self.session = session
-        self.key = key
-        self.url = url
-        self.expiry = expiry
-        self.end = end
-        self.downloaded = False
-        self._lease = f"{key}:lease"
-        self._token = uuid.uuid4().hex
-        self._landed = threading.Event()
-        self._entry: Entry | None = None
-        self._refused: Refused | None = None
+    def __init__(self, settings: Settings, key: str, url: str, expiry: float, end: float) -> None:
+        super().__init__(Terms("cache_get", settings.lease, settings.max_downloads), key, shown(url), end)
+        self._settings = settings
+        self._url = url
+        self._expiry = expiry
 
     @classmethod
-    def join(cls, settings: Settings, key: str, url: str, expiry: float, end: float) -> tuple[_Flight, bool]:
-        """The flight for a resource, and whether it began with this call, to last until the time `end`."""
-        session = _session()
-        with cls._guard:
-            flight = cls._all.get((session, key))
-            if flight is not None:
-                return flight, False
-            busy = max(len(cls._all), Download.alive)
-            if busy >= settings.max_downloads:
-                raise Refused("busy", f"{busy} downloads are under way, and the limit is {settings.max_downloads}")
-            flight = cls(settings, session, key, url, expiry, end)
-            try:
-                cls._all[session, key] = flight
-                threading.Thread(target=flight._run, name="cache_get flight", daemon=True).start()
-            except BaseException:  # such as an abort: no request may wait for a flight that did not start
-                cls._all.pop((session, key), None)
-                raise
-            return flight, True
+    def alive(cls) -> int:
+        return Download.alive
 
     @classmethod
-    def count(cls, session: Any) -> int:
-        """Number of active flights of a session."""
-        with cls._guard:
-            return sum(owner is session for owner, _ in cls._all)
+    def _decode(cls, values: Sequence[Any]) -> Entry:
+        status, headers, body, error = values
+        entry = Entry(
+            int(status), json.loads(store.as_bytes(headers)), store.as_bytes(body), store.as_bytes(error).decode()
+        )
+        if not isinstance(entry.headers, dict):
+            raise ValueError(f"headers are not {entry.headers!r}")
+        return entry
 
-    def wait(self, end: float) -> Entry | None:
-        """The result; `None` if there is none at the time `end`.
+    def _encode(self, entry: Entry) -> dict[str, Any]:
+        values = (str(entry.status), json.dumps(entry.headers), entry.body, entry.error)
+        return dict(zip(FIELDS, values))
 
-        Raises:
-            Refused: something else is stored at the key.
-        """
-        if self.end <= end:
-            end = max(end, self.end + _GRACE)
-        while not self._landed.wait(max(0.0, min(_LOOK, end - time.monotonic()))):
-            if time.monotonic() >= end:
-                return None
-        if self._refused is not None:
-            raise Refused(self._refused.kind, self._refused.text)
-        return self._entry
+    def _failed(self, kind: str, text: str) -> Entry:
+        return Entry(error=f"{kind} {text}")
 
-    # -- in the thread -----------------------------------------------------------------------------------------
+    def _begin(self, seconds: float) -> Download:
+        return Download(self._url, self._settings.max_bytes, self._settings.hosts, seconds).start()
 
-    def _run(self) -> None:
-        began = time.monotonic()
-        entry = Entry(error=f"broken {shown(self.url)} was given up")
-        try:
-            _native("setGearsSession")(self.session)
-            entry = self._obtain(self.end)
-        except Refused as refused:
-            self._refused = refused
-        except Exception as error:  # such as a registration that was removed meanwhile
-            entry = replace(entry, error=f"{entry.error}: {error}")
-        finally:
-            self._leave()
-            self._entry = entry
-            self._landed.set()
-        self._log(entry, time.monotonic() - began)
+    def _keep(self, entry: Entry) -> float:
+        return self._settings.negative_expiry if entry.error else self._expiry
 
-    def _leave(self) -> None:
-        """Accept no further requests: the next one starts another flight."""
-        with self._guard:
-            if self._all.get((self.session, self.key)) is self:
-                del self._all[self.session, self.key]
-
-    def _obtain(self, end: float) -> Entry:
-        pause = _TRY
-        while not self._take_lease():
-            if time.monotonic() >= end:
-                return Entry(error=f"timeout {shown(self.url)} is still being downloaded elsewhere")
-            if str(runtime.execute("PTTL", self._lease)) == "-1":  # a lease has a time to live
-                raise Refused("key", foreign(self._lease))
-            time.sleep(min(pause * random.uniform(0.5, 1.0), max(0.0, end - time.monotonic())))
-            pause = min(2 * pause, _TRY_MAX)
-            entry = _read(self.key)
-            if entry is not None:
-                return entry
-        try:
-            # It may have been stored between the first look-up and the lease.
-            entry = _read(self.key)
-            if entry is not None:
-                return entry
-            self.downloaded = True
-            entry = self._download(end)
-            keep = self.settings.negative_expiry if entry.error else self.expiry
-            if keep:
-                self._publish(entry, keep)
-            else:
-                self._leave()
-            return entry
-        finally:
-            runtime.execute("EVAL", _RELEASE, "1", self._lease, self._token)
-
-    def _take_lease(self) -> bool:
-        life = _milliseconds(self.settings.lease)
-        try:
-            return runtime.execute("SET", self._lease, self._token, "NX", "PX", life) is not None
-        except _gears_error() as error:
-            if not str(error).startswith("OOM"):
-                raise
-            # It cannot be stored, but waiting requests get it.
-            runtime.log(f"cache_get: {_place(self.url)} is not kept: {error}", level="warning")
-            return True
-
-    def _download(self, end: float) -> Entry:
-        """Download, and renew the lease meanwhile."""
-        settings = self.settings
-        seconds = max(0.001, end - time.monotonic())
-        download = Download(self.url, settings.max_bytes, settings.hosts, seconds).start()
-        try:
-            while not download.done.wait(max(0.0, min(settings.lease / 3, end - time.monotonic()))):
-                if time.monotonic() >= end:
-                    return Entry(error=f"timeout {shown(self.url)} was given up after {span(seconds)}")
-                runtime.execute("EVAL", _RENEW, "1", self._lease, self._token, _milliseconds(settings.lease))
-            return download.entry
-        finally:
-            download.cancel()
-
-    def _publish(self, entry: Entry, seconds: float) -> None:
-        """Store an entry, unless the lease is lost: then another worker stores a newer one."""
-        content = (str(entry.status), json.dumps(entry.headers), entry.body, entry.error)
-        try:
-            life = _milliseconds(seconds)
-            published = runtime.execute("EVAL", _PUBLISH, "2", self.key, self._lease, self._token, life, *content)
-            if str(published) == "-1":
-                runtime.log(f"cache_get: {_place(self.url)} is not kept: {foreign(self.key)}", level="warning")
-        except _gears_error() as error:  # such as full memory: waiting requests get the entry anyway
-            runtime.log(f"cache_get: {_place(self.url)} is not kept: {error}", level="warning")
-
-    def _log(self, entry: Entry, seconds: float) -> None:
-        if not self.downloaded:
-            return
+    def _described(self, entry: Entry) -> str:
         what = f"failed ({entry.error.split(' ', 1)[0]})" if entry.error else f"{len(entry.body)} bytes"
-        with contextlib.suppress(Exception):  # the session may have ended
-            runtime.log(
-                f"cache_get: {_place(self.url)}: {what}, status {entry.status}, {seconds * 1000:.0f} ms",
-                level="notice" if entry.error else "verbose",
-            )
+        return f"{what}, status {entry.status}"
 
-
-# --------------------------------------------------------------------------------------------------------------
-# The database
-# --------------------------------------------------------------------------------------------------------------
-
-
-def _read(key: str) -> Entry | None:
-    """The entry at a key; `None` if there is none.
-
-    Raises:
-        Refused: the key holds something else.
-    """
-    # Twice: it may have been stored between the two look-ups.
-    for _ in range(2):
-        try:
-            values = runtime.execute("HMGET", key, *FIELDS)
-        except _gears_error() as refusal:
-            if "non local key" in str(refusal):
-                _moved(key)
-            if "WRONGTYPE" in str(refusal):
-                raise Refused("key", foreign(key)) from None
-            raise
-        if None not in values:
-            return _entry(key, *values)
-        if str(runtime.execute("EXISTS", key)) != "1":
-            return None
-    raise Refused("key", foreign(key))
-
-
-def _entry(key: str, status: Any, headers: Any, body: Any, error: Any) -> Entry:
-    with contextlib.suppress(ValueError):  # also for invalid text
-        found = Entry(int(status), json.loads(_bytes(headers)), _bytes(body), _bytes(error).decode())
-        if isinstance(found.headers, dict):
-            return found
-    raise Refused("key", foreign(key))
-
-
-def _moved(key: str) -> NoReturn:
-    """Redirect a client of a cluster to the owner of a key, with the cluster's error replies."""
-    slot = runtime.execute("CLUSTER", "KEYSLOT", key)
-    for first, last, owner, *_ in runtime.execute("CLUSTER", "SLOTS"):
-        if first <= slot <= last:
-            host, port, node = owner[:3]
-            if node == runtime.execute("CLUSTER", "MYID"):
-                _flat_error(f"TRYAGAIN slot {slot} is just being moved")
-            _flat_error(f"MOVED {slot} {host or ''}:{port}")
-    _flat_error(f"CLUSTERDOWN slot {slot} is not served")
-
-
-def _bytes(value: Any) -> bytes:
-    return value if isinstance(value, bytes) else str(value).encode()
-
-
-def _milliseconds(seconds: float) -> str:
-    return str(max(1, round(seconds * 1000)))
-
-
-def _place(url: str) -> str:
-    """A URL for the log: without its query, which often contains secrets."""
-    return shown(url.partition("?")[0])
-
-
-# --------------------------------------------------------------------------------------------------------------
-# The worker
-# --------------------------------------------------------------------------------------------------------------
-
-
-#: Counts of outcomes, by session.
-_counts: dict[Any, Counter[str]] = {}
-_counting = threading.Lock()
-
-
-def _count(outcome: str, entry: Entry) -> None:
-    with _counting:
-        _counts_here().update([outcome, "failed"] if entry.error else [outcome])
-
-
-def _counts_here() -> Counter[str]:
-    return _counts.setdefault(_session(), Counter(hit=0, created=0, waited=0, failed=0))
-
-
-def _statistics() -> dict[str, int]:
-    with _counting:
-        counts = dict(_counts_here())
-    return {**counts, "under_way": _Flight.count(_session())}
-
-
-def _native(name: str) -> Any:
-    return getattr(sys.modules["redisgears"], name)
-
-
-def _session() -> Any:
-    return _native("getGearsSession")()
-
-
-def _gears_error() -> Any:
-    return _native("GearsError")
-
-
-def _flat_error(text: str) -> NoReturn:
-    raise _native("GearsFlatError")(text)
+    def _place(self) -> str:
+        """The URL without its query, which often contains secrets."""
+        return shown(self._url.partition("?")[0])

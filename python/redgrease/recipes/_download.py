@@ -24,8 +24,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import __version__
+from ..caching.messages import Refused, shown, span
 
-__all__ = ["Download", "Entry", "Refused", "check_url", "shown", "span"]
+__all__ = ["Download", "Entry", "check_url"]
 
 URL_BYTES_MAX = 8192
 """Longest URL."""
@@ -40,7 +41,6 @@ FAILURE_BODY_MAX = 64 << 10
 
 _PIECE = 64 << 10
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
-_SHOWN_MAX = 120
 #: A range (206) and a delta (226): valid only for requests that ask for one.
 _UNASKED = frozenset((206, 226))
 #: Headers of the connection, or of one client of the source.
@@ -62,20 +62,6 @@ OWN_HEADERS = "redgrease-"
 """Prefix of headers that only the cache itself writes."""
 
 
-class Refused(Exception):  # noqa: N818 - a reply, not a fault
-    """A resource is not available, or may not be requested.
-
-    Args:
-        kind: one word for programs.
-        text: a sentence for people.
-    """
-
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(f"{kind} {text}")
-        self.kind = kind
-        self.text = text
-
-
 @dataclass(frozen=True)
 class Entry:
     """A resource: the response of its source, or the reason why there is none."""
@@ -85,21 +71,6 @@ class Entry:
     body: bytes = b""
     #: Kind of the failure, and a sentence about it; empty on success.
     error: str = ""
-
-
-def shown(url: Any) -> str:
-    """A URL for a message: quoted, and shortened if it is long."""
-    text = repr(url)
-    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}... ({len(url)} long)"
-
-
-def span(seconds: float) -> str:
-    """A measured time for a message.
-
-    >>> span(0.999765), span(0.0496)
-    ('1.0 s', '50 ms')
-    """
-    return f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds * 1000:.0f} ms"
 
 
 def check_url(url: Any, hosts: Sequence[str] = ()) -> str:
@@ -114,7 +85,7 @@ def check_url(url: Any, hosts: Sequence[str] = ()) -> str:
 
     >>> check_url("file:///etc/passwd")
     Traceback (most recent call last):
-    redgrease.recipes._download.Refused: url 'file:///etc/passwd' begins with neither http:// nor https://
+    redgrease.caching.messages.Refused: url 'file:///etc/passwd' begins with neither http:// nor https://
     """
     if not isinstance(url, str):
         raise Refused("url", f"{shown(url)} is not text")

@@ -13,17 +13,16 @@ concurrent requests wait for that download. All clients, in any language, share 
 from __future__ import annotations
 
 import functools
-import random
-import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, overload
 
-from redis.exceptions import MovedError, ResponseError, TryAgainError
+from redis.exceptions import ResponseError
 
 from .. import utils
-from ..engine import Gears, gears_of
-from ..exceptions import DuplicateTriggerError, ScriptError
+from ..caching import shards
+from ..engine import Gears
+from ..exceptions import DuplicateTriggerError
 from ..reader import CommandReader
 from ._caching import CODE, FIELDS, STATISTICS, Settings, foreign, key_of, serve
 from ._download import OWN_HEADERS
@@ -34,10 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["CacheGet", "CacheGetError", "Response", "key_of", "on"]
 
 _R = TypeVar("_R")
-#: Maximum number of redirections to other shards.
-_MOVES_MAX = 5
-#: Shortest and longest pause between two attempts while a slot is moved or a worker replaced, in seconds.
-_PAUSE = (0.02, 0.1)
 _DESCRIPTION = "redgrease.recipes.cache_get "
 
 
@@ -97,7 +92,7 @@ class CacheGet(Generic[_R]):
     """
 
     def __init__(self, server: Any, trigger: str, settings: Settings) -> None:
-        self._redis = _client(server)
+        self._redis = shards.client_of(server)
         self.trigger = trigger
         self.settings = settings
 
@@ -153,14 +148,14 @@ class CacheGet(Generic[_R]):
         counts requests that did not get the resource. ``under_way`` is the number of current downloads.
         """
         total: dict[str, int] = {}
-        for gears in _shards(self._redis):
+        for gears in shards.shards(self._redis):
             for name, count in utils.to_kwargs(gears.trigger(self.trigger, STATISTICS).records[0]).items():
                 total[name] = total.get(name, 0) + int(count)
         return total
 
     def unregister(self) -> None:
         """Remove the command. Cached resources stay until they expire."""
-        for gears in _shards(self._redis):
+        for gears in shards.shards(self._redis):
             for registration in _registrations(gears, self.trigger):
                 gears.unregister(registration.id)
 
@@ -169,31 +164,8 @@ class CacheGet(Generic[_R]):
 
     def _ask(self, key: str, timeout: float | None, *arguments: Any) -> Any:
         patience = self.settings.timeout if timeout is None else float(timeout)
-        end = time.monotonic() + patience
-        moves = 0
-        while True:
-            try:
-                return _owner(self._redis, key)._trigger(self.trigger, *arguments, patience=patience).records[0]
-            except MovedError:  # the client's view of the cluster is outdated
-                moves += 1
-                if moves > _MOVES_MAX or not _is_cluster(self._redis):
-                    raise
-            except TryAgainError:  # the slot is between two shards
-                if time.monotonic() > end:
-                    raise
-                time.sleep(random.uniform(*_PAUSE))
-            except ScriptError as error:
-                code, _, rest = error.raw.partition(" ")
-                if code == CODE:
-                    kind, _, text = rest.partition(" ")
-                    raise CacheGetError(kind, text) from None
-                # The worker has died before the request started; a new one will be ready soon.
-                if code != "WORKERDOWN" or not rest.endswith("try again") or time.monotonic() > end:
-                    raise
-                time.sleep(random.uniform(*_PAUSE))
-                continue
-            if _is_cluster(self._redis):
-                self._redis.nodes_manager.initialize()
+        asked = shards.call(self._redis, key, patience, self.trigger, *arguments, code=CODE, refused=CacheGetError)
+        return asked.records[0]
 
     def _result(self, record: Any) -> Any:
         if not self.settings.full:
@@ -305,8 +277,8 @@ def on(
         lease=lease,
         max_downloads=max_downloads,
     )
-    redis = _client(server)
-    for gears in _shards(redis):
+    redis = shards.client_of(server)
+    for gears in shards.shards(redis):
         settings = _register(gears, trigger, settings, replace)
     return CacheGet(redis, trigger, settings)
 
@@ -376,32 +348,3 @@ def _differences(known: Settings, wanted: Settings) -> str:
     return ", ".join(
         f"{name} is {there[name]!r} there, not {here[name]!r}" for name in there if there[name] != here[name]
     )
-
-
-# --------------------------------------------------------------------------------------------------------------
-# Servers and clusters
-# --------------------------------------------------------------------------------------------------------------
-
-
-def _client(server: Any) -> Any:
-    """The redis-py client of a server argument."""
-    return gears_of(server)._redis
-
-
-def _is_cluster(redis: Any) -> bool:
-    return hasattr(redis, "get_primaries")
-
-
-def _shards(redis: Any) -> list[Gears]:
-    """All primaries of a cluster, or the one server."""
-    if not _is_cluster(redis):
-        return [gears_of(redis)]
-    return [Gears(redis.get_redis_connection(node)) for node in redis.get_primaries()]
-
-
-def _owner(redis: Any, key: str) -> Gears:
-    """The server that has a key."""
-    if not _is_cluster(redis):
-        gears: Gears = gears_of(redis)
-        return gears
-    return Gears(redis.get_redis_connection(redis.get_node_from_key(key)))

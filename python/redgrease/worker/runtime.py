@@ -225,6 +225,7 @@ def install(main):
 
     module.PyFuture = _native.PyFuture
     module.PyExecutionSession = sessions.Session
+    module.__getattr__ = __getattr__
     ai = _module("redisAI", _NO_AI, {})
     ai.__getattr__ = _ai_function
     names.update(redisgears=module, rg=module, copy=copy, io=io)

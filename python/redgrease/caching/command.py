@@ -1,0 +1,259 @@
+"""What users call: a command whose results are kept, and its cache."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable
+from dataclasses import replace as with_options
+
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+from redis.exceptions import NoPermissionError, ResponseError
+
+from .. import calls, codec, utils
+from ..data import ExecutionResult, unwrap
+from ..engine import Gears, TriggerProxy, execute_function, gears_of
+from ..exceptions import DuplicateTriggerError
+from ..func import DESCRIPTION
+from . import shards
+from .serving import CODE, CONTROL, FIELDS, chain
+from .settings import CacheSettings
+
+if TYPE_CHECKING:
+    from ..func import CachedApply, CommandFunction
+
+__all__ = ["CacheError", "CachedCommand", "Got", "new_secret", "register"]
+
+#: How often a call is repeated after the command's worker died.
+_DEATHS_MAX = 2
+
+
+class CacheError(ResponseError):
+    """The cache of a command refused a call; errors of the function itself are not of this class.
+
+    Attributes:
+        kind: one word: ``timeout`` (the function ran too long), ``deadlock`` (it waits for itself), ``busy`` (too many
+            calls run), ``key`` (something else is stored at the key), ``argument``, ``transaction`` or ``broken``.
+        text: a sentence.
+    """
+
+    def __init__(self, kind: str, text: str = "") -> None:
+        super().__init__(f"{kind}: {text}")
+        self.kind = kind
+        self.text = text
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.kind, self.text)
+
+
+class Got(NamedTuple):
+    """A result, and where it came from."""
+
+    value: Any
+    """What the function returned."""
+    outcome: str
+    """``"hit"`` (it was kept), ``"created"`` (this call ran the function) or ``"waited"`` (another call ran it)."""
+
+
+class CachedCommand(TriggerProxy):
+    """Calls a command whose results are kept, with the name, documentation and parameters of its function.
+
+    Made by `redgrease.command` with ``ttl`` or ``coalesce``. On a cluster each call goes to the shard of its key. A
+    call whose worker dies is repeated, at most twice.
+
+    Attributes:
+        trigger: name of the command.
+        settings: its `redgrease.caching.settings.CacheSettings`.
+    """
+
+    def __init__(
+        self,
+        gears: Gears | None,
+        name: str,
+        function: Callable[..., Any] | None = None,
+        settings: CacheSettings | None = None,
+        key: str | Callable[..., Any] | None = None,
+    ) -> None:
+        super().__init__(gears, name, function)
+        self.settings = settings or CacheSettings()
+        self._key = key
+        self._may_read = self.settings.direct
+        self._hits = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the command.
+
+        Returns:
+            A `redgrease.data.ExecutionResult` of what the function returned.
+
+        Raises:
+            TypeError: the arguments do not fit, or cannot be sent.
+            CacheError: the cache refused the call.
+            redis.exceptions.ResponseError: the function raised, for all calls that shared its run.
+        """
+        sent, text = self._call(args, kwargs)
+        if self._may_read:
+            found = self._read(self.settings.key_of(text))
+            if found is not None:
+                return found
+        callers = chain()
+        if callers:
+            return self._ask(text, CONTROL, "call", json.dumps(callers), *sent)
+        return self._ask(text, *sent)
+
+    def get(self, *args: Any, **kwargs: Any) -> Got:
+        """As a call, with its outcome."""
+        sent, text = self._call(args, kwargs)
+        outcome, value = self._ask(text, CONTROL, "get", *sent).records[0]
+        return Got(value, utils.safe_str(outcome))
+
+    def key_of(self, *args: Any, **kwargs: Any) -> str:
+        """Key of the hash that keeps the result of this call."""
+        return self.settings.key_of(self._call(args, kwargs)[1])
+
+    def invalidate(self, *args: Any, **kwargs: Any) -> bool:
+        """Forget the result of this call; return whether there was one.
+
+        A run that is under way is not used for calls that come later, and its result is not kept.
+
+        Raises:
+            CacheError: its key holds something else, which is not changed.
+        """
+        sent, text = self._call(args, kwargs)
+        return bool(self._ask(text, CONTROL, "invalidate", *sent).records[0])
+
+    def invalidate_key(self, text: str) -> bool:
+        """Forget the result with a key, as `invalidate`.
+
+        Args:
+            text: what ``key=`` gives, or a whole key, as of `key_of`.
+        """
+        begin, end = self.settings.key_of("\0").split("\0")
+        if text.startswith(begin) and text.endswith(end):
+            text = text[len(begin) : len(text) - len(end)]
+        return bool(self._ask(text, CONTROL, "invalidate-key", text).records[0])
+
+    def stats(self) -> dict[str, int]:
+        """Counts of outcomes since the worker (on a cluster: each worker) started.
+
+        ``hit``, ``created`` and ``waited`` add up to all calls; ``failed`` counts those that got an error, and
+        ``refreshed`` the runs in the background. ``under_way`` is the number of current runs. With ``max_bytes`` also
+        ``entries`` and ``bytes``: what is kept. With ``direct``, hits of other clients are not counted.
+        """
+        total: dict[str, int] = {}
+        for gears in shards.shards(self._redis):
+            for name, count in utils.to_kwargs(gears.trigger(self.trigger, CONTROL, "stats").records[0]).items():
+                total[name] = total.get(name, 0) + int(count)
+        total["hit"] += self._hits
+        return total
+
+    def unregister(self) -> None:
+        """Remove the command. Results stay until they expire."""
+        for gears in shards.shards(self._redis):
+            for registration in gears.dumpregistrations(reader="CommandReader", trigger=self.trigger):
+                gears.unregister(registration.id)
+
+    @property
+    def _redis(self) -> Any:
+        return self._server()._redis
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], str]:
+        """Arguments as they are sent, and the text of the call."""
+        args, kwargs = tuple(map(unwrap, args)), {name: unwrap(value) for name, value in kwargs.items()}
+        if self.settings.typed:
+            if self.__signature__ is not None:
+                self.__signature__.bind(*args, **kwargs)
+            sent: tuple[Any, ...] = (calls.pack(args, kwargs),)
+        else:
+            sent = args = calls.as_texts(calls.positional(self.__signature__, self.trigger, args, kwargs), self.trigger)
+            kwargs = {}
+        return sent, calls.call_text(self.trigger, self.__signature__, self._key, args, kwargs)
+
+    def _ask(self, text: str, *words: Any) -> Any:
+        return shards.call(
+            self._redis,
+            self.settings.key_of(text),
+            self.settings.timeout + self.settings.lease,
+            self.trigger,
+            *words,
+            code=CODE,
+            refused=CacheError,
+            deaths_max=_DEATHS_MAX,
+        )
+
+    def _read(self, key: str) -> Any:
+        """The result that is kept; `None` if only the command can tell."""
+        redis = self._redis
+        node = redis.get_redis_connection(redis.get_node_from_key(key)) if shards.is_cluster(redis) else redis
+        try:
+            value, _, error = node.execute_command("HMGET", key, *FIELDS, NEVER_DECODE=True)
+            if value is None or error is None or error:
+                return None
+            found = codec.loads(value)
+        except NoPermissionError:
+            self._may_read = False
+            return None
+        except (ResponseError, ValueError):  # something else, on another shard, or a pickle: the command decides
+            return None
+        self._hits += 1
+        return ExecutionResult(found, None, [found])
+
+    def __reduce__(self) -> Any:
+        return _inside, (self.trigger, self.settings.dumps())
+
+    def __repr__(self) -> str:
+        return f"<cached command {self.trigger!r}>"
+
+
+def _inside(name: str, settings: str) -> CachedCommand:
+    """A command that was sent to the server with a function that calls it."""
+    return CachedCommand(None, name, None, with_options(CacheSettings.loads(settings), direct=False))
+
+
+def new_secret() -> bytes:
+    """A secret for the workers of a new command."""
+    return secrets.token_bytes(32)
+
+
+def register(
+    function: CommandFunction[Any],
+    applied: CachedApply,
+    server: Any,
+    requirements: Iterable[Any] | None,
+    replace: bool | None,
+) -> Any:
+    """Register a cached command on a server, or on all primaries of a cluster.
+
+    Args:
+        function: the command.
+        applied: its only step.
+        server: the argument ``on``.
+        requirements: packages in addition to those of the function.
+        replace: as in `redgrease.ClosedGearFunction.on`.
+
+    Returns:
+        An `ExecutionResult` of a `CachedCommand`.
+
+    Raises:
+        redgrease.exceptions.DuplicateTriggerError: the command exists, and `replace` is `None`.
+        ValueError: `replace` is false, and the command that exists keeps no results.
+    """
+    settings = None
+    for gears in shards.shards(shards.client_of(server)):
+        try:
+            execute_function(function, gears, False, requirements, replace or None)
+        except DuplicateTriggerError:
+            if replace is None:
+                raise
+            settings = _registered(gears, applied.name)
+    return ExecutionResult(applied.proxy(gears_of(server), applied.name, settings))
+
+
+def _registered(gears: Gears, name: str) -> CacheSettings:
+    """The settings of a command that exists."""
+    for registration in gears.dumpregistrations(reader="CommandReader", trigger=name):
+        text = utils.safe_str(registration.desc)
+        if text.startswith(DESCRIPTION):
+            return CacheSettings.loads(text[len(DESCRIPTION) :])
+    raise ValueError(f"a command {name!r} exists, and it keeps no results: use replace=True to replace it")
