@@ -34,11 +34,11 @@ def pack(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         TypeError: an argument has a type that cannot be sent; the message names it. Numbers, text, `bytes`, `None`, and
             lists, tuples, dicts and sets of these can be.
     """
-    for name, value in (*enumerate(args), *kwargs.items()):
+    named = [(f"number {number}", value) for number, value in enumerate(args, 1)]
+    for which, value in (*named, *((repr(name), value) for name, value in kwargs.items())):
         try:
             codec.dumps(value, pickle=False)
         except (TypeError, ValueError) as error:
-            which = repr(name) if isinstance(name, str) else f"number {name + 1}"
             raise TypeError(
                 f"argument {which} cannot be sent: {error}: numbers, text, bytes, None, and lists, tuples, dicts and "
                 "sets of these can be"

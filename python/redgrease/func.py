@@ -76,13 +76,13 @@ class CachedApply(Apply):
         """See `redgrease.reader.Apply.proxy`."""
         from .caching.command import CachedCommand
 
-        return CachedCommand(gears, name, self.fun, settings or self.settings, self.key)
+        return CachedCommand(gears, name, self.fun, settings or self.settings, self.key, self.secret)
 
 
 class CommandFunction(ClosedGearFunction[T]):
     """A command that is not registered yet, with the name, documentation and signature of its function.
 
-    ``.on(server)`` registers it and returns what triggers it.
+    ``.on(server)`` registers it and returns what triggers it. Calling this object raises `TypeError`.
     """
 
     def __init__(self, closed: ClosedGearFunction[T], function: Callable[..., Any]) -> None:
@@ -109,7 +109,7 @@ class CommandFunction(ClosedGearFunction[T]):
 
         return register(self, applied, gears_server, requirements, replace)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - see the class
         name = self.operation.kwargs.get("trigger")  # type: ignore[attr-defined]
         raise TypeError(f"the command {name!r} is not registered: call what .on(server) returns, or decorate with on=")
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import pickle
 import secrets
+import sys
+import threading
 from collections.abc import Iterable
-from dataclasses import replace as with_options
-
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from redis.exceptions import NoPermissionError, ResponseError
@@ -14,10 +14,11 @@ from redis.exceptions import NoPermissionError, ResponseError
 from .. import calls, codec, utils
 from ..data import ExecutionResult, unwrap
 from ..engine import Gears, TriggerProxy, execute_function, gears_of
-from ..exceptions import DuplicateTriggerError
+from ..exceptions import DuplicateTriggerError, OnlyInServerError, ScriptError
 from ..func import DESCRIPTION
 from . import shards
-from .serving import CODE, CONTROL, FIELDS, chain
+from .messages import Refused
+from .serving import CODE, CONTROL, FIELDS, Server
 from .settings import CacheSettings
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class CachedCommand(TriggerProxy):
     Made by `redgrease.command` with ``ttl`` or ``coalesce``. On a cluster each call goes to the shard of its key. A
     call whose worker dies is repeated, at most twice.
 
+    A function that calls it takes it along to the server. There it shares the results, and runs the function, if it
+    has to, in the worker of its caller, which waits in its thread.
+
     Attributes:
         trigger: name of the command.
         settings: its `redgrease.caching.settings.CacheSettings`.
@@ -74,10 +78,14 @@ class CachedCommand(TriggerProxy):
         function: Callable[..., Any] | None = None,
         settings: CacheSettings | None = None,
         key: str | Callable[..., Any] | None = None,
+        secret: bytes = b"",
     ) -> None:
         super().__init__(gears, name, function)
         self.settings = settings or CacheSettings()
+        self._function = function
         self._key = key
+        self._secret = secret
+        self._made: Server | None = None
         self._may_read = self.settings.direct
         self._hits = 0
 
@@ -93,18 +101,20 @@ class CachedCommand(TriggerProxy):
             redis.exceptions.ResponseError: the function raised, for all calls that shared its run.
         """
         sent, text = self._call(args, kwargs)
+        if self._gears is None:
+            value = self._here(sent).value
+            return ExecutionResult(value, None, [value])
         if self._may_read:
             found = self._read(self.settings.key_of(text))
             if found is not None:
                 return found
-        callers = chain()
-        if callers:
-            return self._ask(text, CONTROL, "call", json.dumps(callers), *sent)
         return self._ask(text, *sent)
 
     def get(self, *args: Any, **kwargs: Any) -> Got:
         """As a call, with its outcome."""
         sent, text = self._call(args, kwargs)
+        if self._gears is None:
+            return self._here(sent)
         outcome, value = self._ask(text, CONTROL, "get", *sent).records[0]
         return Got(value, utils.safe_str(outcome))
 
@@ -121,6 +131,8 @@ class CachedCommand(TriggerProxy):
             CacheError: its key holds something else, which is not changed.
         """
         sent, text = self._call(args, kwargs)
+        if self._gears is None:
+            return bool(_refusing(self._local().invalidate, *calls.unpack(sent)))
         return bool(self._ask(text, CONTROL, "invalidate", *sent).records[0])
 
     def invalidate_key(self, text: str) -> bool:
@@ -132,6 +144,8 @@ class CachedCommand(TriggerProxy):
         begin, end = self.settings.key_of("\0").split("\0")
         if text.startswith(begin) and text.endswith(end):
             text = text[len(begin) : len(text) - len(end)]
+        if self._gears is None:
+            return bool(_refusing(self._local().invalidate_key, text))
         return bool(self._ask(text, CONTROL, "invalidate-key", text).records[0])
 
     def stats(self) -> dict[str, int]:
@@ -199,16 +213,73 @@ class CachedCommand(TriggerProxy):
         self._hits += 1
         return ExecutionResult(found, None, [found])
 
+    # -- inside the server -------------------------------------------------------------------------------------
+
+    def _local(self) -> Server:
+        """What answers the command's calls in this worker."""
+        if "redisgears" not in sys.modules:
+            raise OnlyInServerError(f"a command that was sent with a function ({self.trigger})")
+        server = Server.all.get(self.trigger)
+        if server is None or server.settings.namespace != self.settings.namespace:
+            if self._function is None:
+                raise CacheError("broken", f"the function of {self.trigger!r} was not sent with this one")
+            if self._made is None:
+                self._made = Server(self.trigger, self._function, self.settings, self._key, self._secret)
+            server = self._made
+        return server
+
+    def _here(self, sent: tuple[Any, ...]) -> Got:
+        """A call from a function."""
+        asyncio = sys.modules.get("asyncio")
+        if asyncio is not None and asyncio._get_running_loop() is not None:
+            raise TypeError(f"inside a coroutine, use `await asyncio.to_thread({self.trigger}, ...)`: the call waits")
+        outcome, answer = _refusing(self._local().call, *calls.unpack(sent))
+        if answer.error:
+            word, _, rest = answer.error.partition(" ")
+            raise CacheError(*rest.split(" ", 1)) if word == CODE else ScriptError(answer.error)
+        return Got(answer.value, outcome)
+
     def __reduce__(self) -> Any:
-        return _inside, (self.trigger, self.settings.dumps())
+        return _inside, (self.trigger, self.settings.dumps(), self._pickled())
+
+    def _pickled(self) -> bytes | None:
+        """The function; `None` inside its own pickle: it may refer to this command."""
+        if self._function is None or self._function in _pickling.functions:
+            return None
+        import cloudpickle  # type: ignore[import-untyped]
+
+        _pickling.functions.append(self._function)
+        try:
+            data: bytes = cloudpickle.dumps((self._function, self._key, self._secret), protocol=4)
+        finally:
+            _pickling.functions.pop()
+        return data
 
     def __repr__(self) -> str:
         return f"<cached command {self.trigger!r}>"
 
 
-def _inside(name: str, settings: str) -> CachedCommand:
+class _Pickling(threading.local):
+    """Functions that this thread is pickling."""
+
+    def __init__(self) -> None:
+        self.functions: list[Any] = []
+
+
+_pickling = _Pickling()
+
+
+def _inside(name: str, settings: str, pickled: bytes | None) -> CachedCommand:
     """A command that was sent to the server with a function that calls it."""
-    return CachedCommand(None, name, None, with_options(CacheSettings.loads(settings), direct=False))
+    function, key, secret = (None, None, b"") if pickled is None else pickle.loads(pickled)
+    return CachedCommand(None, name, function, CacheSettings.loads(settings), key, secret)
+
+
+def _refusing(function: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return function(*args)
+    except Refused as refused:
+        raise CacheError(refused.kind, refused.text) from None
 
 
 def new_secret() -> bytes:

@@ -152,6 +152,10 @@ class Flight(Generic[_Entry]):
         """Whether an entry that was found needs no refresh."""
         return True
 
+    def _hint(self) -> str:
+        """What may be the reason if another worker does not end."""
+        return ""
+
     def _described(self, entry: Any) -> str:
         """An entry for the log."""
         return "failed" if entry.error else "made"
@@ -294,7 +298,7 @@ class Flight(Generic[_Entry]):
             if self.refreshes:
                 return self._look() or self._failed("busy", f"{self.shown} is {self.doing} elsewhere")
             if time.monotonic() >= end:
-                return self._failed("timeout", f"{self.shown} is still {self.doing} elsewhere")
+                return self._failed("timeout", f"{self.shown} is still {self.doing} elsewhere{self._hint()}")
             if str(runtime.execute("PTTL", self._lease)) == "-1":  # a lease has a time to live
                 raise Refused("key", store.foreign(self._lease, self.what, self.option))
             time.sleep(min(pause * random.uniform(0.5, 1.0), max(0.0, end - time.monotonic())))

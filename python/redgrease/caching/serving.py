@@ -10,12 +10,12 @@ import contextlib
 import contextvars
 import hashlib
 import inspect
-import json
 import os
 import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, ClassVar
@@ -27,13 +27,13 @@ from .messages import Refused
 from .settings import CacheSettings
 from .store import ForeignKeyError
 
-__all__ = ["ACTIONS", "CODE", "CONTROL", "FIELDS", "Server", "chain"]
+__all__ = ["ACTIONS", "CODE", "CONTROL", "FIELDS", "Answer", "Server"]
 
 CODE = "CACHED"
 """First word of error replies of the cache itself."""
 CONTROL = "redgrease:cache"
 """First argument of requests to the cache of a command instead of to its function."""
-ACTIONS = ("stats", "invalidate", "invalidate-key", "get", "call")
+ACTIONS = ("stats", "invalidate", "invalidate-key", "get")
 """Second argument of such a request: see `Server`."""
 FIELDS = ("value", "proof", "error")
 """The fields of the hash that stores a result."""
@@ -43,13 +43,16 @@ _OWN = os.path.dirname(os.path.abspath(__file__))
 _COOLING = 1.0
 _COOLING_MAX = 10_000
 
-#: Keys of the calls that the running function was called for, the first one first.
-_chain: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("redgrease_cached_calls", default=())
+#: What the running function was called for.
+_caller: contextvars.ContextVar[_Caller | None] = contextvars.ContextVar("redgrease_cached_call", default=None)
 
 
-def chain() -> tuple[str, ...]:
-    """Keys of the cached calls that the running function was called for."""
-    return _chain.get()
+@dataclass(frozen=True)
+class _Caller:
+    """Keys of the cached calls that a function runs for, the first one first, and its session."""
+
+    keys: tuple[str, ...]
+    session: Any
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,19 @@ class Answer:
     error: str = ""
 
 
+class _Request:
+    """One call: its arguments, and what identifies it.
+
+    Raises:
+        TypeError: the arguments do not fit.
+    """
+
+    def __init__(self, server: Server, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.args, self.kwargs = args, kwargs
+        self.text = calls.call_text(server.name, server.signature, server.key, args, kwargs)
+        self.key = server.settings.key_of(self.text)
+
+
 class _Waits:
     """Which running calls wait for which others, to refuse a wait that would never end."""
 
@@ -72,7 +88,7 @@ class _Waits:
         self._for: dict[str, list[str]] = {}
 
     @contextlib.contextmanager
-    def of(self, caller: str | None, key: str, text: str) -> Iterator[Callable[[], None]]:
+    def of(self, caller: _Caller | None, request: _Request) -> Iterator[Callable[[], None]]:
         """Note that a call waits for another one; gives a function that ends it, which an exception calls, too.
 
         Raises:
@@ -81,19 +97,20 @@ class _Waits:
         if caller is None:
             yield _nothing
             return
+        waits, key = caller.keys[-1], request.key
         with self._guard:
-            path = self._path(key, caller, ())
+            path = self._path(key, waits, ())
             if path is not None:
-                raise Refused("deadlock", f"{text} waits for its own caller: {' -> '.join((caller, *path))}")
-            self._for.setdefault(caller, []).append(key)
+                raise Refused("deadlock", f"{request.text} waits for its own caller: {' -> '.join((waits, *path))}")
+            self._for.setdefault(waits, []).append(key)
 
         def end() -> None:
             with self._guard:
-                waited = self._for.get(caller, [])
+                waited = self._for.get(waits, [])
                 if key in waited:
                     waited.remove(key)
                 if not waited:
-                    self._for.pop(caller, None)
+                    self._for.pop(waits, None)
 
         try:
             yield end
@@ -125,12 +142,11 @@ class _Run:
     alive = 0
     _counting = threading.Lock()
 
-    def __init__(self, server: Server, chain: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, server: Server, caller: _Caller, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.done = threading.Event()
         self.entry = Answer(error=f"{CODE} broken the function did not end")
         self._server = server
-        self._chain = chain
-        self._session = store.session()
+        self._caller = caller
         self._args, self._kwargs = args, kwargs
         self._thread: threading.Thread | None = None
         self._task: Any = None
@@ -142,7 +158,7 @@ class _Run:
             _Run.alive += 1
         try:
             if inspect.iscoroutinefunction(self._server.function):
-                store.native("runCoroutine")(self._await(), session=self._session)
+                store.native("runCoroutine")(self._await(), session=self._caller.session)
             else:
                 self._thread = threading.Thread(target=self._call, name="cached command", daemon=True)
                 self._thread.start()
@@ -166,8 +182,8 @@ class _Run:
 
     def _call(self) -> None:
         try:
-            store.native("setGearsSession")(self._session)
-            _chain.set(self._chain)
+            store.native("setGearsSession")(self._caller.session)
+            _caller.set(self._caller)
             self.entry = self._server.encode(self._server.function(*self._args, **self._kwargs))
         except BaseException as error:
             self.entry = Answer(error=error_text(error))
@@ -179,7 +195,7 @@ class _Run:
 
         try:
             self._task, self._loop = asyncio.current_task(), asyncio.get_running_loop()
-            _chain.set(self._chain)
+            _caller.set(self._caller)
             self.entry = self._server.encode(await self._server.function(*self._args, **self._kwargs))
         except BaseException as error:
             self.entry = Answer(error=error_text(error))
@@ -195,12 +211,12 @@ class _Run:
 
 
 def error_text(error: BaseException) -> str:
-    """The text of an error reply for an exception of the function: its traceback, without the frames of this package."""
+    """The text of an error reply for an exception: its traceback, without the frames of this package."""
     if isinstance(error, store.native("GearsFlatError")):
         return str(error)
     try:
         described = traceback.TracebackException(type(error), error, error.__traceback__)
-        described.stack[:] = [frame for frame in described.stack if not frame.filename.startswith(_OWN)]  # type: ignore[index]
+        described.stack[:] = [frame for frame in described.stack if not frame.filename.startswith(_OWN)]
         return str(list(described.format()))
     except Exception:  # such as one whose text cannot be made
         return f"Error type: {type(error)}, Value: <no text>"
@@ -217,12 +233,14 @@ class _Call(Flight[Answer]):
     #: When results may be made again in the background after that failed, by key.
     _cooling: ClassVar[dict[str, float]] = {}
 
-    def __init__(self, server: Server, key: str, text: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        super().__init__(server.terms, key, text, time.monotonic() + server.settings.timeout)
+    def __init__(self, server: Server, request: _Request) -> None:
+        end = time.monotonic() + server.settings.timeout
+        super().__init__(server.terms, request.key, request.text, end)
         self.server = server
-        self._args, self._kwargs = args, kwargs
+        self._request = request
         self._running: _Run | None = None
-        self._chain = (*_chain.get(), key)
+        caller = _caller.get()
+        self._caller = _Caller((*(caller.keys if caller else ()), self.key), self.session)
 
     @classmethod
     def alive(cls) -> int:
@@ -240,7 +258,7 @@ class _Call(Flight[Answer]):
         return Answer(error=f"{CODE} {kind} {text}")
 
     def _begin(self, seconds: float) -> _Run:
-        self._running = _Run(self.server, self._chain, self._args, self._kwargs)
+        self._running = _Run(self.server, self._caller, self._request.args, self._request.kwargs)
         return self._running.start()
 
     def _look(self) -> Answer | None:
@@ -287,6 +305,10 @@ class _Call(Flight[Answer]):
             return 0
         return settings.ttl + settings.stale
 
+    def _hint(self) -> str:
+        seconds = self.server.settings.timeout
+        return f" after {seconds:g} s: if that run waits for this one, neither can end; else give timeout="
+
     def _is_fresh(self) -> bool:
         return self.server.is_fresh(self.key)
 
@@ -320,8 +342,10 @@ class Server:
     - ``stats``: counts of outcomes of this worker;
     - ``invalidate ARGUMENTS``: forget the result of that call;
     - ``invalidate-key TEXT``: forget the result with that key, without prefix and braces;
-    - ``get ARGUMENTS``: outcome and result of a call;
-    - ``call CHAIN ARGUMENTS``: a call from a function that runs for the calls with the keys in ``CHAIN``, a JSON list.
+    - ``get ARGUMENTS``: outcome and result of a call.
+
+    Functions in the same worker call it with `call`; in other workers they have a `Server` of their own for the same
+    command, and the leases in the database keep them apart.
 
     Args:
         name: name of the command.
@@ -331,49 +355,44 @@ class Server:
         secret: shared by the workers of the command: they load only pickles that one of them wrote.
     """
 
+    #: What answers commands in this process, by their names.
+    all: ClassVar[weakref.WeakValueDictionary[str, Server]] = weakref.WeakValueDictionary()
+
     def __init__(
         self, name: str, function: Callable[..., Any], settings: CacheSettings, key: Any, secret: bytes
     ) -> None:
         self.name = name
         self.function = function
         self.settings = settings
-        self._key = key
+        self.key = key
         self._secret = secret
-        self._signature = calls.signature_of(function)
+        self.signature = calls.signature_of(function)
         self._counts = Counts("hit", "created", "waited", "failed", "refreshed")
         self._terms: Terms | None = None
+        Server.all[name] = self
 
     def __reduce__(self) -> Any:
-        return Server, (self.name, self.function, self.settings, self._key, self._secret)
+        return Server, (self.name, self.function, self.settings, self.key, self._secret)
 
     def __call__(self, record: Sequence[Any]) -> Any:
         """Answer one request."""
         words = list(record[1:])
         try:
             if not words or words[0] != CONTROL:
-                return self._answer(words, False)
+                return self._serve(words, False)
             return self._control(*words[1:])
         except Refused as refused:
             store.flat_error(f"{CODE} {refused}")
-        except ForeignKeyError as error:
-            store.flat_error(f"{CODE} key {store.foreign(str(error), _Call.what, _Call.option)}")
 
     def _control(self, action: Any = None, *words: Any) -> Any:
         if action == "stats" and not words:
             return self._statistics()
         if action == "invalidate":
-            args, kwargs = calls.unpack(words)
-            return self._forget(self.key_of(args, kwargs)[0])
+            return self.invalidate(*calls.unpack(words))
         if action == "invalidate-key" and len(words) == 1:
-            return self._forget(self.settings.key_of(str(words[0])))
+            return self.invalidate_key(str(words[0]))
         if action == "get":
-            return self._answer(words, True)
-        if action == "call" and words:
-            before = _chain.set(tuple(map(str, json.loads(words[0]))))
-            try:
-                return self._answer(words[1:], False)
-            finally:
-                _chain.reset(before)
+            return self._serve(words, True)
         raise Refused("argument", f"{CONTROL} is followed by one of {', '.join(ACTIONS)}, and what belongs to it")
 
     # -- calls -------------------------------------------------------------------------------------------------
@@ -388,89 +407,108 @@ class Server:
             self._terms = Terms(self.name, settings.lease, settings.max_running, index, settings.max_bytes, shares)
         return self._terms
 
-    def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, str]:
-        """Key and text of a call."""
-        text = calls.call_text(self.name, self._signature, self._key, args, kwargs)
-        return self.settings.key_of(text), text
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, Answer]:
+        """Outcome and answer of a call from a function, which waits in its thread.
 
-    def _answer(self, words: Sequence[Any], with_outcome: bool) -> Any:
+        Raises:
+            TypeError: the arguments do not fit.
+            Refused: the cache refuses the call.
+        """
+        caller = _caller.get()
+        if caller is not None and store.session() is None:  # a thread that the function started
+            store.native("setGearsSession")(caller.session)
+        if caller is None and not store.native("isAsyncAllow")():
+            raise Refused("transaction", f"{self.name}: a call waits, which is not possible here")
+        request = _Request(self, args, kwargs)
+        found = self._at_once(request)
+        if found is not None:
+            return found
+        with _waits.of(caller, request) as ended:
+            flight, own = self._join(request)
+            entry = flight.wait(time.monotonic() + self.settings.timeout)
+            ended()
+        if entry is None:
+            entry = flight._failed("timeout", f"{request.text} is still {flight.doing}")
+        return self._done(flight, own, entry)
+
+    def _serve(self, words: Sequence[Any], with_outcome: bool) -> Any:
+        """Answer a request of a client; a future where it has to wait."""
         args, kwargs = calls.unpack(words)
         try:
-            key, text = self.key_of(args, kwargs)
+            request = _Request(self, args, kwargs)
         except TypeError as error:
             store.flat_error(error_text(error.with_traceback(None)))
-        found = self.find(key) if self.settings.ttl else None
-        if found is not None:
-            if self.settings.stale and not found.error and not self.is_fresh(key):
-                self._refresh(key, text, args, kwargs)
-            elif self.settings.sliding and not found.error:
-                store.touch(key, self.settings.ttl, self.terms.index)
-            return self._reply("hit", found, with_outcome)
-        callers = _chain.get()
-        if key in callers:
-            raise Refused("deadlock", f"{text} calls itself: {' -> '.join((*callers, key))}")
-        if not self.settings.coalesce:
-            return self._reply("created", self._alone(key, text, args, kwargs), with_outcome)
-        if not store.native("isAsyncAllow")():
-            raise Refused("transaction", f"{text} is not there, and inside a transaction or script nothing can wait")
-        future = runtime.gearsFuture()
-        with _waits.of(callers[-1] if callers else None, key, text) as ended:
-            flight, own = _Call.join(key, lambda: _Call(self, key, text, args, kwargs))
-            if flight.call_back(lambda got: self._complete(future, flight, own, got, with_outcome, ended)):
+        found = self._at_once(request)
+        if found is None:
+            if not store.native("isAsyncAllow")():
+                raise Refused(
+                    "transaction", f"{request.text} is not there, and inside a transaction or script nothing can wait"
+                )
+            future = runtime.gearsFuture()
+            flight, own = self._join(request)
+
+            def complete(result: Any) -> None:
+                outcome, answer = self._done(flight, own, result)
+                if answer.error:
+                    future.continueFailed(answer.error)
+                else:
+                    future.continueRun([outcome, answer.value] if with_outcome else answer.value)
+
+            if flight.call_back(complete):
                 return future
-            ended()
-        return self._reply(self._outcome(flight, own), self._answer_of(flight.result), with_outcome)
-
-    @staticmethod
-    def _outcome(flight: _Call, own: bool) -> str:
-        return "created" if own and flight.ran else "waited"
-
-    @staticmethod
-    def _answer_of(result: Any) -> Answer:
-        answer: Answer = Answer(error=f"{CODE} {result}") if isinstance(result, Refused) else result
-        return answer
-
-    def _complete(
-        self, future: Any, flight: _Call, own: bool, result: Any, with_outcome: bool, ended: Callable[[], None]
-    ) -> None:
-        ended()
-        answer, outcome = self._answer_of(result), self._outcome(flight, own)
-        self._count(outcome, answer)
-        if answer.error:
-            future.continueFailed(answer.error)
-        else:
-            future.continueRun([outcome, answer.value] if with_outcome else answer.value)
-
-    def _reply(self, outcome: str, answer: Answer, with_outcome: bool) -> Any:
-        self._count(outcome, answer)
+            found = self._done(flight, own, flight.result)
+        outcome, answer = found
         if answer.error:
             store.flat_error(answer.error)
         return [outcome, answer.value] if with_outcome else answer.value
 
-    def _count(self, outcome: str, answer: Answer) -> None:
-        self._counts.add(*([outcome, "failed"] if answer.error else [outcome]))
+    def _at_once(self, request: _Request) -> tuple[str, Answer] | None:
+        """Outcome and answer of a call that needs not wait for others; `None`: it has to."""
+        settings = self.settings
+        found = self.find(request.key) if settings.ttl else None
+        if found is not None:
+            if settings.stale and not found.error and not self.is_fresh(request.key):
+                self._refresh(request)
+            elif settings.sliding and not found.error:
+                store.touch(request.key, settings.ttl, self.terms.index)
+            return self._counted("hit", found)
+        caller = _caller.get()
+        if caller is not None and request.key in caller.keys:
+            raise Refused("deadlock", f"{request.text} calls itself: {' -> '.join((*caller.keys, request.key))}")
+        return None if settings.coalesce else self._counted("created", self._alone(request))
 
-    def _alone(self, key: str, text: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer:
+    def _join(self, request: _Request) -> tuple[_Call, bool]:
+        return _Call.join(request.key, lambda: _Call(self, request))
+
+    def _done(self, flight: _Call, own: bool, result: Any) -> tuple[str, Answer]:
+        answer: Answer = Answer(error=f"{CODE} {result}") if isinstance(result, Refused) else result
+        return self._counted("created" if own and flight.ran else "waited", answer)
+
+    def _counted(self, outcome: str, answer: Answer) -> tuple[str, Answer]:
+        self._counts.add(*([outcome, "failed"] if answer.error else [outcome]))
+        return outcome, answer
+
+    def _alone(self, request: _Request) -> Answer:
         """Run for this call only, and keep the result."""
-        flight = _Call(self, key, text, args, kwargs)
+        flight = _Call(self, request)
         answer: Answer = flight._make(flight.end)
         seconds = flight._keep(answer)
         if seconds:
             flight._publish(answer, seconds, "")
         return answer
 
-    def _refresh(self, key: str, text: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _refresh(self, request: _Request) -> None:
         """Make a result again in the background."""
-        if _Call.is_cooling(key):
+        if _Call.is_cooling(request.key):
             return
 
         def make() -> _Call:
-            flight = _Call(self, key, text, args, kwargs)
+            flight = _Call(self, request)
             flight.refreshes = True
             return flight
 
         with contextlib.suppress(Refused):  # too many under way: the next call tries again
-            if _Call.join(key, make)[1]:
+            if _Call.join(request.key, make)[1]:
                 self._counts.add("refreshed")
 
     # -- what is kept ------------------------------------------------------------------------------------------
@@ -513,12 +551,25 @@ class Server:
         return bool(stored.proof) and stored.proof == self._proof(stored.value)
 
     def _proof(self, data: bytes) -> bytes:
+        if not self._secret:
+            return b""
         return hashlib.blake2b(data, key=self._secret, digest_size=32).digest()
+
+    def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Forget the result of a call; return whether there was one."""
+        return self._forget(_Request(self, args, kwargs).key)
+
+    def invalidate_key(self, text: str) -> bool:
+        """Forget the result with a key, given without namespace and braces."""
+        return self._forget(self.settings.key_of(text))
 
     def _forget(self, key: str) -> bool:
         _Call.drop(key)
         _Call._cooling.pop(key, None)
-        return store.forget(key, f"{key}:lease", FIELDS, self.terms.index)
+        try:
+            return store.forget(key, f"{key}:lease", FIELDS, self.terms.index)
+        except ForeignKeyError:
+            raise Refused("key", store.foreign(key, _Call.what, _Call.option)) from None
 
     def _statistics(self) -> dict[str, int]:
         counts = {**self._counts.here(), "under_way": _Call.count(store.session())}
