@@ -12,6 +12,7 @@ package can call it with texts.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
@@ -19,12 +20,14 @@ from typing import Any, Callable
 
 from . import codec
 
-__all__ = ["as_texts", "call_text", "pack", "positional", "signature_of", "unpack"]
+__all__ = ["CallTexts", "as_texts", "call_text", "pack", "positional", "signature_of", "typed", "unpack"]
 
 #: Beginning of an argument that holds all arguments. The NUL keeps it apart from texts that people type.
 _MARK = b"\0redgrease:call:1:"
 #: Longest text of a call's arguments; of a longer one, a digest is taken.
 _TEXT_MAX = 200
+#: Calls whose texts are remembered, and the longest ones.
+_REMEMBERED_MAX, _REMEMBERED_LENGTH_MAX = 1024, 1000
 
 
 def pack(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
@@ -67,7 +70,9 @@ def as_texts(args: Sequence[Any], name: str) -> tuple[Any, ...]:
     Raises:
         TypeError: an argument is `None`, a flag or a collection, which have no text that can be sent.
     """
-    return tuple(_as_text(value, number, name) for number, value in enumerate(args))
+    from .data import unwrap
+
+    return tuple(_as_text(unwrap(value), number, name) for number, value in enumerate(args))
 
 
 def _as_text(value: Any, number: int, name: str) -> Any:
@@ -118,6 +123,19 @@ def positional(
     return bound.args
 
 
+def typed(signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Arguments of a call with their types, as they are sent, checked against the function's signature.
+
+    Raises:
+        TypeError: they do not fit the signature, or cannot be sent.
+    """
+    from .data import unwrap
+
+    if signature is not None:
+        signature.bind(*args, **kwargs)
+    return (pack([*map(unwrap, args)], {name: unwrap(value) for name, value in kwargs.items()}),)
+
+
 def call_text(
     name: str,
     signature: inspect.Signature | None,
@@ -160,6 +178,34 @@ def call_text(
     if not isinstance(made, (str, int)) or isinstance(made, bool) or not str(made) or str(made).startswith("}"):
         raise TypeError(f"key of the command {name!r} gave {made!r}: it is a text or a number, and not empty")
     return str(made)
+
+
+class CallTexts:
+    """Texts of the calls of a command, by the arguments as they are sent; the last ones are remembered.
+
+    Args:
+        name: see `call_text`.
+        signature: see `call_text`.
+        key: see `call_text`.
+    """
+
+    def __init__(self, name: str, signature: inspect.Signature | None, key: str | Callable[..., Any] | None) -> None:
+        self._of_command = name, signature, key
+        self._remembered = functools.lru_cache(_REMEMBERED_MAX)(self._text)
+
+    def __call__(self, words: tuple[Any, ...]) -> str:
+        """The text of one call.
+
+        Args:
+            words: texts, or what `pack` made.
+
+        Raises:
+            TypeError: see `call_text`.
+        """
+        return self._remembered(words) if sum(map(len, words)) <= _REMEMBERED_LENGTH_MAX else self._text(words)
+
+    def _text(self, words: tuple[Any, ...]) -> str:
+        return call_text(*self._of_command, *unpack(words))
 
 
 def _stable(value: Any) -> str:

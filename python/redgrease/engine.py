@@ -445,10 +445,7 @@ class TypedProxy(TriggerProxy):
     """Triggers a command that was defined with ``typed=True``: its arguments keep their types."""
 
     def _sent(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        args, kwargs = tuple(map(unwrap, args)), {name: unwrap(value) for name, value in kwargs.items()}
-        if self.__signature__ is not None:
-            self.__signature__.bind(*args, **kwargs)
-        return (calls.pack(args, kwargs),)
+        return calls.typed(self.__signature__, args, kwargs)
 
 
 def gears_of(server: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 from redis.exceptions import NoPermissionError, ResponseError
 
 from .. import calls, codec, utils
-from ..data import ExecutionResult, unwrap
+from ..data import ExecutionResult
 from ..engine import Gears, TriggerProxy, execute_function, gears_of
 from ..exceptions import DuplicateTriggerError, OnlyInServerError, ScriptError
 from ..func import DESCRIPTION
@@ -84,6 +84,7 @@ class CachedCommand(TriggerProxy):
         self.settings = settings or CacheSettings()
         self._function = function
         self._key = key
+        self._texts = calls.CallTexts(name, self.__signature__, key)
         self._secret = secret
         self._made: Server | None = None
         self._may_read = self.settings.direct
@@ -100,27 +101,27 @@ class CachedCommand(TriggerProxy):
             CacheError: the cache refused the call.
             redis.exceptions.ResponseError: the function raised, for all calls that shared its run.
         """
-        sent, text = self._call(args, kwargs)
+        sent = self._sent(args, kwargs)
         if self._gears is None:
             value = self._here(sent).value
             return ExecutionResult(value, None, [value])
         if self._may_read:
-            found = self._read(self.settings.key_of(text))
+            found = self._read(self.settings.key_of(self._texts(sent)))
             if found is not None:
                 return found
-        return self._ask(text, *sent)
+        return self._ask(sent, *sent)
 
     def get(self, *args: Any, **kwargs: Any) -> Got:
         """As a call, with its outcome."""
-        sent, text = self._call(args, kwargs)
+        sent = self._sent(args, kwargs)
         if self._gears is None:
             return self._here(sent)
-        outcome, value = self._ask(text, CONTROL, "get", *sent).records[0]
+        outcome, value = self._ask(sent, CONTROL, "get", *sent).records[0]
         return Got(value, utils.safe_str(outcome))
 
     def key_of(self, *args: Any, **kwargs: Any) -> str:
         """Key of the hash that keeps the result of this call."""
-        return self.settings.key_of(self._call(args, kwargs)[1])
+        return self.settings.key_of(self._texts(self._sent(args, kwargs)))
 
     def invalidate(self, *args: Any, **kwargs: Any) -> bool:
         """Forget the result of this call; return whether there was one.
@@ -130,10 +131,10 @@ class CachedCommand(TriggerProxy):
         Raises:
             CacheError: its key holds something else, which is not changed.
         """
-        sent, text = self._call(args, kwargs)
+        sent = self._sent(args, kwargs)
         if self._gears is None:
-            return bool(_refusing(self._local().invalidate, *calls.unpack(sent)))
-        return bool(self._ask(text, CONTROL, "invalidate", *sent).records[0])
+            return bool(_refusing(self._local().invalidate, sent))
+        return bool(self._ask(sent, CONTROL, "invalidate", *sent).records[0])
 
     def invalidate_key(self, text: str) -> bool:
         """Forget the result with a key, as `invalidate`.
@@ -172,22 +173,19 @@ class CachedCommand(TriggerProxy):
     def _redis(self) -> Any:
         return self._server()._redis
 
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], str]:
-        """Arguments as they are sent, and the text of the call."""
-        args, kwargs = tuple(map(unwrap, args)), {name: unwrap(value) for name, value in kwargs.items()}
+    def _sent(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         if self.settings.typed:
-            if self.__signature__ is not None:
-                self.__signature__.bind(*args, **kwargs)
-            sent: tuple[Any, ...] = (calls.pack(args, kwargs),)
-        else:
-            sent = args = calls.as_texts(calls.positional(self.__signature__, self.trigger, args, kwargs), self.trigger)
-            kwargs = {}
-        return sent, calls.call_text(self.trigger, self.__signature__, self._key, args, kwargs)
+            return calls.typed(self.__signature__, args, kwargs)
+        return calls.as_texts(calls.positional(self.__signature__, self.trigger, args, kwargs), self.trigger)
 
-    def _ask(self, text: str, *words: Any) -> Any:
+    def _ask(self, call: tuple[Any, ...] | str, *words: Any) -> Any:
+        """Trigger the command for a call, given by its arguments as they are sent, or by its text."""
+        redis, key = self._redis, ""
+        if shards.is_cluster(redis):
+            key = self.settings.key_of(call if isinstance(call, str) else self._texts(call))
         return shards.call(
-            self._redis,
-            self.settings.key_of(text),
+            redis,
+            key,
             self.settings.timeout + self.settings.lease,
             self.trigger,
             *words,
@@ -233,7 +231,7 @@ class CachedCommand(TriggerProxy):
         asyncio = sys.modules.get("asyncio")
         if asyncio is not None and asyncio._get_running_loop() is not None:
             raise TypeError(f"inside a coroutine, use `await asyncio.to_thread({self.trigger}, ...)`: the call waits")
-        outcome, answer = _refusing(self._local().call, *calls.unpack(sent))
+        outcome, answer = _refusing(self._local().call, sent)
         if answer.error:
             word, _, rest = answer.error.partition(" ")
             raise CacheError(*rest.split(" ", 1)) if word == CODE else ScriptError(answer.error)

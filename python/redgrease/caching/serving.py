@@ -74,9 +74,9 @@ class _Request:
         TypeError: the arguments do not fit.
     """
 
-    def __init__(self, server: Server, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.args, self.kwargs = args, kwargs
-        self.text = calls.call_text(server.name, server.signature, server.key, args, kwargs)
+    def __init__(self, server: Server, words: Sequence[Any]) -> None:
+        self.words = tuple(words)
+        self.text = server.texts(self.words)
         self.key = server.settings.key_of(self.text)
 
 
@@ -258,7 +258,7 @@ class _Call(Flight[Answer]):
         return Answer(error=f"{CODE} {kind} {text}")
 
     def _begin(self, seconds: float) -> _Run:
-        self._running = _Run(self.server, self._caller, self._request.args, self._request.kwargs)
+        self._running = _Run(self.server, self._caller, *calls.unpack(self._request.words))
         return self._running.start()
 
     def _look(self) -> Answer | None:
@@ -364,15 +364,15 @@ class Server:
         self.name = name
         self.function = function
         self.settings = settings
-        self.key = key
+        self._key = key
         self._secret = secret
-        self.signature = calls.signature_of(function)
+        self.texts = calls.CallTexts(name, calls.signature_of(function), key)
         self._counts = Counts("hit", "created", "waited", "failed", "refreshed")
         self._terms: Terms | None = None
         Server.all[name] = self
 
     def __reduce__(self) -> Any:
-        return Server, (self.name, self.function, self.settings, self.key, self._secret)
+        return Server, (self.name, self.function, self.settings, self._key, self._secret)
 
     def __call__(self, record: Sequence[Any]) -> Any:
         """Answer one request."""
@@ -388,7 +388,7 @@ class Server:
         if action == "stats" and not words:
             return self._statistics()
         if action == "invalidate":
-            return self.invalidate(*calls.unpack(words))
+            return self.invalidate(words)
         if action == "invalidate-key" and len(words) == 1:
             return self.invalidate_key(str(words[0]))
         if action == "get":
@@ -407,8 +407,11 @@ class Server:
             self._terms = Terms(self.name, settings.lease, settings.max_running, index, settings.max_bytes, shares)
         return self._terms
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, Answer]:
+    def call(self, words: Sequence[Any]) -> tuple[str, Answer]:
         """Outcome and answer of a call from a function, which waits in its thread.
+
+        Args:
+            words: arguments, as they are sent.
 
         Raises:
             TypeError: the arguments do not fit.
@@ -419,7 +422,7 @@ class Server:
             store.native("setGearsSession")(caller.session)
         if caller is None and not store.native("isAsyncAllow")():
             raise Refused("transaction", f"{self.name}: a call waits, which is not possible here")
-        request = _Request(self, args, kwargs)
+        request = _Request(self, words)
         found = self._at_once(request)
         if found is not None:
             return found
@@ -433,9 +436,8 @@ class Server:
 
     def _serve(self, words: Sequence[Any], with_outcome: bool) -> Any:
         """Answer a request of a client; a future where it has to wait."""
-        args, kwargs = calls.unpack(words)
         try:
-            request = _Request(self, args, kwargs)
+            request = _Request(self, words)
         except TypeError as error:
             store.flat_error(error_text(error.with_traceback(None)))
         found = self._at_once(request)
@@ -555,9 +557,9 @@ class Server:
             return b""
         return hashlib.blake2b(data, key=self._secret, digest_size=32).digest()
 
-    def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    def invalidate(self, words: Sequence[Any]) -> bool:
         """Forget the result of a call; return whether there was one."""
-        return self._forget(_Request(self, args, kwargs).key)
+        return self._forget(_Request(self, words).key)
 
     def invalidate_key(self, text: str) -> bool:
         """Forget the result with a key, given without namespace and braces."""
