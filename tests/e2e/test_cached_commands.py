@@ -19,6 +19,7 @@ import redis
 
 from .database import Database, text
 from .resp import Err
+from .test_recipes import Cluster
 from .waiting import wait_until
 
 redgrease = pytest.importorskip("redgrease")
@@ -152,11 +153,8 @@ def test_many_clients_of_the_package(r, db, together):
     command = cached(r, typed=True)
 
     def call():
-        client = redgrease.RedisGears(host="127.0.0.1", port=db.server.port)
-        try:
+        with redgrease.RedisGears(host="127.0.0.1", port=db.server.port) as client:
             return caching.CachedCommand(client.gears, "held", held, command.settings)(5).value
-        finally:
-            client.close()
 
     futures = together(40, call)
     wait_runs(db, 5)
@@ -407,21 +405,26 @@ def test_runs_are_bounded(r, db, together):
     assert command("y") == "result y"
 
 
-def test_a_killed_worker_costs_one_more_run(r, db, together):
-    command = cached(r, lease=0.6)
-    futures = [future for x in "ab" for future in together(10, command, x)]
-    arrived(db, 20)
-    wait_runs(db, "a")
-    wait_runs(db, "b")
+def test_two_hundred_clients_of_a_killed_worker_get_their_results_for_one_more_run(r, db, together):
+    settings = cached(r, lease=0.6).settings
+
+    def call(x):
+        with redgrease.RedisGears(host="127.0.0.1", port=db.server.port) as client:
+            return caching.CachedCommand(client.gears, "held", held, settings)(x).value
+
+    futures = [(x, future) for x in range(10) for future in together(20, call, x)]
+    arrived(db, 200)
+    for x in range(10):
+        wait_runs(db, x)
     for worker in db.server.workers():
         os.kill(worker.pid, signal.SIGKILL)
-    wait_runs(db, "a", 2)
-    wait_runs(db, "b", 2)
+    for x in range(10):
+        wait_runs(db, x, 2)
     db.r.set("go", 1)
-    assert sorted(results(futures)) == ["result a"] * 10 + ["result b"] * 10
-    assert (runs(db, "a"), runs(db, "b")) == (2, 2)
-    left = wait_until(lambda: db.r.keys("cached:*"), "no lease is left", until=lambda keys: len(keys) == 2)
-    assert sorted(left) == [b"cached:{held('a')}", b"cached:{held('b')}"]
+    assert all(future.result(30) == f"result {x}" for x, future in futures)
+    assert [runs(db, x) for x in range(10)] == [2] * 10
+    left = wait_until(lambda: db.r.keys("cached:*"), "no lease is left", until=lambda keys: len(keys) == 10)
+    assert sorted(left) == [f"cached:{{held('{x}')}}".encode() for x in range(10)]
 
 
 def test_plain_clients_of_a_killed_worker_get_an_error_and_the_next_call_works(r, db):
@@ -897,6 +900,70 @@ def test_the_error_of_a_cached_command_that_a_function_calls_can_be_caught(r, db
 
     db.r.set("go", 1)
     assert outer("x") == ["ValueError", "no x"]
+
+
+# -- clusters
+
+
+@pytest.fixture(scope="module")
+def running_cluster(server_kind):
+    cluster = Cluster(server_kind)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def nodes(running_cluster):
+    """The nodes of a cluster, empty."""
+    databases = [Database(server) for server in running_cluster.servers]
+    yield databases
+    for database in databases:
+        database.reset()
+        database.close()
+
+
+@pytest.fixture
+def cluster_client(nodes):
+    client = redgrease.RedisGears(host="127.0.0.1", port=nodes[0].server.port)
+    yield client
+    client.close()
+
+
+def own_keys(node):
+    """Keys of results on a node; each node has its own index."""
+    return {key for key in node.r.keys("cached:{*") if not key.endswith(b":lease")}
+
+
+@pytest.mark.parametrize("options", [{}, {"direct": True}, {"max_bytes": 100_000}], ids=str)
+def test_a_cluster_keeps_each_result_on_the_shard_of_its_key(nodes, cluster_client, options):
+    @redgrease.command(on=cluster_client, ttl=60, typed=True, **options)
+    def where(x):
+        return [x, redgrease.execute("CLUSTER", "MYID")]
+
+    found = [where(x).value for x in range(30)]
+    assert [where(x).value for x in range(30)] == found
+    assert len({node for _, node in found}) == 3
+    assert [len(own_keys(node)) for node in nodes] != [30, 0, 0]
+    assert sum(len(own_keys(node)) for node in nodes) == 30
+    assert own_keys(nodes[0]).isdisjoint(own_keys(nodes[1]))
+    stats = where.stats()
+    assert (stats["created"], stats["hit"]) == (30, 30)
+    if "max_bytes" in options:
+        assert stats["entries"] == 30
+    assert [where.invalidate(x) for x in range(30)] == [True] * 30
+    assert sum(len(own_keys(node)) for node in nodes) == 0
+    where.unregister()
+    assert [node.registrations() for node in nodes] == [[], [], []]
+
+
+def test_a_wrong_shard_says_where_a_call_belongs(nodes, cluster_client):
+    command = redgrease.command(on=cluster_client, ttl=60, trigger="counted")(lambda x: x)
+    slot = nodes[0].r.execute_command("CLUSTER", "KEYSLOT", command.key_of("a"))
+    answers = [node.wire()("RG.TRIGGER", "counted", "a") for node in nodes]
+    moved = [answer.text for answer in answers if isinstance(answer, Err)]
+    assert len(moved) == 2
+    assert len(set(moved)) == 1
+    assert moved[0].startswith(f"MOVED {slot} 127.0.0.1:")
 
 
 # -- the tutorial

@@ -402,7 +402,7 @@ class Server:
         """What the flights keep to."""
         if self._terms is None:
             settings = self.settings
-            index = f"{settings.namespace}:index:{{{runtime.hashtag()}}}:{self.name}" if settings.max_bytes else None
+            index = f"{settings.namespace}:index:{{{store.local_tag()}}}:{self.name}" if settings.max_bytes else None
             shares = bool(settings.ttl) and settings.coalesce
             self._terms = Terms(self.name, settings.lease, settings.max_running, index, settings.max_bytes, shares)
         return self._terms
