@@ -849,7 +849,7 @@ def test_a_function_and_a_client_share_one_run(r, db, together):
     [first] = together(1, inner, "x")
     wait_runs(db)
     [second] = together(1, outer, "x")
-    waiting(outer, 2)  # its own run, and that of the command that it calls
+    waiting(outer, 1)
     db.r.set("go", 1)
     assert first.result(20) == "result x"
     assert list(second.result(20).value) == ["result x", "waited"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import secrets
 import sys
@@ -13,9 +14,10 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from .. import calls, codec, utils
 from ..data import ExecutionResult
-from ..engine import Gears, TriggerProxy, execute_function, gears_of
+from ..engine import Gears, TriggerProxy, gears_of
 from ..exceptions import DuplicateTriggerError, OnlyInServerError, ScriptError
 from ..func import DESCRIPTION
+from ..gears import ClosedGearFunction
 from . import shards
 from .messages import Refused
 from .serving import CODE, CONTROL, FIELDS, Server
@@ -306,12 +308,19 @@ def register(
 
     Raises:
         redgrease.exceptions.DuplicateTriggerError: the command exists, and `replace` is `None`.
+        TypeError: the client is one with coroutines.
         ValueError: `replace` is false, and the command that exists keeps no results.
     """
+    redis = shards.client_of(server)
+    if inspect.iscoroutinefunction(getattr(type(redis), "execute_command", None)):
+        raise TypeError(
+            f"{applied.name}: a client with coroutines cannot register a command that keeps results: use "
+            "redgrease.RedisGears, and in coroutines `await asyncio.to_thread(command, ...)`"
+        )
     settings = None
-    for gears in shards.shards(shards.client_of(server)):
+    for gears in shards.shards(redis):
         try:
-            execute_function(function, gears, False, requirements, replace or None)
+            ClosedGearFunction.on(function, gears, requirements=requirements, replace=replace or None)
         except DuplicateTriggerError:
             if replace is None:
                 raise
