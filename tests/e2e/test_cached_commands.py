@@ -94,6 +94,11 @@ def arrived(db, count, trigger="held"):
     wait_until(seen, f"{count} calls have arrived", until=lambda number: number >= count, deadline=20)
 
 
+def joined(command, count):
+    """Wait until this number of calls wait for a run."""
+    wait_until(lambda: command.stats()["waiting"], f"{count} calls wait", until=lambda n: n == count, deadline=20)
+
+
 def waiting(command, count):
     """Wait until this number of runs are under way."""
     wait_until(lambda: command.stats()["under_way"], f"{count} runs are under way", until=lambda n: n == count)
@@ -108,7 +113,15 @@ def test_a_result_is_made_once_and_then_kept(r, db):
     assert command("a") == 1
     assert command("b") == 1
     assert runs(db, "a") == 1
-    assert command.stats() == {"hit": 1, "created": 2, "waited": 0, "failed": 0, "refreshed": 0, "under_way": 0}
+    assert command.stats() == {
+        "hit": 1,
+        "created": 2,
+        "waited": 0,
+        "failed": 0,
+        "refreshed": 0,
+        "under_way": 0,
+        "waiting": 0,
+    }
     key = command.key_of("a")
     assert key == "cached:{counted('a')}"
     assert 55_000 < db.r.pttl(key) <= 60_000
@@ -225,7 +238,7 @@ def test_a_coroutine_function_shares_one_run(r, db, together):
         return f"later {x}"
 
     futures = together(5, later, "x")
-    arrived(db, 5, "later")
+    joined(later, 5)
     db.r.set("go", 1)
     assert set(results(futures)) == {"later x"}
     assert runs(db) == 1
@@ -299,7 +312,7 @@ def test_what_cannot_be_sent_is_an_error_for_all(r, db, together):
         return threading.Lock()
 
     futures = together(3, lock)
-    arrived(db, 3, "lock")
+    joined(lock, 3)
     db.r.set("go", 1)
     for future in futures:
         with pytest.raises(redis.ResponseError, match="the result of lock, a lock, cannot be sent"):
@@ -315,7 +328,7 @@ def test_a_result_above_the_limit_is_answered_and_not_kept(r, db, together, limi
         return b"x" * int(size)
 
     futures = together(4, large, 5000)
-    arrived(db, 4, "large")
+    joined(large, 4)
     db.r.set("go", 1)
     assert {len(value) for value in results(futures)} == {5000}
     assert runs(db) == 1
@@ -346,7 +359,7 @@ def failing(x):
 def test_a_function_that_raises_is_run_once_and_all_get_its_error(r, db, together):
     command = cached(r, failing)
     futures = together(8, command, "x")
-    arrived(db, 8, "failing")
+    joined(command, 8)
     db.r.set("go", 1)
     for future in futures:
         with pytest.raises(redis.ResponseError) as raised:
@@ -507,7 +520,7 @@ def test_an_abort_ends_a_call_and_not_the_run(r, db):
 def test_unregistering_does_not_leave_anybody_waiting(r, db, together):
     command = cached(r)
     futures = together(3, command, "x")
-    arrived(db, 3)
+    joined(command, 3)
     wait_runs(db)
     command.unregister()
     db.r.set("go", 1)
@@ -611,10 +624,10 @@ def test_what_has_expired_is_made_again(r, db):
 def test_a_ttl_that_ends_while_the_others_wait_gives_them_the_result(r, db, together):
     command = cached(r, ttl=0.001)
     futures = together(10, command, "x")
-    arrived(db, 10)
+    joined(command, 10)
     db.r.set("go", 1)
     assert results(futures) == ["result x"] * 10
-    assert 1 <= runs(db) <= 10
+    assert runs(db) == 1
 
 
 def test_a_stale_result_is_answered_while_it_is_made_again(r, db):
@@ -742,7 +755,7 @@ def test_a_full_memory_is_no_reason_not_to_answer(r, db):
 def test_calls_can_share_a_run_and_keep_nothing(r, db, together):
     command = redgrease.command(on=r, coalesce=True)(held)
     futures = together(10, command, "x")
-    arrived(db, 10)
+    joined(command, 10)
     wait_runs(db)
     assert db.r.keys("cached:*") == []
     db.r.set("go", 1)
@@ -852,7 +865,9 @@ def test_a_function_and_a_client_share_one_run(r, db, together):
     waiting(outer, 1)
     db.r.set("go", 1)
     assert first.result(20) == "result x"
-    assert list(second.result(20).value) == ["result x", "waited"]
+    value, outcome = second.result(20).value
+    assert value == "result x"
+    assert outcome in ("waited", "hit"), "it depends on how far it came"
     assert runs(db) == 1
 
 

@@ -90,6 +90,12 @@ def test_with_types_one_argument_holds_all():
         made(1, unit=object())
 
 
+def test_a_function_can_be_given_with_options():
+    made = redgrease.command(area, on=FakeServer(), typed=True, ttl=5)
+    assert (made.__name__, made.settings.ttl, made.settings.typed) == ("area", 5, True)
+    assert redgrease.command(area, mode="sync").operation.mode == "sync"
+
+
 def run_here(made, *record):
     """Call the step of a command as the worker does."""
     return made.operations[1].op.build()(["name", *record])

@@ -155,8 +155,9 @@ class CachedCommand(TriggerProxy):
         """Counts of outcomes since the worker (on a cluster: each worker) started.
 
         ``hit``, ``created`` and ``waited`` add up to all calls; ``failed`` counts those that got an error, and
-        ``refreshed`` the runs in the background. ``under_way`` is the number of current runs. With ``max_bytes`` also
-        ``entries`` and ``bytes``: what is kept. With ``direct``, hits of other clients are not counted.
+        ``refreshed`` the runs in the background. ``under_way`` is the number of current runs, ``waiting`` that of the
+        calls that wait for them. With ``max_bytes`` also ``entries`` and ``bytes``: what is kept. Not counted are calls
+        from functions, and with ``direct`` the hits of other clients.
         """
         total: dict[str, int] = {}
         for gears in shards.shards(self._redis):

@@ -223,6 +223,13 @@ class Flight(Generic[_Entry]):
         with cls._guard:
             return sum(owner is session and flight.terms.name == name for (owner, _), flight in cls._all.items())
 
+    @classmethod
+    def count_waiting(cls, session: Any, name: str) -> int:
+        """Number of requests that wait for these flights, except those that wait in threads."""
+        with cls._guard:
+            active = [flight for (owner, _), flight in cls._all.items() if owner is session]
+            return sum(len(flight._waiting) for flight in active if flight.terms.name == name)
+
     def start(self) -> None:
         """Start the flight's thread."""
         threading.Thread(target=self._run, name=f"{self.terms.name} flight", daemon=True).start()

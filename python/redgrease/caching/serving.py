@@ -575,7 +575,9 @@ class Server:
             raise Refused("key", store.foreign(key, _Call.what, _Call.option)) from None
 
     def _statistics(self) -> dict[str, int]:
-        counts = {**self._counts.here(), "under_way": _Call.count(store.session(), self.name)}
+        session = store.session()
+        counts = self._counts.here()
+        counts.update(under_way=_Call.count(session, self.name), waiting=_Call.count_waiting(session, self.name))
         if self.terms.index is not None:
             counts["entries"], counts["bytes"] = store.usage(self.terms.index)
         return counts
