@@ -282,7 +282,8 @@ def command(
     ...     return {"user": user}
     """
     if callable(trigger):
-        return command()(trigger)
+        options: Any = {"typed": typed, "ttl": ttl, "coalesce": coalesce, "key": key, **kargs}
+        return command(None, prefix, collect, mode, onRegistered, **options)(trigger)
     name = str(uuid.uuid4()) if trigger is ... else trigger
     settings = _cache_settings(typed, ttl, coalesce, kargs)
     if settings is None and key is not None:

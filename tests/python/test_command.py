@@ -90,6 +90,12 @@ def test_with_types_one_argument_holds_all():
         made(1, unit=object())
 
 
+def test_a_function_can_be_given_with_options():
+    made = redgrease.command(area, on=FakeServer(), typed=True, ttl=5)
+    assert (made.__name__, made.settings.ttl, made.settings.typed) == ("area", 5, True)
+    assert redgrease.command(area, mode="sync").operation.mode == "sync"
+
+
 def run_here(made, *record):
     """Call the step of a command as the worker does."""
     return made.operations[1].op.build()(["name", *record])
@@ -169,10 +175,21 @@ def test_a_cached_command_knows_its_keys():
     assert keyed.key_of(7) == "cached:{area:7}"
 
 
-def test_a_cached_command_is_sent_by_name():
+def test_a_cached_command_is_sent_with_its_function():
     made = redgrease.command(on=FakeServer(), ttl=5)(area)
     copy = pickle.loads(pickle.dumps(made.value))
-    assert (copy.trigger, copy.settings) == ("area", made.settings)
+    assert (copy.trigger, copy.settings, copy.__name__) == ("area", made.settings, "area")
+    with pytest.raises(redgrease.exceptions.OnlyInServerError, match="a command that was sent with a function"):
+        copy(1)
+
+
+def test_a_client_with_coroutines_cannot_register_it():
+    class Coroutines:
+        async def execute_command(self, *args):
+            raise AssertionError
+
+    with pytest.raises(TypeError, match=r"area: a client with coroutines .* asyncio\.to_thread"):
+        redgrease.command(on=Coroutines(), ttl=5)(area)
 
 
 def test_what_runs_in_a_worker_needs_no_other_package():

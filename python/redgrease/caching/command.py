@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import secrets
 import sys
@@ -13,9 +14,10 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from .. import calls, codec, utils
 from ..data import ExecutionResult
-from ..engine import Gears, TriggerProxy, execute_function, gears_of
+from ..engine import Gears, TriggerProxy, gears_of
 from ..exceptions import DuplicateTriggerError, OnlyInServerError, ScriptError
 from ..func import DESCRIPTION
+from ..gears import ClosedGearFunction
 from . import shards
 from .messages import Refused
 from .serving import CODE, CONTROL, FIELDS, Server
@@ -153,8 +155,9 @@ class CachedCommand(TriggerProxy):
         """Counts of outcomes since the worker (on a cluster: each worker) started.
 
         ``hit``, ``created`` and ``waited`` add up to all calls; ``failed`` counts those that got an error, and
-        ``refreshed`` the runs in the background. ``under_way`` is the number of current runs. With ``max_bytes`` also
-        ``entries`` and ``bytes``: what is kept. With ``direct``, hits of other clients are not counted.
+        ``refreshed`` the runs in the background. ``under_way`` is the number of current runs, ``waiting`` that of the
+        calls that wait for them. With ``max_bytes`` also ``entries`` and ``bytes``: what is kept. Not counted are calls
+        from functions, and with ``direct`` the hits of other clients.
         """
         total: dict[str, int] = {}
         for gears in shards.shards(self._redis):
@@ -306,12 +309,19 @@ def register(
 
     Raises:
         redgrease.exceptions.DuplicateTriggerError: the command exists, and `replace` is `None`.
+        TypeError: the client is one with coroutines.
         ValueError: `replace` is false, and the command that exists keeps no results.
     """
+    redis = shards.client_of(server)
+    if inspect.iscoroutinefunction(getattr(type(redis), "execute_command", None)):
+        raise TypeError(
+            f"{applied.name}: a client with coroutines cannot register a command that keeps results: use "
+            "redgrease.RedisGears, and in coroutines `await asyncio.to_thread(command, ...)`"
+        )
     settings = None
-    for gears in shards.shards(shards.client_of(server)):
+    for gears in shards.shards(redis):
         try:
-            execute_function(function, gears, False, requirements, replace or None)
+            ClosedGearFunction.on(function, gears, requirements=requirements, replace=replace or None)
         except DuplicateTriggerError:
             if replace is None:
                 raise

@@ -160,9 +160,8 @@ class Flight(Generic[_Entry]):
         """An entry for the log."""
         return "failed" if entry.error else "made"
 
-    @classmethod
-    def alive(cls) -> int:
-        """Number of runs that have not ended, including abandoned ones."""
+    def _alive(self) -> int:
+        """Number of runs of this cache that have not ended, including abandoned ones."""
         return 0
 
     # -- joining -----------------------------------------------------------------------------------------------
@@ -197,7 +196,8 @@ class Flight(Generic[_Entry]):
             if flight is not None:
                 return flight, False
             flight = make()
-            busy = max(len(cls._all), cls.alive())
+            name = flight.terms.name
+            busy = max(sum(other.terms.name == name for other in cls._all.values()), flight._alive())
             if busy >= flight.terms.max_running:
                 limit = flight.terms.max_running
                 raise Refused("busy", f"{busy} {cls.many} are under way, and the limit is {limit}")
@@ -218,10 +218,17 @@ class Flight(Generic[_Entry]):
             flight._outdated = True
 
     @classmethod
-    def count(cls, session: Any) -> int:
-        """Number of active flights of a session."""
+    def count(cls, session: Any, name: str) -> int:
+        """Number of active flights of a session for the cache of that name."""
         with cls._guard:
-            return sum(owner is session for owner, _ in cls._all)
+            return sum(owner is session and flight.terms.name == name for (owner, _), flight in cls._all.items())
+
+    @classmethod
+    def count_waiting(cls, session: Any, name: str) -> int:
+        """Number of requests that wait for these flights, except those that wait in threads."""
+        with cls._guard:
+            active = [flight for (owner, _), flight in cls._all.items() if owner is session]
+            return sum(len(flight._waiting) for flight in active if flight.terms.name == name)
 
     def start(self) -> None:
         """Start the flight's thread."""

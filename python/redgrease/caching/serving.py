@@ -138,10 +138,6 @@ def _nothing() -> None:
 class _Run:
     """The function, running for a call, in a thread or, if it is a coroutine function, on the worker's event loop."""
 
-    #: Number of runs that have not ended, including abandoned ones.
-    alive = 0
-    _counting = threading.Lock()
-
     def __init__(self, server: Server, caller: _Caller, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.done = threading.Event()
         self.entry = Answer(error=f"{CODE} broken the function did not end")
@@ -154,8 +150,7 @@ class _Run:
 
     def start(self) -> _Run:
         """Start."""
-        with _Run._counting:
-            _Run.alive += 1
+        self._server.count_runs(1)
         try:
             if inspect.iscoroutinefunction(self._server.function):
                 store.native("runCoroutine")(self._await(), session=self._caller.session)
@@ -205,8 +200,7 @@ class _Run:
             self._end()
 
     def _end(self) -> None:
-        with _Run._counting:
-            _Run.alive -= 1
+        self._server.count_runs(-1)
         self.done.set()
 
 
@@ -242,9 +236,8 @@ class _Call(Flight[Answer]):
         caller = _caller.get()
         self._caller = _Caller((*(caller.keys if caller else ()), self.key), self.session)
 
-    @classmethod
-    def alive(cls) -> int:
-        return _Run.alive
+    def _alive(self) -> int:
+        return self.server.alive
 
     @classmethod
     def _decode(cls, values: Sequence[Any]) -> Any:
@@ -369,6 +362,9 @@ class Server:
         self.texts = calls.CallTexts(name, calls.signature_of(function), key)
         self._counts = Counts("hit", "created", "waited", "failed", "refreshed")
         self._terms: Terms | None = None
+        #: Number of runs that have not ended, including abandoned ones.
+        self.alive = 0
+        self._counting = threading.Lock()
         Server.all[name] = self
 
     def __reduce__(self) -> Any:
@@ -402,10 +398,15 @@ class Server:
         """What the flights keep to."""
         if self._terms is None:
             settings = self.settings
-            index = f"{settings.namespace}:index:{{{runtime.hashtag()}}}:{self.name}" if settings.max_bytes else None
+            index = f"{settings.namespace}:index:{{{store.local_tag()}}}:{self.name}" if settings.max_bytes else None
             shares = bool(settings.ttl) and settings.coalesce
             self._terms = Terms(self.name, settings.lease, settings.max_running, index, settings.max_bytes, shares)
         return self._terms
+
+    def count_runs(self, change: int) -> None:
+        """Count a run that begins (1) or has ended (-1)."""
+        with self._counting:
+            self.alive += change
 
     def call(self, words: Sequence[Any]) -> tuple[str, Answer]:
         """Outcome and answer of a call from a function, which waits in its thread.
@@ -574,7 +575,9 @@ class Server:
             raise Refused("key", store.foreign(key, _Call.what, _Call.option)) from None
 
     def _statistics(self) -> dict[str, int]:
-        counts = {**self._counts.here(), "under_way": _Call.count(store.session())}
+        session = store.session()
+        counts = self._counts.here()
+        counts.update(under_way=_Call.count(session, self.name), waiting=_Call.count_waiting(session, self.name))
         if self.terms.index is not None:
             counts["entries"], counts["bytes"] = store.usage(self.terms.index)
         return counts

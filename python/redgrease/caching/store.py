@@ -21,6 +21,7 @@ __all__ = [
     "foreign",
     "forget",
     "gears_error",
+    "local_tag",
     "milliseconds",
     "native",
     "publish",
@@ -30,6 +31,9 @@ __all__ = [
     "touch",
     "usage",
 ]
+
+#: Number of hash slots of a cluster.
+_SLOTS = 16384
 
 _RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
 RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
@@ -238,6 +242,20 @@ def usage(index: str) -> tuple[int, int]:
     """Number and total size of the entries in an index."""
     total = runtime.execute("HGET", f"{index}:sizes", "")
     return int(runtime.execute("ZCARD", index)), int(total or 0)
+
+
+def local_tag() -> str:
+    """A text whose slot this shard serves; the same as long as its slots are. Without a cluster any text is."""
+    try:
+        me = runtime.execute("CLUSTER", "MYID")
+    except gears_error():
+        return "0"
+    ranges = [(first, last) for first, last, owner, *_ in runtime.execute("CLUSTER", "SLOTS") if owner[2] == me]
+    for number in range(_SLOTS):
+        slot = runtime.execute("CLUSTER", "KEYSLOT", number)
+        if any(first <= slot <= last for first, last in ranges):
+            return str(number)
+    return "0"
 
 
 def _moved(key: str) -> NoReturn:

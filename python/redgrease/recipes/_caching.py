@@ -25,6 +25,7 @@ CODE = "CACHEGET"
 """First word of error replies."""
 STATISTICS = "stats"
 """Argument that requests the statistics of this worker instead of a URL."""
+_NAME = "cache_get"
 FIELDS = ("status", "headers", "body", "error")
 """The fields of the hash that stores a resource."""
 
@@ -93,7 +94,7 @@ def serve(options: str, *arguments: Any) -> Any:
     settings = _settings(options)
     try:
         if arguments == (STATISTICS,):
-            return {**_counts.here(), "under_way": _Flight.count(store.session())}
+            return {**_counts.here(), "under_way": _Flight.count(store.session(), _NAME)}
         url, expiry, timeout = _arguments(settings, *arguments)
         entry, outcome = _get_or_create(settings, url, expiry, timeout)
         _counts.add(*([outcome, "failed"] if entry.error else [outcome]))
@@ -159,13 +160,12 @@ class _Flight(Flight[Entry]):
     many = "downloads"
 
     def __init__(self, settings: Settings, key: str, url: str, expiry: float, end: float) -> None:
-        super().__init__(Terms("cache_get", settings.lease, settings.max_downloads), key, shown(url), end)
+        super().__init__(Terms(_NAME, settings.lease, settings.max_downloads), key, shown(url), end)
         self._settings = settings
         self._url = url
         self._expiry = expiry
 
-    @classmethod
-    def alive(cls) -> int:
+    def _alive(self) -> int:
         return Download.alive
 
     @classmethod
