@@ -178,13 +178,17 @@ def unwrap(value: Any) -> Any:
     return value.value if isinstance(value, ExecutionResult) else value
 
 
+#: One result of these types is one result, not a list of characters.
+_TEXT = (str, bytes, bytearray)
+
+
 class ExecutionResult(Generic[_Rec]):
     """The results of an execution, usable as if they were the value itself.
 
     Comparison, arithmetic, indexing, attributes, ``isinstance``, ``str``, ``int``, ``bytes``, ``hash`` and pickling
     act on `value`. A single result is not in a list: `value` is the result itself, which also equals a list of one
-    element; ``len``, iteration and ``[0]`` treat a number or other scalar as a list of one. `records` is always a
-    list. Pass `value` to C functions that need a real `list` or `bytes`.
+    element; ``len``, iteration and ``[0]`` treat a number, a text or another scalar as a list of one. ``in`` and slices of
+    a text act on the text. `records` is always a list. Pass `value` to C functions that need a real `list` or `bytes`.
 
     Args:
         value: the results.
@@ -272,7 +276,7 @@ class ExecutionResult(Generic[_Rec]):
 
     @property
     def _is_scalar(self) -> bool:
-        return self.value is not None and not hasattr(type(self.value), "__len__")
+        return isinstance(self.value, _TEXT) or (self.value is not None and not hasattr(type(self.value), "__len__"))
 
     def __len__(self) -> int:
         value: Any = self.value
@@ -284,7 +288,7 @@ class ExecutionResult(Generic[_Rec]):
         value: Any = self.value
         if value is None:
             return iter(())
-        if self._is_scalar and not hasattr(type(value), "__iter__"):
+        if self._is_scalar and (isinstance(value, _TEXT) or not hasattr(type(value), "__iter__")):
             return iter((value,))
         return iter(value)
 
@@ -301,6 +305,8 @@ class ExecutionResult(Generic[_Rec]):
             if index == 0 and not isinstance(index, slice):
                 return value
             raise TypeError(f"a single result has only index 0, not {index!r}")
+        if isinstance(value, _TEXT) and not isinstance(index, slice):
+            return [value][index]
         return value[index]
 
     def __contains__(self, item: Any) -> bool:

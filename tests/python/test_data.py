@@ -93,9 +93,17 @@ def test_a_scalar_looks_like_a_list_of_one():
     assert (len(nothing), list(nothing), nothing[0], bool(nothing)) == (0, [], None, False)
 
 
+@pytest.mark.parametrize("text", [b"abc", "abc", b"", ""])
+def test_one_text_is_one_result(text):
+    result = ExecutionResult(text)
+    assert (len(result), list(result), result[0], result[-1], result[1:]) == (1, [text], text, text, text[1:])
+    assert (text in result, list(reversed(result)), result.upper()) == (True, [text], text.upper())
+    with pytest.raises(IndexError):
+        result[1]
+
+
 def test_text_is_text():
     result = ExecutionResult(b"abc")
-    assert (len(result), list(result), result[0], result[1:]) == (3, [97, 98, 99], 97, b"bc")
     assert result == b"abc"
     assert result == [b"abc"]
     assert bytes(result) == b"abc"
