@@ -22,7 +22,7 @@ pub struct PyExecute<'a> {
     pub description: Option<&'a [u8]>,
     /// Replace the session with the same id.
     pub upgrade: bool,
-    /// Replace the session with that id.
+    /// Replace the session, or the registration, with that id.
     pub replace_with: Option<&'a [u8]>,
     /// Install requirements again even if they are there.
     pub force_reinstall: bool,

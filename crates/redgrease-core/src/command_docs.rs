@@ -186,7 +186,7 @@ pub const COMMANDS: [CommandDoc; 34] = [
         "That of the script",
         "`OK`, or, if the script ran a function: an array of results and errors, or with `UNBLOCKING` the id of the execution.",
         "With `ID` of an existing session `UPGRADE` is needed: its registrations are replaced when the script succeeds. \
-         `REQUIREMENTS` takes all words that follow.",
+         `REPLACE_WITH` replaces those of another session, or one registration. `REQUIREMENTS` takes all words that follow.",
     ),
     doc(
         "RG.PYEXPORTREQ",

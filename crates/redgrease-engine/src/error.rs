@@ -36,7 +36,7 @@ pub enum Error {
     /// The new session exists already.
     #[error("Session {0} already exists")]
     SessionExists(String),
-    /// The session to be replaced does not exist.
+    /// There is no session or registration to be replaced.
     #[error("Can not replace with {0}, session does not exists.")]
     NothingToReplace(String),
     /// The object belongs to another user.

@@ -302,7 +302,7 @@ impl Engine {
         let other = self.registrations.hooks.functions(command).any(|number| {
             self.registrations
                 .get(number)
-                .is_some_and(|found| found.spec.mode != Mode::Sync && Some(found.session) != replaced)
+                .is_some_and(|found| found.spec.mode != Mode::Sync && !self.registrations.is_replaced(number, replaced))
         });
         other.then_some(Error::HookNotSync)
     }

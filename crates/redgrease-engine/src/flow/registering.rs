@@ -209,8 +209,7 @@ impl Engine {
         let pending =
             script.into_iter().flat_map(|script| script.pending.iter().map(|(_, registration)| &registration.trigger));
         let old = script.and_then(|script| script.replaces);
-        let replaced =
-            |number| old.is_some() && self.registrations.get(number).map(|registration| registration.session) == old;
+        let replaced = |number| self.registrations.is_replaced(number, old);
         self.registrations.verify(&trigger, pending, replaced).map_err(|error| error.to_string())?;
         self.registrations.take_number();
         let registration_number = self.registrations.take_number();

@@ -1,13 +1,13 @@
 //! Adding and removing registrations.
 
 use redgrease_core::frame::ToWorker;
-use redgrease_core::id::{PlanNo, RegistrationNo, SessionNo, WorkerNo};
+use redgrease_core::id::{PlanNo, RegistrationNo, WorkerNo};
 use redgrease_core::plan::Trigger;
 
 use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::prelude::*;
-use crate::registrations::registry::Registration;
+use crate::registrations::registry::{Registration, Replaced};
 use crate::sessions::session::Session;
 
 impl Engine {
@@ -20,8 +20,8 @@ impl Engine {
         }
     }
 
-    /// Stream registrations that replace those of a session continue where these stopped.
-    pub(crate) fn resume_groups(&self, replaced: SessionNo, pending: &mut [(RegistrationNo, Registration)]) {
+    /// Stream registrations that replace others continue where these stopped.
+    pub(crate) fn resume_groups(&self, replaced: Replaced, pending: &mut [(RegistrationNo, Registration)]) {
         let mut taken = Vec::new();
         for (_, registration) in pending {
             let Trigger::Stream { filter, .. } = &registration.trigger else { continue };

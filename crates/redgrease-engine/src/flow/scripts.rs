@@ -4,6 +4,7 @@ use redgrease_core::command::{Action, Function, PyExecute};
 use redgrease_core::error_text::cut_error;
 use redgrease_core::frame::{LogLevel, ToWorker};
 use redgrease_core::id::{ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
+use redgrease_core::plan::Trigger;
 use redgrease_core::render::{Reply, one_line};
 
 use crate::asked::Asked;
@@ -19,6 +20,7 @@ use crate::limits::{
 };
 use crate::planted::Bug;
 use crate::prelude::*;
+use crate::registrations::registry::{Registration, Replaced};
 use crate::sessions::script::Script;
 use crate::sessions::session::{Deaths, Place, Session};
 use crate::sessions::stored::{REINSTALLED, Stored, StoredFunction, environment, is_reinstalled};
@@ -126,8 +128,8 @@ impl Engine {
         }
     }
 
-    /// Checks a script against the existing sessions; returns the one that it replaces.
-    fn accept_script(&self, caller: &Caller, command: &PyExecute<'_>) -> Result<Option<SessionNo>, Error> {
+    /// Checks a script against what exists; returns what it replaces.
+    fn accept_script(&self, caller: &Caller, command: &PyExecute<'_>) -> Result<Option<Replaced>, Error> {
         if let Err(reason) = &self.runtime {
             return Err(Error::NoRuntime(reason.clone()));
         }
@@ -142,16 +144,26 @@ impl Engine {
                 return Err(Error::SessionExists(id.to_owned()));
             }
         }
-        if let Some(old) = &replaced
-            && self.sessions.named(old).is_none()
-        {
-            return Err(Error::NothingToReplace(old.clone()));
-        }
-        let replaced = replaced.or_else(|| command.id.filter(|_| command.upgrade).map(str::to_owned));
-        let Some(replaced) = replaced.and_then(|name| self.sessions.named(&name)) else { return Ok(None) };
-        let owner = self.sessions.get(replaced).map(|session| Rc::clone(&session.user));
+        let replaced = match replaced {
+            Some(old) => Some(self.replaced_by(&old).ok_or(Error::NothingToReplace(old))?),
+            None => {
+                let upgraded = command.id.filter(|_| command.upgrade).and_then(|id| self.sessions.named(id));
+                upgraded.map(|session| (Replaced::Session(session), session))
+            }
+        };
+        let Some((replaced, session)) = replaced else { return Ok(None) };
+        let owner = self.sessions.get(session).map(|session| Rc::clone(&session.user));
         check_owner(caller, owner.as_deref(), "replace the session")?;
         Ok(Some(replaced))
+    }
+
+    /// What `REPLACE_WITH` names, a session or else a registration, and the session.
+    fn replaced_by(&self, name: &str) -> Option<(Replaced, SessionNo)> {
+        if let Some(session) = self.sessions.named(name) {
+            return Some((Replaced::Session(session), session));
+        }
+        let number = self.shard.counter(name.as_bytes()).map(RegistrationNo)?;
+        Some((Replaced::Registration(number), self.registrations.get(number)?.session))
     }
 
     /// The requirements of a session are present, or are not available.
@@ -403,23 +415,27 @@ impl Engine {
 
     /// Another script may have taken a name in the meantime.
     fn verify_again(&self, script: &Script) -> Result<(), String> {
-        let replaced = |number| {
-            script.replaces.is_some() && self.registrations.get(number).map(|found| found.session) == script.replaces
-        };
+        let replaced = |number| self.registrations.is_replaced(number, script.replaces);
         script.pending.iter().try_for_each(|(_, registration)| {
             self.registrations.verify(&registration.trigger, [], replaced).map_err(|error| error.to_string())
         })
     }
 
-    /// The old session is replaced by the new one in one step.
+    /// The old registrations are replaced by the new ones in one step.
     fn register_all(&mut self, worker: WorkerNo, number: SessionNo, mut script: Script, blob: &[u8]) {
         self.executions.skip_number();
-        let replaced = script.replaces.and_then(|old| Some(self.sessions.get(old)?.name.to_string()));
-        let was_applying = core::mem::replace(&mut self.applying, true);
+        let mut replaced = None;
+        let was_applying = self.applying;
+        if let Some(Replaced::Session(old)) = script.replaces {
+            // Replicas and files remove the session's registrations when they get the new session.
+            replaced = self.sessions.get(old).map(|session| session.name.to_string());
+            self.applying = true;
+        }
         if let Some(old) = script.replaces {
             self.resume_groups(old, &mut script.pending);
-            for registration in self.registrations.of_session(old) {
-                self.remove_registration(registration, true);
+            for registration in self.registrations.replaced(old) {
+                // Calls that have not begun run: their clients wait for the old function or for the new one.
+                self.remove_registration(registration, !self.is_called(registration));
             }
         }
         self.applying = was_applying;
@@ -432,6 +448,12 @@ impl Engine {
         self.follow_streams(&numbers);
         self.replicate_session(number, replaced.as_deref());
         self.reply(script.client, Reply::Simple("OK".into()));
+    }
+
+    /// Whether clients wait for what a registration runs.
+    fn is_called(&self, number: RegistrationNo) -> bool {
+        let called = |found: &Registration| matches!(found.trigger, Trigger::Command { .. } | Trigger::Hook { .. });
+        self.registrations.get(number).is_some_and(called)
     }
 
     /// A session owns registrations from now on: what is needed to rebuild them is kept.

@@ -18,6 +18,15 @@ use redgrease_core::pattern::{KeyFilter, Literal};
 use redgrease_core::plan::{Mode, PlanSpec, Trigger};
 use redgrease_core::policy::KeyRange;
 
+/// What a script replaces when it succeeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replaced {
+    /// All registrations of a session.
+    Session(SessionNo),
+    /// One registration; others of its session stay.
+    Registration(RegistrationNo),
+}
+
 /// Counts of the executions of a registration. Every triggered execution ends in exactly one of success, failure and
 /// abort.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -384,21 +393,38 @@ impl Registrations {
         }
     }
 
-    /// The consumer group that a registration takes over when it replaces a session: that of the session's registration
-    /// for the same streams, unless it is among those that are `taken`.
+    /// The consumer group that a registration takes over from the replaced ones: that of one for the same streams, unless
+    /// it is among those that are `taken`.
     #[must_use]
     pub fn group_to_resume(
         &self,
-        replaced: SessionNo,
+        replaced: Replaced,
         database: Database,
         filter: &KeyFilter,
         taken: &[String],
     ) -> Option<String> {
-        self.streams.iter().filter_map(|number| self.all.get(&number)).find_map(|found| {
+        self.streams.iter().filter(|number| self.is_replaced(*number, Some(replaced))).find_map(|number| {
+            let found = self.all.get(&number)?;
             let Trigger::Stream { filter: other, .. } = &found.trigger else { return None };
-            let same = found.session == replaced && found.database == database && filter == other;
+            let same = found.database == database && filter == other;
             (same && !taken.contains(&found.group)).then(|| found.group.clone())
         })
+    }
+
+    /// Whether a registration is among those that a script replaces.
+    #[must_use]
+    pub fn is_replaced(&self, number: RegistrationNo, replaced: Option<Replaced>) -> bool {
+        match replaced {
+            None => false,
+            Some(Replaced::Registration(only)) => number == only,
+            Some(Replaced::Session(session)) => self.all.get(&number).is_some_and(|found| found.session == session),
+        }
+    }
+
+    /// The registrations that a script replaces, in the order of their numbers.
+    #[must_use]
+    pub fn replaced(&self, replaced: Replaced) -> Vec<RegistrationNo> {
+        self.all.keys().copied().filter(|number| self.is_replaced(*number, Some(replaced))).collect()
     }
 
     /// Registrations of a session, in the order of their numbers.
@@ -517,6 +543,24 @@ mod tests {
     }
 
     #[test]
+    fn a_script_replaces_a_session_or_one_registration() {
+        let mut registrations = Registrations::default();
+        let mut add = |session| {
+            let number = registrations.take_number();
+            let trigger = keys("*", None, None);
+            registrations.add(number, Registration::new(SessionNo(session), Database(0), PlanNo(1), spec(), trigger));
+            number
+        };
+        let (first, second, other) = (add(1), add(1), add(2));
+        assert_eq!(registrations.replaced(Replaced::Session(SessionNo(1))), [first, second]);
+        assert_eq!(registrations.replaced(Replaced::Registration(second)), [second]);
+        assert!(!registrations.is_replaced(other, Some(Replaced::Session(SessionNo(1)))));
+        assert!(!registrations.is_replaced(first, None));
+        registrations.remove(second);
+        assert_eq!(registrations.replaced(Replaced::Registration(second)), []);
+    }
+
+    #[test]
     fn the_first_registration_on_a_stream_has_the_known_group_and_others_their_own() {
         let mut registrations = Registrations::default();
         let mut add = |session: u64, database: u32, filter: &str| {
@@ -537,7 +581,8 @@ mod tests {
         assert_eq!(add(5, 0, "t"), own(4));
         assert_eq!(add(6, 3, "t"), STREAM_GROUP);
         let resumed = |session, filter: &str, taken: &[String]| {
-            registrations.group_to_resume(SessionNo(session), Database(0), &KeyFilter::new(filter).unwrap(), taken)
+            let (replaced, filter) = (Replaced::Session(SessionNo(session)), KeyFilter::new(filter).unwrap());
+            registrations.group_to_resume(replaced, Database(0), &filter, taken)
         };
         assert_eq!(resumed(5, "t", &[]), Some(own(4)));
         assert_eq!(resumed(5, "t", &[own(4)]), None);

@@ -1,10 +1,10 @@
 //! A script that has not ended.
 
-use redgrease_core::id::{ExecutionNo, RegistrationNo, SessionNo};
+use redgrease_core::id::{ExecutionNo, RegistrationNo};
 
 use crate::clients::Client;
 use crate::prelude::*;
-use crate::registrations::registry::Registration;
+use crate::registrations::registry::{Registration, Replaced};
 
 /// A script, or a function sent without one, that has not ended: it waits for requirements or a worker, or runs.
 #[derive(Debug)]
@@ -19,8 +19,8 @@ pub(crate) struct Script {
     pub(crate) run: Option<ExecutionNo>,
     /// Its registrations, which become active when the script has ended.
     pub(crate) pending: Vec<(RegistrationNo, Registration)>,
-    /// The session that it replaces.
-    pub(crate) replaces: Option<SessionNo>,
+    /// What it replaces.
+    pub(crate) replaces: Option<Replaced>,
     /// Requirements are installed again even if they are there.
     pub(crate) force_reinstall: bool,
 }
