@@ -109,12 +109,15 @@ _OPTIONAL = {
 }
 _SUBMODULES = frozenset(
     (
+        "asyncio",
         "client",
         "codec",
+        "commands",
         "config",
         "data",
         "engine",
         "exceptions",
+        "exchange",
         "filecache",
         "func",
         "gearialization",

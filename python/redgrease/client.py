@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import redis
 import redis.cluster
@@ -17,8 +18,8 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from . import utils
-from .engine import ExecutionID, Gears, RegistrationID, TriggerProxy, gears_of, module_fields
-from .link import Link
+from .engine import ExecutionID, Gears, RegistrationID, SessionID, TriggerProxy, gears_of, module_fields
+from .exchange import Exchange, Request
 
 __all__ = [
     "ExecutionID",
@@ -30,9 +31,12 @@ __all__ = [
     "RedisMods",
     "RedisModules",
     "RegistrationID",
+    "SessionID",
     "TriggerProxy",
     "gears_of",
 ]
+
+_R = TypeVar("_R", bound="Redis")
 
 
 class RedisGearsModule:
@@ -55,17 +59,7 @@ class RedisModules(RedisGearsModule):
 
     def module_list(self) -> list[dict[str, str]]:
         """Modules loaded by the server, as dicts of texts."""
-        modules = module_fields(Link(self).ask("MODULE LIST"))
-        return [{name: utils.safe_str(value) for name, value in module.items()} for module in modules]
-
-
-def _modern(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of older redis-py under their current names, without a client-side time limit for functions."""
-    for old, new in (("charset", "encoding"), ("errors", "encoding_errors")):
-        if kwargs.get(old) is not None:
-            kwargs.setdefault(new, kwargs[old])
-        kwargs.pop(old, None)
-    return kwargs
+        return self.gears._run(module_list())
 
 
 class Redis(RedisModules, redis.Redis):
@@ -76,15 +70,19 @@ class Redis(RedisModules, redis.Redis):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        _modern(kwargs)
         if len(args) < 5:
             kwargs.setdefault("socket_timeout", None)
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **modern(kwargs))
+
+    @classmethod
+    def from_url(cls: type[_R], url: str, **kwargs: Any) -> _R:
+        """The client for a URL such as ``"redis://user:secret@host:6379/0"``; other arguments as in the constructor."""
+        kwargs.setdefault("socket_timeout", None)
+        client: _R = super().from_url(url, **modern(kwargs))  # type: ignore[assignment]
+        return client
 
     def __repr__(self) -> str:
-        options = self.connection_pool.connection_kwargs
-        place = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
-        return f"<{type(self).__name__} {place}, db {options.get('db', 0)}>"
+        return f"<{type(self).__name__} {place_of(self)}>"
 
 
 class RedisCluster(RedisModules, redis.cluster.RedisCluster):
@@ -94,19 +92,93 @@ class RedisCluster(RedisModules, redis.cluster.RedisCluster):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        _modern(kwargs)
         kwargs.setdefault("socket_timeout", None)
         nodes = kwargs.get("startup_nodes")
         if nodes is not None:
             kwargs["startup_nodes"] = [_node(node) for node in nodes]
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **modern(kwargs))
 
 
 def _node(node: Any) -> redis.cluster.ClusterNode:
-    if isinstance(node, dict):
+    if isinstance(node, Mapping):
         return redis.cluster.ClusterNode(node["host"], int(node["port"]))  # type: ignore[no-untyped-call]
     return node  # type: ignore[no-any-return]
 
+
+# --------------------------------------------------------------------------------------------------------------
+# Detection
+# --------------------------------------------------------------------------------------------------------------
+
+
+class Either(type):
+    """Metaclass of factories: instances of the clients that a factory makes are instances of the factory."""
+
+    clients: tuple[type, ...] = ()
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, cls.clients)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, cls.clients)
+
+
+if TYPE_CHECKING:
+    RedisMods = Redis
+else:
+
+    class RedisMods(metaclass=Either):
+        """Client of a server or of a cluster: creates a `Redis` or a `RedisCluster`.
+
+        The constructor asks the server once which of the two it is. If the server cannot be reached, the result is a
+        `Redis`, and the first command raises the error. As a type it stands for both.
+
+        Args:
+            host: default ``"localhost"``. Any node of a cluster works.
+            port: default 6379.
+            kwargs: arguments of either client; arguments that are `None` are left out. With ``unix_socket_path``,
+                ``connection_pool`` or another ``db`` than 0 it is always a `Redis`.
+
+        >>> r = RedisGears(port=30001)     # doctest: +SKIP
+        >>> r.gears.pystats()              # doctest: +SKIP
+        PyStats(TotalAllocated=41275404, PeakAllocated=11867779, CurrAllocated=11786368)
+        """
+
+        clients = (Redis, RedisCluster)
+
+        def __new__(cls, host: str | None = None, port: int | None = None, **kwargs: Any) -> Any:  # noqa: D102 - see above
+            given = Arguments.of(host, port, kwargs)
+            for probe in given.probes():
+                answer = _asks_cluster(lambda options: Redis(**options), probe)
+                if answer:
+                    return RedisCluster(host=probe["host"], port=probe["port"], **given.cluster)
+                if answer is not None:
+                    break
+            return Redis(**given.single)
+
+        @classmethod
+        def from_url(cls, url: str, **kwargs: Any) -> Any:
+            """The client for a URL such as ``"redis://user:secret@host:6379"``; further arguments as in `Redis`."""
+            client = Redis.from_url(url, **kwargs)
+            if may_be_cluster(client) and _asks_cluster(lambda options: Redis.from_url(url, **options), kwargs):
+                client.close()
+                return RedisCluster.from_url(url, **kwargs)
+            return client
+
+
+RedisGears = RedisMods
+"""The usual name of the factory."""
+
+
+def _asks_cluster(make: Callable[[dict[str, Any]], Redis], options: dict[str, Any]) -> bool | None:
+    """Ask a server on one short-lived connection, without retries; `None` if it does not answer."""
+    with make(probing(options, Retry(NoBackoff(), 0))) as probe:
+        try:
+            return is_enabled(probe.info("cluster"))
+        except (RedisError, OSError):
+            return None
+
+
+# -- shared with the clients of `redgrease.asyncio` --
 
 #: Arguments that only one of the two clients takes.
 _CLUSTER_ONLY = frozenset(
@@ -138,74 +210,82 @@ _FORGOTTEN = frozenset(
 )
 
 
-class _Either(type):
-    """Instances of either client are instances of the factory."""
+class Arguments(NamedTuple):
+    """Arguments of a factory, for either client.
 
-    def __instancecheck__(cls, instance: Any) -> bool:
-        return isinstance(instance, (Redis, RedisCluster))
-
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        return issubclass(subclass, (Redis, RedisCluster))
-
-
-class RedisMods(metaclass=_Either):
-    """Client of a server or of a cluster: creates a `Redis` or a `RedisCluster`.
-
-    The constructor asks the server once which of the two it is. If the server cannot be reached, the result is a
-    `Redis`, and the first command raises the error.
-
-    Args:
-        host: default ``"localhost"``. Any node of a cluster works.
-        port: default 6379.
-        kwargs: arguments of either client; arguments that are `None` are left out. With ``unix_socket_path``,
-            ``connection_pool`` or another ``db`` than 0 it is always a `Redis`.
-
-    >>> r = RedisGears(port=30001)     # doctest: +SKIP
-    >>> r.gears.pystats()              # doctest: +SKIP
-    PyStats(TotalAllocated=41275404, PeakAllocated=11867779, CurrAllocated=11786368)
+    Attributes:
+        single: those of the client of a server.
+        cluster: those of the client of a cluster, without host and port.
+        places: host and port of servers that may be part of a cluster.
     """
 
-    def __new__(cls, host: str | None = None, port: int | None = None, **kwargs: Any) -> Any:  # noqa: D102 - see the class
-        given = {name: value for name, value in kwargs.items() if value is not None and name not in _FORGOTTEN}
-        _modern(given)
-        if host is None and port is None and given.get("startup_nodes"):
-            first = _node(given["startup_nodes"][0])
-            host, port = first.host, first.port
-        single = {name: value for name, value in given.items() if name not in _CLUSTER_ONLY}
-        if "connection_pool" not in given and "unix_socket_path" not in given:
-            single["host"] = host or "localhost"
-            single["port"] = 6379 if port is None else int(port)
-            if not given.get("db") and _is_cluster(single):
-                both = {name: value for name, value in given.items() if name not in _SINGLE_ONLY}
-                return RedisCluster(host=single["host"], port=single["port"], **both)
-        return Redis(**single)
+    single: dict[str, Any]
+    cluster: dict[str, Any]
+    places: list[tuple[str, int]]
 
     @classmethod
-    def from_url(cls, url: str, **kwargs: Any) -> Any:
-        """The client for a URL such as ``"redis://user:secret@host:6379"``."""
-        client = Redis.from_url(url, **kwargs)
-        if not client.connection_pool.connection_kwargs.get("db") and _asks_cluster(client):
-            client.close()
-            return RedisCluster.from_url(url, **kwargs)
-        return client
+    def of(cls, host: str | None, port: Any, kwargs: dict[str, Any]) -> Arguments:
+        """Sort arguments; those that are `None` are left out."""
+        given = modern({name: value for name, value in kwargs.items() if value is not None and name not in _FORGOTTEN})
+        single = {name: value for name, value in given.items() if name not in _CLUSTER_ONLY}
+        cluster = {name: value for name, value in given.items() if name not in _SINGLE_ONLY}
+        if "connection_pool" in given or "unix_socket_path" in given:
+            return cls(single, cluster, [])
+        places = [(host or "localhost", 6379 if port is None else int(port))]
+        if host is None and port is None and given.get("startup_nodes"):
+            places = [_place(node) for node in given["startup_nodes"]]
+        single["host"], single["port"] = places[0]
+        return cls(single, cluster, [] if given.get("db") else places)
+
+    def probes(self) -> Iterator[dict[str, Any]]:
+        """Arguments of clients that ask each of the places."""
+        for host, port in self.places:
+            yield {**self.single, "host": host, "port": port}
 
 
-RedisGears = RedisMods
-"""The usual name of the factory."""
+def _place(node: Any) -> tuple[str, int]:
+    if isinstance(node, Mapping):
+        return node["host"], int(node["port"])
+    return node.host, int(node.port)
 
 
-def _is_cluster(arguments: dict[str, Any]) -> bool:
-    """Ask the server on one short-lived connection, without retries."""
-    options = {**arguments, "retry": Retry(NoBackoff(), 0), "single_connection_client": False, "max_connections": 1}
-    options.setdefault("socket_connect_timeout", 5)
-    if options.get("socket_timeout") is None:
-        options["socket_timeout"] = 5
-    with Redis(**options) as probe:
-        return _asks_cluster(probe)
+def modern(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of older redis-py under their current names; changes the dict."""
+    for old, new in (("charset", "encoding"), ("errors", "encoding_errors")):
+        if kwargs.get(old) is not None:
+            kwargs.setdefault(new, kwargs[old])
+        kwargs.pop(old, None)
+    return kwargs
 
 
-def _asks_cluster(client: Any) -> bool:
-    try:
-        return int(client.info("cluster").get("cluster_enabled", 0)) == 1
-    except (RedisError, OSError):
-        return False
+def probing(options: dict[str, Any], retry: Any) -> dict[str, Any]:
+    """Arguments of a client for one question."""
+    options = {**options, "retry": retry, "single_connection_client": False, "max_connections": 1}
+    for name in ("socket_connect_timeout", "socket_timeout"):
+        if options.get(name) is None:
+            options[name] = 5
+    return options
+
+
+def may_be_cluster(client: Any) -> bool:
+    """Whether a client of a server, made from a URL, may be that of a node of a cluster."""
+    options = client.connection_pool.connection_kwargs
+    return not options.get("db") and not options.get("path")
+
+
+def is_enabled(info: Any) -> bool:
+    """Whether the section "cluster" of INFO is that of a node of a cluster."""
+    return int(info.get("cluster_enabled", 0)) == 1
+
+
+def place_of(client: Any) -> str:
+    """Host, port and database of a client, for people."""
+    options = client.connection_pool.connection_kwargs
+    place = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+    return f"{place}, db {options.get('db', 0)}"
+
+
+def module_list() -> Exchange[list[dict[str, str]]]:
+    """MODULE LIST."""
+    reply = yield Request(("MODULE LIST",))
+    return [{name: utils.safe_str(value) for name, value in module.items()} for module in module_fields(reply)]

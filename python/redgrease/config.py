@@ -12,12 +12,13 @@ from typing import Any, Callable, Generic, TypeVar, overload
 
 from redis.exceptions import ResponseError
 
+from .exchange import Exchange, Request, Shards
 from .link import Link
 from .utils import CaseInsensitiveDict, bool_ok, safe_bool, safe_str, to_redis_type, transform
 
 T = TypeVar("T")
 
-__all__ = ["Config"]
+__all__ = ["Config", "get_option", "get_options", "set_options"]
 
 
 class _Option(Generic[T]):
@@ -48,7 +49,7 @@ class Config:
     Options of redgrease that RedisGears does not have can be read and set by name, with `get` and `set`.
 
     Args:
-        redis: a client of redis-py, or a `redgrease.link.Link`.
+        redis: a client of redis-py or valkey-py, or a `redgrease.link.Link`.
     """
 
     _link: Link
@@ -88,12 +89,7 @@ class Config:
         The value of a name that the server does not know is a `redis.exceptions.ResponseError` (not raised). Names
         are case-sensitive.
         """
-        asked: tuple[str | bytes, ...] = names or tuple(_KINDS_BY_NAME)
-        reply = self._link.ask("RG.CONFIGGET", *asked)
-        found = {}
-        for name, value in zip(map(safe_str, asked), reply):
-            found[name] = value if isinstance(value, Exception) else transform(value, _KINDS.get(name))
-        return found
+        return self._link.run(get_options(names))
 
     def get_single(self, name: str | bytes) -> Any:
         """Value of one option.
@@ -101,12 +97,7 @@ class Config:
         Raises:
             KeyError: the server does not know it.
         """
-        if not isinstance(name, (str, bytes)):
-            raise KeyError(name)
-        value = self.get(name)[safe_str(name)]
-        if isinstance(value, Exception):
-            raise KeyError(safe_str(name)) from value
-        return value
+        return self._link.run(get_option(name))
 
     def set(self, config_dict: Mapping[Any, Any] | None = None, **options: Any) -> bool:
         """Set options; return whether all were accepted. Names that the engine does not know are kept for users.
@@ -114,18 +105,42 @@ class Config:
         Raises:
             redis.exceptions.DataError: a name is not text.
         """
-        flat: list[Any] = []
-        for name, value in {**(config_dict or {}), **options}.items():
-            flat += (name, to_redis_type(value))
-        if not flat:
-            return True
-        replies = self._link.ask_all("RG.CONFIGSET", *flat)
-        return all(
-            not isinstance(each, ResponseError) and bool_ok(each) for reply in replies.values() for each in reply
-        )
+        return self._link.run(set_options({**(config_dict or {}), **options}))
 
     def __repr__(self) -> str:
         return f"<Config of {self.redis!r}>"
+
+
+def get_options(names: tuple[str | bytes, ...]) -> Exchange[dict[str, Any]]:
+    """RG.CONFIGGET."""
+    asked: tuple[str | bytes, ...] = names or tuple(_KINDS_BY_NAME)
+    reply = yield Request(("RG.CONFIGGET", *asked))
+    found = {}
+    for name, value in zip(map(safe_str, asked), reply):
+        found[name] = value if isinstance(value, Exception) else transform(value, _KINDS.get(name))
+    return found
+
+
+def get_option(name: str | bytes) -> Exchange[Any]:
+    """RG.CONFIGGET of one option."""
+    if not isinstance(name, (str, bytes)):
+        raise KeyError(name)
+    found = yield from get_options((name,))
+    value = found[safe_str(name)]
+    if isinstance(value, Exception):
+        raise KeyError(safe_str(name)) from value
+    return value
+
+
+def set_options(options: Mapping[Any, Any]) -> Exchange[bool]:
+    """RG.CONFIGSET on all shards."""
+    flat: list[Any] = []
+    for name, value in options.items():
+        flat += (name, to_redis_type(value))
+    if not flat:
+        return True
+    replies = yield Request(("RG.CONFIGSET", *flat), Shards.ALL)
+    return all(not isinstance(each, ResponseError) and bool_ok(each) for reply in replies.values() for each in reply)
 
 
 _KINDS_BY_NAME = {name: option.kind for name, option in vars(Config).items() if isinstance(option, _Option)}

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from . import utils
 from .exceptions import parse_traceback, split_last_line
@@ -30,7 +30,10 @@ __all__ = [
     "ExecutionResult",
     "ExecutionStatus",
     "ExecutionStep",
+    "ExportedRequirement",
+    "PluginInfo",
     "PyRequirementInfo",
+    "PySessionInfo",
     "PyStats",
     "RedisObject",
     "RegData",
@@ -43,6 +46,7 @@ __all__ = [
 ]
 
 _R = TypeVar("_R", bound="RedisObject")
+_Rec = TypeVar("_Rec")
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -173,7 +177,7 @@ def unwrap(value: Any) -> Any:
     return value.value if isinstance(value, ExecutionResult) else value
 
 
-class ExecutionResult:
+class ExecutionResult(Generic[_Rec]):
     """The results of an execution, usable as if they were the value itself.
 
     Comparison, arithmetic, indexing, attributes, ``isinstance``, ``str``, ``int``, ``bytes``, ``hash`` and pickling
@@ -191,7 +195,16 @@ class ExecutionResult:
         errors: list of `StepError`, empty without errors; `None` for replies without a list of errors, such as those of
             triggers.
         records: list of the results, whatever their number.
+
+    Type checkers know the type of one record: ``ExecutionResult[int]`` has ``records: list[int]``.
     """
+
+    if TYPE_CHECKING:
+        value: Any
+        records: list[_Rec]
+        errors: list[Any] | None
+
+        def __call__(self, *args: Any, **kwargs: Any) -> ExecutionResult[_Rec]: ...  # noqa: D102 - see the class
 
     def __new__(cls, value: Any = None, errors: Any = None, records: Any = None) -> Any:  # noqa: D102 - see the class
         # Only a result that wraps a callable is callable.
@@ -236,16 +249,20 @@ class ExecutionResult:
             return 1
         return 0 if self.value is None else len(self.value)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[_Rec]:
         if self.value is None:
             return iter(())
         if self._is_scalar and not hasattr(type(self.value), "__iter__"):
             return iter((self.value,))
         return iter(self.value)
 
-    def __reversed__(self) -> Iterator[Any]:
+    def __reversed__(self) -> Iterator[_Rec]:
         return iter(list(self)[::-1])
 
+    @overload
+    def __getitem__(self, index: int) -> _Rec: ...
+    @overload
+    def __getitem__(self, index: Any) -> Any: ...
     def __getitem__(self, index: Any) -> Any:
         if self.value is None or (self._is_scalar and not hasattr(type(self.value), "__getitem__")):
             if index == 0 and not isinstance(index, slice):
@@ -329,7 +346,7 @@ class ExecutionResult:
     __rmatmul__ = _reflected(operator.matmul)
 
 
-class _CallableResult(ExecutionResult):
+class _CallableResult(ExecutionResult[_Rec]):
     """The result for a command: calling it triggers the command."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -343,7 +360,7 @@ def _single(records: list[Any]) -> Any:
     return records[0] if len(records) == 1 else records
 
 
-def parse_execute_response(reply: Any, decode: Decoder = utils.as_is) -> ExecutionResult:
+def parse_execute_response(reply: Any, decode: Decoder = utils.as_is) -> ExecutionResult[Any]:
     """Results of a reply of RG.PYEXECUTE or RG.GETRESULTS.
 
     Args:
@@ -364,7 +381,7 @@ def parse_execute_response(reply: Any, decode: Decoder = utils.as_is) -> Executi
     return ExecutionResult(reply)
 
 
-def parse_trigger_response(reply: Any, decode: Decoder = utils.as_is) -> ExecutionResult:
+def parse_trigger_response(reply: Any, decode: Decoder = utils.as_is) -> ExecutionResult[Any]:
     """Results of a reply of RG.TRIGGER; arguments as in `parse_execute_response`."""
     if not isinstance(reply, list):
         return ExecutionResult(decode(reply))
@@ -555,6 +572,68 @@ class PyRequirementInfo(RedisObject):
         lambda value: [safe_str(each) for each in value] if isinstance(value, list) else safe_str(value),
         default_factory=list,
     )
+
+
+@dataclass(frozen=True, repr=False)
+class ExportedRequirement(RedisObject):
+    """A requirement with its wheels, as one server exports and another one imports it.
+
+    Attributes:
+        info: what the server knows of it.
+        pieces: its wheels in a form for `redgrease.Gears.pyimportreq`, each at most 10 MiB.
+    """
+
+    info: PyRequirementInfo
+    pieces: list[bytes] = dataclasses.field(default_factory=list, repr=False)
+
+    @classmethod
+    def parse(cls, reply: Any) -> ExportedRequirement:
+        """Parse a reply of RG.PYEXPORTREQ."""
+        info, pieces = reply
+        return cls(PyRequirementInfo.from_redis(info), list(pieces))
+
+
+@dataclass(frozen=True, repr=False)
+class PySessionInfo(RedisObject):
+    """A session: what one execution of a script or function created.
+
+    Attributes:
+        ID: its id.
+        sessionDescription: the description that it was given, or `None`.
+        refCount: number of its registrations, and of its executions that have not ended.
+        linked: ``"primary"`` if it has registrations.
+        dead: whether it only exists until its executions end.
+        requirementInstallationNeeded: whether its requirements were installed for it.
+        requirements: names of its requirements; with ``verbose`` what the server knows of them.
+        registrations: ids of its registrations; with ``verbose`` the registrations.
+    """
+
+    ID: str = _field(safe_str)
+    sessionDescription: str | None = _field(_optional_text, None)
+    refCount: int = _field(int, 0)
+    linked: str = _field(safe_str, "")
+    dead: bool = _field(safe_bool, False)
+    requirementInstallationNeeded: bool = _field(safe_bool, False)
+    requirements: list[str | PyRequirementInfo] = _field(
+        _list(lambda each: PyRequirementInfo.from_redis(each) if _is_row(each) else safe_str(each)),
+        default_factory=list,
+    )
+    registrations: list[ExecID | Registration] = _field(
+        _list(lambda each: Registration.from_redis(each) if _is_row(each) else ExecID.parse(each)),
+        default_factory=list,
+    )
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, (list, dict))
+
+
+@dataclass(frozen=True, repr=False)
+class PluginInfo(RedisObject):
+    """A plugin of RedisGears that the module stands for."""
+
+    name: str = _field(safe_str, "")
+    version: int = _field(int, 0)
 
 
 _BARE_WORD = re.compile(r"(?<=:)\s*(?:null|primary|temprary|true|false|None)\s*(?=[,}])")

@@ -1,72 +1,111 @@
-"""Commands of the engine, over any client of redis-py."""
+"""Commands of the engine, over any client of redis-py or valkey-py."""
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import dataclasses
-import fnmatch
-import functools
 import inspect
+import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
 
-from redis.exceptions import ResponseError
-
-from . import codec, utils
+from .commands import Commands, ExecuteOptions, ExecutionID, RegistrationID, SessionID, module_fields
 from .config import Config
 from .data import (
     ClusterInfo,
-    ExecID,
+    ExecLocality,
     ExecutionInfo,
     ExecutionPlan,
     ExecutionResult,
     ExecutionStatus,
+    ExportedRequirement,
+    PluginInfo,
     PyRequirementInfo,
+    PySessionInfo,
     PyStats,
     Registration,
-    parse_execute_response,
-    parse_trigger_response,
-    unwrap,
 )
-from .exceptions import DuplicateTriggerError, script_error
-from .gearialization import SerializedFunction, closed_function, get_function_string, trigger_name
+from .exchange import Exchange, is_async, is_cluster
 from .gears import ClosedGearFunction, GearFunction
 from .link import Link
-from .operations import Count, Map
-from .reader import Apply
-from .requirements import PackageOption, resolve_requirements, same_name
+from .requirements import PackageOption
 
-__all__ = ["ExecutionID", "Gears", "RegistrationID", "TriggerProxy", "execute_function", "gears_of"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-ExecutionID = "str | bytes | ExecID | ExecutionInfo | ExecutionResult"
-"""Identifies an execution."""
-RegistrationID = "str | bytes | ExecID | Registration"
-"""Identifies a registration."""
+__all__ = [
+    "ExecutionID",
+    "Gears",
+    "RegistrationID",
+    "SessionID",
+    "SessionOptions",
+    "TriggerProxy",
+    "execute_function",
+    "gears_of",
+    "module_fields",
+]
+
+T = TypeVar("T")
+
+
+class SessionOptions(TypedDict, total=False):
+    """Keyword arguments of `Gears.pyexecute` about the session."""
+
+    id: str | None
+    description: str | bytes | None
+    upgrade: bool
+    replace_with: SessionID | RegistrationID | None
+    force_reinstall_requirements: bool
+    replace: bool | None
 
 
 class Gears:
     """Commands of the engine.
 
     Args:
-        redis: a client of redis-py for a server or a cluster. It is used, but not changed.
+        redis: a client of redis-py or valkey-py for a server or a cluster. It is used, but not changed. Clients with
+            coroutines need `redgrease.asyncio.Gears`.
 
     Attributes:
         config: options of the engine, a `redgrease.config.Config`.
+
+    >>> import redis
+    >>> gears = Gears(redis.Redis())            # doctest: +SKIP
+    >>> gears.pyexecute("GB().count().run()")   # doctest: +SKIP
     """
 
     def __init__(self, redis: Any) -> None:
+        if is_async(redis):
+            raise TypeError(f"{redis!r} is a client with coroutines: use redgrease.asyncio.Gears")
         self._redis = redis
         self._link = Link(redis)
+        self._commands = Commands(redis, self._proxy)
         self.config = Config(self._link)
-        self._python_version: tuple[Any, ...] | None = None
-        self._gears_version: tuple[int, int, int] | None = None
 
     def __repr__(self) -> str:
         return f"<Gears on {self._redis!r}>"
 
     # -- functions ---------------------------------------------------------------------------------------------
 
+    @overload
+    def pyexecute(
+        self,
+        gear_function: GearFunction[T],
+        unblocking: bool = False,
+        requirements: Iterable[Any] | None = None,
+        enforce_redgrease: PackageOption = None,
+        values: bool = False,
+        **options: Unpack[SessionOptions],
+    ) -> ExecutionResult[T]: ...
+    @overload
+    def pyexecute(
+        self,
+        gear_function: str | os.PathLike[str] = "",
+        unblocking: bool = False,
+        requirements: Iterable[Any] | None = None,
+        enforce_redgrease: PackageOption = None,
+        values: bool = False,
+        **options: Unpack[SessionOptions],
+    ) -> ExecutionResult[Any]: ...
     def pyexecute(
         self,
         gear_function: Any = "",
@@ -74,7 +113,14 @@ class Gears:
         requirements: Iterable[Any] | None = None,
         enforce_redgrease: PackageOption = None,
         values: bool = False,
-    ) -> Any:
+        *,
+        id: str | None = None,
+        description: str | bytes | None = None,
+        upgrade: bool = False,
+        replace_with: SessionID | RegistrationID | None = None,
+        force_reinstall_requirements: bool = False,
+        replace: bool | None = None,
+    ) -> ExecutionResult[Any]:
         """Send a function to run or register.
 
         Args:
@@ -86,6 +132,17 @@ class Gears:
                 `redgrease.requirements.resolve_requirements`. The server always has it.
             values: whether records of a text script are returned as Python values; otherwise as `bytes`. Records of
                 function objects always are Python values.
+            id: id of the session, which keeps the registrations together: letters, digits, ``-`` and ``_``. Default: a
+                random one.
+            description: text for the list of sessions.
+            upgrade: if the session `id` exists, its registrations are replaced by the new ones, in one step. If the
+                function fails, or registers nothing, they stay.
+            replace_with: a session, or the id of one, whose registrations are replaced, as for `upgrade`. A
+                registration, or the id of one, is replaced alone: others of its session stay.
+            force_reinstall_requirements: install the requirements again, even if the server has them.
+            replace: what to do if a command of that name exists: `None` raises, `False` keeps the old one, `True`
+                replaces it in one step: each call is answered by the old or by the new one. Only that registration is
+                replaced. If the new one cannot be registered, the old one stays.
 
         Returns:
             An `ExecutionResult` of the results; of `True` if the script ran nothing or registered something; of an
@@ -95,49 +152,23 @@ class Gears:
             redgrease.exceptions.DuplicateTriggerError: a command of that name exists.
             redis.exceptions.ResponseError: the server refused the script, or it raised.
             TypeError: the function cannot be sent.
+            ValueError: options exclude each other, or `id` has other characters.
         """
-        function = closed_function(gear_function)
-        is_object = isinstance(function, GearFunction)
-        trigger = trigger_name(function) if is_object else None
-        asked = [*(requirements or ()), *(function.requirements if is_object else ())]
-        needed = sorted(map(str, resolve_requirements(asked, enforce_redgrease)))
-        before: list[Any] = ["UNBLOCKING"] if unblocking else []
-        after: list[Any] = ["REQUIREMENTS", *needed] if needed else []
-        if is_object:
-            reply, decode = self._send_function(SerializedFunction(function), before, after, trigger)
-        else:
-            script, _ = get_function_string(function)
-            reply, decode = self._tagged(
-                self._link.send, "RG.PYEXECUTE", script, *before, *after, trigger=trigger, tagged=values
-            )
-        if isinstance(reply, list) and reply and all(isinstance(each, ResponseError) for each in reply):
-            raise script_error(reply[0], trigger) from reply[0]
-        result = parse_execute_response(reply, decode)
-        if not (is_object or values) and isinstance(result.value, ExecID):
-            result = ExecutionResult(dataclasses.replace(result.value, is_plain=True))
-        if is_object:
-            if trigger is not None and result.value:
-                return self._trigger_proxy(trigger, _applied(function))
-            _count_nothing(function, result)
-        return result
+        options = ExecuteOptions(
+            unblocking=unblocking,
+            requirements=requirements,
+            enforce_redgrease=enforce_redgrease,
+            values=values,
+            id=id,
+            description=description,
+            upgrade=upgrade,
+            replace_with=replace_with,
+            force_reinstall_requirements=force_reinstall_requirements,
+            replace=replace,
+        )
+        return self._run(self._commands.pyexecute(gear_function, options))
 
-    def _send_function(
-        self, function: SerializedFunction, before: list[Any], after: list[Any], trigger: str | None
-    ) -> tuple[Any, Callable[[Any], Any]]:
-        """Send a function as plan and callbacks, or as a script to a server that does not take these."""
-        words = function.words() if codec.available() and not self._link.needs_scripts else None
-        if words is not None:
-            sent = (function.header, *before, *words, *after)
-            try:
-                return self._tagged(self._link.send, "RG.PYEXECUTE", *sent, trigger=trigger)
-            except ResponseError as error:
-                if f"Unknown arguments were given: {words[0]}" not in str(error):
-                    raise
-            self._link.needs_scripts = True
-        sent = (function.script, *before, *after)
-        return self._tagged(self._link.send, "RG.PYEXECUTE", *sent, trigger=trigger)
-
-    def getresults(self, id: Any) -> Any:
+    def getresults(self, id: ExecutionID) -> ExecutionResult[Any]:
         """Results of a finished execution.
 
         Args:
@@ -146,19 +177,13 @@ class Gears:
         Raises:
             redis.exceptions.ResponseError: it is unknown, or still running.
         """
-        exec_id = _exec_id(id)
-        ask = self._owner_asker(exec_id)
-        reply, decode = self._tagged(ask, "RG.GETRESULTS", bytes(exec_id), tagged=not exec_id.is_plain)
-        return parse_execute_response(reply, decode)
+        return self._run(self._commands.getresults(id))
 
-    def getresultsblocking(self, id: Any) -> Any:
+    def getresultsblocking(self, id: ExecutionID) -> ExecutionResult[Any]:
         """Results of an execution, when it has finished. Arguments and errors as in `getresults`."""
-        exec_id = _exec_id(id)
-        send = self._owner_sender(exec_id)
-        reply, decode = self._tagged(send, "RG.GETRESULTSBLOCKING", bytes(exec_id), tagged=not exec_id.is_plain)
-        return parse_execute_response(reply, decode)
+        return self._run(self._commands.getresultsblocking(id))
 
-    def trigger(self, trigger_name: str, *args: Any) -> Any:
+    def trigger(self, trigger_name: str, *args: Any) -> ExecutionResult[Any]:
         """Trigger a command and wait for its result.
 
         Args:
@@ -170,15 +195,28 @@ class Gears:
         """
         return self._trigger(trigger_name, *args)
 
-    def _trigger(self, trigger_name: str, *args: Any, patience: float | None = None) -> Any:
-        """Trigger a command that may take `patience` seconds, see `Link.send`."""
-        send = functools.partial(self._link.send, patience=patience)
-        reply, decode = self._tagged(send, "RG.TRIGGER", utils.safe_str(trigger_name), *map(unwrap, args))
-        return parse_trigger_response(reply, decode)
+    def _trigger(self, trigger_name: str, *args: Any, patience: float | None = None) -> ExecutionResult[Any]:
+        """Trigger a command that may take `patience` seconds, see `redgrease.exchange.Request`."""
+        return self._run(self._commands.trigger(trigger_name, args, patience))
+
+    def triggeronkey(self, trigger_name: str, key: str | bytes, *args: Any) -> ExecutionResult[Any]:
+        """Trigger a command on the shard of a key, which is the command's first argument.
+
+        Args:
+            trigger_name: name of the command.
+            key: name of the key. The user needs permission for it.
+            args: further arguments, as for `trigger`.
+
+        Raises:
+            redis.exceptions.ResponseError: there is no such command, or it raised.
+        """
+        return self._run(self._commands.triggeronkey(trigger_name, key, args))
 
     # -- executions --------------------------------------------------------------------------------------------
 
-    def getexecution(self, id: Any, locality: Any = None) -> dict[str, ExecutionPlan]:
+    def getexecution(
+        self, id: ExecutionID, locality: ExecLocality | str | bytes | None = None
+    ) -> dict[str, ExecutionPlan]:
         """Status of an execution on each shard, by the shard's id.
 
         Args:
@@ -188,9 +226,7 @@ class Gears:
         Raises:
             redis.exceptions.ResponseError: it is unknown.
         """
-        exec_id = _exec_id(id)
-        where = [] if locality is None else [utils.safe_str_upper(locality)]
-        return ExecutionPlan.parse(self._link.ask_owner(exec_id.shard_id, "RG.GETEXECUTION", bytes(exec_id), *where))
+        return self._run(self._commands.getexecution(id, locality))
 
     def dumpexecutions(
         self, status: str | bytes | ExecutionStatus | None = None, registered: bool | None = None
@@ -201,34 +237,23 @@ class Gears:
             status: only executions with this status.
             registered: only executions of registrations (`True`), or only others (`False`).
         """
-        found: dict[ExecID, ExecutionInfo] = {}
-        for reply in self._link.ask_all("RG.DUMPEXECUTIONS").values():
-            for entry in map(ExecutionInfo.from_redis, reply):
-                found.setdefault(entry.executionId, entry)
-        return [
-            entry
-            for entry in found.values()
-            if (status is None or utils.safe_str(entry.status) == utils.safe_str(status))
-            and (registered is None or entry.registered == bool(registered))
-        ]
+        return self._run(self._commands.dumpexecutions(status, registered))
 
-    def abortexecution(self, id: Any) -> bool:
+    def abortexecution(self, id: ExecutionID) -> bool:
         """Abort an execution, also a running one.
 
         Raises:
             redis.exceptions.ResponseError: it is unknown.
         """
-        exec_id = _exec_id(id)
-        return utils.bool_ok(self._link.ask_owner(exec_id.shard_id, "RG.ABORTEXECUTION", bytes(exec_id)))
+        return self._run(self._commands.abortexecution(id))
 
-    def dropexecution(self, id: Any) -> bool:
+    def dropexecution(self, id: ExecutionID) -> bool:
         """Delete a finished execution and its results.
 
         Raises:
             redis.exceptions.ResponseError: it is unknown, or still running.
         """
-        exec_id = _exec_id(id)
-        return utils.bool_ok(self._link.ask_owner(exec_id.shard_id, "RG.DROPEXECUTION", bytes(exec_id)))
+        return self._run(self._commands.dropexecution(id))
 
     # -- registrations -----------------------------------------------------------------------------------------
 
@@ -251,47 +276,81 @@ class Gears:
             stream: name of a stream: only StreamReader registrations that this stream would trigger.
             trigger: name of a command.
         """
-        found = [Registration.from_redis(entry) for entry in self._link.ask("RG.DUMPREGISTRATIONS")]
+        return self._run(self._commands.dumpregistrations(reader, desc, mode, key, stream, trigger))
 
-        def wanted(registration: Registration) -> Any:
-            data = registration.RegistrationData
-            return (
-                (reader is None or registration.reader == reader)
-                and (mode is None or data.mode == mode)
-                and (desc is None or _described(registration.desc, desc))
-                and (key is None or _covers(data.args.get("regex"), key))
-                and (stream is None or _covers(data.args.get("stream"), stream))
-                and (trigger is None or _is_named(data.args.get("trigger"), trigger))
-            )
-
-        return [registration for registration in found if wanted(registration)]
-
-    def unregister(self, id: Any) -> bool:
+    def unregister(self, id: RegistrationID, abort_pending: bool = False) -> bool:
         """Remove a registration.
 
         Args:
-            id: id of the registration, or a `Registration`.
+            id: id of the registration; also a `Registration`.
+            abort_pending: abort its executions that have not begun; otherwise they run.
 
         Raises:
             redis.exceptions.ResponseError: it is unknown.
         """
-        exec_id = _exec_id(id)
-        return utils.bool_ok(self._link.ask_owner(exec_id.shard_id, "RG.UNREGISTER", bytes(exec_id)))
+        return self._run(self._commands.unregister(id, abort_pending))
 
-    # -- the engine --------------------------------------------------------------------------------------------
+    def pauseregistrations(self, *ids: RegistrationID, abort_pending: bool = False) -> bool:
+        """Pause StreamReader registrations: entries that arrive are read after `unpauseregistrations`.
 
-    def infocluster(self) -> ClusterInfo | None:
-        """The cluster, or `None` if the server is not part of one."""
-        return ClusterInfo.parse(self._link.ask("RG.INFOCLUSTER"))
+        Args:
+            ids: ids of registrations; also `Registration` objects.
+            abort_pending: abort their executions that have not begun.
 
-    def refreshcluster(self) -> bool:
-        """Let every shard refresh its view of the cluster. The engine also does so automatically."""
-        return all(utils.bool_ok(reply) for reply in self._link.ask_all("RG.REFRESHCLUSTER").values())
+        Raises:
+            redis.exceptions.ResponseError: one is unknown, or has another reader; then none is paused.
+            TypeError: none is given.
+        """
+        return self._run(self._commands.pauseregistrations(ids, abort_pending))
 
-    def pystats(self) -> Any:
-        """Memory of the Python runtime: `PyStats`; on a cluster a dict of them by ``"host:port"``."""
-        stats = {name: PyStats.from_redis(reply) for name, reply in self._link.ask_all("RG.PYSTATS").items()}
-        return stats if self._link.is_cluster else stats[""]
+    def unpauseregistrations(self, *ids: RegistrationID) -> bool:
+        """Continue StreamReader registrations. Arguments and errors as in `pauseregistrations`."""
+        return self._run(self._commands.unpauseregistrations(ids))
+
+    def clearregistrationsstats(self) -> bool:
+        """Set the statistics of all registrations to zero."""
+        return self._run(self._commands.clearregistrationsstats())
+
+    # -- sessions ----------------------------------------------------------------------------------------------
+
+    def pydumpsessions(
+        self,
+        sessions: Iterable[SessionID] | SessionID | None = None,
+        verbose: bool = False,
+        dead: bool = False,
+    ) -> list[PySessionInfo]:
+        """List sessions. Each execution of a script or function that registered something made one.
+
+        Args:
+            sessions: ids of sessions, or one id: only these, in this order; those that do not exist are left out.
+            verbose: whether requirements and registrations come with all their fields.
+            dead: only sessions without registrations, which exist until their executions end.
+        """
+        return self._run(self._commands.pydumpsessions(sessions, verbose, dead))
+
+    def pyprofile_stats(self, session: SessionID, order: str | None = None) -> str | dict[str, str]:
+        """How long the functions of a session took, as a text for people; on a cluster a dict by ``"host:port"``.
+
+        Functions are measured while the option ``ProfileExecutions`` is set.
+
+        Args:
+            session: id of the session; also a `PySessionInfo`.
+            order: a sort key of Python's `pstats`, such as ``"cumulative"``.
+
+        Raises:
+            redis.exceptions.ResponseError: it is unknown, or nothing was measured.
+        """
+        return self._run(self._commands.pyprofile_stats(session, order))
+
+    def pyprofile_reset(self, session: SessionID) -> bool:
+        """Forget how long the functions of a session took.
+
+        Raises:
+            redis.exceptions.ResponseError: it is unknown.
+        """
+        return self._run(self._commands.pyprofile_reset(session))
+
+    # -- requirements ------------------------------------------------------------------------------------------
 
     def pydumpreqs(
         self, name: str | None = None, is_downloaded: bool | None = None, is_installed: bool | None = None
@@ -303,118 +362,80 @@ class Gears:
             is_downloaded: whether its files are downloaded.
             is_installed: whether it is installed.
         """
-        found = [PyRequirementInfo.from_redis(entry) for entry in self._link.ask("RG.PYDUMPREQS")]
-        return [
-            info
-            for info in found
-            if (name is None or same_name(info.Name, name))
-            and (is_downloaded is None or info.IsDownloaded == is_downloaded)
-            and (is_installed is None or info.IsInstalled == is_installed)
-        ]
+        return self._run(self._commands.pydumpreqs(name, is_downloaded, is_installed))
+
+    def pyexportreq(self, requirement: str | PyRequirementInfo) -> ExportedRequirement:
+        """The wheels of a requirement, for `pyimportreq` on another server.
+
+        Args:
+            requirement: the requirement as `pydumpreqs` lists it.
+
+        Raises:
+            redis.exceptions.ResponseError: the server does not have it.
+        """
+        return self._run(self._commands.pyexportreq(requirement))
+
+    def pyimportreq(self, pieces: ExportedRequirement | Iterable[bytes]) -> bool:
+        """Install a requirement from its wheels, without a network.
+
+        Args:
+            pieces: what `pyexportreq` returned, or its pieces, in their order.
+
+        Raises:
+            redis.exceptions.ResponseError: they are no requirement, or it cannot be installed.
+        """
+        return self._run(self._commands.pyimportreq(pieces))
+
+    # -- the engine --------------------------------------------------------------------------------------------
+
+    def infocluster(self) -> ClusterInfo | None:
+        """The cluster, or `None` if the server is not part of one."""
+        return self._run(self._commands.infocluster())
+
+    def refreshcluster(self) -> bool:
+        """Let every shard refresh its view of the cluster. The engine also does so automatically."""
+        return self._run(self._commands.refreshcluster())
+
+    def pystats(self) -> PyStats | dict[str, PyStats]:
+        """Memory of the Python runtime: `PyStats`; on a cluster a dict of them by ``"host:port"``."""
+        return self._run(self._commands.pystats())
+
+    def dumpplugins(self) -> list[PluginInfo]:
+        """List the plugins of RedisGears that the module stands for."""
+        return self._run(self._commands.dumpplugins())
 
     def python_version(self) -> tuple[Any, ...]:
         """Version of the server's Python, such as ``(3, 11, 7, 'final', 0)``."""
-        if self._python_version is None:
-            result = self.pyexecute(
-                "import sys; GB('ShardsIDReader').map(lambda _: str(tuple(sys.version_info))).run(mode='async_local')"
-            )
-            self._python_version = tuple(ast.literal_eval(utils.safe_str(result.records[0])))
-        return self._python_version
+        return self._run(self._commands.python_version())
 
     def gears_version(self) -> tuple[int, int, int] | None:
         """Version of the engine, ``(major, minor, build)``; `None` if it is not loaded."""
-        if self._gears_version is None:
-            for module in module_fields(self._link.ask("MODULE LIST")):
-                if utils.safe_str(module.get("name")) == "rg":
-                    number = int(module["ver"])
-                    self._gears_version = number // 10000, number // 100 % 100, number % 100
-        return self._gears_version
+        return self._run(self._commands.gears_version())
 
     # -- internal ----------------------------------------------------------------------------------------------
+
+    def _run(self, exchange: Exchange[T]) -> T:
+        return self._link.run(exchange)
 
     def _ping(self) -> bool:
         return int(self.config.get_single("MaxExecutions")) > 0
 
-    def _trigger_proxy(self, name: str, function: Callable[..., Any] | None = None) -> Any:
+    def _proxy(self, name: str, function: Callable[..., Any] | None) -> TriggerProxy:
+        return TriggerProxy(self, name, function)
+
+    def _trigger_proxy(self, name: str, function: Callable[..., Any] | None = None) -> ExecutionResult[Any]:
         """An `ExecutionResult` that triggers the command `name` when it is called."""
-        return ExecutionResult(TriggerProxy(self, name, function))
-
-    def _owner_asker(self, exec_id: ExecID) -> Callable[..., Any]:
-        return lambda *args: self._link.ask_owner(exec_id.shard_id, *args)
-
-    def _owner_sender(self, exec_id: ExecID) -> Callable[..., Any]:
-        return lambda *args: self._link.send_owner(exec_id.shard_id, *args)
-
-    def _tagged(
-        self, send: Callable[..., Any], *args: Any, trigger: str | None = None, tagged: bool = True
-    ) -> tuple[Any, Callable[[Any], Any]]:
-        """Send a command and request tagged values; return the reply and its decoder."""
-        tagged = tagged and codec.available()
-        prefix: tuple[Any, ...] = ("RG.WITHCODEC", codec.VERSION) if tagged else ()
-        try:
-            reply = send(*prefix, *args)
-        except ResponseError as error:
-            raise script_error(error, trigger) from error
-        return reply, _decode if tagged else utils.as_is
-
-
-def _decode(record: Any) -> Any:
-    """Value of a tagged record. The caller requested it, so pickled parts are unpickled."""
-    if isinstance(record, str):  # `execute` inside the server returns text where possible
-        record = record.encode()
-    return codec.loads(record, allow_pickle=True) if isinstance(record, bytes) else record
-
-
-def _exec_id(value: Any) -> ExecID:
-    value = unwrap(value)
-    if isinstance(value, ExecutionInfo):
-        return value.executionId
-    if isinstance(value, Registration):
-        return value.id
-    return ExecID.parse(value)
-
-
-def _described(desc: Any, pattern: str) -> bool:
-    return desc is not None and fnmatch.fnmatchcase(utils.safe_str(desc), utils.safe_str(pattern))
-
-
-def _covers(prefix: Any, name: Any) -> Any:
-    """Whether a registration for the pattern `prefix` is for `name`."""
-    return prefix is not None and utils.matches_pattern(utils.safe_str(prefix), utils.safe_str(name))
-
-
-def _is_named(trigger: Any, name: Any) -> bool:
-    return trigger is not None and utils.safe_str(trigger) == utils.safe_str(name)
-
-
-def module_fields(reply: Any) -> list[dict[str, Any]]:
-    """The entries of a reply of MODULE LIST, as dicts."""
-    return [utils.to_kwargs(entry) for entry in reply]
-
-
-def _count_nothing(function: GearFunction[Any], result: Any) -> None:
-    """A count of no records is 0, although the engine makes no record of it."""
-    counted = function.input_function is not None and isinstance(function.input_function.operation, Count)
-    if counted and result.records == [] and result.errors == []:
-        result.value = 0
-
-
-def _applied(function: GearFunction[Any]) -> Callable[..., Any] | None:
-    """The function that a command calls with its arguments, if that is all it does."""
-    operations = function.operations
-    if len(operations) == 3 and isinstance(operations[1], Map) and isinstance(operations[1].op, Apply):
-        applied: Callable[..., Any] = operations[1].op.fun
-        return applied
-    return None
+        return self._commands.proxy(name, function)
 
 
 class TriggerProxy:
     """Triggers a command when it is called, with the name, documentation and parameters of the command's function.
 
-    It is sent to the server by name, and can be called there where the server allows it.
+    It is sent to the server by name, and can be called there where the server allows it. The proxy of a client with
+    coroutines returns a coroutine.
     """
 
-    def __init__(self, gears: Gears | None, name: str, function: Callable[..., Any] | None = None) -> None:
+    def __init__(self, gears: Any, name: str, function: Callable[..., Any] | None = None) -> None:
         self._gears = gears
         self.trigger = name
         self.__name__ = getattr(function, "__name__", name)
@@ -456,10 +477,22 @@ class TriggerProxy:
 
 
 def gears_of(server: Any) -> Any:
-    """The `Gears` of an argument ``on=``: an object with ``gears`` or ``pyexecute``, or a plain client."""
+    """The `Gears` of an argument ``on=``: an object with ``gears`` or ``pyexecute``, or a plain client.
+
+    Raises:
+        TypeError: it is none of these.
+    """
     if hasattr(server, "gears"):
         return server.gears
-    return server if hasattr(server, "pyexecute") else Gears(server)
+    if hasattr(server, "pyexecute"):
+        return server
+    if not (hasattr(server, "execute_command") or is_cluster(server)):
+        raise TypeError(f"a client is needed, such as redgrease.RedisGears() or redis.Redis(), got {server!r}")
+    if is_async(server):
+        from .asyncio import Gears as AsyncGears
+
+        return AsyncGears(server)
+    return Gears(server)
 
 
 def execute_function(
@@ -468,18 +501,11 @@ def execute_function(
     unblocking: bool,
     requirements: Iterable[Any] | None,
     replace: bool | None,
-    **kwargs: Any,
+    **options: Any,
 ) -> Any:
     """The implementation of `ClosedGearFunction.on`."""
+    if replace is not None:
+        options["replace"] = replace
     gears = gears_of(server)
-    try:
-        return gears.pyexecute(function, unblocking=unblocking, requirements=requirements, **kwargs)
-    except DuplicateTriggerError:
-        name = trigger_name(function)
-        if replace is None or name is None:
-            raise
-        if not replace:
-            return gears._trigger_proxy(name, _applied(function))
-        for registration in gears.dumpregistrations(reader="CommandReader", trigger=name):
-            gears.unregister(registration.id)
-    return gears.pyexecute(function, unblocking=unblocking, requirements=requirements, **kwargs)
+    execute = getattr(gears, "_execute", gears.pyexecute)  # that of a client with coroutines
+    return execute(function, unblocking=unblocking, requirements=requirements, **options)

@@ -1,15 +1,30 @@
-"""Error replies of a server as exceptions. All are `redis.exceptions.ResponseError`, so one `except` catches them."""
+"""Error replies of a server as exceptions. All are `redis.exceptions.ResponseError`, so one `except` catches them.
+
+For a client of valkey-py they are also exceptions of that library: ``except valkey.exceptions.ResponseError`` and
+``except redis.exceptions.ResponseError`` both catch them.
+"""
 
 from __future__ import annotations
 
 import ast
+import functools
 import re
+from typing import Any
 
+import redis.exceptions
 from redis.exceptions import ResponseError
 
 from .runtime import OnlyInServerError
 
-__all__ = ["DuplicateTriggerError", "OnlyInServerError", "ScriptError", "parse_traceback"]
+__all__ = [
+    "DuplicateTriggerError",
+    "OnlyInServerError",
+    "ScriptError",
+    "is_error_reply",
+    "parse_traceback",
+    "redis_error",
+    "redis_reply",
+]
 
 _LAST_LINE = re.compile(r"^(?P<type>[A-Za-z_][\w.]*)(?:: (?P<message>.*))?$", re.DOTALL)
 
@@ -78,8 +93,60 @@ class DuplicateTriggerError(ScriptError):
 def script_error(error: ResponseError, trigger: str | None = None) -> ResponseError:
     """The most specific exception for an error reply."""
     raw = str(error)
+    foreign = getattr(error, "foreign_class", None)
     if "trigger already registered" in parse_traceback(raw)[-1]:
-        return DuplicateTriggerError(raw, trigger)
-    if type(error) is ResponseError:
-        return ScriptError(raw)
-    return error  # busy, out of memory, no permission …: redis-py has a class for it
+        kind: Any = DuplicateTriggerError
+    elif getattr(error, "redis_class", type(error)) is ResponseError:
+        kind = ScriptError
+    else:
+        return error  # busy, out of memory, no permission …: redis-py has a class for it
+    made: ScriptError = kind(raw) if foreign is None else _both(kind, foreign)(raw)
+    if isinstance(made, DuplicateTriggerError):
+        made.trigger = trigger
+    return made
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Exceptions of valkey-py
+# --------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _both(ours: Any, foreign: Any) -> Any:
+    """A subclass of two exception classes, with the name of the first one."""
+
+    def reduce(error: Exception) -> tuple[Any, tuple[Any, ...]]:
+        return ours, error.args
+
+    fields = {"__module__": ours.__module__, "__reduce__": reduce, "redis_class": ours, "foreign_class": foreign}
+    return type(ours.__name__, (ours, foreign), fields)
+
+
+def redis_error(error: Exception) -> Exception:
+    """An exception of valkey-py as one that is also redis-py's exception with that meaning; others unchanged."""
+    if hasattr(error, "foreign_class"):
+        return error
+    for base in type(error).__mro__:
+        ours = None
+        if base.__module__ == "valkey.exceptions":
+            ours = getattr(redis.exceptions, base.__name__.replace("Valkey", "Redis"), None)
+        if ours is not None:
+            foreign: Any = type(error)
+            both: Exception = _both(ours, foreign)(*error.args)
+            both.__cause__ = error
+            return both
+    return error
+
+
+def is_error_reply(error: BaseException) -> bool:
+    """Whether an exception of redis-py or valkey-py is a reply of the server."""
+    return isinstance(error, ResponseError) or any(
+        base.__module__ == "valkey.exceptions" and base.__name__ == "ResponseError" for base in type(error).__mro__
+    )
+
+
+def redis_reply(reply: Any) -> Any:
+    """A reply whose elements that are exceptions of valkey-py are also redis-py's."""
+    if isinstance(reply, list):
+        return [redis_error(each) if isinstance(each, Exception) else each for each in reply]
+    return reply

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar
 
 from .operations import (
+    EXECUTE_OPTIONS,
     OPERATIONS,
     REGISTER_OPTIONS,
     Accumulate,
@@ -204,11 +205,13 @@ class ClosedGearFunction(GearFunction[_Out]):
             unblocking: return at once, with the id of the execution.
             requirements: packages in addition to those of the function.
             replace: what to do if a command of that name exists: `None` raises, `False` keeps the old one, `True`
-                replaces it.
-            kwargs: ``enforce_redgrease``, as in `redgrease.Gears.pyexecute`.
+                replaces it, so that each call is answered by the old or by the new one.
+            kwargs: ``enforce_redgrease``, ``id``, ``description``, ``upgrade``, ``replace_with`` and
+                ``force_reinstall_requirements``, as in `redgrease.Gears.pyexecute`.
 
         Returns:
-            The results of a run, `True` for a registration, a callable for a command.
+            The results of a run, `True` for a registration, a callable for a command. With a client of
+            `redgrease.asyncio` it is awaited.
 
         Raises:
             redgrease.exceptions.DuplicateTriggerError: the command exists, and `replace` is `None`.
@@ -457,7 +460,7 @@ class OpenGearFunction(GearFunction[_Out]):
             requirements: packages that the callbacks need.
             on: a client; executes there at once.
             kwargs: options of the reader: ``noScan``, ``readValue``, ``count``, ``fromId``, ``pattern``,
-                ``patternGenerator``.
+                ``patternGenerator``; with `on` those of `ClosedGearFunction.on`.
 
         Returns:
             A `ClosedGearFunction`; with `on`, the `redgrease.data.ExecutionResult`. Inside the server the function runs
@@ -466,12 +469,13 @@ class OpenGearFunction(GearFunction[_Out]):
         Raises:
             TypeError: the reader has no batch mode, or lacks an option.
         """
+        options = _execute_options(kwargs, on)
         if not self.supports_batch_mode:
             raise TypeError(f"Batch mode (run) is not supported for '{self.reader}'")
         if self.reader == "PythonReader" and not callable(arg):
             raise TypeError(f"run of a PythonReader needs a generator function, got {arg!r}")
         closed = self._close(Run(arg, convertToStr, collect, **kwargs), requirements)
-        return _act(closed, on, requirements)
+        return _act(closed, on, requirements, **options)
 
     def register(
         self,
@@ -513,8 +517,9 @@ class OpenGearFunction(GearFunction[_Out]):
             trigger: CommandReader: name of the command.
             requirements: packages that the callbacks need.
             on: a client; registers there at once.
-            kwargs: ``replace`` (see `ClosedGearFunction.on`), ``inorder``, ``hook``, ``keyprefix``, ``commands``,
-                ``unknownEvents`` (`True` allows events that the server does not know, such as those of other modules).
+            kwargs: ``replace`` and the other arguments of `ClosedGearFunction.on`; ``inorder``, ``hook``,
+                ``keyprefix``, ``commands``, ``unknownEvents`` (`True` allows events that the server does not know, such
+                as those of other modules).
 
         Returns:
             A `ClosedGearFunction`; with `on`, `True`, or for a command a callable that triggers it. Inside the
@@ -526,7 +531,8 @@ class OpenGearFunction(GearFunction[_Out]):
         if not self.supports_event_mode:
             raise TypeError(f"Event mode (register) is not supported for '{self.reader}'")
         replace = kwargs.pop("replace", None)
-        check_options("register", kwargs, (*REGISTER_OPTIONS, "replace"))
+        options = _execute_options(kwargs, on)
+        check_options("register", kwargs, (*REGISTER_OPTIONS, *EXECUTE_OPTIONS, "replace"))
         if self.reader == "CommandReader" and trigger is None and kwargs.get("hook") is None:
             raise TypeError("register of a CommandReader needs a name: trigger='name' (or hook='command')")
         given = {
@@ -543,7 +549,7 @@ class OpenGearFunction(GearFunction[_Out]):
         }
         given = {name: value for name, value in given.items() if value is not None}
         closed = self._close(Register(prefix, convertToStr, collect, mode, onRegistered, **given), requirements)
-        return _act(closed, on, requirements, replace)
+        return _act(closed, on, requirements, replace, **options)
 
 
 def _names(names: Iterable[str] | None) -> list[str] | None:
@@ -552,16 +558,26 @@ def _names(names: Iterable[str] | None) -> list[str] | None:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _act(closed: ClosedGearFunction[Any], on: Any, requirements: Any, replace: bool | None = None) -> Any:
+def _execute_options(kwargs: dict[str, Any], on: Any) -> dict[str, Any]:
+    """Take the options of an execution out of the arguments of an action; they need a server."""
+    options = {name: kwargs.pop(name) for name in EXECUTE_OPTIONS if name in kwargs}
+    if options and on is None and "redisgears" not in sys.modules:
+        raise TypeError(f"{', '.join(options)} needs a client: give on=, or give it to .on()")
+    return options
+
+
+def _act(
+    closed: ClosedGearFunction[Any], on: Any, requirements: Any, replace: bool | None = None, **options: Any
+) -> Any:
     """Execute a function that was just closed, if this process can."""
     server = sys.modules.get("redisgears")
     if server is not None:
-        ignored = {"on": on, "requirements": requirements, "replace": replace}
+        ignored = {"on": on, "requirements": requirements, "replace": replace, **options}
         names = [name for name, value in ignored.items() if value]
         if names:
             warnings.warn(f"inside the server {', '.join(names)} has no effect", stacklevel=3)
         return replay(closed, server.GearsBuilder)
-    return closed.on(on, replace=replace) if on else closed
+    return closed.on(on, replace=replace, **options) if on else closed
 
 
 # --------------------------------------------------------------------------------------------------------------

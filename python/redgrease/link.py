@@ -1,8 +1,8 @@
 """Sending commands to a server: choice of the node, and retries.
 
-Commands of the engine are sent through any redis-py client, without changing it. Replies are not decoded, whatever the
-client's settings. A command that starts something is sent once: if the connection breaks, or no reply arrives in time,
-the caller gets the error, and nothing is started twice.
+Commands of the engine are sent through any client of redis-py or valkey-py, without changing it. Replies are not
+decoded, whatever the client's settings. A command that starts something is sent once: if the connection breaks, or no
+reply arrives in time, the caller gets the error, and nothing is started twice.
 """
 
 from __future__ import annotations
@@ -10,124 +10,142 @@ from __future__ import annotations
 import contextlib
 import inspect
 import random
-import weakref
-from typing import Any
+from typing import Any, TypeVar
 
-from redis.exceptions import TimeoutError
+from redis.exceptions import MovedError, ResponseError, TimeoutError
+
+from .exceptions import is_error_reply, redis_error, redis_reply
+from .exchange import (
+    MARGIN,
+    RAW,
+    REDIRECTIONS_MAX,
+    Exchange,
+    Key,
+    Owner,
+    Request,
+    Shards,
+    is_cluster,
+    is_foreign,
+    late,
+    name_for_pool,
+)
 
 __all__ = ["Link"]
 
-# redis-py's option for undecoded replies.
-_RAW = {"NEVER_DECODE": True}
-#: Minimum of the additional seconds that a client waits for a reply.
-_MARGIN = 5.0
-
-
-#: Clients of servers that run functions only as scripts, such as RedisGears.
-_need_scripts: weakref.WeakSet[Any] = weakref.WeakSet()
+T = TypeVar("T")
 
 
 class Link:
-    """Sends commands of the engine through a redis-py client.
+    """Sends requests through a client of redis-py or valkey-py.
 
     Args:
-        redis: a client of redis-py for a server or a cluster, or anything with its ``execute_command``.
+        redis: a client for a server or a cluster, or anything with its ``execute_command``.
     """
 
     def __init__(self, redis: Any) -> None:
         self.redis = redis
+        self.is_cluster = is_cluster(redis)
+        self._is_foreign = is_foreign(redis)
         self._owners: dict[str, Any] = {}
 
-    @property
-    def needs_scripts(self) -> bool:
-        """Whether the server was found not to take functions as plan and callbacks; remembered with the client."""
-        return self.redis in _need_scripts
+    def run(self, exchange: Exchange[T]) -> T:
+        """Send the requests of an exchange, one after the other, and return its result."""
+        try:
+            request = next(exchange)
+            while True:
+                try:
+                    reply = self.perform(request)
+                except Exception as error:
+                    request = exchange.throw(redis_error(error))
+                else:
+                    request = exchange.send(reply)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
-    @needs_scripts.setter
-    def needs_scripts(self, found: bool) -> None:
-        if found:
-            _need_scripts.add(self.redis)
-
-    @property
-    def is_cluster(self) -> bool:
-        """Whether it is a client for a cluster."""
-        return hasattr(self.redis, "get_primaries")
-
-    def ask(self, *args: Any) -> Any:
-        """Send to any shard; redis-py may send it again."""
-        return self._ask(self._any(), *args)
-
-    def send(self, *args: Any, patience: float | None = None) -> Any:
-        """Send to any shard, once.
-
-        Args:
-            args: the command.
-            patience: seconds that the command may take on the server. A client with a shorter time limit waits that
-                long for this reply, plus its own time limit (at least `_MARGIN`).
-        """
-        return self._send(self._any(), *args, patience=patience)
-
-    def ask_owner(self, shard_id: str, *args: Any) -> Any:
-        """Send to the shard where an execution began; redis-py may send it again."""
-        return self._ask(self._owner(shard_id), *args)
-
-    def send_owner(self, shard_id: str, *args: Any) -> Any:
-        """Send to the shard where an execution began, once."""
-        return self._send(self._owner(shard_id), *args)
-
-    def ask_all(self, *args: Any) -> dict[str, Any]:
-        """Send to all shards; replies by ``"host:port"``. Without a cluster the only name is ``""``."""
+    def perform(self, request: Request) -> Any:
+        """Send a request and return the reply, or the replies by shard."""
         if not self.is_cluster:
-            return {"": self._ask(self.redis, *args)}
-        return {node.name: self._ask(self._connection(node), *args) for node in self.redis.get_primaries()}
+            reply = self._exchange(self.redis, request)
+            return {"": reply} if request.to is Shards.ALL else reply
+        if request.to is Shards.ALL:
+            return {node.name: self._exchange(self._client(node), request) for node in self.redis.get_primaries()}
+        if isinstance(request.to, Key):
+            return self._to_key(request, request.to.name)
+        node = self._owner(request.to.shard_id) if isinstance(request.to, Owner) else None
+        return self._exchange(self._client(node or random.choice(self.redis.get_primaries())), request)
 
-    # -- nodes -------------------------------------------------------------------------------------------------
+    # -- nodes of a cluster ------------------------------------------------------------------------------------
 
-    def _connection(self, node: Any) -> Any:
-        return self.redis.get_redis_connection(node)
-
-    def _any(self) -> Any:
-        return self._connection(random.choice(self.redis.get_primaries())) if self.is_cluster else self.redis
+    def _client(self, node: Any) -> Any:
+        if hasattr(self.redis, "get_redis_connection"):
+            return self.redis.get_redis_connection(node)
+        return self.redis.get_valkey_connection(node)
 
     def _owner(self, shard_id: str) -> Any:
-        if not self.is_cluster:
-            return self.redis
+        """The node with an id; `None` if there is none."""
         if shard_id not in self._owners:
             for node in self.redis.get_primaries():
-                node_id = self._ask(self._connection(node), "CLUSTER MYID")
+                node_id = self._client(node).execute_command("CLUSTER MYID", **RAW)
                 self._owners[node_id.decode() if isinstance(node_id, bytes) else node_id] = node
-        node = self._owners.get(shard_id)
-        return self._any() if node is None else self._connection(node)
+        return self._owners.get(shard_id)
+
+    def _to_key(self, request: Request, key: Any) -> Any:
+        """Send to the node that holds a key. A node that does not hold it has not run the command."""
+        moves = 0
+        while True:
+            try:
+                return self._exchange(self._client(self.redis.get_node_from_key(key)), request)
+            except ResponseError as error:
+                moves += 1
+                if not isinstance(error, MovedError) or moves > REDIRECTIONS_MAX:
+                    raise
+                self.redis.nodes_manager.initialize()
 
     # -- one node ----------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _ask(client: Any, *args: Any) -> Any:
-        return client.execute_command(*args, **_RAW)
-
-    @staticmethod
-    def _send(client: Any, *args: Any, patience: float | None = None) -> Any:
-        pool = getattr(client, "connection_pool", None)
-        single = getattr(client, "connection", None)
-        if pool is None or hasattr(client, "inside_server") or (single is not None and patience is None):
-            return client.execute_command(*args, **_RAW)
-        if single is not None:
-            with getattr(client, "single_connection_lock", None) or contextlib.nullcontext():
-                return _exchange(single, args, patience)
-        connection = pool.get_connection()
+    def _exchange(self, client: Any, request: Request) -> Any:
         try:
-            return _exchange(connection, args, patience)
-        finally:
-            pool.release(connection)
+            reply = _sent_once(client, request) if request.once else client.execute_command(*request.args, **RAW)
+        except Exception as error:
+            ours = redis_error(error)
+            if ours is error:
+                raise
+            raise ours from error
+        return redis_reply(reply) if self._is_foreign else reply
 
 
-def _exchange(connection: Any, args: tuple[Any, ...], patience: float | None) -> Any:
+def _sent_once(client: Any, request: Request) -> Any:
+    pool = getattr(client, "connection_pool", None)
+    if pool is None or hasattr(client, "inside_server"):
+        return client.execute_command(*request.args, **RAW)
+    single = getattr(client, "connection", None)
+    if single is not None:
+        with getattr(client, "single_connection_lock", None) or contextlib.nullcontext():
+            return _on_connection(single, request)
+    connection = pool.get_connection(*name_for_pool(pool, request.args[0]))
+    try:
+        return _on_connection(connection, request)
+    finally:
+        pool.release(connection)
+
+
+def _on_connection(connection: Any, request: Request) -> Any:
     """Send a command on a connection and read its reply."""
+    try:
+        connection.send_command(*request.args)
+        return _reply(connection, request)
+    except BaseException as error:
+        if not is_error_reply(error):
+            connection.disconnect()  # a late reply must not be taken for the reply to another command
+        raise
+
+
+def _reply(connection: Any, request: Request) -> Any:
     own: float | None = getattr(connection, "socket_timeout", None)
-    connection.send_command(*args)
-    if patience is None or own is None:
+    if request.patience is None or own is None:
         return connection.read_response(disable_decoding=True)
-    wait = patience + max(own, _MARGIN)
+    wait = request.patience + max(own, MARGIN)
     try:
         # Versions of redis-py before 8 have no argument for it.
         if "timeout" in inspect.signature(connection.read_response).parameters:
@@ -135,13 +153,5 @@ def _exchange(connection: Any, args: tuple[Any, ...], patience: float | None) ->
         if not connection.can_read(timeout=wait):
             raise TimeoutError
     except TimeoutError:
-        # A late reply must not be taken for the reply to another command.
-        connection.disconnect()
-        raise TimeoutError(
-            f"no reply to {args[0]} within {wait:g} s: {patience:g} s for the command, and {wait - patience:g} s for "
-            "the network"
-        ) from None
-    except BaseException:
-        connection.disconnect()
-        raise
+        raise TimeoutError(late(request.args[0], wait, request.patience)) from None
     return connection.read_response(disable_decoding=True)

@@ -389,6 +389,16 @@ def aggregation(zero: Any, seq: Any, comb: Any) -> tuple[Any, Any]:
 #: Keywords of the server's `run` and `register` in addition to the named parameters of the methods here.
 RUN_OPTIONS = ("noScan", "readValue", "count", "fromId", "pattern", "patternGenerator", "mode")
 REGISTER_OPTIONS = ("inorder", "hook", "keyprefix", "commands", "regex", "unknownEvents")
+#: Keywords of `run` and `register` about the session, for `redgrease.Gears.pyexecute`.
+EXECUTE_OPTIONS = (
+    "unblocking",
+    "enforce_redgrease",
+    "id",
+    "description",
+    "upgrade",
+    "replace_with",
+    "force_reinstall_requirements",
+)
 
 
 @dataclass(frozen=True, repr=False, init=False)

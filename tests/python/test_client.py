@@ -5,13 +5,24 @@ from __future__ import annotations
 import inspect
 import pickle
 from types import SimpleNamespace
+from typing import get_type_hints
 
 import pytest
 import redgrease
 import redis
 from redgrease import _native, codec
 from redgrease.client import Gears, Redis, RedisCluster, RedisGears
-from redgrease.data import ExecID, ExecutionInfo, ExecutionResult, ExecutionStatus, Registration
+from redgrease.data import (
+    ExecID,
+    ExecutionInfo,
+    ExecutionResult,
+    ExecutionStatus,
+    ExportedRequirement,
+    PluginInfo,
+    PyRequirementInfo,
+    PySessionInfo,
+    Registration,
+)
 from redgrease.exceptions import DuplicateTriggerError, ScriptError
 from redgrease.utils import Record
 from redis.exceptions import ResponseError
@@ -224,6 +235,57 @@ def test_errors_of_shards_are_raised():
         gears.pyexecute("GB('CommandReader').register(trigger='x')")
 
 
+def test_options_of_the_session_are_sent_in_front_of_the_function():
+    gears, sent = on(b"OK", b"OK", b"OK")
+    options = {"id": "lib-1", "description": "a library", "upgrade": True, "force_reinstall_requirements": True}
+    words = ("ID", "lib-1", "DESCRIPTION", "a library", "UPGRADE", "FORCE_REINSTALL_REQUIREMENTS")
+    gears.pyexecute("x", unblocking=True, requirements=["numpy"], **options)
+    assert sent[0] == ("RG.PYEXECUTE", "x", "UNBLOCKING", *words, "REQUIREMENTS", "numpy")
+    redgrease.KeysReader().register(on=gears, **options)
+    assert sent[1][4:10] == words and sent[1][10] == "REGISTER"
+    redgrease.KeysReader().run().on(gears, **options)
+    assert sent[2][4:10] == words and sent[2][10] == "RUN"
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ("lib", "lib"),
+        (b"lib", "lib"),
+        (PySessionInfo("lib"), "lib"),
+        (ExecID(sequence=7), f"{Z}-7"),
+        (Registration(ExecID(sequence=7), "KeysReader"), f"{Z}-7"),
+    ],
+)
+def test_what_is_replaced_can_be_named_in_many_ways(given, word):
+    gears, sent = on(b"OK")
+    redgrease.KeysReader().register(on=gears, replace_with=given, id="new")
+    assert sent[0][4:8] == ("ID", "new", "REPLACE_WITH", word)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"id": "no spaces"},
+        {"id": ""},
+        {"upgrade": True},
+        {"replace_with": "a", "id": "b", "upgrade": True},
+        {"replace_with": "a", "replace": True},
+    ],
+)
+def test_options_that_make_no_sense_are_refused_before_anything_is_sent(options):
+    gears, sent = on()
+    with pytest.raises(ValueError):
+        gears.pyexecute("x", **options)
+    assert not sent
+
+
+def test_options_of_the_session_need_a_client():
+    for close in (redgrease.KeysReader().run, redgrease.KeysReader().register):
+        with pytest.raises(TypeError, match=r"id needs a client: give on=, or give it to \.on\(\)"):
+            close(id="x")
+
+
 # -- commands
 
 DUPLICATE = ResponseError("['Traceback (most recent call last):\\n', 'gears.error: trigger already registered\\n']")
@@ -274,19 +336,45 @@ def test_replace_false_keeps_the_old_command():
     assert len(sent) == 2
 
 
-def test_replace_true_removes_only_the_command_of_that_name():
+def replaced(command):
+    """What a command to register a function replaces."""
+    return command[command.index("REPLACE_WITH") + 1] if "REPLACE_WITH" in command else None
+
+
+def test_replace_true_replaces_the_command_of_that_name_in_one_step():
     listed = [command_entry(1, b"other"), command_entry(2, b"twice"), entry(b"KeysReader", regex=b"*")]
-    gears, sent = on(DUPLICATE, listed, b"OK", b"OK")
+    gears, sent = on(DUPLICATE, listed, b"OK", [tagged(3)])
+    command = redgrease.command("twice", on=gears, replace=True)(len)
+    assert sent[1] == ("RG.DUMPREGISTRATIONS",)
+    assert [replaced(sent[0]), replaced(sent[2])] == [None, f"{Z}-2"]
+    assert command("x") == 3
+    assert not any("RG.UNREGISTER" in command for command in sent)
+
+
+def test_replace_true_replaces_nothing_else_when_the_command_is_gone():
+    gears, sent = on(DUPLICATE, [command_entry(1, b"other")], b"OK")
     redgrease.command("twice", on=gears, replace=True)(len)
-    assert sent[1:3] == [("RG.DUMPREGISTRATIONS",), ("RG.UNREGISTER", f"{Z}-2".encode())]
-    assert sent[3] == sent[0]
+    assert replaced(sent[2]) is None
 
 
-def test_replace_true_never_removes_another_command():
-    gears, sent = on(DUPLICATE, [command_entry(1, b"other")], DUPLICATE)
+def test_replace_true_tries_again_when_others_replace_the_command():
+    gone = ResponseError(f"Can not replace with {Z}-2, session does not exists.")
+    first, second = [command_entry(2, b"twice")], [command_entry(3, b"twice")]
+    gears, sent = on(DUPLICATE, first, gone, second, DUPLICATE, second, b"OK")
+    redgrease.command("twice", on=gears, replace=True)(len)
+    assert [replaced(command) for command in sent[2::2]] == [f"{Z}-2", f"{Z}-3", f"{Z}-3"]
+    endless = [DUPLICATE, *[first, DUPLICATE] * 10]
+    gears, sent = on(*endless)
     with pytest.raises(DuplicateTriggerError):
         redgrease.command("twice", on=gears, replace=True)(len)
-    assert not any("RG.UNREGISTER" in command for command in sent)
+    assert len(sent) == len(endless)
+
+
+def test_replace_true_raises_what_keeps_the_new_function_from_starting():
+    gears, sent = on(DUPLICATE, [command_entry(2, b"twice")], ResponseError("NOPERM of another user"))
+    with pytest.raises(ScriptError, match="NOPERM"):
+        redgrease.command("twice", on=gears, replace=True)(len)
+    assert len(sent) == 3
 
 
 def test_a_failed_command_raises_its_traceback():
@@ -400,6 +488,82 @@ def test_small_commands():
     assert [info.Name for info in on(reqs)[0].pydumpreqs(is_installed=False)] == ["baz"]
 
 
+def test_sessions_are_listed():
+    row = [b"ID", b"lib", b"sessionDescription", None, b"refCount", 2, b"linked", b"primary", b"dead", b"false"]
+    row += [b"requirementInstallationNeeded", 1, b"registrations", [f"{Z}-3".encode()], b"requirements", [b"numpy"]]
+    gears, sent = on([[*row, b"future", b"field"], b"Session none does not exists"], [], [])
+    [session] = gears.pydumpsessions(["lib", b"none"])
+    assert session == PySessionInfo("lib", None, 2, "primary", False, True, ["numpy"], [ExecID(sequence=3)])
+    assert session.extra == {"future": b"field"}
+    gears.pydumpsessions(verbose=True, dead=True)
+    gears.pydumpsessions(session)
+    words = [("SESSIONS", "lib", "none"), ("VERBOSE", "DEAD"), ("SESSIONS", "lib")]
+    assert sent == [("RG.PYDUMPSESSIONS", *each) for each in words]
+
+
+def test_verbose_sessions_have_registrations_and_requirements():
+    row = [b"ID", b"lib", b"requirements", [[b"Name", b"numpy"]], b"registrations", [command_entry(3, b"t")]]
+    [session] = on([row])[0].pydumpsessions(verbose=True)
+    [requirement], [registration] = session.requirements, session.registrations
+    assert requirement.Name == "numpy"
+    assert (registration.id, registration.RegistrationData.args["trigger"]) == (ExecID(sequence=3), b"t")
+
+
+def test_profiles():
+    gears, sent = on(b"12 calls", b"1 call", b"OK")
+    assert gears.pyprofile_stats("lib") == "12 calls"
+    assert gears.pyprofile_stats(PySessionInfo("lib"), order="cumulative") == "1 call"
+    assert gears.pyprofile_reset("lib") is True
+    words = [("STATS", "lib"), ("STATS", "lib", "cumulative"), ("RESET", "lib")]
+    assert sent == [("RG.PYPROFILE", *each) for each in words]
+
+
+def test_a_command_is_triggered_on_a_key():
+    gears, sent = on([tagged(1)])
+    assert gears.triggeronkey("t", "user:1", 5) == 1
+    assert sent == [(*PREFIX, "RG.TRIGGERONKEY", "t", "user:1", 5)]
+
+
+def test_registrations_are_paused_and_removed():
+    gears, sent = on(*[b"OK"] * 5)
+    registration = Registration(ExecID(sequence=1), "StreamReader")
+    assert gears.pauseregistrations(registration, f"{Z}-2")
+    assert gears.pauseregistrations(registration, abort_pending=True)
+    assert gears.unpauseregistrations(registration)
+    assert gears.unregister(registration, abort_pending=True)
+    assert gears.clearregistrationsstats()
+    one, two = f"{Z}-1".encode(), f"{Z}-2".encode()
+    assert sent == [
+        ("RG.PAUSEREGISTRATIONS", one, two),
+        ("RG.PAUSEREGISTRATIONS", "ABORTPENDING", one),
+        ("RG.UNPAUSEREGISTRATIONS", one),
+        ("RG.UNREGISTER", one, "ABORTPENDING"),
+        ("RG.CLEARREGISTRATIONSSTATS",),
+    ]
+    with pytest.raises(TypeError, match="at least one"):
+        gears.pauseregistrations()
+
+
+def test_requirements_are_exported_and_imported():
+    gears, sent = on([[b"Name", b"numpy"], [b"one", b"two"]], b"OK", b"OK")
+    exported = gears.pyexportreq(PyRequirementInfo(Name="numpy"))
+    assert isinstance(exported, ExportedRequirement)
+    assert (exported.info.Name, exported.pieces) == ("numpy", [b"one", b"two"])
+    assert gears.pyimportreq(exported) and gears.pyimportreq([b"one"])
+    assert sent == [
+        ("RG.PYEXPORTREQ", "numpy"),
+        ("RG.PYIMPORTREQ", b"one", b"two"),
+        ("RG.PYIMPORTREQ", b"one"),
+    ]
+    with pytest.raises(TypeError, match="list of its pieces"):
+        gears.pyimportreq(b"one")
+
+
+def test_plugins():
+    gears, _ = on([[b"name", b"GearsPythonPlugin", b"version", 10206]])
+    assert gears.dumpplugins() == [PluginInfo("GearsPythonPlugin", 10206)]
+
+
 def test_config():
     gears, sent = on([b"500"], [b"OK"], [ResponseError("Unsupported config parameter")], [b"1", b"x"])
     assert gears.config.MaxExecutions == 500
@@ -443,6 +607,9 @@ class Connection:
         assert disable_decoding
         raise redis.exceptions.TimeoutError("no answer")
 
+    def disconnect(self):
+        self.closed = True
+
 
 def test_what_starts_something_is_sent_once():
     connection, released = Connection(), []
@@ -454,6 +621,70 @@ def test_what_starts_something_is_sent_once():
             start()
         assert len(connection.sent) == 1
     assert len(released) == 3
+    assert connection.closed
+
+
+class Pool:
+    """A pool of a version of redis-py before 5.3, or of valkey-py."""
+
+    def __init__(self, connection):
+        self.connection, self.names = connection, []
+
+    def get_connection(self, command_name, *keys, **options):
+        self.names.append(command_name)
+        return self.connection
+
+    def release(self, connection):
+        pass
+
+
+def test_pools_that_need_the_name_of_the_command_get_it():
+    pool = Pool(Connection())
+    with pytest.raises(redis.exceptions.TimeoutError):
+        Gears(SimpleNamespace(connection_pool=pool, connection=None)).trigger("x")
+    assert pool.names == ["RG.WITHCODEC"]
+
+
+def test_what_is_no_client_is_refused_where_it_is_given():
+    for wrong in ("redis://localhost", 6379, object()):
+        with pytest.raises(TypeError, match="a client is needed"):
+            redgrease.KeysReader().run(on=wrong)
+
+
+# -- errors of valkey-py
+
+
+def test_errors_of_valkey_py_are_caught_as_those_of_either_library():
+    valkey = pytest.importorskip("valkey")
+
+    class Client(Server, valkey.Valkey):
+        def __del__(self):
+            pass
+
+    def raised(reply, call):
+        with pytest.raises(Exception) as caught:
+            call(Gears(Client(reply)))
+        return caught.value
+
+    error = raised(valkey.exceptions.ResponseError("['Traceback\\n', 'ValueError: no\\n']"), lambda r: r.trigger("x"))
+    assert isinstance(error, ScriptError) and isinstance(error, valkey.exceptions.ResponseError)
+    assert (error.type, error.message) == ("ValueError", "no")
+    assert type(pickle.loads(pickle.dumps(error))) is ScriptError
+    duplicate = valkey.exceptions.ResponseError(str(DUPLICATE))
+    error = raised(duplicate, lambda r: r.pyexecute(redgrease.CommandReader().register(trigger="t")))
+    assert isinstance(error, DuplicateTriggerError) and error.trigger == "t"
+    for name in ("NoPermissionError", "OutOfMemoryError"):
+        error = raised(getattr(valkey.exceptions, name)("no"), lambda r: r.trigger("x"))
+        assert isinstance(error, getattr(redis.exceptions, name))
+        assert isinstance(error, getattr(valkey.exceptions, name))
+    for name in ("ConnectionError", "TimeoutError"):
+        error = raised(getattr(valkey.exceptions, name)("no"), lambda r: r.dumpregistrations())
+        assert isinstance(error, getattr(redis.exceptions, name))
+        assert isinstance(error, getattr(valkey.exceptions, name))
+    with pytest.raises(KeyError):
+        Gears(Client([valkey.exceptions.ResponseError("unknown")])).config.get_single("x")
+    with pytest.raises(DuplicateTriggerError):
+        Gears(Client([duplicate])).pyexecute("x")
 
 
 def test_the_factory_gives_a_server_client_that_complains_late():
@@ -482,19 +713,71 @@ def test_the_factory_gives_a_server_client_that_complains_late():
     ],
 )
 def test_the_factory_passes_arguments_on(monkeypatch, arguments, expected):
-    monkeypatch.setattr("redgrease.client._is_cluster", lambda options: False)
+    monkeypatch.setattr("redgrease.client._asks_cluster", lambda make, options: False)
     options = RedisGears(**arguments).connection_pool.connection_kwargs
     assert {name: options[name] for name in expected} == expected
 
 
 def test_the_factory_asks_once_and_gives_a_cluster_client(monkeypatch):
     asked, made = [], []
-    monkeypatch.setattr("redgrease.client._is_cluster", lambda options: not asked.append(options))
+    monkeypatch.setattr("redgrease.client._asks_cluster", lambda make, options: not asked.append(options))
     monkeypatch.setattr(RedisCluster, "__init__", lambda self, **options: made.append(options))
     monkeypatch.setattr(RedisCluster, "__del__", lambda self: None, raising=False)
     assert type(RedisGears(port=30001, db=0, password="p")) is RedisCluster
     assert made == [{"host": "localhost", "port": 30001, "password": "p"}]
     assert len(asked) == 1
+
+
+def test_the_factory_asks_the_next_node_if_one_does_not_answer(monkeypatch):
+    asked, made = [], []
+    answers = iter([None, True])
+    monkeypatch.setattr(
+        "redgrease.client._asks_cluster", lambda make, options: asked.append(options["port"]) or next(answers)
+    )
+    monkeypatch.setattr(RedisCluster, "__init__", lambda self, **options: made.append(options["port"]))
+    monkeypatch.setattr(RedisCluster, "__del__", lambda self: None, raising=False)
+    RedisGears(startup_nodes=[{"host": "h", "port": port} for port in (1, 2, 3)])
+    assert (asked, made) == ([1, 2], [2])
+
+
+def test_the_factory_asks_no_server_that_cannot_be_in_a_cluster(monkeypatch):
+    monkeypatch.setattr("redgrease.client._asks_cluster", lambda make, options: pytest.fail("it was asked"))
+    pool = redis.ConnectionPool(port=1)
+    for arguments in ({"db": 2}, {"unix_socket_path": "/run/x"}, {"connection_pool": pool}):
+        assert type(RedisGears(**arguments)) is Redis
+    assert RedisGears(connection_pool=pool).connection_pool is pool
+    for url in ("redis://localhost:1/2", "unix:///run/x.sock"):
+        assert type(RedisGears.from_url(url)) is Redis
+
+
+def test_a_url_gives_the_client_for_its_server(monkeypatch):
+    asked = []
+    monkeypatch.setattr("redgrease.client._asks_cluster", lambda make, options: asked.append(make(options)))
+    client = RedisGears.from_url("redis://user:secret@127.0.0.1:1/0?decode_responses=yes", client_name="me")
+    options = client.connection_pool.connection_kwargs
+    names = ("host", "port", "username", "password", "client_name", "socket_timeout")
+    assert [options[name] for name in names] == ["127.0.0.1", 1, "user", "secret", "me", None]
+    assert asked[0].connection_pool.connection_kwargs["port"] == 1
+    limited = Redis.from_url("redis://localhost:1?socket_timeout=3", socket_timeout=7)
+    assert limited.connection_pool.connection_kwargs["socket_timeout"] == 3
+
+
+def test_a_url_of_a_cluster_gives_its_client(monkeypatch):
+    made = []
+    monkeypatch.setattr("redgrease.client._asks_cluster", lambda make, options: True)
+    monkeypatch.setattr(RedisCluster, "__init__", lambda self, **options: made.append(options))
+    monkeypatch.setattr(RedisCluster, "__del__", lambda self: None, raising=False)
+    assert type(RedisGears.from_url("redis://localhost:30001", password="p")) is RedisCluster
+    assert made == [{"url": "redis://localhost:30001", "password": "p"}]
+
+
+def test_the_factory_is_a_type():
+    def count(r: RedisGears) -> int:
+        return len(r)
+
+    hints = get_type_hints(count)
+    assert hints["r"] is RedisGears is redgrease.RedisMods
+    assert isinstance(Redis(), redgrease.RedisGears)
 
 
 def test_replies_are_waited_for_as_long_as_they_take():
@@ -522,6 +805,8 @@ class Cluster:
 
     def __init__(self):
         self.nodes = [Node(1), Node(2), Node(3)]
+        self.nodes_manager = SimpleNamespace(initialize=self.refresh)
+        self.holder = self.nodes[0]
 
     def get_primaries(self):
         return self.nodes
@@ -529,28 +814,95 @@ class Cluster:
     def get_redis_connection(self, node):
         return node.server
 
+    def get_node_from_key(self, key):
+        assert key == "user:1"
+        return self.holder
 
-def test_on_a_cluster_commands_go_where_they_mean_something():
-    cluster = Cluster()
+    def refresh(self):
+        self.holder = self.nodes[1]
+
+    def answer(self, *replies):
+        """Prepare one reply of each node, and forget what was sent."""
+        for node, reply in zip(self.nodes, replies):
+            node.server.sent.clear()
+            node.server.replies = [reply]
+
+    def sent(self):
+        """What each node got."""
+        return [node.server.sent for node in self.nodes]
+
+
+@pytest.fixture
+def cluster():
+    return Cluster()
+
+
+def test_on_a_cluster_the_owner_of_an_execution_is_asked(cluster):
+    cluster.answer(*(node.id.encode() for node in cluster.nodes))
     gears = Gears(cluster)
-    for node in cluster.nodes:
-        node.server.replies = [node.id.encode()]
     owner = cluster.nodes[1].server
-    owner.replies.append([[b"1"], []])
-    gears.getresults(ExecID("node2", 5, is_plain=True))
-    assert owner.sent[-1] == ("RG.GETRESULTS", b"node2-5")
+    identifier = ExecID("node2", 5, is_plain=True)
+    calls = {
+        "RG.GETRESULTS": lambda: gears.getresults(identifier),
+        "RG.GETRESULTSBLOCKING": lambda: gears.getresultsblocking(identifier),
+        "RG.GETEXECUTION": lambda: gears.getexecution(identifier),
+        "RG.ABORTEXECUTION": lambda: gears.abortexecution(identifier),
+        "RG.DROPEXECUTION": lambda: gears.dropexecution(identifier),
+    }
+    for command, call in calls.items():
+        owner.replies.append([[b"1"], []] if "RESULTS" in command else [] if "GET" in command else b"OK")
+        call()
+        assert owner.sent[-1] == (command, b"node2-5")
+    assert [len(sent) for sent in cluster.sent()] == [1, 6, 1]
 
-    for node in cluster.nodes:
-        node.server.sent.clear()
-        node.server.replies = [[b"OK"]]
+
+def test_on_a_cluster_all_shards_are_asked_for_what_each_has(cluster):
+    gears = Gears(cluster)
+    cluster.answer([b"OK"], [b"OK"], [b"OK"])
     assert gears.config.set(MaxExecutions=1) is True
-    assert all(node.server.sent == [("RG.CONFIGSET", "MaxExecutions", 1)] for node in cluster.nodes)
+    assert cluster.sent() == [[("RG.CONFIGSET", "MaxExecutions", 1)]] * 3
+    cluster.answer([b"OK"], [ResponseError("no")], [b"OK"])
+    assert gears.config.set(MaxExecutions=1) is False
 
-    for node in cluster.nodes:
-        node.server.replies = [[b"TotalAllocated", 1]]
+    cluster.answer(*[[b"TotalAllocated", 1]] * 3)
     assert list(gears.pystats()) == [node.name for node in cluster.nodes]
-
-    for node in cluster.nodes:
-        node.server.replies = [b"OK"]
-    cluster.nodes[2].server.replies = [b"no"]
+    cluster.answer(b"OK", b"OK", b"no")
     assert gears.refreshcluster() is False
+    cluster.answer(b"one", b"two", b"three")
+    assert list(gears.pyprofile_stats("s").values()) == ["one", "two", "three"]
+    cluster.answer(b"OK", b"OK", b"OK")
+    assert gears.pyprofile_reset("s") is True
+
+    def line(shard):
+        return [b"executionId", f"node{shard}-1".encode(), b"status", b"done", b"registered", 0]
+
+    cluster.answer([line(1), line(2)], [line(2)], [])
+    assert [info.executionId.shard_id for info in gears.dumpexecutions()] == ["node1", "node2"]
+
+
+def test_on_a_cluster_a_key_is_triggered_on_its_shard(cluster):
+    gears = Gears(cluster)
+    cluster.answer(redis.exceptions.MovedError("1 127.0.0.1:30002"), [tagged(1)], None)
+    assert gears.triggeronkey("t", "user:1") == 1
+    assert [len(sent) for sent in cluster.sent()] == [1, 1, 0]
+    cluster.answer(None, redis.exceptions.AskError("1 127.0.0.1:30003"), None)
+    with pytest.raises(redis.exceptions.AskError):
+        gears.triggeronkey("t", "user:1")
+
+
+def test_on_a_cluster_one_shard_is_enough_for_what_all_know(cluster):
+    gears = Gears(cluster)
+    cluster.answer([], [], [])
+    for call in (gears.dumpregistrations, gears.pydumpsessions, gears.dumpplugins, gears.pydumpreqs):
+        cluster.answer([], [], [])
+        assert call() == []
+        assert sum(len(sent) for sent in cluster.sent()) == 1
+
+
+def test_the_cluster_client_of_valkey_py_has_other_names(cluster):
+    class ValkeyCluster:
+        get_primaries = cluster.get_primaries
+        get_valkey_connection = cluster.get_redis_connection
+
+    cluster.answer([b"OK"], [b"OK"], [b"OK"])
+    assert Gears(ValkeyCluster()).config.set(MaxExecutions=1) is True
