@@ -3,8 +3,8 @@
     .venv/bin/python tools/try_redis_py.py                  # all of VERSIONS
     .venv/bin/python tools/try_redis_py.py 6.4.* -- -k sync # one, with arguments of pytest
 
-Each version gets an environment in target/redis-py that has it in front of the packages of the environment that runs this
-program. Its workers have the same packages. One kind of server is used: REDGREASE_TEST_SERVERS, or valkey-9.
+Each version gets an environment in target/redis-py, in front of the packages of the running interpreter, for workers,
+too. One kind of server is used: REDGREASE_TEST_SERVERS, or valkey-9.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from .data import (
     PyStats,
     Registration,
 )
-from .exchange import Exchange, is_async
+from .exchange import Exchange, is_async, is_cluster
 from .gears import ClosedGearFunction, GearFunction
 from .link import Link
 from .requirements import PackageOption
@@ -481,7 +481,7 @@ def gears_of(server: Any) -> Any:
         return server.gears
     if hasattr(server, "pyexecute"):
         return server
-    if not hasattr(server, "execute_command"):
+    if not (hasattr(server, "execute_command") or is_cluster(server)):
         raise TypeError(f"a client is needed, such as redgrease.RedisGears() or redis.Redis(), got {server!r}")
     if is_async(server):
         from .asyncio import Gears as AsyncGears

@@ -304,6 +304,7 @@ def test_a_command_stays_if_its_replacement_cannot_be_registered(r, db):
     redgrease.command("stays", on=r)(lambda: "old")
     before = r.gears.dumpregistrations()[0].id
     with Callers(db, "stays", threads=1) as callers, pytest.raises(ResponseError):
+        callers.wait_for("old")
         redgrease.command("stays", on=r, replace=True, requirements=["no-such-package-of-anybody==1"])(lambda: "new")
     assert (callers.errors, set(callers.results)) == ([], {"old"})
     assert r.gears.dumpregistrations()[0].id == before
@@ -412,10 +413,8 @@ def test_a_cancelled_call_leaves_no_reply_to_others(db, library, single):
     )
 
     async def use():
-        if single:
-            client = library(host="127.0.0.1", port=db.server.port, single_connection_client=True)
-        else:
-            client = library(host="127.0.0.1", port=db.server.port, max_connections=1)
+        one = {"single_connection_client": True} if single else {"max_connections": 1}
+        client = library(host="127.0.0.1", port=db.server.port, socket_timeout=30, **one)
         gears = redgrease.asyncio.Gears(client)
         for number in range(5):
             db.r.delete("begun")

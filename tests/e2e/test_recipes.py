@@ -597,7 +597,7 @@ def test_a_request_takes_as_long_as_it_may_whatever_the_client_would_wait(r, db,
 
 
 def test_a_reply_that_does_not_come_is_given_up_with_what_was_waited_for(r, db, monkeypatch):
-    monkeypatch.setattr("redgrease.link._MARGIN", 0.2)
+    monkeypatch.setattr("redgrease.link.MARGIN", 0.2)
     with redis.Redis(port=db.server.port, socket_timeout=0.1) as client:
         get = cache_get.on(redgrease.RedisGears(port=db.server.port))
         caller = cache_get.CacheGet(client, "cache_get", get.settings)

@@ -170,12 +170,16 @@ def test_each_client_has_its_commands():
         engine.Gears(Server())
     with pytest.raises(TypeError, match=r"use redgrease\.Gears"):
         Gears(redis.Redis())
-    client = Redis(port=1)
-    assert type(client.gears) is Gears and client.gears is client.gears
-    assert type(engine.gears_of(client)) is Gears
-    assert type(engine.gears_of(redis.asyncio.Redis())) is Gears
-    with pytest.raises(TypeError, match=r"redgrease\.cmd"):
-        pickle.dumps(client)
+
+    async def use():
+        client = Redis(port=1)
+        assert type(client.gears) is Gears and client.gears is client.gears
+        assert type(engine.gears_of(client)) is Gears
+        assert type(engine.gears_of(redis.asyncio.Redis())) is Gears
+        with pytest.raises(TypeError, match=r"redgrease\.cmd"):
+            pickle.dumps(client)
+
+    run(use())
 
 
 # -- connections

@@ -1,6 +1,6 @@
 //! One run: a time in which anything may happen, then a time in which everything has to come to an end.
 
-use redgrease_core::id::{Database, ShardId};
+use redgrease_core::id::Database;
 use redgrease_engine::Input;
 use redgrease_engine::audit::{Audit, AuditedRegistration};
 use redgrease_engine::input::Inside;
@@ -300,7 +300,6 @@ fn words_of(world: &mut World, alone: bool) -> Option<Vec<Vec<u8>>> {
 fn py_execute(world: &mut World) -> Vec<Vec<u8>> {
     let source = world.programs.script(&mut world.random, &world.taste);
     let mut words = vec![b"RG.PYEXECUTE".to_vec(), source];
-    let registration = ShardId::standalone().identifier(world.random.below(40)).into_bytes();
     let random = &mut world.random;
     if random.chance(30) {
         words.push(b"UNBLOCKING".to_vec());
@@ -323,7 +322,7 @@ fn py_execute(world: &mut World) -> Vec<Vec<u8>> {
     match random.below(8) {
         0 => words.extend([b"ID".to_vec(), id(random)]),
         1 => words.extend([b"ID".to_vec(), id(random), b"UPGRADE".to_vec()]),
-        2 => words.extend([b"REPLACE_WITH".to_vec(), if random.chance(50) { id(random) } else { registration }]),
+        2 => words.extend([b"REPLACE_WITH".to_vec(), id(random)]),
         3 => words.extend([b"DESCRIPTION".to_vec(), b"what it does".to_vec()]),
         _ => {}
     }
