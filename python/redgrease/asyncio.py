@@ -70,6 +70,7 @@ from .exchange import (
 )
 from .gearialization import trigger_name
 from .gears import ClosedGearFunction, GearFunction
+from .reader import Apply
 from .requirements import PackageOption
 
 if TYPE_CHECKING:
@@ -447,8 +448,8 @@ class Gears:
     async def _run(self, exchange: Exchange[T]) -> T:
         return await self._link.run(exchange)
 
-    def _proxy(self, name: str, function: Callable[..., Any] | None) -> TriggerProxy:
-        return TriggerProxy(self, name, function)
+    def _proxy(self, name: str, applied: Apply | None) -> Any:
+        return TriggerProxy(self, name) if applied is None else applied.proxy(self, name)
 
     def _execute(self, function: ClosedGearFunction[Any], requirements: Iterable[Any] | None, **options: Any) -> Any:
         """Execute a function when the result is awaited; a command also when it is called."""
@@ -475,10 +476,11 @@ class Command(TriggerProxy):
         self,
         gears: Gears,
         name: str,
-        function: Callable[..., Any] | None,
+        applied: Apply | None,
         register: Callable[[], Coroutine[Any, Any, ExecutionResult[Any]]],
     ) -> None:
-        super().__init__(gears, name, function)
+        super().__init__(gears, name, None if applied is None else applied.fun)
+        self._arguments = TriggerProxy(gears, name) if applied is None else applied.proxy(gears, name)
         self._register = register
         self._lock: asyncio.Lock | None = None
         self._registered: ExecutionResult[Any] | None = None
@@ -487,12 +489,15 @@ class Command(TriggerProxy):
         return self._ready().__await__()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, ExecutionResult[Any]]:  # noqa: D102 - see the class
-        return self._call(*self._sent(args, kwargs))
+        return self._call(*self._arguments._sent(args, kwargs))
 
     async def _call(self, *args: Any) -> ExecutionResult[Any]:
         await self._ready()
         result: ExecutionResult[Any] = await self._gears.trigger(self.trigger, *args)
         return result
+
+    def __reduce__(self) -> Any:
+        return self._arguments.__reduce__()
 
     async def _ready(self) -> ExecutionResult[Any]:
         """Register the command, once for all calls that wait for it."""

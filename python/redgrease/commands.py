@@ -111,10 +111,10 @@ class Commands:
 
     Args:
         client: the client that sends the requests; it is not used here, but facts about its server are remembered.
-        proxy: makes the callable for a registered command, of its name and the function that it applies.
+        proxy: makes the callable for a registered command, of its name and what applies its function.
     """
 
-    def __init__(self, client: Any, proxy: Callable[[str, Callable[..., Any] | None], Any]) -> None:
+    def __init__(self, client: Any, proxy: Callable[[str, Apply | None], Any]) -> None:
         self._client = client
         self._proxy = proxy
         self._python_version: tuple[Any, ...] | None = None
@@ -152,9 +152,9 @@ class Commands:
             _count_nothing(function, result)
         return result
 
-    def proxy(self, name: str, function: Callable[..., Any] | None = None) -> ExecutionResult[Any]:
+    def proxy(self, name: str, applied: Apply | None = None) -> ExecutionResult[Any]:
         """The result for a command: calling it triggers the command."""
-        return ExecutionResult(self._proxy(name, function))
+        return ExecutionResult(self._proxy(name, applied))
 
     def _send_function(
         self, content: SerializedFunction | str, before: list[Any], after: list[Any], trigger: str | None, values: bool
@@ -491,10 +491,9 @@ def _count_nothing(function: GearFunction[Any], result: ExecutionResult[Any]) ->
         result.value = 0
 
 
-def applied(function: GearFunction[Any]) -> Callable[..., Any] | None:
-    """The function that a command calls with its arguments, if that is all it does."""
+def applied(function: GearFunction[Any]) -> Apply | None:
+    """What calls a function with the arguments of a command, if that is all the command does."""
     operations = function.operations
     if len(operations) == 3 and isinstance(operations[1], Map) and isinstance(operations[1].op, Apply):
-        applied: Callable[..., Any] = operations[1].op.fun
-        return applied
+        return operations[1].op
     return None

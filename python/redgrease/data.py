@@ -187,8 +187,8 @@ class ExecutionResult(Generic[_Rec]):
 
     Comparison, arithmetic, indexing, attributes, ``isinstance``, ``str``, ``int``, ``bytes``, ``hash`` and pickling
     act on `value`. A single result is not in a list: `value` is the result itself, which also equals a list of one
-    element; ``len``, iteration and ``[0]`` treat a number, a text or another scalar as a list of one. ``in`` and slices of
-    a text act on the text. `records` is always a list. Pass `value` to C functions that need a real `list` or `bytes`.
+    element; ``len``, iteration and ``[0]`` treat a number, a text or another scalar as a list of one. ``in`` and slices
+    of a text act on the text. `records` is always a list. Pass `value` to C functions that need a real `list` or `bytes`.
 
     Args:
         value: the results.

@@ -26,6 +26,7 @@ from .data import (
 from .exchange import Exchange, is_async, is_cluster
 from .gears import ClosedGearFunction, GearFunction
 from .link import Link
+from .reader import Apply
 from .requirements import PackageOption
 
 if TYPE_CHECKING:
@@ -419,12 +420,12 @@ class Gears:
     def _ping(self) -> bool:
         return int(self.config.get_single("MaxExecutions")) > 0
 
-    def _proxy(self, name: str, function: Callable[..., Any] | None) -> TriggerProxy:
-        return TriggerProxy(self, name, function)
+    def _proxy(self, name: str, applied: Apply | None) -> Any:
+        return TriggerProxy(self, name) if applied is None else applied.proxy(self, name)
 
-    def _trigger_proxy(self, name: str, function: Callable[..., Any] | None = None) -> ExecutionResult[Any]:
+    def _trigger_proxy(self, name: str) -> ExecutionResult[Any]:
         """An `ExecutionResult` that triggers the command `name` when it is called."""
-        return self._commands.proxy(name, function)
+        return self._commands.proxy(name)
 
 
 class TriggerProxy:

@@ -649,7 +649,7 @@ def test_pools_that_need_the_name_of_the_command_get_it():
 
 def test_what_is_no_client_is_refused_where_it_is_given():
     for wrong in ("redis://localhost", 6379, object()):
-        with pytest.raises(TypeError, match="a client is needed"):
+        with pytest.raises(TypeError, match="such as redgrease.RedisGears"):
             redgrease.KeysReader().run(on=wrong)
 
 
