@@ -254,6 +254,7 @@ impl Engine {
     pub(crate) fn session_got_worker(&mut self, number: SessionNo, worker: WorkerNo) {
         let Some(session) = self.sessions.get_mut(number) else { return };
         let runs_script = session.script.is_some();
+        let tagged = session.script.as_ref().is_some_and(|script| script.tagged);
         let present = self.workers.links.get(&worker).map(|link| link.python.clone()).unwrap_or_default();
         let stored_by = session.stored.python.clone();
         if !runs_script && let Some(error) = self.other_python(&stored_by, &present) {
@@ -277,7 +278,8 @@ impl Engine {
             }
             None if runs_script => {
                 let source = &stored.source;
-                ToWorker::Script { request, session: number, name: &name, source, paths: frame_paths, traceback }
+                let paths = frame_paths;
+                ToWorker::Script { request, session: number, name: &name, source, paths, traceback, tagged }
             }
             _ => {
                 let blobs = stored.functions.iter().map(Vec::as_slice).collect();
