@@ -561,7 +561,10 @@ _BARE_WORD = re.compile(r"(?<=:)\s*(?:null|primary|temprary|true|false|None)\s*(
 
 
 def parse_PD(value: Any) -> dict[str, Any] | str:
-    """Private data of a registration as a dict; the text itself if it cannot be parsed."""
+    """Private data of a registration as a dict; the text itself if it cannot be parsed.
+
+    The name of the session is the value of both ``"sessionName"`` and ``"sessionId"``.
+    """
     text = safe_str(value)
     words = {"null": "None", "None": "None", "true": "True", "false": "False"}
     literal = _BARE_WORD.sub(lambda found: words.get(found[0].strip(), repr(found[0].strip())), text)
@@ -571,5 +574,7 @@ def parse_PD(value: Any) -> dict[str, Any] | str:
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             continue
         if isinstance(parsed, dict):
+            if "sessionName" in parsed:
+                parsed.setdefault("sessionId", parsed["sessionName"])  # its name in RedisGears 1.0
             return parsed
     return text

@@ -73,7 +73,7 @@ class Gears:
         unblocking: bool = False,
         requirements: Iterable[Any] | None = None,
         enforce_redgrease: PackageOption = None,
-        values: bool = False,
+        values: bool = True,
     ) -> Any:
         """Send a function to run or register.
 
@@ -84,8 +84,9 @@ class Gears:
             requirements: packages that the function needs on the server, in addition to its own list.
             enforce_redgrease: whether this package is required on the server, and which version, see
                 `redgrease.requirements.resolve_requirements`. The server always has it.
-            values: whether records of a text script are returned as Python values; otherwise as `bytes`. Records of
-                function objects always are Python values.
+            values: whether records of a text script are returned as the Python values that the package's functions
+                return there, and as `bytes` for texts of the server's own builder. `False` returns the reply as any
+                other client gets it. Records of function objects always are Python values.
 
         Returns:
             An `ExecutionResult` of the results; of `True` if the script ran nothing or registered something; of an
