@@ -130,14 +130,22 @@ fn to_worker() -> Vec<ToWorker<'static>> {
     vec![
         ToWorker::Shutdown,
         ToWorker::Hello {
-            protocol: 5,
+            protocol: 6,
             version: "1.0.0",
             worker: WorkerNo(3),
             threads: 4,
             record_bytes_max: 1 << 26,
             spin_micros: 50,
         },
-        ToWorker::Script { request, session, name, source: b"GB()\0\xff", paths: vec!["/a", "/b"], traceback: true },
+        ToWorker::Script {
+            request,
+            session,
+            name,
+            source: b"GB()\0\xff",
+            paths: vec!["/a", "/b"],
+            traceback: true,
+            tagged: true,
+        },
         ToWorker::Restore {
             request,
             session,
@@ -165,7 +173,7 @@ fn from_worker(spec: &[u8]) -> Vec<FromWorker<'_>> {
     let exec = ExecutionNo(2);
     let call = |op| FromWorker::Call { exec: Some(exec), session: SessionNo(3), call: 1, op };
     vec![
-        FromWorker::Ready { protocol: 5, codec: 1, pid: 77, python: "3.11.7", package: "1.0.0", isolation: "off" },
+        FromWorker::Ready { protocol: 6, codec: 1, pid: 77, python: "3.11.7", package: "1.0.0", isolation: "off" },
         FromWorker::ScriptDone { request: 1, error: Some("['Traceback']"), blob: b"pickle" },
         call(Call::Execute { argv: vec![b"set", b"\0", b""] }),
         call(Call::Run { plan: PlanNo(1), spec }),

@@ -26,7 +26,7 @@ class GearsForceStopped(BaseException): ...
 
 class _Sessions(Protocol):
     def script(
-        self, number: int, name: str, source: bytes, paths: list[str], traceback: bool
+        self, number: int, name: str, source: bytes, paths: list[str], traceback: bool, tagged: bool
     ) -> tuple[str | None, bytes]: ...
     def load(
         self, number: int, name: str, function: tuple[int, bytes, bytes], paths: list[str], traceback: bool

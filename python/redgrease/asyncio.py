@@ -267,7 +267,7 @@ class Gears:
         unblocking: bool = False,
         requirements: Iterable[Any] | None = None,
         enforce_redgrease: PackageOption = None,
-        values: bool = False,
+        values: bool = True,
         **options: Unpack[SessionOptions],
     ) -> ExecutionResult[T]: ...
     @overload
@@ -277,7 +277,7 @@ class Gears:
         unblocking: bool = False,
         requirements: Iterable[Any] | None = None,
         enforce_redgrease: PackageOption = None,
-        values: bool = False,
+        values: bool = True,
         **options: Unpack[SessionOptions],
     ) -> ExecutionResult[Any]: ...
     async def pyexecute(
@@ -286,7 +286,7 @@ class Gears:
         unblocking: bool = False,
         requirements: Iterable[Any] | None = None,
         enforce_redgrease: PackageOption = None,
-        values: bool = False,
+        values: bool = True,
         *,
         id: str | None = None,
         description: str | bytes | None = None,

@@ -73,7 +73,7 @@ class ExecuteOptions:
     unblocking: bool = False
     requirements: Iterable[Any] | None = None
     enforce_redgrease: PackageOption = None
-    values: bool = False
+    values: bool = True
     id: str | None = None
     description: str | bytes | None = None
     upgrade: bool = False

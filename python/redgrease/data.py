@@ -188,7 +188,8 @@ class ExecutionResult(Generic[_Rec]):
     Comparison, arithmetic, indexing, attributes, ``isinstance``, ``str``, ``int``, ``bytes``, ``hash`` and pickling
     act on `value`. A single result is not in a list: `value` is the result itself, which also equals a list of one
     element; ``len``, iteration and ``[0]`` treat a number, a text or another scalar as a list of one. ``in`` and slices
-    of a text act on the text. `records` is always a list. Pass `value` to C functions that need a real `list` or `bytes`.
+    of a text act on the text. `records` is always a list. Pass `value` to C functions that need a real `list` or
+    `bytes`.
 
     Args:
         value: the results.
@@ -697,7 +698,10 @@ _BARE_WORD = re.compile(r"(?<=:)\s*(?:null|primary|temprary|true|false|None)\s*(
 
 
 def parse_PD(value: Any) -> dict[str, Any] | str:
-    """Private data of a registration as a dict; the text itself if it cannot be parsed."""
+    """Private data of a registration as a dict; the text itself if it cannot be parsed.
+
+    The name of the session is the value of both ``"sessionName"`` and ``"sessionId"``.
+    """
     text = safe_str(value)
     words = {"null": "None", "None": "None", "true": "True", "false": "False"}
     literal = _BARE_WORD.sub(lambda found: words.get(found[0].strip(), repr(found[0].strip())), text)
@@ -707,5 +711,7 @@ def parse_PD(value: Any) -> dict[str, Any] | str:
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             continue
         if isinstance(parsed, dict):
+            if "sessionName" in parsed:
+                parsed.setdefault("sessionId", parsed["sessionName"])  # its name in RedisGears 1.0
             return parsed
     return text

@@ -93,7 +93,7 @@ class Gears:
         unblocking: bool = False,
         requirements: Iterable[Any] | None = None,
         enforce_redgrease: PackageOption = None,
-        values: bool = False,
+        values: bool = True,
         **options: Unpack[SessionOptions],
     ) -> ExecutionResult[T]: ...
     @overload
@@ -103,7 +103,7 @@ class Gears:
         unblocking: bool = False,
         requirements: Iterable[Any] | None = None,
         enforce_redgrease: PackageOption = None,
-        values: bool = False,
+        values: bool = True,
         **options: Unpack[SessionOptions],
     ) -> ExecutionResult[Any]: ...
     def pyexecute(
@@ -112,7 +112,7 @@ class Gears:
         unblocking: bool = False,
         requirements: Iterable[Any] | None = None,
         enforce_redgrease: PackageOption = None,
-        values: bool = False,
+        values: bool = True,
         *,
         id: str | None = None,
         description: str | bytes | None = None,
@@ -130,8 +130,9 @@ class Gears:
             requirements: packages that the function needs on the server, in addition to its own list.
             enforce_redgrease: whether this package is required on the server, and which version, see
                 `redgrease.requirements.resolve_requirements`. The server always has it.
-            values: whether records of a text script are returned as Python values; otherwise as `bytes`. Records of
-                function objects always are Python values.
+            values: whether records of a text script are returned as the Python values that the package's functions
+                return there, and as `bytes` for texts of the server's own builder. `False` returns the reply as any
+                other client gets it. Records of function objects always are Python values.
             id: id of the session, which keeps the registrations together: letters, digits, ``-`` and ``_``. Default: a
                 random one.
             description: text for the list of sessions.

@@ -14,6 +14,7 @@ import base64
 import contextlib
 import functools
 import inspect
+import io
 import os
 import pickle
 import site
@@ -26,7 +27,7 @@ from typing import Any
 
 from . import __version__
 from .gears import ClosedGearFunction, GearFunction, OpenGearFunction, Recipe, Register, Run, describe, rebuild, replay
-from .operations import unsupported_mode
+from .operations import FORMER_DEFAULTS, unsupported_mode
 
 __all__ = [
     "FORMAT",
@@ -71,7 +72,7 @@ def serialize_gear_function(function: GearFunction[Any]) -> bytes:
 
 
 def deserialize_gear_function(data: bytes, python_version: tuple[Any, ...] | None = None) -> GearFunction[Any]:
-    """Load a gear function that `serialize_gear_function` wrote.
+    """Load a gear function that `serialize_gear_function` wrote, or that of RedGrease 0.3.
 
     Args:
         data: the bytes.
@@ -87,15 +88,26 @@ def deserialize_gear_function(data: bytes, python_version: tuple[Any, ...] | Non
             f"Python {_dotted(sys.version_info)}: use the same version on both sides, or send the function as text"
         )
     try:
-        content = pickle.loads(data)
+        content = _Unpickler(io.BytesIO(data)).load()
     except ModuleNotFoundError as missing:
         raise ModuleNotFoundError(
             f"{missing}: the function needs this module on the server; name its package in requirements=[...]",
             name=missing.name,
         ) from missing
+    if isinstance(content, GearFunction):  # as RedGrease 0.3 sends it: a pickle of the object
+        return content
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError("the function was sent by a version of redgrease that this one does not understand")
     return rebuild(content["steps"], content.get("requirements"))
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds what pickles of RedGrease 0.3 refer to by names that are gone."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "redgrease.gears" and name in FORMER_DEFAULTS:
+            return FORMER_DEFAULTS[name]
+        return super().find_class(module, name)
 
 
 def get_function_string(function: Any) -> tuple[str, dict[str, Any]]:

@@ -180,6 +180,16 @@ class GearFunction(Generic[_Out]):
     def __reduce__(self) -> Any:
         return rebuild, (describe(self), sorted(self.requirements))
 
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Restore a function that RedGrease 0.3 pickled, where ``convertToStr`` had no effect."""
+        operation = state["operation"]
+        if isinstance(operation, Run):
+            operation = Run(operation.arg, False, operation.collect, **operation.kwargs)
+        elif isinstance(operation, Register):
+            given = operation.prefix, False, operation.collect, operation.mode, operation.onRegistered
+            operation = Register(*given, **operation.kwargs)
+        GearFunction.__init__(self, operation, state["input_function"], state["requirements"])
+
     def __repr__(self) -> str:
         return ".".join(map(repr, self.operations))
 
@@ -859,7 +869,7 @@ def _act(closed: ClosedGearFunction[Any], on: Any, requirements: Any, **options:
         names = [name for name, value in ignored.items() if value]
         if names:
             warnings.warn(f"inside the server {', '.join(names)} has no effect", stacklevel=3)
-        return replay(closed, server.GearsBuilder)
+        return replay(closed, server.GearsBuilder, "objects")
     return closed.on(on, **options) if on else closed
 
 
@@ -929,13 +939,19 @@ def rebuild(
     return function
 
 
-def replay(function: GearFunction[Any], builder: Any) -> Any:
-    """Apply all operations to a class with the server's builder methods, and return what the last one returns."""
+def replay(function: GearFunction[Any], builder: Any, reply: str = "plain") -> Any:
+    """Apply all operations to a class with the server's builder methods, and return what the last one returns.
+
+    Args:
+        function: the function.
+        builder: the class.
+        reply: see `Run.act`.
+    """
     operations = list(function.operations)
     first, last = operations[0], operations[-1]
     if isinstance(first, Reader) and isinstance(last, Run):
         operations[0], operations[-1] = readable(first, last)
     result = builder
     for operation in operations:
-        result = operation.add_to(result)
+        result = operation.act(result, reply) if isinstance(operation, (Run, Register)) else operation.add_to(result)
     return result

@@ -97,6 +97,14 @@ def _length_by_key(_key: Any, records: Any) -> int:
     return len(records)
 
 
+#: Default callbacks of RedGrease 0.3 by their names in its module ``gears``, by which its pickles refer to them.
+FORMER_DEFAULTS: dict[str, Callable[..., Any]] = {
+    "_default_accumulator": _append,
+    "_default_reducer": _append_by_key,
+    "_default_batch_reducer": _length_by_key,
+    "_default_extractor": utils.safe_str,
+}
+
 # --------------------------------------------------------------------------------------------------------------
 # Operations
 # --------------------------------------------------------------------------------------------------------------
@@ -112,6 +120,13 @@ class Operation:
 
     def _apply(self, function: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} cannot be applied to a builder")
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Restore the attributes; a pickle of RedGrease 0.3 also has the keywords of each method."""
+        values = dict(state)
+        if "kwargs" not in {field.name for field in dataclasses.fields(self)}:
+            check_options(type(self).__name__.lower(), values.pop("kwargs", ()), ())
+        _set(self, **values)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__.lower()}({', '.join(self._shown())})"
@@ -443,8 +458,25 @@ _CHOICES = {
 }
 
 
+class _Action(Operation):
+    """The last step: runs or registers a function."""
+
+    def act(self, function: Any, reply: str) -> Any:
+        """Call the builder's method.
+
+        Args:
+            function: the builder.
+            reply: how results look to a client that has not announced the codec: ``"plain"`` values, or ``"objects"``:
+                pickles if such a client sent the script, as those of RedGrease 0.3 do, and plain values otherwise.
+        """
+        raise NotImplementedError
+
+    def _apply(self, function: Any) -> Any:
+        return self.act(function, "plain")
+
+
 @dataclass(frozen=True, repr=False, init=False)
-class Run(Operation):
+class Run(_Action):
     """Closes a function for a single run.
 
     Args:
@@ -463,10 +495,10 @@ class Run(Operation):
     def __init__(self, arg: Any = None, convertToStr: bool = True, collect: bool = True, **kwargs: Any) -> None:
         _set(self, arg=arg, convertToStr=convertToStr, collect=collect, kwargs=kwargs)
 
-    def _apply(self, function: Any) -> Any:
+    def act(self, function: Any, reply: str) -> Any:  # noqa: D102 - see the base
         positional = () if self.arg is None else (self.arg,)
         return function.run(
-            *positional, convertToStr=self.convertToStr, collect=self.collect, reply="plain", **self.kwargs
+            *positional, convertToStr=self.convertToStr, collect=self.collect, reply=reply, **self.kwargs
         )
 
     def __repr__(self) -> str:
@@ -477,7 +509,7 @@ class Run(Operation):
 
 
 @dataclass(frozen=True, repr=False, init=False)
-class Register(Operation):
+class Register(_Action):
     """Closes a function that runs for events.
 
     Args:
@@ -515,7 +547,7 @@ class Register(Operation):
             kwargs=kwargs,
         )
 
-    def _apply(self, function: Any) -> Any:
+    def act(self, function: Any, reply: str) -> Any:  # noqa: D102 - see the base
         given = dict(self.kwargs)
         if self.mode is not None:
             given["mode"] = self.mode
@@ -523,7 +555,7 @@ class Register(Operation):
             given["onRegistered"] = utils.passfun(self.onRegistered)
         if "trigger" not in given and "hook" not in given:
             given["prefix"] = self.prefix
-        return function.register(convertToStr=self.convertToStr, collect=self.collect, reply="plain", **given)
+        return function.register(convertToStr=self.convertToStr, collect=self.collect, reply=reply, **given)
 
     def __repr__(self) -> str:
         shown = [] if self.prefix == "*" else [repr(self.prefix)]

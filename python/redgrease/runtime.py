@@ -228,4 +228,4 @@ def run(function: GearFunction[Any], builder: Any) -> Any:
     """
     if isinstance(function, GearsBuilder):
         function = function.closed or function.gearfunction
-    return replay(function, builder)
+    return replay(function, builder, "objects")

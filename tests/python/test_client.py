@@ -85,22 +85,22 @@ def entry(reader, desc=None, mode=b"async", **args):
 
 
 def test_text_is_sent_as_it_is_and_records_stay_bytes():
-    gears, sent = on([[b"1", b"NUM"], []])
+    gears, sent = on([[tagged(b"1"), tagged(b"NUM")], []])
     assert gears.pyexecute("GB().run()") == [b"1", b"NUM"]
-    assert sent == [("RG.PYEXECUTE", "GB().run()")]
+    assert sent == [(*PREFIX, "RG.PYEXECUTE", "GB().run()")]
 
 
 def test_nothing_is_a_legal_script():
     gears, sent = on(b"OK")
     assert gears.pyexecute() == True  # noqa: E712 - the value, not its truth
-    assert sent == [("RG.PYEXECUTE", "")]
+    assert sent == [(*PREFIX, "RG.PYEXECUTE", "")]
 
 
 def test_options_come_in_order():
     gears, sent = on(f"{Z}-3".encode())
     result = gears.pyexecute("GB().run()", unblocking=True, requirements=["b", "a>=1", "b"])
     assert result.value == ExecID(sequence=3)
-    assert sent == [("RG.PYEXECUTE", "GB().run()", "UNBLOCKING", "REQUIREMENTS", "a>=1", "b")]
+    assert sent == [(*PREFIX, "RG.PYEXECUTE", "GB().run()", "UNBLOCKING", "REQUIREMENTS", "a>=1", "b")]
 
 
 def test_objects_are_sent_as_plan_and_callbacks_and_come_back_as_values():
@@ -161,11 +161,11 @@ def test_this_package_is_asked_for_only_when_told_to():
     assert sent[1][7:] == ("REQUIREMENTS", "redgrease[runtime]==1.0")
 
 
-def test_text_gives_values_when_they_are_asked_for():
+def test_text_gives_values_unless_they_are_not_wanted():
     script = "import redgrease\nredgrease.KeysReader().run()"
     gears, sent = on([[tagged({"a": 1})], []], [[b"{'a': 1}"], []])
-    assert gears.pyexecute(script, values=True) == {"a": 1}
-    assert gears.pyexecute(script) == b"{'a': 1}"
+    assert gears.pyexecute(script) == {"a": 1}
+    assert gears.pyexecute(script, values=False) == b"{'a': 1}"
     assert sent == [(*PREFIX, "RG.PYEXECUTE", script), ("RG.PYEXECUTE", script)]
 
 
@@ -200,7 +200,7 @@ def test_scripts_can_be_files(tmp_path, monkeypatch):
     gears.pyexecute(str(script))
     monkeypatch.chdir(tmp_path)
     gears.pyexecute("script.py")
-    assert sent == [("RG.PYEXECUTE", "GB().run()")] * 3
+    assert sent == [(*PREFIX, "RG.PYEXECUTE", "GB().run()")] * 3
     with pytest.raises(FileNotFoundError):
         gears.pyexecute("no_such_script.py")
     with pytest.raises(IsADirectoryError):
@@ -411,9 +411,9 @@ def test_ids_are_taken_in_every_form():
         gears.abortexecution("seven")
 
 
-def test_results_of_text_scripts_are_bytes_later_too():
+def test_results_without_values_are_plain_later_too():
     gears, sent = on(f"{Z}-1".encode(), [[b"3"], []], f"{Z}-2".encode(), [[tagged(3)], []])
-    assert gears.getresultsblocking(gears.pyexecute("GB().run()", unblocking=True)) == b"3"
+    assert gears.getresultsblocking(gears.pyexecute("GB().run()", unblocking=True, values=False)) == b"3"
     assert gears.getresults(redgrease.KeysReader().run().on(gears, unblocking=True)) == 3
     assert sent[1][0] == "RG.GETRESULTSBLOCKING"
     assert sent[3] == (*PREFIX, "RG.GETRESULTS", f"{Z}-2".encode())
@@ -474,7 +474,9 @@ def test_getexecution_passes_the_locality():
 
 
 def test_versions():
-    gears, sent = on([[b"(3, 11, 7, 'final', 0)"], []], [[b"name", b"rg", b"ver", 10213], [b"name", b"x", b"ver", 1]])
+    gears, sent = on(
+        [[tagged(b"(3, 11, 7, 'final', 0)")], []], [[b"name", b"rg", b"ver", 10213], [b"name", b"x", b"ver", 1]]
+    )
     assert gears.python_version() == gears.python_version() == (3, 11, 7, "final", 0)
     assert gears.gears_version() == gears.gears_version() == (1, 2, 13)
     assert len(sent) == 2
@@ -649,7 +651,7 @@ def test_pools_that_need_the_name_of_the_command_get_it():
 
 def test_what_is_no_client_is_refused_where_it_is_given():
     for wrong in ("redis://localhost", 6379, object()):
-        with pytest.raises(TypeError, match="such as redgrease.RedisGears"):
+        with pytest.raises(TypeError, match="such as redgrease"):
             redgrease.KeysReader().run(on=wrong)
 
 

@@ -256,6 +256,7 @@ def test_private_data_is_a_dict_where_it_can_be():
     )
     assert parse_PD(text) == {
         "sessionName": "x",
+        "sessionId": "x",
         "sessionDescription": None,
         "refCount": 1,
         "linkedTo": "primary",

@@ -122,20 +122,20 @@ def test_bad_keywords_are_refused_at_once():
 def test_reader_arguments_reach_the_builder(replayed):
     builder = replayed(KeysReader("user:*", desc="about").run())
     assert (builder.reader, builder.default, builder.desc) == ("KeysReader", "user:*", "about")
-    assert builder.action == ("run", {"arg": None, "convertToStr": False, "collect": True, "reply": "plain"})
+    assert builder.action == ("run", {"arg": None, "convertToStr": False, "collect": True, "reply": "objects"})
 
 
 def test_run_options_reach_the_builder(replayed):
     builder = replayed(KeysReader().run("x", convertToStr=True, collect=False, noScan=True, readValue=False))
     expected = {"arg": "x", "convertToStr": True, "collect": False, "noScan": True, "readValue": False}
-    assert builder.action == ("run", {**expected, "reply": "plain"})
+    assert builder.action == ("run", {**expected, "reply": "objects"})
 
 
 def test_register_passes_only_what_was_given(replayed):
     builder = replayed(KeysReader().register())
     assert builder.action == (
         "register",
-        {"prefix": "*", "convertToStr": False, "collect": True, "reply": "plain"},
+        {"prefix": "*", "convertToStr": False, "collect": True, "reply": "objects"},
     )
     builder = replayed(KeysReader().register("a*", mode="sync", eventTypes="hset", keyTypes=("hash",), readValue=False))
     action = builder.action[1]
@@ -278,7 +278,7 @@ def test_a_command_registers_its_name_and_no_prefix(replayed):
         "prefix": "*",
         "convertToStr": False,
         "collect": True,
-        "reply": "plain",
+        "reply": "objects",
         "trigger": "test",
         "mode": "sync",
         "inorder": True,

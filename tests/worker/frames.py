@@ -7,6 +7,7 @@ extension. Kinds are numbered in the order of the variants of ``ToWorker`` and `
 import struct
 
 LAST, SYNC, PROFILE, TRACEBACK, TAGGED = 1, 2, 4, 8, 16
+PICKLED = 64
 READY, SCRIPT_DONE, CALL, PROGRESS, OUTPUT, DONE, CONSUMED, STOP, LOG, PARKED, ANSWERED = range(11)
 OPERATIONS = (
     "execute", "run", "register", "enter", "exit", "config", "hashtag", "call_next", "time_event", "get_command",
@@ -41,14 +42,14 @@ def records(values):
     return varint(len(values)) + blob(b"".join(values))
 
 
-def hello(protocol=5, threads=1, record_bytes_max=64 << 20, spin_micros=0):
+def hello(protocol=6, threads=1, record_bytes_max=64 << 20, spin_micros=0):
     numbers = varint(threads) + varint(record_bytes_max) + varint(spin_micros)
     return framed(b"\x01" + varint(protocol) + blob("test") + varint(1) + numbers)
 
 
-def script(request, session, source, name="s", paths=(), traceback=True):
+def script(request, session, source, name="s", paths=(), traceback=True, tagged=False):
     body = b"\x02" + varint(request) + varint(session) + blob(name) + blob(source) + listed(paths, blob)
-    return framed(body + bytes([traceback]))
+    return framed(body + bytes([traceback, tagged]))
 
 
 def restore(request, session, blobs=(), function=None, name="s", paths=()):

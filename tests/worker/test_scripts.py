@@ -443,6 +443,32 @@ def test_what_the_server_is_told_of_a_registration(shared):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("source", "of_any_client", "of_a_client_with_the_codec"),
+    [
+        ("from redgrease import KeysReader\nKeysReader().run()", "pickle", "plain"),
+        ("import redgrease\nredgrease.command('t')(len)", "pickle", "plain"),
+        ("from redgrease import KeysReader\nKeysReader().register()", "plain", "plain"),
+        ("from redgrease import CommandReader\nCommandReader().register(hook='set')", "plain", "plain"),
+        ("GB().run()", "compat", "compat"),
+        ("GB().run(reply='plain')", "plain", "plain"),
+    ],
+)
+def test_the_package_s_functions_answer_as_the_client_of_the_script_expects(
+    shared, source, of_any_client, of_a_client_with_the_codec
+):
+    assert shared.specs[shared.plan(source, session=9)]["reply"] == of_any_client
+    assert shared.specs[shared.plan(source, session=9, tagged=True)]["reply"] == of_a_client_with_the_codec
+
+
+def test_pickled_results_are_pickles_of_each_record(shared):
+    plan = shared.plan("GB('ShardsIDReader').flatmap(lambda _: [{'a': 1}, b'x']).run(convertToStr=False)")
+    results, errors, frame = shared.done(shared.start(plan, flags=frames.LAST | frames.PICKLED))
+    # The test's decoder unpickles.
+    assert (results, errors) == ([b"x", {"a": 1}], [])
+    assert frame["records"][1].count(b"\x80\x04") == 2
+
+
 def test_a_builder_may_be_extended_between_actions(shared):
     before = set(shared.plans)
     assert shared.script("b = GB().map(len)\nb.register('a')\nb.filter(bool)\nb.register('b')")["error"] is None

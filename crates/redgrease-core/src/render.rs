@@ -45,6 +45,8 @@ pub enum Style {
     Compat,
     /// Plain values for a client that knows nothing of us.
     Plain,
+    /// A pickle of each record, as the runtime of RedGrease 0.3 returned them.
+    Pickled,
     /// The encoded value itself, in a bulk, for a client that announced the codec.
     Tagged,
     /// The same for results of scripts that were written for RedisGears: text as bytes, as such clients got it.
@@ -57,7 +59,7 @@ impl Style {
     pub fn tagged(self) -> Style {
         match self {
             Style::Compat | Style::TaggedCompat => Style::TaggedCompat,
-            Style::Plain | Style::Tagged => Style::Tagged,
+            Style::Plain | Style::Pickled | Style::Tagged => Style::Tagged,
         }
     }
 
@@ -93,6 +95,7 @@ pub fn records(bytes: &[u8], style: Style, answers: Answers) -> Result<Vec<Reply
             Style::TaggedCompat => Reply::Bulk(as_bytes(reader.value()?).encode()),
             Style::Compat => compat(reader.value()?, answers),
             Style::Plain => plain(reader.value()?),
+            Style::Pickled => pickled(reader.value()?),
         });
     }
     Ok(replies)
@@ -211,6 +214,19 @@ fn plain(value: Value) -> Reply {
     }
 }
 
+/// Workers pickle their results. What the engine itself makes of a plan is a number, or its text.
+fn pickled(value: Value) -> Reply {
+    const PROTOCOL_4: [u8; 2] = [0x80, 4];
+    match value {
+        Value::Int(number) => Reply::Bulk([&PROTOCOL_4, format!("I{number}\n.").as_bytes()].concat()),
+        Value::Str(text) => {
+            let len = u64::try_from(text.len()).unwrap_or(u64::MAX).to_le_bytes();
+            Reply::Bulk([&PROTOCOL_4, b"\x8d".as_slice(), &len, text.as_bytes(), b"."].concat())
+        }
+        other => plain(other),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,6 +289,15 @@ mod tests {
             records(&value.encode(), Style::Compat.tagged(), Answers::Run).unwrap(),
             [Reply::Bulk(expected.encode())]
         );
+    }
+
+    #[test]
+    fn each_pickled_record_is_a_pickle_that_python_3_6_loads() {
+        let rendered = |value: Value| records(&value.encode(), Style::Pickled, Answers::Trigger).unwrap();
+        assert_eq!(rendered(Value::Pickle(b"\x80\x04N.".to_vec())), [Reply::bulk(b"\x80\x04N.")]);
+        assert_eq!(rendered(Value::Int(-300)), [Reply::bulk(b"\x80\x04I-300\n.")]);
+        assert_eq!(rendered(Value::text("+5")), [Reply::bulk(b"\x80\x04\x8d\x02\0\0\0\0\0\0\0+5.")]);
+        assert_eq!(Style::Pickled.tagged(), Style::Tagged);
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub struct Config {
     pub traceback: bool,
     /// Commands can be hooked although some users lack permission for the inner command, which they then cannot call.
     pub hooks_without_permission: bool,
+    /// `RG.DUMPREGISTRATIONS` and `RG.PYDUMPREQS` answer with the fewer fields that RedGrease 0.3 takes.
+    pub short_replies: bool,
     /// Panics can be injected: for tests of the module.
     pub inject_panic: bool,
     /// Values of keys of RedisGears that have no effect here, by their names.
@@ -241,6 +243,7 @@ pub const KEYS: [Key; 39] = [
     ),
     core("SharedMemory", false, flag!(shared_memory, 1)),
     core("HooksWithoutPermission", true, flag!(hooks_without_permission, 1)),
+    core("ShortReplies", true, flag!(short_replies, 1)),
     core("InjectPanic", false, flag!(inject_panic, 1)),
     core("RequirementsDir", false, text!(requirements_dir)),
     core(
@@ -325,6 +328,7 @@ impl Config {
             shared_memory: true,
             traceback: true,
             hooks_without_permission: false,
+            short_replies: false,
             inject_panic: false,
             accepted: BTreeMap::new(),
             extra: BTreeMap::new(),

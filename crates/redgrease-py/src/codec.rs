@@ -345,7 +345,7 @@ fn unchanged(written: usize, announced: usize) -> PyResult<()> {
 }
 
 /// A cloudpickle of protocol 4; falls back to the standard library's if cloudpickle is not installed.
-fn pickle<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+pub fn pickle<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     let py = value.py();
     let dumps = PICKLE_DUMPS.get_or_try_init(py, || -> PyResult<_> {
         let module = py.import("cloudpickle").or_else(|_| py.import("pickle"))?;

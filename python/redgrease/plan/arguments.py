@@ -99,8 +99,8 @@ def mode_of(options, known):
 def reply_of(options):
     """Take the style of replies out of the options."""
     reply = options.pop("reply", "compat")
-    if reply not in ("compat", "plain"):
-        raise error("reply must be 'compat' or 'plain'")
+    if reply not in ("compat", "plain", "pickle"):
+        raise error("reply must be 'compat', 'plain' or 'pickle'")
     return reply
 
 

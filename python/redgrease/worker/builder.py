@@ -31,11 +31,13 @@ class GearsBuilder(PlanBuilder):
 
     def run(self, arg=None, convertToStr=True, collect=True, **options):
         """Start an execution; return its id, which functions can await. Arguments as in ``PlanBuilder``."""
+        session = current_session()
+        in_script = session is not None and session.runs_script_here()
+        options = _choose_reply(options, pickled=in_script and not session.client_has_codec)
         plan = super().run(arg, convertToStr, collect, **options)
         number = _next_number()
         made = _act(number, plan, lambda: _native.run_plan(number, plan.spec))
-        session = current_session()
-        if session is not None and session.runs_script_here():
+        if in_script:
             return made
         from redgrease.worker.coroutines import Execution
 
@@ -46,6 +48,8 @@ class GearsBuilder(PlanBuilder):
         session = current_session()
         if session is None:
             raise _native.GearsError("this thread belongs to no session: bind it with setGearsSession")
+        of_client = options.get("trigger") is not None
+        options = _choose_reply(options, pickled=of_client and not session.client_has_codec)
         plan = super().register(prefix, convertToStr, collect, **options)
         number = _next_number()
         recipe = (session.number_in_data(number), plan.spec, plan.callbacks, plan.on_registered)
@@ -61,6 +65,17 @@ class GearsBuilder(PlanBuilder):
         if in_script:
             session.script_plans.append(recipe)
         return made
+
+
+def _choose_reply(options, pickled):
+    """Replace the reply ``"objects"``: the package's functions want Python objects for results.
+
+    Clients that announced the codec get them as its values in any case. A script of any other client may be one of
+    RedGrease 0.3, which expects pickles; every other function gives plain values.
+    """
+    if options.get("reply") != "objects":
+        return options
+    return {**options, "reply": "pickle" if pickled else "plain"}
 
 
 def _act(number, plan, action):

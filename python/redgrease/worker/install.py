@@ -35,6 +35,9 @@ from redgrease.worker import supervise
 
 OWN_NAME = "redgrease"
 
+#: What the client ``gearsclient`` requires of each function: workers have what its functions import.
+CLIENT = "git+https://github.com/RedisGears/redisgears-py.git"
+
 #: A URL for pip: a scheme, optionally after the name of a version control system.
 _URL = re.compile(r"((git|hg|svn|bzr)\+)?[a-z][a-z0-9.-]*://", re.IGNORECASE)
 
@@ -56,10 +59,10 @@ def parse(text: str) -> Requirement | str:
 
 def is_importable(requirement: Requirement | str) -> bool:
     """Return whether installed distributions satisfy the requirement and its extras."""
+    if _is_own(requirement):
+        return True
     if isinstance(requirement, str):
         return False
-    if canonicalize_name(requirement.name) == OWN_NAME:
-        return True
     if requirement.url or (requirement.marker and not requirement.marker.evaluate()):
         return not requirement.url
     try:
@@ -218,7 +221,9 @@ def _sha256(path: Path) -> str:
 
 
 def _is_own(requirement: Requirement | str) -> bool:
-    return isinstance(requirement, Requirement) and canonicalize_name(requirement.name) == OWN_NAME
+    if isinstance(requirement, str):
+        return requirement == CLIENT
+    return canonicalize_name(requirement.name) == OWN_NAME
 
 
 def main() -> int:

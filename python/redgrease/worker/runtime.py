@@ -205,6 +205,30 @@ def _module(name, doc, names):
     return module
 
 
+class _ClientFinder:
+    """Finds the modules of the client ``gearsclient`` where that package is not installed."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        """Return how to import `name`, or None."""
+        if name not in ("gearsclient", "gearsclient.redisgears_builder"):
+            return None
+        from importlib.machinery import ModuleSpec
+
+        return ModuleSpec(name, _ClientFinder, is_package=name == "gearsclient")  # type: ignore[arg-type]
+
+    @staticmethod
+    def create_module(_spec):
+        """Return None: an ordinary module."""
+
+    @staticmethod
+    def exec_module(module):
+        """Fill the module."""
+        from redgrease.worker import gearsclient
+
+        vars(module).update(gearsclient.NAMES)
+
+
 def install(main):
     """Make the modules, and put the names into the module ``main``."""
     exceptions = {name: getattr(_native, name) for name in ("GearsError", "GearsFlatError", "GearsForceStopped")}
@@ -226,6 +250,8 @@ def install(main):
     module.PyFuture = _native.PyFuture
     module.PyExecutionSession = sessions.Session
     module.__getattr__ = __getattr__
+    # The last one: what is installed is found first.
+    sys.meta_path.append(_ClientFinder)
     ai = _module("redisAI", _NO_AI, {})
     ai.__getattr__ = _ai_function
     names.update(redisgears=module, rg=module, copy=copy, io=io)

@@ -23,12 +23,23 @@ _profiling = allocate_lock()
 class Session:
     """One session, opaque to scripts."""
 
-    __slots__ = ("name", "namespace", "number", "profiler", "registered", "script_plans", "script_thread")
+    __slots__ = (
+        "client_has_codec",
+        "name",
+        "namespace",
+        "number",
+        "profiler",
+        "registered",
+        "script_plans",
+        "script_thread",
+    )
 
     def __init__(self, number, name, namespace):
         self.number = number
         self.name = name
         self.namespace = namespace
+        #: Whether the client of the script gets values of the codec.
+        self.client_has_codec = True
         #: The ``onRegistered`` functions by number of the plan (or None).
         self.registered = {}
         #: Made when it is used first.
@@ -69,13 +80,14 @@ builder.current_session = current
 class Sessions:
     """The methods that native code calls."""
 
-    def script(self, number, name, source, paths, traceback):
+    def script(self, number, name, source, paths, traceback, tagged):
         """Run ``source``; return the text of its error (or None) and the pickle of its registered plans."""
         session = None
         try:
             _use(paths)
             session = self._open(number, name, source)
             session.script_thread = get_ident()
+            session.client_has_codec = tagged
             code = compile(source, "<string>", "exec", dont_inherit=True)
             exec(code, session.namespace)
             return None, _pickle(session)

@@ -25,6 +25,8 @@ impl StartFlags {
     pub const TAGGED: StartFlags = StartFlags(16);
     /// No coroutine or future may be made: the caller cannot be blocked.
     pub const NO_ASYNC: StartFlags = StartFlags(32);
+    /// Each result is pickled as a whole.
+    pub const PICKLED: StartFlags = StartFlags(64);
 
     /// Both sets.
     #[must_use]

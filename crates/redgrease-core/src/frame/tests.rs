@@ -24,6 +24,7 @@ fn to_worker_frames() -> Vec<ToWorker<'static>> {
             source: b"GB()\0\xff",
             paths: vec!["/a", "/b"],
             traceback: true,
+            tagged: false,
         },
         ToWorker::Restore {
             request: 1,

@@ -46,6 +46,8 @@ pub enum ToWorker<'a> {
         paths: Vec<&'a str>,
         /// Whether error texts carry the traceback.
         traceback: bool,
+        /// Whether the client announced the codec.
+        tagged: bool,
     },
     /// Rebuild a session from its registered plans.
     Restore {

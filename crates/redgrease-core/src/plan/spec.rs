@@ -54,9 +54,10 @@ fn style<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Style, D::Error> 
     let from_name = |name: &str| match name {
         "compat" => Some(Style::Compat),
         "plain" => Some(Style::Plain),
+        "pickle" => Some(Style::Pickled),
         _ => None,
     };
-    named(deserializer, from_name, "compat or plain")
+    named(deserializer, from_name, "compat, plain or pickle")
 }
 
 impl PlanSpec {

@@ -14,7 +14,7 @@ use crate::input::{Caller, Command, Inside};
 use crate::limits::{ROWS_AT_ONCE, ROWS_PER_PIECE};
 use crate::planted::Bug;
 use crate::prelude::*;
-use crate::registrations::dump::{self, Rows};
+use crate::registrations::dump::{self, Fields, Rows};
 
 impl Engine {
     /// A command of a client.
@@ -178,7 +178,9 @@ impl Engine {
         let registration = self.registrations.get(number)?;
         let session = self.sessions.get(registration.session);
         let status = self.stream_status(number);
-        Some(dump::row(&self.shard, (number, registration), session, rows.of_session(registration.session), status))
+        let fields = if self.config.short_replies { Fields::RedGrease03 } else { Fields::All };
+        let named = rows.of_session(registration.session);
+        Some(dump::row(&self.shard, (number, registration), session, named, status, fields))
     }
 
     /// Writes some rows of the reply whose turn it is.

@@ -85,6 +85,9 @@ impl Engine {
         if style.is_tagged() {
             flags = flags.with(StartFlags::TAGGED);
         }
+        if style == Style::Pickled {
+            flags = flags.with(StartFlags::PICKLED);
+        }
         if self.config.profile {
             flags = flags.with(StartFlags::PROFILE);
         }

@@ -6,7 +6,7 @@ use redgrease_core::render::Reply;
 use crate::engine::Engine;
 use crate::limits::INFO_ROWS_MAX;
 use crate::prelude::*;
-use crate::registrations::dump::{self, Rows};
+use crate::registrations::dump::{self, Fields, Rows};
 
 /// Statistics for `INFO`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Engine {
                 let session = self.sessions.get(registration.session);
                 let named = rows.of_session(registration.session);
                 let status = self.stream_status(number);
-                let row = dump::row(&self.shard, (number, registration), session, named, status);
+                let row = dump::row(&self.shard, (number, registration), session, named, status, Fields::All);
                 (self.shard.identifier(number.0), pairs(&row))
             })
             .collect()

@@ -18,6 +18,9 @@ use crate::sessions::session::Session;
 use crate::sessions::stored::{OTHER_PYTHON, REINSTALLED};
 use crate::timers::Timer;
 
+/// Length of a row of RedisGears 1.0: pairs of names and values, up to `Wheels`.
+const FIELDS_OF_1_0: usize = 12;
+
 /// The platform of wheels that were made here.
 pub(crate) const PLATFORM: &str = if cfg!(target_arch = "aarch64") { "linux-aarch64" } else { "linux-x86_64" };
 
@@ -25,7 +28,14 @@ impl Engine {
     /// `RG.PYDUMPREQS`: the requirements of sessions and of scripts that have ended.
     pub(crate) fn dump_requirements(&mut self, client: Client) {
         let names = self.installed_requirements();
-        let rows = names.iter().map(|(name, environment)| self.requirement_row(name, environment)).collect();
+        let row = |(name, environment): (&String, &Rc<str>)| match self.requirement_row(name, environment) {
+            Reply::Array(mut fields) if self.config.short_replies => {
+                fields.truncate(FIELDS_OF_1_0);
+                Reply::Array(fields)
+            }
+            row => row,
+        };
+        let rows = names.iter().map(row).collect();
         self.reply(client, Reply::Array(rows));
     }
 

@@ -276,6 +276,7 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(number) else { return };
         let runs_script = session.script.is_some();
         let wanted = session.wanted_python();
+        let tagged = session.script.as_ref().is_some_and(|script| script.tagged);
         let present = self.workers.links.get(&worker).map(|link| link.python.clone()).unwrap_or_default();
         if let Some(wanted) = wanted.filter(|wanted| PythonVersion::parse(&present) != Some(*wanted)) {
             return self.other_interpreter(number, worker, wanted);
@@ -298,7 +299,8 @@ impl Engine {
             }
             None if runs_script => {
                 let source = &stored.source;
-                ToWorker::Script { request, session: number, name: &name, source, paths: frame_paths, traceback }
+                let paths = frame_paths;
+                ToWorker::Script { request, session: number, name: &name, source, paths, traceback, tagged }
             }
             _ => {
                 let blobs = stored.functions.iter().map(Vec::as_slice).collect();

@@ -49,6 +49,15 @@ impl Rows {
     }
 }
 
+/// The fields of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fields {
+    /// Those of RedisGears 1.2.
+    All,
+    /// Only those that RedGrease 0.3 takes, which fails on any other.
+    RedGrease03,
+}
+
 /// A row. `named` are the registrations of its session; `stream_status` is its status if it reads streams.
 pub(crate) fn row(
     shard: &ShardId,
@@ -56,9 +65,14 @@ pub(crate) fn row(
     session: Option<&Session>,
     named: &[RegistrationNo],
     stream_status: &str,
+    fields: Fields,
 ) -> Reply {
-    let mut row = head(shard, (number, registration), session, stream_status);
-    row.extend([Reply::bulk("PD"), Reply::bulk(private_data(shard, number, session, named))]);
+    let mut row = head(shard, (number, registration), session, stream_status, fields);
+    let data = match fields {
+        Fields::All => private_data(shard, number, session, named),
+        Fields::RedGrease03 => short_private_data(session),
+    };
+    row.extend([Reply::bulk("PD"), Reply::bulk(data)]);
     row.extend(tail());
     Reply::Array(row)
 }
@@ -70,7 +84,7 @@ pub(crate) fn short_row(
     session: Option<&Session>,
     stream_status: &str,
 ) -> Reply {
-    let mut row = head(shard, (number, registration), session, stream_status);
+    let mut row = head(shard, (number, registration), session, stream_status, Fields::All);
     row.extend(tail());
     Reply::Array(row)
 }
@@ -80,6 +94,7 @@ fn head(
     (number, registration): (RegistrationNo, &Registration),
     session: Option<&Session>,
     stream_status: &str,
+    fields: Fields,
 ) -> Vec<Reply> {
     vec![
         Reply::bulk("id"),
@@ -89,7 +104,7 @@ fn head(
         Reply::bulk("desc"),
         registration.spec.desc.as_deref().map_or(Reply::Null, Reply::bulk),
         Reply::bulk("RegistrationData"),
-        registration_data(registration, session, stream_status),
+        registration_data(registration, session, stream_status, fields),
     ]
 }
 
@@ -97,7 +112,12 @@ fn tail() -> [Reply; 2] {
     [Reply::bulk("ExecutionThreadPool"), Reply::bulk("DefaultPool")]
 }
 
-fn registration_data(registration: &Registration, session: Option<&Session>, stream_status: &str) -> Reply {
+fn registration_data(
+    registration: &Registration,
+    session: Option<&Session>,
+    stream_status: &str,
+    wanted: Fields,
+) -> Reply {
     let statistics = &registration.statistics;
     let mut fields = vec![
         Reply::bulk("mode"),
@@ -110,15 +130,19 @@ fn registration_data(registration: &Registration, session: Option<&Session>, str
         count(statistics.failures),
         Reply::bulk("numAborted"),
         count(statistics.aborted),
-        Reply::bulk("lastRunDurationMS"),
-        count(statistics.last_run_ms),
-        Reply::bulk("totalRunDurationMS"),
-        count(statistics.total_run_ms),
-        Reply::bulk("avgRunDurationMS"),
-        Reply::Double(statistics.mean_run_ms()),
     ];
+    if wanted == Fields::All {
+        fields.extend([
+            Reply::bulk("lastRunDurationMS"),
+            count(statistics.last_run_ms),
+            Reply::bulk("totalRunDurationMS"),
+            count(statistics.total_run_ms),
+            Reply::bulk("avgRunDurationMS"),
+            Reply::Double(statistics.mean_run_ms()),
+        ]);
+    }
     let stream = matches!(registration.trigger, Trigger::Stream { .. });
-    if stream {
+    if stream && wanted == Fields::All {
         fields.extend([
             Reply::bulk("lastEstimatedLagMS"),
             count(statistics.last_lag_ms),
@@ -201,12 +225,36 @@ fn private_data(
     session: Option<&Session>,
     of_session: &[RegistrationNo],
 ) -> String {
-    let quote = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     let Some(session) = session else { return "{}".to_owned() };
     let own = [number];
     let names_all = of_session.len() <= NAMED_IN_EACH_ROW || of_session.first() == Some(&number);
     let named = if names_all { of_session } else { &own };
     let ids: Vec<_> = named.iter().map(|number| quote(&shard.identifier(number.0))).collect();
+    let description = session.description.as_ref().filter(|_| names_all);
+    let description = description.map_or("null".to_owned(), |text| quote(&String::from_utf8_lossy(text)));
+    format!(
+        "{{'sessionName':{}, 'sessionDescription':{description}, 'refCount': {}, 'linkedTo': primary, 'dead': false, \
+         'isInstallationNeeded':{}, 'registrationsList':[{}], 'depsList':[{}]}}",
+        quote(&session.name),
+        of_session.len() + session.live,
+        u8::from(session.installed),
+        ids.join(", "),
+        dependencies(session),
+    )
+}
+
+/// The same in the form of RedisGears 1.0, a literal of Python.
+fn short_private_data(session: Option<&Session>) -> String {
+    let Some(session) = session else { return "{}".to_owned() };
+    format!("{{'sessionId':{}, 'depsList':[{}]}}", quote(&session.name), dependencies(session))
+}
+
+fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// The requirements of a session.
+fn dependencies(session: &Session) -> String {
     let paths: Vec<_> = session.paths.iter().map(|path| quote(path)).collect();
     let requirements: Vec<_> = session
         .stored
@@ -219,15 +267,5 @@ fn private_data(
             format!("{{'name':{}, 'basePath':{path}, 'wheels':[{}]}}", quote(name), wheels.join(", "))
         })
         .collect();
-    let description = session.description.as_ref().filter(|_| names_all);
-    let description = description.map_or("null".to_owned(), |text| quote(&String::from_utf8_lossy(text)));
-    format!(
-        "{{'sessionName':{}, 'sessionDescription':{description}, 'refCount': {}, 'linkedTo': primary, 'dead': false, \
-         'isInstallationNeeded':{}, 'registrationsList':[{}], 'depsList':[{}]}}",
-        quote(&session.name),
-        of_session.len() + session.live,
-        u8::from(session.installed),
-        ids.join(", "),
-        requirements.join(", "),
-    )
+    requirements.join(", ")
 }

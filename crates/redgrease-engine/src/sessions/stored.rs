@@ -65,13 +65,16 @@ pub fn is_reinstalled(environment: &str) -> bool {
     environment.lines().any(|line| line.starts_with(REINSTALLED))
 }
 
+/// What the client `gearsclient` requires of each function: workers have what its functions import.
+const CLIENT: &str = "git+https://github.com/RedisGears/redisgears-py.git";
+
 /// The key of an environment: the sorted set of the requirements without our own package, which is always present.
 #[must_use]
 pub fn environment(requirements: &[String]) -> String {
     let own = |text: &&String| {
         let name: String =
             text.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')).collect();
-        name.eq_ignore_ascii_case("redgrease")
+        name.eq_ignore_ascii_case("redgrease") || text.trim() == CLIENT
     };
     let set: BTreeSet<&str> = requirements.iter().filter(|text| !own(text)).map(|text| text.trim()).collect();
     set.into_iter().collect::<Vec<_>>().join("\n")
@@ -89,6 +92,7 @@ mod tests {
     fn the_order_of_requirements_and_our_own_package_make_no_difference() {
         assert_eq!(set(&["b", "a", "redgrease[runtime]>=1", "a"]), "a\nb");
         assert_eq!(set(&["RedGrease"]), "");
+        assert_eq!(set(&["git+https://github.com/RedisGears/redisgears-py.git", "a"]), "a");
         assert_eq!(set(&["redgrease-other"]), "redgrease-other");
         let other = PythonVersion::parse("3.9");
         assert_eq!(for_python("a\nb", other), "a\nb\n@3.9");

@@ -6,7 +6,7 @@ use redgrease_core::error_text::cut_error;
 use redgrease_core::frame::{FromWorker, Records, StartFlags};
 use redgrease_core::id::ExecutionNo;
 
-use crate::codec::{Foreign, encode};
+use crate::codec::{Foreign, encode, pickle};
 use crate::connection::Connection;
 
 /// Size at which results are sent, in bytes.
@@ -19,6 +19,7 @@ const ERRORS_MAX: usize = 1000;
 pub struct Outcome {
     exec: ExecutionNo,
     foreign: Foreign,
+    pickled: bool,
     results: Writer,
     count: u64,
     errors: Vec<Vec<u8>>,
@@ -39,6 +40,7 @@ impl Outcome {
         Outcome {
             exec,
             foreign: if flags.has(StartFlags::TAGGED) { Foreign::Pickle } else { Foreign::Opaque },
+            pickled: flags.has(StartFlags::PICKLED),
             results: Writer::new(),
             count: 0,
             errors: Vec::new(),
@@ -49,7 +51,11 @@ impl Outcome {
     /// Adds a result, and sends results when there are enough of them.
     pub fn add(&mut self, connection: &Connection, record: &Bound<'_, PyAny>) -> Result<(), Refused> {
         let start = self.results.len();
-        encode(&mut self.results, record, self.foreign).map_err(Refused::Encoding)?;
+        if self.pickled {
+            self.results.pickle(pickle(record).map_err(Refused::Encoding)?.as_bytes());
+        } else {
+            encode(&mut self.results, record, self.foreign).map_err(Refused::Encoding)?;
+        }
         let (bytes, limit) = (self.results.len() - start, connection.record_bytes_max());
         if bytes > limit {
             self.results.truncate(start);

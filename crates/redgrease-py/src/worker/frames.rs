@@ -35,14 +35,17 @@ impl Worker {
                     isolation: &self.hooks.isolation,
                 });
             }
-            ToWorker::Script { request, session, name, source, paths, traceback } => schedule.add_job(Job::Script {
-                request,
-                session: session.0,
-                name: name.to_owned(),
-                source: source.to_vec(),
-                paths: owned(paths),
-                traceback,
-            }),
+            ToWorker::Script { request, session, name, source, paths, traceback, tagged } => {
+                schedule.add_job(Job::Script {
+                    request,
+                    session: session.0,
+                    name: name.to_owned(),
+                    source: source.to_vec(),
+                    paths: owned(paths),
+                    traceback,
+                    tagged,
+                });
+            }
             ToWorker::Load { request, session, name, function, paths, traceback } => {
                 schedule.executions.plan_is_loading(function.plan.0);
                 schedule.add_job(Job::Load {

@@ -100,8 +100,8 @@ impl Worker {
     fn call_sessions<'py>(&self, py: Python<'py>, job: Job) -> (Option<u64>, PyResult<Bound<'py, PyAny>>) {
         let sessions = self.hooks.sessions.bind(py);
         match job {
-            Job::Script { request, session, name, source, paths, traceback } => {
-                let args = (session, name, PyBytes::new(py, &source), paths, traceback);
+            Job::Script { request, session, name, source, paths, traceback, tagged } => {
+                let args = (session, name, PyBytes::new(py, &source), paths, traceback, tagged);
                 (Some(request), sessions.call_method1("script", args))
             }
             Job::Load { request, session, name, function, paths, traceback } => {

@@ -64,6 +64,7 @@ pub enum Job {
         source: Vec<u8>,
         paths: Vec<String>,
         traceback: bool,
+        tagged: bool,
     },
     Load {
         request: u64,
