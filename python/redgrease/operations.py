@@ -125,7 +125,8 @@ class Operation:
         """Restore the attributes; a pickle of RedGrease 0.3 also has the keywords of each method."""
         values = dict(state)
         if "kwargs" not in {field.name for field in dataclasses.fields(self)}:
-            check_options(type(self).__name__.lower(), values.pop("kwargs", ()), ())
+            for name in values.pop("kwargs", ()):
+                raise TypeError(f"{type(self).__name__.lower()}() got an unexpected keyword argument {name!r}")
         _set(self, **values)
 
     def __repr__(self) -> str:

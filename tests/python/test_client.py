@@ -242,7 +242,7 @@ def test_options_of_the_session_are_sent_in_front_of_the_function():
     options = {"id": "lib-1", "description": "a library", "upgrade": True, "force_reinstall_requirements": True}
     words = ("ID", "lib-1", "DESCRIPTION", "a library", "UPGRADE", "FORCE_REINSTALL_REQUIREMENTS")
     gears.pyexecute("x", unblocking=True, requirements=["numpy"], **options)
-    assert sent[0] == ("RG.PYEXECUTE", "x", "UNBLOCKING", *words, "REQUIREMENTS", "numpy")
+    assert sent[0][2:] == ("RG.PYEXECUTE", "x", "UNBLOCKING", *words, "REQUIREMENTS", "numpy")
     redgrease.KeysReader().register(on=gears, **options)
     assert sent[1][4:10] == words and sent[1][10] == "REGISTER"
     redgrease.KeysReader().run().on(gears, **options)

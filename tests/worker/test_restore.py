@@ -83,7 +83,7 @@ def test_plans_are_rebuilt_with_their_numbers_and_what_they_share():
 
 def sent(function):
     """Number of the plan, encoded plan and pickle of a function object."""
-    action, spec, callbacks = SerializedFunction(function).words()
+    action, spec, callbacks = SerializedFunction(function).words()[:3]
     return (1 << 63) + (0 if action == "RUN" else 1), spec, callbacks
 
 

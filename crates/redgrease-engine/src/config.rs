@@ -205,7 +205,7 @@ macro_rules! milliseconds {
 }
 
 /// All keys.
-pub const KEYS: [Key; 39] = [
+pub const KEYS: [Key; 40] = [
     signed("MaxExecutions", number!(executions_max as usize, 0, 1 << 32)),
     signed("MaxExecutionsPerRegistration", number!(executions_per_registration_max as usize, 0, 1 << 32)),
     core("ProfileExecutions", true, flag!(profile, 1 << 32)),
