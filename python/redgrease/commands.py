@@ -149,7 +149,7 @@ class Commands:
         if is_object:
             if trigger is not None and result.value:
                 return self.proxy(trigger, applied(function))
-            _count_nothing(function, result)
+            count_nothing(function, result)
         return result
 
     def proxy(self, name: str, applied: Apply | None = None) -> ExecutionResult[Any]:
@@ -484,7 +484,7 @@ def module_fields(reply: Any) -> list[dict[str, Any]]:
     return [utils.to_kwargs(entry) for entry in reply]
 
 
-def _count_nothing(function: GearFunction[Any], result: ExecutionResult[Any]) -> None:
+def count_nothing(function: GearFunction[Any], result: ExecutionResult[Any]) -> None:
     """A count of no records is 0, although the engine makes no record of it."""
     counted = function.input_function is not None and isinstance(function.input_function.operation, Count)
     if counted and result.records == [] and result.errors == []:

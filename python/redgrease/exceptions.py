@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 _LAST_LINE = re.compile(r"^(?P<type>[A-Za-z_][\w.]*)(?:: (?P<message>.*))?$", re.DOTALL)
+#: The text of an error that no line of Python code raised, such as that of comparing unlike records.
+_WITHOUT_LINES = re.compile(r"^Error type: <class '(?P<type>[^']*)'>, Value:(?: (?P<message>.*))?$", re.DOTALL)
 
 
 def parse_traceback(text: str) -> list[str]:
@@ -42,13 +44,10 @@ def parse_traceback(text: str) -> list[str]:
 
 
 def split_last_line(lines: list[str]) -> tuple[str, str]:
-    """Type and message of the exception at the end of a traceback; type ``""`` if it is not a traceback."""
+    """Type and message of the exception at the end of a traceback; type ``""`` if there was none."""
     text = lines[-1].strip()
-    if len(lines) > 1:
-        match = _LAST_LINE.match(text)
-        if match:
-            return match["type"], match["message"] or ""
-    return "", text
+    match = _LAST_LINE.match(text) if len(lines) > 1 else _WITHOUT_LINES.match(text)
+    return (match["type"], match["message"] or "") if match else ("", text)
 
 
 class ScriptError(ResponseError):

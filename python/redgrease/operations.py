@@ -374,9 +374,13 @@ class Avg(Operation):
         return function.avg() if self.extractor is None else function.avg(_plain(self.extractor))
 
 
+def _text(record: Any) -> str:
+    """The default key: the same on every shard, and different for different bytes."""
+    return str(record)
+
+
 def _extractor(extractor: Any) -> Callable[..., Any]:
-    """The default extractor: the text of a record, which is the same on every shard."""
-    return utils.safe_str if extractor is None else _plain(extractor)
+    return _text if extractor is None else _plain(extractor)
 
 
 def _reducer(reducer: Any) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ The names exist on both sides. Inside the server each calls its native counterpa
 from __future__ import annotations
 
 import sys
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +53,12 @@ class OnlyInServerError(ModuleNotFoundError):
         )
 
 
+#: Stands in for the module `redisgears`, where `redgrease.testing` runs a function without a server.
+stand_in: ContextVar[Any] = ContextVar("redgrease.runtime.stand_in", default=None)
+
+
 def _native(name: str, shown: str) -> Any:
-    module = sys.modules.get("redisgears")
+    module = stand_in.get() or sys.modules.get("redisgears")
     if module is None:
         raise OnlyInServerError(f"redgrease.{shown}")
     return getattr(module, name)
@@ -61,7 +66,7 @@ def _native(name: str, shown: str) -> Any:
 
 def __getattr__(name: str) -> Any:
     if name == "GEARS_RUNTIME":
-        return (1, 2) if "redisgears" in sys.modules else False
+        return (1, 2) if stand_in.get() or "redisgears" in sys.modules else False
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -8,6 +8,7 @@ from pages import DOCS, blocks_of, run
 #: Pages whose programs need more than a server, and the tests that run them.
 ELSEWHERE = {
     "filecache.md": "tests/python/test_filecache_guide.py",
+    "testing.md": "tests/python/test_testing_page.py",
     "tutorials/cache_get.md": "tests/e2e/test_recipes.py",
 }
 PAGES = sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if blocks_of(page.read_text()))

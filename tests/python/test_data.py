@@ -165,6 +165,20 @@ def test_results_and_errors():
     assert isinstance(parse_execute_response(f"{Z}-3".encode()).value, ExecID)
 
 
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("['Traceback (most recent call last):\\n', 'ValueError: no\\n']", "ValueError", "no"),
+        ("Error type: <class 'TypeError'>, Value: unhashable type: 'list'", "TypeError", "unhashable type: 'list'"),
+        ("Error type: <class 'a.b.Error'>, Value: ", "a.b.Error", ""),
+        ("Execution was aborted", "", "Execution was aborted"),
+    ],
+)
+def test_errors_have_a_type_and_a_message(text, kind, message):
+    error = parse_execute_response([[], [text.encode()]]).errors[0]
+    assert (error.type, error.message) == (kind, message)
+
+
 def test_bytes_are_never_guessed_at():
     poison = pickle.dumps(ExecID())
     for record in (poison, b"hello", b"", b"NUM"):

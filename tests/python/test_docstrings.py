@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import redgrease
 
-FILES = sorted(Path(redgrease.__file__).parent.glob("*.py"))
+PACKAGE = Path(redgrease.__file__).parent
+FILES = sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("testing/*.py")])
 
 
-@pytest.mark.parametrize("name", [file.stem for file in FILES])
+@pytest.mark.parametrize("name", [".".join(file.relative_to(PACKAGE).with_suffix("").parts) for file in FILES])
 def test_examples_of(name):
-    module = redgrease if name == "__init__" else importlib.import_module(f"redgrease.{name}")
+    module = importlib.import_module(f"redgrease.{name}".removesuffix(".__init__"))
     assert doctest.testmod(module).failed == 0

@@ -22,7 +22,7 @@ use crate::connection::Connection;
 use crate::context::{Context, in_atomic, set_in_atomic};
 use crate::errors::{self, force_stopped, gears_error};
 use crate::exit::kill_self;
-use crate::hooks::Hooks;
+use crate::hooks::{Hooks, Identity};
 use crate::lock::lock;
 use crate::plan::Plan;
 use crate::worker::{CallError, Worker};
@@ -372,7 +372,7 @@ fn serve(
         kill_self();
     }));
     let connection = Connection::accept(own(py, fd)?);
-    let worker = Worker::install(connection, Hooks { sessions, describe, python, package, isolation })
+    let worker = Worker::install(connection, Hooks { sessions, describe }, Identity { python, package, isolation })
         .ok_or_else(|| PyRuntimeError::new_err("this process serves already"))?;
     worker.serve(py)
 }

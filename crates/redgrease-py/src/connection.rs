@@ -5,13 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use pyo3::prelude::*;
 use redgrease_core::frame::{FromWorker, ToWorker};
 
 use crate::exit::{fatal, kill_self};
+use crate::run::{RECORD_BYTES_MAX, Sink};
 use crate::transport::{Broken, Inbox, Transport};
-
-/// The longest result before the server has announced its limit.
-const RECORD_BYTES: usize = 64 << 20;
 
 /// The transport and the limit that the server announced.
 #[derive(Debug)]
@@ -30,17 +29,12 @@ impl Connection {
     /// The connection over a blocking stream socket, with the rings that the server offers through it.
     pub fn accept(fd: OwnedFd) -> Connection {
         let transport = Transport::accept(fd).unwrap_or_else(|broken| end(&broken));
-        Connection { transport, record_bytes_max: AtomicUsize::new(RECORD_BYTES) }
+        Connection { transport, record_bytes_max: AtomicUsize::new(RECORD_BYTES_MAX) }
     }
 
     /// How long to poll for what the server sends, before sleeping, in microseconds.
     pub fn set_spin_micros(&self, micros: u64) {
         self.transport.set_spin_micros(micros);
-    }
-
-    /// Longest result, in bytes.
-    pub fn record_bytes_max(&self) -> usize {
-        self.record_bytes_max.load(Relaxed)
     }
 
     /// Sets the length of the longest result.
@@ -78,6 +72,17 @@ impl Connection {
     /// Writes appended frames, then blocks until something was received. The caller has the role of the reader.
     pub fn receive(&self) -> Received<'_> {
         Received { inbox: self.transport.receive().unwrap_or_else(|broken| end(&broken)) }
+    }
+}
+
+impl Sink for Connection {
+    fn record_bytes_max(&self) -> usize {
+        self.record_bytes_max.load(Relaxed)
+    }
+
+    fn output(&self, py: Python<'_>, frame: &FromWorker<'_>) {
+        self.append(frame);
+        py.detach(|| self.flush());
     }
 }
 

@@ -4,7 +4,7 @@
 //! [`Ticket`] there; a coroutine gets one when the callback has returned it.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 
 use pyo3::prelude::*;
@@ -19,13 +19,13 @@ use crate::lock::lock;
 const NOT_ALLOWED: &str =
     "Creating async record is not allowed: its caller cannot be blocked (a transaction, a script, or a nested call)";
 
-/// Wakes an execution: a result has come that it waits for.
-static WAKE: OnceLock<fn(ExecutionNo)> = OnceLock::new();
-
-/// Sets what wakes an execution.
-pub fn wake_with(wake: fn(ExecutionNo)) {
-    // Set once, by the only worker of the process.
-    let _ = WAKE.set(wake);
+/// An execution that can wait for results.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiter {
+    /// Its number.
+    pub exec: ExecutionNo,
+    /// Called when a result has come that it waits for, by any thread.
+    pub wake: fn(ExecutionNo),
 }
 
 /// Whether the running step can wait.
@@ -42,7 +42,7 @@ pub enum Ability {
 /// The callback that a thread runs.
 #[derive(Debug)]
 struct Scope {
-    exec: ExecutionNo,
+    waiter: Waiter,
     ability: Ability,
     created: Option<Arc<Ticket>>,
 }
@@ -76,7 +76,7 @@ pub enum Failure {
 /// What one record of a step waits for.
 #[derive(Debug)]
 pub struct Ticket {
-    exec: ExecutionNo,
+    waiter: Waiter,
     /// The thread of the callback.
     thread: ThreadId,
     state: Mutex<State>,
@@ -85,9 +85,9 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    fn new(exec: ExecutionNo) -> Arc<Ticket> {
+    fn new(waiter: Waiter) -> Arc<Ticket> {
         let thread = std::thread::current().id();
-        Arc::new(Ticket { exec, thread, state: Mutex::new(State::Created), task: Mutex::new(None) })
+        Arc::new(Ticket { waiter, thread, state: Mutex::new(State::Created), task: Mutex::new(None) })
     }
 
     /// The step waits from now on.
@@ -142,16 +142,14 @@ impl Ticket {
                 State::Waited => *state = State::Ready(result),
             }
         }
-        if let Some(wake) = WAKE.get() {
-            wake(self.exec);
-        }
+        (self.waiter.wake)(self.waiter.exec);
         Ok(())
     }
 }
 
 /// Marks that a callback of an execution begins; returns what [`leave`] needs.
-pub fn enter(exec: ExecutionNo, ability: Ability) {
-    SCOPE.with_borrow_mut(|scope| *scope = Some(Scope { exec, ability, created: None }));
+pub fn enter(waiter: Waiter, ability: Ability) {
+    SCOPE.with_borrow_mut(|scope| *scope = Some(Scope { waiter, ability, created: None }));
 }
 
 /// Marks that a callback has returned; the future that it created.
@@ -166,9 +164,9 @@ pub fn can_wait() -> bool {
 }
 
 /// The ticket of a coroutine that a callback returned.
-pub fn of_coroutine(py: Python<'_>, exec: ExecutionNo, ability: Ability) -> PyResult<Arc<Ticket>> {
+pub fn of_coroutine(py: Python<'_>, waiter: Waiter, ability: Ability) -> PyResult<Arc<Ticket>> {
     match ability {
-        Ability::Can => Ok(Ticket::new(exec)),
+        Ability::Can => Ok(Ticket::new(waiter)),
         Ability::Cannot | Ability::NotAllowed => Err(gears_error(py, NOT_ALLOWED)),
     }
 }
@@ -216,9 +214,10 @@ impl Future {
         self.ticket.complete(Err(Failure::Text(text))).map_err(|text| gears_error(py, text))
     }
 
-    /// Sets the task that makes the result: it is cancelled when nobody waits for it any more.
-    fn _set_task(&self, task: Py<PyAny>) {
+    /// Sets the task that makes the result, which is cancelled when nobody waits for it any more; `False`: nobody does.
+    fn _set_task(&self, task: Py<PyAny>) -> bool {
         *lock(&self.ticket.task) = Some(task);
+        !matches!(*lock(&self.ticket.state), State::Abandoned)
     }
 }
 
@@ -247,7 +246,7 @@ fn gears_future(py: Python<'_>, args: &Bound<'_, PyTuple>) -> PyResult<Future> {
             Ability::NotAllowed => Err(NOT_ALLOWED),
             Ability::Can if scope.created.is_some() => Err("Can not create async record twice on the same step"),
             Ability::Can => {
-                let ticket = Ticket::new(scope.exec);
+                let ticket = Ticket::new(scope.waiter);
                 scope.created = Some(Arc::clone(&ticket));
                 Ok(Future { ticket })
             }

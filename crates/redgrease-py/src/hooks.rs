@@ -6,13 +6,19 @@ use pyo3::types::PyString;
 
 use crate::codec::bytes_of_text;
 
-/// Python objects and versions of the worker.
+/// Python objects that are called.
 #[derive(Debug)]
 pub struct Hooks {
-    /// Object with the methods `script`, `load`, `restore`, `registered`, `forget_plans`, `forget_session`, `exit`.
+    /// Object with the methods `spawn` and `cancel`; in a worker also `script`, `load`, `restore`, `registered`,
+    /// `forget_plans`, `forget_session`, `exit`.
     pub sessions: Py<PyAny>,
     /// `describe(exception, traceback) -> str`.
     pub describe: Py<PyAny>,
+}
+
+/// What a worker tells the server about itself.
+#[derive(Debug)]
+pub struct Identity {
     /// Version of the interpreter.
     pub python: String,
     /// Version of the package.

@@ -6,6 +6,7 @@
 //! - [`plan`], [`run`]: the operators of a plan, and one execution of it;
 //! - [`running_code`], [`context`]: what a thread runs: its interruption; its execution and session;
 //! - [`worker`]: what the server sends, scheduled over threads;
+//! - [`local`]: an execution without a worker, for tests of functions;
 //! - [`future`]: what a step waits for;
 //! - [`isolation`]: what the kernel keeps the process from doing;
 //! - [`hooks`], [`errors`]: what Python code gives to the worker; exceptions of user code;
@@ -26,6 +27,7 @@ mod filecache;
 mod future;
 mod hooks;
 mod isolation;
+mod local;
 mod lock;
 mod names;
 mod plan;
@@ -49,5 +51,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::add_to(module)?;
     module.add_function(wrap_pyfunction!(isolation::isolate, module)?)?;
     future::add_to(module)?;
+    local::add_to(module)?;
     api::add_to(module)
 }

@@ -104,7 +104,7 @@ def _context():
         return None, 0
 
 
-def spawn(awaitable, future, execution, session):
+def spawn(awaitable: object, future: object, execution: "int | None", session: int) -> None:
     """Run what a step returned; give its result to the ``PyFuture`` of the step."""
     coroutine = awaitable if asyncio.iscoroutine(awaitable) else _await(awaitable)
     loop().call_soon_threadsafe(_spawn, Bound(coroutine, execution, session), future)
@@ -116,8 +116,10 @@ async def _await(awaitable):
 
 def _spawn(bound, future):
     task = loop().create_task(bound)
-    future._set_task(task)
     task.add_done_callback(lambda task: _finish(task, future))
+    if not future._set_task(task):
+        # The execution was aborted in the meantime.
+        task.cancel()
 
 
 def _finish(task, future):
@@ -136,7 +138,7 @@ def _text(error):
     return text if text else type(error).__name__
 
 
-def cancel(task):
+def cancel(task: "asyncio.Task[object]") -> None:
     """Cancel a task, from any thread."""
     loop().call_soon_threadsafe(task.cancel)
 

@@ -8,7 +8,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _OWN = tuple(os.path.join(_PACKAGE, name, "") for name in ("plan", "worker"))
 
 
-def describe(error, with_traceback=True):
+def describe(error: BaseException, with_traceback: bool = True) -> str:
     """Return the text of ``error``: the ``str()`` of the list of its formatted traceback.
 
     Without a traceback, or when it cannot be formatted: ``Error type: <class 'X'>, Value: <message>``. A flat error is

@@ -36,7 +36,7 @@ impl Run {
     ) -> PyResult<Called<'py>> {
         let py = ctx.py;
         ctx.code.enter_step(self.step(op));
-        future::enter(self.exec, self.ability());
+        future::enter(self.waiter, self.ability());
         let result = self.timed(op, || f.bind(py).call1(args));
         let created = future::leave();
         let result = end_if_child(py, result);
@@ -74,10 +74,13 @@ impl Run {
     /// Starts a coroutine on the event loop.
     fn spawn(&self, ctx: Ctx<'_, '_>, awaitable: &Bound<'_, PyAny>) -> PyResult<Arc<Ticket>> {
         let py = ctx.py;
-        let ticket = future::of_coroutine(py, self.exec, self.ability()).inspect_err(|_| close(awaitable))?;
+        let ticket = future::of_coroutine(py, self.waiter, self.ability()).inspect_err(|_| close(awaitable))?;
         ticket.wait();
         let future = Bound::new(py, Future::of(Arc::clone(&ticket)))?;
-        ctx.hooks.sessions.bind(py).call_method1("spawn", (awaitable, future, self.exec.0, self.plan.session))?;
+        ctx.hooks
+            .sessions
+            .bind(py)
+            .call_method1("spawn", (awaitable, future, self.waiter.exec.0, self.plan.session))?;
         Ok(ticket)
     }
 

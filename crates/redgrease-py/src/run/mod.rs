@@ -24,17 +24,16 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyTuple};
 use redgrease_core::codec::{Reader, Token};
 use redgrease_core::frame::{FromWorker, StartFlags};
-use redgrease_core::id::ExecutionNo;
 
 use crate::child::end_if_child;
 use crate::codec::Decoder;
-use crate::connection::Connection;
-use crate::future::{self, Ability};
+use crate::future::{self, Ability, Waiter};
 use crate::hooks::Hooks;
 use crate::plan::{Op, Plan, Source};
 use crate::running_code::RunningCode;
 
 use self::outcome::{Outcome, Refused};
+pub use self::outcome::{RECORD_BYTES_MAX, Sink};
 use self::waiting::{Waiting, refuse_async};
 
 /// Context of a running operator: everything it needs in addition to its state.
@@ -43,7 +42,7 @@ pub struct Ctx<'a, 'py> {
     /// Proof of holding the GIL.
     pub py: Python<'py>,
     /// Where results go.
-    pub connection: &'a Connection,
+    pub results: &'a dyn Sink,
     /// What describes errors.
     pub hooks: &'a Hooks,
     /// The code that the thread runs.
@@ -95,7 +94,7 @@ struct Input {
 /// State of one execution.
 #[derive(Debug)]
 pub struct Run {
-    exec: ExecutionNo,
+    waiter: Waiter,
     plan: Arc<Plan>,
     /// No step may wait: the caller cannot be blocked.
     no_async: bool,
@@ -123,12 +122,12 @@ pub struct Run {
 
 impl Run {
     /// The state before the first record; `first_step` is the first step that the server has not executed itself.
-    pub fn new(exec: ExecutionNo, plan: Arc<Plan>, flags: StartFlags, first_step: u64) -> Run {
+    pub fn new(waiter: Waiter, plan: Arc<Plan>, flags: StartFlags, first_step: u64) -> Run {
         let first = plan.op_of_step(first_step);
         let slots = plan.ops.iter().map(|_| Slot::Empty).collect();
         let steps = if flags.has(StartFlags::PROFILE) { plan.steps.len() } else { 0 };
         let mut run = Run {
-            exec,
+            waiter,
             plan,
             no_async: flags.has(StartFlags::NO_ASYNC),
             waiting: Waiting::default(),
@@ -144,7 +143,7 @@ impl Run {
             ended: first,
             input_closed: false,
             aborted: false,
-            outcome: Outcome::new(exec, flags),
+            outcome: Outcome::new(waiter.exec, flags),
             step_nanos: vec![0; steps],
         };
         // A limit of 0 is satisfied before anything is read.
@@ -392,7 +391,7 @@ impl Run {
                 Err(error) => return self.fail(ctx, error),
             }
         }
-        match self.outcome.add(ctx.connection, &record) {
+        match self.outcome.add(ctx.results, &record) {
             Ok(()) => {}
             Err(Refused::Encoding(error)) => self.fail(ctx, error),
             Err(Refused::Length(text)) => self.add_error(|| text.into_bytes()),
@@ -409,7 +408,7 @@ impl Run {
         place: &str,
     ) -> PyResult<Bound<'py, PyAny>> {
         ctx.code.enter_step(self.step(op));
-        future::enter(self.exec, Ability::Cannot);
+        future::enter(self.waiter, Ability::Cannot);
         let result = self.timed(op, || f.bind(ctx.py).call1(args));
         future::leave();
         let result = end_if_child(ctx.py, result)?;

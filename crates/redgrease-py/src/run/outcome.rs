@@ -7,12 +7,22 @@ use redgrease_core::frame::{FromWorker, Records, StartFlags};
 use redgrease_core::id::ExecutionNo;
 
 use crate::codec::{Foreign, encode, pickle};
-use crate::connection::Connection;
 
+/// Longest result where no server has announced its limit, in bytes.
+pub const RECORD_BYTES_MAX: usize = 64 << 20;
 /// Size at which results are sent, in bytes.
 const OUTPUT_BYTES: usize = 64 << 10;
 /// Maximum number of error texts of one execution; the last one counts the omitted ones.
 const ERRORS_MAX: usize = 1000;
+
+/// Where the results of an execution go.
+pub trait Sink {
+    /// Longest result, in bytes.
+    fn record_bytes_max(&self) -> usize;
+
+    /// Takes a frame with results; may block, without the GIL.
+    fn output(&self, py: Python<'_>, frame: &FromWorker<'_>);
+}
 
 /// Results that were not sent yet, and all errors.
 #[derive(Debug)]
@@ -49,14 +59,14 @@ impl Outcome {
     }
 
     /// Adds a result, and sends results when there are enough of them.
-    pub fn add(&mut self, connection: &Connection, record: &Bound<'_, PyAny>) -> Result<(), Refused> {
+    pub fn add(&mut self, sink: &dyn Sink, record: &Bound<'_, PyAny>) -> Result<(), Refused> {
         let start = self.results.len();
         if self.pickled {
             self.results.pickle(pickle(record).map_err(Refused::Encoding)?.as_bytes());
         } else {
             encode(&mut self.results, record, self.foreign).map_err(Refused::Encoding)?;
         }
-        let (bytes, limit) = (self.results.len() - start, connection.record_bytes_max());
+        let (bytes, limit) = (self.results.len() - start, sink.record_bytes_max());
         if bytes > limit {
             self.results.truncate(start);
             return Err(Refused::Length(format!(
@@ -66,10 +76,9 @@ impl Outcome {
         self.count += 1;
         if self.results.len() >= OUTPUT_BYTES {
             let records = Records { count: self.count, bytes: self.results.as_bytes() };
-            connection.append(&FromWorker::Output { exec: self.exec, records });
+            sink.output(record.py(), &FromWorker::Output { exec: self.exec, records });
             self.results.truncate(0);
             self.count = 0;
-            record.py().detach(|| connection.flush());
         }
         Ok(())
     }

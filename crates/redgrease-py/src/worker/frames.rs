@@ -30,9 +30,9 @@ impl Worker {
                     protocol: PROTOCOL_VERSION,
                     codec: CODEC_VERSION,
                     pid: u64::from(std::process::id()),
-                    python: &self.hooks.python,
-                    package: &self.hooks.package,
-                    isolation: &self.hooks.isolation,
+                    python: &self.identity.python,
+                    package: &self.identity.package,
+                    isolation: &self.identity.isolation,
                 });
             }
             ToWorker::Script { request, session, name, source, paths, traceback, tagged } => {

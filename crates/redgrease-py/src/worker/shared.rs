@@ -10,7 +10,7 @@ use redgrease_core::id::{ExecutionNo, SessionNo};
 
 use crate::connection::Connection;
 use crate::context::{Context, in_atomic, set_in_atomic};
-use crate::hooks::Hooks;
+use crate::hooks::{Hooks, Identity};
 use crate::lock::lock;
 
 use super::plans::Plans;
@@ -26,6 +26,8 @@ pub struct Worker {
     pub connection: Connection,
     /// What Python gave.
     pub hooks: Hooks,
+    /// What it tells the server about itself.
+    pub identity: Identity,
     /// Plans of its sessions.
     pub plans: Plans,
     schedule: Mutex<Schedule>,
@@ -44,21 +46,17 @@ impl Worker {
     }
 
     /// Creates the worker of this process; `None` if there is one already.
-    pub fn install(connection: Connection, hooks: Hooks) -> Option<&'static Worker> {
+    pub fn install(connection: Connection, hooks: Hooks, identity: Identity) -> Option<&'static Worker> {
         let worker = Worker {
             connection,
             hooks,
+            identity,
             plans: Plans::default(),
             schedule: Mutex::new(Schedule::new()),
             watcher: OnceLock::new(),
         };
         crate::child::set_worker();
         WORKER.set(worker).ok()?;
-        crate::future::wake_with(|exec| {
-            if let Some(worker) = Worker::get() {
-                worker.wake(exec);
-            }
-        });
         WORKER.get()
     }
 

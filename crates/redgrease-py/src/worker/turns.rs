@@ -8,6 +8,7 @@ use redgrease_core::id::ExecutionNo;
 
 use crate::child;
 use crate::context::Context;
+use crate::future::Waiter;
 use crate::plan::unknown_plan;
 use crate::run::{Ctx, Run};
 
@@ -16,16 +17,23 @@ use super::shared::Worker;
 use super::task::Turn;
 use super::thread::WorkerThread;
 
+/// A result has come that an execution of the worker waits for.
+fn wake(exec: ExecutionNo) {
+    if let Some(worker) = Worker::get() {
+        worker.wake(exec);
+    }
+}
+
 impl Worker {
     /// Runs a turn: until the execution ends, or has no input, or leaves the thread to others.
     pub(super) fn run_turn(&self, py: Python<'_>, thread: &Arc<WorkerThread>, mut turn: Turn) {
         let exec = turn.exec;
         thread.code().arm(py, exec);
-        let ctx = Ctx { py, connection: &self.connection, hooks: &self.hooks, code: thread.code() };
+        let ctx = Ctx { py, results: &self.connection, hooks: &self.hooks, code: thread.code() };
         let mut run = match turn.run.take() {
             Some(run) => run,
             None => match self.plans.get(turn.plan) {
-                Some(plan) => Box::new(Run::new(exec, plan, turn.flags, turn.first_step)),
+                Some(plan) => Box::new(Run::new(Waiter { exec, wake }, plan, turn.flags, turn.first_step)),
                 None => return self.refuse_turn(py, thread, &turn),
             },
         };
