@@ -291,10 +291,12 @@ fn add_session(session: u64) {
     lock(&SESSIONS).insert(session);
 }
 
-/// Removes a session from this worker.
+/// Removes a session from this worker, with its plans.
 #[pyfunction]
-fn remove_session(session: u64) {
+fn remove_session(py: Python<'_>, session: u64) -> PyResult<()> {
     lock(&SESSIONS).remove(&session);
+    worker(py)?.plans.remove_of(session);
+    Ok(())
 }
 
 /// Adds a plan under a number.

@@ -161,7 +161,6 @@ class Sessions:
         _native.remove_session(number)
         session = _sessions.pop(number, None)
         if session is not None:
-            _native.remove_plans(list(session.registered))
             _cancel_coroutines(number)
             # Functions and namespace refer to each other: break the cycle here.
             session.namespace.clear()

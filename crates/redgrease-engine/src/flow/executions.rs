@@ -577,6 +577,18 @@ impl Engine {
         }
         self.schedule(|schedule, decisions| schedule.ended(number, decisions));
         self.session_released(live.session);
+        if live.registration.is_none() && live.time_event.is_none() {
+            self.forget_run(live.session, live.plan);
+        }
+    }
+
+    /// The plan of a run is used once: the worker of a session that goes on forgets it.
+    fn forget_run(&mut self, session: SessionNo, plan: PlanNo) {
+        let Some(session) = self.sessions.get(session) else { return };
+        let is_its_own = session.stored.function.as_ref().is_some_and(|function| function.plan == plan);
+        if let Some(worker) = session.worker().filter(|_| !is_its_own) {
+            self.send(worker, &ToWorker::ForgetPlans { plans: vec![plan] });
+        }
     }
 
     fn tell(&mut self, number: ExecutionNo, mut waiters: Vec<Waiter>, outcome: Outcome) {

@@ -31,6 +31,12 @@ impl Plans {
         lock(&self.0).get(&number).cloned()
     }
 
+    /// Removes the plans of a session.
+    pub fn remove_of(&self, session: u64) {
+        let removed: Vec<_> = lock(&self.0).extract_if(|_, plan| plan.session == session).collect();
+        drop(removed);
+    }
+
     /// Removes plans.
     pub fn remove(&self, numbers: &[u64]) {
         let removed: Vec<_> = {
