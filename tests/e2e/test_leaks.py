@@ -135,3 +135,30 @@ def test_connections_that_wait_and_leave_are_not_kept(db):
     before = server.descriptors()
     come_and_go()
     wait_until(server.descriptors, f"as many descriptors as before ({before})", until=lambda n: n <= before + 5)
+
+
+COUNT_FUNCTIONS = """
+import gc
+def left(_):
+    gc.collect()
+    return sum(getattr(each, '__name__', '') == 'step_of_a_run' for each in gc.get_objects())
+GB('CommandReader').map(left).register(trigger='left')
+
+async def nested(_):
+    def step_of_a_run(record):
+        return record
+    return (await GB('ShardsIDReader').map(step_of_a_run).run())[0]
+GB('CommandReader').map(nested).register(trigger='nested')
+"""
+
+
+def test_functions_of_runs_do_not_stay_in_a_worker_that_goes_on(fresh_server):
+    db = fresh_server(load_args={"MaxWorkers": 1})
+    db.ok(COUNT_FUNCTIONS)
+    for _ in range(5):
+        db.execute("def step_of_a_run(x): return x\nGB('ShardsIDReader').map(step_of_a_run).run()")
+        db.execute("def step_of_a_run(x): raise ValueError\nGB('ShardsIDReader').map(step_of_a_run).run()")
+    wait_until(lambda: db.trigger("left"), "the functions of scripts are gone", until=lambda left: left == ["0"])
+    for _ in range(5):
+        db.trigger("nested")
+    wait_until(lambda: db.trigger("left"), "the functions of nested runs are gone", until=lambda left: left == ["0"])
