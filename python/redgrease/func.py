@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, TypeVar, overload
 
 from . import calls
-from .gears import ClosedGearFunction, Map
+from .gears import ClosedGearFunction, Map, execute_options
 from .reader import Apply, CommandReader
 
 if TYPE_CHECKING:
@@ -140,6 +140,9 @@ class CommandFunction(ClosedGearFunction[T]):
             return super().on(gears_server, unblocking, requirements, replace, **kwargs)
         from .caching.command import register
 
+        if unblocking or kwargs:
+            given = [*(["unblocking"] if unblocking else []), *kwargs]
+            raise TypeError(f"a command whose results are kept is registered without {', '.join(given)}")
         return register(self, applied, gears_server, requirements, replace)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - see the class
@@ -291,6 +294,7 @@ def command(
     if settings is not None and mode == "async":
         raise ValueError("results are kept on the shard of their key: give mode='async_local', the default")
     replace, on, requirements = kargs.pop("replace", None), kargs.pop("on", None), kargs.pop("requirements", None)
+    of_execution = execute_options(kargs, on)
 
     def decorate(function: Callable[..., Any]) -> Any:
         if not callable(function):
@@ -313,14 +317,14 @@ def command(
                 onRegistered=onRegistered,
                 trigger=own,
                 requirements=requirements,
-                **({"on": on, "replace": replace} if "redisgears" in sys.modules else {}),
+                **({"on": on, "replace": replace, **of_execution} if "redisgears" in sys.modules else {}),
                 **kargs,
             )
         )
         if not isinstance(closed, ClosedGearFunction):  # inside the server it is registered now
             return closed
         made: CommandFunction[Any] = CommandFunction(closed, function)
-        return made.on(on, replace=replace) if on else made
+        return made.on(on, replace=replace, **of_execution) if on else made
 
     return decorate
 

@@ -695,7 +695,7 @@ class OpenGearFunction(GearFunction[_Out]):
         """
         if not self.supports_batch_mode:
             raise unsupported_mode("run", self.reader)
-        options = _execute_options(kwargs, on)
+        options = execute_options(kwargs, on)
         check_reader_options("run", self.reader, kwargs)
         if self.reader == "PythonReader" and not callable(arg):
             raise TypeError(f"run of a PythonReader needs a generator function, got {arg!r}")
@@ -825,7 +825,7 @@ class OpenGearFunction(GearFunction[_Out]):
             warnings.warn("regex is an old name of prefix", DeprecationWarning, stacklevel=2)
             prefix = kwargs.pop("regex")
         replace = kwargs.pop("replace", None)
-        options = _execute_options(kwargs, on)
+        options = execute_options(kwargs, on)
         given = {
             "mode": mode,
             "eventTypes": _names(eventTypes),
@@ -853,7 +853,7 @@ def _names(names: Iterable[str] | None) -> list[str] | None:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _execute_options(kwargs: dict[str, Any], on: Any) -> dict[str, Any]:
+def execute_options(kwargs: dict[str, Any], on: Any) -> dict[str, Any]:
     """Take the options of an execution out of the arguments of an action; they need a server."""
     options = {name: kwargs.pop(name) for name in EXECUTE_OPTIONS if name in kwargs}
     if options and on is None and "redisgears" not in sys.modules:

@@ -5,14 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import redis
@@ -26,8 +22,6 @@ redgrease = pytest.importorskip("redgrease")
 caching = pytest.importorskip("redgrease.caching")
 calls = pytest.importorskip("redgrease.calls")
 codec = pytest.importorskip("redgrease.codec")
-
-TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorials" / "cached_commands.md"
 
 
 def held(x):
@@ -330,11 +324,11 @@ def test_a_result_above_the_limit_is_answered_and_not_kept(r, db, together, limi
     futures = together(4, large, 5000)
     joined(large, 4)
     db.r.set("go", 1)
-    assert {len(value) for value in results(futures)} == {5000}
+    assert {len(result.value) for result in results(futures)} == {5000}
     assert runs(db) == 1
     assert not db.r.exists(large.key_of(5000))
     db.wait_log("large is not kept: it has 50")
-    assert len(large(500)) == 500
+    assert len(large(500).value) == 500
     assert db.r.exists(large.key_of(500))
 
 
@@ -979,25 +973,3 @@ def test_a_wrong_shard_says_where_a_call_belongs(nodes, cluster_client):
     assert len(moved) == 2
     assert len(set(moved)) == 1
     assert moved[0].startswith(f"MOVED {slot} 127.0.0.1:")
-
-
-# -- the tutorial
-
-
-def test_the_tutorial_does_what_it_shows(db, monkeypatch, capsys):
-    """Its programs and commands are run in order, and print the documented output."""
-    words = TUTORIAL.read_text().replace("redgrease.RedisGears()", f"redgrease.RedisGears(port={db.server.port})")
-    steps = re.findall(r"```(python|sh)\n(.*?)```(?:\s*```console\n(.*?)```)?", words, re.DOTALL)
-    assert len(steps) >= 12
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    namespace = {"__name__": "__main__"}
-    for language, program, output in steps:
-        if language == "sh":
-            command = program.replace("redgrease call", f"redgrease call --port {db.server.port}")
-            assert command != program
-            assert b"Oslo" in subprocess.check_output(command, shell=True, timeout=30)
-        else:
-            exec(program, namespace)
-            assert capsys.readouterr().out == output, program
-    assert db.registrations() == []
-    namespace["r"].close()
