@@ -7,18 +7,13 @@ installs it. So this program can create tables and read rows without having it: 
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import redgrease
-
-# The server does not have this module: functions that use it take what they need of it with them.
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 _engines: dict[str, Any] = {}
 

@@ -5,7 +5,7 @@ Our servers take the plan with the callbacks; others (RedisGears) run the script
 The function is described by plain data, the names and arguments of its operations, and pickled by cloudpickle
 (protocol 4). Functions and classes of the main script, and of modules that are not installed as packages, are pickled
 by value, with everything they refer to. Installed modules are pickled by name and must be importable on the server.
-Code can be loaded only by the Python version that wrote it (3.11 and 3.11), which is checked before loading.
+Code can be loaded only by the Python version that wrote it, which the request names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-import inspect
 import io
 import os
 import pickle
@@ -21,6 +20,7 @@ import site
 import sys
 import sysconfig
 import threading
+import types
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -60,7 +60,7 @@ def serialize_gear_function(function: GearFunction[Any]) -> bytes:
 
     steps = describe(function)
     content = {"format": FORMAT, "steps": steps, "requirements": sorted(function.requirements)}
-    with _by_value_lock, _modules_by_value(steps):
+    with _by_value_lock, _modules_by_value():
         try:
             data: bytes = cloudpickle.dumps(content, protocol=PICKLE_PROTOCOL)
         except Exception as error:
@@ -284,43 +284,27 @@ def _is_path(text: str) -> bool:
 
 
 @contextlib.contextmanager
-def _modules_by_value(steps: Any) -> Iterator[None]:
-    """Pickle functions of the callbacks' own modules by value, if the server cannot import those modules."""
+def _modules_by_value() -> Iterator[None]:
+    """Pickle functions and classes by value that belong to modules which the server cannot import."""
     import cloudpickle
 
-    names = {name for callback in _callbacks(steps) for name in _module_of(callback)}
-    ours = []
+    by_value = cloudpickle.list_registry_pickle_by_value()
+    ours = [
+        module
+        for name, module in list(sys.modules.items())
+        if isinstance(module, types.ModuleType)
+        and module.__dict__.get("__name__") == name
+        and name != "__main__"
+        and name not in by_value
+        and not _is_installed(name, module.__dict__.get("__file__"))
+    ]
     try:
-        for name in sorted(names):
-            module = sys.modules.get(name)
-            if module is None or name == "__main__" or name in cloudpickle.list_registry_pickle_by_value():
-                continue
-            if not _is_installed(module):
-                cloudpickle.register_pickle_by_value(module)
-                ours.append(module)
+        for module in ours:
+            cloudpickle.register_pickle_by_value(module)
         yield
     finally:
         for module in ours:
             cloudpickle.unregister_pickle_by_value(module)
-
-
-def _callbacks(steps: Any) -> Iterator[Any]:
-    for _, fields in steps:
-        for value in fields.values():
-            if isinstance(value, Recipe):
-                yield from vars(value).values()
-            elif callable(value):
-                yield value
-
-
-def _module_of(callback: Any) -> Iterator[str]:
-    while isinstance(callback, functools.partial):
-        callback = callback.func
-    callback = inspect.unwrap(callback) if callable(callback) else callback
-    for owner in (callback, type(callback)):
-        name = getattr(owner, "__module__", None)
-        if isinstance(name, str):
-            yield name
 
 
 @functools.lru_cache(maxsize=1)
@@ -332,10 +316,9 @@ def _installed_places() -> tuple[str, ...]:
     return tuple(os.path.join(os.path.realpath(place), "") for place in places if place)
 
 
-def _is_installed(module: Any) -> bool:
+@functools.lru_cache(maxsize=None)
+def _is_installed(name: str, file: str | None) -> bool:
     """Whether a module belongs to the interpreter, to an installed package, or to redgrease itself."""
-    name = module.__name__
-    if name.partition(".")[0] == __package__:
+    if name.partition(".")[0] == __package__ or not isinstance(file, str):
         return True
-    file = getattr(module, "__file__", None)
-    return file is None or os.path.realpath(file).startswith(_installed_places())
+    return os.path.realpath(file).startswith(_installed_places())

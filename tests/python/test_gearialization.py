@@ -20,7 +20,7 @@ import redgrease
 from redgrease import CommandReader, KeysReader, gearialization
 from redgrease.gearialization import deserialize_gear_function, get_function_string, serialize_gear_function
 
-from . import travelling_functions
+from . import travelling_functions, travelling_helpers
 
 HERE = Path(__file__).parent
 
@@ -61,6 +61,15 @@ def test_functions_of_modules_that_are_not_installed_travel_by_value():
     assert on_a_server(KeysReader().map(partial), [1]) == [3]
     command = CommandReader().apply(travelling_functions.times).register(trigger="x")
     assert on_a_server(command, [["x", 2]]) == [6]
+
+
+def test_what_these_modules_use_of_others_travels_too():
+    assert on_a_server(KeysReader().map(travelling_functions.shifted), [1]) == [201]
+
+    def through_a_closure(number, shift=travelling_helpers.Shifted):
+        return shift(number).number
+
+    assert on_a_server(KeysReader().map(through_a_closure), [1]) == [101]
 
 
 def test_modules_that_are_installed_travel_by_name():
