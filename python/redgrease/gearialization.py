@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import __version__
-from .gears import ClosedGearFunction, GearFunction, OpenGearFunction, Recipe, Register, Run, describe, rebuild, replay
+from .gears import ClosedGearFunction, GearFunction, OpenGearFunction, Register, Run, describe, rebuild, replay
 from .operations import FORMER_DEFAULTS, unsupported_mode
 
 __all__ = [
@@ -316,7 +316,7 @@ def _installed_places() -> tuple[str, ...]:
     return tuple(os.path.join(os.path.realpath(place), "") for place in places if place)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _is_installed(name: str, file: str | None) -> bool:
     """Whether a module belongs to the interpreter, to an installed package, or to redgrease itself."""
     if name.partition(".")[0] == __package__ or not isinstance(file, str):

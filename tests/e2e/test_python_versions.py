@@ -73,7 +73,7 @@ from redgrease import CommandReader, KeysReader, ShardsIDReader, execute
 r = redgrease.RedisGears(port={port})
 {body}
 """
-        done = subprocess.run([python, "-I", "-c", script], capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run([python, "-I", "-c", script], capture_output=True, text=True, timeout=290, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout.strip()
 
@@ -175,3 +175,30 @@ def test_interpreters_of_other_kinds_are_refused_by_name(fresh_server, tmp_path)
     error = db.refused("GB('ShardsIDReader').run()", "PYTHON", "3.88")
     assert f"{free_threaded}: free-threaded builds are not supported" in error
     assert f"{hangs}: it failed without a message" in error
+
+
+#: What a function does with a package that only the server installs, and what comes of it.
+PACKAGES = {
+    "numpy": ("int(__import__('numpy').arange(5).sum())", 10),
+    "requests": ("__import__('requests').Request('GET', 'http://x', params={'a': 1}).prepare().url", "http://x/?a=1"),
+    "SQLAlchemy": ("str(__import__('sqlalchemy').text('SELECT 1'))", "SELECT 1"),
+    "gensim": ("__import__('gensim').utils.simple_preprocess('A small text')", ["small", "text"]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("python", [Path(sys.executable), *OTHERS], ids=version_of)
+def test_functions_use_packages_in_each_version(fresh_server, client, python, package):
+    db = fresh_server(load_args={"Pythons": python, "InstallMax": 280_000}, conf={"loglevel": "notice"})
+    expression, expected = PACKAGES[package]
+    body = f"""
+try:
+    print(ShardsIDReader().map(lambda _: {expression}, requirements=[{package!r}]).run(on=r).value)
+except Exception as error:
+    print("no wheel:" if "wheel" in str(error) or "satisfies" in str(error) else "failed:", error)
+"""
+    printed = client(python, db.server.port, body)
+    if printed.startswith("no wheel:"):
+        pytest.skip(f"pip finds no wheel of {package} for Python {version_of(python)}")
+    assert printed == str(expected)
