@@ -435,6 +435,10 @@ class Gears:
         """As `redgrease.Gears.dumpplugins`."""
         return await self._run(self._commands.dumpplugins())
 
+    async def networktest(self) -> bool:
+        """As `redgrease.Gears.networktest`."""
+        return await self._run(self._commands.networktest())
+
     async def python_version(self) -> tuple[Any, ...]:
         """As `redgrease.Gears.python_version`."""
         return await self._run(self._commands.python_version())

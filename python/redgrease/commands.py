@@ -395,6 +395,10 @@ class Commands:
         reply = yield Request(("RG.DUMPPLUGINS",))
         return [PluginInfo.from_redis(entry) for entry in reply]
 
+    def networktest(self) -> Exchange[bool]:
+        """RG.NETWORKTEST."""
+        return utils.safe_str((yield Request(("RG.NETWORKTEST",)))) == "PONG"
+
     def python_version(self) -> Exchange[tuple[Any, ...]]:
         """The version of the server's Python, remembered."""
         if self._python_version is None:

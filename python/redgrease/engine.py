@@ -405,6 +405,10 @@ class Gears:
         """List the plugins of RedisGears that the module stands for."""
         return self._run(self._commands.dumpplugins())
 
+    def networktest(self) -> bool:
+        """Send a message to all shards of the cluster; their logs show where it arrived."""
+        return self._run(self._commands.networktest())
+
     def python_version(self) -> tuple[Any, ...]:
         """Version of the server's Python, such as ``(3, 11, 7, 'final', 0)``."""
         return self._run(self._commands.python_version())

@@ -213,6 +213,7 @@ def test_further_commands(r, db):
     finally:
         r.gears.config.ProfileExecutions = False
     assert [plugin.name for plugin in r.gears.dumpplugins()] == ["GearsPythonPlugin"]
+    assert r.gears.networktest() is True
     assert r.gears.clearregistrationsstats() is True
     assert r.gears.dumpregistrations()[0].RegistrationData.numSuccess == 0
     redgrease.StreamReader().foreach(lambda _: redgrease.execute("incr", "seen")).register("s", on=r)

@@ -563,6 +563,12 @@ def test_requirements_are_exported_and_imported():
         gears.pyimportreq(b"one")
 
 
+def test_the_links_between_shards_are_tested():
+    gears, sent = on(b"PONG", "PONG", b"ERR")
+    assert (gears.networktest(), gears.networktest(), gears.networktest()) == (True, True, False)
+    assert sent[0] == ("RG.NETWORKTEST",)
+
+
 def test_plugins():
     gears, _ = on([[b"name", b"GearsPythonPlugin", b"version", 10206]])
     assert gears.dumpplugins() == [PluginInfo("GearsPythonPlugin", 10206)]
