@@ -488,6 +488,39 @@ def test_a_session_is_not_given_up_because_another_one_kills_their_worker(fresh_
     assert db.trigger("victim") == ["here"]
 
 
+STARTED_ONCE = """
+import os
+def note(args):
+    # No command of the server: the end of the one before is not on its way because of it.
+    with open(PATH, 'a') as log:
+        log.write(args[1] + ' ')
+    if args[1] == 'kill':
+        os.kill(os.getpid(), 9)
+    return args[1]
+GB('CommandReader').map(note).register(trigger='note', mode='sync')
+"""
+
+
+def test_of_sync_commands_that_run_together_each_begins_once_when_their_worker_dies(db, tmp_path):
+    db.ok(STARTED_ONCE.replace("PATH", repr(str(tmp_path / "log"))))
+    names = [f"n{number}" for number in range(60)]
+    names[40] = "kill"
+    clients = [db.wire() for _ in names]
+    sleeper = db.wire()
+    for round_ in range(6):  # groups grow while they are quick
+        sleeper.send("DEBUG", "SLEEP", "0.2")
+        for name, client in zip(names, clients):
+            client.send("RG.TRIGGER", "note", "warm" if round_ < 5 else name)
+        sleeper.read()
+        replies = [client.read() for client in clients]
+    begun = (tmp_path / "log").read_text().split()
+    assert sorted(name for name in begun if name != "warm") == sorted(names)
+    errors = [
+        name for name, reply in zip(names, replies) if not (isinstance(reply, list) and reply[0] == name.encode())
+    ]
+    assert errors == ["kill"]
+
+
 def test_a_sync_event_is_processed_when_the_session_is_rebuilt(db):
     script = """
 import os

@@ -51,6 +51,11 @@ impl Connection {
         self.transport.append(frame);
     }
 
+    /// Hands appended frames over without waking the server: see [`Transport::publish`].
+    pub fn publish(&self) -> bool {
+        crate::child::is_marked() || self.transport.publish().unwrap_or_else(|broken| end(&broken))
+    }
+
     /// Writes appended frames. Blocks: call it only without the GIL.
     pub fn flush(&self) {
         if crate::child::is_marked() {

@@ -151,6 +151,8 @@ struct Outbox {
 struct Writing {
     spare: Vec<u8>,
     ring: Option<Sender>,
+    /// The ring holds bytes for which the server was not woken.
+    unannounced: bool,
 }
 
 /// The worker's end of the connection.
@@ -231,17 +233,45 @@ impl Transport {
         }
     }
 
+    /// Hands appended frames over without waking the server and without waiting for space; they arrive even if this process
+    /// is killed. `false`: some are left, for the next flush.
+    pub fn publish(&self) -> Result<bool, Broken> {
+        // A thread that is writing takes what is appended, too, but it may wait for space.
+        let Ok(mut writing) = self.writing.try_lock() else { return Ok(false) };
+        if crate::child::is_child() {
+            return Err(Broken::Closed);
+        }
+        let mut outbox = lock(&self.outbox);
+        let written = match &mut writing.ring {
+            Some(ring) => ring.write(&outbox.buf).map_err(Broken::Ring)?,
+            None => match send(&self.fd, &outbox.buf, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                Ok(written) => written,
+                Err(Errno::AGAIN | Errno::INTR) => 0,
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(Broken::Closed),
+                Err(error) => return Err(Broken::Io(error)),
+            },
+        };
+        outbox.buf.drain(..written);
+        writing.unannounced |= written > 0 && writing.ring.is_some();
+        Ok(outbox.buf.is_empty())
+    }
+
     fn flush_with(&self, mut writing: MutexGuard<'_, Writing>) -> Result<(), Broken> {
-        let Writing { spare, ring } = &mut *writing;
+        let Writing { spare, ring, unannounced } = &mut *writing;
         loop {
             {
                 let mut outbox = lock(&self.outbox);
+                outbox.since = None;
                 if outbox.buf.is_empty() {
+                    drop(outbox);
+                    if std::mem::take(unannounced) && ring.as_ref().is_some_and(Sender::must_wake_reader) {
+                        ring_bell(&self.fd)?;
+                    }
                     return Ok(());
                 }
-                outbox.since = None;
                 std::mem::swap(&mut outbox.buf, spare);
             }
+            *unannounced = false;
             if crate::child::is_child() {
                 return Err(Broken::Closed);
             }

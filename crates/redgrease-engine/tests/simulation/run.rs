@@ -299,6 +299,7 @@ fn words_of(world: &mut World, alone: bool) -> Option<Vec<Vec<u8>>> {
 
 fn py_execute(world: &mut World) -> Vec<Vec<u8>> {
     let source = world.programs.script(&mut world.random, &world.taste);
+    let registration = world.random.below(40);
     let mut words = vec![b"RG.PYEXECUTE".to_vec(), source];
     let random = &mut world.random;
     if random.chance(30) {
@@ -322,7 +323,11 @@ fn py_execute(world: &mut World) -> Vec<Vec<u8>> {
     match random.below(8) {
         0 => words.extend([b"ID".to_vec(), id(random)]),
         1 => words.extend([b"ID".to_vec(), id(random), b"UPGRADE".to_vec()]),
-        2 => words.extend([b"REPLACE_WITH".to_vec(), id(random)]),
+        2 => {
+            let registration = redgrease_core::id::ShardId::standalone().identifier(registration).into_bytes();
+            let replaced = if random.chance(50) { registration } else { id(random) };
+            words.extend([b"REPLACE_WITH".to_vec(), replaced]);
+        }
         3 => words.extend([b"DESCRIPTION".to_vec(), b"what it does".to_vec()]),
         _ => {}
     }

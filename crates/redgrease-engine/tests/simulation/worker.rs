@@ -464,10 +464,11 @@ impl Worker {
 
     fn start_sync_queued(&mut self, context: &mut Context<'_>) -> bool {
         let runs = |task: &Task| matches!(task.kind, Kind::Execution { lane, sync: true, .. } if lane != 0);
-        // It begins the next one when the end of the one before is on its way.
         if self.tasks.values().any(runs) || self.mute {
             return false;
         }
+        // The end of the one before is on its way, whatever happens to this process.
+        self.from_worker.append(&mut self.outbox);
         let Some(queued) = self.sync_queue.pop_front() else { return false };
         let Some((function, session)) = self.plans.get(&queued.plan).copied() else {
             self.send(&done(queued.exec, false, unknown_plan(context.calm)));

@@ -93,14 +93,22 @@ impl Worker {
         // From here on only destructors of the user's objects run user code.
         run.clear(py);
         self.leave_code(py, thread);
+        let is_sync = turn.flags.has(StartFlags::SYNC);
         let mut schedule = self.schedule();
         run.done(|frame| self.connection.append(frame));
+        // The next one of a group begins only when the server can know that this one has ended, whatever happens to this
+        // process: otherwise it would run the next one again.
+        if is_sync && !self.connection.publish() {
+            drop(schedule);
+            py.detach(|| self.connection.flush());
+            schedule = self.schedule();
+        }
         schedule.executions.end(exec);
         schedule.finish(thread);
-        // The next one of a group runs at once: their results leave together, or when they have been waiting for a while.
+        // The server is woken for the last one of a group, or when results have been waiting for a while.
         let more = schedule.executions.has_sync();
         drop(schedule);
-        if turn.flags.has(StartFlags::SYNC) && !more {
+        if is_sync && !more {
             py.detach(|| self.connection.flush());
         }
     }
