@@ -397,7 +397,7 @@ class Commands:
 
     def networktest(self) -> Exchange[bool]:
         """RG.NETWORKTEST."""
-        return utils.safe_str((yield Request(("RG.NETWORKTEST",)))) == "PONG"
+        return utils.bool_ok((yield Request(("RG.NETWORKTEST",))))
 
     def python_version(self) -> Exchange[tuple[Any, ...]]:
         """The version of the server's Python, remembered."""

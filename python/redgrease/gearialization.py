@@ -319,6 +319,21 @@ def _installed_places() -> tuple[str, ...]:
 @functools.cache
 def _is_installed(name: str, file: str | None) -> bool:
     """Whether a module belongs to the interpreter, to an installed package, or to redgrease itself."""
-    if name.partition(".")[0] == __package__ or not isinstance(file, str):
+    if name.partition(".")[0] == __package__ or not isinstance(file, str) or not file.endswith(".py"):
         return True
-    return os.path.realpath(file).startswith(_installed_places())
+    place = os.path.realpath(file)
+    if place.startswith(_installed_places()):
+        return True
+    is_package = os.path.basename(place) == "__init__.py"
+    for _ in range(name.count(".") + 1 + is_package):
+        place = os.path.dirname(place)
+    return _has_distributions(place)
+
+
+@functools.cache
+def _has_distributions(directory: str) -> bool:
+    """Whether packages were installed into a directory, as by ``pip install --target``."""
+    try:
+        return any(name.endswith(".dist-info") for name in os.listdir(directory))
+    except OSError:
+        return False

@@ -150,7 +150,7 @@ pub const COMMANDS: [CommandDoc; 34] = [
         "",
         "Sends a message to all shards of the cluster",
         "O(N) for N shards",
-        "`PONG`. Where it arrived stands in the logs.",
+        "`OK`. Where it arrived stands in the logs.",
         "",
     ),
     doc(
