@@ -139,8 +139,10 @@ def test_tracebacks_can_be_turned_off(db):
 
 
 def test_a_smaller_list_of_executions_loses_the_oldest(db):
-    started = [db.start("GB('ShardsIDReader').run()") for _ in range(5)]
-    db.wait_quiet()
+    started = []
+    for _ in range(5):  # one after the other: the oldest is the one that ended first
+        started.append(db.start("GB('ShardsIDReader').run()"))
+        db.wait_quiet()
     try:
         db.r.execute_command("RG.CONFIGSET", "MaxExecutions", 2)
         assert [execution.id for execution in db.executions()] == started[-2:]
