@@ -11,7 +11,9 @@ import signal
 from collections.abc import Callable, Iterator
 
 import pytest
+import redgrease
 
+from .cluster import Cluster
 from .database import Database
 from .servers import MODULE, Server, ServerKind, UnavailableError, selected_kinds
 
@@ -139,6 +141,32 @@ def fresh_server(request: pytest.FixtureRequest, server_kind: ServerKind) -> Ite
             problems.append(problem)
     if problems:
         raise problems[0]
+
+
+@pytest.fixture(scope="module")
+def running_cluster(server_kind: ServerKind) -> Iterator[Cluster]:
+    """Three servers that are a cluster, for the tests of a module."""
+    cluster = Cluster(server_kind)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def nodes(running_cluster: Cluster) -> Iterator[list[Database]]:
+    """The nodes of a cluster, empty."""
+    databases = [Database(server) for server in running_cluster.servers]
+    yield databases
+    for database in databases:
+        database.reset()
+        database.close()
+
+
+@pytest.fixture
+def cluster_client(nodes: list[Database]) -> Iterator[redgrease.RedisCluster]:
+    """A client of the cluster."""
+    client = redgrease.RedisGears(host="127.0.0.1", port=nodes[0].server.port)
+    yield client
+    client.close()
 
 
 @pytest.hookimpl(hookwrapper=True)

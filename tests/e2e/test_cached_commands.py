@@ -15,7 +15,6 @@ import redis
 
 from .database import Database, text
 from .resp import Err
-from .test_recipes import Cluster
 from .waiting import wait_until
 
 redgrease = pytest.importorskip("redgrease")
@@ -912,30 +911,6 @@ def test_the_error_of_a_cached_command_that_a_function_calls_can_be_caught(r, db
 
 
 # -- clusters
-
-
-@pytest.fixture(scope="module")
-def running_cluster(server_kind):
-    cluster = Cluster(server_kind)
-    yield cluster
-    cluster.stop()
-
-
-@pytest.fixture
-def nodes(running_cluster):
-    """The nodes of a cluster, empty."""
-    databases = [Database(server) for server in running_cluster.servers]
-    yield databases
-    for database in databases:
-        database.reset()
-        database.close()
-
-
-@pytest.fixture
-def cluster_client(nodes):
-    client = redgrease.RedisGears(host="127.0.0.1", port=nodes[0].server.port)
-    yield client
-    client.close()
 
 
 def own_keys(node):

@@ -582,7 +582,7 @@ impl Engine {
         }
     }
 
-    /// The plan of a run is used once: the worker of a session that goes on forgets it.
+    /// The plan of a run is used once: the worker of a session that is kept forgets it.
     fn forget_run(&mut self, session: SessionNo, plan: PlanNo) {
         let Some(session) = self.sessions.get(session) else { return };
         let is_its_own = session.stored.function.as_ref().is_some_and(|function| function.plan == plan);

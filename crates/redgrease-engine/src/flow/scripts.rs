@@ -262,7 +262,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn fail_script(&mut self, script: Script, reason: &str) {
+    fn fail_script(&mut self, script: Script, reason: &str) {
         if let Some(execution) = script.run {
             self.discard(execution);
             // The script of a function may have ended before, with no client to notify.

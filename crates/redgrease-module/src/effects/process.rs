@@ -8,6 +8,7 @@ use redgrease_engine::Input;
 use redgrease_engine::input::Interpreters;
 
 use crate::driver::{self, Driver};
+use crate::effects::requirements::hand_in_later;
 use crate::exchange;
 use crate::spawner::Start;
 
@@ -39,11 +40,8 @@ pub fn find_interpreters(driver: &Driver) {
         Ok(_) => "another search is waiting".to_owned(),
         Err(reason) => reason.clone(),
     };
-    driver.server.after_ms(0, move || {
-        if let Some(driver) = driver::driver() {
-            let refused = vec![reason];
-            driver.hand_in(Input::InterpretersFound(Interpreters { refused, ..Interpreters::default() }));
-        }
+    hand_in_later(driver, move || {
+        Input::InterpretersFound(Interpreters { refused: vec![reason], ..Interpreters::default() })
     });
 }
 

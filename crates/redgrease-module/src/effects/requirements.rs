@@ -43,7 +43,8 @@ pub fn ended(driver: &Driver, (install, mut result): Answer) {
     driver.hand_in(Input::Installed { install, result });
 }
 
-fn hand_in_later(driver: &Driver, input: impl FnOnce() -> Input<'static> + 'static) {
+/// Hands an input in in a later turn.
+pub fn hand_in_later(driver: &Driver, input: impl FnOnce() -> Input<'static> + 'static) {
     driver.server.after_ms(0, move || {
         if let Some(driver) = driver::driver() {
             driver.hand_in(input());
