@@ -49,13 +49,19 @@ const RULES: &[Rule] = &[
         tests_may_use: &["proptest"],
     },
     Rule { name: "redgrease-filecache", ours: &["redgrease-cache-rules"], external: None, tests_may_use: &[] },
+    Rule { name: "redgrease-loader", ours: &[], external: None, tests_may_use: &[] },
     Rule {
         name: "redgrease-py",
-        ours: &["redgrease-core", "redgrease-filecache", "redgrease-ring"],
+        ours: &["redgrease-core", "redgrease-filecache", "redgrease-loader", "redgrease-ring"],
         external: None,
         tests_may_use: &[],
     },
-    Rule { name: "redgrease-cli", ours: &["redgrease-filecache"], external: None, tests_may_use: &[] },
+    Rule {
+        name: "redgrease-cli",
+        ours: &["redgrease-filecache", "redgrease-loader"],
+        external: None,
+        tests_may_use: &[],
+    },
     Rule { name: "xtask", ours: &["redgrease-core"], external: None, tests_may_use: &[] },
 ];
 

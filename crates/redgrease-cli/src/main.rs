@@ -1,7 +1,8 @@
-//! The command `redgrease`: a local server with the module in it, calls to any server, and the file cache.
+//! The command `redgrease`: loads scripts, starts a local server with the module in it, sends calls to any server, and
+//! maintains file caches.
 //!
 //! Data goes to stdout, messages to stderr; the exit code is 0, 1 (failure) or 2 (usage error); errors of the file
-//! cache have their own codes. One file per subcommand; `places` finds what a server needs, `launch` starts it,
+//! cache have their own codes. One file per subcommand, `load` is what runs without one; `places` finds what a server needs, `launch` starts it,
 //! `records` stores its record. `cache` is a folder with a file for each of its subcommands.
 
 mod args;
@@ -9,6 +10,7 @@ mod cache;
 mod call;
 mod detach;
 mod launch;
+mod load;
 mod logs;
 mod misuse;
 mod places;
@@ -24,7 +26,6 @@ mod wire;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
 
 use crate::args::{Args, Subcommand};
 use crate::misuse::Misuse;
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
         eprintln!("redgrease: {failure:#}");
         return ExitCode::FAILURE;
     }
-    match run(Args::parse()) {
+    match run(Args::of(std::env::args_os()).unwrap_or_else(|error| error.exit())) {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -50,11 +51,12 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<ExitCode> {
     match args.subcommand {
-        Subcommand::Serve(args) => serve::run(args),
-        Subcommand::Stop(args) => stop::run(&args),
-        Subcommand::Logs(args) => logs::run(&args),
-        Subcommand::Call(args) => call::run(&args),
-        Subcommand::Cache(args) => cache::run(args),
+        Some(Subcommand::Serve(args)) => serve::run(args),
+        Some(Subcommand::Stop(args)) => stop::run(&args),
+        Some(Subcommand::Logs(args)) => logs::run(&args),
+        Some(Subcommand::Call(args)) => call::run(&args),
+        Some(Subcommand::Cache(args)) => cache::run(args),
+        None => load::run(&args.load),
     }
 }
 
