@@ -42,6 +42,8 @@ fn main() -> ExitCode {
             eprintln!("redgrease: {error:#}");
             if error.is::<Misuse>() {
                 ExitCode::from(2)
+            } else if let Some(error) = error.downcast_ref::<redgrease_loader::error::Error>() {
+                ExitCode::from(error.class.exit_code())
             } else {
                 cache::exit_status(&error).unwrap_or(ExitCode::FAILURE)
             }
