@@ -57,7 +57,7 @@ _EXCEPTION_OF: dict[str, Callable[[str], Exception]] = {
     "denied": redis.exceptions.AuthenticationError,
     "tls": redis.exceptions.ConnectionError,
     "timeout": redis.exceptions.TimeoutError,
-    "path": FileNotFoundError,
+    "path": OSError,
 }
 
 
@@ -211,7 +211,7 @@ class GearsLoader:
 
         Removing a line or the file takes effect on each script when it is loaded again.
         """
-        self._logged(self._core.update_dependencies, requirements_path)
+        self._logged(self._core.update_dependencies, _file(requirements_path))
 
     def start(self) -> None:
         """Begin to watch what was added.

@@ -57,7 +57,7 @@ def test_patterns_and_prefix(db, loading):
         one.add_directory(str(loading.scripts))
         assert (one.script_pattern, one.ignore_patterns, one.index_prefix) == ("*.gear", ["c*"], "mine")
     assert [trigger(db, name) for name in "abc"] == ["1", "2", None]
-    assert all(key.startswith(b"mine/") for key in db.r.keys())
+    assert all(key.startswith(b"mine/") for key in db.r.keys("*"))
 
 
 @pytest.mark.parametrize("pattern", ["^/.*un.*ed", re.compile("un.*ed")])

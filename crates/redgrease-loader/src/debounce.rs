@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn first_signals_are_not_put_off() {
+    fn first_signals_are_not_deferred() {
         let start = Instant::now();
         let mut debounce = Debounce::new(DELAY);
         debounce.signal_first("a".into(), start);

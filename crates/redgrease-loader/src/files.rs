@@ -186,7 +186,7 @@ mod tests {
         let real = directory.path().canonicalize().unwrap();
         std::os::unix::fs::symlink("a.py", real.join("link.py")).unwrap();
         std::os::unix::fs::symlink(&real, real.join("dir")).unwrap();
-        let root = Root::new(&real.join("dir/../dir/link.py"), false);
+        let root = Root::new(&real.join("dir/./dir/link.py"), false);
         assert_eq!(root.unwrap().path, real.join("link.py"));
         assert_eq!(Root::new(&real.join("dir"), false).unwrap().path, real);
     }

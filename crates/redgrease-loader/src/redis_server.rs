@@ -74,7 +74,11 @@ impl Server for RedisServer {
     }
 
     fn ping(&mut self) -> Result<(), Error> {
-        self.send(&redis::cmd("PING"), REPLY_TIMEOUT).map(|_| ())
+        match self.send(&redis::cmd("PING"), REPLY_TIMEOUT) {
+            // A refusal is an answer.
+            Err(error) if error.class != Class::Denied => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn execute(&mut self, script: &Script<'_>) -> Result<Outcome, Error> {

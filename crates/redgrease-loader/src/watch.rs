@@ -73,8 +73,15 @@ pub struct Watch {
 /// The connection, and when to look at it again.
 #[derive(Debug, Clone, Copy)]
 enum Connection {
-    Up { next_look: Instant },
-    Down { next_attempt: Instant, pause: Duration },
+    Up {
+        next_look: Instant,
+    },
+    /// The last error is reported when it is another one than before.
+    Down {
+        next_attempt: Instant,
+        pause: Duration,
+        error: Class,
+    },
 }
 
 impl Watch {
@@ -228,7 +235,7 @@ impl Watch {
                 let result = loader.server().ping();
                 self.note(result, loader, now);
             }
-            Connection::Down { next_attempt, pause } if now >= next_attempt => match loader.connect() {
+            Connection::Down { next_attempt, pause, error: last } if now >= next_attempt => match loader.connect() {
                 Ok(()) => {
                     loader.log(Level::Info, &format!("connected to {} again", loader.place()));
                     self.connection = Connection::Up { next_look: now + HEARTBEAT };
@@ -237,9 +244,11 @@ impl Watch {
                     self.look_at_all(loader)?;
                 }
                 Err(error) => {
-                    loader.log(Level::Debug, &error.to_string());
+                    let level = if error.class == last { Level::Debug } else { Level::Warning };
+                    loader.log(level, &error.to_string());
                     let pause = (pause * 2).min(RECONNECT_LONGEST);
-                    self.connection = Connection::Down { next_attempt: Instant::now() + pause, pause };
+                    let next_attempt = Instant::now() + pause;
+                    self.connection = Connection::Down { next_attempt, pause, error: error.class };
                 }
             },
             _ => {}
@@ -252,7 +261,8 @@ impl Watch {
         let Err(error) = result else { return };
         let is_lost = matches!(error.class, Class::Unreachable | Class::Timeout | Class::Tls | Class::NoModule);
         if is_lost && matches!(self.connection, Connection::Up { .. }) {
-            self.connection = Connection::Down { next_attempt: now + RECONNECT_FIRST, pause: RECONNECT_FIRST };
+            let (next_attempt, pause) = (now + RECONNECT_FIRST, RECONNECT_FIRST);
+            self.connection = Connection::Down { next_attempt, pause, error: error.class };
             loader.log(Level::Error, &format!("{}; connecting again until it works", error.what));
         } else if !is_lost {
             loader.log(Level::Error, &error.to_string());

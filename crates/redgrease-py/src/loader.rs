@@ -63,11 +63,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A watch in a thread.
+struct Running {
+    control: Control,
+    thread: JoinHandle<Result<(), Error>>,
+}
+
 /// A loader, for `redgrease.loader.GearsLoader`.
 #[pyclass(frozen)]
 pub struct LoaderCore {
     loader: Arc<Mutex<Loader>>,
-    watch: Mutex<Option<(Control, JoinHandle<Result<(), Error>>)>>,
+    watch: Mutex<Option<Running>>,
 }
 
 impl LoaderCore {
@@ -96,8 +102,8 @@ impl LoaderCore {
     /// Loads a file or directory.
     fn add(&self, py: Python<'_>, path: PathBuf, recursive: bool) -> PyResult<()> {
         self.with(py, |loader| loader.add(vec![Root::new(&path, recursive)?]))?;
-        if let Some((control, _)) = &*lock(&self.watch) {
-            control.wake();
+        if let Some(running) = &*lock(&self.watch) {
+            running.control.wake();
         }
         Ok(())
     }
@@ -130,13 +136,14 @@ impl LoaderCore {
         let (control, loader) = (watch.control(), self.loader.clone());
         let thread = std::thread::Builder::new().name("redgrease-loader".to_owned());
         let thread = thread.spawn(move || watch.run(&loader));
-        *running = Some((control, thread.map_err(|error| PyRuntimeError::new_err(error.to_string()))?));
+        let thread = thread.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        *running = Some(Running { control, thread });
         Ok(())
     }
 
     /// Ends the watch, after the file that is being loaded.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
-        let Some((control, thread)) = lock(&self.watch).take() else { return Ok(()) };
+        let Some(Running { control, thread }) = lock(&self.watch).take() else { return Ok(()) };
         control.stop();
         match py.detach(|| thread.join()) {
             Ok(result) => result.map_err(|error| raise(py, &error)),
