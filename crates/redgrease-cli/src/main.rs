@@ -1,15 +1,20 @@
 //! The command `redgrease`: a local server with the module in it, calls to any server, and the file cache.
 //!
-//! Data goes to stdout, messages to stderr; the exit code is 0, 1 (failure) or 2 (usage error); errors of the file
-//! cache have their own codes. One file per subcommand; `places` finds what a server needs, `launch` starts it,
-//! `records` stores its record. `cache` is a folder with a file for each of its subcommands.
+//! Data goes to stdout, messages to stderr; the exit code is the class of the failure (`failure`); errors of the file
+//! cache have their own codes. One file per subcommand; `connection` has the options that name a server, `places` finds
+//! what a server needs, `launch` starts it, `records` stores its record. `cache` is a folder with a file for each of its
+//! subcommands.
 
 mod args;
 mod cache;
 mod call;
+mod cluster;
+mod connection;
 mod detach;
+mod failure;
 mod launch;
 mod logs;
+mod manual;
 mod misuse;
 mod places;
 mod process;
@@ -19,7 +24,6 @@ mod serve;
 mod shutdown;
 mod stop;
 mod tail;
-mod wire;
 
 use std::process::ExitCode;
 
@@ -27,6 +31,7 @@ use anyhow::Result;
 use clap::Parser;
 
 use crate::args::{Args, Subcommand};
+use crate::failure::Failure;
 use crate::misuse::Misuse;
 
 fn main() -> ExitCode {
@@ -39,11 +44,7 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("redgrease: {error:#}");
-            if error.is::<Misuse>() {
-                ExitCode::from(2)
-            } else {
-                cache::exit_status(&error).unwrap_or(ExitCode::FAILURE)
-            }
+            exit_code(&error)
         }
     }
 }
@@ -55,6 +56,19 @@ fn run(args: Args) -> Result<ExitCode> {
         Subcommand::Logs(args) => logs::run(&args),
         Subcommand::Call(args) => call::run(&args),
         Subcommand::Cache(args) => cache::run(args),
+        Subcommand::Completions(args) => manual::completions(&args),
+        Subcommand::Man(args) => manual::man(&args),
+    }
+}
+
+/// The class of an error, as documented in docs/cli.md.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<Misuse>() {
+        return ExitCode::from(2);
+    }
+    match error.downcast_ref::<Failure>() {
+        Some(failure) => ExitCode::from(failure.code()),
+        None => cache::exit_status(error).unwrap_or(ExitCode::FAILURE),
     }
 }
 
