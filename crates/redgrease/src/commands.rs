@@ -55,7 +55,7 @@ commands! {
     fn rg_get_results_blocking(id: &ExecutionId) -> Results;
     /// `RG.TRIGGER`: runs the function that is registered under a name.
     ///
-    /// Arguments are what redis-rs takes: a text, a number, a tuple, a `Vec`, `()` for none.
+    /// Arguments are what redis-rs takes: a text, a number, a tuple, a `Vec`; [`NO_ARGUMENTS`](crate::NO_ARGUMENTS) for none.
     fn rg_trigger(name: &str, arguments: impl ToRedisArgs) -> Results;
     /// `RG.TRIGGERONKEY`: as `RG.TRIGGER`, on the shard of a key, which is the function's first argument.
     fn rg_trigger_on_key(name: &str, key: impl ToSingleRedisArg, arguments: impl ToRedisArgs) -> Results;

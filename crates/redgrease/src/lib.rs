@@ -36,7 +36,7 @@ pub use connection::GearsConnection;
 pub use error::{Error, Result, Retry, ServerError};
 pub use execute::PyExecute;
 pub use id::{ExecutionId, RegistrationId};
-pub use options::{Locality, Pending, SessionQuery};
+pub use options::{Locality, NO_ARGUMENTS, Pending, SessionQuery};
 pub use record::{Executed, Record, Results};
 pub use redis;
 pub use reply::{

@@ -1,5 +1,8 @@
 //! Options of commands.
 
+/// The arguments of a triggered function that takes none.
+pub const NO_ARGUMENTS: &[&str] = &[];
+
 /// What happens to executions that wait when their registration ends or pauses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
