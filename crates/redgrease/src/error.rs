@@ -305,7 +305,7 @@ impl ServerError {
 
     fn fix(&self) -> Option<&'static str> {
         if self.is_duplicate_trigger() {
-            return Some("Unregister the command of that name, or register this one with replace().");
+            return Some("Unregister the command of that name, or register both with the same session(id).");
         }
         remedy(&self.text)
     }

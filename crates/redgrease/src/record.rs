@@ -70,6 +70,15 @@ impl Results {
     }
 }
 
+/// A result of a step that groups records: a key, and what became of its records.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct Keyed<K, V> {
+    /// The key.
+    pub key: K,
+    /// What became of its records.
+    pub value: V,
+}
+
 /// What `RG.PYEXECUTE` did.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
