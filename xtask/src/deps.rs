@@ -55,7 +55,8 @@ const RULES: &[Rule] = &[
         external: None,
         tests_may_use: &[],
     },
-    Rule { name: "redgrease-cli", ours: &["redgrease-filecache"], external: None, tests_may_use: &[] },
+    Rule { name: "redgrease", ours: &["redgrease-core"], external: None, tests_may_use: &[] },
+    Rule { name: "redgrease-cli", ours: &["redgrease", "redgrease-filecache"], external: None, tests_may_use: &[] },
     Rule { name: "xtask", ours: &["redgrease-core"], external: None, tests_may_use: &[] },
 ];
 
