@@ -13,7 +13,6 @@ from .command_line import Cli, Terminal, is_running
 from .servers import ServerKind
 from .waiting import wait_until
 
-
 HERE = "GB('PythonReader').count().run(lambda: iter([7]), mode='async_local')"
 
 

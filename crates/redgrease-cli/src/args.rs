@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::connection::ConnectionOptions;
 use crate::manual::{Completions, Man};
+use crate::units::seconds;
 
 /// Run your functions where your data lives.
 #[derive(Debug, clap::Parser)]
@@ -20,10 +21,23 @@ pub enum Subcommand {
     Serve(Serve),
     Stop(Stop),
     Logs(Logs),
+    Run(crate::run::Run),
+    Trigger(crate::trigger::Trigger),
+    Ls(crate::ls::Ls),
+    Show(crate::show::Show),
+    Abort(crate::manage::Abort),
+    Drop(crate::manage::Drop),
+    Unregister(crate::manage::Unregister),
+    Pause(crate::manage::Pause),
+    Resume(crate::manage::Resume),
+    Stats(crate::stats::StatsArgs),
+    Top(crate::top::TopArgs),
+    Bench(crate::bench::Bench),
+    Doctor(crate::doctor::DoctorArgs),
     Call(Call),
+    Cache(crate::cache::args::Cache),
     Completions(Completions),
     Man(Man),
-    Cache(crate::cache::args::Cache),
 }
 
 /// Start a local server with the module loaded, and stop it on Ctrl-C
@@ -144,14 +158,6 @@ pub fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
-pub fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "a number of seconds above 0".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,14 +189,6 @@ mod tests {
         assert_eq!(key_value("MaxWorkers=4"), Ok(("MaxWorkers".to_owned(), "4".to_owned())));
         for wrong in ["MaxWorkers", "=4", "MaxWorkers="] {
             assert!(key_value(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_timeout_is_above_zero() {
-        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
-        for wrong in ["0", "-1", "soon", "NaN", "inf"] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
         }
     }
 }

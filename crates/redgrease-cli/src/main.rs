@@ -6,29 +6,49 @@
 //! subcommands.
 
 mod args;
+mod bench;
 mod cache;
 mod call;
 mod cluster;
 mod connection;
 mod detach;
+mod doctor;
 mod failure;
+mod gears;
+mod ids;
+mod info;
 mod launch;
+mod listing;
+mod literal;
 mod logs;
+mod ls;
+mod manage;
 mod manual;
 mod misuse;
+mod output;
 mod places;
 mod process;
 mod records;
 mod reply;
+mod results;
+mod run;
 mod serve;
+mod show;
 mod shutdown;
+mod stats;
 mod stop;
+mod table;
 mod tail;
+mod terminal;
+mod top;
+mod trigger;
+mod units;
+mod values;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::args::{Args, Subcommand};
 use crate::failure::Failure;
@@ -39,7 +59,7 @@ fn main() -> ExitCode {
         eprintln!("redgrease: {failure:#}");
         return ExitCode::FAILURE;
     }
-    match run(Args::parse()) {
+    match dispatch(Args::parse()) {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -49,15 +69,28 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> Result<ExitCode> {
+fn dispatch(args: Args) -> Result<ExitCode> {
     match args.subcommand {
         Subcommand::Serve(args) => serve::run(args),
         Subcommand::Stop(args) => stop::run(&args),
         Subcommand::Logs(args) => logs::run(&args),
+        Subcommand::Run(args) => run::run(&args),
+        Subcommand::Trigger(args) => trigger::run(&args),
+        Subcommand::Ls(args) => ls::run(&args),
+        Subcommand::Show(args) => show::run(&args),
+        Subcommand::Abort(args) => manage::abort(&args),
+        Subcommand::Drop(args) => manage::drop(&args),
+        Subcommand::Unregister(args) => manage::unregister(&args),
+        Subcommand::Pause(args) => manage::pause(&args),
+        Subcommand::Resume(args) => manage::resume(&args),
+        Subcommand::Stats(args) => stats::run(&args),
+        Subcommand::Top(args) => top::run(&args),
+        Subcommand::Bench(args) => bench::run(&args),
+        Subcommand::Doctor(args) => doctor::run(&args),
         Subcommand::Call(args) => call::run(&args),
         Subcommand::Cache(args) => cache::run(args),
-        Subcommand::Completions(args) => manual::completions(&args),
-        Subcommand::Man(args) => manual::man(&args),
+        Subcommand::Completions(args) => manual::completions(&args, Args::command()),
+        Subcommand::Man(args) => manual::man(&args, Args::command()),
     }
 }
 

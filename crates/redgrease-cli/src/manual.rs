@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::CommandFactory;
 use clap_complete::Shell;
 
 /// Print a script that completes commands and options in a shell
@@ -30,15 +29,14 @@ pub struct Man {
     pub dir: Option<PathBuf>,
 }
 
-pub fn completions(args: &Completions) -> Result<ExitCode> {
+pub fn completions(args: &Completions, mut command: clap::Command) -> Result<ExitCode> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut crate::args::Args::command(), "redgrease", &mut script);
+    clap_complete::generate(args.shell, &mut command, "redgrease", &mut script);
     stdout().write_all(&script)?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn man(args: &Man) -> Result<ExitCode> {
-    let command = crate::args::Args::command();
+pub fn man(args: &Man, command: clap::Command) -> Result<ExitCode> {
     if let Some(folder) = &args.dir {
         let problem = || format!("the pages cannot be written to {}", folder.display());
         std::fs::create_dir_all(folder).with_context(problem)?;

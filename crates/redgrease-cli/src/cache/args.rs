@@ -7,7 +7,7 @@ use std::time::Duration;
 use redgrease_filecache::DEFAULT_NAMESPACE;
 
 use super::stress::args::{Stress, StressWorker};
-use super::units::{bytes, duration, interval, max_bytes, max_count, max_duration, share};
+use crate::units::{bytes, duration, interval, max_bytes, max_count, max_duration, share};
 
 /// Environment variable of the namespace.
 pub const NAMESPACE_VARIABLE: &str = "REDGREASE_CACHE_NAMESPACE";
