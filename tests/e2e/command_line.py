@@ -161,5 +161,25 @@ def plain(shown: str) -> str:
     return re.sub(r"\x1b(\[[0-9;?]*[A-Za-z]|[()][A-Z0-9]|[=>])", "", shown).replace("\r\n", "\n")
 
 
+_SEQUENCES = re.compile(r"(\x1b\[([0-9;?]*)[A-Za-z]|\x1b[()=>][A-Z0-9]?)|(.)", re.DOTALL)
+
+
+def screen(shown: str) -> str:
+    """The screen after a program has drawn on it by moving the cursor, as full-screen programs do."""
+    cells: dict[tuple[int, int], str] = {}
+    row = column = 1
+    for escape, position, character in _SEQUENCES.findall(shown):
+        if character:
+            cells[row, column] = character
+            column += 1
+        elif escape.endswith("H"):
+            row, column = map(int, position.split(";")) if position else (1, 1)
+        elif escape.endswith("J"):
+            cells.clear()
+    rows = range(1, max((row for row, _ in cells), default=0) + 1)
+    width = max((column for _, column in cells), default=0)
+    return "\n".join("".join(cells.get((row, column), " ") for column in range(1, width + 1)).rstrip() for row in rows)
+
+
 def has_colour(shown: str) -> bool:
     return re.search(r"\x1b\[[0-9;]*m", shown) is not None

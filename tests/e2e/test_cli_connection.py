@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -149,6 +150,19 @@ def test_a_port_that_does_not_speak_tls(cli: Cli) -> None:
 
 def test_a_file_of_certificates_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
     assert f"--cacert {tmp_path}/none" in cli.fails("call", "--cacert", tmp_path / "none", "PING")
+
+
+# -- help
+
+
+def test_every_command_has_examples_and_a_line_in_the_list(cli: Cli) -> None:
+    listed = re.findall(r"^  (\w+)  +\S", cli.run("--help").stdout.decode(), re.MULTILINE)
+    commands = [name for name in listed if name != "help"]
+    assert {"run", "trigger", "ls", "show", "logs", "abort", "drop", "unregister", "pause", "resume"} <= set(commands)
+    assert {"stats", "top", "bench", "doctor", "serve", "stop", "call", "cache", "completions", "man"} <= set(commands)
+    for name in commands:
+        shown = cli.run(name, "--help").stdout.decode()
+        assert f"  redgrease {name}" in shown.partition("Example")[2], name
 
 
 # -- completions and man

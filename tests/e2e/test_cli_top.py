@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from .caching import plain_server
-from .command_line import Cli, Terminal, has_colour, plain
+from .command_line import Cli, Terminal, has_colour, screen
 from .database import Database
 from .servers import Server
 from .waiting import wait_until
@@ -62,57 +62,56 @@ def test_rates_are_those_of_the_interval(cli: Cli, port: int, db: Database) -> N
 
 
 def test_the_screen_is_drawn_again_and_keys_quit(cli: Cli, port: int) -> None:
-    screen = Terminal(cli, "top", "--interval", "100ms", rows=30, columns=130)
+    terminal = Terminal(cli, "top", "--interval", "100ms", rows=30, columns=130)
     try:
-        screen.wait_for("0 registrations")
+        terminal.wait_for(lambda shown: "0 registrations" in screen(shown))
         cli.run("run", "-e", VISIT)
-        screen.wait_for("trigger visit")
-        assert has_colour(screen.shown)
-        screen.type("p")
-        screen.wait_for(lambda shown: "paused" in plain(shown))
-        screen.type("q")
-        screen.end()
+        terminal.wait_for(lambda shown: "trigger visit" in screen(shown))
+        assert has_colour(terminal.shown)
+        terminal.type("p")
+        terminal.wait_for(lambda shown: "paused" in screen(shown))
+        terminal.type("q")
+        terminal.end()
     finally:
-        screen.close()
-    assert "\x1b[?1049l" in screen.shown, "the former screen is back"
+        terminal.close()
+    assert "\x1b[?1049l" in terminal.shown, "the former screen is back"
 
 
 @pytest.mark.parametrize("key", ["\x03", "\x1b"])
 def test_ctrl_c_and_escape_quit_too(cli: Cli, port: int, key: str) -> None:
-    screen = Terminal(cli, "top")
+    terminal = Terminal(cli, "top")
     try:
-        screen.wait_for("registrations")
-        screen.type(key)
-        screen.end()
+        terminal.wait_for("registrations")
+        terminal.type(key)
+        terminal.end()
     finally:
-        screen.close()
+        terminal.close()
 
 
 def test_a_signal_leaves_the_terminal_as_it_was(cli: Cli, port: int) -> None:
-    screen = Terminal(cli, "top")
+    terminal = Terminal(cli, "top")
     try:
-        screen.wait_for("registrations")
-        screen.process.send_signal(signal.SIGTERM)
-        screen.end()
+        terminal.wait_for("registrations")
+        terminal.process.send_signal(signal.SIGTERM)
+        terminal.end()
     finally:
-        screen.close()
-    assert "\x1b[?1049l" in screen.shown
+        terminal.close()
+    assert "\x1b[?1049l" in terminal.shown
 
 
 def test_a_server_that_goes_away_is_reported_and_found_again(cli: Cli, fresh_server: Callable[..., Database]) -> None:
     server: Server = fresh_server().server
-    screen = Terminal(cli, "top", "-p", server.port, "--interval", "100ms", rows=30, columns=130)
+    terminal = Terminal(cli, "top", "-p", server.port, "--interval", "100ms", rows=30, columns=130)
     try:
-        screen.wait_for("registrations")
+        terminal.wait_for("registrations")
         server.kill()
-        screen.wait_for(lambda shown: "trying again" in plain(shown))
-        seen = len(screen.shown)
+        terminal.wait_for(lambda shown: "; trying again" in screen(shown))
         server.start_again()
-        screen.wait_for(lambda shown: "quit  p pause" in plain(shown[seen:]))
-        screen.type("q")
-        screen.end()
+        terminal.wait_for(lambda shown: "q quit  p pause" in screen(shown))
+        terminal.type("q")
+        terminal.end()
     finally:
-        screen.close()
+        terminal.close()
 
 
 # -- doctor

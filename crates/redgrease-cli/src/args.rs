@@ -102,7 +102,9 @@ pub struct Stop {
     pub port: Option<u16>,
 }
 
-/// Print the log of a server that `redgrease serve` started, or the logs of all nodes of its cluster
+/// Print the log of a server that `redgrease serve` started
+///
+/// Of a cluster it prints the logs of all nodes, with the port of the node before each line.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n\
     \x20 redgrease logs -n 50\n\

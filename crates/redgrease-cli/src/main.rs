@@ -1,4 +1,4 @@
-//! The command `redgrease`: a local server with the module in it, calls to any server, and the file cache.
+//! The program `redgrease`: local servers and clusters with the module, functions and what a server runs, and the file cache.
 //!
 //! Data goes to stdout, messages to stderr; the exit code is the class of the failure (`failure`); errors of the file
 //! cache have their own codes. One file per subcommand; `connection` has the options that name a server, `places` finds

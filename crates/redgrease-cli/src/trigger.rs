@@ -14,8 +14,9 @@ use crate::gears;
 use crate::results::Format;
 use crate::units::seconds;
 
-/// Run a function that is registered under a name (CommandReader, @command), and print the results
+/// Run a registered function by its name, and print the results
 ///
+/// These are functions of a CommandReader, or of @command.
 /// Options come before the name: everything behind it is passed to the function.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n\

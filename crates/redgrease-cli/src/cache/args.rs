@@ -18,6 +18,9 @@ pub const NAMESPACE_VARIABLE: &str = "REDGREASE_CACHE_NAMESPACE";
 /// 1 (failure, or a problem with the cache), 2 (usage error), and one for each error code of the cache: see
 /// `redgrease cache codes`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n\
+    \x20 redgrease cache ls --dir /var/cache/thumbnails --long\n\
+    \x20 redgrease cache doctor --dir /var/cache/thumbnails --url redis://localhost:6379/0")]
 pub struct Cache {
     #[command(subcommand)]
     pub command: Command,

@@ -15,9 +15,9 @@ use crate::output::{colours_wanted, print};
 use facts::Facts;
 use rules::{Finding, Level};
 
-/// Examine a server: version, module, interpreter, workers, registrations, cluster, and typical misconfigurations
+/// Examine a server and its configuration, and name the fix of each problem
 ///
-/// It runs a small function, and changes nothing. The exit code is 0 unless there is an error; warnings do not count.
+/// It looks at versions, interpreter, workers, registrations, persistence, memory, access, and the nodes of a cluster. It runs a small function, and changes nothing. The exit code is 0 unless there is an error; warnings do not count.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n\x20 redgrease doctor\n\x20 redgrease doctor --url rediss://example.com --json")]
 pub struct DoctorArgs {
