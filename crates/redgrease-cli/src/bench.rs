@@ -24,9 +24,9 @@ const RECORDS: u32 = 100_000;
 /// Executions in a worker on the shard that is asked, also in a cluster.
 const ONE_RECORD: &str = "GB('PythonReader').map(lambda x: x).run(lambda: iter([1]), mode='async_local')";
 
-/// Measure a server for a second or two: round trips, scripts, triggers, records
+/// Measure round trips, scripts, triggers and records
 ///
-/// It registers a command for that time, and reads or writes no key. Numbers depend on what else the server does: compare them
+/// That takes a second or two. It registers a command for that time, and reads or writes no key. Numbers depend on what else the server does: compare them
 /// with those of the same server on another day, and measure changes with benchmarks of your own.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n\x20 redgrease bench\n\x20 redgrease bench --json >> numbers.jsonl")]

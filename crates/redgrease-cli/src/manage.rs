@@ -26,7 +26,7 @@ pub struct Abort {
     pub connection: ConnectionOptions,
 }
 
-/// Remove executions that have ended, with their results, from the list
+/// Remove executions that have ended, with their results
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n\x20 redgrease drop 7\n\x20 redgrease drop --all")]
 pub struct Drop {

@@ -18,7 +18,7 @@ pub struct Completions {
     pub shell: Shell,
 }
 
-/// Print the manual page, or write the pages of all subcommands into a folder
+/// Print the manual page, or write those of all commands
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n\
     \x20 redgrease man | man -l -\n\

@@ -15,7 +15,7 @@ use crate::listing::{self, millis};
 use crate::output::print;
 use crate::table::Table;
 
-/// Show an execution (plan, time of each step), a registration or a session
+/// Show an execution with its steps, a registration or a session
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n\
     \x20 redgrease show 7\n\

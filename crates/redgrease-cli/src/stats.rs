@@ -13,7 +13,7 @@ use crate::info::Info;
 use crate::output::print;
 use crate::units::show_bytes;
 
-/// Show counters: executions, registrations, events, workers and their memory
+/// Show counters of executions, registrations, events and workers
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n\x20 redgrease stats\n\x20 redgrease stats --json\n\x20 redgrease stats --reset")]
 pub struct StatsArgs {

@@ -15,7 +15,7 @@ use crate::output::{colours_wanted, print};
 use facts::Facts;
 use rules::{Finding, Level};
 
-/// Examine a server and its configuration, and name the fix of each problem
+/// Examine a server, and name the fix of each problem
 ///
 /// It looks at versions, interpreter, workers, registrations, persistence, memory, access, and the nodes of a cluster. It runs a small function, and changes nothing. The exit code is 0 unless there is an error; warnings do not count.
 #[derive(Debug, clap::Args)]

@@ -28,9 +28,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// Width of a frame that is not for a terminal.
 const TEXT_WIDTH: u16 = 140;
 
-/// Watch workers, executions and registrations, with their rates, latencies and errors
+/// Watch workers, executions and registrations as they change
 ///
-/// RUN/s and MEAN ms are of the time since the look before; LAG is how long the last batch of a stream had waited.
+/// It shows rates, latencies and errors of registrations. RUN/s and MEAN ms are of the time since the look before; LAG is how long the last batch of a stream had waited.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n\
     \x20 redgrease top\n\
