@@ -2,9 +2,9 @@
 
 use redis::{ToRedisArgs, ToSingleRedisArg};
 
-#[cfg(feature = "aio")]
-use crate::aio::AsyncGearsConnection;
 use crate::calls;
+#[cfg(feature = "aio")]
+use crate::connection::AsyncGearsConnection;
 use crate::connection::GearsConnection;
 use crate::error::Result;
 use crate::execute::PyExecute;

@@ -11,7 +11,11 @@ use redgrease_core::codec::Value;
 use redgrease_core::plan::StepKind;
 use serde::de::DeserializeOwned;
 
+#[cfg(feature = "aio")]
+use crate::commands::AsyncGearsCommands;
 use crate::commands::GearsCommands;
+#[cfg(feature = "aio")]
+use crate::connection::AsyncGearsConnection;
 use crate::connection::GearsConnection;
 use crate::error::{Error, Result};
 use crate::execute::{self, PyExecute};
@@ -285,6 +289,15 @@ impl<R: Reader> GearFunction<R> {
         connection.rg_py_execute(self.check_request()?).map(|_| ())
     }
 
+    /// Has the server check the Python code, for connections of tokio, as [`check`](Self::check).
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    #[cfg(feature = "aio")]
+    pub async fn check_async(&self, connection: &mut impl AsyncGearsConnection) -> Result<()> {
+        connection.rg_py_execute(self.check_request()?).await.map(|_| ())
+    }
+
     fn content(&self, source: Option<PyCode>) -> Result<Vec<u8>> {
         let encoded = |code: Option<&PyCode>| code.map_or(Ok(Value::None), PyCode::encoded);
         let steps = self.all_steps().map(|step| step.in_worker()).collect::<Result<_>>()?;
@@ -331,6 +344,15 @@ impl<R: Runs> GearFunction<R> {
         self.results(connection)?.get()
     }
 
+    /// Runs the function, for connections of tokio, as [`run`](Self::run).
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    #[cfg(feature = "aio")]
+    pub async fn run_async<T: DeserializeOwned>(&self, connection: &mut impl AsyncGearsConnection) -> Result<T> {
+        self.results_async(connection).await?.get()
+    }
+
     /// Runs the function to its end: its results, and the errors of the records that failed.
     ///
     /// # Errors
@@ -339,12 +361,30 @@ impl<R: Runs> GearFunction<R> {
         connection.rg_py_execute(self.run_request()?).map(Executed::into_results)
     }
 
+    /// Runs the function, for connections of tokio, as [`results`](Self::results).
+    ///
+    /// # Errors
+    /// As [`results`](Self::results).
+    #[cfg(feature = "aio")]
+    pub async fn results_async(&self, connection: &mut impl AsyncGearsConnection) -> Result<Results> {
+        connection.rg_py_execute(self.run_request()?).await.map(Executed::into_results)
+    }
+
     /// Starts the function, and does not wait for its end.
     ///
     /// # Errors
     /// Those of the commands.
     pub fn start(&self, connection: &mut impl GearsConnection) -> Result<ExecutionId> {
         started(connection.rg_py_execute(self.run_request()?.unblocking())?)
+    }
+
+    /// Starts the function, for connections of tokio, as [`start`](Self::start).
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    #[cfg(feature = "aio")]
+    pub async fn start_async(&self, connection: &mut impl AsyncGearsConnection) -> Result<ExecutionId> {
+        started(connection.rg_py_execute(self.run_request()?.unblocking()).await?)
     }
 }
 
@@ -382,6 +422,15 @@ impl<R: Registers> GearFunction<R> {
     /// [`Error::Server`]: the server refuses it. Otherwise those of the commands.
     pub fn register(&self, connection: &mut impl GearsConnection) -> Result<()> {
         connection.rg_py_execute(self.register_request()?).map(|_| ())
+    }
+
+    /// Registers the function, for connections of tokio, as [`register`](Self::register).
+    ///
+    /// # Errors
+    /// As [`register`](Self::register).
+    #[cfg(feature = "aio")]
+    pub async fn register_async(&self, connection: &mut impl AsyncGearsConnection) -> Result<()> {
+        connection.rg_py_execute(self.register_request()?).await.map(|_| ())
     }
 }
 
