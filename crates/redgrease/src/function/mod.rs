@@ -53,6 +53,11 @@ impl Mode {
     }
 }
 
+/// The text that is sent with a function. A server without the module shows the first 128 bytes of arguments in its error, which
+/// must be text, and not the encoded plan behind it.
+const HEADER: &str = "# redgrease function, built by the client for Rust: its plan, and the Python code of its steps, are the \
+                      arguments that follow this text";
+
 /// A gear function: a reader and the steps after it. Readers begin it, such as [`KeysReader::pattern`].
 ///
 /// Steps that need no code, and constants, are typed in Rust. User code is Python: [`py!`](crate::py). Nothing happens until
@@ -180,15 +185,15 @@ impl<R: Reader> GearFunction<R> {
         self.native(StepKind::Limit { length, offset })
     }
 
-    /// Reduces all records from `zero`: `each(acc, record)` on each shard, then `combine(acc, partial)`.
+    /// Reduces all records: `each(acc, record)` on each shard, then `combine(acc, partial)`; both begin with `zero`.
     #[must_use]
     pub fn aggregate(self, zero: impl Into<Constant>, each: PyCode, combine: PyCode) -> GearFunction<R> {
         let parts = [Part::Constant(zero.into()), Part::Code(each), Part::Code(combine)];
         self.step(Step::new(StepKind::Aggregate, parts))
     }
 
-    /// Reduces by key: `extractor(record)`, then from `zero` `each(key, acc, record)` on each shard and
-    /// `combine(key, acc, partial)`. Results are dicts of `key` and `value`: see [`Keyed`](crate::Keyed).
+    /// Reduces by key: `extractor(record)`, then `each(key, acc, record)` on each shard and `combine(key, acc, partial)`; both
+    /// begin with `zero`. Results are dicts of `key` and `value`: see [`Keyed`](crate::Keyed).
     #[must_use]
     pub fn aggregate_by(
         self,
@@ -320,7 +325,7 @@ impl<R: Reader> GearFunction<R> {
         ];
         let plan = Value::Dict(fields.into_iter().map(|(name, value)| (Value::text(name), value)).collect()).encode();
         let callbacks = callbacks::pickle(&self.content(source)?);
-        let header = format!("# redgrease function, from Rust, package {}", env!("CARGO_PKG_VERSION"));
+        let header = format!("{HEADER}, package {}", env!("CARGO_PKG_VERSION"));
         Ok(PyExecute::function(header, execute::Function { action, plan, callbacks })
             .requirements(self.requirements.iter().cloned()))
     }
