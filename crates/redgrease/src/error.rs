@@ -387,3 +387,6 @@ fn is_of_tls(error: &RedisError) -> bool {
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests;
