@@ -2,9 +2,9 @@
 
 use redis::{ToRedisArgs, ToSingleRedisArg};
 
-#[cfg(feature = "aio")]
-use crate::aio::AsyncGearsConnection;
 use crate::calls;
+#[cfg(feature = "aio")]
+use crate::connection::AsyncGearsConnection;
 use crate::connection::GearsConnection;
 use crate::error::Result;
 use crate::execute::PyExecute;
@@ -109,4 +109,28 @@ commands! {
     fn rg_hello() -> u64;
     /// `RG.ADMINISTER`: does nothing; an error says that the user may not end and replace objects of others.
     fn rg_administer() -> ();
+}
+
+#[cfg(test)]
+mod tests {
+    use redgrease_core::command_docs::COMMANDS;
+
+    /// Commands without a method: `RG.WITHCODEC` is part of requests, the others answer errors only.
+    const WITHOUT: [&str; 6] = [
+        "RG.WITHCODEC",
+        "RG.CLUSTERSET",
+        "RG.CLUSTERSETFROMSHARD",
+        "RG.PYEXECUTEREMOTE",
+        "RG.PYFREEINTERPRETER",
+        "RG.INNERATOMIC",
+    ];
+
+    #[test]
+    fn every_command_has_a_method() {
+        let list = include_str!("commands.rs");
+        for command in COMMANDS.iter().map(|command| command.name) {
+            let documented = list.contains(&format!("/// `{command}`:")) || list.contains(&format!("/// `{command} "));
+            assert_eq!(documented, !WITHOUT.contains(&command), "{command}");
+        }
+    }
 }

@@ -380,3 +380,6 @@ impl<'de> VariantAccess<'de> for Variant<'de> {
         self.content()?.deserialize_struct("", fields, visitor)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
+use std::sync::Arc;
 
 use redgrease_core::error_code;
 use redis::{ErrorKind, RedisError, ServerErrorKind};
@@ -26,8 +28,8 @@ pub enum Retry {
 /// Why something did not work.
 ///
 /// Its text has a line with what happened and, where something can be done, a second one with the fix.
-/// [`Error::what`] and [`Error::fix`] are these lines.
-#[derive(Debug, Clone)]
+/// [`Error::what`] and [`Error::fix`] are these lines. `Debug`, which `main` and `unwrap` print, puts the variant in front.
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum Error {
     /// There is no connection to the server.
@@ -126,8 +128,13 @@ impl Error {
 
     /// The error of a connection that is opened.
     pub(crate) fn of_connecting(error: RedisError, address: &str) -> Error {
-        let (address, reason) = (address.to_owned(), one_line(&error.to_string()));
+        let (address, mut reason) = (address.to_owned(), one_line(&error.to_string()));
+        if error.is_timeout() {
+            "it did not answer in time".clone_into(&mut reason);
+        }
         match error.kind() {
+            // A server without TLS waits for the end of what is no command.
+            _ if error.is_timeout() && address.starts_with("rediss://") => Error::Tls { address, reason },
             ErrorKind::InvalidClientConfig if reason.contains("TLS") => Error::Tls { address, reason },
             ErrorKind::InvalidClientConfig => Error::argument(
                 format!("'{address}' is not the address of a server: {reason}"),
@@ -253,6 +260,27 @@ impl fmt::Display for Error {
     }
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let variant = match self {
+            Error::Unreachable { .. } => "Unreachable",
+            Error::Tls { .. } => "Tls",
+            Error::Authentication { .. } => "Authentication",
+            Error::NoModule { .. } => "NoModule",
+            Error::NoPermission { .. } => "NoPermission",
+            Error::Server(_) => "Server",
+            Error::Execution { .. } => "Execution",
+            Error::Timeout { .. } => "Timeout",
+            Error::Disconnected { .. } => "Disconnected",
+            Error::Reply { .. } => "Reply",
+            Error::Decode { .. } => "Decode",
+            Error::Argument { .. } => "Argument",
+            Error::Client(_) => "Client",
+        };
+        write!(f, "{variant}: {self}")
+    }
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -349,16 +377,16 @@ fn is_unknown_command(text: &str) -> bool {
 
 /// Whether an error is that of a TLS library: these come as errors of the kind `InvalidData`.
 fn is_of_tls(error: &RedisError) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(each) = source {
-        if each.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData) {
-            return true;
-        }
-        source = each.source();
-    }
-    false
+    // redis-rs keeps what it was given in an `Arc`.
+    let source = std::error::Error::source(error);
+    let shared = source.and_then(|source| source.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>());
+    let io = shared.and_then(|shared| shared.downcast_ref::<io::Error>());
+    io.is_some_and(|io| io.kind() == io::ErrorKind::InvalidData)
 }
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,19 +6,24 @@
 //! - [`Error`]: what went wrong, whether a retry helps ([`Error::retry`]), and the fix ([`Error::fix`]);
 //! - [`GearFunction`]: functions that are built in Rust; readers such as [`KeysReader`] begin them, [`py!`] is their Python code;
 //! - [`PyExecute`], [`SessionQuery`], [`Pending`], [`Locality`]: what commands are given;
+//! - [`watch`]: states of executions, as they change;
 //! - [`Record`], [`Results`]: what functions return, read with serde.
 //!
 //! # Features
-//! - `aio`: the commands for connections of tokio;
-//! - `cluster`: connections to clusters;
+//! - `aio`: the commands for connections of tokio, in `redgrease::aio`;
+//! - `cluster`: connections to clusters, in `redgrease::cluster`;
 //! - `tls`: addresses that begin with `rediss://`.
 
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "aio")]
+pub mod aio;
 mod call;
 mod calls;
 mod client;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 mod commands;
 mod connection;
 mod decode;
@@ -29,6 +34,7 @@ mod id;
 mod options;
 mod record;
 mod reply;
+mod states;
 mod traceback;
 
 pub use call::{Call, Request, Target};
@@ -49,4 +55,5 @@ pub use reply::{
     Cluster, EventSource, ExecutionInfo, ExecutionPlan, ExecutionState, ExecutionStep, ExportedRequirement, Linked,
     Plugin, PyStats, Registration, Requirement, Session, Shard, ShardExecution,
 };
+pub use states::{ExecutionStates, PAUSE_MIN, watch};
 pub use traceback::PythonError;

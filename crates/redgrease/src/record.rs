@@ -46,7 +46,7 @@ impl fmt::Debug for Record {
 
 /// The results of an execution, and its errors.
 ///
-/// A record that fails does not stop an execution: it becomes an error, and the others become results.
+/// A record that fails ends the reading; what became of the records before it is kept.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Results {

@@ -19,10 +19,10 @@ _SHOWN_MAX = 60
 def load(data):
     """Return the callbacks of a function as a ``Plan`` without an encoded plan.
 
-    ``data`` is an encoded dict: ``format``; ``steps``, a list of a name and a list of parts for each step; ``source``, the
-    part that makes records, and ``onRegistered`` (or None). A part is a dict of ``source`` (code) and ``names`` (its
-    constants), of ``path`` (``module:function``), of ``apply`` (a part that is called with the arguments of a command), or of
-    ``value`` (a constant).
+    ``data`` is an encoded dict: ``format``; ``steps``, a list of a name and a list of parts for each step; ``source``,
+    the part that makes records, and ``onRegistered`` (or None). A part is a dict of ``source`` (code) and ``names``
+    (its constants), of ``path`` (``module:function``), of ``apply`` (a part that is called with the arguments of a
+    command), or of ``value`` (a constant).
 
     Raises:
         GearsFlatError: a part is wrong; the text has the step and the reason.
@@ -30,8 +30,8 @@ def load(data):
     content = _native.loads(data)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise _native.GearsFlatError(
-            "BADPLAN the function was sent by a client that this version of redgrease does not understand: use the same "
-            "version for client and server"
+            "BADPLAN the function was sent by a client that this version of redgrease does not understand: use the "
+            "same version for client and server"
         )
     namespace = runtime.namespace("\n".join(_sources(content)).encode())
     callbacks = [
@@ -59,7 +59,9 @@ def _object(part, namespace, place):
     if "apply" in part:
         return _applied(_object(part["apply"], namespace, place))
     try:
-        made = _imported(part["path"]) if "path" in part else _evaluated(part["source"], part["names"], namespace, place)
+        made = (
+            _imported(part["path"]) if "path" in part else _evaluated(part["source"], part["names"], namespace, place)
+        )
     except Exception as error:
         raise _native.GearsFlatError(f"BADPLAN {place}: {_reason(error)}") from None
     if not callable(made):

@@ -11,7 +11,11 @@ use redgrease_core::codec::Value;
 use redgrease_core::plan::StepKind;
 use serde::de::DeserializeOwned;
 
+#[cfg(feature = "aio")]
+use crate::commands::AsyncGearsCommands;
 use crate::commands::GearsCommands;
+#[cfg(feature = "aio")]
+use crate::connection::AsyncGearsConnection;
 use crate::connection::GearsConnection;
 use crate::error::{Error, Result};
 use crate::execute::{self, PyExecute};
@@ -48,6 +52,11 @@ impl Mode {
         }
     }
 }
+
+/// The text that is sent with a function. A server without the module shows the first 128 bytes of arguments in its error, which
+/// must be text, and not the encoded plan behind it.
+const HEADER: &str = "# redgrease function, built by the client for Rust: its plan, and the Python code of its steps, are the \
+                      arguments that follow this text";
 
 /// A gear function: a reader and the steps after it. Readers begin it, such as [`KeysReader::pattern`].
 ///
@@ -176,15 +185,15 @@ impl<R: Reader> GearFunction<R> {
         self.native(StepKind::Limit { length, offset })
     }
 
-    /// Reduces all records from `zero`: `each(acc, record)` on each shard, then `combine(acc, partial)`.
+    /// Reduces all records: `each(acc, record)` on each shard, then `combine(acc, partial)`; both begin with `zero`.
     #[must_use]
     pub fn aggregate(self, zero: impl Into<Constant>, each: PyCode, combine: PyCode) -> GearFunction<R> {
         let parts = [Part::Constant(zero.into()), Part::Code(each), Part::Code(combine)];
         self.step(Step::new(StepKind::Aggregate, parts))
     }
 
-    /// Reduces by key: `extractor(record)`, then from `zero` `each(key, acc, record)` on each shard and
-    /// `combine(key, acc, partial)`. Results are dicts of `key` and `value`: see [`Keyed`](crate::Keyed).
+    /// Reduces by key: `extractor(record)`, then `each(key, acc, record)` on each shard and `combine(key, acc, partial)`; both
+    /// begin with `zero`. Results are dicts of `key` and `value`: see [`Keyed`](crate::Keyed).
     #[must_use]
     pub fn aggregate_by(
         self,
@@ -285,6 +294,15 @@ impl<R: Reader> GearFunction<R> {
         connection.rg_py_execute(self.check_request()?).map(|_| ())
     }
 
+    /// Has the server check the Python code, for connections of tokio, as [`check`](Self::check).
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    #[cfg(feature = "aio")]
+    pub async fn check_async(&self, connection: &mut impl AsyncGearsConnection) -> Result<()> {
+        connection.rg_py_execute(self.check_request()?).await.map(|_| ())
+    }
+
     fn content(&self, source: Option<PyCode>) -> Result<Vec<u8>> {
         let encoded = |code: Option<&PyCode>| code.map_or(Ok(Value::None), PyCode::encoded);
         let steps = self.all_steps().map(|step| step.in_worker()).collect::<Result<_>>()?;
@@ -307,7 +325,7 @@ impl<R: Reader> GearFunction<R> {
         ];
         let plan = Value::Dict(fields.into_iter().map(|(name, value)| (Value::text(name), value)).collect()).encode();
         let callbacks = callbacks::pickle(&self.content(source)?);
-        let header = format!("# redgrease function, from Rust, package {}", env!("CARGO_PKG_VERSION"));
+        let header = format!("{HEADER}, package {}", env!("CARGO_PKG_VERSION"));
         Ok(PyExecute::function(header, execute::Function { action, plan, callbacks })
             .requirements(self.requirements.iter().cloned()))
     }
@@ -331,6 +349,15 @@ impl<R: Runs> GearFunction<R> {
         self.results(connection)?.get()
     }
 
+    /// Runs the function, for connections of tokio, as [`run`](Self::run).
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    #[cfg(feature = "aio")]
+    pub async fn run_async<T: DeserializeOwned>(&self, connection: &mut impl AsyncGearsConnection) -> Result<T> {
+        self.results_async(connection).await?.get()
+    }
+
     /// Runs the function to its end: its results, and the errors of the records that failed.
     ///
     /// # Errors
@@ -339,12 +366,30 @@ impl<R: Runs> GearFunction<R> {
         connection.rg_py_execute(self.run_request()?).map(Executed::into_results)
     }
 
+    /// Runs the function, for connections of tokio, as [`results`](Self::results).
+    ///
+    /// # Errors
+    /// As [`results`](Self::results).
+    #[cfg(feature = "aio")]
+    pub async fn results_async(&self, connection: &mut impl AsyncGearsConnection) -> Result<Results> {
+        connection.rg_py_execute(self.run_request()?).await.map(Executed::into_results)
+    }
+
     /// Starts the function, and does not wait for its end.
     ///
     /// # Errors
     /// Those of the commands.
     pub fn start(&self, connection: &mut impl GearsConnection) -> Result<ExecutionId> {
         started(connection.rg_py_execute(self.run_request()?.unblocking())?)
+    }
+
+    /// Starts the function, for connections of tokio, as [`start`](Self::start).
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    #[cfg(feature = "aio")]
+    pub async fn start_async(&self, connection: &mut impl AsyncGearsConnection) -> Result<ExecutionId> {
+        started(connection.rg_py_execute(self.run_request()?.unblocking()).await?)
     }
 }
 
@@ -382,6 +427,15 @@ impl<R: Registers> GearFunction<R> {
     /// [`Error::Server`]: the server refuses it. Otherwise those of the commands.
     pub fn register(&self, connection: &mut impl GearsConnection) -> Result<()> {
         connection.rg_py_execute(self.register_request()?).map(|_| ())
+    }
+
+    /// Registers the function, for connections of tokio, as [`register`](Self::register).
+    ///
+    /// # Errors
+    /// As [`register`](Self::register).
+    #[cfg(feature = "aio")]
+    pub async fn register_async(&self, connection: &mut impl AsyncGearsConnection) -> Result<()> {
+        connection.rg_py_execute(self.register_request()?).await.map(|_| ())
     }
 }
 

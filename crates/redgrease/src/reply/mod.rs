@@ -10,6 +10,9 @@ mod requirement;
 mod session;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 pub use cluster::{Cluster, Shard};
 pub use execution::{ExecutionInfo, ExecutionPlan, ExecutionState, ExecutionStep, ShardExecution};
 pub use registration::{EventSource, Registration};
