@@ -149,7 +149,7 @@ def test_a_port_that_does_not_speak_tls(cli: Cli) -> None:
 
 
 def test_a_file_of_certificates_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
-    assert f"--cacert {tmp_path}/none" in cli.fails("call", "--cacert", tmp_path / "none", "PING")
+    assert f"--cacert {tmp_path}/none" in cli.fails("call", "--cacert", tmp_path / "none", "PING", code=8)
 
 
 # -- help
@@ -177,7 +177,7 @@ def test_completions_know_the_subcommands(cli: Cli, shell: str) -> None:
 def test_bash_accepts_its_completions(cli: Cli, tmp_path: Path) -> None:
     script = tmp_path / "redgrease.bash"
     script.write_bytes(cli.run("completions", "bash").stdout)
-    typed = "COMP_WORDS=(redgrease ser); COMP_CWORD=1; _redgrease redgrease ser redgrease"
+    typed = "COMP_WORDS=(redgrease serv); COMP_CWORD=1; _redgrease redgrease serv redgrease"
     ask = f'source {script}; {typed}; echo "${{COMPREPLY[@]}}"'
     done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout == "serve\n", done

@@ -152,7 +152,7 @@ def test_a_run_without_anything_to_run_is_a_usage_error(gears: Gears) -> None:
     assert "nothing to run: name a file" in shell.end(code=2)
     gears.fails("run", "file.py", "-e", "x", code=2)
     gears.fails("run", "--json", "--raw", "-e", "x", code=2)
-    assert "nope.py cannot be read" in gears.fails("run", "nope.py")
+    assert "nope.py cannot be read: No such file" in gears.fails("run", "nope.py", code=8)
 
 
 # -- trigger

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use redis::{
     Client, Connection, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion,
     RedisConnectionInfo, RedisError, TlsCertificates,
@@ -58,9 +58,10 @@ impl ConnectionOptions {
         let settings = self.credentials(info.redis_settings().clone())?;
         info = info.set_addr(address).set_redis_settings(settings);
         let authorities = match &self.cacert {
-            Some(file) => {
-                Some(std::fs::read(file).with_context(|| format!("--cacert {} cannot be read", file.display()))?)
-            }
+            Some(file) => Some(
+                std::fs::read(file)
+                    .map_err(|error| Failure::of_file(&format!("--cacert {}", file.display()), &error))?,
+            ),
             None => None,
         };
         Ok(Target { info, authorities })

@@ -21,6 +21,8 @@ pub enum Class {
     Tls = 6,
     /// A deadline passed.
     Timeout = 7,
+    /// A file does not exist, or cannot be read.
+    Path = 8,
 }
 
 /// A failure: one line what, one line the fix.
@@ -40,6 +42,11 @@ impl Failure {
     /// A failure whose text says all.
     pub fn plain(class: Class, what: impl Into<String>) -> Self {
         Self { class, what: what.into(), fix: None }
+    }
+
+    /// A file that cannot be read.
+    pub fn of_file(name: &str, error: &std::io::Error) -> Self {
+        Self::new(Class::Path, format!("{name} cannot be read: {error}"), "correct its name, or its permissions")
     }
 
     /// The failure behind an error of a command that was sent to a server at this place.

@@ -95,7 +95,8 @@ impl Run {
         }
         match self.file.as_deref() {
             Some(file) if file != Path::new("-") => {
-                std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))
+                let text = std::fs::read_to_string(file);
+                Ok(text.map_err(|error| Failure::of_file(&file.display().to_string(), &error))?)
             }
             None if stdin().is_terminal() => {
                 Err(misuse("nothing to run: name a file, write the text with -e EXPR, or pipe a script into it"))

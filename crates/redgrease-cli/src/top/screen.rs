@@ -96,9 +96,9 @@ fn draw_header(view: &View<'_>, area: Rect, buffer: &mut Buffer) {
 /// `42 s`, `3 min`, `2 h`, `5 d`.
 fn time(seconds: u64) -> String {
     match seconds {
-        ..120 => format!("{seconds} s"),
-        ..7200 => format!("{} min", seconds / 60),
-        ..172_800 => format!("{} h", seconds / 3600),
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} d", seconds / 86_400),
     }
 }
