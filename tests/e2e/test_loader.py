@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,8 +14,9 @@ from pathlib import Path
 import pytest
 from redis import ResponseError
 
+from .certificates import make_certificates
 from .loading import Loading, command, fields
-from .servers import free_port
+from .servers import DidNotStartError, free_port
 from .test_requirements import project
 
 HELLO = command("hello", "one")
@@ -334,6 +336,30 @@ def test_a_port_that_does_not_speak_tls(loading):
     loading.write("a.py", HELLO)
     said = loading.run("--tls", loading.scripts, code=6)
     assert "leave out --tls" in said
+
+
+def test_tls(fresh_server, tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl on PATH")
+    make_certificates(tmp_path)
+    files = {"cert": "s.pem", "key": "s.key", "ca-cert": "ca.pem"}
+    conf = {f"tls-{name}-file": str(tmp_path / file) for name, file in files.items()}
+    port = free_port()
+    try:
+        db = fresh_server(conf={"tls-port": port, "tls-auth-clients": "no", **conf})
+    except DidNotStartError as error:
+        pytest.skip(f"this server cannot do TLS: {error}")
+    loading = Loading(tmp_path, port)
+    loading.write("a.py", HELLO)
+    loading.run("--cacert", tmp_path / "ca.pem", loading.scripts)
+    assert trigger(db) == "one"
+    loading.run("--url", f"rediss://localhost:{port}", loading.scripts, SSL_CERT_FILE=str(tmp_path / "ca.pem"))
+    said = loading.run("--tls", loading.scripts, code=6, SSL_CERT_FILE=os.devnull)
+    assert "no encrypted connection to localhost" in said and "--cacert FILE" in said
+    said = loading.run("-s", "127.0.0.1", "--cacert", tmp_path / "ca.pem", loading.scripts, code=6)
+    assert "as its certificate does" in said
+    said = loading.run(loading.scripts, code=3)
+    assert "TLS (--tls)" in said
 
 
 def test_a_file_that_cannot_be_read(db, loading):

@@ -1,5 +1,6 @@
 //! Connections to a server, with deadlines and errors that name the fix.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{
@@ -220,18 +221,23 @@ fn is_unknown_command(text: &str) -> bool {
 
 /// The error of the TLS library behind an error of a connection.
 fn tls_error(error: &RedisError) -> Option<&rustls::Error> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
+    let source = std::error::Error::source(error)?;
+    // redis-rs shares the errors of the layers below.
+    let shared = source.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>();
+    let mut cause: &(dyn std::error::Error + 'static) = match shared {
+        Some(shared) => &**shared,
+        None => source,
+    };
+    loop {
+        if let Some(found) = cause.downcast_ref() {
             return Some(found);
         }
         // An I/O error does not count what it wraps as its source.
-        cause = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => error.source(),
+        cause = match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => inner,
+            None => cause.source()?,
         };
     }
-    None
 }
 
 fn tls_fix(reason: &rustls::Error) -> &'static str {

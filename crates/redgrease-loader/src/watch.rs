@@ -259,6 +259,9 @@ impl Watch {
     /// Takes note of an error of the connection, and logs any error.
     fn note(&mut self, result: Result<(), Error>, loader: &Loader, now: Instant) {
         let Err(error) = result else { return };
+        if self.control.flags.stopped.load(Ordering::SeqCst) {
+            return; // the signal that ends the program interrupts what waits for a reply, too
+        }
         let is_lost = matches!(error.class, Class::Unreachable | Class::Timeout | Class::Tls | Class::NoModule);
         if is_lost && matches!(self.connection, Connection::Up { .. }) {
             let (next_attempt, pause) = (now + RECONNECT_FIRST, RECONNECT_FIRST);
