@@ -1,13 +1,18 @@
-"""Certificates of a private authority, for servers that speak TLS."""
+"""Certificates for servers with TLS."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 
 def make_certificates(directory: Path) -> None:
-    """Write `ca.pem`, and `s.pem` and `s.key` of a server named localhost."""
+    """Make the files of a private authority and of a server named localhost: `ca.pem`, `s.pem` and `s.key`."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl on PATH")
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     _openssl(directory, "req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=ca")
     _openssl(directory, "req", *key, "-keyout", "s.key", "-out", "s.csr", "-subj", "/CN=localhost")

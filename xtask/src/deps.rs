@@ -58,9 +58,16 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "redgrease-cli",
-        ours: &["redgrease-filecache", "redgrease-loader"],
+        ours: &["redgrease", "redgrease-filecache", "redgrease-loader"],
         external: None,
         tests_may_use: &[],
+    },
+    Rule {
+        name: "redgrease",
+        ours: &["redgrease-core"],
+        external: None,
+        // Itself, with all features.
+        tests_may_use: &["redgrease"],
     },
     Rule { name: "xtask", ours: &["redgrease-core"], external: None, tests_may_use: &[] },
 ];

@@ -77,7 +77,7 @@ fn run_in_python() -> Result<ExitCode> {
 
 /// A path that does not exist may be a misspelt subcommand.
 fn with_subcommand(error: Error, paths: &[std::path::PathBuf]) -> Error {
-    let (Class::Path, [path]) = (error.class, paths) else { return error };
+    let (Class::Path, [path, ..]) = (error.class, paths) else { return error };
     match nearest_subcommand(path) {
         Some(name) => Error::new(error.class, error.what, format!("write redgrease {name}, or name scripts to load")),
         None => error,

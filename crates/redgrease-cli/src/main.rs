@@ -1,33 +1,58 @@
-//! The command `redgrease`: loads scripts, starts a local server with the module in it, sends calls to any server, and
-//! maintains file caches.
+//! The program `redgrease`: scripts to load, local servers and clusters with the module, functions and what a server runs, and the file cache.
 //!
-//! Data goes to stdout, messages to stderr; the exit code is 0, 1 (failure) or 2 (usage error); errors of the file
-//! cache have their own codes. One file per subcommand, `load` is what runs without one; `places` finds what a server needs, `launch` starts it,
-//! `records` stores its record. `cache` is a folder with a file for each of its subcommands.
+//! Data goes to stdout, messages to stderr; the exit code is the class of the failure (`failure`); errors of the file
+//! cache have their own codes. One file per subcommand, `load` is what runs without one; `connection` has the options that name a server, `places` finds
+//! what a server needs, `launch` starts it, `records` stores its record. `cache` is a folder with a file for each of its
+//! subcommands.
 
 mod args;
+mod bench;
 mod cache;
 mod call;
+mod cluster;
+mod connection;
 mod detach;
+mod doctor;
+mod failure;
+mod gears;
+mod ids;
+mod info;
 mod launch;
+mod listing;
+mod literal;
 mod load;
 mod logs;
+mod ls;
+mod manage;
+mod manual;
 mod misuse;
+mod output;
 mod places;
 mod process;
 mod records;
 mod reply;
+mod results;
+mod run;
 mod serve;
+mod show;
 mod shutdown;
+mod stats;
 mod stop;
+mod table;
 mod tail;
-mod wire;
+mod terminal;
+mod top;
+mod trigger;
+mod units;
+mod values;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::CommandFactory;
 
 use crate::args::{Args, Subcommand};
+use crate::failure::Failure;
 use crate::misuse::Misuse;
 
 fn main() -> ExitCode {
@@ -35,30 +60,53 @@ fn main() -> ExitCode {
         eprintln!("redgrease: {failure:#}");
         return ExitCode::FAILURE;
     }
-    match run(Args::of(std::env::args_os()).unwrap_or_else(|error| error.exit())) {
+    match dispatch(Args::of(std::env::args_os()).unwrap_or_else(|error| error.exit())) {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("redgrease: {error:#}");
-            if error.is::<Misuse>() {
-                ExitCode::from(2)
-            } else if let Some(error) = error.downcast_ref::<redgrease_loader::error::Error>() {
-                ExitCode::from(error.class.exit_code())
-            } else {
-                cache::exit_status(&error).unwrap_or(ExitCode::FAILURE)
-            }
+            exit_code(&error)
         }
     }
 }
 
-fn run(args: Args) -> Result<ExitCode> {
+fn dispatch(args: Args) -> Result<ExitCode> {
     match args.subcommand {
         Some(Subcommand::Serve(args)) => serve::run(args),
         Some(Subcommand::Stop(args)) => stop::run(&args),
         Some(Subcommand::Logs(args)) => logs::run(&args),
+        Some(Subcommand::Run(args)) => run::run(&args),
+        Some(Subcommand::Trigger(args)) => trigger::run(&args),
+        Some(Subcommand::Ls(args)) => ls::run(&args),
+        Some(Subcommand::Show(args)) => show::run(&args),
+        Some(Subcommand::Abort(args)) => manage::abort(&args),
+        Some(Subcommand::Drop(args)) => manage::drop(&args),
+        Some(Subcommand::Unregister(args)) => manage::unregister(&args),
+        Some(Subcommand::Pause(args)) => manage::pause(&args),
+        Some(Subcommand::Resume(args)) => manage::resume(&args),
+        Some(Subcommand::Stats(args)) => stats::run(&args),
+        Some(Subcommand::Top(args)) => top::run(&args),
+        Some(Subcommand::Bench(args)) => bench::run(&args),
+        Some(Subcommand::Doctor(args)) => doctor::run(&args),
         Some(Subcommand::Call(args)) => call::run(&args),
         Some(Subcommand::Cache(args)) => cache::run(args),
+        Some(Subcommand::Completions(args)) => manual::completions(&args, Args::command()),
+        Some(Subcommand::Man(args)) => manual::man(&args, Args::command()),
         None => load::run(&args.load),
+    }
+}
+
+/// The class of an error, as documented in docs/cli.md.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<Misuse>() {
+        return ExitCode::from(2);
+    }
+    if let Some(error) = error.downcast_ref::<redgrease_loader::error::Error>() {
+        return ExitCode::from(error.class.exit_code());
+    }
+    match error.downcast_ref::<Failure>() {
+        Some(failure) => ExitCode::from(failure.code()),
+        None => cache::exit_status(error).unwrap_or(ExitCode::FAILURE),
     }
 }
 
