@@ -250,6 +250,13 @@ impl Error {
     }
 }
 
+/// The error of a command of redis-rs, so that `?` takes both.
+impl From<RedisError> for Error {
+    fn from(error: RedisError) -> Error {
+        Error::of_command(error, "the command")
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what())?;
