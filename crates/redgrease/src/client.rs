@@ -1,5 +1,6 @@
 //! A client: a connection whose errors have a fix.
 
+use std::fmt;
 use std::time::Duration;
 
 use redis::{ConnectionLike, IntoConnectionInfo, ProtocolVersion, RedisResult, Value};
@@ -52,6 +53,12 @@ impl Client {
     /// [`Error::Client`]: the time is zero.
     pub fn set_reply_timeout(&mut self, timeout: Option<Duration>) -> Result<()> {
         self.connection.set_read_timeout(timeout).map_err(Error::Client)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("is_open", &self.connection.is_open()).finish_non_exhaustive()
     }
 }
 
