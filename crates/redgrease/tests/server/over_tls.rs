@@ -26,3 +26,11 @@ fn a_certificate_for_another_name_is_refused() {
     assert!(matches!(error, Error::Tls { .. }) && error.what().contains("certificate"), "{error:?}");
     assert!(error.fix().unwrap().contains("certificate"), "{error}");
 }
+
+#[test]
+#[ignore = "needs servers"]
+fn a_connection_without_tls_is_told_how_to_have_it() {
+    let address = given("REDGREASE_TLS_URL").replace("rediss://", "redis://");
+    let error = Client::connect(&address).unwrap_err();
+    assert!(error.fix().unwrap().contains("rediss://"), "{error:?}");
+}
