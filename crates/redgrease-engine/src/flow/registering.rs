@@ -200,7 +200,7 @@ impl Engine {
         let worker = session.worker();
         let script = session.script.as_ref();
         if self.at.server.refuses_writes() {
-            return Err(Error::RegisterOnReplica.into());
+            return Err(Error::RegistrationsOfReplica.into());
         }
         if script.is_none() && self.at.server.paused {
             return Err(Error::Paused.into());

@@ -380,7 +380,7 @@ impl Engine {
             return self.end_session_if_unused(number);
         }
         // The server may have become a replica in the meantime: it has the registrations of its master.
-        let refusal = self.at.server.refuses_writes().then(|| Error::RegisterOnReplica.to_string());
+        let refusal = self.at.server.refuses_writes().then(|| Error::RegistrationsOfReplica.to_string());
         if let Err(reason) = refusal.map_or_else(|| self.verify_again(&script), Err) {
             script.run = run;
             self.fail_script(script, &reason);
