@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from .caching import COMMAND, clean_environment
+from .certificates import make_certificates
 
 
 def _free_port() -> int:
@@ -21,22 +22,13 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _openssl(directory: Path, *args: str) -> None:
-    subprocess.run(["openssl", *args], cwd=directory, capture_output=True, check=True, timeout=60)
-
-
 @pytest.fixture
 def tls_server(tmp_path: Path) -> Iterator[int]:
     """The port of a server that accepts TLS only."""
     server = shutil.which("redis-server") or shutil.which("valkey-server")
-    if server is None or shutil.which("openssl") is None:
-        pytest.skip("no redis-server or no openssl on PATH")
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    _openssl(tmp_path, "req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=ca")
-    _openssl(tmp_path, "req", *key, "-keyout", "s.key", "-out", "s.csr", "-subj", "/CN=localhost")
-    (tmp_path / "names").write_text("subjectAltName=DNS:localhost\n")
-    sign = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names"]
-    _openssl(tmp_path, "x509", "-req", "-in", "s.csr", "-out", "s.pem", *sign)
+    if server is None:
+        pytest.skip("no redis-server on PATH")
+    make_certificates(tmp_path)
     port = _free_port()
     tls = ["--tls-cert-file", "s.pem", "--tls-key-file", "s.key", "--tls-ca-cert-file", "ca.pem"]
     words = ["--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no", "--save", "", "--requirepass", "pw"]

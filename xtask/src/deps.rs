@@ -55,7 +55,14 @@ const RULES: &[Rule] = &[
         external: None,
         tests_may_use: &[],
     },
-    Rule { name: "redgrease-cli", ours: &["redgrease-filecache"], external: None, tests_may_use: &[] },
+    Rule {
+        name: "redgrease",
+        ours: &["redgrease-core"],
+        external: None,
+        // Itself, with all features.
+        tests_may_use: &["redgrease"],
+    },
+    Rule { name: "redgrease-cli", ours: &["redgrease", "redgrease-filecache"], external: None, tests_may_use: &[] },
     Rule { name: "xtask", ours: &["redgrease-core"], external: None, tests_may_use: &[] },
 ];
 
