@@ -82,7 +82,8 @@ def run(page: Path, port: int, directory: Path) -> list[str]:
     own = here(port)
     blocks = [block for block in blocks_of(page.read_text()) if block.not_run is None]
     programs = [{"language": block.language, "line": block.line, "content": own(block.content)} for block in blocks]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "REDGREASE_URL": f"redis://127.0.0.1:{port}"}
     done = subprocess.run(
         [sys.executable, str(Path(__file__).resolve()), str(page)],
         input=json.dumps(programs),
@@ -109,7 +110,6 @@ def here(port: int) -> Callable[[str], str]:
 
     def replace(text: str) -> str:
         text = re.sub(r"\b(redgrease\.RedisGears|redis\.Redis)\(\)", rf"\1(port={port})", text)
-        text = re.sub(r"\bredgrease call\b", f"redgrease call --port {port}", text)
         return text.replace("localhost:6379", f"localhost:{port}")
 
     return replace

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redgrease
 
 from .cluster import Cluster
+from .command_line import REDGREASE, Cli
 from .database import Database
 from .servers import MODULE, Server, ServerKind, UnavailableError, selected_kinds
+from .tls import start_tls_server
 
 _LOG_TAIL_LINES = 200
 _servers_of_test = pytest.StashKey[list[Server]]()
@@ -167,6 +170,22 @@ def cluster_client(nodes: list[Database]) -> Iterator[redgrease.RedisCluster]:
     client = redgrease.RedisGears(host="127.0.0.1", port=nodes[0].server.port)
     yield client
     client.close()
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    """The program `redgrease` with a state folder of this test; all servers that it started are stopped afterwards."""
+    if not REDGREASE.exists():
+        pytest.fail(f"{REDGREASE} does not exist: run `make build` first", pytrace=False)
+    cli = Cli(tmp_path)
+    yield cli
+    cli.stop_all()
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path) -> Iterator[int]:
+    """The port of a server that accepts TLS only; `tmp_path / "ca.pem"` is the certificate of its authority."""
+    yield from start_tls_server(tmp_path)
 
 
 @pytest.hookimpl(hookwrapper=True)

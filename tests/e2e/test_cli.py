@@ -15,93 +15,13 @@ from pathlib import Path
 import pytest
 import redis
 
+from .command_line import REDGREASE, Cli, is_running, server_pid
 from .database import Database
 from .processes import workers_of
-from .servers import KINDS, MODULE, ServerKind, free_port
+from .servers import KINDS, ServerKind, free_port
 from .waiting import wait_until
 
-REDGREASE = Path(sys.executable).parent / "redgrease"
 ALL_VALUES = "GB('KeysReader').map(lambda r: r['value']).run()"
-
-
-class Cli:
-    """Runs the command with its own state folder, and stops every server that it started."""
-
-    def __init__(self, folder: Path) -> None:
-        self.state = folder / "state"
-        self.folder = folder
-        clean = {key: value for key, value in os.environ.items() if not key.startswith(("REDGREASE_", "REDISCLI_"))}
-        self.env = {**clean, "REDGREASE_STATE_DIR": str(self.state), "REDGREASE_MODULE": str(MODULE)}
-        self.foreground: list[subprocess.Popen[str]] = []
-
-    def run(self, *args: object, code: int | None = 0, input: bytes = b"", **env: str) -> subprocess.CompletedProcess:
-        done = subprocess.run(
-            [REDGREASE, *map(str, args)], input=input, capture_output=True, timeout=60, env={**self.env, **env}
-        )
-        assert code is None or done.returncode == code, f"{args}: {done}"
-        return done
-
-    def fails(self, *args: object, code: int = 1, **env: str) -> str:
-        """Run a command that must fail with empty stdout, and return its stderr."""
-        done = self.run(*args, code=code, **env)
-        assert done.stdout == b"", done
-        return done.stderr.decode()
-
-    def serve(self, *args: object, port: int | None = None) -> int:
-        """Start a server in the background and return its port."""
-        port = port or free_port()
-        said = self.run("serve", "--background", "--port", port, *args)
-        assert len(said.stdout.splitlines()) == 1, said
-        return port
-
-    def serve_here(self, *args: object) -> tuple[subprocess.Popen[str], int]:
-        """Start a server in the foreground, and return when it has printed how to connect."""
-        port = free_port()
-        command = [REDGREASE, "serve", "--port", str(port), *map(str, args)]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=self.env
-        )
-        self.foreground.append(process)
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert f"redis://127.0.0.1:{port}" in line, (line, process.poll())
-        return process, port
-
-    def call(self, port: int, *args: object) -> bytes:
-        return self.run("call", "--port", port, *args).stdout
-
-    def servers(self) -> list[dict]:
-        return [json.loads(path.read_text()) for path in self.state.glob("server-*/server.json")]
-
-    def stop_all(self) -> None:
-        for process in self.foreground:
-            if process.poll() is None:
-                process.kill()
-            process.communicate(timeout=20)
-        for record in self.servers():
-            self.run("stop", "--port", record["port"], code=None)
-        assert [record for record in self.servers() if is_running(record["pid"])] == []
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def server_pid(port: int) -> int:
-    with redis.Redis(port=port) as client:
-        return int(client.info("server")["process_id"])
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Cli]:
-    if not REDGREASE.exists():
-        pytest.fail(f"{REDGREASE} does not exist: run `make build` first", pytrace=False)
-    cli = Cli(tmp_path)
-    yield cli
-    cli.stop_all()
 
 
 # -- serve and stop
@@ -210,7 +130,7 @@ def test_what_follows_the_dashes_reaches_the_server_and_set_reaches_the_module(c
 
 def test_a_server_with_a_password_is_started_called_and_stopped(cli: Cli) -> None:
     port = cli.serve("--", "--requirepass", "secret")
-    assert "NOAUTH" in cli.fails("call", "--port", port, "PING")
+    assert "NOAUTH" in cli.fails("call", "--port", port, "PING", code=5)
     assert cli.run("call", "--port", port, "PING", REDISCLI_AUTH="secret").stdout == b"PONG\n"
     assert b"stopped" in cli.run("stop").stdout
 
@@ -427,13 +347,16 @@ def test_options_after_the_command_belong_to_the_command(port_and_cli: tuple[int
 
 def test_call_without_a_server_says_what_to_do(cli: Cli) -> None:
     port = free_port()
-    said = cli.fails("call", "--port", port, "PING")
-    assert f"no server answers at 127.0.0.1:{port}: start one with `redgrease serve`" in said
+    said = cli.fails("call", "--port", port, "PING", code=3)
+    assert said.splitlines() == [
+        f"redgrease: no server answers at 127.0.0.1:{port}",
+        "fix: start one with `redgrease serve`, or name another with --server and --port, or --url",
+    ]
 
 
 def test_call_gives_up_at_its_deadline(port_and_cli: tuple[int, Cli]) -> None:
     port, cli = port_and_cli
-    said = cli.fails("call", "--port", port, "--timeout", "0.3", "BLPOP", "nothing", 0)
+    said = cli.fails("call", "--port", port, "--timeout", "0.3", "BLPOP", "nothing", 0, code=7)
     assert "no reply within 300ms (--timeout)" in said
 
 
@@ -468,7 +391,7 @@ def test_a_connection_that_ends_unasked_is_an_error(cli: Cli) -> None:
             wait_until(lambda: client.info("clients")["blocked_clients"], "a client waits", until=lambda n: n == 1)
             client.client_kill_filter(_type="normal")
         _, said = waiting.communicate(timeout=20)
-    assert (waiting.returncode, f"127.0.0.1:{port} broke off" in said.decode()) == (1, True), said
+    assert (waiting.returncode, f"127.0.0.1:{port} closed the connection" in said.decode()) == (3, True), said
 
 
 def test_version_names_the_product(cli: Cli) -> None:

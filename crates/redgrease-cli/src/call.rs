@@ -5,24 +5,24 @@ use std::io::{IsTerminal, Read, Write, stderr, stdin, stdout};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use redis::{ConnectionLike, ProtocolVersion, Value};
 
 use crate::args::Call;
+use crate::failure::{Class, Failure};
 use crate::reply;
-use crate::wire::Address;
 
 pub fn run(args: &Call) -> Result<ExitCode> {
     let command = packed(args)?;
-    let address =
-        Address { host: &args.host, port: args.port, user: args.user.as_deref(), password: args.password.as_deref() };
+    let target = args.connection.target()?;
     // RESP3 distinguishes maps, doubles and booleans, as JSON does; people are used to RESP2.
     let protocol = if args.json { ProtocolVersion::RESP3 } else { ProtocolVersion::RESP2 };
-    let mut connection = address.connect(protocol, args.timeout)?;
+    let mut connection = target.connect(protocol, args.timeout)?;
     let value = match connection.req_packed_command(&command) {
         Ok(value) => value,
         Err(error) if error.is_timeout() => {
-            return Err(anyhow!("no reply within {:?} (--timeout)", args.timeout.unwrap_or_default()));
+            let what = format!("no reply within {:?} (--timeout)", args.timeout.unwrap_or_default());
+            return Err(Failure::plain(Class::Timeout, what).into());
         }
         Err(error) => match error.code() {
             Some(code) => {
@@ -30,10 +30,10 @@ pub fn run(args: &Call) -> Result<ExitCode> {
             }
             None if error.is_connection_dropped() && ends_the_connection(&args.command) => {
                 let command = args.command[0].to_string_lossy().to_ascii_uppercase();
-                writeln!(stderr(), "{}:{} closed the connection, as {command} requests", args.host, args.port)?;
+                writeln!(stderr(), "{} closed the connection, as {command} requests", target.place())?;
                 return Ok(ExitCode::SUCCESS);
             }
-            None => return Err(anyhow!("{}:{} broke off: {error}", args.host, args.port)),
+            None => return Err(Failure::of_command(&error, &target.place()).into()),
         },
     };
     if let Value::ServerError(error) = &value {
@@ -77,14 +77,17 @@ fn packed(args: &Call) -> Result<Vec<u8>> {
     Ok(command.get_packed_command())
 }
 
+/// Prints an error reply in the words of the server, and the fix if it is known.
 fn error_reply(text: &str, as_json: bool) -> Result<ExitCode> {
-    let line = if as_json {
-        serde_json::json!({ "error": text.trim_end() }).to_string()
-    } else {
-        format!("(error) {}", text.trim_end())
+    let text = text.trim_end();
+    let failure = Failure::of_reply(text);
+    let line = match &failure.fix {
+        _ if as_json => serde_json::json!({ "error": text }).to_string(),
+        Some(fix) => format!("(error) {text}\nfix: {fix}"),
+        None => format!("(error) {text}"),
     };
     writeln!(stderr(), "{line}")?;
-    Ok(ExitCode::FAILURE)
+    Ok(ExitCode::from(failure.code()))
 }
 
 #[cfg(test)]

@@ -11,20 +11,23 @@ use anyhow::{Context, Result, anyhow, bail};
 use redis::{Connection, ProtocolVersion};
 
 use crate::args::Serve;
+use crate::connection::Target;
 use crate::detach::{self, Life};
 use crate::misuse::Misuse;
 use crate::places::{self, Python};
 use crate::process::Process;
 use crate::records::{self, Record, Records};
 use crate::tail::{Tail, last_lines};
-use crate::wire::Address;
 
 const POLL: Duration = Duration::from_millis(10);
 const LINES_SHOWN: usize = 20;
+const DEFAULT_PORT: u16 = 6379;
 
 /// Everything that a start needs, checked before anything is started.
+#[derive(Clone)]
 pub struct Plan {
     port: u16,
+    node: Option<Node>,
     server: PathBuf,
     module: PathBuf,
     python: Python,
@@ -32,6 +35,15 @@ pub struct Plan {
     data: Option<PathBuf>,
     server_args: Vec<OsString>,
     timeout: Duration,
+}
+
+/// What makes a server a node of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Node {
+    /// Port of the first node, which names the cluster.
+    pub cluster: u16,
+    /// Port of the connections between nodes.
+    pub bus: u16,
 }
 
 /// A server that answers.
@@ -45,24 +57,49 @@ pub struct Running {
 }
 
 impl Plan {
-    /// Finds all parts; the error says what is missing and how to get it.
+    /// Finds all parts of one server; the error says what is missing and how to get it.
     pub fn new(args: Serve, records: &Records) -> Result<Self> {
+        let port = args.port.unwrap_or(DEFAULT_PORT);
+        let parts = Self::parts(args)?;
+        Self { port: free_port(port, records)?, ..parts }.with_folder()
+    }
+
+    /// The same for the nodes of a cluster, one for each pair of ports.
+    pub fn nodes(args: Serve, ports: &[(u16, Node)]) -> Result<Vec<Self>> {
+        let parts = Self::parts(args)?;
+        ports
+            .iter()
+            .map(|&(port, node)| {
+                let data = parts.data.as_ref().map(|folder| folder.join(port.to_string()));
+                Self { port, node: Some(node), data, ..parts.clone() }.with_folder()
+            })
+            .collect()
+    }
+
+    fn parts(args: Serve) -> Result<Self> {
         refuse_ours(&args.server_args)?;
         let python = Python::find(args.python.as_deref())?;
-        let server = places::server_binary(args.server_binary.as_deref(), &python)?;
-        let module = places::module(args.module.as_deref(), &python)?;
-        let port = free_port(args.port, records)?;
-        let data = args.dir.map(|folder| make_data_folder(&folder)).transpose()?;
         Ok(Self {
-            port,
-            server,
-            module,
+            port: 0,
+            node: None,
+            server: places::server_binary(args.server_binary.as_deref(), &python)?,
+            module: places::module(args.module.as_deref(), &python)?,
             python,
             settings: args.settings,
-            data,
+            data: args.dir,
             server_args: args.server_args,
             timeout: args.timeout,
         })
+    }
+
+    fn with_folder(mut self) -> Result<Self> {
+        self.data = self.data.map(|folder| make_data_folder(&folder)).transpose()?;
+        Ok(self)
+    }
+
+    /// The ports for clients and for other nodes; `None` if it is not a node of a cluster.
+    pub fn ports_of_node(&self) -> Option<(u16, u16)> {
+        self.node.map(|node| (self.port, node.bus))
     }
 
     /// A warning about something that does not stop the server.
@@ -114,6 +151,7 @@ impl Plan {
             port: self.port,
             process: Process::now(child.id()),
             memory_only: self.data.is_none(),
+            cluster: self.node.map(|node| node.cluster),
             log: std::path::absolute(log)?,
             log_start,
         };
@@ -141,6 +179,14 @@ impl Plan {
             &["--appendonly", appendonly],
         ] {
             line.extend(option.iter().map(OsString::from));
+        }
+        if let Some(node) = self.node {
+            let bus = node.bus.to_string();
+            for option in
+                [["--cluster-enabled", "yes"], ["--cluster-config-file", "nodes.conf"], ["--cluster-port", &bus]]
+            {
+                line.extend(option.iter().map(OsString::from));
+            }
         }
         line.extend(["--dir".into(), self.data.as_deref().unwrap_or(folder).into()]);
         line.extend(self.server_args.iter().cloned());
@@ -215,14 +261,13 @@ fn refuse_ours(server_args: &[OsString]) -> Result<()> {
 }
 
 /// The port, if it is free; 0 selects a free one.
-fn free_port(asked: u16, records: &Records) -> Result<u16> {
+pub fn free_port(asked: u16, records: &Records) -> Result<u16> {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, asked)) {
         Ok(listener) => Ok(listener.local_addr()?.port()),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
             let owner = match records.running(Some(asked)) {
-                Ok(record) => format!(
-                    "by a server that `redgrease serve` started (process {}): stop it with `redgrease stop --port {asked}`, or",
-                    record.process.pid
+                Ok(_) => format!(
+                    "by a server that `redgrease serve` started: stop it with `redgrease stop --port {asked}`, or"
                 ),
                 Err(_) => "by another program:".to_owned(),
             };
@@ -251,7 +296,7 @@ struct Told {
 }
 
 fn probe(port: u16) -> Answer {
-    let Ok(mut connection) = Address::local(port).connect(ProtocolVersion::RESP2, Some(Duration::from_secs(2))) else {
+    let Ok(mut connection) = Target::local(port).connect(ProtocolVersion::RESP2, Some(Duration::from_secs(2))) else {
         return Answer::Nothing;
     };
     match redis::cmd("PING").query::<redis::Value>(&mut connection) {
@@ -286,6 +331,7 @@ mod tests {
     fn plan(data: Option<&str>) -> Plan {
         Plan {
             port: 7000,
+            node: None,
             server: "server".into(),
             module: "/m.so".into(),
             python: Python::bare("/p"),
@@ -309,6 +355,16 @@ mod tests {
     fn a_server_with_a_folder_appends_to_a_file_there() {
         let line = shown(&plan(Some("/data")).command_line(Path::new("/state")));
         assert!(line.contains(r#""--appendonly" "yes" "--dir" "/data""#), "{line}");
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_is_told_so() {
+        let node = Plan { node: Some(Node { cluster: 7000, bus: 17000 }), ..plan(None) };
+        let line = shown(&node.command_line(Path::new("/state")));
+        assert!(
+            line.contains(r#""--cluster-enabled" "yes""#) && line.contains(r#""--cluster-port" "17000""#),
+            "{line}"
+        );
     }
 
     #[test]

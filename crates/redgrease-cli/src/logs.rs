@@ -1,6 +1,6 @@
-//! `redgrease logs`: prints the log of a server that `redgrease serve` started.
+//! `redgrease logs`: prints the log of a server that `redgrease serve` started, or of all nodes of its cluster.
 
-use std::io::{Write, stdout};
+use std::io::stdout;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use anyhow::Result;
 
 use crate::args::Logs;
 use crate::records::Records;
-use crate::tail::{Tail, last_lines};
+use crate::tail::LogReader;
 
 const POLL: Duration = Duration::from_millis(100);
 
 pub fn run(args: &Logs) -> Result<ExitCode> {
-    let record = Records::open()?.latest(args.port)?;
-    let mut log = Tail::open(&record.log, record.log_start)?;
+    let mut servers = Records::open()?.latest(args.port)?;
+    // A port asks for one node only.
+    servers.retain(|record| args.port.is_none_or(|port| record.port == port));
+    let mut log = LogReader::open(&servers)?;
     let mut out = stdout();
-    let so_far = log.read_new()?;
-    out.write_all(args.tail.map_or(&so_far[..], |count| last_lines(&so_far, count)))?;
-    out.flush()?;
+    log.copy_so_far(args.tail, &mut out)?;
     if !args.follow {
         return Ok(ExitCode::SUCCESS);
     }
     loop {
         // Checked before reading, so that the last lines of a server that ends are still printed.
-        let ended = !record.is_alive();
+        let ended = !servers.iter().any(|record| record.is_alive());
         log.copy_new(&mut out)?;
         if ended {
             return Ok(ExitCode::SUCCESS);

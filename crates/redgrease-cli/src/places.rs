@@ -24,7 +24,7 @@ print(json.dumps({"version": sys.version.split()[0], "redgrease": home("redgreas
 const MODULE: &str = if cfg!(target_os = "macos") { "libredgrease.dylib" } else { "libredgrease.so" };
 
 /// An interpreter and its installed packages.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Python {
     pub executable: PathBuf,
     pub version: String,

@@ -25,6 +25,8 @@ pub struct Record {
     pub port: u16,
     pub process: Process,
     pub memory_only: bool,
+    /// Port of the first node of its cluster.
+    pub cluster: Option<u16>,
     pub log: PathBuf,
     /// Offset of this server's first line in the log.
     pub log_start: u64,
@@ -37,6 +39,7 @@ impl Record {
             "pid": self.process.pid,
             "started": self.process.started,
             "memory_only": self.memory_only,
+            "cluster": self.cluster,
             "log": self.log,
             "log_start": self.log_start,
         })
@@ -47,9 +50,15 @@ impl Record {
             port: value["port"].as_u64()?.try_into().ok()?,
             process: Process { pid: value["pid"].as_u64()?.try_into().ok()?, started: value["started"].as_u64() },
             memory_only: value["memory_only"].as_bool()?,
+            cluster: value["cluster"].as_u64().and_then(|port| port.try_into().ok()),
             log: value["log"].as_str()?.into(),
             log_start: value["log_start"].as_u64()?,
         })
+    }
+
+    /// The port that names the server, or the cluster that it is a node of.
+    fn group(&self) -> u16 {
+        self.cluster.unwrap_or(self.port)
     }
 
     /// Whether the server still runs.
@@ -106,36 +115,43 @@ impl Records {
         found
     }
 
-    /// The running server on a port, or the only running one.
-    pub fn running(&self, port: Option<u16>) -> Result<Record> {
+    /// The running server on a port with the nodes of its cluster, or the only running server or cluster.
+    pub fn running(&self, port: Option<u16>) -> Result<Vec<Record>> {
         let alive = self.all().into_iter().map(|(_, record)| record).filter(Record::is_alive).collect();
-        choose(port, alive)?.ok_or_else(|| match port {
-            Some(port) => anyhow::anyhow!("no server that `redgrease serve` started is running on port {port}"),
-            None => anyhow::anyhow!("no server that `redgrease serve` started is running"),
-        })
+        let group = choose(port, alive)?;
+        if group.is_empty() {
+            let on = port.map_or(String::new(), |port| format!(" on port {port}"));
+            bail!("no server that `redgrease serve` started is running{on}");
+        }
+        Ok(group)
     }
 
-    /// The running server as above, or else the one that ended last.
-    pub fn latest(&self, port: Option<u16>) -> Result<Record> {
+    /// The running servers as above, or else the server or cluster that ended last.
+    pub fn latest(&self, port: Option<u16>) -> Result<Vec<Record>> {
         let all: Vec<Record> = self.all().into_iter().map(|(_, record)| record).collect();
-        let alive = all.iter().filter(|record| record.is_alive()).cloned().collect();
-        if let Some(record) = choose(port, alive)? {
-            return Ok(record);
+        let alive = choose(port, all.iter().filter(|record| record.is_alive()).cloned().collect())?;
+        if !alive.is_empty() {
+            return Ok(alive);
         }
-        let ended = all.into_iter().rev().find(|record| port.is_none_or(|port| record.port == port));
-        ended.context("no log: no server was started by `redgrease serve` here")
+        let last = all.iter().rev().find(|record| port.is_none_or(|port| record.port == port));
+        let last = last.context("no log: no server was started by `redgrease serve` here")?.group();
+        Ok(all.into_iter().filter(|record| record.group() == last).collect())
     }
 }
 
-/// Selects a server; an error lists the candidates if a port is needed.
-fn choose(port: Option<u16>, alive: Vec<Record>) -> Result<Option<Record>> {
-    let mut meant: Vec<Record> =
-        alive.into_iter().filter(|record| port.is_none_or(|port| record.port == port)).collect();
-    if port.is_none() && meant.len() > 1 {
-        let ports: Vec<String> = meant.iter().map(|record| record.port.to_string()).collect();
+/// Selects a server or the nodes of a cluster; an error lists the candidates if a port is needed.
+fn choose(port: Option<u16>, alive: Vec<Record>) -> Result<Vec<Record>> {
+    let meant = |record: &&Record| port.is_none_or(|port| record.port == port);
+    let mut groups: Vec<u16> = alive.iter().filter(meant).map(Record::group).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    if groups.len() > 1 {
+        let ports: Vec<String> = groups.iter().map(u16::to_string).collect();
         return Err(Misuse(format!("several servers are running, name one with --port: {}", ports.join(", "))).into());
     }
-    Ok(meant.pop())
+    let mut group: Vec<Record> = alive.into_iter().filter(|record| groups.contains(&record.group())).collect();
+    group.sort_by_key(|record| record.port);
+    Ok(group)
 }
 
 /// Writes the record of a server into its folder atomically.
@@ -167,6 +183,7 @@ mod tests {
             port,
             process: Process::now(std::process::id()),
             memory_only: true,
+            cluster: None,
             log: "server.log".into(),
             log_start: 7,
         }
@@ -197,14 +214,14 @@ mod tests {
     #[test]
     fn a_record_is_read_as_it_was_written() {
         let (_folder, records) = state(&[alive(7000)]);
-        assert_eq!(records.running(None).unwrap(), alive(7000));
+        assert_eq!(records.running(None).unwrap(), [alive(7000)]);
     }
 
     #[test]
     fn a_dead_server_is_not_running_but_its_log_is_known() {
         let (_folder, records) = state(&[dead(7000)]);
         assert!(records.running(None).is_err() && records.running(Some(7000)).is_err());
-        assert_eq!(records.latest(None).unwrap(), dead(7000));
+        assert_eq!(records.latest(None).unwrap(), [dead(7000)]);
         assert!(records.latest(Some(7001)).is_err());
     }
 
@@ -213,7 +230,19 @@ mod tests {
         let (_folder, records) = state(&[alive(7000), alive(7001), dead(7002)]);
         let error = records.running(None).unwrap_err();
         assert!(error.is::<Misuse>() && error.to_string().ends_with("7000, 7001"), "{error}");
-        assert_eq!(records.running(Some(7001)).unwrap().port, 7001);
+        assert_eq!(records.running(Some(7001)).unwrap(), [alive(7001)]);
+    }
+
+    #[test]
+    fn the_nodes_of_a_cluster_are_one_group() {
+        let node = |port| Record { cluster: Some(30001), ..alive(port) };
+        let (_folder, records) = state(&[node(30002), node(30001)]);
+        for port in [None, Some(30001), Some(30002)] {
+            assert_eq!(records.running(port).unwrap(), [node(30001), node(30002)], "{port:?}");
+        }
+        let (_folder, records) = state(&[node(30001), node(30002), alive(7000)]);
+        let error = records.running(None).unwrap_err();
+        assert!(error.to_string().ends_with("7000, 30001"), "{error}");
     }
 
     #[test]

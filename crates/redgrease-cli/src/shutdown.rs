@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use redis::ProtocolVersion;
 use rustix::process::Signal;
 
+use crate::connection::Target;
 use crate::process::Process;
-use crate::wire::Address;
 
 /// Time that a server may take to stop.
 pub const DEADLINE: Duration = Duration::from_secs(15);
@@ -48,7 +48,7 @@ pub fn shut_down(
 
 /// Sends SHUTDOWN; returns false if the server cannot be reached or refuses. A server that obeys sends no reply.
 fn send_shutdown(port: u16, memory_only: bool) -> bool {
-    let Ok(mut connection) = Address::local(port).connect(ProtocolVersion::RESP2, Some(Duration::from_millis(500)))
+    let Ok(mut connection) = Target::local(port).connect(ProtocolVersion::RESP2, Some(Duration::from_millis(500)))
     else {
         return false;
     };

@@ -1,10 +1,12 @@
-//! Reading a log that another process writes.
+//! Reading logs that other processes write.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+
+use crate::records::Record;
 
 /// A position in a growing file.
 pub struct Tail {
@@ -25,11 +27,61 @@ impl Tail {
         self.file.read_to_end(&mut news)?;
         Ok(news)
     }
+}
+
+/// The logs of one server, or of several with the port of each before its lines.
+pub struct LogReader {
+    logs: Vec<Log>,
+}
+
+struct Log {
+    tail: Tail,
+    /// `30001 | `; nothing for a server alone.
+    label: String,
+    /// A line whose end is not written yet, of a server with a label.
+    begun: Vec<u8>,
+}
+
+impl LogReader {
+    pub fn open<'a>(servers: impl IntoIterator<Item = &'a Record>) -> Result<Self> {
+        let servers: Vec<&Record> = servers.into_iter().collect();
+        let alone = servers.len() == 1;
+        let logs = servers.into_iter().map(|server| {
+            let label = if alone { String::new() } else { format!("{} | ", server.port) };
+            Ok(Log { tail: Tail::open(&server.log, server.log_start)?, label, begun: Vec::new() })
+        });
+        Ok(Self { logs: logs.collect::<Result<_>>()? })
+    }
+
+    /// Copies what was written until now; of each server only the last lines, if a number is given.
+    pub fn copy_so_far(&mut self, last: Option<usize>, out: &mut impl Write) -> Result<()> {
+        for log in &mut self.logs {
+            let all = log.tail.read_new()?;
+            log.write(last.map_or(&all[..], |count| last_lines(&all, count)), out)?;
+        }
+        Ok(out.flush()?)
+    }
 
     /// Copies data written since the last call.
-    pub fn copy_new(&mut self, out: &mut impl Write) -> std::io::Result<()> {
-        std::io::copy(&mut self.file, out)?;
-        out.flush()
+    pub fn copy_new(&mut self, out: &mut impl Write) -> Result<()> {
+        self.copy_so_far(None, out)
+    }
+}
+
+impl Log {
+    fn write(&mut self, text: &[u8], out: &mut impl Write) -> std::io::Result<()> {
+        if self.label.is_empty() {
+            return out.write_all(text);
+        }
+        for line in text.split_inclusive(|&byte| byte == b'\n') {
+            self.begun.extend_from_slice(line);
+            if line.ends_with(b"\n") {
+                out.write_all(self.label.as_bytes())?;
+                out.write_all(&self.begun)?;
+                self.begun.clear();
+            }
+        }
+        Ok(())
     }
 }
 

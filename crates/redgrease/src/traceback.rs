@@ -11,7 +11,9 @@ pub struct PythonError {
 }
 
 impl PythonError {
-    pub(crate) fn new(text: String) -> PythonError {
+    /// Reads the text of an error, such as [`Registration::last_error`](crate::Registration::last_error).
+    #[must_use]
+    pub fn new(text: String) -> PythonError {
         let lines = string_list(&text).unwrap_or_else(|| vec![text.clone()]);
         PythonError { text, lines }
     }

@@ -7,17 +7,20 @@ use std::time::Duration;
 use redgrease_filecache::DEFAULT_NAMESPACE;
 
 use super::stress::args::{Stress, StressWorker};
-use super::units::{bytes, duration, interval, max_bytes, max_count, max_duration, share};
+use crate::units::{bytes, duration, interval, max_bytes, max_count, max_duration, share};
 
 /// Environment variable of the namespace.
 pub const NAMESPACE_VARIABLE: &str = "REDGREASE_CACHE_NAMESPACE";
 
-/// Inspect and maintain a cache of files that processes and hosts share
+/// Inspect and maintain a file cache
 ///
-/// A cache is a directory and, if processes of several hosts share it, a Redis or Valkey that coordinates them. Exit codes: 0,
+/// Processes and hosts share it. A cache is a directory and, if processes of several hosts share it, a Redis or Valkey that coordinates them. Exit codes: 0,
 /// 1 (failure, or a problem with the cache), 2 (usage error), and one for each error code of the cache: see
 /// `redgrease cache codes`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n\
+    \x20 redgrease cache ls --dir /var/cache/thumbnails --long\n\
+    \x20 redgrease cache doctor --dir /var/cache/thumbnails --url redis://localhost:6379/0")]
 pub struct Cache {
     #[command(subcommand)]
     pub command: Command,

@@ -7,8 +7,8 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::args::Clear;
-use super::output::{counted, print};
 use crate::misuse::misuse;
+use crate::output::{counted, print};
 
 pub fn run(args: &Clear) -> Result<ExitCode> {
     let is_watched = stdin().is_terminal() && stderr().is_terminal();

@@ -7,7 +7,7 @@ use redgrease_filecache::Code;
 use serde_json::json;
 
 use super::args::Codes;
-use super::output::print;
+use crate::output::print;
 
 pub const CODES: [Code; 14] = [
     Code::Missing,

@@ -7,10 +7,10 @@ use anyhow::Result;
 use redgrease_filecache::Limits;
 
 use super::args::{Configure, NewLimits};
-use super::output::print;
 use super::stat::limits_json;
-use super::table::Table;
-use super::units::show_bytes;
+use crate::output::print;
+use crate::table::Table;
+use crate::units::show_bytes;
 
 pub fn run(args: &Configure) -> Result<ExitCode> {
     let limits = if args.limits == NewLimits::default() {

@@ -7,7 +7,7 @@ use redgrease_filecache::{Error, FileCache, Finding, Level};
 use serde_json::json;
 
 use super::args::Doctor;
-use super::output::print;
+use crate::output::print;
 
 pub fn run(args: &Doctor) -> Result<ExitCode> {
     let findings = match args.place.open_to_look() {

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::args::Evict;
 use super::keys;
-use super::output::{counted, print};
-use super::units::show_bytes;
+use crate::output::{counted, print};
+use crate::units::show_bytes;
 
 pub fn run(args: &Evict) -> Result<ExitCode> {
     let what = filecache::Evict {

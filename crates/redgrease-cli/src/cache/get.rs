@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 use redgrease_filecache::Handle;
 
 use super::args::Get;
-use super::output::print;
 use super::refusal::cause;
 use super::stat::entry_json;
+use crate::output::print;
 
 pub fn run(args: &Get) -> Result<ExitCode> {
     let key = args.form.key(&args.key)?;

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::args::Locks;
 use super::keys;
-use super::output::print;
-use super::table::Table;
-use super::units::show_duration;
+use crate::output::print;
+use crate::table::Table;
+use crate::units::show_duration;
 
 pub fn run(args: &Locks) -> Result<ExitCode> {
     if let Some(word) = &args.break_key {

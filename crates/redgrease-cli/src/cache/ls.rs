@@ -9,10 +9,10 @@ use redgrease_filecache::Stat;
 use super::args::{Ls, Sort};
 use super::keys;
 use super::open::each_entry;
-use super::output::print;
 use super::stat::entry_json;
-use super::table::Table;
-use super::units::{ago, show_bytes, show_duration};
+use crate::output::print;
+use crate::table::Table;
+use crate::units::{ago, show_bytes, show_duration};
 
 pub fn run(args: &Ls) -> Result<ExitCode> {
     let prefix = args.prefix.as_deref().map(|word| args.form.key(word)).transpose()?.unwrap_or_default();

@@ -14,16 +14,12 @@ mod keys;
 mod locks;
 mod ls;
 mod open;
-mod output;
 mod put;
 mod refusal;
 mod rm;
 mod stat;
 mod stress;
-mod table;
-mod terminal;
 mod top;
-mod units;
 mod verify;
 
 use std::io::{Write, stderr};

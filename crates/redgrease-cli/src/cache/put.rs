@@ -9,10 +9,10 @@ use anyhow::{Context, Result};
 use redgrease_filecache as filecache;
 
 use super::args::Put;
-use super::output::print;
 use super::refusal::cause;
 use super::stat::entry_json;
 use crate::misuse::misuse;
+use crate::output::print;
 
 pub fn run(args: &Put) -> Result<ExitCode> {
     let key = args.form.key(&args.key)?;

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::args::Rm;
 use super::keys;
-use super::output::print;
 use super::stat::missing;
+use crate::output::print;
 
 pub fn run(args: &Rm) -> Result<ExitCode> {
     let keys: Vec<Vec<u8>> = args.keys.iter().map(|word| args.form.key(word)).collect::<Result<_>>()?;

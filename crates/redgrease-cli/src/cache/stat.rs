@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::args;
 use super::keys;
-use super::output::print;
 use super::refusal::Refusal;
-use super::units::{ago, epoch_seconds, show_bytes, show_duration, show_time};
+use crate::output::print;
+use crate::units::{ago, epoch_seconds, show_bytes, show_duration, show_time};
 
 pub fn run(args: &args::Stat) -> Result<ExitCode> {
     let Some(word) = &args.key else {

@@ -13,10 +13,10 @@ use signal_hook::iterator::Signals;
 
 use super::args::Top;
 use super::locks;
-use super::output::print;
 use super::stat::info_json;
-use super::terminal::bar;
-use super::units::{show_bytes, show_duration};
+use crate::output::print;
+use crate::terminal::bar;
+use crate::units::{show_bytes, show_duration};
 
 const LOCKS_SHOWN: usize = 15;
 

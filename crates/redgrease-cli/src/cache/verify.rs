@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::args::{Repair, Verify};
 use super::keys;
-use super::output::{counted, print};
-use super::terminal::Progress;
-use super::units::show_bytes;
+use crate::output::{counted, print};
+use crate::terminal::Progress;
+use crate::units::show_bytes;
 
 pub fn verify(args: &Verify) -> Result<ExitCode> {
     let cache = args.place.open_to_look()?;

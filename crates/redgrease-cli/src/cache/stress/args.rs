@@ -8,7 +8,7 @@ use std::time::Duration;
 use redgrease_filecache::Durability;
 
 use super::keyspace::KeySpace;
-use crate::cache::units::{bytes, duration, interval};
+use crate::units::{bytes, duration, interval};
 
 /// Load-test a cache with many processes, kill some of them, and check the invariants
 ///

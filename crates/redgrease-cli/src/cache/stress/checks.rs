@@ -15,9 +15,9 @@ use super::keyspace::KeySpace;
 use super::report::Run;
 use crate::cache::keys;
 use crate::cache::open::each_entry;
-use crate::cache::output::counted;
-use crate::cache::terminal::{Line, Progress};
-use crate::cache::units::show_bytes;
+use crate::output::counted;
+use crate::terminal::{Line, Progress};
+use crate::units::show_bytes;
 
 /// Time beyond a lease within which the cache cleans up after dead processes.
 const GRACE: Duration = Duration::from_secs(5);

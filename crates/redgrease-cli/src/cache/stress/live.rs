@@ -18,8 +18,8 @@ use super::lock::lock;
 use super::supervisor::Event;
 use crate::cache::keys;
 use crate::cache::open::each_entry;
-use crate::cache::terminal::{bar, bar_of};
-use crate::cache::units::{ago, show_bytes, show_count, show_duration};
+use crate::terminal::{bar, bar_of};
+use crate::units::{ago, show_bytes, show_count, show_duration};
 
 /// Interval at which the sizes of the cache are requested.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

@@ -44,10 +44,10 @@ use self::live::{Chaos, Lister, Pulse, Watcher};
 use self::report::Run;
 use self::supervisor::{Event, Supervisor};
 use self::worker::{Identity, open_cache};
-use super::output::print;
-use super::terminal::Line;
 use crate::misuse::misuse;
+use crate::output::print;
 use crate::process::Process;
+use crate::terminal::Line;
 
 /// Name of the subcommand on the command line.
 const NAME: &str = "stress";

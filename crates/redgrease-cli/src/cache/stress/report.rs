@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::check::Check;
 use super::counters::{Count, Counters, Kind, Tally};
 use super::supervisor::{ExitState, Outcome};
-use crate::cache::output::counted;
-use crate::cache::units::{show_bytes, show_duration};
+use crate::output::counted;
+use crate::units::{show_bytes, show_duration};
 
 const HEADING: &str = "=== Per-process stats ===";
 const SUM_HEADING: &str = "=== Aggregate ===";

@@ -57,6 +57,15 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| "a size such as 4096, 10MB (millions) or 1GiB (powers of 1024)".to_owned())
 }
 
+/// Parses a number of seconds above 0.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "a number of seconds above 0".to_owned())
+}
+
 /// A limit in bytes.
 pub fn max_bytes(text: &str) -> Result<u64, String> {
     limit(text, bytes)
@@ -282,5 +291,13 @@ mod tests {
         assert_eq!(show_time(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00Z");
         let late = show_time(UNIX_EPOCH + Duration::from_secs(1 << 40));
         assert!(late.starts_with("9999-12-30T"), "{late}");
+    }
+
+    #[test]
+    fn a_timeout_is_above_zero() {
+        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
+        for wrong in ["0", "-1", "soon", "NaN", "inf"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
     }
 }
