@@ -6,9 +6,10 @@
 #   docker build --target cluster --tag redgrease-cluster .
 #   docker run --publish 127.0.0.1:30001-30003:30001-30003 --volume redgrease-cluster:/data redgrease-cluster
 #
-# The servers have no password, and whoever can connect can run programs in the container: publish the ports to this
-# machine only, as above. The nodes of the cluster tell clients the address 127.0.0.1.
+# The servers have no password, and a client that can connect can run programs in the container: publish the ports to
+# this machine only, as above. The nodes of the cluster tell clients the address 127.0.0.1.
 FROM rust:1.88.0-slim-bookworm AS build
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*
@@ -19,6 +20,7 @@ COPY . .
 RUN python3 -m venv /opt/redgrease && /opt/redgrease/bin/pip install --no-cache-dir ".[all]"
 
 FROM debian:bookworm-slim AS base
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 \
     && rm -rf /var/lib/apt/lists/* \

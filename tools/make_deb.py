@@ -4,7 +4,7 @@
 
 The layout of the package:
 
-    /usr/lib/redgrease                     a virtual environment of the system's Python, for each version that it may have
+    /usr/lib/redgrease                     a virtual environment of the system's Python, of any version
     /usr/lib/redgrease/python              the wheel and the Python packages that it needs
     /usr/lib/redgrease/libredgrease.so     link to the module in the wheel
     /usr/bin/redgrease                     link to the command

@@ -2,8 +2,8 @@
 
     python tools/make_pure_wheel.py dist dist     folder of the wheel, folder for the new one
 
-It is a client of servers elsewhere, whose results are the texts and numbers of plain replies. The file cache, `run_local` and
-the command need the other wheel. Needs the package wheel.
+It is a client of servers elsewhere, whose results are the texts and numbers of plain replies. The file cache,
+`run_local` and the command need the other wheel. Needs the package wheel.
 """
 
 import shutil

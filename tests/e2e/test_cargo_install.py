@@ -44,7 +44,7 @@ def test_it_finds_module_and_package_in_the_active_environment(run: Run) -> None
     assert started.returncode == 0, started
     try:
         called = run("call", "--port", port, "RG.PYEXECUTE", "GB('ShardsIDReader').map(lambda _: 6 * 7).run()")
-        assert called.stdout == "42\n", called
+        assert called.stdout.strip() == "42", called
     finally:
         run("stop", "--port", port)
 
