@@ -32,13 +32,8 @@ PYTHONS = range(11, 20)
 #: What redis-py needs only on Python before 3.11.3, which Debian 12 has.
 FURTHER = "async-timeout>=4"
 
-#: The units of the server packages that get a drop-in, with the file in packaging/systemd.
-UNITS = {
-    "redis-server": "redis-server.conf",
-    "redis-server@": "redis-server.conf",
-    "valkey-server": "valkey-server.conf",
-    "valkey-server@": "valkey-server.conf",
-}
+#: The units of the server packages, which get a drop-in.
+UNITS = ("redis-server", "redis-server@", "valkey-server", "valkey-server@")
 
 PYVENV = """\
 home = /usr/bin
@@ -58,8 +53,8 @@ def main(folder, output):
         shutil.copytree(PACKAGING / "debian", source / "debian")
         lay_out_environment(tree / "usr/lib/redgrease", wheels[-1])
         link(tree / "usr/bin/redgrease", "../lib/redgrease/bin/redgrease")
-        for unit, drop_in in UNITS.items():
-            copy(PACKAGING / "systemd" / drop_in, tree / f"usr/lib/systemd/system/{unit}.service.d/redgrease.conf")
+        for unit in UNITS:
+            copy(PACKAGING / "systemd/redgrease.conf", tree / f"usr/lib/systemd/system/{unit}.service.d/redgrease.conf")
         lay_out_documentation(tree)
         write_changelog(source / "debian/changelog", debian_version(wheels[-1]))
         write_control(source, tree)

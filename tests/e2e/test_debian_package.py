@@ -120,6 +120,24 @@ def test_the_command_starts_a_server_of_its_own(system):
 
 
 @contextlib.contextmanager
+def other_configuration(system: System, suite: Suite, edit: str) -> Iterator[None]:
+    """Run the server with an edited configuration file, given as a command of sed."""
+    path = f"/etc/{suite.server}/{suite.server}.conf"
+    system.run("sed", "-i.saved", edit, path)
+    restart(system, suite)
+    yield
+    system.run("mv", f"{path}.saved", path)
+    restart(system, suite)
+
+
+def test_an_environment_in_opt_is_used_where_the_module_comes_from_there(system, suite):
+    system.run("cp", "-a", "/usr/lib/redgrease", "/opt/redgrease")
+    with other_configuration(system, suite, "s#^loadmodule /usr/lib#loadmodule /opt#"):
+        assert call(system, "RG.PYEXECUTE", "GB('ShardsIDReader').map(lambda _: 6 * 7).run()") == "42"
+        assert "rg_python:/opt/redgrease/bin/python3" in call(system, "INFO", "rg_workers")
+
+
+@contextlib.contextmanager
 def other_drop_in(system: System, suite: Suite, text: str) -> Iterator[None]:
     """Run the server with other settings than those of the package."""
     path = f"/etc/systemd/system/{suite.server}-server.service.d/redgrease.conf"
@@ -146,15 +164,7 @@ def test_a_filter_of_system_calls_that_ends_workers_is_named(system, suite):
 
 
 def test_a_directory_of_requirements_that_cannot_be_written_is_named_with_its_setting(system, suite):
-    configuration = f"/etc/{suite.server}/{suite.server}.conf"
-    system.run("sed", "-i", "s#^loadmodule.*#& RequirementsDir /srv/requirements#", configuration)
-    restart(system, suite)
-    try:
+    with other_configuration(system, suite, "s#^loadmodule.*#& RequirementsDir /srv/requirements#"):
         error = call(system, "RG.PYEXECUTE", "GB().run()", "REQUIREMENTS", "compiled", code=1)
-        assert (
-            "/srv/requirements cannot be written (Read-only file system): set the load argument RequirementsDir"
-            in error
-        )
-    finally:
-        system.run("sed", "-i", "s# RequirementsDir.*##", configuration)
-        restart(system, suite)
+        assert "/srv/requirements cannot be written (Read-only file system)" in error
+        assert "set the load argument RequirementsDir" in error

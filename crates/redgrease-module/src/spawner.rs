@@ -4,16 +4,15 @@
 //! the main thread because it may take milliseconds.
 
 use std::ffi::OsString;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Stdio};
 
 use redgrease_core::id::WorkerNo;
 use redgrease_ring::{Link, handover};
 
 use crate::background::Background;
+use crate::helper;
 use crate::os_user::OsUser;
 use crate::program::Program;
 
@@ -129,7 +128,9 @@ fn spawn(start: &Start, common: &Common) -> Result<Spawned, String> {
     if let Some(user) = &common.user {
         user.apply(&mut command);
     }
-    let mut child = command.spawn().map_err(|error| not_started(&start.program.python, &error))?;
+    let mut child = command
+        .spawn()
+        .map_err(|error| format!("{}: {}", start.program.python.display(), helper::not_started(&error)))?;
     let output = [
         OwnedFd::from(child.stdout.take().ok_or("no standard output")?),
         OwnedFd::from(child.stderr.take().ok_or("no standard error")?),
@@ -142,33 +143,6 @@ fn spawn(start: &Start, common: &Common) -> Result<Spawned, String> {
     Ok(Spawned { child, socket: ours, rings, output, pidfd })
 }
 
-/// Why the interpreter was not started.
-fn not_started(python: &Path, error: &io::Error) -> String {
-    let remedy = match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            ": let the server's user execute it; if its unit of systemd has NoExecPaths, name the interpreter in ExecPaths"
-        }
-        _ => "",
-    };
-    format!("{}: {error}{remedy}", python.display())
-}
-
 fn nonblocking(fd: impl AsFd) -> Result<(), String> {
     rustix::io::ioctl_fionbio(fd, true).map_err(|error| format!("non-blocking mode: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_interpreter_that_may_not_be_executed_is_named_with_the_remedy() {
-        let text = |kind: io::ErrorKind| not_started(Path::new("/p/python3"), &kind.into());
-        assert_eq!(
-            text(io::ErrorKind::PermissionDenied),
-            "/p/python3: permission denied: let the server's user execute it; if its unit of systemd has NoExecPaths, name the \
-             interpreter in ExecPaths"
-        );
-        assert_eq!(text(io::ErrorKind::NotFound), "/p/python3: entity not found");
-    }
 }
