@@ -627,6 +627,11 @@ class RedisMods(metaclass=Either):
     async def __aexit__(self, *error: Any) -> None:
         await self._client.__aexit__(*error)
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(f"{name!r} belongs to the client, which {type(self).__name__}() is only when awaited")
+
 
 RedisGears = RedisMods
 """The usual name of the factory."""

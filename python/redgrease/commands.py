@@ -127,7 +127,7 @@ class Commands:
         function = closed_function(gear_function)
         is_object = isinstance(function, GearFunction)
         trigger = trigger_name(function) if is_object else None
-        asked = [*(options.requirements or ()), *(function.requirements if is_object else ())]
+        asked = {*resolve_requirements(options.requirements), *(function.requirements if is_object else ())}
         needed = sorted(map(str, resolve_requirements(asked, options.enforce_redgrease)))
         after = ["REQUIREMENTS", *needed] if needed else []
         content = SerializedFunction(function) if is_object else get_function_string(function)[0]

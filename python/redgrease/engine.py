@@ -23,7 +23,7 @@ from .data import (
     PyStats,
     Registration,
 )
-from .exchange import Exchange, is_async, is_cluster
+from .exchange import Exchange, is_async, is_cluster, is_pipeline
 from .gears import ClosedGearFunction, GearFunction
 from .link import Link
 from .reader import Apply
@@ -76,6 +76,8 @@ class Gears:
     def __init__(self, redis: Any) -> None:
         if is_async(redis):
             raise TypeError(f"{redis!r} is a client with coroutines: use redgrease.asyncio.Gears")
+        if is_pipeline(redis):
+            raise TypeError(f"{redis!r} is a pipeline, where commands of the engine cannot wait: use the client itself")
         self._redis = redis
         self._link = Link(redis)
         self._commands = Commands(redis, self._proxy)

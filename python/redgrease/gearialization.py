@@ -50,6 +50,15 @@ _CODE_MARKS = (b"_make_function", b"_make_skeleton_class", b"CodeType")
 _by_value_lock = threading.Lock()
 
 
+def _renew_lock() -> None:
+    """A thread of the parent may have held the lock."""
+    global _by_value_lock
+    _by_value_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
 def serialize_gear_function(function: GearFunction[Any]) -> bytes:
     """Serialize a gear function.
 
@@ -120,7 +129,7 @@ def get_function_string(function: Any) -> tuple[str, dict[str, Any]]:
         The script, and for objects a dict with ``requirements`` and, for commands, ``trigger``.
 
     Raises:
-        TypeError: it is `None`, or cannot be pickled.
+        TypeError: it is none of these, or cannot be pickled.
         FileNotFoundError: a path of a script that does not exist.
     """
     function = closed_function(function)
@@ -130,12 +139,12 @@ def get_function_string(function: Any) -> tuple[str, dict[str, Any]]:
         if trigger is not None:
             context["trigger"] = trigger
         return SerializedFunction(function).script, context
-    if function is None:
-        raise TypeError("None is not a gear function: give a function object, a path, or the text of a script")
-    if isinstance(function, os.PathLike) or _is_path(str(function)):
+    if not isinstance(function, (str, os.PathLike)):
+        raise TypeError(f"{function!r} is not a gear function: give a function object, a path, or the text of a script")
+    if isinstance(function, os.PathLike) or _is_path(function):
         with open(function, encoding="utf-8") as script:
             return script.read(), {}
-    return str(function), {}
+    return function, {}
 
 
 def closed_function(function: Any) -> Any:

@@ -30,9 +30,16 @@ from .exchange import (
     name_for_pool,
 )
 
-__all__ = ["Link"]
+__all__ = ["Link", "client_of_node"]
 
 T = TypeVar("T")
+
+
+def client_of_node(cluster: Any, node: Any) -> Any:
+    """The client that a client of a cluster has for one of its nodes."""
+    if hasattr(cluster, "get_redis_connection"):
+        return cluster.get_redis_connection(node)
+    return cluster.get_valkey_connection(node)
 
 
 class Link:
@@ -78,9 +85,7 @@ class Link:
     # -- nodes of a cluster ------------------------------------------------------------------------------------
 
     def _client(self, node: Any) -> Any:
-        if hasattr(self.redis, "get_redis_connection"):
-            return self.redis.get_redis_connection(node)
-        return self.redis.get_valkey_connection(node)
+        return client_of_node(self.redis, node)
 
     def _owner(self, shard_id: str) -> Any:
         """The node with an id; `None` if there is none."""

@@ -7,8 +7,10 @@ import functools
 import io
 import json
 import operator
+import os
 import pickle
 import pickletools
+import signal
 import subprocess
 import sys
 import textwrap
@@ -135,6 +137,19 @@ def test_a_decorated_function_of_the_main_script_travels_without_its_connection(
     builder_script = done.stdout
     assert "run_serialized" in builder_script
     assert on_a_server(builder_script, [["cache_get", "u"]]) == ['"executed GET u"']
+
+
+def test_a_child_can_pickle_while_a_thread_of_its_parent_does():
+    with gearialization._by_value_lock:
+        child = os.fork()
+        if child == 0:
+            try:
+                signal.alarm(10)
+                gearialization.serialize_gear_function(redgrease.KeysReader().run())
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_what_cannot_travel_is_named():

@@ -163,8 +163,25 @@ def test_transactions_hold_the_server(server):
         pipe.incr("a")
         return "moved"
 
-    assert redgrease.cmd.transaction(move, "a") == [2]
+    assert redgrease.cmd.transaction(move) == [2]
     assert redgrease.cmd.transaction(move, value_from_callable=True) == "moved"
+
+
+def test_a_transaction_with_keys_reads_them_before_it_writes(server):
+    server.replies["GET"] = "1"
+
+    def add(pipe):
+        value = pipe.get("a")
+        pipe.multi()
+        pipe.set("a", int(value) + 1)
+
+    assert redgrease.cmd.transaction(add, "a") == [True]
+    assert server.commands == [("(",), ("GET", "a"), ("SET", "a", "2"), (")",)]
+
+
+def test_the_pipeline_of_cmd_has_no_commands_of_the_engine(server):
+    with pytest.raises(TypeError, match="is a pipeline"):
+        redgrease.cmd.pipeline().gears.dumpregistrations()
 
 
 def test_scripts_work_and_subscriptions_are_refused(server):

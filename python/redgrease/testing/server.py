@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -113,7 +114,8 @@ class LocalServer:
             try:
                 self._process.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                self._process.kill()
+                # With the server: it is in the same group, and its workers end with it.
+                os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
