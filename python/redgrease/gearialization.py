@@ -14,6 +14,7 @@ import base64
 import contextlib
 import functools
 import io
+import operator
 import os
 import pickle
 import site
@@ -298,15 +299,7 @@ def _modules_by_value() -> Iterator[None]:
     import cloudpickle
 
     by_value = cloudpickle.list_registry_pickle_by_value()
-    ours = [
-        module
-        for name, module in list(sys.modules.items())
-        if isinstance(module, types.ModuleType)
-        and module.__dict__.get("__name__") == name
-        and name != "__main__"
-        and name not in by_value
-        and not _is_installed(name, module.__dict__.get("__file__"))
-    ]
+    ours = [module for module in _uninstalled() if module.__name__ not in by_value]
     try:
         for module in ours:
             cloudpickle.register_pickle_by_value(module)
@@ -314,6 +307,30 @@ def _modules_by_value() -> Iterator[None]:
     finally:
         for module in ours:
             cloudpickle.unregister_pickle_by_value(module)
+
+
+#: Names and modules of `sys.modules` when it was last looked through, and those of them that are not installed.
+_looked_through: tuple[list[str], list[Any], list[types.ModuleType]] = ([], [], [])
+
+
+def _uninstalled() -> list[types.ModuleType]:
+    """Modules that the server cannot import. Programs may have thousands, of which each run would look at all."""
+    global _looked_through
+    names, modules, found = _looked_through
+    now = list(sys.modules.values())
+    if list(sys.modules) == names and len(now) == len(modules) and all(map(operator.is_, now, modules)):
+        return found
+    items = list(sys.modules.items())
+    found = [
+        module
+        for name, module in items
+        if isinstance(module, types.ModuleType)
+        and module.__dict__.get("__name__") == name
+        and name != "__main__"
+        and not _is_installed(name, module.__dict__.get("__file__"))
+    ]
+    _looked_through = [name for name, _ in items], [module for _, module in items], found
+    return found
 
 
 @functools.lru_cache(maxsize=1)

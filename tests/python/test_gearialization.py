@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import importlib
 import io
 import json
 import operator
@@ -72,6 +73,17 @@ def test_what_these_modules_use_of_others_travels_too():
         return shift(number).number
 
     assert on_a_server(KeysReader().map(through_a_closure), [1]) == [101]
+
+
+def test_modules_that_come_later_travel_by_value_too(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for number in (1, 2):  # the second one has the same name, and is another module
+        monkeypatch.delitem(sys.modules, "comes_later", raising=False)
+        (tmp_path / "comes_later.py").write_text(f"def answer(_):\n    return {number} * 100\n")
+        importlib.invalidate_caches()
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        function = KeysReader().map(importlib.import_module("comes_later").answer).run()
+        assert on_a_server(function, [{"key": "a"}]) == [number * 100]
 
 
 def test_modules_that_are_installed_travel_by_name():
