@@ -1,4 +1,4 @@
-"""Gear functions for Redis and Valkey: run your Python where your data lives.
+"""Gear functions for Redis and Valkey: Python functions that run in the server, next to the data.
 
 Importing this package is fast and needs only the standard library: each name is loaded on first use. The same package
 is the client (it builds functions and sends them) and the runtime (it runs them in the server's workers). When a name
