@@ -178,7 +178,9 @@ def __getattr__(name: str) -> Any:
     if name in _OPTIONAL:
         module, needs = _OPTIONAL[name]
         try:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            # Remembered: functions use `redgrease.cmd` for each record.
+            globals()[name] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            return globals()[name]
         except ModuleNotFoundError as missing:
             if missing.name is None or missing.name.partition(".")[0] not in needs:
                 raise

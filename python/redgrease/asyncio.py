@@ -26,7 +26,7 @@ import contextlib
 import os
 import random
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 import redis.asyncio
 import redis.asyncio.cluster
@@ -534,7 +534,7 @@ class _Modules:
         """Modules loaded by the server, as dicts of texts."""
         return await self.gears._run(module_list())
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> NoReturn:
         raise TypeError("a connection cannot be pickled: use redgrease.cmd inside functions")
 
 

@@ -24,6 +24,7 @@ from redis.exceptions import ResponseError
 
 from . import runtime
 from .client import Redis
+from .utils import safe_str
 
 __all__ = ["RuntimeRedis", "Text", "cmd", "get_runtime_client"]
 
@@ -82,7 +83,7 @@ class _Local(Redis):
         super().__init__(protocol=2)  # no connection is made before the first command that needs one
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        name = str(args[0])
+        name = safe_str(args[0])
         raw = options.pop("NEVER_DECODE", False)
         try:
             reply = runtime.execute(*name.split(), *map(_argument, args[1:]))
@@ -139,11 +140,13 @@ class RuntimeRedis(_Local):
         return get_runtime_client, ()
 
 
-class _Pipeline(_Local):
+class _Pipeline(RuntimeRedis):
     """Commands that wait for `execute`."""
 
     def __init__(self, transaction: bool) -> None:
-        super().__init__()
+        # Without redis-py's constructor, which takes a millisecond.
+        self.__dict__.update(vars(get_runtime_client()))
+        self.__dict__.pop("_gears", None)
         self._atomic = transaction
         self.command_stack: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self._immediate = False
@@ -159,6 +162,9 @@ class _Pipeline(_Local):
 
     def __bool__(self) -> bool:
         return True
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a pipeline cannot be pickled: use redgrease.cmd inside functions")
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         if self._immediate:

@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import redgrease
+import redis
 from redgrease import runtime
 from redgrease.runtime import OnlyInServerError
 from redis.exceptions import NoScriptError, ResponseError
@@ -152,6 +153,33 @@ def test_pipelines_are_atomic_blocks(server):
     replies = redgrease.cmd.pipeline().incr("b").set("a", 1).execute(raise_on_error=False)
     assert isinstance(replies[0], ResponseError)
     assert replies[1] is True
+
+
+def test_a_pipeline_is_like_cmd_itself(server):
+    server.replies["INCRBY"] = 1
+    _ = redgrease.cmd.gears
+    pipe = redgrease.cmd.pipeline()
+    with pytest.raises(NotImplementedError, match="no subscriptions"):
+        pipe.pubsub()
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(pipe)
+    other = pipe.pipeline().incr("a")
+    assert (len(pipe), len(other)) == (0, 1)
+    assert other.execute() == [1]
+    del pipe, other
+    assert redgrease.cmd.incr("a") == 1
+
+
+def test_a_pipeline_needs_no_new_client(server, monkeypatch):
+    _ = redgrease.cmd.gears
+    monkeypatch.setattr(redis.Redis, "__init__", None)
+    with redgrease.cmd.pipeline() as pipe:
+        assert pipe.set("a", 1).execute() == [True]
+
+
+def test_names_of_commands_may_be_bytes(server):
+    assert redgrease.cmd.execute_command(b"SET", "a", b"1") is True
+    assert server.commands == [("SET", "a", b"1")]
 
 
 def test_transactions_hold_the_server(server):
