@@ -177,6 +177,10 @@ async def _sent_once(client: Any, request: Request) -> Any:
 
 async def _on_connection(connection: Any, request: Request) -> Any:
     """Send a command on a connection and read its reply."""
+    reader = getattr(connection, "_reader", None)
+    if reader is not None and reader.at_eof():
+        # The server has closed it since the last command, as it does at its restart. Sending opens it again.
+        await connection.disconnect(nowait=True)
     try:
         with _patience(connection, request):
             await connection.send_command(*request.args)

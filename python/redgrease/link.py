@@ -127,12 +127,23 @@ def _sent_once(client: Any, request: Request) -> Any:
     single = getattr(client, "connection", None)
     if single is not None:
         with getattr(client, "single_connection_lock", None) or contextlib.nullcontext():
+            _close_if_ended(single)  # pools look themselves
             return _on_connection(single, request)
     connection = pool.get_connection(*name_for_pool(pool, request.args[0]))
     try:
         return _on_connection(connection, request)
     finally:
         pool.release(connection)
+
+
+def _close_if_ended(connection: Any) -> None:
+    """Close a connection that the server has closed since the last command; sending opens it again."""
+    if getattr(connection, "_sock", None) is None:
+        return
+    try:
+        connection.can_read(timeout=0)
+    except Exception:  # of either library
+        connection.disconnect()
 
 
 def _on_connection(connection: Any, request: Request) -> Any:
