@@ -212,13 +212,15 @@ class Commands:
         )
         return parse_execute_response(reply, decode)
 
-    def trigger(self, trigger_name: str, args: tuple[Any, ...], patience: float | None = None) -> Exchange[Any]:
+    def trigger(
+        self, trigger_name: str, args: tuple[Any, ...], patience: float | None = None
+    ) -> Exchange[ExecutionResult[Any]]:
         """RG.TRIGGER."""
         words = (utils.safe_str(trigger_name), *map(unwrap, args))
         reply, decode = yield from _tagged("RG.TRIGGER", *words, once=True, patience=patience)
         return parse_trigger_response(reply, decode)
 
-    def triggeronkey(self, trigger_name: str, key: Any, args: tuple[Any, ...]) -> Exchange[Any]:
+    def triggeronkey(self, trigger_name: str, key: Any, args: tuple[Any, ...]) -> Exchange[ExecutionResult[Any]]:
         """RG.TRIGGERONKEY."""
         words = (utils.safe_str(trigger_name), unwrap(key), *map(unwrap, args))
         reply, decode = yield from _tagged("RG.TRIGGERONKEY", *words, to=Key(words[1]), once=True)

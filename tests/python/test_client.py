@@ -645,7 +645,7 @@ class Connection:
 def test_what_starts_something_is_sent_once():
     connection, released = Connection(), []
     pool = SimpleNamespace(get_connection=lambda: connection, release=released.append)
-    gears = Gears(SimpleNamespace(connection_pool=pool, connection=None))
+    gears = Gears(SimpleNamespace(connection_pool=pool, connection=None, execute_command=None))
     for start in (lambda: gears.pyexecute("x"), lambda: gears.trigger("x"), lambda: gears.getresultsblocking(ExecID())):
         connection.sent.clear()
         with pytest.raises(redis.exceptions.TimeoutError):
@@ -672,14 +672,15 @@ class Pool:
 def test_pools_that_need_the_name_of_the_command_get_it():
     pool = Pool(Connection())
     with pytest.raises(redis.exceptions.TimeoutError):
-        Gears(SimpleNamespace(connection_pool=pool, connection=None)).trigger("x")
+        Gears(SimpleNamespace(connection_pool=pool, connection=None, execute_command=None)).trigger("x")
     assert pool.names == ["RG.WITHCODEC"]
 
 
 def test_what_is_no_client_is_refused_where_it_is_given():
     for wrong in ("redis://localhost", 6379, object()):
-        with pytest.raises(TypeError, match="such as redgrease"):
-            redgrease.KeysReader().run(on=wrong)
+        for use in (lambda wrong: redgrease.KeysReader().run(on=wrong), Gears):
+            with pytest.raises(TypeError, match="such as redgrease"):
+                use(wrong)
 
 
 @pytest.mark.parametrize("client", [redis.Redis, Redis, redis.asyncio.Redis])

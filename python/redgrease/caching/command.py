@@ -94,7 +94,7 @@ class CachedCommand(TriggerProxy):
         self._hits = 0
         self._counting = threading.Lock()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> ExecutionResult[Any]:
         """Call the command.
 
         Returns:
@@ -183,7 +183,7 @@ class CachedCommand(TriggerProxy):
             return calls.typed(self.__signature__, args, kwargs)
         return calls.as_texts(calls.positional(self.__signature__, self.trigger, args, kwargs), self.trigger)
 
-    def _ask(self, call: tuple[Any, ...] | str, *words: Any) -> Any:
+    def _ask(self, call: tuple[Any, ...] | str, *words: Any) -> ExecutionResult[Any]:
         """Trigger the command for a call, given by its arguments as they are sent, or by its text."""
         redis, key = self._redis, ""
         if is_cluster(redis):
@@ -199,7 +199,7 @@ class CachedCommand(TriggerProxy):
             deaths_max=_DEATHS_MAX,
         )
 
-    def _read(self, key: str) -> Any:
+    def _read(self, key: str) -> ExecutionResult[Any] | None:
         """The result that is kept; `None` if only the command can tell."""
         redis = self._redis
         node = client_of_node(redis, redis.get_node_from_key(key)) if is_cluster(redis) else redis

@@ -8,6 +8,7 @@ from typing import Any, Callable
 
 from redis.exceptions import MovedError, ResponseError, TryAgainError
 
+from ..data import ExecutionResult
 from ..engine import Gears, gears_of
 from ..exceptions import ScriptError
 from ..exchange import REDIRECTIONS_MAX, is_cluster
@@ -48,7 +49,7 @@ def call(
     code: str,
     refused: Callable[[str, str], ResponseError],
     deaths_max: int = 0,
-) -> Any:
+) -> ExecutionResult[Any]:
     """Trigger a command on the shard of a key.
 
     Args:
