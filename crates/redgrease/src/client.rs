@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused_with_the_form_of_addresses() {
-        let error = Client::connect("nonsense").err().expect("no address");
+        let error = Client::connect("nonsense").unwrap_err();
         assert!(matches!(error, Error::Argument { .. }), "{error:?}");
         assert!(error.to_string().contains("\nAddresses are redis://"), "{error}");
     }
