@@ -26,7 +26,7 @@ EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/re
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: docs notebook fuzz chaos soak help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel bench calm lint lint-rust lint-crates lint-python lint-words fix pins bindings clean
+.PHONY: docs notebook fuzz chaos soak help tools build quickstart test test-rust test-python test-e2e test-all test-wheel wheel deb bench calm lint lint-rust lint-crates lint-python lint-words fix pins bindings clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ wheel: build ## Build a wheel with command, module and extension into dist/
 
 test-wheel: wheel
 	$(PY) tools/try_wheel.py dist
+
+deb: wheel ## Build a Debian package into dist/ (needs dpkg-dev)
+	$(PY) tools/make_deb.py dist dist
 
 # Both have environments of their own: their packages are not needed for anything else.
 docs: tools ## Build the documentation site into target/site, with warnings as errors

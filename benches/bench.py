@@ -23,6 +23,7 @@ import calm
 import events
 import filecache
 import machine
+import objects
 import overhead
 import triggers
 import whole
@@ -39,6 +40,7 @@ GROUPS: dict[str, tuple[list[str], Callable[[Run, list[str]], Iterator[Measured]
     "beside": (list(beside.ROWS), beside.measure),
     "events": (list(events.ROWS), events.measure),
     "whole": (list(whole.ROWS), whole.measure),
+    "objects": (list(objects.ROWS), objects.measure),
     "filecache": (list(filecache.ROWS), filecache.measure),
 }
 

@@ -210,7 +210,7 @@ def _bytes_below(directory: Path) -> int:
 
 
 def _check(outcome: Outcome) -> None:
-    """Nobody creates the same key twice, and nobody reads what was not listed."""
+    """No key is created twice, and no process reads what was not listed."""
     for name in ("writes_exist", "writes_busy", "reads_busy"):
         if count := outcome.sum(name):
             raise WrongResultError(f"{count:.0f} {name} in a load without conflicts")

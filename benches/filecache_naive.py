@@ -60,7 +60,7 @@ return redis.call('DEL', KEYS[1])
 
 
 class CacheBusyError(Exception):
-    """Somebody else holds a lock that is in the way."""
+    """Another process holds a conflicting lock."""
 
 
 class NaiveFileCache:
@@ -154,7 +154,7 @@ class NaiveFileCache:
 class Store(Protocol):
     """A cache under load."""
 
-    #: What it raises when somebody else is in the way.
+    #: What it raises when another process holds a conflicting lock.
     busy: type[Exception]
 
     def read(self, key: str) -> bytes: ...
@@ -193,7 +193,7 @@ class Opens(Protocol):
 
 @dataclass(frozen=True)
 class Load:
-    """The work of one process until its time has ended: create a key nobody had, or read one that is there."""
+    """The work of one process until its time has ended: create a new key, or read one that exists."""
 
     processes: int = 4
     seconds: float = 20.0
@@ -265,7 +265,7 @@ class Outcome:
 
 
 class LoadError(Exception):
-    """A process of the load failed, or read what nobody wrote."""
+    """A process of the load failed, or read what was not written."""
 
 
 def run_load(load: Load, opens: Opens) -> Outcome:
@@ -292,7 +292,7 @@ def run_load(load: Load, opens: Opens) -> Outcome:
     if problems := {tally.error for tally in tallies if tally.error}:
         raise LoadError("; ".join(sorted(problems)))
     if wrong := sum(tally.wrong for tally in tallies):
-        raise LoadError(f"{wrong} reads gave what nobody wrote under that key")
+        raise LoadError(f"{wrong} reads gave what was not written under that key")
     return Outcome(tallies)
 
 

@@ -10,7 +10,7 @@ from rounds import Run, in_turn, word
 from server import Server
 
 COMMANDS = {"overhead-set": "SET", "overhead-get": "GET", "overhead-xadd": "XADD"}
-#: A difference that nobody could tell from chance on a quieter machine either.
+#: A difference that cannot be told from chance on a quieter machine either.
 TOLERANCE = 0.02
 
 

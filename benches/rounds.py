@@ -60,7 +60,7 @@ class Run:
 
 
 def word(rng: random.Random, shortest: int = 4, longest: int = 8) -> str:
-    """A name of lower-case letters that nobody can know beforehand."""
+    """A name of lower-case letters that cannot be known beforehand."""
     return "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(shortest, longest)))
 
 

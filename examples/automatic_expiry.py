@@ -1,4 +1,4 @@
-"""Automatic expiry: every key that is written lives for one hour from then on.
+"""Automatic expiry: every key that is written expires after an hour.
 
 The function runs in mode ``sync``, inside the command that wrote the key, so there is no moment in which the key has
 no time to live. Redis 7.0 cannot log such a write behind the one that caused it, and redgrease refuses it there; on

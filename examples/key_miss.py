@@ -52,7 +52,7 @@ class Outcome:
 
     def show(self) -> None:
         """Print it."""
-        print(f"The first time: {self.first}\nThe second time: {self.again}\nA product that nobody has: {self.missing}")
+        print(f"The first time: {self.first}\nThe second time: {self.again}\nAn unknown product: {self.missing}")
         print(f"The database was asked {self.queries} times; a product is kept for {self.expiry} more seconds.")
 
 

@@ -59,7 +59,7 @@ def main(r: Any, names: Sequence[str] = NAMES, milliseconds: int = 50) -> common
             r.gears.pyexecute(function)
         for number, name in enumerate(names):
             r.set(name, "value", px=milliseconds * (number + 1))
-        # A key expires when somebody asks for it, or when the server looks through its keys a little later.
+        # A key expires when a client reads it, or when the server looks through its keys a little later.
         common.wait_until(lambda: not r.exists(*names) and r.llen("processed") == len(names), "all are processed")
         outcomes.append(sorted(name.decode() for name in r.lrange("processed", 0, -1)))
         common.clean_up(r)

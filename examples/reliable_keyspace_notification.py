@@ -1,6 +1,6 @@
 """Reliable keyspace notification: every change of a person is kept in a stream, with its content, in its order.
 
-Notifications by publish/subscribe are lost when nobody listens. Here the function runs inside the command that
+Notifications by publish/subscribe are lost when no client listens. Here the function runs inside the command that
 changed the key: when the client has its answer, the change is in the stream.
 """
 

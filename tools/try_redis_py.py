@@ -31,6 +31,8 @@ def environment(version: str) -> Path:
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wanted], check=True)
     [site] = directory.glob("lib/python*/site-packages")
     (site / "others.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    # Tests of the file cache run the command beside the interpreter.
+    (directory / "bin" / "redgrease").symlink_to(Path(sysconfig.get_path("scripts")) / "redgrease")
     return python
 
 

@@ -28,14 +28,14 @@ def say(*command, **options):
 
 
 def main(folder):
-    wheels = sorted(Path(folder).glob("redgrease-*.whl"), key=lambda path: path.stat().st_mtime)
+    wheels = sorted(Path(folder).glob("redgrease-*-abi3-*.whl"), key=lambda path: path.stat().st_mtime)
     if not wheels:
         sys.exit(f"no wheel in {folder}: make wheel")
     with tempfile.TemporaryDirectory(prefix="redgrease-wheel-") as scratch:
         home = Path(scratch) / "env"
         make_venv.main(home)
         python, redgrease = home / "bin" / "python", home / "bin" / "redgrease"
-        say(python, "-m", "pip", "install", "--quiet", f"{wheels[-1].resolve()}[server]")
+        say(python, "-m", "pip", "install", "--quiet", f"{wheels[-1].resolve()}[all]")
         say(python, "-c", "import sys" + CHECK_PACKAGE, cwd=scratch)
         say(redgrease, "--version", cwd=scratch)
         serve_and_call(redgrease, scratch)

@@ -7,6 +7,7 @@ The layout of a wheel:
     redgrease/lib/libredgrease.so        the module that the server loads
     redgrease-VERSION.data/scripts/redgrease   the command, installed into the environment's bin/
 
+A source archive has all files of the checkout that git knows, so that a wheel can be built from it.
 An editable install has the package and the extension only: in a checkout module and binary stay in target/release.
 """
 
@@ -19,7 +20,9 @@ from pathlib import Path
 import maturin
 from maturin import (
     build_editable,
+    build_sdist,
     get_requires_for_build_editable,
+    get_requires_for_build_sdist,
     get_requires_for_build_wheel,
     prepare_metadata_for_build_wheel,
 )
@@ -29,6 +32,7 @@ __all__ = [
     "build_sdist",
     "build_wheel",
     "get_requires_for_build_editable",
+    "get_requires_for_build_sdist",
     "get_requires_for_build_wheel",
     "prepare_metadata_for_build_wheel",
 ]
@@ -49,11 +53,6 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
         return maturin.build_wheel(wheel_directory, config_settings, metadata_directory)
     finally:
         shutil.rmtree(STAGE, ignore_errors=True)
-
-
-def build_sdist(sdist_directory, config_settings=None):
-    """Refuse: an archive of the extension's sources alone would install half of the product."""
-    raise NotImplementedError("no source archive yet: install from a checkout (pip install PATH) or from a built wheel")
 
 
 def build_release():

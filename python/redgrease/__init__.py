@@ -1,4 +1,4 @@
-"""Gear functions for Redis and Valkey: run your Python where your data lives.
+"""Gear functions for Redis and Valkey: Python functions that run in the server, next to the data.
 
 Importing this package is fast and needs only the standard library: each name is loaded on first use. The same package
 is the client (it builds functions and sends them) and the runtime (it runs them in the server's workers). When a name
@@ -180,7 +180,9 @@ def __getattr__(name: str) -> Any:
     if name in _OPTIONAL:
         module, needs = _OPTIONAL[name]
         try:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            # Remembered: functions use `redgrease.cmd` for each record.
+            globals()[name] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            return globals()[name]
         except ModuleNotFoundError as missing:
             if missing.name is None or missing.name.partition(".")[0] not in needs:
                 raise

@@ -26,7 +26,7 @@ import contextlib
 import os
 import random
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 import redis.asyncio
 import redis.asyncio.cluster
@@ -177,6 +177,10 @@ async def _sent_once(client: Any, request: Request) -> Any:
 
 async def _on_connection(connection: Any, request: Request) -> Any:
     """Send a command on a connection and read its reply."""
+    reader = getattr(connection, "_reader", None)
+    if reader is not None and reader.at_eof():
+        # The server has closed it since the last command, as it does at its restart. Sending opens it again.
+        await connection.disconnect(nowait=True)
     try:
         with _patience(connection, request):
             await connection.send_command(*request.args)
@@ -534,7 +538,7 @@ class _Modules:
         """Modules loaded by the server, as dicts of texts."""
         return await self.gears._run(module_list())
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> NoReturn:
         raise TypeError("a connection cannot be pickled: use redgrease.cmd inside functions")
 
 
@@ -626,6 +630,11 @@ class RedisMods(metaclass=Either):
 
     async def __aexit__(self, *error: Any) -> None:
         await self._client.__aexit__(*error)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(f"{name!r} belongs to the client, which {type(self).__name__}() is only when awaited")
 
 
 RedisGears = RedisMods

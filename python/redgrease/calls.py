@@ -15,12 +15,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import re
+import string
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 from . import codec
 
-__all__ = ["CallTexts", "as_texts", "call_text", "pack", "positional", "signature_of", "typed", "unpack"]
+__all__ = ["CallTexts", "as_texts", "call_text", "check_key", "pack", "positional", "signature_of", "typed", "unpack"]
 
 #: Beginning of an argument that holds all arguments. The NUL keeps it apart from texts that people type.
 _MARK = b"\0redgrease:call:1:"
@@ -84,8 +86,10 @@ def _as_text(value: Any, number: int, name: str) -> Any:
             return data
     if isinstance(value, str):
         return str.__str__(value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return repr(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int.__repr__(value)  # subclasses, such as those of `enum` and numpy, have other texts
+    if isinstance(value, float):
+        return float.__repr__(value)
     raise TypeError(
         f"argument number {number + 1} of the command {name!r} is {value!r}, which cannot be sent as text: give text, "
         "bytes or a number, or define the command with typed=True"
@@ -136,6 +140,29 @@ def typed(signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: Ma
     return (pack([*map(unwrap, args)], {name: unwrap(value) for name, value in kwargs.items()}),)
 
 
+def check_key(name: str, signature: inspect.Signature | None, key: str | Callable[..., Any] | None) -> None:
+    """Refuse an argument `key` of `call_text` that no call can have a text of.
+
+    Raises:
+        ValueError: it is a format with a field that is no parameter of the function, or cannot be parsed.
+        TypeError: it is neither a format nor a function.
+    """
+    if key is None or callable(key):
+        return
+    if not isinstance(key, str):
+        raise TypeError(f"key of the command {name!r} is a format or a function, got {key!r}")
+    fields = [field for _, field, _, _ in string.Formatter().parse(key) if field is not None]
+    if signature is None:
+        return
+    for field in fields:
+        parameter = re.split(r"[.\[]", field, maxsplit=1)[0]
+        if parameter and not parameter.isdecimal() and parameter not in signature.parameters:
+            raise ValueError(
+                f"key of the command {name!r} is {key!r}, and the function has no parameter {parameter!r}: it has "
+                f"{', '.join(signature.parameters) or 'none'}"
+            )
+
+
 def call_text(
     name: str,
     signature: inspect.Signature | None,
@@ -172,7 +199,12 @@ def call_text(
         if len(text) > _TEXT_MAX:
             text = "#" + hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
         return f"{name}({text})"
-    made = key.format(*args, **named) if isinstance(key, str) else key(*args, **kwargs)
+    try:
+        made = key.format(*args, **named) if isinstance(key, str) else key(*args, **kwargs)
+    except (LookupError, AttributeError, ValueError) as error:
+        if not isinstance(key, str):
+            raise
+        raise TypeError(f"key of the command {name!r}: {key!r} cannot be made of the arguments: {error!r}") from error
     if isinstance(made, bytes):
         made = made.decode("utf-8", "backslashreplace")
     if not isinstance(made, (str, int)) or isinstance(made, bool) or not str(made) or str(made).startswith("}"):

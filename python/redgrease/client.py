@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 import redis
 import redis.cluster
@@ -51,7 +51,7 @@ class RedisGearsModule:
             gears = self.__dict__["_gears"] = Gears(self)
         return gears
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> NoReturn:
         raise TypeError("a connection cannot be pickled: use redgrease.cmd inside functions")
 
 

@@ -127,7 +127,7 @@ class Commands:
         function = closed_function(gear_function)
         is_object = isinstance(function, GearFunction)
         trigger = trigger_name(function) if is_object else None
-        asked = [*(options.requirements or ()), *(function.requirements if is_object else ())]
+        asked = {*resolve_requirements(options.requirements), *(function.requirements if is_object else ())}
         needed = sorted(map(str, resolve_requirements(asked, options.enforce_redgrease)))
         after = ["REQUIREMENTS", *needed] if needed else []
         content = SerializedFunction(function) if is_object else get_function_string(function)[0]
@@ -212,13 +212,15 @@ class Commands:
         )
         return parse_execute_response(reply, decode)
 
-    def trigger(self, trigger_name: str, args: tuple[Any, ...], patience: float | None = None) -> Exchange[Any]:
+    def trigger(
+        self, trigger_name: str, args: tuple[Any, ...], patience: float | None = None
+    ) -> Exchange[ExecutionResult[Any]]:
         """RG.TRIGGER."""
         words = (utils.safe_str(trigger_name), *map(unwrap, args))
         reply, decode = yield from _tagged("RG.TRIGGER", *words, once=True, patience=patience)
         return parse_trigger_response(reply, decode)
 
-    def triggeronkey(self, trigger_name: str, key: Any, args: tuple[Any, ...]) -> Exchange[Any]:
+    def triggeronkey(self, trigger_name: str, key: Any, args: tuple[Any, ...]) -> Exchange[ExecutionResult[Any]]:
         """RG.TRIGGERONKEY."""
         words = (utils.safe_str(trigger_name), unwrap(key), *map(unwrap, args))
         reply, decode = yield from _tagged("RG.TRIGGERONKEY", *words, to=Key(words[1]), once=True)

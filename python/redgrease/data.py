@@ -302,11 +302,10 @@ class ExecutionResult(Generic[_Rec]):
     def __getitem__(self, index: Any) -> Any: ...
     def __getitem__(self, index: Any) -> Any:
         value: Any = self.value
-        if value is None or (self._is_scalar and not hasattr(type(value), "__getitem__")):
-            if index == 0 and not isinstance(index, slice):
-                return value
-            raise TypeError(f"a single result has only index 0, not {index!r}")
-        if isinstance(value, _TEXT) and not isinstance(index, slice):
+        is_text = isinstance(value, _TEXT)
+        if is_text and isinstance(index, slice):
+            return value[index]
+        if value is None or is_text or (self._is_scalar and not hasattr(type(value), "__getitem__")):
             return [value][index]
         return value[index]
 

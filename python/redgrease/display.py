@@ -1,6 +1,6 @@
 """Functions, results and replies of a server as HTML for notebooks, and results as tables of pandas and Arrow.
 
-Texts come from data, which anybody may have written: they are escaped, shortened, and not typeset as formulas.
+Texts come from data and are not trusted: they are escaped, shortened, and not typeset as formulas.
 
 >>> from redgrease.data import ExecutionResult
 >>> "&lt;b&gt;" in result(ExecutionResult([{"name": "<b>"}]))

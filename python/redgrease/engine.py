@@ -23,7 +23,7 @@ from .data import (
     PyStats,
     Registration,
 )
-from .exchange import Exchange, is_async, is_cluster
+from .exchange import Exchange, is_async, is_cluster, is_pipeline
 from .gears import ClosedGearFunction, GearFunction
 from .link import Link
 from .reader import Apply
@@ -74,8 +74,11 @@ class Gears:
     """
 
     def __init__(self, redis: Any) -> None:
+        _need_client(redis)
         if is_async(redis):
             raise TypeError(f"{redis!r} is a client with coroutines: use redgrease.asyncio.Gears")
+        if is_pipeline(redis):
+            raise TypeError(f"{redis!r} is a pipeline, where commands of the engine cannot wait: use the client itself")
         self._redis = redis
         self._link = Link(redis)
         self._commands = Commands(redis, self._proxy)
@@ -477,6 +480,11 @@ class TypedProxy(TriggerProxy):
         return calls.typed(self.__signature__, args, kwargs)
 
 
+def _need_client(client: Any) -> None:
+    if not (hasattr(client, "execute_command") or is_cluster(client)):
+        raise TypeError(f"a client is needed, such as redgrease.RedisGears() or redis.Redis(), got {client!r}")
+
+
 def gears_of(server: Any) -> Any:
     """The `Gears` of an argument ``on=``: an object with ``gears`` or ``pyexecute``, or a plain client.
 
@@ -487,8 +495,7 @@ def gears_of(server: Any) -> Any:
         return server.gears
     if hasattr(server, "pyexecute"):
         return server
-    if not (hasattr(server, "execute_command") or is_cluster(server)):
-        raise TypeError(f"a client is needed, such as redgrease.RedisGears() or redis.Redis(), got {server!r}")
+    _need_client(server)
     if is_async(server):
         from .asyncio import Gears as AsyncGears
 

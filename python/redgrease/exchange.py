@@ -24,6 +24,7 @@ __all__ = [
     "is_async",
     "is_cluster",
     "is_foreign",
+    "is_pipeline",
     "late",
     "name_for_pool",
 ]
@@ -90,6 +91,11 @@ def is_cluster(client: Any) -> bool:
 def is_async(client: Any) -> bool:
     """Whether commands of a client have to be awaited."""
     return inspect.iscoroutinefunction(getattr(client, "execute_command", None))
+
+
+def is_pipeline(client: Any) -> bool:
+    """Whether a client only collects commands, so that it has no replies to give."""
+    return hasattr(client, "command_stack")
 
 
 def is_foreign(client: Any) -> bool:

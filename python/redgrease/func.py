@@ -269,7 +269,7 @@ def command(
 
     Raises:
         TypeError: an argument is not known, or belongs to `ttl`.
-        ValueError: an option is out of its range.
+        ValueError: an option is out of its range, or `key` names a parameter that the function does not have.
         redgrease.exceptions.DuplicateTriggerError: with ``on``: the command exists.
 
     >>> @command
@@ -305,6 +305,7 @@ def command(
         if settings is not None:
             from .caching.command import new_secret
 
+            calls.check_key(str(own), calls.signature_of(function), key)
             applied = CachedApply(function, str(own), settings, key, new_secret())
             desc = DESCRIPTION + settings.dumps()
         closed = (

@@ -14,6 +14,7 @@ import base64
 import contextlib
 import functools
 import io
+import operator
 import os
 import pickle
 import site
@@ -48,6 +49,15 @@ PICKLE_PROTOCOL = 4
 #: Marks of code in a pickle of cloudpickle.
 _CODE_MARKS = (b"_make_function", b"_make_skeleton_class", b"CodeType")
 _by_value_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """A thread of the parent may have held the lock."""
+    global _by_value_lock
+    _by_value_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def serialize_gear_function(function: GearFunction[Any]) -> bytes:
@@ -120,7 +130,7 @@ def get_function_string(function: Any) -> tuple[str, dict[str, Any]]:
         The script, and for objects a dict with ``requirements`` and, for commands, ``trigger``.
 
     Raises:
-        TypeError: it is `None`, or cannot be pickled.
+        TypeError: it is none of these, or cannot be pickled.
         FileNotFoundError: a path of a script that does not exist.
     """
     function = closed_function(function)
@@ -130,12 +140,12 @@ def get_function_string(function: Any) -> tuple[str, dict[str, Any]]:
         if trigger is not None:
             context["trigger"] = trigger
         return SerializedFunction(function).script, context
-    if function is None:
-        raise TypeError("None is not a gear function: give a function object, a path, or the text of a script")
-    if isinstance(function, os.PathLike) or _is_path(str(function)):
+    if not isinstance(function, (str, os.PathLike)):
+        raise TypeError(f"{function!r} is not a gear function: give a function object, a path, or the text of a script")
+    if isinstance(function, os.PathLike) or _is_path(function):
         with open(function, encoding="utf-8") as script:
             return script.read(), {}
-    return str(function), {}
+    return function, {}
 
 
 def closed_function(function: Any) -> Any:
@@ -289,15 +299,7 @@ def _modules_by_value() -> Iterator[None]:
     import cloudpickle
 
     by_value = cloudpickle.list_registry_pickle_by_value()
-    ours = [
-        module
-        for name, module in list(sys.modules.items())
-        if isinstance(module, types.ModuleType)
-        and module.__dict__.get("__name__") == name
-        and name != "__main__"
-        and name not in by_value
-        and not _is_installed(name, module.__dict__.get("__file__"))
-    ]
+    ours = [module for module in _uninstalled() if module.__name__ not in by_value]
     try:
         for module in ours:
             cloudpickle.register_pickle_by_value(module)
@@ -305,6 +307,30 @@ def _modules_by_value() -> Iterator[None]:
     finally:
         for module in ours:
             cloudpickle.unregister_pickle_by_value(module)
+
+
+#: Names and modules of `sys.modules` when it was last looked through, and those of them that are not installed.
+_looked_through: tuple[list[str], list[Any], list[types.ModuleType]] = ([], [], [])
+
+
+def _uninstalled() -> list[types.ModuleType]:
+    """Modules that the server cannot import. Programs may have thousands, of which each run would look at all."""
+    global _looked_through
+    names, modules, found = _looked_through
+    now = list(sys.modules.values())
+    if list(sys.modules) == names and len(now) == len(modules) and all(map(operator.is_, now, modules)):
+        return found
+    items = list(sys.modules.items())
+    found = [
+        module
+        for name, module in items
+        if isinstance(module, types.ModuleType)
+        and module.__dict__.get("__name__") == name
+        and name != "__main__"
+        and not _is_installed(name, module.__dict__.get("__file__"))
+    ]
+    _looked_through = [name for name, _ in items], [module for _, module in items], found
+    return found
 
 
 @functools.lru_cache(maxsize=1)

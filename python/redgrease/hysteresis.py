@@ -90,7 +90,10 @@ class _Clock:
 
     def _run(self) -> None:
         while True:
-            self._next()()
+            try:
+                self._next()()
+            except BaseException:  # such as `sys.exit()` in a handler: the thread serves all other timers, too
+                _log.exception("a handler failed")
 
     def _next(self) -> Callable[[], None]:
         """Wait for the next call that is due, remove it, and return its function."""

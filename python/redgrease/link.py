@@ -30,9 +30,16 @@ from .exchange import (
     name_for_pool,
 )
 
-__all__ = ["Link"]
+__all__ = ["Link", "client_of_node"]
 
 T = TypeVar("T")
+
+
+def client_of_node(cluster: Any, node: Any) -> Any:
+    """The client that a client of a cluster has for one of its nodes."""
+    if hasattr(cluster, "get_redis_connection"):
+        return cluster.get_redis_connection(node)
+    return cluster.get_valkey_connection(node)
 
 
 class Link:
@@ -78,9 +85,7 @@ class Link:
     # -- nodes of a cluster ------------------------------------------------------------------------------------
 
     def _client(self, node: Any) -> Any:
-        if hasattr(self.redis, "get_redis_connection"):
-            return self.redis.get_redis_connection(node)
-        return self.redis.get_valkey_connection(node)
+        return client_of_node(self.redis, node)
 
     def _owner(self, shard_id: str) -> Any:
         """The node with an id; `None` if there is none."""
@@ -122,12 +127,23 @@ def _sent_once(client: Any, request: Request) -> Any:
     single = getattr(client, "connection", None)
     if single is not None:
         with getattr(client, "single_connection_lock", None) or contextlib.nullcontext():
+            _close_if_ended(single)  # pools look themselves
             return _on_connection(single, request)
     connection = pool.get_connection(*name_for_pool(pool, request.args[0]))
     try:
         return _on_connection(connection, request)
     finally:
         pool.release(connection)
+
+
+def _close_if_ended(connection: Any) -> None:
+    """Close a connection that the server has closed since the last command; sending opens it again."""
+    if getattr(connection, "_sock", None) is None:
+        return
+    try:
+        connection.can_read(timeout=0)
+    except Exception:  # of either library
+        connection.disconnect()
 
 
 def _on_connection(connection: Any, request: Request) -> Any:

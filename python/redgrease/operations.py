@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from . import utils
+from .plan.options import READER_OPTIONS
 
 __all__ = [
     "OPERATIONS",
@@ -419,27 +420,6 @@ def aggregation(zero: Any, seq: Any, comb: Any) -> tuple[Any, Any]:
 # Actions
 # --------------------------------------------------------------------------------------------------------------
 
-#: Keywords of the server's `run` and `register`: those of all readers, and those of each.
-READER_OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
-    "run": (
-        ("mode",),
-        {
-            "KeysReader": ("noScan", "readValue"),
-            "KeysOnlyReader": ("count", "noScan", "patternGenerator"),
-            "StreamReader": ("fromId", "pattern"),
-            "PythonReader": (),
-            "ShardsIDReader": (),
-        },
-    ),
-    "register": (
-        ("mode", "onRegistered", "regex"),
-        {
-            "KeysReader": ("eventTypes", "keyTypes", "readValue", "noScan", "commands", "unknownEvents"),
-            "StreamReader": ("batch", "duration", "onFailedPolicy", "onFailedRetryInterval", "trimStream"),
-            "CommandReader": ("trigger", "hook", "keyprefix", "inorder"),
-        },
-    ),
-}
 #: Keywords of `run` and `register` about the session, for `redgrease.Gears.pyexecute`.
 EXECUTE_OPTIONS = (
     "unblocking",

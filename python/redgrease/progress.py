@@ -14,8 +14,6 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .operations import Count
-
 if TYPE_CHECKING:
     from .data import ExecID, ExecutionResult
     from .gears import ClosedGearFunction
@@ -37,6 +35,7 @@ def run_with_progress(
     """Run a function and show its progress; arguments and result as of `redgrease.ClosedGearFunction.on`."""
     from redis.exceptions import ResponseError
 
+    from .commands import count_nothing
     from .data import ExecID
     from .engine import execute_function, gears_of
 
@@ -52,8 +51,7 @@ def run_with_progress(
         result = gears.getresultsblocking(started.value)
     with contextlib.suppress(ResponseError):  # it may be removed already
         gears.dropexecution(started.value)
-    if result.records == [] and not result.errors and isinstance(function.operations[-2], Count):
-        result.value = 0
+    count_nothing(function, result)
     return result  # type: ignore[no-any-return]
 
 

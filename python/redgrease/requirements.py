@@ -88,12 +88,12 @@ def _read(path: str, seen: set[str]) -> Iterator[Requirement]:
 
 
 def resolve_requirements(
-    requirements: Iterable[Any] | None = None, enforce_redgrease: PackageOption = None
+    requirements: Iterable[Any] | Requirement | None = None, enforce_redgrease: PackageOption = None
 ) -> set[Requirement]:
     """Requirements without duplicates; different constraints on one package are all kept.
 
     Args:
-        requirements: texts or `Requirement` objects.
+        requirements: texts or `Requirement` objects; also a single one.
         enforce_redgrease: handling of this package itself. `None`: unchanged. `True`: add it if it is missing.
             `False`: remove it. Otherwise its replacement: a `Requirement`, a version (`Version` or text such as
             ``"1.2"``), a constraint (``">=1.0"``), extras (``"all"``), or a whole requirement
@@ -102,6 +102,8 @@ def resolve_requirements(
     Raises:
         InvalidRequirement: a text is not a requirement.
     """
+    if isinstance(requirements, (str, Requirement)):
+        requirements = (requirements,)  # the letters of a text are names of packages, too
     resolved = {str(each): each for each in map(safe_requirement, requirements or ())}
     kept = set(resolved.values())
     if enforce_redgrease is None:

@@ -24,6 +24,7 @@ from redis.exceptions import ResponseError
 
 from . import runtime
 from .client import Redis
+from .utils import safe_str
 
 __all__ = ["RuntimeRedis", "Text", "cmd", "get_runtime_client"]
 
@@ -82,7 +83,7 @@ class _Local(Redis):
         super().__init__(protocol=2)  # no connection is made before the first command that needs one
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        name = str(args[0])
+        name = safe_str(args[0])
         raw = options.pop("NEVER_DECODE", False)
         try:
             reply = runtime.execute(*name.split(), *map(_argument, args[1:]))
@@ -114,10 +115,15 @@ class RuntimeRedis(_Local):
         return _Pipeline(transaction)
 
     def transaction(self, func: Callable[[Any], Any], *watches: Any, **kwargs: Any) -> Any:
-        """Run the commands that `func` puts into a pipeline, and its own reads, in one atomic block."""
+        """Run `func` with a pipeline, and the commands that it has put there, in one atomic block.
+
+        As in redis-py, with `watches` the commands of `func` are executed at once until it calls ``multi()``.
+        """
         by_value = kwargs.pop("value_from_callable", False)
         with runtime.atomic():
             pipe = _Pipeline(False)
+            if watches:
+                pipe.watch(*watches)
             value = func(pipe)
             results = pipe.execute()
         return value if by_value else results
@@ -134,13 +140,15 @@ class RuntimeRedis(_Local):
         return get_runtime_client, ()
 
 
-class _Pipeline(_Local):
+class _Pipeline(RuntimeRedis):
     """Commands that wait for `execute`."""
 
     def __init__(self, transaction: bool) -> None:
-        super().__init__()
+        # Without redis-py's constructor, which takes a millisecond.
+        self.__dict__.update(vars(get_runtime_client()))
+        self.__dict__.pop("_gears", None)
         self._atomic = transaction
-        self._stack: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self.command_stack: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self._immediate = False
 
     def __enter__(self) -> _Pipeline:
@@ -150,15 +158,18 @@ class _Pipeline(_Local):
         self.reset()
 
     def __len__(self) -> int:
-        return len(self._stack)
+        return len(self.command_stack)
 
     def __bool__(self) -> bool:
         return True
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a pipeline cannot be pickled: use redgrease.cmd inside functions")
+
     def execute_command(self, *args: Any, **options: Any) -> Any:
         if self._immediate:
             return super().execute_command(*args, **options)
-        self._stack.append((args, options))
+        self.command_stack.append((args, options))
         return self
 
     def watch(self, *names: Any) -> bool:  # type: ignore[override]
@@ -177,12 +188,12 @@ class _Pipeline(_Local):
 
     def reset(self) -> None:  # type: ignore[override]
         """Forget all commands."""
-        self._stack = []
+        self.command_stack = []
         self._immediate = False
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Run all commands and return their replies; after all have run, raise the first error."""
-        stack = self._stack
+        stack = self.command_stack
         self.reset()
         if self._atomic and stack:
             with runtime.atomic():

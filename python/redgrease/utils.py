@@ -516,9 +516,13 @@ _PATTERN_PARTS = re.compile(r"\*+|\?|\[\^?(?:\\.|[^\]\\])*(?:\]|$)|\\?(?:.|$)", 
 def matches_pattern(pattern: str, name: str) -> bool:
     """Whether a glob pattern of the server matches a name: ``*``, ``?``, ``[a-c]``, ``[^a]``, and ``\\`` as an escape.
 
+    As on the server, ``?`` and brackets stand for one byte of UTF-8.
+
     >>> matches_pattern("user:*", "user:1"), matches_pattern("user:[ab]", "user:c")
     (True, False)
     """
+    # A character for each byte.
+    pattern, name = (text.encode("utf-8", "surrogateescape").decode("latin-1") for text in (pattern, name))
     parts = [_single(part) if part[0] != "*" else None for part in _PATTERN_PARTS.findall(pattern) if part]
     part = at = 0
     star: tuple[int, int] | None = None

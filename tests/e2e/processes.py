@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,9 +40,10 @@ class Process:
         return len(os.listdir(f"/proc/{self.pid}/task"))
 
     def shared_rss(self) -> int:
-        """Resident bytes of shared memory; a part of `rss`."""
+        """Resident bytes of shared memory; a part of `rss`. 0 for a process that has ended and is still listed."""
         status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(status.split("RssShmem:")[1].split()[0]) * 1024
+        found = re.search(r"^RssShmem:\s+(\d+)", status, re.MULTILINE)
+        return int(found[1]) * 1024 if found else 0
 
     def rss(self) -> int:
         """Resident memory in bytes."""

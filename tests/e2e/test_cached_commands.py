@@ -742,6 +742,30 @@ def test_a_full_memory_is_no_reason_not_to_answer(r, db):
     db.wait_log("is not kept: OOM")
 
 
+@pytest.mark.parametrize("lease", [0.1, 60])
+def test_refused_writes_are_no_reason_not_to_answer(r, db, together, lease):
+    """A short lease cannot be renewed, a long one cannot be released."""
+
+    def made(x):
+        redgrease.cmd.incr(f"runs:{x}")
+        end = time.monotonic() + 60
+        while redgrease.cmd.config_get("min-replicas-to-write") != {"min-replicas-to-write": "1"}:
+            assert time.monotonic() < end
+            time.sleep(0.005)
+        time.sleep(0.3)  # longer than the short lease
+        return f"made {x}"
+
+    command = cached(r, made, lease=lease)
+    futures = together(5, command, "x")
+    try:
+        wait_runs(db)
+        db.r.config_set("min-replicas-to-write", 1)
+        assert results(futures) == ["made x"] * 5
+    finally:
+        db.r.config_set("min-replicas-to-write", 0)
+    assert db.r.hlen(command.key_of("x")) == 0
+
+
 # -- without keeping, without sharing
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import shutil
 import ssl
 import subprocess
@@ -17,6 +18,7 @@ import redis
 import redis.asyncio
 from redgrease.data import ExecID, PySessionInfo, PyStats
 from redgrease.exceptions import DuplicateTriggerError, ScriptError
+from redgrease.exchange import name_for_pool
 from redis.exceptions import ResponseError
 
 from .database import text
@@ -426,6 +428,52 @@ def test_a_cancelled_call_leaves_no_reply_to_others(db, library, single):
                 await call
             assert await gears.trigger("echo", number) == str(number).encode()
             assert await client.get("begun") == b"1"
+        await client.aclose()
+
+    run(use())
+
+
+def close_others(db):
+    """Close the connections of all other clients, as a server does at its restart, or at its option `timeout`."""
+    me = db.r.client_id()
+    for client in db.r.client_list():
+        if int(client["id"]) != me:
+            db.r.client_kill_filter(_id=client["id"])
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("library", LIBRARIES.values(), ids=LIBRARIES)
+def test_a_connection_that_was_closed_meanwhile_is_opened_again(db, library, single):
+    client = library(host="127.0.0.1", port=db.server.port, single_connection_client=single)
+    connection = client.connection or client.connection_pool.get_connection(
+        *name_for_pool(client.connection_pool, "PING")
+    )
+    if not single:
+        client.connection_pool.release(connection)
+    client.ping()
+    close_others(db)
+    readable, _, _ = select.select([connection._sock], [], [], 10)
+    assert readable, "the connection is closed"
+    assert redgrease.KeysReader().count().run(on=client) == 0
+    client.close()
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("library", ASYNC_LIBRARIES.values(), ids=ASYNC_LIBRARIES)
+def test_a_connection_with_coroutines_that_was_closed_meanwhile_is_opened_again(db, library, single):
+    async def use():
+        client = library(host="127.0.0.1", port=db.server.port, single_connection_client=single)
+        await client.ping()
+        pool = client.connection_pool
+        connection = client.connection if single else await pool.get_connection(*name_for_pool(pool, "PING"))
+        if not single:
+            await client.connection_pool.release(connection)
+        close_others(db)
+        end = time.monotonic() + 10
+        while not connection._reader.at_eof():
+            assert time.monotonic() < end, "the connection is closed"
+            await asyncio.sleep(0.001)
+        assert await redgrease.KeysReader().count().run(on=client) == 0
         await client.aclose()
 
     run(use())

@@ -270,5 +270,6 @@ def test_the_servers_configuration_has_the_settings(db):
     finally:
         db.r.execute_command("RG.CONFIGSET", "MaxExecutions", 1000)
     assert "immutable" in str(wire("CONFIG", "SET", "rg.MaxWorkers", "3"))
+    assert "immutable" in str(wire("CONFIG", "SET", "rg.Python", "/usr/bin/python3"))
     for value in ("-1", "many", str(1 << 62)):
         assert "CONFIG SET failed" in str(wire("CONFIG", "SET", "rg.AbortGrace", value))

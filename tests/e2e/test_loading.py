@@ -50,6 +50,24 @@ def test_without_a_python_argument_the_environment_variable_is_used(fresh_server
     assert prefix == sys.prefix
 
 
+def test_texts_of_the_configuration_file_are_settings(fresh_server, tmp_path):
+    db = fresh_server(python=None, conf={"rg.Python": sys.executable, "rg.RequirementsDir": str(tmp_path / "Ä b")})
+    [prefix] = db.results("import sys\nGB('ShardsIDReader').map(lambda _: sys.prefix).run()")
+    assert prefix == sys.prefix
+    shown = {text(key).lower(): text(value) for key, value in db.r.config_get("rg.*").items()}
+    assert shown["rg.python"] == sys.executable
+    assert shown["rg.requirementsdir"] == str(tmp_path / "Ä b")
+    assert shown["rg.workeruser"] == ""
+    assert text(db.r.execute_command("RG.CONFIGGET", "Python")[0]) == sys.executable
+
+
+def test_a_load_argument_is_the_default_of_its_setting(fresh_server, tmp_path):
+    writable = tmp_path / "%s%n"
+    writable.mkdir()
+    db = fresh_server(load_args={"WorkerWritable": writable})
+    assert [text(value) for value in db.r.config_get("rg.WorkerWritable").values()] == [str(writable)]
+
+
 def test_without_any_hint_the_environment_beside_the_build_is_used(fresh_server):
     home = MODULE.parents[2] / ".venv"
     if MODULE.parent.name != "release" or not (home / "bin" / "python3").exists():

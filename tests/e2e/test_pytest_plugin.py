@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import textwrap
 
 import pytest
+from redgrease.testing import LocalServer
 
 from .processes import process
 from .servers import ROOT
@@ -101,3 +104,14 @@ def test_the_examples_of_the_page(run, snippet):
         "" if "def test_" in snippet else "\n\ndef test_ping(redgrease_client):\n    assert redgrease_client.ping()\n"
     )
     run(snippet + test).assert_outcomes(passed=1)
+
+
+def test_a_server_that_does_not_end_is_killed(server_kind, monkeypatch):
+    monkeypatch.setattr("redgrease.testing.server._STOP_SECONDS", 0.1)
+    server = LocalServer(server_kind.binary())
+    with server.client() as client:
+        pid = client.info("server")["process_id"]
+    os.kill(server._process.pid, signal.SIGSTOP)
+    os.kill(pid, signal.SIGSTOP)
+    server.stop()
+    assert wait_until(lambda: process(pid), "the server ended", until=lambda found: found is None) is None

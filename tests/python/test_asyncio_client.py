@@ -394,6 +394,11 @@ def test_the_factory_gives_a_client_of_a_cluster(monkeypatch):
     ] * 2
 
 
+def test_the_factory_says_that_it_is_awaited():
+    with pytest.raises(AttributeError, match=r"'set' belongs to the client.*only when awaited"):
+        RedisGears().set("a", 1)
+
+
 def test_a_server_that_is_not_there_gives_a_client_that_complains_late():
     async def use():
         async with RedisGears(host="127.0.0.1", port=1) as client:

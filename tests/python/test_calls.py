@@ -126,6 +126,42 @@ def test_a_key_is_a_format_or_a_function():
             calls.call_text("f", signature, wrong, ("}",), {})
 
 
+class Size(enum.IntEnum):
+    LARGE = 3
+
+
+class Metres(float):
+    def __repr__(self):
+        return f"{float(self)} m"
+
+
+def test_numbers_of_subclasses_are_numbers():
+    assert calls.as_texts([Size.LARGE, Metres(1.5)], "f") == ("3", "1.5")
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [("{c}", "no parameter 'c': it has a, b"), ("{c.x}", "no parameter 'c'"), ("{", "expected '}'|Single '{'")],
+)
+def test_a_format_that_fits_no_call_is_refused(key, text):
+    with pytest.raises(ValueError, match=text):
+        calls.check_key("f", inspect.signature(lambda a, b: None), key)
+
+
+def test_a_key_is_text_or_a_function():
+    signature = inspect.signature(lambda a, *b: None)
+    for fits in (None, "x", "{a}", "{0}:{1}", "{a.real}", "{b[0]}", len):
+        calls.check_key("f", signature, fits)
+    with pytest.raises(TypeError, match="a format or a function, got 5"):
+        calls.check_key("f", signature, 5)
+
+
+@pytest.mark.parametrize("key", ["{a.foo}", "{1}", "{b[0]}", "{a:d}"])
+def test_a_format_that_does_not_fit_the_arguments_is_an_error_of_the_call(key):
+    with pytest.raises(TypeError, match="cannot be made of the arguments"):
+        calls.call_text("f", inspect.signature(lambda a, *b: None), key, ("x",), {})
+
+
 def test_a_value_without_a_stable_text_needs_a_key():
     with pytest.raises(TypeError, match="give key="):
         calls.call_text("f", None, None, (object(),), {})

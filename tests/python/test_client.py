@@ -10,6 +10,7 @@ from typing import get_type_hints
 import pytest
 import redgrease
 import redis
+import redis.asyncio
 from redgrease import _native, codec
 from redgrease.client import Gears, Redis, RedisCluster, RedisGears
 from redgrease.data import (
@@ -90,6 +91,14 @@ def test_text_is_sent_as_it_is_and_records_stay_bytes():
     assert sent == [(*PREFIX, "RG.PYEXECUTE", "GB().run()")]
 
 
+@pytest.mark.parametrize("wrong", [b"GB().run()", 5, [1], len, lambda: None])
+def test_only_text_is_a_script(wrong):
+    gears, sent = on(b"OK")
+    with pytest.raises(TypeError, match="is not a gear function"):
+        gears.pyexecute(wrong)
+    assert sent == []
+
+
 def test_nothing_is_a_legal_script():
     gears, sent = on(b"OK")
     assert gears.pyexecute() == True  # noqa: E712 - the value, not its truth
@@ -151,6 +160,18 @@ def test_a_function_with_a_wrong_argument_is_sent_as_a_script_for_the_server_s_e
     wrong = redgrease.ClosedGearFunction(Run(fromId="1-0"), redgrease.KeysReader())  # `run` refuses this
     gears.pyexecute(wrong)
     assert "run_serialized(" in sent[0][3] and len(sent[0]) == 4
+
+
+def test_one_requirement_needs_no_list():
+    for execute in (
+        lambda gears: gears.pyexecute("GB().run()", requirements="requests"),
+        lambda gears: redgrease.KeysReader().run(requirements="requests").on(gears),
+        lambda gears: redgrease.KeysReader().run().on(gears, requirements="requests"),
+        lambda gears: redgrease.KeysReader().run(requirements="requests", on=gears),
+    ):
+        gears, sent = on([[], []])
+        execute(gears)
+        assert sent[-1][-2:] == ("REQUIREMENTS", "requests")
 
 
 def test_this_package_is_asked_for_only_when_told_to():
@@ -624,7 +645,7 @@ class Connection:
 def test_what_starts_something_is_sent_once():
     connection, released = Connection(), []
     pool = SimpleNamespace(get_connection=lambda: connection, release=released.append)
-    gears = Gears(SimpleNamespace(connection_pool=pool, connection=None))
+    gears = Gears(SimpleNamespace(connection_pool=pool, connection=None, execute_command=None))
     for start in (lambda: gears.pyexecute("x"), lambda: gears.trigger("x"), lambda: gears.getresultsblocking(ExecID())):
         connection.sent.clear()
         with pytest.raises(redis.exceptions.TimeoutError):
@@ -651,14 +672,23 @@ class Pool:
 def test_pools_that_need_the_name_of_the_command_get_it():
     pool = Pool(Connection())
     with pytest.raises(redis.exceptions.TimeoutError):
-        Gears(SimpleNamespace(connection_pool=pool, connection=None)).trigger("x")
+        Gears(SimpleNamespace(connection_pool=pool, connection=None, execute_command=None)).trigger("x")
     assert pool.names == ["RG.WITHCODEC"]
 
 
 def test_what_is_no_client_is_refused_where_it_is_given():
     for wrong in ("redis://localhost", 6379, object()):
-        with pytest.raises(TypeError, match="such as redgrease"):
-            redgrease.KeysReader().run(on=wrong)
+        for use in (lambda wrong: redgrease.KeysReader().run(on=wrong), Gears):
+            with pytest.raises(TypeError, match="such as redgrease"):
+                use(wrong)
+
+
+@pytest.mark.parametrize("client", [redis.Redis, Redis, redis.asyncio.Redis])
+def test_a_pipeline_is_no_client(client):
+    pipeline = client().pipeline()
+    for use in (Gears, redgrease.KeysReader().run().on):
+        with pytest.raises(TypeError, match="is a pipeline"):
+            use(pipeline)
 
 
 # -- errors of valkey-py

@@ -159,6 +159,11 @@ def test_a_wrong_option_is_refused_where_it_is_given(options, error, fragment):
     assert fragment in str(refused.value)
 
 
+def test_a_key_that_fits_no_call_is_refused_where_it_is_given():
+    with pytest.raises(ValueError, match="no parameter 'user'"):
+        redgrease.command(lambda name: name, ttl=5, key="{user}")
+
+
 def test_settings_travel_whole():
     settings = CacheSettings(ttl=1.5, stale=2, namespace="x", typed=True)
     assert CacheSettings.loads(settings.dumps()) == settings

@@ -87,7 +87,8 @@ def test_a_scalar_looks_like_a_list_of_one():
     assert result == [5]
     assert 5 in result
     assert 6 not in result
-    with pytest.raises(TypeError):
+    assert (result[-1], result[:1], result[1:]) == (5, [5], [])
+    with pytest.raises(IndexError):
         result[1]
     nothing = ExecutionResult(None)
     assert (len(nothing), list(nothing), nothing[0], bool(nothing)) == (0, [], None, False)

@@ -139,14 +139,7 @@ def test_a_refused_action_does_not_change_a_builder():
 @needs_extension
 def test_the_options_are_those_of_the_server():
     from redgrease import _native
-    from redgrease.plan import arguments
 
-    for action, (common, of_readers) in arguments.OPTIONS.items():
-        ours, ours_of_readers = operations.READER_OPTIONS[action]
-        assert set(common) - {"reply"} == set(ours)
-        assert {name: set(options) for name, options in of_readers.items()} == {
-            name: set(options) for name, options in ours_of_readers.items() if options
-        }
     assert set(operations._CHOICES["keyTypes"]) == set(_native.KEY_TYPES)
     assert set(operations._CHOICES["onFailedPolicy"]) == set(_native.FAILURE_POLICIES)
     assert set(operations.MODES["register"]) == set(_native.MODES)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import functools
+import importlib
 import io
 import json
 import operator
+import os
 import pickle
 import pickletools
+import signal
 import subprocess
 import sys
 import textwrap
@@ -70,6 +73,17 @@ def test_what_these_modules_use_of_others_travels_too():
         return shift(number).number
 
     assert on_a_server(KeysReader().map(through_a_closure), [1]) == [101]
+
+
+def test_modules_that_come_later_travel_by_value_too(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for number in (1, 2):  # the second one has the same name, and is another module
+        monkeypatch.delitem(sys.modules, "comes_later", raising=False)
+        (tmp_path / "comes_later.py").write_text(f"def answer(_):\n    return {number} * 100\n")
+        importlib.invalidate_caches()
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        function = KeysReader().map(importlib.import_module("comes_later").answer).run()
+        assert on_a_server(function, [{"key": "a"}]) == [number * 100]
 
 
 def test_modules_that_are_installed_travel_by_name():
@@ -135,6 +149,19 @@ def test_a_decorated_function_of_the_main_script_travels_without_its_connection(
     builder_script = done.stdout
     assert "run_serialized" in builder_script
     assert on_a_server(builder_script, [["cache_get", "u"]]) == ['"executed GET u"']
+
+
+def test_a_child_can_pickle_while_a_thread_of_its_parent_does():
+    with gearialization._by_value_lock:
+        child = os.fork()
+        if child == 0:
+            try:
+                signal.alarm(10)
+                gearialization.serialize_gear_function(redgrease.KeysReader().run())
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_what_cannot_travel_is_named():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 
 import pytest
@@ -44,6 +45,16 @@ def test_a_timer_is_reset_cancelled_and_triggered():
     assert timer.cancel() is True
     assert timer.cancel() is False
     assert calls == ["second"]
+
+
+def test_a_handler_that_exits_ends_no_other_timer(caplog):
+    exited, called = HysteresisHandlerIndex(SOON), threading.Event()
+    exited.signal("x", sys.exit, 1)
+    assert exited.join(10)
+    timer = ResettableTimer()
+    timer.set(SOON, called.set)
+    assert called.wait(10)
+    assert "a handler failed" in caplog.text
 
 
 @pytest.mark.parametrize("timeout", [None, 0])

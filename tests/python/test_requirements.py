@@ -46,6 +46,11 @@ def test_resolve_requirements(given, option, expected):
     assert texts(resolve_requirements(given, option)) == expected
 
 
+def test_one_requirement_needs_no_list():
+    assert texts(resolve_requirements("requests>=2")) == ["requests>=2"]
+    assert texts(resolve_requirements(Requirement("requests"))) == ["requests"]
+
+
 def test_malformed_requirements_are_refused():
     for bad in ("a b", "==1", ""):
         with pytest.raises(InvalidRequirement):

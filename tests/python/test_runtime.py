@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import redgrease
+import redis
 from redgrease import runtime
 from redgrease.runtime import OnlyInServerError
 from redis.exceptions import NoScriptError, ResponseError
@@ -154,6 +155,33 @@ def test_pipelines_are_atomic_blocks(server):
     assert replies[1] is True
 
 
+def test_a_pipeline_is_like_cmd_itself(server):
+    server.replies["INCRBY"] = 1
+    _ = redgrease.cmd.gears
+    pipe = redgrease.cmd.pipeline()
+    with pytest.raises(NotImplementedError, match="no subscriptions"):
+        pipe.pubsub()
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(pipe)
+    other = pipe.pipeline().incr("a")
+    assert (len(pipe), len(other)) == (0, 1)
+    assert other.execute() == [1]
+    del pipe, other
+    assert redgrease.cmd.incr("a") == 1
+
+
+def test_a_pipeline_needs_no_new_client(server, monkeypatch):
+    _ = redgrease.cmd.gears
+    monkeypatch.setattr(redis.Redis, "__init__", None)
+    with redgrease.cmd.pipeline() as pipe:
+        assert pipe.set("a", 1).execute() == [True]
+
+
+def test_names_of_commands_may_be_bytes(server):
+    assert redgrease.cmd.execute_command(b"SET", "a", b"1") is True
+    assert server.commands == [("SET", "a", b"1")]
+
+
 def test_transactions_hold_the_server(server):
     server.replies["GET"] = "1"
     server.replies["INCRBY"] = 2
@@ -163,8 +191,25 @@ def test_transactions_hold_the_server(server):
         pipe.incr("a")
         return "moved"
 
-    assert redgrease.cmd.transaction(move, "a") == [2]
+    assert redgrease.cmd.transaction(move) == [2]
     assert redgrease.cmd.transaction(move, value_from_callable=True) == "moved"
+
+
+def test_a_transaction_with_keys_reads_them_before_it_writes(server):
+    server.replies["GET"] = "1"
+
+    def add(pipe):
+        value = pipe.get("a")
+        pipe.multi()
+        pipe.set("a", int(value) + 1)
+
+    assert redgrease.cmd.transaction(add, "a") == [True]
+    assert server.commands == [("(",), ("GET", "a"), ("SET", "a", "2"), (")",)]
+
+
+def test_the_pipeline_of_cmd_has_no_commands_of_the_engine(server):
+    with pytest.raises(TypeError, match="is a pipeline"):
+        redgrease.cmd.pipeline().gears.dumpregistrations()
 
 
 def test_scripts_work_and_subscriptions_are_refused(server):

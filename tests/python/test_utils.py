@@ -6,7 +6,7 @@ import asyncio
 import inspect
 
 import pytest
-from redgrease import utils
+from redgrease import _native, utils
 from redgrease.data import ExecID, ExecLocality, ExecutionStatus
 from redgrease.utils import Record, StreamRecord
 
@@ -295,7 +295,12 @@ def test_passfun_keeps_coroutines_awaitable():
         ("a\\", "a\\", True),
         ("a.c", "abc", False),
         ("*a" * 500 + "b", "a" * 2000, False),
+        ("?", "\u00e9", False),  # two bytes
+        ("??", "\u00e9", True),
+        ("\u00e9*", "\u00e9t\u00e9", True),
+        ("[\u00e9]", "\u00e9", False),
     ],
 )
 def test_patterns_match_names_as_in_the_server(pattern, name, matches):
     assert utils.matches_pattern(pattern, name) == matches
+    assert _native.matches_pattern(pattern.encode(), name.encode()) == matches

@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 
 import cloudpickle
-import packaging
 import pytest
 import redgrease
 from redgrease import _native
+
+import packaging
 
 from . import frames
 

@@ -1,8 +1,8 @@
 """The public names are listed once, in the core; the Python names are compared with that list."""
 
 from redgrease import _native, gears, sugar
-from redgrease.plan.arguments import OPTIONS
 from redgrease.plan.builder import PlanBuilder
+from redgrease.plan.options import READER_OPTIONS
 
 
 def constants(kind):
@@ -21,8 +21,8 @@ def test_readers_and_their_actions():
     assert constants(sugar.ReaderType) == set(_native.READERS)
     assert set(_native.RUN_READERS) == gears._BATCH_READERS
     assert set(_native.REGISTER_READERS) == gears._EVENT_READERS
-    assert set(OPTIONS["run"][1]) <= set(_native.RUN_READERS)
-    assert set(OPTIONS["register"][1]) == set(_native.REGISTER_READERS)
+    assert set(READER_OPTIONS["run"][1]) == set(_native.RUN_READERS)
+    assert set(READER_OPTIONS["register"][1]) == set(_native.REGISTER_READERS)
 
 
 def test_constants_for_options_are_those_of_the_core():
@@ -34,6 +34,9 @@ def test_constants_for_options_are_those_of_the_core():
 
 def test_every_range_is_of_a_keyword_or_of_limit():
     keywords = {
-        name for common, of_readers in OPTIONS.values() for names in (common, *of_readers.values()) for name in names
+        name
+        for common, of_readers in READER_OPTIONS.values()
+        for names in (common, *of_readers.values())
+        for name in names
     }
     assert set(_native.NUMBER_RANGES) <= keywords | {"limit argument"}

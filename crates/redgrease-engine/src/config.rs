@@ -383,15 +383,6 @@ impl Config {
         Ok(())
     }
 
-    /// The value of a numeric key; none for another one.
-    #[must_use]
-    pub fn number(&self, name: &str) -> Option<u64> {
-        match self.get(key(name.as_bytes())?) {
-            Setting::Number(number) => Some(number),
-            Setting::Text(_) | Setting::List(_) => None,
-        }
-    }
-
     /// The value of a key.
     #[must_use]
     pub fn get(&self, key: &Key) -> Setting {

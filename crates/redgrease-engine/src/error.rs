@@ -26,6 +26,9 @@ pub enum Error {
     /// `RG.PYEXECUTE` on a read-only replica.
     #[error("READONLY scripts are not run on a read-only replica: ask its master")]
     ScriptOnReplica,
+    /// Registrations are changed on a server that is, or has become, a read-only replica.
+    #[error("READONLY a replica has the registrations of its master: change them there")]
+    RegistrationsOfReplica,
     /// The new session exists already, and another one is to be replaced.
     #[error("Can not replace an existing session {id} with {old}")]
     ReplaceExisting {
@@ -397,6 +400,7 @@ mod tests {
         let expected = [
             (Error::NoRuntime(text()), "NOPYTHON"),
             (Error::ScriptOnReplica, "READONLY"),
+            (Error::RegistrationsOfReplica, "READONLY"),
             (Error::NotOwner { user: text(), what: "drop the execution", owner: text() }, "NOPERM"),
             (Error::TooManyWait, "WORKERBUSY"),
             (Error::NoWorkerFree { workers_max: 1 }, "WORKERBUSY"),

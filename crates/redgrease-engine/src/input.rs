@@ -48,6 +48,14 @@ pub struct ServerState {
     pub notifying: bool,
 }
 
+impl ServerState {
+    /// Whether clients, and functions, must not write: the server is a read-only replica.
+    #[must_use]
+    pub fn refuses_writes(&self) -> bool {
+        self.replica && self.read_only
+    }
+}
+
 /// When an input is handled, and what the server is doing then.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Situation {

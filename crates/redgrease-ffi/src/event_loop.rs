@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
-use std::os::fd::RawFd;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use crate::api::api;
@@ -93,6 +94,21 @@ impl Server {
     }
 }
 
+/// A descriptor of our own for what a descriptor of the server stands for.
+///
+/// `pidfd_getfd` does the same for any process. systemd's filter `@system-service`, with which Debian starts Redis and Valkey,
+/// kills a server that calls it.
+///
+/// # Errors
+/// The number stands for no open descriptor.
+pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: only the next call uses it, for which the kernel looks the number up and fails if it is not open.
+    unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()
+}
+
 unsafe extern "C" fn ready(fd: RawFd, _data: *mut c_void, mask: c_int) {
     for readiness in [Readiness::Readable, Readiness::Writable] {
         if mask & readiness.mask() == 0 {
@@ -110,4 +126,30 @@ unsafe extern "C" fn timer(_context: *mut raw::RedisModuleCtx, data: *mut c_void
     // SAFETY: made by `Box::into_raw` in `after_ms`; a timer fires once.
     let job = unsafe { Box::from_raw(data.cast::<Box<dyn FnOnce()>>()) };
     guarded("a timer", (), job);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn a_duplicate_stands_for_the_same_file_and_outlives_the_original() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut other = std::fs::File::from(duplicate(writer.as_raw_fd()).unwrap());
+        drop(writer);
+        other.write_all(b"x").unwrap();
+        drop(other);
+        let mut read = String::new();
+        reader.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "x");
+    }
+
+    #[test]
+    fn what_is_not_open_is_an_error() {
+        assert_eq!(duplicate(-1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert!(duplicate(RawFd::MAX).is_err());
+    }
 }

@@ -109,6 +109,7 @@ table! {
         RedisModule_RegisterCommandFilter,
         RedisModule_RegisterInfoFunc,
         RedisModule_RegisterNumericConfig,
+        RedisModule_RegisterStringConfig,
         RedisModule_Replicate,
         RedisModule_ReplicateVerbatim,
         RedisModule_ReplySetArrayLength,

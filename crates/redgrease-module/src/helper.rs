@@ -1,5 +1,6 @@
 //! Helper processes with a deadline, outside the main thread.
 
+use std::io;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ const KEPT_BYTES_MAX: usize = 1 << 20;
 /// What a process has left.
 pub struct Output {
     /// Its status; an error if another wait of this process (the server's, for its own children) has taken it.
-    pub status: std::io::Result<ExitStatus>,
+    pub status: io::Result<ExitStatus>,
     /// Its standard output.
     pub out: Vec<u8>,
     /// Its standard error.
@@ -32,6 +33,17 @@ pub enum Failure {
     TooLong,
 }
 
+/// Why an interpreter could not be started, with the remedy where one is known.
+pub fn not_started(error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            ": let the server's user execute it; if its unit of systemd has NoExecPaths, name the interpreter in ExecPaths"
+        }
+        _ => "",
+    };
+    format!("{error}{remedy}")
+}
+
 /// Runs a program without input until it ends.
 ///
 /// # Errors
@@ -42,7 +54,7 @@ pub fn run(command: &mut Command, time_max: Duration) -> Result<Output, Failure>
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| Failure::NotStarted(error.to_string()))?;
+        .map_err(|error| Failure::NotStarted(not_started(&error)))?;
     let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(Failure::NotStarted("no output".to_owned()));
     };
@@ -94,5 +106,21 @@ fn read_more(from: &mut impl std::io::Read, into: &mut Vec<u8>) -> bool {
             }
             true
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_may_not_be_executed_comes_with_the_remedy() {
+        let text = |kind: io::ErrorKind| not_started(&kind.into());
+        assert_eq!(
+            text(io::ErrorKind::PermissionDenied),
+            "permission denied: let the server's user execute it; if its unit of systemd has NoExecPaths, name the interpreter in \
+             ExecPaths"
+        );
+        assert_eq!(text(io::ErrorKind::NotFound), "entity not found");
     }
 }

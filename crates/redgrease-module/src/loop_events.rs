@@ -3,8 +3,8 @@
 use std::fs;
 use std::os::fd::{OwnedFd, RawFd};
 
+use redgrease_ffi::event_loop::duplicate;
 use rustix::event::epoll;
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use rustix::time::Timespec;
 
 /// The highest count of descriptors: it also stands for more of them.
@@ -16,7 +16,7 @@ pub struct LoopEvents(Option<OwnedFd>);
 impl LoopEvents {
     /// The instance that watches the descriptor `watched`. There is none on systems without epoll or procfs.
     pub fn find(watched: RawFd) -> LoopEvents {
-        LoopEvents(instance_with(watched).and_then(duplicate))
+        LoopEvents(instance_with(watched).and_then(|number| duplicate(number).ok()))
     }
 
     /// How many descriptors other than `ignored` are ready now, at most [`COUNTED_MAX`]; that number also where it is not known.
@@ -43,12 +43,6 @@ fn instance_with(watched: RawFd) -> Option<RawFd> {
             info.lines().filter_map(|line| line.strip_prefix("tfd:")?.split_whitespace().next()?.parse().ok());
         watches.any(|descriptor: RawFd| descriptor == watched)
     })
-}
-
-/// A descriptor of our own of the same instance.
-fn duplicate(number: RawFd) -> Option<OwnedFd> {
-    let own = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
-    pidfd_getfd(own, number, PidfdGetfdFlags::empty()).ok()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use redgrease_core::id::WorkerNo;
 use redgrease_ring::{Link, handover};
 
 use crate::background::Background;
+use crate::helper;
 use crate::os_user::OsUser;
 use crate::program::Program;
 
@@ -127,7 +128,9 @@ fn spawn(start: &Start, common: &Common) -> Result<Spawned, String> {
     if let Some(user) = &common.user {
         user.apply(&mut command);
     }
-    let mut child = command.spawn().map_err(|error| format!("{}: {error}", start.program.python.display()))?;
+    let mut child = command
+        .spawn()
+        .map_err(|error| format!("{}: {}", start.program.python.display(), helper::not_started(&error)))?;
     let output = [
         OwnedFd::from(child.stdout.take().ok_or("no standard output")?),
         OwnedFd::from(child.stderr.take().ok_or("no standard error")?),

@@ -17,7 +17,7 @@ use redgrease_core::frame::{self, FromWorker};
 use redgrease_ring::{Receiver, Sender, handover, spin_until};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_getfd};
 use rustix::net::{SendFlags, send};
 use rustix::time::Timespec;
 
@@ -243,7 +243,11 @@ impl Transport {
         }
         let mut outbox = lock(&self.outbox);
         let written = match &mut writing.ring {
-            Some(ring) => ring.write(&outbox.buf).map_err(Broken::Ring)?,
+            Some(ring) => {
+                // Without the socket, which user code can close, the server does not look into the ring any more.
+                fcntl_getfd(&self.fd).map_err(Broken::Io)?;
+                ring.write(&outbox.buf).map_err(Broken::Ring)?
+            }
             None => match send(&self.fd, &outbox.buf, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(written) => written,
                 Err(Errno::AGAIN | Errno::INTR) => 0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import pickle
 import secrets
 import sys
@@ -16,8 +15,10 @@ from .. import calls, codec, utils
 from ..data import ExecutionResult
 from ..engine import Gears, TriggerProxy, gears_of
 from ..exceptions import DuplicateTriggerError, OnlyInServerError, ScriptError
+from ..exchange import is_async, is_cluster
 from ..func import DESCRIPTION
 from ..gears import ClosedGearFunction
+from ..link import client_of_node
 from . import shards
 from .messages import Refused
 from .serving import CODE, CONTROL, FIELDS, Server
@@ -91,8 +92,9 @@ class CachedCommand(TriggerProxy):
         self._made: Server | None = None
         self._may_read = self.settings.direct
         self._hits = 0
+        self._counting = threading.Lock()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> ExecutionResult[Any]:
         """Call the command.
 
         Returns:
@@ -181,10 +183,10 @@ class CachedCommand(TriggerProxy):
             return calls.typed(self.__signature__, args, kwargs)
         return calls.as_texts(calls.positional(self.__signature__, self.trigger, args, kwargs), self.trigger)
 
-    def _ask(self, call: tuple[Any, ...] | str, *words: Any) -> Any:
+    def _ask(self, call: tuple[Any, ...] | str, *words: Any) -> ExecutionResult[Any]:
         """Trigger the command for a call, given by its arguments as they are sent, or by its text."""
         redis, key = self._redis, ""
-        if shards.is_cluster(redis):
+        if is_cluster(redis):
             key = self.settings.key_of(call if isinstance(call, str) else self._texts(call))
         return shards.call(
             redis,
@@ -197,10 +199,10 @@ class CachedCommand(TriggerProxy):
             deaths_max=_DEATHS_MAX,
         )
 
-    def _read(self, key: str) -> Any:
+    def _read(self, key: str) -> ExecutionResult[Any] | None:
         """The result that is kept; `None` if only the command can tell."""
         redis = self._redis
-        node = redis.get_redis_connection(redis.get_node_from_key(key)) if shards.is_cluster(redis) else redis
+        node = client_of_node(redis, redis.get_node_from_key(key)) if is_cluster(redis) else redis
         try:
             value, _, error = node.execute_command("HMGET", key, *FIELDS, NEVER_DECODE=True)
             if value is None or error is None or error:
@@ -211,7 +213,8 @@ class CachedCommand(TriggerProxy):
             return None
         except (ResponseError, ValueError):  # something else, on another shard, or a pickle: the command decides
             return None
-        self._hits += 1
+        with self._counting:
+            self._hits += 1
         return ExecutionResult(found, None, [found])
 
     # -- inside the server -------------------------------------------------------------------------------------
@@ -313,7 +316,7 @@ def register(
         ValueError: `replace` is false, and the command that exists keeps no results.
     """
     redis = shards.client_of(server)
-    if inspect.iscoroutinefunction(getattr(type(redis), "execute_command", None)):
+    if is_async(redis):
         raise TypeError(
             f"{applied.name}: a client with coroutines cannot register a command that keeps results: use "
             "redgrease.RedisGears, and in coroutines `await asyncio.to_thread(command, ...)`"

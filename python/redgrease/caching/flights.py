@@ -326,7 +326,8 @@ class Flight(Generic[_Entry]):
                 self._leave()
             return entry
         finally:
-            runtime.execute("EVAL", store.RELEASE, "1", self._lease, self._token)
+            with contextlib.suppress(store.gears_error()):  # it expires
+                runtime.execute("EVAL", store.RELEASE, "1", self._lease, self._token)
 
     def _look(self) -> Any:
         """The entry of this flight; `None` if there is none that can be used."""
@@ -357,7 +358,9 @@ class Flight(Generic[_Entry]):
                 if time.monotonic() >= end:
                     return self._failed("timeout", f"{self.shown} was given up after {span(seconds)}")
                 if self.terms.shares:
-                    store.renew(self._lease, self._token, lease)
+                    # One that cannot be renewed (writes may be refused for a time) expires, and the run ends anyway.
+                    with contextlib.suppress(store.gears_error()):
+                        store.renew(self._lease, self._token, lease)
             return work.entry
         finally:
             work.cancel()

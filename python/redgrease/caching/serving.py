@@ -480,8 +480,15 @@ class Server:
             raise Refused("deadlock", f"{request.text} calls itself: {' -> '.join((*caller.keys, request.key))}")
         return None if settings.coalesce else self._counted("created", self._alone(request))
 
-    def _join(self, request: _Request) -> tuple[_Call, bool]:
-        return _Call.join(request.key, lambda: _Call(self, request))
+    def _join(self, request: _Request, refreshes: bool = False) -> tuple[_Call, bool]:
+        _ = self.terms  # the first time it asks the server, which must not happen under the lock of `join`
+
+        def make() -> _Call:
+            flight = _Call(self, request)
+            flight.refreshes = refreshes
+            return flight
+
+        return _Call.join(request.key, make)
 
     def _done(self, flight: _Call, own: bool, result: Any) -> tuple[str, Answer]:
         answer: Answer = Answer(error=f"{CODE} {result}") if isinstance(result, Refused) else result
@@ -504,14 +511,8 @@ class Server:
         """Make a result again in the background."""
         if _Call.is_cooling(request.key):
             return
-
-        def make() -> _Call:
-            flight = _Call(self, request)
-            flight.refreshes = True
-            return flight
-
         with contextlib.suppress(Refused):  # too many under way: the next call tries again
-            if _Call.join(request.key, make)[1]:
+            if self._join(request, refreshes=True)[1]:
                 self._counts.add("refreshed")
 
     # -- what is kept ------------------------------------------------------------------------------------------

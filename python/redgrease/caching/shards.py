@@ -8,13 +8,14 @@ from typing import Any, Callable
 
 from redis.exceptions import MovedError, ResponseError, TryAgainError
 
+from ..data import ExecutionResult
 from ..engine import Gears, gears_of
 from ..exceptions import ScriptError
+from ..exchange import REDIRECTIONS_MAX, is_cluster
+from ..link import client_of_node
 
-__all__ = ["call", "client_of", "is_cluster", "owner", "shards"]
+__all__ = ["call", "client_of", "owner", "shards"]
 
-#: Maximum number of redirections to other shards.
-_MOVES_MAX = 5
 #: Shortest and longest pause between two attempts while a slot is moved or a worker replaced, in seconds.
 _PAUSE = (0.02, 0.1)
 
@@ -24,16 +25,11 @@ def client_of(server: Any) -> Any:
     return gears_of(server)._redis
 
 
-def is_cluster(redis: Any) -> bool:
-    """Whether it is a client for a cluster."""
-    return hasattr(redis, "get_primaries")
-
-
 def shards(redis: Any) -> list[Gears]:
     """All primaries of a cluster, or the one server."""
     if not is_cluster(redis):
         return [gears_of(redis)]
-    return [Gears(redis.get_redis_connection(node)) for node in redis.get_primaries()]
+    return [Gears(client_of_node(redis, node)) for node in redis.get_primaries()]
 
 
 def owner(redis: Any, key: str) -> Gears:
@@ -41,7 +37,7 @@ def owner(redis: Any, key: str) -> Gears:
     if not is_cluster(redis):
         gears: Gears = gears_of(redis)
         return gears
-    return Gears(redis.get_redis_connection(redis.get_node_from_key(key)))
+    return Gears(client_of_node(redis, redis.get_node_from_key(key)))
 
 
 def call(
@@ -53,7 +49,7 @@ def call(
     code: str,
     refused: Callable[[str, str], ResponseError],
     deaths_max: int = 0,
-) -> Any:
+) -> ExecutionResult[Any]:
     """Trigger a command on the shard of a key.
 
     Args:
@@ -76,7 +72,7 @@ def call(
             return owner(redis, key)._trigger(trigger, *arguments, patience=patience)
         except MovedError:  # the client's view of the cluster is outdated
             moves += 1
-            if moves > _MOVES_MAX or not is_cluster(redis):
+            if moves > REDIRECTIONS_MAX or not is_cluster(redis):
                 raise
         except TryAgainError:  # the slot is between two shards
             if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""The keywords of ``run`` and ``register``, and the check of every argument.
+"""The check of every argument of the operations, ``run`` and ``register``.
 
 Error texts are those that clients of RedisGears know. Names and ranges come from the core, over ``redgrease._native``.
 """
@@ -8,26 +8,8 @@ import types
 
 from redgrease import _native
 from redgrease.plan import sources
+from redgrease.plan.options import READER_OPTIONS
 
-#: Keywords of `run` and `register`: those of all readers, and those of each.
-OPTIONS = {
-    "run": (
-        ("mode", "reply"),
-        {
-            "KeysReader": ("noScan", "readValue"),
-            "StreamReader": ("fromId", "pattern"),
-            "KeysOnlyReader": ("count", "noScan", "patternGenerator"),
-        },
-    ),
-    "register": (
-        ("mode", "reply", "onRegistered", "regex"),
-        {
-            "KeysReader": ("eventTypes", "keyTypes", "readValue", "noScan", "commands", "unknownEvents"),
-            "StreamReader": ("batch", "duration", "onFailedPolicy", "onFailedRetryInterval", "trimStream"),
-            "CommandReader": ("trigger", "hook", "keyprefix", "inorder"),
-        },
-    ),
-}
 #: Flags of code objects: coroutine, iterable coroutine, async generator (``inspect`` costs too much to import).
 _COROUTINE = 0x80
 _ASYNC_GENERATOR = 0x200
@@ -68,8 +50,8 @@ def is_async(callback, flags=None):
 
 def check_options(action, reader, options):
     """Raise an error that names an unknown keyword of the reader's action, and the nearest known one."""
-    common, of_readers = OPTIONS[action]
-    known = (*common, *of_readers.get(reader, ()))
+    common, of_readers = READER_OPTIONS[action]
+    known = (*common, "reply", *of_readers.get(reader, ()))
     for name in options:
         if name in known:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -113,7 +114,10 @@ class LocalServer:
             try:
                 self._process.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                self._process.kill()
+                # The server first, which is not in the same group; its workers end with it.
+                for pid in (*_children(self._process.pid), self._process.pid):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
                 self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
@@ -128,6 +132,15 @@ class LocalServer:
 
     def __repr__(self) -> str:
         return f"<LocalServer {self.url}>"
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that a process has started and not reaped, so that their numbers are still theirs."""
+    found: list[int] = []
+    for children in Path("/proc", str(pid), "task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            found += map(int, children.read_text().split())
+    return found
 
 
 def _redgrease() -> str:

@@ -1,5 +1,6 @@
 """``GearsBuilder``: builds a plan, and runs or registers it."""
 
+import itertools
 import os
 
 from redgrease import _native
@@ -7,19 +8,12 @@ from redgrease.plan.builder import PlanBuilder
 from redgrease.worker import pickling
 
 #: Numbers of plans are unique over all workers: a session may move from one to another.
-_base = int.from_bytes(os.urandom(6), "little") >> 6 << 20
-_made = 0
+_numbers = itertools.count((int.from_bytes(os.urandom(6), "little") >> 6 << 20) + 1)
 
 
 def current_session():
     """Return the session that the calling thread belongs to, or None; replaced by ``sessions``."""
     return None
-
-
-def _next_number():
-    global _made
-    _made += 1
-    return _base + _made
 
 
 class GearsBuilder(PlanBuilder):
@@ -35,7 +29,7 @@ class GearsBuilder(PlanBuilder):
         in_script = session is not None and session.runs_script_here()
         options = _choose_reply(options, pickled=in_script and not session.client_has_codec)
         plan = super().run(arg, convertToStr, collect, **options)
-        number = _next_number()
+        number = next(_numbers)
         made = _act(number, plan, lambda: _native.run_plan(number, plan.spec))
         if in_script:
             return made
@@ -51,7 +45,7 @@ class GearsBuilder(PlanBuilder):
         of_client = options.get("trigger") is not None
         options = _choose_reply(options, pickled=of_client and not session.client_has_codec)
         plan = super().register(prefix, convertToStr, collect, **options)
-        number = _next_number()
+        number = next(_numbers)
         recipe = (session.number_in_data(number), plan.spec, plan.callbacks, plan.on_registered)
         blob = pickling.dumps([recipe], session.namespace)
         in_script = session.runs_script_here()
@@ -117,7 +111,7 @@ def registerTE(*args):
     if session is None:
         raise _native.GearsError("can not create time event on a python created thread")
     plan = PlanBuilder("ShardsIDReader").foreach(lambda _: callback()).run(None, False, False, mode="async_local")
-    number = _next_number()
+    number = next(_numbers)
     recipe = (session.number_in_data(number), plan.spec, plan.callbacks, None)
     blob = pickling.dumps([recipe], session.namespace)
     session.registered[number] = None

@@ -84,8 +84,7 @@ def is_importable(requirement: Requirement | str) -> bool:
 
 def install(requirements: list[Requirement | str], target: Path, force: bool) -> bool:
     """Install into a new directory and atomically rename it to ``target``; return whether that was possible."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
+    fresh = _fresh_directory(target)
     try:
         fresh.chmod(0o755)
         (fresh / "wheels").mkdir()
@@ -99,6 +98,15 @@ def install(requirements: list[Requirement | str], target: Path, force: bool) ->
         return _swap(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _fresh_directory(target: Path) -> Path:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
+    except OSError as error:
+        remedy = "set the load argument RequirementsDir to a directory that the user of the workers may write"
+        sys.exit(f"{target.parent} cannot be written ({error.strerror}): {remedy}")
 
 
 def _given(target: Path, fresh: Path) -> bool:

@@ -1,7 +1,7 @@
 """Runs a module of the worker in an interpreter in which the package is not installed.
 
-``python -I launch.py redgrease=DIRECTORY:cloudpickle=DIRECTORY MODULE [ARGUMENTS]``. The packages are found in these
-directories; nothing else is that lies there.
+``python -I launch.py redgrease=DIRECTORY:cloudpickle=DIRECTORY MODULE [ARGUMENTS]``. Of these directories, only the
+named packages can be imported.
 """
 
 import runpy

@@ -80,6 +80,9 @@ builder.current_session = current
 class Sessions:
     """The methods that native code calls."""
 
+    #: The profiler that is running: its session may end, or drop it, meanwhile.
+    _running = None
+
     def script(self, number, name, source, paths, traceback, tagged):
         """Run ``source``; return the text of its error (or None) and the pickle of its registered plans."""
         session = None
@@ -195,19 +198,21 @@ class Sessions:
             import cProfile
 
             session.profiler = cProfile.Profile()
+        self._running = session.profiler
         try:
-            session.profiler.enable()
+            self._running.enable()
         except ValueError:  # user code has a profiler of its own
+            self._running = None
             _profiling.release()
             return False
         return True
 
-    def profile_end(self, number):
+    def profile_end(self, _number):
         """End what ``profile_begin`` began."""
-        session = _sessions.get(number)
-        if session is not None and session.profiler is not None:
-            session.profiler.disable()
-        _profiling.release()
+        profiler, self._running = self._running, None
+        if profiler is not None:
+            profiler.disable()
+            _profiling.release()
 
     def profile(self, number, order):
         """Return the statistics of a session as text, in that order; without an order, delete them."""

@@ -205,7 +205,7 @@ impl Engine {
         if self.at.server.paused && !reads {
             return Err(Error::PausedInSync.into());
         }
-        let refusal = (self.at.server.replica && self.at.server.read_only).then(|| Error::WriteOnReplica.to_string());
+        let refusal = self.at.server.refuses_writes().then(|| Error::WriteOnReplica.to_string());
         Ok((actor, refusal))
     }
 

@@ -155,6 +155,9 @@ impl Engine {
         if let Err(reason) = check_owner(caller, owner.as_deref(), "unregister the function") {
             return self.refuse(client, reason);
         }
+        if self.at.server.refuses_writes() {
+            return self.refuse(client, Error::RegistrationsOfReplica);
+        }
         self.remove_registration(number, abort_pending);
         self.reply(client, Reply::Simple("OK".into()));
     }

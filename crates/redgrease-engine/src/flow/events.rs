@@ -143,7 +143,7 @@ impl Engine {
         else {
             return self.refuse(client, Error::NoTrigger);
         };
-        if self.at.server.replica && self.at.server.read_only {
+        if self.at.server.refuses_writes() {
             return self.refuse(client, Error::TriggerOnReplica);
         }
         let must_answer_now = caller.inside != Inside::Nothing;

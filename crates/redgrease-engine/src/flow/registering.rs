@@ -199,6 +199,9 @@ impl Engine {
         let session = self.session_of(requester)?;
         let worker = session.worker();
         let script = session.script.as_ref();
+        if self.at.server.refuses_writes() {
+            return Err(Error::RegistrationsOfReplica.into());
+        }
         if script.is_none() && self.at.server.paused {
             return Err(Error::Paused.into());
         }

@@ -42,7 +42,7 @@ impl Engine {
         if caller.inside != Inside::Nothing {
             return self.refuse(client, Error::ScriptNotHere);
         }
-        if self.at.server.replica && self.at.server.read_only {
+        if self.at.server.refuses_writes() {
             return self.refuse(client, Error::ScriptOnReplica);
         }
         let replaces = match self.accept_script(caller, command) {
@@ -379,7 +379,9 @@ impl Engine {
             }
             return self.end_session_if_unused(number);
         }
-        if let Err(reason) = self.verify_again(&script) {
+        // The server may have become a replica in the meantime: it has the registrations of its master.
+        let refusal = self.at.server.refuses_writes().then(|| Error::RegistrationsOfReplica.to_string());
+        if let Err(reason) = refusal.map_or_else(|| self.verify_again(&script), Err) {
             script.run = run;
             self.fail_script(script, &reason);
             return self.end_session(number);

@@ -63,21 +63,16 @@ impl Engine {
         }
     }
 
-    /// The value of a numeric key.
-    #[must_use]
-    pub fn number_setting(&self, name: &str) -> Option<u64> {
-        self.config.number(name)
-    }
-
     /// Changes the value of a key at run time, for the server's `CONFIG SET`.
     ///
     /// # Errors
-    /// It is no key, it can only be set when the module is loaded, or the value is out of range; the text says which.
-    pub fn change_setting(&mut self, name: &str, value: u64) -> Result<(), String> {
-        let key = key(name.as_bytes()).ok_or_else(|| format!("unknown setting '{name}'"))?;
-        self.set_key(key, value.to_string().as_bytes()).map_err(|reason| match reason {
-            NotSet::Fixed => format!("'{name}' can only be set when the module is loaded"),
-            NotSet::Value(expected) => format!("'{name}' wants {expected}, got '{value}'"),
+    /// It can only be set when the module is loaded, or the value is out of range; the text says which.
+    pub fn change_setting(&mut self, key: &'static Key, value: &[u8]) -> Result<(), String> {
+        self.set_key(key, value).map_err(|reason| match reason {
+            NotSet::Fixed => format!("'{}' can only be set when the module is loaded", key.name),
+            NotSet::Value(expected) => {
+                format!("'{}' wants {expected}, got '{}'", key.name, String::from_utf8_lossy(value))
+            }
         })
     }
 

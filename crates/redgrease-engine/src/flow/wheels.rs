@@ -113,7 +113,7 @@ impl Engine {
 
     /// `RG.PYIMPORTREQ`.
     pub(crate) fn import_requirement(&mut self, client: Client, caller: &Caller, pieces: &[&[u8]]) {
-        if self.at.server.replica && self.at.server.read_only {
+        if self.at.server.refuses_writes() {
             return self.refuse(client, Error::ImportOnReplica);
         }
         if caller.inside != Inside::Nothing {

@@ -464,10 +464,14 @@ impl Worker {
 
     fn start_sync_queued(&mut self, context: &mut Context<'_>) -> bool {
         let runs = |task: &Task| matches!(task.kind, Kind::Execution { lane, sync: true, .. } if lane != 0);
-        if self.tasks.values().any(runs) || self.mute {
+        if self.sync_queue.is_empty() || self.tasks.values().any(runs) || self.mute {
             return false;
         }
-        // The end of the one before is on its way, whatever happens to this process.
+        // The end of the one before is on its way, whatever happens to this process, which ends where that is not possible.
+        if self.closed {
+            self.end("exited with status 1");
+            return true;
+        }
         self.from_worker.append(&mut self.outbox);
         let Some(queued) = self.sync_queue.pop_front() else { return false };
         let Some((function, session)) = self.plans.get(&queued.plan).copied() else {

@@ -258,8 +258,14 @@ impl World {
             violated("a run ends", format!("{INPUTS_MAX} inputs were handed in"));
         }
         let before = effects.len();
+        let registrations = self.engine.info().registrations;
         self.engine.handle(&self.situation(), input, effects);
         effects[before..].reverse();
+        let Server { replica, read_only, loading, .. } = self.server;
+        let now = self.engine.info().registrations;
+        if replica && read_only && !loading && now != registrations {
+            violated("a replica has the registrations of its master", format!("{now} instead of {registrations}"));
+        }
     }
 
     /// Looks at the engine while it performs nothing, and at what the world knows of it.

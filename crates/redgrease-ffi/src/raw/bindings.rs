@@ -515,11 +515,25 @@ pub type RedisModuleTimerProc =
     ::core::option::Option<unsafe extern "C" fn(ctx: *mut RedisModuleCtx, data: *mut ::core::ffi::c_void)>;
 pub type RedisModuleCommandFilterFunc =
     ::core::option::Option<unsafe extern "C" fn(filter: *mut RedisModuleCommandFilterCtx)>;
+pub type RedisModuleConfigGetStringFunc = ::core::option::Option<
+    unsafe extern "C" fn(
+        name: *const ::core::ffi::c_char,
+        privdata: *mut ::core::ffi::c_void,
+    ) -> *mut RedisModuleString,
+>;
 pub type RedisModuleConfigGetNumericFunc = ::core::option::Option<
     unsafe extern "C" fn(
         name: *const ::core::ffi::c_char,
         privdata: *mut ::core::ffi::c_void,
     ) -> ::core::ffi::c_longlong,
+>;
+pub type RedisModuleConfigSetStringFunc = ::core::option::Option<
+    unsafe extern "C" fn(
+        name: *const ::core::ffi::c_char,
+        val: *mut RedisModuleString,
+        privdata: *mut ::core::ffi::c_void,
+        err: *mut *mut RedisModuleString,
+    ) -> ::core::ffi::c_int,
 >;
 pub type RedisModuleConfigSetNumericFunc = ::core::option::Option<
     unsafe extern "C" fn(
@@ -951,6 +965,18 @@ pub type RedisModule_RegisterNumericConfig = ::core::option::Option<
         max: ::core::ffi::c_longlong,
         getfn: RedisModuleConfigGetNumericFunc,
         setfn: RedisModuleConfigSetNumericFunc,
+        applyfn: RedisModuleConfigApplyFunc,
+        privdata: *mut ::core::ffi::c_void,
+    ) -> ::core::ffi::c_int,
+>;
+pub type RedisModule_RegisterStringConfig = ::core::option::Option<
+    unsafe extern "C" fn(
+        ctx: *mut RedisModuleCtx,
+        name: *const ::core::ffi::c_char,
+        default_val: *const ::core::ffi::c_char,
+        flags: ::core::ffi::c_uint,
+        getfn: RedisModuleConfigGetStringFunc,
+        setfn: RedisModuleConfigSetStringFunc,
         applyfn: RedisModuleConfigApplyFunc,
         privdata: *mut ::core::ffi::c_void,
     ) -> ::core::ffi::c_int,

@@ -23,6 +23,8 @@ const RUNS: (&CStr, &CStr) = (c"may-replicate", c"gears");
 const PROGRAMS: (&CStr, &CStr) = (c"admin may-replicate", c"gears admin dangerous");
 /// Flags of the command that represents a permission; it is not in `@gears`, which is for users of functions.
 const ADMINISTERS: (&CStr, &CStr) = (c"admin", c"admin dangerous");
+/// Flags of changes that a master sends: a server that propagates one while its clients are paused ends itself.
+const CHANGES: (&CStr, &CStr) = (c"admin may-replicate", c"admin dangerous");
 /// The command that stands for hooked ones: everybody who may call these needs permission for it.
 const HOOKED: (&CStr, &CStr) = (c"may-replicate getkeys-api", c"gears");
 /// Flags of read-only commands.
@@ -163,7 +165,7 @@ commands! {
     /// Internal: runs the atomic block that is about to be entered.
     InnerAtomic: c"rg.inneratomic", RUNS, 1..1 => inneratomic::run;
     /// Internal: a change of the registrations.
-    InnerRegister: c"rg.innerregister", ADMINISTERS, 2..2 => innerregister::run;
+    InnerRegister: c"rg.innerregister", CHANGES, 2..2 => innerregister::run;
     /// Internal: a command of a client that is hooked.
     InnerHook: c"rg.innerhook", HOOKED, 1..ANY, wraps true => innerhook::run;
 }

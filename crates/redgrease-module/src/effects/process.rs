@@ -18,7 +18,7 @@ pub fn start(driver: &Driver, number: WorkerNo, python: Option<PythonVersion>) {
         driver.spawner.request(Start {
             worker: number,
             program,
-            memory_bytes_max: driver.ask(|engine| engine.number_setting("WorkerBytesMax")).unwrap_or(0),
+            memory_bytes_max: driver.ask(|engine| engine.config().worker_bytes_max),
         })
     });
     driver.workers.starts(number);

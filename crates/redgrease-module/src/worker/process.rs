@@ -150,6 +150,7 @@ fn signal_name(signal: i32) -> &'static str {
         9 => " (SIGKILL)",
         11 => " (SIGSEGV)",
         15 => " (SIGTERM)",
+        31 => " (SIGSYS: a filter of system calls, such as SystemCallFilter of systemd, forbids one that it made)",
         _ => "",
     }
 }
@@ -181,6 +182,10 @@ mod tests {
         killed.kill();
         wait(&killed);
         assert_eq!(killed.exit_reason().as_deref(), Some("was killed by signal 9 (SIGKILL)"));
+        let filtered = start("kill -SYS $$");
+        wait(&filtered);
+        let reason = filtered.exit_reason().unwrap();
+        assert!(reason.starts_with("was killed by signal 31 (SIGSYS: a filter of system calls"), "{reason}");
         let exited = start("exit 3");
         wait(&exited);
         assert_eq!(exited.exit_reason().as_deref(), Some("exited with status 3"));
