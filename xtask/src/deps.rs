@@ -229,7 +229,7 @@ mod tests {
     fn no_crate_depends_on_the_module() {
         assert_eq!(
             violations(&[], &[], &[("redgrease-module", false)]),
-            ["redgrease-cli depends on redgrease-module; it may use redgrease-filecache"]
+            ["redgrease-cli depends on redgrease-module; it may use redgrease-filecache, redgrease-loader"]
         );
     }
 
