@@ -109,7 +109,7 @@ def test_a_loader_that_is_forgotten_ends(loading):
     one = loader(loading, observe=DELAY)
     one.add_directory(loading.scripts)
     one.start()
-    assert "redgrease-loade" in threads()
+    wait_until(threads, "it has a thread", until=lambda found: "redgrease-loade" in found)
     del one
     wait_until(threads, "its thread has ended", until=lambda found: "redgrease-loade" not in found)
 
