@@ -68,6 +68,7 @@ test-python: build
 	$(PY) -m pytest $(PYTEST_FLAGS) -m "not slow" tests --ignore tests/e2e
 
 test-e2e: build
+	@cargo test $(CARGO_FLAGS) --quiet --no-run -p redgrease
 	$(PY) -m pytest $(PYTEST_FLAGS) -m "not slow" tests/e2e
 
 test-all: test-rust build test-wheel ## Run all tests: also the slow ones, the wheel alone, and all of it in a bare Debian system
@@ -121,7 +122,9 @@ lint: lint-rust lint-python lint-words lint-crates ## Check formatting, warnings
 lint-rust: tools $(VENV)/.requirements
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --quiet --workspace --all-targets -- -D warnings
+	for features in "" aio cluster tls; do cargo clippy $(CARGO_FLAGS) --quiet -p redgrease --features "$$features" -- -D warnings || exit 1; done
 	RUSTDOCFLAGS=-Dwarnings cargo doc $(CARGO_FLAGS) --quiet --workspace --no-deps
+	RUSTDOCFLAGS=-Dwarnings cargo doc $(CARGO_FLAGS) --quiet -p redgrease --all-features --no-deps
 	cargo run --quiet $(CARGO_FLAGS) -p xtask -- check-deps
 	cargo run --quiet $(CARGO_FLAGS) -p xtask -- errors
 	cargo run --quiet $(CARGO_FLAGS) -p xtask -- commands

@@ -113,6 +113,19 @@ def test_run_without_waiting_prints_an_id(gears: Gears) -> None:
     assert gears.lists("executions") == []
 
 
+def test_all_is_all_that_can_be_aborted_or_dropped(gears: Gears) -> None:
+    ended = gears("run", "--no-wait", "-e", SQUARES).strip().rpartition("-")[2]
+    wait_until(lambda: gears.lists("executions"), "it is done", until=lambda rows: rows[0]["state"] == "done")
+    running = gears("run", "--no-wait", "-e", SLOW).strip().rpartition("-")[2]
+    assert gears("drop", "--all") == f"dropped execution {ended}\n"
+    assert gears("abort", "--all") == f"aborted execution {running}\n"
+    wait_until(
+        lambda: gears("drop", "--all"), "it has ended", until=lambda said: said == f"dropped execution {running}\n"
+    )
+    assert gears("abort", "--all") == gears("drop", "--all") == ""
+    gears.fails("drop", "--all", running, code=2)
+
+
 def test_a_timeout_aborts_the_execution(gears: Gears) -> None:
     said = gears.fails("run", "--timeout", 0.5, "-e", SLOW, code=7)
     assert re.search(r"it took longer than 500ms \(--timeout\); execution \d+ was aborted", said), said

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import calendar
 import functools
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -78,20 +80,45 @@ def test_the_client_and_a_server_with_tls(fresh_server, tmp_path):
     run({"REDGREASE_TLS_URL": f"rediss://localhost:{port}", "SSL_CERT_FILE": str(tmp_path / "ca.pem")}, "over_tls::")
 
 
-def test_the_example_answers_the_question_of_the_quickstart(db, monkeypatch):
+#: The programs of pages with what they print; each is an example of the crate.
+PROGRAM = re.compile(r"```rust\n(?P<program>.*?)```\s*```console\n(?P<output>.*?)```", re.DOTALL)
+PAGES = {"README.md": 1, "docs/rust.md": 4}
+
+
+def weather() -> Path:
+    """The data set of the quickstart."""
+    package = importlib.util.find_spec("vega_datasets")
+    assert package is not None and package.origin is not None
+    return Path(package.origin).parent / "_data" / "seattle-weather.csv"
+
+
+def example(program: str) -> str:
+    """The name of the example that is this program."""
+    files = (ROOT / "crates/redgrease/examples").glob("*.rs")
+    [name] = [file.stem for file in files if re.sub(r"^//!.*\n", "", file.read_text()) == program]
+    return name
+
+
+@pytest.mark.parametrize(("page", "count"), PAGES.items())
+def test_the_programs_of_a_page_are_examples_and_print_what_it_shows(db, page, count):
+    found = list(PROGRAM.finditer((ROOT / page).read_text()))
+    assert len(found) == count == (ROOT / page).read_text().count("```rust\n")
+    for each in found:
+        name = example(each["program"])
+        words = [build()[name], *([weather()] if name == "weather" else []), address(db.server.port)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.stdout, done.stderr) == (each["output"], "")
+        db.r.flushall()
+
+
+def test_the_program_of_the_readme_is_short_and_answers_as_the_example_in_python(db, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     import dataset
 
-    package = importlib.util.find_spec("vega_datasets")
-    assert package is not None and package.origin is not None
-    days = Path(package.origin).parent / "_data" / "seattle-weather.csv"
-    words = [build()["weather"], days, address(db.server.port)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    db.r.flushall()
-    months = dataset.main(redgrease.RedisGears(port=db.server.port)).months
-    # The program counts days, the Python example divides them by all days of a month: the best three are the same.
-    best = {
-        f"month {dataset.calendar.month_name[:].index(month.name):02}: {month.pleasant} dry and warm days"
-        for month in months[:3]
-    }
-    assert (set(done.stdout.splitlines()), done.stderr) == (best, "")
+    [program] = PROGRAM.findall((ROOT / "README.md").read_text())
+    assert program[0].count("\n") < 30
+    best = dataset.main(redgrease.RedisGears(port=db.server.port)).months[:3]
+    numbers = {f"month {list(calendar.month_name).index(month.name):02}": month.pleasant for month in best}
+    # The program counts days; the example in Python divides them by all days of the month.
+    lines = dict(line.split(": ") for line in program[1].splitlines())
+    assert lines == {month: f"{days} dry and warm days" for month, days in numbers.items()}

@@ -233,10 +233,24 @@ mod tests {
     }
 
     #[test]
+    fn the_client_knows_the_core_and_neither_engine_nor_module() {
+        let client = |dependency| {
+            check(&[
+                crate_named("redgrease-core", &[]),
+                crate_named("redgrease-engine", &[]),
+                crate_named("redgrease", &[(dependency, false), ("redis", false), ("redgrease", true)]),
+            ])
+        };
+        assert_eq!(client("redgrease-core"), [""; 0]);
+        let expected = "redgrease depends on redgrease-engine; it may use redgrease-core";
+        assert_eq!(client("redgrease-engine"), [expected]);
+    }
+
+    #[test]
     fn no_crate_depends_on_the_module() {
         assert_eq!(
             violations(&[], &[], &[("redgrease-module", false)]),
-            ["redgrease-cli depends on redgrease-module; it may use redgrease-filecache"]
+            ["redgrease-cli depends on redgrease-module; it may use redgrease, redgrease-filecache"]
         );
     }
 

@@ -1,5 +1,6 @@
 //! A client: a connection whose errors have a fix.
 
+use std::fmt;
 use std::time::Duration;
 
 use redis::{ConnectionLike, IntoConnectionInfo, ProtocolVersion, RedisResult, Value};
@@ -52,6 +53,12 @@ impl Client {
     /// [`Error::Client`]: the time is zero.
     pub fn set_reply_timeout(&mut self, timeout: Option<Duration>) -> Result<()> {
         self.connection.set_read_timeout(timeout).map_err(Error::Client)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("is_open", &self.connection.is_open()).finish_non_exhaustive()
     }
 }
 
@@ -137,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused_with_the_form_of_addresses() {
-        let error = Client::connect("nonsense").err().expect("no address");
+        let error = Client::connect("nonsense").unwrap_err();
         assert!(matches!(error, Error::Argument { .. }), "{error:?}");
         assert!(error.to_string().contains("\nAddresses are redis://"), "{error}");
     }

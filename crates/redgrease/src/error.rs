@@ -142,6 +142,8 @@ impl Error {
             ),
             ErrorKind::AuthenticationFailed => Error::Authentication { reason },
             ErrorKind::Io if is_of_tls(&error) => Error::Tls { address, reason },
+            // There is a server, which closes what is not TLS.
+            ErrorKind::Io if is_broken(&error) => Error::Disconnected { command: "HELLO".to_owned(), reason },
             ErrorKind::Io | ErrorKind::ClusterConnectionNotFound => Error::Unreachable { address, reason },
             _ => Error::of_command(error, "HELLO"),
         }
@@ -247,6 +249,13 @@ impl Error {
             Error::Client(_) => return None,
         };
         Some(fix.into())
+    }
+}
+
+/// The error of a command of redis-rs, so that `?` takes both.
+impl From<RedisError> for Error {
+    fn from(error: RedisError) -> Error {
+        Error::of_command(error, "the command")
     }
 }
 
@@ -382,6 +391,13 @@ fn is_of_tls(error: &RedisError) -> bool {
     let shared = source.and_then(|source| source.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>());
     let io = shared.and_then(|shared| shared.downcast_ref::<io::Error>());
     io.is_some_and(|io| io.kind() == io::ErrorKind::InvalidData)
+}
+
+/// Whether a connection was there and broke.
+fn is_broken(error: &RedisError) -> bool {
+    // Without a source it is the summary of a cluster whose nodes were not reached.
+    let has_source = std::error::Error::source(error).is_some();
+    has_source && error.is_connection_dropped() && !error.is_connection_refusal()
 }
 
 fn one_line(text: &str) -> String {

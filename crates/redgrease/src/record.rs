@@ -40,7 +40,38 @@ impl Record {
 
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        Shown(&self.0).fmt(f)
+    }
+}
+
+/// A value for people: bytes as text, and no names of kinds where the form tells them.
+struct Shown<'a>(&'a Value);
+
+impl fmt::Debug for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Value::Bool(flag) => flag.fmt(f),
+            Value::Int(number) => number.fmt(f),
+            Value::BigInt(digits) => f.write_str(digits),
+            Value::Float(number) => number.fmt(f),
+            Value::Str(text) => text.fmt(f),
+            Value::Raw(bytes) | Value::Bytes(bytes) | Value::ByteArray(bytes) => {
+                write!(f, "b\"{}\"", bytes.escape_ascii())
+            }
+            Value::List(items) => f.debug_list().entries(items.iter().map(Shown)).finish(),
+            Value::Tuple(items) => {
+                let mut tuple = f.debug_tuple("");
+                items.iter().for_each(|item| {
+                    tuple.field(&Shown(item));
+                });
+                tuple.finish()
+            }
+            Value::Set(items) | Value::FrozenSet(items) => f.debug_set().entries(items.iter().map(Shown)).finish(),
+            Value::Dict(pairs) => {
+                f.debug_map().entries(pairs.iter().map(|(name, value)| (Shown(name), Shown(value)))).finish()
+            }
+            other => other.fmt(f),
+        }
     }
 }
 
@@ -99,5 +130,25 @@ impl Executed {
             Executed::Results(results) => results,
             Executed::Nothing | Executed::Started(_) => Results::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_shown_to_people() {
+        let record = Record::new(Value::Dict(vec![
+            (Value::text("key"), Value::Raw(b"user:1".to_vec())),
+            (Value::text("value"), Value::Tuple(vec![Value::Int(1), Value::None, Value::Bytes(vec![0xff])])),
+        ]));
+        assert_eq!(format!("{record:?}"), r#"{"key": b"user:1", "value": (1, None, b"\xff")}"#);
+    }
+
+    #[test]
+    fn bytes_that_are_no_record_are_an_error() {
+        assert!(matches!(Record::decode(b"\xfe"), Err(Error::Decode { .. })));
+        assert!(matches!(Record::decode(b""), Err(Error::Decode { .. })));
     }
 }

@@ -71,6 +71,10 @@ fn errors_of_connections_say_whether_the_command_may_have_run() {
     assert!(matches!(broken, Error::Disconnected { .. }) && broken.retry() == Retry::MayHaveRun, "{broken:?}");
     let refused = Error::of_connecting(error(io::ErrorKind::ConnectionRefused), "redis://x");
     assert!(matches!(refused, Error::Unreachable { .. }) && refused.retry() == Retry::Later, "{refused:?}");
+    let closed = Error::of_connecting(error(io::ErrorKind::ConnectionReset), "redis://x");
+    assert!(closed.fix().unwrap().contains("rediss://"), "{closed:?}");
+    let cluster = (redis::ErrorKind::Io, "It failed to check startup nodes.");
+    assert!(matches!(Error::of_connecting(cluster.into(), "redis://x"), Error::Unreachable { .. }));
     let tls = [
         Error::of_connecting(error(io::ErrorKind::TimedOut), "rediss://x"),
         Error::of_connecting(io::Error::new(io::ErrorKind::InvalidData, "invalid certificate").into(), "rediss://x"),

@@ -8,7 +8,7 @@ use redgrease::{Client, Error, ExecutionId, GearsCommands, PyExecute, Retry, py}
 use crate::{client, given};
 
 fn refused(address: &str) -> Error {
-    Client::connect(address).err().expect("a refusal")
+    Client::connect(address).unwrap_err()
 }
 
 /// An error that has two lines.

@@ -22,7 +22,15 @@ async fn connections_of_tokio_do_the_same() {
 #[ignore = "needs servers"]
 fn a_certificate_for_another_name_is_refused() {
     let address = given("REDGREASE_TLS_URL").replace("localhost", "127.0.0.1");
-    let error = Client::connect(&address).err().expect("a refusal");
+    let error = Client::connect(&address).unwrap_err();
     assert!(matches!(error, Error::Tls { .. }) && error.what().contains("certificate"), "{error:?}");
     assert!(error.fix().unwrap().contains("certificate"), "{error}");
+}
+
+#[test]
+#[ignore = "needs servers"]
+fn a_connection_without_tls_is_told_how_to_have_it() {
+    let address = given("REDGREASE_TLS_URL").replace("rediss://", "redis://");
+    let error = Client::connect(&address).unwrap_err();
+    assert!(error.fix().unwrap().contains("rediss://"), "{error:?}");
 }
