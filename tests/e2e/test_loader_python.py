@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from .loading import DELAY, Loading, Watching, command, seconds_until
 from .servers import free_port
 from .test_loader import HELLO, registrations, trigger
 from .test_requirements import project
+from .waiting import wait_until
 
 
 @pytest.fixture
@@ -100,6 +103,24 @@ def test_changed_files_are_loaded_again(db, loading):
         one.stop()
     with loader(loading) as one, pytest.raises(RuntimeError, match="observe=SECONDS"):
         one.start()
+
+
+def test_a_loader_that_is_forgotten_ends(loading):
+    one = loader(loading, observe=DELAY)
+    one.add_directory(loading.scripts)
+    one.start()
+    assert "redgrease-loade" in threads()
+    del one
+    wait_until(threads, "its thread has ended", until=lambda found: "redgrease-loade" not in found)
+
+
+def threads() -> set[str]:
+    """The names of the threads of this process, up to 15 characters."""
+    names = set()
+    for number in os.listdir("/proc/self/task"):
+        with suppress(FileNotFoundError):  # it has ended
+            names.add(Path(f"/proc/self/task/{number}/comm").read_text().strip())
+    return names
 
 
 def test_errors_of_scripts_are_logged(db, loading, caplog):

@@ -250,7 +250,7 @@ mod tests {
     fn no_crate_depends_on_the_module() {
         assert_eq!(
             violations(&[], &[], &[("redgrease-module", false)]),
-            ["redgrease-cli depends on redgrease-module; it may use redgrease, redgrease-filecache"]
+            ["redgrease-cli depends on redgrease-module; it may use redgrease, redgrease-filecache, redgrease-loader"]
         );
     }
 

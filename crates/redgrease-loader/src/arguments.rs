@@ -52,8 +52,8 @@ pub struct Arguments {
     /// Port of the server [default: 6379]
     #[arg(short, long, value_name = "PORT", help_heading = "Connection")]
     pub port: Option<String>,
-    /// The server as redis://[USER[:PASSWORD]@]HOST[:PORT][/DB], rediss:// for TLS, or unix:///PATH; the other options
-    /// replace parts of it
+    /// The server as `redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]`, `rediss://` for TLS, or `unix:///PATH`; the other
+    /// options replace parts of it
     #[arg(long, value_name = "URL", help_heading = "Connection")]
     pub url: Option<String>,
     /// Encrypt the connection, and check the certificate of the server

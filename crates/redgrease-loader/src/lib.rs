@@ -4,16 +4,16 @@
 //!
 //! # Layout
 //! Decisions, without input and output, and with the time as an argument:
-//! - [`layers`], [`config_file`], [`settings`]: options from the command line, the environment and files;
-//! - [`patterns`]: which files are scripts and which list requirements; [`requirements_file`]: what they list;
-//! - [`catalog`]: the files that were looked at, and what has to be done; [`debounce`]: when;
-//! - [`names`]: index keys and sessions; [`traceback`]: errors of scripts.
+//! - `layers`, `config_file`, `settings`: options from the command line, the environment and files;
+//! - `patterns`: which files are scripts and which list requirements; `requirements_file`: what they list;
+//! - `catalog`: the files that were looked at, and what has to be done; `debounce`: when;
+//! - `names`: index keys and sessions; `traceback`: errors of scripts.
 //!
 //! The edge:
-//! - [`arguments`]: the command line; [`program`]: loads, then watches;
-//! - [`loader`]: loads and removes files; [`files`]: reads directories; [`watch`]: events of files, and the connection;
-//! - [`server`]: what is needed of a server; [`redis_server`], [`connection`]: the same over redis-rs;
-//! - [`error`], [`log`], [`log_lines`]: errors with their exit codes; lines of the log.
+//! - `arguments`: the command line; `program`: loads, then watches;
+//! - `loader`: loads and removes files; `files`: reads directories; `watch`: events of files, and the connection;
+//! - `server`: what is needed of a server; `redis_server`, `connection`: the same over redis-rs;
+//! - `error`, `log`, `log_lines`: errors with their exit codes; lines of the log.
 
 pub mod arguments;
 mod catalog;

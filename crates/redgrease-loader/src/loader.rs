@@ -158,19 +158,19 @@ impl Loader {
             requirements_changed |= is_loaded && found.kind == Kind::Requirements;
         }
         if requirements_changed {
-            self.load_again(Kind::Script, |path| changes.changed.iter().all(|found| found.path != path))?;
+            self.load_scripts_again(|path| changes.changed.iter().all(|found| found.path != path))?;
         }
         if !changes.removed.is_empty() {
             // A command that another file registers now was that of a removed one.
             let failed = self.failed();
-            self.load_again(Kind::Script, |path| failed.iter().any(|each| each == path))?;
+            self.load_scripts_again(|path| failed.iter().any(|each| each == path))?;
         }
         Ok(())
     }
 
-    fn load_again(&mut self, kind: Kind, which: impl Fn(&Path) -> bool) -> Result<(), Error> {
-        let files: Vec<Found> = self.catalog.of_kind(kind).filter(|found| which(&found.path)).collect();
-        for found in files {
+    fn load_scripts_again(&mut self, which: impl Fn(&Path) -> bool) -> Result<(), Error> {
+        let scripts: Vec<Found> = self.catalog.of_kind(Kind::Script).filter(|found| which(&found.path)).collect();
+        for found in scripts {
             if let Some(found) = look(&found.path, found.kind) {
                 self.load(&found)?;
             }
@@ -351,7 +351,8 @@ impl Loader {
         let present = self.server.registrations(&sessions)?;
         for (found, session) in scripts.iter().zip(&sessions) {
             let is_missing = self.registered.contains(&found.path) && !present.contains_key(session);
-            if (is_missing || self.losses.contains_key(&found.path))
+            let was_interrupted = self.losses.get(&found.path).is_some_and(|losses| *losses < LOSSES_MAX);
+            if (is_missing || was_interrupted)
                 && let Some(found) = look(&found.path, found.kind)
             {
                 self.load(&found)?;

@@ -262,6 +262,8 @@ fn a_script_that_breaks_the_connection_is_given_up_after_some_attempts() {
     world.look().unwrap();
     assert_eq!(world.executed(), ["lose", "lose", "lose", "register"]);
     assert_eq!(world.loader.failed(), [world.path("a.py")]);
+    world.loader.load_missing().unwrap();
+    assert!(world.executed().is_empty());
 }
 
 #[test]

@@ -82,6 +82,15 @@ impl LoaderCore {
     }
 }
 
+impl Drop for LoaderCore {
+    /// Ends the watch of a loader that nothing refers to any more.
+    fn drop(&mut self) {
+        if let Some(running) = lock(&self.watch).take() {
+            running.control.stop();
+        }
+    }
+}
+
 #[pymethods]
 impl LoaderCore {
     /// Connects. `options` are those of the command line, by their names.
