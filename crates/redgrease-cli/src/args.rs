@@ -4,16 +4,40 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::{CommandFactory, Parser};
+use redgrease_loader::arguments::{Arguments, join_delays};
+
 use crate::connection::ConnectionOptions;
 use crate::manual::{Completions, Man};
 use crate::units::seconds;
 
 /// Run your functions where your data lives.
+///
+/// Without a command it loads scripts into a server: redgrease --watch scripts/. A first word that is the name of a
+/// command is one; write ./serve, or put -- in front, for a path with such a name.
 #[derive(Debug, clap::Parser)]
-#[command(name = "redgrease", version, max_term_width = 100)]
+#[command(
+    name = "redgrease",
+    version,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    arg_required_else_help = true
+)]
 pub struct Args {
     #[command(subcommand)]
-    pub subcommand: Subcommand,
+    pub subcommand: Option<Subcommand>,
+    #[command(flatten)]
+    pub load: Arguments,
+}
+
+impl Args {
+    /// Parses a command line. The delay of `--watch` may be a word of its own where scripts are loaded.
+    pub fn of(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let words: Vec<OsString> = words.into_iter().collect();
+        let is_subcommand = words.get(1).is_some_and(|first| Self::command().find_subcommand(first).is_some());
+        Self::try_parse_from(if is_subcommand { words } else { join_delays(words) })
+    }
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -69,7 +93,7 @@ pub struct Serve {
     #[arg(long)]
     pub dir: Option<PathBuf>,
     /// Server program to run instead of the embedded one (a path, or a name on PATH)
-    #[arg(long, value_name = "PATH", env = "REDGREASE_SERVER")]
+    #[arg(long, value_name = "PATH", env = "REDGREASE_SERVER_BINARY")]
     pub server_binary: Option<PathBuf>,
     /// Module to load instead of the one that came with this command
     #[arg(long, value_name = "PATH", env = "REDGREASE_MODULE")]
@@ -163,7 +187,11 @@ pub fn key_value(text: &str) -> Result<(String, String), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::{CommandFactory, Parser};
+    use std::ffi::OsStr;
+
+    fn parse(line: &str) -> Args {
+        Args::of(line.split(' ').map(OsString::from)).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
 
     #[test]
     fn the_definition_is_sound() {
@@ -180,9 +208,7 @@ mod tests {
 
     #[test]
     fn what_follows_the_command_belongs_to_the_command() {
-        let Subcommand::Call(call) =
-            Args::parse_from(["redgrease", "call", "--port", "7000", "SET", "a", "--json", "-x"]).subcommand
-        else {
+        let Some(Subcommand::Call(call)) = parse("redgrease call --port 7000 SET a --json -x").subcommand else {
             panic!("not a call");
         };
         assert_eq!(call.command, ["SET", "a", "--json", "-x"]);
@@ -192,6 +218,39 @@ mod tests {
     #[test]
     fn a_misspelt_option_is_not_taken_for_a_command() {
         assert!(Args::try_parse_from(["redgrease", "call", "--prot", "7000", "PING"]).is_err());
+    }
+
+    #[test]
+    fn a_first_word_that_is_a_subcommand_is_one() {
+        assert!(matches!(parse("redgrease serve --port 7000").subcommand, Some(Subcommand::Serve(_))));
+        for line in [
+            "redgrease --server 10.0.2.21 --watch scripts/",
+            "redgrease ./serve",
+            "redgrease -- serve",
+            "redgrease --recursive serve",
+            "redgrease --watch 2 serve",
+            "redgrease scripts/ serve",
+            "redgrease run.py",
+        ] {
+            let args = parse(line);
+            assert!(args.subcommand.is_none(), "{line}");
+            assert_eq!(
+                args.load.paths.last().map(|path| path.as_os_str()),
+                line.split(' ').next_back().map(OsStr::new)
+            );
+        }
+    }
+
+    #[test]
+    fn a_path_is_needed_without_a_subcommand() {
+        for line in ["redgrease --recursive", "redgrease --watch", "redgrease --watch 2"] {
+            let error = Args::of(line.split(' ').map(OsString::from)).unwrap_err();
+            assert_eq!(
+                (error.kind(), error.exit_code()),
+                (clap::error::ErrorKind::MissingRequiredArgument, 2),
+                "{line}"
+            );
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The program `redgrease`: local servers and clusters with the module, functions and what a server runs, and the file cache.
+//! The program `redgrease`: scripts to load, local servers and clusters with the module, functions and what a server runs, and the file cache.
 //!
 //! Data goes to stdout, messages to stderr; the exit code is the class of the failure (`failure`); errors of the file
-//! cache have their own codes. One file per subcommand; `connection` has the options that name a server, `places` finds
+//! cache have their own codes. One file per subcommand, `load` is what runs without one; `connection` has the options that name a server, `places` finds
 //! what a server needs, `launch` starts it, `records` stores its record. `cache` is a folder with a file for each of its
 //! subcommands.
 
@@ -20,6 +20,7 @@ mod info;
 mod launch;
 mod listing;
 mod literal;
+mod load;
 mod logs;
 mod ls;
 mod manage;
@@ -48,7 +49,7 @@ mod values;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use crate::args::{Args, Subcommand};
 use crate::failure::Failure;
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
         eprintln!("redgrease: {failure:#}");
         return ExitCode::FAILURE;
     }
-    match dispatch(Args::parse()) {
+    match dispatch(Args::of(std::env::args_os()).unwrap_or_else(|error| error.exit())) {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -71,26 +72,27 @@ fn main() -> ExitCode {
 
 fn dispatch(args: Args) -> Result<ExitCode> {
     match args.subcommand {
-        Subcommand::Serve(args) => serve::run(args),
-        Subcommand::Stop(args) => stop::run(&args),
-        Subcommand::Logs(args) => logs::run(&args),
-        Subcommand::Run(args) => run::run(&args),
-        Subcommand::Trigger(args) => trigger::run(&args),
-        Subcommand::Ls(args) => ls::run(&args),
-        Subcommand::Show(args) => show::run(&args),
-        Subcommand::Abort(args) => manage::abort(&args),
-        Subcommand::Drop(args) => manage::drop(&args),
-        Subcommand::Unregister(args) => manage::unregister(&args),
-        Subcommand::Pause(args) => manage::pause(&args),
-        Subcommand::Resume(args) => manage::resume(&args),
-        Subcommand::Stats(args) => stats::run(&args),
-        Subcommand::Top(args) => top::run(&args),
-        Subcommand::Bench(args) => bench::run(&args),
-        Subcommand::Doctor(args) => doctor::run(&args),
-        Subcommand::Call(args) => call::run(&args),
-        Subcommand::Cache(args) => cache::run(args),
-        Subcommand::Completions(args) => manual::completions(&args, Args::command()),
-        Subcommand::Man(args) => manual::man(&args, Args::command()),
+        Some(Subcommand::Serve(args)) => serve::run(args),
+        Some(Subcommand::Stop(args)) => stop::run(&args),
+        Some(Subcommand::Logs(args)) => logs::run(&args),
+        Some(Subcommand::Run(args)) => run::run(&args),
+        Some(Subcommand::Trigger(args)) => trigger::run(&args),
+        Some(Subcommand::Ls(args)) => ls::run(&args),
+        Some(Subcommand::Show(args)) => show::run(&args),
+        Some(Subcommand::Abort(args)) => manage::abort(&args),
+        Some(Subcommand::Drop(args)) => manage::drop(&args),
+        Some(Subcommand::Unregister(args)) => manage::unregister(&args),
+        Some(Subcommand::Pause(args)) => manage::pause(&args),
+        Some(Subcommand::Resume(args)) => manage::resume(&args),
+        Some(Subcommand::Stats(args)) => stats::run(&args),
+        Some(Subcommand::Top(args)) => top::run(&args),
+        Some(Subcommand::Bench(args)) => bench::run(&args),
+        Some(Subcommand::Doctor(args)) => doctor::run(&args),
+        Some(Subcommand::Call(args)) => call::run(&args),
+        Some(Subcommand::Cache(args)) => cache::run(args),
+        Some(Subcommand::Completions(args)) => manual::completions(&args, Args::command()),
+        Some(Subcommand::Man(args)) => manual::man(&args, Args::command()),
+        None => load::run(&args.load),
     }
 }
 
@@ -98,6 +100,9 @@ fn dispatch(args: Args) -> Result<ExitCode> {
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<Misuse>() {
         return ExitCode::from(2);
+    }
+    if let Some(error) = error.downcast_ref::<redgrease_loader::error::Error>() {
+        return ExitCode::from(error.class.exit_code());
     }
     match error.downcast_ref::<Failure>() {
         Some(failure) => ExitCode::from(failure.code()),

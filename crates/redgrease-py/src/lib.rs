@@ -12,7 +12,8 @@
 //! - [`hooks`], [`errors`]: what Python code gives to the worker; exceptions of user code;
 //! - [`child`], [`exit`], [`lock`]: processes that user code forks; the end of the process; locks;
 //! - [`api`], [`names`]: functions and constants for Python code;
-//! - [`filecache`]: bindings of the file cache.
+//! - [`filecache`]: bindings of the file cache;
+//! - [`loader`]: bindings of the loader.
 //!
 //! Public names come from Python modules, never from here. There is no unsafe code.
 
@@ -27,6 +28,7 @@ mod filecache;
 mod future;
 mod hooks;
 mod isolation;
+mod loader;
 mod local;
 mod lock;
 mod names;
@@ -48,6 +50,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(codec::loads, module)?)?;
     module.add_function(wrap_pyfunction!(codec::dumps, module)?)?;
     filecache::add_to(module)?;
+    loader::add_to(module)?;
     errors::add_to(module)?;
     module.add_function(wrap_pyfunction!(isolation::isolate, module)?)?;
     future::add_to(module)?;

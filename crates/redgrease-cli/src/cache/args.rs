@@ -333,7 +333,7 @@ mod tests {
     fn parse(words: &str) -> Result<Command, clap::Error> {
         let line = ["redgrease", "cache"].into_iter().chain(words.split(' '));
         Args::try_parse_from(line).map(|args| match args.subcommand {
-            Subcommand::Cache(cache) => cache.command,
+            Some(Subcommand::Cache(cache)) => cache.command,
             other => panic!("{other:?} is not about a cache"),
         })
     }
