@@ -274,7 +274,7 @@ def test_rgsync_writes_to_sqlite(fresh_server, tmp_path):
     path = tmp_path / "persons.sqlite"
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE persons (person_id TEXT PRIMARY KEY, first TEXT, last TEXT, age INT)")
-    db = fresh_server(python=str(python), load_args={"WorkerWritable": tmp_path})
+    db = fresh_server(python=str(python), load_args={"WorkerWritable": tmp_path, "InstallMax": 280_000})
     script = f"""
 from rgsync import RGWriteBehind
 from rgsync.Connectors import SQLiteConnection, SQLiteConnector
@@ -282,7 +282,9 @@ connector = SQLiteConnector(SQLiteConnection({str(path)!r}), 'persons', 'person_
 mappings = {{'first_name': 'first', 'last_name': 'last', 'age': 'age'}}
 RGWriteBehind(GB, keysPrefix='person', mappings=mappings, connector=connector, name='Persons', version='99.99.99')
 """
-    assert db.r.execute_command("RG.PYEXECUTE", script, "REQUIREMENTS", "rgsync==1.2.0") == b"OK"
+    # Its drivers for many databases are downloaded, and some are built.
+    with db.server.client(socket_timeout=300) as patient:
+        assert patient.execute_command("RG.PYEXECUTE", script, "REQUIREMENTS", "rgsync==1.2.0") == b"OK"
     db.r.hset("person:1", mapping={"first_name": "Ada", "last_name": "Lovelace", "age": 36})
 
     def rows() -> list[tuple[object, ...]]:
