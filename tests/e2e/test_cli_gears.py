@@ -211,8 +211,11 @@ def test_ls_lists_everything_or_what_is_asked_for(visit: Gears) -> None:
 
 def test_show_tells_all_about_an_execution(gears: Gears) -> None:
     gears.db.r.execute_command("RG.CONFIGSET", "ProfileExecutions", 1)
-    identifier = gears("run", "--no-wait", "-e", SQUARES).strip()
-    shown = wait_until(lambda: gears("show", identifier), "it is done", until=lambda shown: "done" in shown)
+    try:
+        identifier = gears("run", "--no-wait", "-e", SQUARES).strip()
+        shown = wait_until(lambda: gears("show", identifier), "it is done", until=lambda shown: "done" in shown)
+    finally:
+        gears.db.r.execute_command("RG.CONFIGSET", "ProfileExecutions", 0)
     assert re.search(r"^state +done$", shown, re.MULTILINE) and re.search(r"^results +3$", shown, re.MULTILINE), shown
     assert shown.index("STEP") < shown.index("map")
     told = json.loads(gears("show", "--json", identifier.rpartition("-")[2]))

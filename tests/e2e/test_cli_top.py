@@ -122,7 +122,10 @@ def findings(cli: Cli, *options: object, code: int = 0) -> dict[str, dict]:
     return {finding["name"]: finding for finding in map(json.loads, done.stdout.splitlines())}
 
 
-def test_a_healthy_server_is_told_so(cli: Cli, port: int) -> None:
+def test_a_healthy_server_is_told_so(cli: Cli, fresh_server) -> None:
+    db = fresh_server()
+    db.results("GB('ShardsIDReader').run()")
+    cli.env["REDGREASE_URL"] = f"redis://127.0.0.1:{db.server.port}"
     found = findings(cli)
     assert {name: finding["level"] for name, finding in found.items() if name != "isolation"} == {
         "server": "ok",

@@ -95,4 +95,4 @@ def test_the_server_of_a_page_is_replaced():
     replace = here(7001)
     assert replace("r = redgrease.RedisGears()") == "r = redgrease.RedisGears(port=7001)"
     assert replace('url="redis://localhost:6379/0"') == 'url="redis://localhost:7001/0"'
-    assert replace("redgrease call GET a") == "redgrease call --port 7001 GET a"
+    assert replace("redgrease --server localhost a/") == "redgrease --server localhost --port 7001 a/"

@@ -119,7 +119,8 @@ fn what_the_server_says_of_itself_is_read() {
     assert!(client.rg_py_stats().unwrap().current_bytes > 0);
     assert_eq!(client.rg_dump_plugins().unwrap()[0].name, "GearsPythonPlugin");
     assert_eq!(client.rg_info_cluster().unwrap(), None);
-    assert_eq!(client.rg_py_dump_reqs().unwrap(), []);
+    // The server may have requirements of others.
+    assert!(client.rg_py_dump_reqs().unwrap().iter().all(|requirement| !requirement.name.is_empty()));
     client.rg_refresh_cluster().unwrap();
     client.rg_network_test().unwrap();
     client.rg_administer().unwrap();
