@@ -143,11 +143,13 @@ fn workers(facts: &Facts) -> Finding {
 
 fn isolation(facts: &Facts) -> Option<Finding> {
     let workers = facts.info.workers();
+    // A worker that has just started has not yet said how it is confined.
     let open = workers
         .iter()
+        .filter(|worker| !worker.isolation.is_empty())
         .find(|worker| !worker.isolation.contains("landlock") || !worker.isolation.contains("seccomp"))?;
     let message = match open.isolation.as_str() {
-        "" => "worker processes are not confined by the kernel".to_owned(),
+        "off" => "worker processes are not confined by the kernel".to_owned(),
         some => format!("worker processes are confined by {some} only"),
     };
     Some(warning(
@@ -318,6 +320,7 @@ mod tests {
     #[test]
     fn a_healthy_server_has_no_problem() {
         assert_eq!(problems(&healthy()), []);
+        assert_eq!(problems(&with_info("rg_worker_2:pid=2,isolation=")), [], "a worker that has just started");
     }
 
     #[test]
@@ -345,6 +348,7 @@ mod tests {
             ),
             (with_info("rg_workers_died:2"), (Warning, "workers")),
             (with_info("rg_worker_2:pid=2,isolation=seccomp"), (Warning, "isolation")),
+            (with_info("rg_worker_2:pid=2,isolation=off"), (Warning, "isolation")),
             (with_info("rg_sessions_waiting:1"), (Warning, "load")),
             (
                 Facts {
