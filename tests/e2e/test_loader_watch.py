@@ -256,3 +256,4 @@ def test_a_script_that_takes_long_does_not_keep_it_from_ending(db, loading):
         loading.write("slow.py", "import time\nexecute('SET', 'begun', 1)\ntime.sleep(8)\n")
         seconds_until(lambda: db.r.get("begun"), b"1")
         assert seconds_until(lambda: watching.stop() in (0, 1), True) < 5
+        assert "Interrupted" not in watching.log()

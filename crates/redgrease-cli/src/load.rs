@@ -47,7 +47,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             std::thread::spawn(move || stop_on_signal(&mut signals, &control));
         }
     };
-    let code = program::run(settings, &arguments.paths, log, on_watch);
+    // The kernel delivers signals to the main thread, where they interrupt no reply of the server.
+    let paths = arguments.paths.clone();
+    let program = std::thread::spawn(move || program::run(settings, &paths, log, on_watch));
+    let code = program.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     Ok(ExitCode::from(code.map_err(|error| with_subcommand(error, &arguments.paths))?))
 }
 
