@@ -72,7 +72,7 @@ test-e2e: build
 	$(PY) -m pytest $(PYTEST_FLAGS) -m "not slow" tests/e2e
 
 test-all: test-rust build test-wheel ## Run all tests: also the slow ones, the wheel alone, and all of it in a bare Debian system
-	$(PY) -m pytest $(PYTEST_FLAGS)
+	REDGREASE_TEST_SERVERS=$${REDGREASE_TEST_SERVERS:-valkey-9,redis-7.0,redis-8.2} $(PY) -m pytest $(PYTEST_FLAGS)
 	tools/bare.sh $(BARE_FLAGS)
 
 wheel: build ## Build a wheel with command, module and extension into dist/

@@ -10,6 +10,7 @@ The layout of the package:
     /usr/bin/redgrease                     link to the command
     /usr/lib/systemd/system/*.service.d    drop-ins for the units of Redis and Valkey
     /usr/share/man, /usr/share/doc         manual pages, copyright and changelog
+    /usr/share/bash-completion, ...        completions for bash, zsh and fish
 """
 
 import gzip
@@ -56,6 +57,7 @@ def main(folder, output):
         for unit in UNITS:
             copy(PACKAGING / "systemd/redgrease.conf", tree / f"usr/lib/systemd/system/{unit}.service.d/redgrease.conf")
         lay_out_documentation(tree)
+        lay_out_help(tree)
         write_changelog(source / "debian/changelog", debian_version(wheels[-1]))
         write_control(source, tree)
         run("dpkg-deb", "--build", "--root-owner-group", tree, Path(output).resolve())
@@ -83,6 +85,28 @@ def lay_out_documentation(tree):
     copy(PACKAGING / "debian/copyright", documents / "copyright")
     with gzip.GzipFile(documents / "changelog.gz", "wb", mtime=0) as packed:
         packed.write((ROOT / "CHANGELOG.md").read_bytes())
+
+
+#: Where the shells of Debian look for completions.
+COMPLETIONS = {
+    "bash": "usr/share/bash-completion/completions/redgrease",
+    "zsh": "usr/share/zsh/vendor-completions/_redgrease",
+    "fish": "usr/share/fish/vendor_completions.d/redgrease.fish",
+}
+
+
+def lay_out_help(tree):
+    """Write what the command says of itself: its manual pages, and completions of shells."""
+    command, pages = tree / "usr/lib/redgrease/bin/redgrease", tree / "usr/share/man/man1"
+    run(command, "man", "--dir", pages)
+    for page in sorted(pages.glob("*.1")):
+        with gzip.GzipFile(f"{page}.gz", "wb", mtime=0) as packed:
+            packed.write(page.read_bytes())
+        page.unlink()
+    for shell, place in COMPLETIONS.items():
+        made = subprocess.run([command, "completions", shell], check=True, capture_output=True).stdout
+        (tree / place).parent.mkdir(parents=True, exist_ok=True)
+        (tree / place).write_bytes(made)
 
 
 def debian_version(wheel):

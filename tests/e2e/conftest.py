@@ -1,12 +1,14 @@
-"""Fixtures: every test runs on every server that is available.
+"""Fixtures: tests of the module's edge run on every kind of server that is available, others on one.
 
-``REDGREASE_TEST_SERVERS=valkey-9,redis-8.2`` narrows the list. A server that is not available is a skipped test with
-the reason, never a missing one. One server per kind (and per xdist worker) is shared by the tests and reset between
-them; `fresh_server` starts further ones for tests that need load arguments, an append-only file, a replica or a kill.
+``REDGREASE_TEST_SERVERS=valkey-9,redis-8.2`` runs all of them on these kinds. A server that is not available is a
+skipped test with the reason, never a missing one. One server per kind (and per xdist worker) is shared by the tests and
+reset between them; `fresh_server` starts further ones for tests that need load arguments, an append-only file, a
+replica or a kill.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,15 +19,51 @@ import redgrease
 from .cluster import Cluster
 from .command_line import REDGREASE, Cli
 from .database import Database
-from .servers import MODULE, Server, ServerKind, UnavailableError, selected_kinds
+from .servers import MODULE, SELECTION, Server, ServerKind, UnavailableError, selected_kinds
 from .tls import start_tls_server
 
+#: Tests of what depends on the server: its module API, its events and replies, its clients.
+ON_EVERY_SERVER = {
+    "test_answers",
+    "test_bad_input",
+    "test_cached_commands",
+    "test_call_contexts",
+    "test_clients",
+    "test_commands",
+    "test_concurrency",
+    "test_databases",
+    "test_errors",
+    "test_executions",
+    "test_failover",
+    "test_filecache",
+    "test_hardening",
+    "test_hooks",
+    "test_inspection",
+    "test_keys_registrations",
+    "test_limits",
+    "test_loading",
+    "test_old_clients",
+    "test_pause_and_scripts",
+    "test_pending_events",
+    "test_persistence",
+    "test_readers",
+    "test_rendering",
+    "test_replication",
+    "test_runtime_functions",
+    "test_stream_registrations",
+    "test_time_events",
+    "test_users",
+    "test_wheels",
+}
 _LOG_TAIL_LINES = 200
 _servers_of_test = pytest.StashKey[list[Server]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes long; part of `make test-all`, not of `make test`")
+    gone = [name for name in ON_EVERY_SERVER if not Path(__file__).with_name(f"{name}.py").exists()]
+    if gone:
+        raise pytest.UsageError(f"ON_EVERY_SERVER names {gone}, which do not exist")
     # A shell ignores Control-C in what it runs in the background, and programs that tests start would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -38,9 +76,25 @@ def _selected_kinds() -> list[ServerKind]:
         raise pytest.UsageError(str(error)) from None
 
 
+def _kinds_of(module: str) -> list[ServerKind]:
+    """The kinds of servers that the tests of a module run on."""
+    kinds = _selected_kinds()
+    if os.environ.get(SELECTION) or module.rpartition(".")[2] in ON_EVERY_SERVER:
+        return kinds
+    return [next(filter(_is_available, kinds), kinds[0])]
+
+
+def _is_available(kind: ServerKind) -> bool:
+    try:
+        kind.binary()
+    except UnavailableError:
+        return False
+    return True
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "server_kind" in metafunc.fixturenames:
-        kinds = _selected_kinds()
+        kinds = _kinds_of(metafunc.module.__name__)
         metafunc.parametrize("server_kind", kinds, ids=[k.name for k in kinds], indirect=True, scope="session")
 
 

@@ -87,6 +87,18 @@ def call(system: System, *words: str, code: int = 0) -> str:
     return system.run("redgrease", "call", *words, code=code).strip()
 
 
+def test_the_package_has_manual_pages_and_completions(package):
+    listed = subprocess.run(["dpkg", "--contents", package], check=True, capture_output=True, text=True).stdout
+    for place in (
+        "/usr/share/man/man1/redgrease.1.gz",
+        "/usr/share/man/man1/redgrease-serve.1.gz",
+        "/usr/share/bash-completion/completions/redgrease",
+        "/usr/share/zsh/vendor-completions/_redgrease",
+        "/usr/share/fish/vendor_completions.d/redgrease.fish",
+    ):
+        assert f".{place}\n" in listed, place
+
+
 def test_a_function_runs_under_the_restrictions_of_the_unit(system):
     call(system, "SET", "answer", "42")
     assert call(system, "RG.PYEXECUTE", "GB('KeysReader').map(lambda r: r['value']).run()") == "42"
