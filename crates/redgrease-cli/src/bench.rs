@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::connection::ConnectionOptions;
-use crate::failure::Failure;
+use crate::failure;
 use crate::gears;
 use crate::output::print;
 use crate::table::Table;
@@ -98,7 +98,7 @@ fn measure(
 }
 
 fn ping(connection: &mut Connection) -> Result<()> {
-    redis::cmd("PING").exec(connection).map_err(|error| Failure::of_command(&error, "the server").into())
+    redis::cmd("PING").exec(connection).map_err(|error| failure::of_command(&error, "the server").into())
 }
 
 fn script(connection: &mut Connection, source: &str) -> Result<()> {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use redis::{ConnectionLike, ProtocolVersion, Value};
 
 use crate::args::Call;
-use crate::failure::{Class, Failure};
+use crate::failure::{self, Class, Failure};
 use crate::reply;
 
 pub fn run(args: &Call) -> Result<ExitCode> {
@@ -33,7 +33,7 @@ pub fn run(args: &Call) -> Result<ExitCode> {
                 writeln!(stderr(), "{} closed the connection, as {command} requests", target.place())?;
                 return Ok(ExitCode::SUCCESS);
             }
-            None => return Err(Failure::of_command(&error, &target.place()).into()),
+            None => return Err(failure::of_command(&error, &target.place()).into()),
         },
     };
     if let Value::ServerError(error) = &value {
@@ -80,14 +80,14 @@ fn packed(args: &Call) -> Result<Vec<u8>> {
 /// Prints an error reply in the words of the server, and the fix if it is known.
 fn error_reply(text: &str, as_json: bool) -> Result<ExitCode> {
     let text = text.trim_end();
-    let failure = Failure::of_reply(text);
+    let failure = failure::of_reply(text);
     let line = match &failure.fix {
         _ if as_json => serde_json::json!({ "error": text }).to_string(),
         Some(fix) => format!("(error) {text}\nfix: {fix}"),
         None => format!("(error) {text}"),
     };
     writeln!(stderr(), "{line}")?;
-    Ok(ExitCode::from(failure.code()))
+    Ok(ExitCode::from(failure.class.exit_code()))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use redis::{Connection, ProtocolVersion};
 
 use crate::args::Serve;
 use crate::connection::ConnectionOptions;
-use crate::failure::Failure;
+use crate::failure;
 use crate::launch::{Node, Plan, free_port};
 use crate::misuse::misuse;
 use crate::records::Records;
@@ -133,7 +133,7 @@ impl Member {
 
     fn run(&mut self, command: &redis::Cmd) -> Result<()> {
         let done = command.query::<redis::Value>(&mut self.connection);
-        done.map(drop).map_err(|error| Failure::of_command(&error, &format!("node {}", self.port)).into())
+        done.map(drop).map_err(|error| failure::of_command(&error, &format!("node {}", self.port)).into())
     }
 
     /// A field of a reply with lines `field:value`.
@@ -142,7 +142,7 @@ impl Member {
         asked.arg(command.split(' ').collect::<Vec<_>>());
         let text: String = asked
             .query(&mut self.connection)
-            .map_err(|error| Failure::of_command(&error, &format!("node {}", self.port)))?;
+            .map_err(|error| failure::of_command(&error, &format!("node {}", self.port)))?;
         let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         Ok(value.with_context(|| format!("node {} has no {field} in {command}", self.port))?.trim().to_owned())
     }

@@ -1,7 +1,6 @@
 //! Which server, and as which user: the connection options that subcommands share, and connecting.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -10,7 +9,9 @@ use redis::{
     RedisConnectionInfo, RedisError, TlsCertificates,
 };
 
-use crate::failure::{Class, Failure};
+use redgrease_loader::tls;
+
+use crate::failure::{self, Class, Failure};
 use crate::misuse::misuse;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,7 +61,7 @@ impl ConnectionOptions {
         let authorities = match &self.cacert {
             Some(file) => Some(
                 std::fs::read(file)
-                    .map_err(|error| Failure::of_file(&format!("--cacert {}", file.display()), &error))?,
+                    .map_err(|error| failure::of_file(&format!("--cacert {}", file.display()), &error))?,
             ),
             None => None,
         };
@@ -178,14 +179,14 @@ impl Target {
                 "start one with `redgrease serve`, or name another with --server and --port, or --url",
             );
         }
-        if let Some(reason) = tls_error(error) {
-            return Failure::new(Class::Tls, format!("no encrypted connection to {place}: {reason}"), tls_fix(reason));
+        if let Some(reason) = tls::error_behind(error) {
+            return Failure::new(Class::Tls, format!("no encrypted connection to {place}: {reason}"), tls::fix(reason));
         }
         if error.kind() == ErrorKind::AuthenticationFailed {
-            return Failure::of_reply(&format!("WRONGPASS {place} refused the user {}", self.user()));
+            return failure::of_reply(&format!("WRONGPASS {place} refused the user {}", self.user()));
         }
         if error.code().is_some() {
-            return Failure::of_command(error, &place);
+            return failure::of_command(error, &place);
         }
         if error.is_timeout() && self.is_encrypted() {
             return Failure::new(
@@ -212,48 +213,8 @@ impl Target {
     }
 }
 
-/// The error of the TLS library behind an error of a connection.
-fn tls_error(error: &RedisError) -> Option<&rustls::Error> {
-    let source = std::error::Error::source(error)?;
-    // redis-rs shares the errors of the layers below.
-    let shared = source.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>();
-    let mut cause = shared.map_or(source, |shared| &**shared);
-    loop {
-        if let Some(found) = cause.downcast_ref() {
-            return Some(found);
-        }
-        // An I/O error does not count what it wraps as its source.
-        cause = match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(inner) => inner,
-            None => cause.source()?,
-        };
-    }
-}
-
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn tls_fix(reason: &rustls::Error) -> &'static str {
-    use rustls::{CertificateError, Error};
-    match reason {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "name the certificate of the authority that signed the server's with --cacert FILE"
-        }
-        Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => "name the server with --server as its certificate does",
-        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            "renew the certificate of the server, and check the clock of this machine"
-        }
-        Error::InvalidMessage(_) => {
-            "this port does not speak TLS: connect without --tls, or name the server's tls-port"
-        }
-        Error::AlertReceived(_) => {
-            "the server refused: if it asks for client certificates, set tls-auth-clients no or optional there"
-        }
-        _ => "check the certificate of the server, and --cacert",
-    }
 }
 
 #[cfg(test)]

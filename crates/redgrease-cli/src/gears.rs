@@ -7,7 +7,7 @@ use redgrease::Error;
 use redis::{Connection, ProtocolVersion};
 
 use crate::connection::{ConnectionOptions, Target};
-use crate::failure::{Class, Failure};
+use crate::failure::{self, Class, Failure};
 use crate::misuse::misuse;
 
 /// Deadline of replies that come at once.
@@ -28,8 +28,8 @@ pub fn failed(error: Error) -> anyhow::Error {
     let what = error.what().into_owned();
     let failure = match &error {
         Error::Argument { fix, .. } => return misuse(format!("{what}: {fix}")),
-        Error::Authentication { reason } | Error::NoPermission { reason } => Failure::of_reply(reason),
-        Error::NoModule { command } => Failure::of_reply(&format!("ERR unknown command '{command}'")),
+        Error::Authentication { reason } | Error::NoPermission { reason } => failure::of_reply(reason),
+        Error::NoModule { command } => failure::of_reply(&format!("ERR unknown command '{command}'")),
         Error::Unreachable { .. } | Error::Disconnected { .. } => {
             Failure::new(Class::Unreachable, what, "look at the log of the server: it may have stopped")
         }
@@ -47,5 +47,5 @@ pub fn failed(error: Error) -> anyhow::Error {
 
 /// The text of INFO; some of its sections, or all.
 pub fn info(connection: &mut Connection, sections: &[&str]) -> Result<String> {
-    redis::cmd("INFO").arg(sections).query(connection).map_err(|error| Failure::of_command(&error, "the server").into())
+    redis::cmd("INFO").arg(sections).query(connection).map_err(|error| failure::of_command(&error, "the server").into())
 }

@@ -101,11 +101,8 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<Misuse>() {
         return ExitCode::from(2);
     }
-    if let Some(error) = error.downcast_ref::<redgrease_loader::error::Error>() {
-        return ExitCode::from(error.class.exit_code());
-    }
     match error.downcast_ref::<Failure>() {
-        Some(failure) => ExitCode::from(failure.code()),
+        Some(failure) => ExitCode::from(failure.class.exit_code()),
         None => cache::exit_status(error).unwrap_or(ExitCode::FAILURE),
     }
 }

@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::connection::{ConnectionOptions, Target};
-use crate::failure::{Class, Failure};
+use crate::failure::{self, Class, Failure};
 use crate::gears;
 use crate::ids;
 use crate::misuse::misuse;
@@ -96,7 +96,7 @@ impl Run {
         match self.file.as_deref() {
             Some(file) if file != Path::new("-") => {
                 let text = std::fs::read_to_string(file);
-                Ok(text.map_err(|error| Failure::of_file(&file.display().to_string(), &error))?)
+                Ok(text.map_err(|error| failure::of_file(&file.display().to_string(), &error))?)
             }
             None if stdin().is_terminal() => {
                 Err(misuse("nothing to run: name a file, write the text with -e EXPR, or pipe a script into it"))

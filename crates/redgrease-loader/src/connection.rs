@@ -1,6 +1,5 @@
 //! Connections to a server, with deadlines and errors that name the fix.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{
@@ -10,6 +9,7 @@ use redis::{
 
 use crate::error::{Class, Error};
 use crate::settings::{ConnectionSettings, DEFAULT_PORT, DEFAULT_SERVER};
+use crate::tls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const WHERE: &str = "start one with `redgrease serve`, or name another with --server and --port, or --url";
@@ -82,8 +82,8 @@ impl Target {
 
     fn explain(&self, error: &RedisError) -> Error {
         let place = self.place();
-        if let Some(reason) = tls_error(error) {
-            return Error::new(Class::Tls, format!("no encrypted connection to {place}: {reason}"), tls_fix(reason));
+        if let Some(reason) = tls::error_behind(error) {
+            return Error::new(Class::Tls, format!("no encrypted connection to {place}: {reason}"), tls::fix(reason));
         }
         if error.is_connection_refusal() {
             return Error::new(Class::Unreachable, format!("no server answers at {place}"), WHERE);
@@ -217,41 +217,6 @@ fn credentials(settings: &ConnectionSettings, of_url: RedisConnectionInfo) -> Re
 fn is_unknown_command(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     text.contains("unknown command") && text.contains("rg.")
-}
-
-/// The error of the TLS library behind an error of a connection.
-fn tls_error(error: &RedisError) -> Option<&rustls::Error> {
-    let source = std::error::Error::source(error)?;
-    // redis-rs shares the errors of the layers below.
-    let shared = source.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>();
-    let mut cause: &(dyn std::error::Error + 'static) = match shared {
-        Some(shared) => &**shared,
-        None => source,
-    };
-    loop {
-        if let Some(found) = cause.downcast_ref() {
-            return Some(found);
-        }
-        // An I/O error does not count what it wraps as its source.
-        cause = match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(inner) => inner,
-            None => cause.source()?,
-        };
-    }
-}
-
-fn tls_fix(reason: &rustls::Error) -> &'static str {
-    use rustls::{CertificateError, Error};
-    match reason {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "name the certificate of the authority that signed the server's with --cacert FILE"
-        }
-        Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => "name the server with --server as its certificate does",
-        Error::InvalidMessage(_) => "this port does not speak TLS: leave out --tls, or name the server's tls-port",
-        _ => "check the certificate of the server, and --cacert",
-    }
 }
 
 #[cfg(test)]

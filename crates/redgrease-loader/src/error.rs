@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-/// The class of an error. The numbers are the exit codes, listed in docs/cli.md.
+/// The class of an error. The numbers are the exit codes, listed in docs/cli.md; 10 and above are those of the file cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Class {
-    /// A script or a requirements file was not loaded.
+    /// It ran, and what it did failed: an error reply, an exception, a script that was not loaded.
     Failed = 1,
     /// An option, an environment variable or a configuration file is wrong.
     Usage = 2,

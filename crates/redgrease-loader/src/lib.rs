@@ -33,5 +33,6 @@ mod redis_server;
 mod requirements_file;
 pub mod server;
 pub mod settings;
+pub mod tls;
 mod traceback;
 pub mod watch;
