@@ -7,6 +7,8 @@ import re
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -64,18 +66,25 @@ def test_a_server_that_is_not_there(cli: Cli) -> None:
     assert "no-such-host.invalid:6379" in what
 
 
-def test_something_that_is_no_server(cli: Cli) -> None:
+@contextmanager
+def port_that_answers(reply: bytes) -> Iterator[int]:
+    """The port of something that gives one answer, whatever it is told."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
             with listener.accept()[0] as connection:
                 connection.recv(1000)
-                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                connection.sendall(reply)
 
         thread = threading.Thread(target=answer)
         thread.start()
-        what, _ = what_and_fix(cli.fails("call", "-p", listener.getsockname()[1], "PING", code=3))
+        yield listener.getsockname()[1]
         thread.join(10)
+
+
+def test_something_that_is_no_server(cli: Cli) -> None:
+    with port_that_answers(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+        what, _ = what_and_fix(cli.fails("call", "-p", port, "PING", code=3))
     assert "cannot connect to" in what
 
 
@@ -133,17 +142,8 @@ def test_an_encrypted_connection_that_is_refused(cli: Cli, tls_server: int, tmp_
 
 
 def test_a_port_that_does_not_speak_tls(cli: Cli) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def answer() -> None:
-            with listener.accept()[0] as connection:
-                connection.recv(1000)
-                connection.sendall(b"-ERR Protocol error\r\n")
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        what, fix = what_and_fix(cli.fails("call", "-p", listener.getsockname()[1], "--tls", "PING", code=6))
-        thread.join(10)
+    with port_that_answers(b"-ERR Protocol error\r\n") as port:
+        what, fix = what_and_fix(cli.fails("call", "-p", port, "--tls", "PING", code=6))
     assert "no encrypted connection" in what and "does not speak TLS" in fix
 
 
