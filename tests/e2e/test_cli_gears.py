@@ -188,7 +188,7 @@ def test_a_function_that_fails_or_is_not_there(visit: Gears) -> None:
     said = visit.fails("trigger", "visit", "x")
     assert "ValueError: invalid literal" in said and said.endswith("redgrease: the function visit failed\n")
     assert visit.fails("trigger", "nope").splitlines() == [
-        "redgrease: no function is registered under the name nope",
+        "redgrease: no function is registered under the name 'nope'",
         "fix: list them with `redgrease ls registrations`",
     ]
 
@@ -254,7 +254,7 @@ def test_unregister_takes_ids_and_names(visit: Gears) -> None:
     rows = {row["source"]: row["id"] for row in visit.lists("registrations")}
     assert visit("unregister", "visit", rows["trigger other"]).count("removed registration") == 2
     assert visit.lists("registrations") == []
-    assert "there is no registration visit" in visit.fails("unregister", "visit")
+    assert "there is no registration 'visit'" in visit.fails("unregister", "visit")
 
 
 def test_a_stream_is_paused_and_resumed(visit: Gears) -> None:

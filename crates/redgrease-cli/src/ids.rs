@@ -59,7 +59,7 @@ pub fn find<'a, I: Id>(typed: &str, known: impl IntoIterator<Item = &'a I>) -> R
     let Some(first) = found.next() else {
         return Err(Failure::new(
             Class::Failed,
-            format!("there is no {} {typed}", I::KIND),
+            format!("there is no {} '{typed}'", I::KIND),
             format!("list them with `redgrease ls {}s`", I::KIND),
         ));
     };
@@ -84,7 +84,7 @@ mod tests {
         for (typed, index) in [("7", 0), ("0000-7", 0), ("17", 1), ("abcdef01-3", 2), ("3", 2), ("ffff-8", 4)] {
             assert_eq!(find(typed, &known), Ok(&known[index]), "{typed}");
         }
-        assert_eq!(find("9", &known).unwrap_err().what, "there is no execution 9");
+        assert_eq!(find("9", &known).unwrap_err().what, "there is no execution '9'");
         assert_eq!(find("8", &known).unwrap_err().what, "8 is the number of several executions");
         assert!(find("x-7", &known).is_err() && find("", &known).is_err());
     }

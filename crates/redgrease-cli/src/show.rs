@@ -57,7 +57,7 @@ fn text(args: &Show, connection: &mut Connection) -> Result<String> {
             Err(Failure::new(Class::Failed, what, "write more of the id").into())
         }
         (None, _) => {
-            let what = format!("there is no execution, registration or session {}", args.id);
+            let what = format!("there is no execution, registration or session '{}'", args.id);
             Err(Failure::new(
                 Class::Failed,
                 what,

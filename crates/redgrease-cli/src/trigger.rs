@@ -54,7 +54,7 @@ fn failed(error: Error, name: &str) -> anyhow::Error {
             return Failure::plain(Class::Failed, format!("the function {name} failed")).into();
         }
         if server.text().contains("subcommand not found") {
-            let what = format!("no function is registered under the name {name}");
+            let what = format!("no function is registered under the name '{name}'");
             return Failure::new(Class::Failed, what, "list them with `redgrease ls registrations`").into();
         }
     }
