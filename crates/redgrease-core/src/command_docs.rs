@@ -36,7 +36,7 @@ const fn doc(
 }
 
 /// The commands for users, in the order of their names.
-pub const COMMANDS: [CommandDoc; 34] = [
+pub const COMMANDS: [CommandDoc; 33] = [
     doc(
         "RG.ABORTEXECUTION",
         "id",
@@ -136,7 +136,6 @@ pub const COMMANDS: [CommandDoc; 34] = [
         "As `RG.GETRESULTS`.",
         "In a transaction or a script it only answers for executions that have ended.",
     ),
-    doc("RG.HELLO", "", "Answers other shards of a cluster", "O(1)", "The number of the protocol between shards.", ""),
     doc(
         "RG.INFOCLUSTER",
         "",
@@ -262,12 +261,29 @@ pub const COMMANDS: [CommandDoc; 34] = [
         "Runs one of these commands with results as tagged values",
         "That of the command",
         "That of the command; results are encoded values instead of texts.",
-        "For clients: the package uses it. The command is `RG.PYEXECUTE`, `RG.TRIGGER`, `RG.GETRESULTS` or `RG.GETRESULTSBLOCKING`.",
+        "For clients: the package uses it. The command is `RG.PYEXECUTE`, `RG.TRIGGER`, `RG.TRIGGERONKEY`, `RG.GETRESULTS` or \
+         `RG.GETRESULTSBLOCKING`.",
     ),
-    doc("RG.CLUSTERSET", "", "Not available yet", "O(1)", "An error.", ""),
-    doc("RG.CLUSTERSETFROMSHARD", "", "Not available yet", "O(1)", "An error.", ""),
+    doc(
+        "RG.CLUSTERSET",
+        "argument [argument ...]",
+        "Replaces the topology of the cluster",
+        "O(N) for N ranges of slots",
+        "`OK`. An error if the arguments are no topology.",
+        "For a control plane that knows the shards, and sends them as that of RedisGears did. A server in cluster mode discovers them \
+         by itself.",
+    ),
     doc("RG.PYEXECUTEREMOTE", "", "Removed from RedisGears 1.2", "O(1)", "A text that says so.", ""),
     doc("RG.PYFREEINTERPRETER", "", "Removed from RedisGears 1.2", "O(1)", "A text that says so.", ""),
+    doc(
+        "RG.HELLO",
+        "",
+        "Internal: another shard begins to send messages",
+        "O(1)",
+        "An id that is another one after each start of the server.",
+        "So are `RG.INNERMSGCOMMAND` (a message of another shard) and `RG.CLUSTERSETFROMSHARD` (a topology that it relays). Users of \
+         functions need no permission for them, and should have none: they are in the categories `@admin` and `@dangerous`.",
+    ),
     doc(
         "RG.INNERATOMIC",
         "",

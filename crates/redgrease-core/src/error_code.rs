@@ -75,13 +75,20 @@ const fn code(
 }
 
 /// All codes, in alphabetical order.
-pub const CODES: [ErrorCode; 24] = [
+pub const CODES: [ErrorCode; 38] = [
     code(
         "BADEVENT",
         Fault::Caller,
         Retry::No,
         "A registration listens to an event that never happens.",
         "Use one of the events that the error lists.",
+    ),
+    code(
+        "BADMESSAGE",
+        Fault::Bug,
+        Retry::No,
+        "A shard of the cluster sent a message that cannot be used.",
+        "Have the same version of redgrease on all shards.",
     ),
     code(
         "BADPATTERN",
@@ -103,13 +110,6 @@ pub const CODES: [ErrorCode; 24] = [
         Retry::No,
         "The functions of a session could not be loaded again after their worker had ended.",
         "Install what the error names, then register the functions again.",
-    ),
-    code(
-        "CLUSTERMODE",
-        Fault::Caller,
-        Retry::No,
-        "A function is meant for all shards, which this version cannot do.",
-        "Use `mode='async_local'` on each shard and combine the results.",
     ),
     code(
         "FORBIDDEN",
@@ -154,18 +154,97 @@ pub const CODES: [ErrorCode; 24] = [
         "End threads with the function that started them.",
     ),
     code(
-        "NOTYET",
-        Fault::Caller,
-        Retry::No,
-        "A command of RedisGears 1.2 that this version does not have.",
-        "See `docs/compatibility.md`.",
-    ),
-    code(
         "PAUSED",
         Fault::Server,
         Retry::Later,
         "Clients are paused (`CLIENT PAUSE`, or a failover), and the operation would be replicated.",
         "Try again when clients are not paused.",
+    ),
+    code(
+        "PEERADDRESS",
+        Fault::Operator,
+        Retry::Later,
+        "Another shard answers at the address of a shard.",
+        "It passes when the topology is up to date; a pushed one (`RG.CLUSTERSET`) has to be pushed again.",
+    ),
+    code(
+        "PEERAUTH",
+        Fault::Operator,
+        Retry::No,
+        "Another shard does not accept user or password of this one.",
+        "Give all shards the same `masteruser` and `masterauth`, and that user permission for `rg.hello` and `rg.innermsgcommand`.",
+    ),
+    code(
+        "PEERDOWN",
+        Fault::Operator,
+        Retry::Later,
+        "Another shard cannot be reached.",
+        "The error says why; start it, or let the cluster replace it.",
+    ),
+    code(
+        "PEERFAILED",
+        Fault::Server,
+        Retry::Later,
+        "Another shard answers messages with an error, or not at all.",
+        "The error has its words; see its log.",
+    ),
+    code(
+        "PEERFOREIGN",
+        Fault::Operator,
+        Retry::No,
+        "What answers at the address of a shard is not redgrease.",
+        "Load the module on all shards.",
+    ),
+    code("PEERGONE", Fault::Server, Retry::Later, "A shard is not part of the cluster, or not any more.", "Try again."),
+    code(
+        "PEERPROTOCOL",
+        Fault::Bug,
+        Retry::No,
+        "Another shard sent something that redgrease does not send.",
+        "Check who connects as a shard; otherwise report it.",
+    ),
+    code(
+        "PEERQUEUE",
+        Fault::Server,
+        Retry::Later,
+        "Messages between two shards wait, and are too long or too many.",
+        "Aggregate before records move, or see why the shard is slow.",
+    ),
+    code(
+        "PEERRESET",
+        Fault::Server,
+        Retry::Later,
+        "Messages between two shards were given up, because one of them did not answer in time, or was not part of the \
+         cluster for a moment.",
+        "Try again; the log of the other shard says why.",
+    ),
+    code(
+        "PEERRESTARTED",
+        Fault::Server,
+        Retry::Later,
+        "Another shard has restarted while something was in progress there.",
+        "Try again.",
+    ),
+    code(
+        "PEERSILENT",
+        Fault::Operator,
+        Retry::Later,
+        "Another shard is connected and does not answer for `ExecutionMaxIdleTime`.",
+        "See what keeps it busy, or whether it was stopped; raise `ExecutionMaxIdleTime` if it is only slow.",
+    ),
+    code(
+        "PEERTLS",
+        Fault::Operator,
+        Retry::No,
+        "There is no TLS connection to another shard.",
+        "Give all shards the same `tls-cluster`, and certificates that they accept from each other.",
+    ),
+    code(
+        "PEERVERSION",
+        Fault::Operator,
+        Retry::No,
+        "Another shard has a version of redgrease that sends other messages.",
+        "Install the same version on all shards.",
     ),
     code(
         "PYTHONVERSION",
@@ -194,6 +273,20 @@ pub const CODES: [ErrorCode; 24] = [
         Retry::No,
         "The results of an execution are longer than `ResultBytesMax`.",
         "Raise it, aggregate, or write the results to keys.",
+    ),
+    code(
+        "SHARDLATE",
+        Fault::Server,
+        Retry::Later,
+        "A shard of the cluster has not answered in time, or does not have a registration yet.",
+        "Try again: shards get what they have missed within seconds.",
+    ),
+    code(
+        "SHARDLOST",
+        Fault::Operator,
+        Retry::Later,
+        "A shard of the cluster that an execution needs does not answer, has restarted or was removed.",
+        "Start the shard that the error names, or remove it from the cluster; then run the function again.",
     ),
     code(
         "SYNCDEPTH",

@@ -20,8 +20,10 @@ pub const SAVED_VERSION: u64 = 1;
 /// A registration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct SavedRegistration {
-    /// Its number.
+    /// The number in its identifier.
     pub number: u64,
+    /// The shard in its identifier.
+    pub shard: Option<String>,
     /// Its plan's number in the workers, as the bits of a signed number.
     pub plan: i64,
     /// Its database.
@@ -41,6 +43,24 @@ pub struct SavedFunction {
     pub spec: ByteBuf,
     /// Pickle of its callbacks.
     pub callbacks: ByteBuf,
+}
+
+/// The version of a session: a later one replaces an earlier one on all shards of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SavedVersion {
+    /// A time that grows with each change.
+    pub time: u64,
+    /// The run of the server that made the change.
+    pub run: String,
+}
+
+/// All changes of a run of a server until that time were seen.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SavedSeen {
+    /// The run.
+    pub run: String,
+    /// The time.
+    pub time: u64,
 }
 
 /// A session that owns registrations.
@@ -66,6 +86,8 @@ pub struct SavedSession {
     pub requirements: Vec<String>,
     /// What the workers of the session share: the set of requirements.
     pub environment: String,
+    /// Its version.
+    pub version: Option<SavedVersion>,
     /// Its registrations.
     pub registrations: Vec<SavedRegistration>,
 }
@@ -123,6 +145,8 @@ pub enum Change {
         sessions: Vec<SavedSession>,
         /// The number of the next registration.
         next: u64,
+        /// What was seen of the changes of all runs: a session with a version that was seen, and that is missing, was removed.
+        seen: Vec<SavedSeen>,
     },
     /// A session exists with exactly these registrations, in place of others.
     Session {
@@ -130,11 +154,19 @@ pub enum Change {
         session: SavedSession,
         /// Ids of the sessions that it replaces, its own among them.
         replaces: Vec<String>,
+        /// The time of the change before of the same run.
+        after: u64,
     },
     /// A registration was removed.
     Removed {
-        /// Its number.
+        /// The number in its identifier.
         registration: u64,
+        /// The shard in its identifier.
+        shard: Option<String>,
+        /// Version of its session after that.
+        version: Option<SavedVersion>,
+        /// The time of the change before of the same run.
+        after: u64,
     },
     /// A key was made that stands for a function that is called again and again.
     TimeEvent {
@@ -179,12 +211,14 @@ struct Head {
 struct All {
     sessions: Vec<SavedSession>,
     next: u64,
+    seen: Vec<SavedSeen>,
 }
 
 #[derive(Deserialize)]
 struct One {
     session: SavedSession,
     replaces: Vec<String>,
+    after: u64,
 }
 
 #[derive(Deserialize)]
@@ -212,6 +246,9 @@ struct Wheels {
 #[derive(Deserialize)]
 struct Removed {
     registration: u64,
+    shard: Option<String>,
+    changed: Option<SavedVersion>,
+    after: u64,
 }
 
 fn dict(pairs: Vec<(&str, Value)>) -> Value {
@@ -234,11 +271,24 @@ impl SavedRegistration {
     fn value(&self) -> Value {
         dict(alloc::vec![
             ("number", number(self.number)),
+            ("shard", optional(self.shard.as_ref(), |shard| Value::text(shard.as_str()))),
             ("plan", Value::Int(self.plan)),
             ("database", number(self.database)),
             ("spec", bytes(&self.spec)),
             ("group", bytes(&self.group)),
         ])
+    }
+}
+
+impl SavedVersion {
+    fn value(&self) -> Value {
+        dict(alloc::vec![("time", number(self.time)), ("run", Value::text(self.run.as_str()))])
+    }
+}
+
+impl SavedSeen {
+    fn value(&self) -> Value {
+        dict(alloc::vec![("run", Value::text(self.run.as_str())), ("time", number(self.time))])
     }
 }
 
@@ -263,6 +313,7 @@ impl SavedSession {
             ("python", Value::text(self.python.as_str())),
             ("requirements", texts(&self.requirements)),
             ("environment", Value::text(self.environment.as_str())),
+            ("version", optional(self.version.as_ref(), SavedVersion::value)),
             ("registrations", Value::List(self.registrations.iter().map(SavedRegistration::value).collect())),
         ])
     }
@@ -283,13 +334,17 @@ impl Change {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let (kind, mut fields) = match self {
-            Change::All { sessions, next } => {
+            Change::All { sessions, next, seen } => {
                 let sessions = Value::List(sessions.iter().map(SavedSession::value).collect());
-                ("all", alloc::vec![("sessions", sessions), ("next", number(*next))])
+                let seen = Value::List(seen.iter().map(SavedSeen::value).collect());
+                ("all", alloc::vec![("sessions", sessions), ("next", number(*next)), ("seen", seen)])
             }
-            Change::Session { session, replaces } => {
+            Change::Session { session, replaces, after } => {
                 let replaces = Value::List(replaces.iter().map(|name| Value::text(name.as_str())).collect());
-                ("session", alloc::vec![("session", session.value()), ("replaces", replaces)])
+                (
+                    "session",
+                    alloc::vec![("session", session.value()), ("replaces", replaces), ("after", number(*after))],
+                )
             }
             Change::TimeEvent { database, key, event } => {
                 let event = dict(alloc::vec![
@@ -317,7 +372,15 @@ impl Change {
                     ("locked", Value::Bool(*locked)),
                 ],
             ),
-            Change::Removed { registration } => ("removed", alloc::vec![("registration", number(*registration))]),
+            Change::Removed { registration, shard, version, after } => (
+                "removed",
+                alloc::vec![
+                    ("registration", number(*registration)),
+                    ("shard", optional(shard.as_ref(), |shard| Value::text(shard.as_str()))),
+                    ("changed", optional(version.as_ref(), SavedVersion::value)),
+                    ("after", number(*after)),
+                ],
+            ),
         };
         fields.insert(0, ("kind", Value::text(kind)));
         fields.insert(0, ("version", number(SAVED_VERSION)));
@@ -336,12 +399,12 @@ impl Change {
         }
         match kind.as_str() {
             "all" => {
-                let All { sessions, next } = from_value(&value)?;
-                Ok(Change::All { sessions, next })
+                let All { sessions, next, seen } = from_value(&value)?;
+                Ok(Change::All { sessions, next, seen })
             }
             "session" => {
-                let One { session, replaces } = from_value(&value)?;
-                Ok(Change::Session { session, replaces })
+                let One { session, replaces, after } = from_value(&value)?;
+                Ok(Change::Session { session, replaces, after })
             }
             "time event" => {
                 let OfKey { database, key, event } = from_value(&value)?;
@@ -356,8 +419,8 @@ impl Change {
                 Ok(Change::Wheels { environment, wheels, locked })
             }
             "removed" => {
-                let Removed { registration } = from_value(&value)?;
-                Ok(Change::Removed { registration })
+                let Removed { registration, shard, changed: version, after } = from_value(&value)?;
+                Ok(Change::Removed { registration, shard, version, after })
             }
             other => Err(SavedError::Kind(other.to_owned())),
         }
@@ -386,8 +449,10 @@ mod tests {
             python: "3.11.7".into(),
             requirements: vec!["a>=1".into()],
             environment: "a>=1".into(),
+            version: Some(SavedVersion { time: 7, run: "a".into() }),
             registrations: vec![SavedRegistration {
                 number: 5,
+                shard: Some("0".repeat(40)),
                 plan: -1,
                 database: 3,
                 spec: ByteBuf::from(b"\0".to_vec()),
@@ -399,9 +464,18 @@ mod tests {
     #[test]
     fn each_change_survives_the_round_trip() {
         let changes = [
-            Change::All { sessions: vec![session("a"), session("b")], next: 9 },
-            Change::Session { session: session("a"), replaces: vec!["a".into(), "b".into()] },
-            Change::Removed { registration: 7 },
+            Change::All {
+                sessions: vec![session("a"), session("b")],
+                next: 9,
+                seen: vec![SavedSeen { run: "a".into(), time: 7 }],
+            },
+            Change::Session { session: session("a"), replaces: vec!["a".into(), "b".into()], after: 6 },
+            Change::Removed {
+                registration: 7,
+                shard: Some("a".into()),
+                version: Some(SavedVersion { time: 8, run: "a".into() }),
+                after: 7,
+            },
             Change::WheelPart {
                 environment: "a".into(),
                 file: "a-1-py3-none-any.whl".into(),
@@ -431,7 +505,7 @@ mod tests {
 
     #[test]
     fn a_broken_change_names_what_is_wrong() {
-        let encoded = Change::All { sessions: vec![session("a")], next: 9 }.encode();
+        let encoded = Change::All { sessions: vec![session("a")], next: 9, seen: vec![] }.encode();
         for len in 0..encoded.len() {
             assert!(Change::decode(&encoded[..len]).is_err(), "{len} bytes");
         }

@@ -103,10 +103,6 @@ pub(crate) enum Asked {
         /// The command.
         argv: Argv,
     },
-    /// To refuse a plan that needs all shards.
-    ShardsForRun(Box<RunRequest>),
-    /// The same.
-    ShardsForRegister(Box<RegisterRequest>),
     /// To refuse a registration for keys that its user may not use.
     RegisterPermission(Box<RegisterRequest>),
     /// To match a key event with filters of key types.

@@ -97,6 +97,17 @@ impl Audit {
 }
 
 impl Engine {
+    /// The state of each execution on several shards, for the message of a failed check.
+    #[must_use]
+    pub fn shared_executions(&self) -> Vec<String> {
+        let shared = self.live.iter().filter_map(|(number, live)| Some((number, live, live.shared.as_ref()?)));
+        shared
+            .map(|(number, live, shared)| {
+                format!("{} as {number} in {:?}: {}", shared.id, live.worker, shared.summary())
+            })
+            .collect()
+    }
+
     /// Examines everything. Must be called when no effect is being performed.
     #[must_use]
     pub fn audit(&self) -> Audit {
@@ -158,7 +169,7 @@ impl Engine {
             self.sessions.get(*session).is_some_and(|session| session.registered && session.place == Place::Waiting)
         };
         let periodic = match timer {
-            Timer::LookAtWorkers | Timer::LookAtMemory => true,
+            Timer::LookAtWorkers | Timer::LookAtMemory | Timer::LookAtLinks => true,
             // No worker may serve it as long as all workers serve others.
             Timer::WorkerWait(session) | Timer::WorkerAgain(session) => waits(session),
             _ => false,

@@ -34,6 +34,10 @@ pub struct Config {
     pub worker_writable: String,
     /// The user of the operating system that workers run as; empty: the server's.
     pub worker_user: String,
+    /// The user that links to other shards authenticate as; empty: the server's own for its master.
+    pub cluster_user: String,
+    /// Its password.
+    pub cluster_password: String,
     /// Time between an abort and the end of a worker that does not react to it.
     pub abort_grace: Duration,
     /// Longest time that the server waits for a sync execution or an atomic block.
@@ -52,6 +56,10 @@ pub struct Config {
     pub worker_stall_max: Duration,
     /// Longest run of an asynchronous execution; zero: no limit.
     pub execution_time_max: Duration,
+    /// Longest time in which another shard answers nothing although it has to.
+    pub idle_time_max: Duration,
+    /// How often a message is sent to another shard that does not acknowledge it; zero: no limit.
+    pub message_attempts_max: u64,
     /// Longest installation of requirements.
     pub install_time_max: Duration,
     /// Where requirements are installed; below the server's working directory unless it is absolute.
@@ -110,6 +118,13 @@ pub enum Access {
     },
     /// A text.
     Text {
+        /// The current one.
+        get: fn(&Config) -> String,
+        /// Changes it.
+        set: fn(&mut Config, String),
+    },
+    /// A text that is shown to nobody but the server's own `CONFIG GET`.
+    Secret {
         /// The current one.
         get: fn(&Config) -> String,
         /// Changes it.
@@ -205,13 +220,13 @@ macro_rules! milliseconds {
 }
 
 /// All keys.
-pub const KEYS: [Key; 40] = [
+pub const KEYS: [Key; 42] = [
     signed("MaxExecutions", number!(executions_max as usize, 0, 1 << 32)),
     signed("MaxExecutionsPerRegistration", number!(executions_per_registration_max as usize, 0, 1 << 32)),
     core("ProfileExecutions", true, flag!(profile, 1 << 32)),
     core("ExecutionThreads", false, number!(execution_threads as usize, 1, 1024)),
-    core("ExecutionMaxIdleTime", true, Access::AcceptedNumber(1, 5000)),
-    core("SendMsgRetries", true, Access::AcceptedNumber(0, 3)),
+    core("ExecutionMaxIdleTime", true, milliseconds!(idle_time_max, 1)),
+    core("SendMsgRetries", true, number!(message_attempts_max as u64, 0, 1 << 32)),
     core("Plugin", false, Access::AcceptedList),
     core("MaxWorkers", false, number!(workers_max as usize, 1, 1024)),
     core("WorkerSessions", false, number!(worker_sessions_max as u64, 1, 1 << 32)),
@@ -220,6 +235,15 @@ pub const KEYS: [Key; 40] = [
     core("WorkerIsolation", false, flag!(isolation, 1)),
     core("WorkerWritable", false, text!(worker_writable)),
     core("WorkerUser", false, text!(worker_user)),
+    core("ClusterUser", true, text!(cluster_user)),
+    core(
+        "ClusterPassword",
+        true,
+        Access::Secret {
+            get: |config| config.cluster_password.clone(),
+            set: |config, text| config.cluster_password = text,
+        },
+    ),
     core("AbortGrace", true, milliseconds!(abort_grace, 1)),
     core("SyncMaxTime", true, milliseconds!(sync_time_max, 1)),
     core("ScriptMaxTime", true, milliseconds!(script_time_max, 1)),
@@ -312,6 +336,8 @@ impl Config {
             isolation: true,
             worker_writable: String::new(),
             worker_user: String::new(),
+            cluster_user: String::new(),
+            cluster_password: String::new(),
             abort_grace: Duration::from_millis(1000),
             sync_time_max: Duration::from_millis(5000),
             script_time_max: Duration::from_secs(60),
@@ -321,6 +347,8 @@ impl Config {
             worker_start_max: Duration::from_secs(30),
             worker_stall_max: Duration::from_secs(10),
             execution_time_max: Duration::ZERO,
+            idle_time_max: Duration::from_millis(5000),
+            message_attempts_max: 3,
             install_time_max: Duration::from_secs(300),
             requirements_dir: "redgrease-requirements".to_owned(),
             requirement_bytes_max: 256 << 20,
@@ -371,7 +399,7 @@ impl Config {
             // As in RedisGears: no limit.
             Access::Number { min: 0, set, .. } if key.negative_is_zero && is_negative(value) => set(self, 0),
             Access::Number { min, max, set, .. } => set(self, number(min, max)?),
-            Access::Text { set, .. } => set(self, lossy(value)),
+            Access::Text { set, .. } | Access::Secret { set, .. } => set(self, lossy(value)),
             Access::AcceptedNumber(min, _) => {
                 self.accepted.insert(key.name, vec![number(min, u64::MAX >> 1)?.to_string().into_bytes()]);
             }
@@ -390,13 +418,21 @@ impl Config {
         let first = || accepted.and_then(|values| values.first());
         match key.access {
             Access::Number { get, .. } => Setting::Number(get(self)),
-            Access::Text { get, .. } => Setting::Text(get(self).into_bytes()),
+            Access::Text { get, .. } | Access::Secret { get, .. } => Setting::Text(get(self).into_bytes()),
             Access::AcceptedNumber(_, default) => {
                 Setting::Number(first().and_then(|value| parse_number(value, 0, u64::MAX)).unwrap_or(default))
             }
             Access::AcceptedText => Setting::Text(first().cloned().unwrap_or_default()),
             Access::AcceptedList => Setting::List(accepted.cloned().unwrap_or_default()),
         }
+    }
+}
+
+impl Key {
+    /// Whether its value is shown to nobody but the server's own `CONFIG GET`.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        matches!(self.access, Access::Secret { .. })
     }
 }
 

@@ -8,8 +8,9 @@ use redgrease_core::render::Reply;
 use redgrease_core::requirement::WheelFile;
 use redgrease_core::saved::SavedWheel;
 
+use crate::cluster::topology::Address;
 use crate::executions::outcome::Outcome;
-use crate::id::{BatchNo, ClientNo, CommandNo, InstallNo, JobNo, QuestionNo, RemovalNo, TimerNo, WaitNo};
+use crate::id::{BatchNo, ClientNo, CommandNo, InstallNo, JobNo, LinkNo, QuestionNo, RemovalNo, TimerNo, WaitNo};
 use crate::input::{Actor, UserName};
 use crate::prelude::*;
 use crate::reader::Reader;
@@ -95,8 +96,6 @@ pub enum Question {
     Command(Vec<u8>),
     /// The server's options that protect commands. [`Fact::Protection`](crate::Fact::Protection).
     Protection,
-    /// Is this server one of several shards of a cluster? [`Fact::Flag`](crate::Fact::Flag).
-    SeveralShards,
     /// Type of a key and length of its value. [`Fact::Key`](crate::Fact::Key).
     Key {
         /// The key's database.
@@ -312,6 +311,28 @@ pub enum Effect {
         session: Rc<str>,
     },
 
+    /// Read the topology of the cluster again: [`Input::Topology`](crate::Input::Topology) follows at once, also if it has not
+    /// changed.
+    ReadTopology,
+    /// Connect to a shard and authenticate: [`Input::LinkOpened`](crate::Input::LinkOpened) or
+    /// [`Input::LinkClosed`](crate::Input::LinkClosed) follows later.
+    OpenLink {
+        /// The link.
+        link: LinkNo,
+        /// Where.
+        address: Address,
+    },
+    /// Send a command on an open link: [`Input::LinkReply`](crate::Input::LinkReply) follows later, in the order of the
+    /// commands.
+    SendOnLink {
+        /// The link.
+        link: LinkNo,
+        /// Name and arguments.
+        command: Argv,
+    },
+    /// Close a link: nothing of it is reported any more.
+    CloseLink(LinkNo),
+
     /// [`Input::Timer`](crate::Input::Timer) follows after this many milliseconds.
     SetTimer {
         /// The timer.
@@ -446,6 +467,8 @@ pub enum Effect {
     /// Send the wheels of a set of requirements to replicas and the append-only file, in parts:
     /// [`Input::WheelsShared`](crate::Input::WheelsShared) follows later.
     ShareWheels(WheelsOf),
+    /// Read the next part of the wheels of a set that are being sent: see [`Input::WheelPart`](crate::Input::WheelPart).
+    ReadNextPart(Rc<str>),
     /// Keep a part of a wheel.
     KeepPart {
         /// The set of requirements.

@@ -7,12 +7,19 @@
 use redgrease_core::frame::LogLevel;
 use redgrease_core::id::{ShardId, WorkerNo};
 use redgrease_core::render::Reply;
+use redgrease_core::saved::SavedSession;
 
 use crate::asked::{Asked, Questions};
 use crate::calls::deferred::Deferred;
 use crate::calls::facts::Facts;
 use crate::calls::stack::{self, Stack, Until};
 use crate::clients::Client;
+use crate::cluster::Cluster;
+use crate::cluster::changes::Changes;
+use crate::cluster::functions::Functions;
+use crate::cluster::inquiries::Inquiries;
+use crate::cluster::topology::Topology;
+use crate::cluster::versions::Versions;
 use crate::config::Config;
 use crate::effect::{Answer, Effect, Question};
 use crate::error::Error;
@@ -95,7 +102,31 @@ pub struct Engine {
     pub(crate) runtime: Result<String, String>,
     /// Hexadecimal digits that make the names of this run of the server unique.
     pub(crate) run_id: String,
+    /// The shard in identifiers.
     pub(crate) shard: ShardId,
+    pub(crate) topology: Topology,
+    /// Milliseconds since 1970 when the clock was zero.
+    pub(crate) unix_offset_ms: u64,
+    /// Versions of changes of the registrations, here and on other shards.
+    pub(crate) versions: Versions,
+    /// Sessions that wait for triggers of sessions with earlier versions.
+    pub(crate) inactive: BTreeMap<String, SavedSession>,
+    /// Changes of the registrations that other shards have not answered.
+    pub(crate) changes: Changes,
+    /// Number of changes that were sent to other shards.
+    pub(crate) changes_made: u64,
+    /// The change that was sent last, and to which shards, until it is known what happens when they have it.
+    pub(crate) last_change: Option<(u64, BTreeSet<ShardId>)>,
+    /// Functions of other shards, and which of ours they have.
+    pub(crate) functions: Functions,
+    /// Questions to other shards.
+    pub(crate) inquiries: Inquiries,
+    /// Registrations are compared with those of other shards.
+    pub(crate) comparing: bool,
+    /// Shards that had other registrations: the digest there, and here.
+    pub(crate) differs: BTreeMap<ShardId, (u64, u64)>,
+    /// The other shards.
+    pub(crate) cluster: Cluster,
     /// The situation of the input that is being handled.
     pub(crate) at: Situation,
     /// The effects of the input that is being handled.
@@ -157,15 +188,28 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that was not started: the first input is [`Input::Started`]. `runtime` is the workers' interpreter, for
-    /// messages, or why there is none; `run_id` are random hexadecimal digits.
+    /// messages, or why there is none; `run_id` are random hexadecimal digits, of which [`run_id`](Engine::run_id) is made.
     #[must_use]
     pub fn new(config: Config, runtime: Result<String, String>, run_id: String, capabilities: Capabilities) -> Engine {
+        let run_id = redgrease_core::peer::link::run_id(&run_id);
         let limits = Limits { workers_max: config.workers_max, sessions_max: config.worker_sessions_max };
         Engine {
             capabilities,
             runtime,
+            cluster: Cluster::new(run_id.clone()),
             run_id,
             shard: ShardId::standalone(),
+            topology: Topology::standalone(),
+            unix_offset_ms: 0,
+            versions: Versions::default(),
+            inactive: BTreeMap::new(),
+            changes: Changes::default(),
+            changes_made: 0,
+            last_change: None,
+            functions: Functions::default(),
+            inquiries: Inquiries::default(),
+            comparing: false,
+            differs: BTreeMap::new(),
             at: Situation::default(),
             out: Vec::new(),
             timers: Timers::default(),
@@ -216,6 +260,20 @@ impl Engine {
             planted: None,
             config,
         }
+    }
+
+    /// Tells the engine the time of day, in milliseconds since 1970, at a time of its clock: changes on several shards are
+    /// ordered by it.
+    #[must_use]
+    pub fn with_time_of_day(mut self, now_ms: u64, unix_ms: u64) -> Engine {
+        self.unix_offset_ms = unix_ms.saturating_sub(now_ms);
+        self
+    }
+
+    /// Forty hexadecimal digits that identify this run of the server to other shards, and make its names unique.
+    #[must_use]
+    pub fn run_id(&self) -> &str {
+        &self.run_id
     }
 
     /// The configuration of the module.
@@ -274,9 +332,14 @@ impl Engine {
             Input::GroupRemoved { removal, next } => self.group_removed(removal, next),
             Input::Installed { install, result } => self.install_ended(install, result),
             Input::InterpretersFound(interpreters) => self.interpreters_found(interpreters),
+            Input::Topology(topology) => self.topology_changed(topology),
+            Input::LinkOpened(link) => self.link_opened(link),
+            Input::LinkReply { link, reply } => self.link_reply(link, reply),
+            Input::LinkClosed { link, failure } => self.link_closed(link, failure),
             Input::RoleChanged => self.role_changed(),
             Input::LoadingBegan => self.loading_begins(),
             Input::Change(change) => self.apply(change),
+            Input::WheelPart { environment, change } => self.wheel_part_read(environment, &change),
             Input::WheelsShared { environment } => self.wheels_shared(&environment),
             Input::Exported { export, result } => self.exported(export, result),
             Input::Stored { import, result } => self.import_stored(import, result),
@@ -319,6 +382,7 @@ impl Engine {
             Work::SyncTriggers => self.run_sync_triggers(),
             Work::Deferred => self.retry_deferred(),
             Work::Frames => self.handle_next_frame(),
+            Work::Peers => self.handle_peers(),
             Work::Fired => {
                 if let Some(execution) = self.fired.pop_front() {
                     self.begin(execution);
@@ -340,6 +404,7 @@ impl Engine {
             Work::SyncTriggers => self.sync_triggers.has_work() && self.stack.waits.is_empty(),
             Work::Deferred => self.deferred.is_due(self.at.server.paused, self.at.now_ms),
             Work::Frames => !self.workers.with_frames.is_empty(),
+            Work::Peers => self.cluster.links.has_notice() || self.cluster.links.has_more(),
             Work::Fired => !self.fired.is_empty(),
             Work::Pending => self.pending.has_ready(),
             Work::Acknowledgements => !self.batches.ready.is_empty(),
@@ -518,6 +583,7 @@ impl Engine {
     #[cfg(feature = "simulation")]
     pub fn plant(&mut self, bug: Bug) {
         self.planted = Some(bug);
+        self.cluster.links.plant(bug);
     }
 
     /// Whether a fault was planted.
@@ -537,5 +603,10 @@ impl Engine {
     /// The clock, in milliseconds.
     pub(crate) fn now_ms(&self) -> u64 {
         self.at.now_ms
+    }
+
+    /// Milliseconds since 1970.
+    pub(crate) fn unix_ms(&self) -> u64 {
+        self.unix_offset_ms.saturating_add(self.now_ms())
     }
 }

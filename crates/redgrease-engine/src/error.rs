@@ -3,13 +3,14 @@
 //! Texts that clients of RedisGears match on are unchanged. Others begin with a code of
 //! [`redgrease_core::error_code::CODES`].
 
+use redgrease_core::id::{Identifier, ShardId};
 use redgrease_core::python::PythonVersion;
 use thiserror::Error;
 
 use crate::limits::{
     DEATHS_MAX, DEFERRED_BYTES_MAX, DEFERRED_MAX, DEFERRED_MS_MAX, EXPORTS_MAX, HELD_PER_SESSION_MAX, INSTALLS_MAX,
-    LIVE_PER_SESSION_MAX, PROFILE_MS_MAX, REGISTRATIONS_PER_SESSION_MAX, SYNC_DEPTH_MAX, TIME_EVENTS_MAX,
-    WAITING_SESSIONS_MAX, WORKER_WAIT_MS_MAX,
+    LINK_MESSAGE_BYTES_MAX, LINK_QUEUE_BYTES_MAX, LIVE_PER_SESSION_MAX, PROFILE_MS_MAX, RECEIVED_BYTES_MAX,
+    REGISTRATIONS_PER_SESSION_MAX, SYNC_DEPTH_MAX, TIME_EVENTS_MAX, WAITING_SESSIONS_MAX, WORKER_WAIT_MS_MAX,
 };
 use crate::prelude::*;
 
@@ -212,12 +213,56 @@ pub enum Error {
     /// `run` with mode `sync`.
     #[error("unknown execution mode")]
     UnknownMode,
-    /// A plan that needs all shards.
-    #[error(
-        "CLUSTERMODE functions over all shards of a cluster are not available in this version: use mode='async_local' on \
-         each shard and combine the results"
-    )]
-    AllShards,
+    /// A function was to be run on all shards, and its worker did not know that there are others.
+    #[error("SHARDLATE the server became one of several shards while the function was run: run it again")]
+    ShardsAppeared,
+    /// A shard that an execution needs was lost.
+    #[error("SHARDLOST shard {shard}: {reason}")]
+    ShardLost {
+        /// The shard.
+        shard: ShardId,
+        /// What happened to it.
+        reason: String,
+    },
+    /// A shard does not have the registration of an execution.
+    #[error("SHARDLATE shard {shard} does not have the registration {registration} yet: try again")]
+    RegistrationNotOnShard {
+        /// The shard.
+        shard: ShardId,
+        /// The registration.
+        registration: Identifier,
+    },
+    /// The part of an execution that another shard asked for cannot be run.
+    #[error("BADMESSAGE shard {shard} sent a function that is not readable: {reason}")]
+    FunctionNotReadable {
+        /// The shard.
+        shard: ShardId,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A shard has not answered in time.
+    #[error("SHARDLATE shard {shard} has not answered within {ms} ms")]
+    InquiryLate {
+        /// The shard.
+        shard: ShardId,
+        /// The time, in milliseconds.
+        ms: u64,
+    },
+    /// A shard has not applied a change in time.
+    #[error("SHARDLATE it has not applied the change within {0} ms; it gets it later")]
+    ChangeLate(u64),
+    /// A change of a session is older than the last one.
+    #[error("SHARDLATE another client has changed the session at the same time, and that change counts")]
+    LaterChange,
+    /// A change of another shard that only data files have.
+    #[error("BADMESSAGE a change of this kind is not sent between shards")]
+    PeerChange,
+    /// Another shard has a trigger of that name.
+    #[error("trigger already registered: '{0}'")]
+    TriggerTakenOnShard(String),
+    /// A data file has a registration twice.
+    #[error("the identifier {0} exists already")]
+    SavedTwice(Identifier),
     /// There is no such execution.
     #[error("execution plan does not exist")]
     NoExecution,
@@ -381,6 +426,132 @@ pub enum Error {
     /// A panic while a command of a function ran.
     #[error("INTERNAL the server's module failed while it ran the command")]
     Failed,
+    /// `RG.HELLO` on a server that knows no topology.
+    #[error("ERRCLUSTER NULL cluster state on hello msg")]
+    HelloWithoutCluster,
+    /// A message of another shard on a server that knows no topology.
+    #[error("ERRCLUSTER NULL cluster state")]
+    MessageWithoutCluster,
+    /// A message of another shard on a server whose topology has one shard.
+    #[error("ERRCLUSTER Uninitialized cluster state")]
+    MessageToOnlyShard,
+    /// A message of another shard whose number is not one.
+    #[error("bad msg id given")]
+    BadMessageNumber,
+    /// A message of another shard with a function that is not known.
+    #[error("can not find the callback requested")]
+    NoSuchReceiver,
+    /// A shard has another address than the topology says.
+    #[error("PEERADDRESS shard {peer} is not at its address: shard {found} answers there; is the topology up to date?")]
+    PeerAddress {
+        /// The shard.
+        peer: String,
+        /// The shard that answers.
+        found: String,
+    },
+    /// A shard does not accept user or password.
+    #[error("PEERAUTH shard {peer} refuses user or password of this server: {reason}; see masteruser and masterauth")]
+    PeerAuth {
+        /// The shard.
+        peer: String,
+        /// The reason.
+        reason: String,
+    },
+    /// There is no connection to a shard.
+    #[error("PEERDOWN shard {peer} cannot be reached: {reason}")]
+    PeerDown {
+        /// The shard.
+        peer: String,
+        /// The reason.
+        reason: String,
+    },
+    /// A shard answers with errors.
+    #[error("PEERFAILED shard {peer} refuses messages: {reason}")]
+    PeerFailed {
+        /// The shard.
+        peer: String,
+        /// Its error.
+        reason: String,
+    },
+    /// A message to a shard was not acknowledged.
+    #[error("PEERFAILED shard {peer} did not acknowledge a message that was sent {attempts} times (SendMsgRetries)")]
+    PeerRetries {
+        /// The shard.
+        peer: String,
+        /// `SendMsgRetries`.
+        attempts: u64,
+    },
+    /// What answers at the address of a shard is something else.
+    #[error("PEERFOREIGN shard {peer} is not redgrease: {reason}")]
+    PeerForeign {
+        /// The shard.
+        peer: String,
+        /// What it answers.
+        reason: String,
+    },
+    /// A shard is not, or no longer, part of the cluster.
+    #[error("PEERGONE shard {0} is not part of the cluster")]
+    PeerGone(String),
+    /// A shard says something that redgrease does not say.
+    #[error("PEERPROTOCOL shard {peer} violates the protocol: {what}")]
+    PeerProtocol {
+        /// The shard.
+        peer: String,
+        /// The violation.
+        what: String,
+    },
+    /// Too many bytes wait for a shard.
+    #[error("PEERQUEUE more than {LINK_QUEUE_BYTES_MAX} bytes of messages wait for shard {0}: it is too slow")]
+    PeerQueueFull(String),
+    /// A message is too long.
+    #[error("PEERQUEUE a message of {len} bytes to shard {peer} is longer than {LINK_MESSAGE_BYTES_MAX} bytes")]
+    PeerMessageTooLong {
+        /// The shard.
+        peer: String,
+        /// Its length.
+        len: usize,
+    },
+    /// Too many bytes of other shards wait here.
+    #[error("PEERQUEUE more than {RECEIVED_BYTES_MAX} bytes of messages wait on the receiving shard")]
+    ReceivedTooMuch,
+    /// A shard, or this one, gave up messages between both.
+    #[error(
+        "PEERRESET messages between this server and shard {0} were given up by one of both: the other one did not answer \
+         in time, or was not part of the cluster for a moment"
+    )]
+    PeerReset(String),
+    /// A shard has restarted.
+    #[error("PEERRESTARTED shard {0} has restarted")]
+    PeerRestarted(String),
+    /// A shard does not answer, although it may be connected.
+    #[error("PEERSILENT shard {peer} does not answer for {ms} ms (ExecutionMaxIdleTime)")]
+    PeerSilent {
+        /// The shard.
+        peer: String,
+        /// The time.
+        ms: u64,
+    },
+    /// There is no TLS connection to a shard.
+    #[error("PEERTLS shard {peer} cannot be reached: TLS: {reason}; is tls-cluster the same on all shards?")]
+    PeerTls {
+        /// The shard.
+        peer: String,
+        /// The reason.
+        reason: String,
+    },
+    /// A shard has another version.
+    #[error(
+        "PEERVERSION shard {peer} runs redgrease {theirs}, and this server {ours}: their messages differ; install the same \
+         version on all shards. Functions on one shard (mode='async_local') go on"
+    )]
+    PeerVersion {
+        /// The shard.
+        peer: String,
+        /// Its version.
+        theirs: String,
+        /// That of this server.
+        ours: String,
+    },
 }
 
 impl From<Error> for String {
@@ -397,6 +568,7 @@ mod tests {
     #[test]
     fn each_error_of_ours_begins_with_a_code_of_the_table() {
         let text = || "x".to_owned();
+        let id = || Identifier { shard: ShardId::standalone(), counter: 1 };
         let expected = [
             (Error::NoRuntime(text()), "NOPYTHON"),
             (Error::ScriptOnReplica, "READONLY"),
@@ -422,7 +594,14 @@ mod tests {
             (Error::SessionElsewhere, "NOSESSION"),
             (Error::TooManyExecutions, "TOOMANY"),
             (Error::TooManyRegistrations, "TOOMANY"),
-            (Error::AllShards, "CLUSTERMODE"),
+            (Error::ShardsAppeared, "SHARDLATE"),
+            (Error::ShardLost { shard: ShardId::standalone(), reason: text() }, "SHARDLOST"),
+            (Error::RegistrationNotOnShard { shard: ShardId::standalone(), registration: id() }, "SHARDLATE"),
+            (Error::FunctionNotReadable { shard: ShardId::standalone(), reason: text() }, "BADMESSAGE"),
+            (Error::ChangeLate(1), "SHARDLATE"),
+            (Error::InquiryLate { shard: ShardId::standalone(), ms: 1 }, "SHARDLATE"),
+            (Error::LaterChange, "SHARDLATE"),
+            (Error::PeerChange, "BADMESSAGE"),
             (Error::TriggerOnReplica, "READONLY"),
             (Error::ArgumentsTooBig { len: 2, max: 1 }, "RECORDTOOBIG"),
             (Error::TooDeep, "SYNCDEPTH"),
@@ -439,6 +618,22 @@ mod tests {
             (Error::DeferredTooBig(1), "PAUSED"),
             (Error::SyncWithoutEnd, "INTERNAL"),
             (Error::Failed, "INTERNAL"),
+            (Error::PeerAddress { peer: text(), found: text() }, "PEERADDRESS"),
+            (Error::PeerAuth { peer: text(), reason: text() }, "PEERAUTH"),
+            (Error::PeerDown { peer: text(), reason: text() }, "PEERDOWN"),
+            (Error::PeerFailed { peer: text(), reason: text() }, "PEERFAILED"),
+            (Error::PeerRetries { peer: text(), attempts: 3 }, "PEERFAILED"),
+            (Error::PeerForeign { peer: text(), reason: text() }, "PEERFOREIGN"),
+            (Error::PeerGone(text()), "PEERGONE"),
+            (Error::PeerProtocol { peer: text(), what: text() }, "PEERPROTOCOL"),
+            (Error::PeerQueueFull(text()), "PEERQUEUE"),
+            (Error::PeerMessageTooLong { peer: text(), len: 1 }, "PEERQUEUE"),
+            (Error::ReceivedTooMuch, "PEERQUEUE"),
+            (Error::PeerReset(text()), "PEERRESET"),
+            (Error::PeerRestarted(text()), "PEERRESTARTED"),
+            (Error::PeerSilent { peer: text(), ms: 5000 }, "PEERSILENT"),
+            (Error::PeerTls { peer: text(), reason: text() }, "PEERTLS"),
+            (Error::PeerVersion { peer: text(), theirs: text(), ours: text() }, "PEERVERSION"),
         ];
         for (error, code) in expected {
             assert_eq!(code_of(&error.to_string()).map(|entry| entry.code), Some(code), "{error}");

@@ -19,6 +19,8 @@ numbers! {
     BatchNo,
     /// Number of a consumer group that is being removed from the streams of a database.
     RemovalNo,
+    /// Number of a connection to another shard.
+    LinkNo,
     /// Number of a check for, or an installation of, requirements.
     InstallNo,
 }

@@ -8,8 +8,9 @@ use redgrease_core::policy::{CommandFacts, Protection};
 use redgrease_core::python::PythonVersion;
 use redgrease_core::saved::{Change, SavedTimeEvent, SavedWheel};
 
+use crate::cluster::topology::Topology;
 use crate::frames::Frames;
-use crate::id::{BatchNo, ClientNo, CommandNo, InstallNo, JobNo, QuestionNo, RemovalNo, TimerNo, WaitNo};
+use crate::id::{BatchNo, ClientNo, CommandNo, InstallNo, JobNo, LinkNo, QuestionNo, RemovalNo, TimerNo, WaitNo};
 use crate::prelude::*;
 use crate::reader::Reader;
 use crate::step::Step;
@@ -213,6 +214,62 @@ pub enum Command<'a> {
         /// Triggers that clients wait for are aborted, too.
         abort_pending: bool,
     },
+    /// `RG.INFOCLUSTER`.
+    InfoCluster,
+    /// `RG.REFRESHCLUSTER`.
+    RefreshCluster,
+    /// `RG.CLUSTERSET` or `RG.CLUSTERSETFROMSHARD`: a topology that was pushed.
+    SetCluster {
+        /// Name and arguments.
+        args: &'a [&'a [u8]],
+        /// Another shard sent it: it is used if there is none yet.
+        from_shard: bool,
+    },
+    /// `RG.NETWORKTEST`.
+    NetworkTest,
+    /// `RG.HELLO`, of another shard.
+    Hello,
+    /// `RG.INNERMSGCOMMAND`, of another shard.
+    PeerCommand {
+        /// The id of the sender.
+        sender: &'a [u8],
+        /// The id of its run.
+        run: &'a [u8],
+        /// What the message is for.
+        function: &'a [u8],
+        /// The message.
+        payload: &'a [u8],
+        /// Its number.
+        number: &'a [u8],
+    },
+}
+
+/// Why there is no link to a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkFailure {
+    /// Nothing answers there.
+    Unreachable(String),
+    /// The other side speaks TLS and we do not, or the other way round, or a certificate is not accepted.
+    Tls(String),
+    /// User or password are not accepted.
+    Authentication(String),
+    /// What answered is not a server.
+    Protocol(String),
+    /// The connection was lost.
+    Lost(String),
+}
+
+/// The reply to a command on a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkReply {
+    /// A simple string.
+    Status(Vec<u8>),
+    /// A bulk string.
+    Bulk(Vec<u8>),
+    /// An error.
+    Error(Vec<u8>),
+    /// Anything else.
+    Other,
 }
 
 /// What happened to a stream.
@@ -537,6 +594,14 @@ pub enum Input<'a> {
     },
     /// The interpreters beside the default one were looked for.
     InterpretersFound(Interpreters),
+    /// A part of the wheels of a set of requirements was read, and sent to replicas and the append-only file:
+    /// [`Effect::ReadNextPart`](crate::Effect::ReadNextPart) follows when other shards have it.
+    WheelPart {
+        /// The set.
+        environment: Rc<str>,
+        /// The part, as an encoded [`Change`].
+        change: Vec<u8>,
+    },
     /// The wheels of a set of requirements were sent to replicas and the append-only file, or cannot be read.
     WheelsShared {
         /// The set.
@@ -555,6 +620,24 @@ pub enum Input<'a> {
         import: u64,
         /// Why they cannot be stored.
         result: Result<(), String>,
+    },
+    /// The shards of the cluster: at the start of a server in cluster mode, at each change, and when it is asked for.
+    Topology(Topology),
+    /// A link is connected and authenticated.
+    LinkOpened(LinkNo),
+    /// The reply to the first command on a link that has none yet.
+    LinkReply {
+        /// The link.
+        link: LinkNo,
+        /// The reply.
+        reply: LinkReply,
+    },
+    /// A link could not be opened, or was lost.
+    LinkClosed {
+        /// The link.
+        link: LinkNo,
+        /// Why.
+        failure: LinkFailure,
     },
     /// The server became a master or a replica.
     RoleChanged,

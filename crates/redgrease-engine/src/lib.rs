@@ -9,7 +9,7 @@
 //! - [`input`], [`effect`], [`reader`], [`frames`], [`work`], [`id`]: the types of inputs and effects;
 //! - [`config`], [`limits`]: every limit and deadline; [`error`]: why something is refused or ended;
 //! - [`workers`], [`sessions`], [`executions`], [`registrations`], [`streams`], [`events`], [`requirements`], `calls`:
-//!   the parts, each with its state and its tests.
+//!   the parts, each with its state and its tests; [`cluster`]: the other shards.
 //!
 //! It does not depend on Redis, Python, threads, clocks or I/O: time and randomness are passed in as values.
 
@@ -24,6 +24,7 @@ mod asked;
 pub mod audit;
 mod calls;
 mod clients;
+pub mod cluster;
 pub mod config;
 pub mod effect;
 mod engine;

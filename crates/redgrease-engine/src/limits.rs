@@ -179,5 +179,96 @@ pub const ROWS_AT_ONCE: usize = 128;
 /// Rows that are written in one piece of work.
 pub const ROWS_PER_PIECE: usize = 8;
 
+/// The longest time that a client waits for other shards to apply a change of the registrations, in milliseconds.
+pub const CHANGE_MS_MAX: u64 = 30_000;
+
+/// Encoded bytes of records of other shards that a shard may have in one of its workers for one stage of an execution: divided
+/// among the shards, within the two bounds below.
+pub const EXCHANGE_BYTES_MAX: u64 = 16 << 20;
+
+/// The smallest share of one shard, in bytes.
+pub const EXCHANGE_WINDOW_MIN: u64 = 64 << 10;
+
+/// The largest share of one shard, in bytes.
+pub const EXCHANGE_WINDOW_MAX: u64 = 1 << 20;
+
+/// Bytes of functions of other shards that are kept.
+pub const FUNCTION_BYTES_MAX: usize = 64 << 20;
+
+/// Functions that another shard is known to keep.
+pub const FUNCTIONS_KNOWN_MAX: usize = 10_000;
+
+/// The longest time that a command waits for the answers of other shards, in milliseconds.
+pub const INQUIRY_MS_MAX: u64 = 10_000;
+
+/// Time between two comparisons of the registrations with those of other shards, in milliseconds.
+pub const DIGEST_MS: u64 = 1000;
+
 /// Rows in a section of `INFO`.
 pub const INFO_ROWS_MAX: usize = 1000;
+
+/// Bytes of payloads that are sent to a shard before it acknowledges them.
+pub const LINK_WINDOW_BYTES: u64 = 8 << 20;
+
+/// The longest payload of one inner message: longer messages are sent in parts.
+pub const LINK_PART_BYTES: u64 = 511 << 10;
+
+/// Bytes of messages to one shard that wait or are not acknowledged.
+pub const LINK_QUEUE_BYTES_MAX: usize = 256 << 20;
+
+/// The longest message to a shard, or of one, in bytes.
+pub const LINK_MESSAGE_BYTES_MAX: usize = 255 << 20;
+
+/// What a message costs besides its bytes while it waits.
+pub const LINK_MESSAGE_COST_BYTES: usize = 100;
+
+/// Messages that may wait for a shard before `RG.NETWORKTEST` adds no further one.
+pub const BROADCAST_MESSAGES_MAX: usize = 10_000;
+
+/// Bytes of messages that are sent to a shard at once; the rest is sent in pieces of work.
+pub const LINK_BURST_BYTES: u64 = 1 << 20;
+
+/// Bytes of messages of one shard that wait to be handled before its next message is acknowledged later.
+pub const RECEIVED_BYTES_SOFT: usize = 4 << 20;
+
+/// The same for the messages of all shards.
+pub const RECEIVED_ALL_BYTES_SOFT: usize = 16 << 20;
+
+/// Bytes of messages of all shards, and of parts of them, above which further ones are refused.
+pub const RECEIVED_BYTES_MAX: usize = 512 << 20;
+
+/// Pause between two looks at the links, in milliseconds.
+pub const LINK_TICK_MS: u64 = 100;
+
+/// A longer pause means that this server stood still: other shards are not blamed for it. In milliseconds.
+pub const LINK_STALL_MS: u64 = 500;
+
+/// Pause between two signs of life, in milliseconds.
+pub const LINK_BEAT_MS: u64 = 1000;
+
+/// Pause before a shard that did not answer `RG.HELLO` with the id of its run is greeted again, in milliseconds.
+pub const HELLO_AGAIN_MS: u64 = 1000;
+
+/// Time in which a link has to be connected and authenticated, in milliseconds.
+pub const LINK_OPEN_MS_MAX: u64 = 5000;
+
+/// Pause before a link is opened again, in milliseconds; doubled with each failure while the shard is given up.
+pub const LINK_AGAIN_MS: u64 = 1000;
+
+/// The longest of these pauses.
+pub const LINK_AGAIN_MS_MAX: u64 = 10_000;
+
+/// Time after which a link is no longer in a row with those before it, in milliseconds.
+pub const LINK_STEADY_MS: u64 = 10_000;
+
+/// Hellos in a row with which two shards may fail to agree on an epoch.
+pub const LINK_ROUNDS_MAX: u32 = 8;
+
+/// Senders of messages that are remembered although the topology does not have them.
+pub const UNKNOWN_SENDERS_MAX: usize = 64;
+
+/// Runs of a shard that are remembered.
+pub const RUNS_MAX: usize = 8;
+
+/// The longest id of a run of a shard, in bytes.
+pub const RUN_ID_BYTES_MAX: usize = 128;

@@ -56,11 +56,29 @@ pub enum Bug {
     SyncGroupRunTwice,
     /// After a panic of the driver, frames that arrived during its wait are not handled.
     PanicForgetsFrames,
+    /// A message that another shard had received already counts as not acknowledged.
+    AcknowledgementLost,
+    /// A message that was sent again is handled again.
+    DuplicatesAccepted,
+    /// A message that was sent before messages were given up is handled after that.
+    StaleEpochAccepted,
+    /// An acknowledgement returns the bytes of its message twice.
+    CreditDoubled,
+    /// A worker sends the records of some slots to another shard than those of the other workers do.
+    SlotOwnerWrong,
 }
 
 #[cfg(feature = "simulation")]
 impl Bug {
-    /// All of them.
+    /// Those of links between shards, which have a simulation of their own.
+    pub const OF_LINKS: [Bug; 4] =
+        [Bug::AcknowledgementLost, Bug::DuplicatesAccepted, Bug::StaleEpochAccepted, Bug::CreditDoubled];
+
+    /// Those that the simulation of clusters finds. The two other ones of links do no harm there: it sends too little to fill a
+    /// window, and what it is told of an execution that was given up has no effect.
+    pub const OF_SHARDS: [Bug; 3] = [Bug::AcknowledgementLost, Bug::DuplicatesAccepted, Bug::SlotOwnerWrong];
+
+    /// The others.
     pub const ALL: [Bug; 26] = [
         Bug::ReadersNotUnblocked,
         Bug::WindowNotReduced,

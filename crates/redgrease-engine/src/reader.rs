@@ -1,5 +1,6 @@
 //! Positions of readers: plain data that is passed between engine and driver.
 
+use redgrease_core::peer::Route;
 use redgrease_core::plan::RunReader;
 
 use crate::prelude::*;
@@ -36,6 +37,21 @@ impl Reader {
             RunReader::Stream { key, from_id } => Reader::Range(StreamRange { key, after: from_id }),
             RunReader::Streams { pattern, from_id } => Reader::Streams(Streams::new(pattern, from_id)),
         })
+    }
+
+    /// The reader of one shard of an execution: a key that it names is read on one shard only.
+    #[must_use]
+    pub fn of_shard(self, route: &Route, here: u64) -> Reader {
+        let key = match &self {
+            Reader::Scan(scan) if scan.no_scan => &scan.pattern,
+            Reader::Range(range) => &range.key,
+            Reader::Scan(_) | Reader::Streams(_) | Reader::Group => return self,
+        };
+        if route.reader_of(key) == here {
+            return self;
+        }
+        // A scan that has ended.
+        Reader::Scan(Scan { more: false, ..Scan::new(Vec::new(), false, KeyContent::Name) })
     }
 }
 
@@ -132,6 +148,33 @@ impl Streams {
             found: VecDeque::new(),
             seen: BTreeSet::new(),
             current: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redgrease_core::id::ShardId;
+    use redgrease_core::peer::SlotRange;
+
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_named_is_read_on_one_shard() {
+        let shards = vec![ShardId::padded(b"a").unwrap(), ShardId::padded(b"b").unwrap()];
+        // The slot of `foo` is 12182, that of `bar` 5061; nobody has 16383.
+        let slots = [(0, 8000, 0), (8001, 16382, 1)].map(|(first, last, shard)| SlotRange { first, last, shard });
+        let route = Route { shards, slots: slots.to_vec() };
+        let one = |key: &[u8]| Scan::new(key.to_vec(), true, KeyContent::Value);
+        let range = |key: &[u8]| StreamRange { key: key.to_vec(), after: b"0".to_vec() };
+        let reads = |reader: Reader, here| !matches!(reader.of_shard(&route, here), Reader::Scan(scan) if !scan.more);
+        for (key, reader) in [(b"foo", 1), (b"bar", 0), (b"6ZJ", 0)] {
+            for here in [0, 1] {
+                assert_eq!(reads(Reader::Scan(one(key)), here), here == reader, "{key:?}");
+                assert_eq!(reads(Reader::Range(range(key)), here), here == reader, "{key:?}");
+                assert!(reads(Reader::Scan(Scan::new(key.to_vec(), false, KeyContent::Value)), here));
+                assert!(reads(Reader::Streams(Streams::new(key.to_vec(), b"0".to_vec())), here));
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Timers.
 
-use redgrease_core::id::{ExecutionNo, RegistrationNo, SessionNo, WorkerNo};
+use redgrease_core::id::{ExecutionNo, RegistrationNo, SessionNo, ShardId, WorkerNo};
 
 use crate::id::{BatchNo, Counter, RemovalNo, TimerNo};
 use crate::input::Stream;
@@ -53,6 +53,28 @@ pub(crate) enum Timer {
     Profile(u64),
     /// The schedule checks for long executions.
     ScheduleTick,
+    /// The deadline of a change of the registrations on other shards.
+    ChangeLimit(u64),
+    /// A change of another shard is applied: clients were paused.
+    PeerChange {
+        /// The shard.
+        from: ShardId,
+        /// The number of the change there.
+        number: u64,
+        /// The change, encoded.
+        change: Vec<u8>,
+    },
+    /// The same, for all registrations of another shard.
+    PeerRegistry {
+        /// The shard.
+        from: ShardId,
+        /// The registrations, encoded.
+        change: Vec<u8>,
+    },
+    /// The deadline of a question to other shards.
+    InquiryLimit(u64),
+    /// Registrations are compared with those of other shards.
+    CompareRegistries,
     /// The deadline of an execution.
     ExecutionLimit(ExecutionNo),
     /// The grace period of an aborted execution.
@@ -87,6 +109,8 @@ pub(crate) enum Timer {
     ReleaseHeld(Release),
     /// A consumer group is removed.
     RemoveGroup(RemovalNo),
+    /// Links to other shards are looked at.
+    LookAtLinks,
 }
 
 /// The timers that have not fired.

@@ -15,6 +15,8 @@ pub enum Work {
     Deferred,
     /// Frames of workers.
     Frames,
+    /// Messages of and to other shards.
+    Peers,
     /// Executions that notifications started.
     Fired,
     /// Executions of waiting key events.
@@ -29,12 +31,13 @@ pub enum Work {
 
 impl Work {
     /// All kinds, in the order in which they have their turn.
-    pub const ORDER: [Work; 10] = [
+    pub const ORDER: [Work; 11] = [
         Work::Walks,
         Work::SyncStreams,
         Work::SyncTriggers,
         Work::Deferred,
         Work::Frames,
+        Work::Peers,
         Work::Fired,
         Work::Pending,
         Work::Acknowledgements,
@@ -49,7 +52,7 @@ impl Work {
             // What waits for these is counted by the server itself, or by a client of a command that has ended, or it is a
             // client that others must not overtake for long.
             Work::Walks | Work::SyncStreams | Work::SyncTriggers | Work::Pending => Duration::from_millis(5),
-            Work::Deferred | Work::Frames | Work::Fired => Duration::from_millis(1),
+            Work::Deferred | Work::Frames | Work::Peers | Work::Fired => Duration::from_millis(1),
             Work::Acknowledgements | Work::Rows | Work::Readers => Duration::from_micros(250),
         }
     }

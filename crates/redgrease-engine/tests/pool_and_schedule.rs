@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use redgrease_core::id::{ExecutionNo, SessionNo, WorkerNo};
+use redgrease_core::id::{ExecutionNo, SessionNo, ShardId, WorkerNo};
 use redgrease_core::python::PythonVersion;
 use redgrease_core::render::Style;
 use redgrease_engine::executions::execution::{Executions, Status};
@@ -172,7 +172,7 @@ impl Simulation {
             let count = 1 + self.random.below(80);
             let mut executions = Vec::new();
             for _ in 0..count {
-                let execution = self.executions.create(None, Style::Compat);
+                let execution = self.executions.create(ShardId::standalone(), None, Style::Compat);
                 self.owner.insert(execution, session);
                 executions.push(execution);
                 self.created += 1;

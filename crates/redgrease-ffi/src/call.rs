@@ -81,6 +81,28 @@ impl Server {
         reply.ok_or(CallError::Refused)
     }
 
+    /// Positions of the keys of a command, its name being at position 0. Empty if it has none, or is not known, or has a wrong
+    /// number of arguments.
+    #[must_use]
+    pub fn keys_of(&self, argv: &[&[u8]]) -> Vec<usize> {
+        let strings: Vec<OwnedString> = argv.iter().map(|bytes| OwnedString::new(bytes)).collect();
+        let mut pointers: Vec<_> = strings.iter().map(|string| string.0).collect();
+        let mut count: c_int = 0;
+        // SAFETY: valid strings that outlive the call, and their number; the count is written by the callee.
+        let keys = unsafe {
+            let len = pointers.len() as c_int;
+            api!(RedisModule_GetCommandKeys)(self.raw_context(), pointers.as_mut_ptr(), len, &raw mut count)
+        };
+        if keys.is_null() {
+            return Vec::new();
+        }
+        // SAFETY: the callee returned that many positions, each within the arguments.
+        let found = (0..count.max(0) as usize).map(|index| unsafe { *keys.add(index) } as usize).collect();
+        // SAFETY: allocated by the server for us, freed once.
+        unsafe { api!(RedisModule_Free)(keys.cast()) };
+        found
+    }
+
     /// Whether a user exists and is enabled.
     #[must_use]
     pub fn user_is_enabled(&self, user: &str) -> bool {

@@ -1,5 +1,6 @@
 //! Commands of the module.
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_int};
 use std::marker::PhantomData;
 
@@ -20,8 +21,9 @@ pub trait Command {
     const CATEGORIES: &'static CStr;
     /// First key, last key and step; zeros when it has none.
     const KEYS: (i32, i32, i32) = (0, 0, 0);
-    /// Its arguments are another command, whose keys are its own. Needs the flag `getkeys-api`.
-    const WRAPS: bool = false;
+    /// Behind so many words, its name among them, is another command, whose keys are its own. Needs the flag `getkeys-api`.
+    /// Zero: it has keys at fixed places, or none.
+    const WRAPS: usize = 0;
     /// Arguments including the name: at least.
     const ARGS_MIN: usize = 1;
     /// Arguments including the name: at most.
@@ -147,25 +149,37 @@ fn flags<C: Command>() -> String {
     C::FLAGS.to_string_lossy().into_owned()
 }
 
-/// Reports the keys of the command behind the first argument.
+/// Reports the keys of the command behind the first words.
 ///
 /// # Safety
 /// The server asks for the positions of keys, with these arguments.
-unsafe fn report_inner_keys(context: *mut raw::RedisModuleCtx, argv: *mut *mut raw::RedisModuleString, argc: c_int) {
-    if argc < 2 {
+unsafe fn report_inner_keys(
+    context: *mut raw::RedisModuleCtx,
+    argv: *mut *mut raw::RedisModuleString,
+    argc: c_int,
+    words: usize,
+) {
+    thread_local! {
+        /// The server asks us for the keys of a command that wraps another one, and we ask it for those of that one.
+        static ASKING: Cell<bool> = const { Cell::new(false) };
+    }
+    // Each command inside a command that wraps one would take some of the stack: only one level is looked at.
+    if argc as usize <= words || ASKING.replace(true) {
         return;
     }
     let (mut count, mut flags): (c_int, *mut c_int) = (0, std::ptr::null_mut());
-    // SAFETY: the arguments behind the first one are valid strings; the callee writes count and flags.
+    // SAFETY: the arguments behind the first words are valid strings; the callee writes count and flags.
     let keys = unsafe {
-        api!(RedisModule_GetCommandKeysWithFlags)(context, argv.add(1), argc - 1, &raw mut count, &raw mut flags)
+        let inner_argc = argc - words as c_int;
+        api!(RedisModule_GetCommandKeysWithFlags)(context, argv.add(words), inner_argc, &raw mut count, &raw mut flags)
     };
+    ASKING.set(false);
     if keys.is_null() {
         return;
     }
     for index in 0..count.max(0) as usize {
         // SAFETY: the callee returned that many positions and flags; the context asks for positions.
-        unsafe { api!(RedisModule_KeyAtPosWithFlags)(context, *keys.add(index) + 1, *flags.add(index)) };
+        unsafe { api!(RedisModule_KeyAtPosWithFlags)(context, *keys.add(index) + words as c_int, *flags.add(index)) };
     }
     for allocated in [keys, flags] {
         // SAFETY: allocated by the server for us, freed once; freeing null does nothing.
@@ -182,9 +196,9 @@ unsafe extern "C" fn trampoline<C: Command>(
     let args: Vec<&[u8]> = (0..argc as usize).map(|index| unsafe { string_bytes(*argv.add(index)) }).collect();
     let invocation = Invocation { context, args, owed: Owed::one(), lifetime: PhantomData };
     // SAFETY: the context is that of this callback.
-    if C::WRAPS && unsafe { api!(RedisModule_IsKeysPositionRequest)(context) } != 0 {
+    if C::WRAPS > 0 && unsafe { api!(RedisModule_IsKeysPositionRequest)(context) } != 0 {
         // SAFETY: the server's arguments of this callback.
-        unsafe { report_inner_keys(context, argv, argc) };
+        unsafe { report_inner_keys(context, argv, argc, C::WRAPS) };
         invocation.owed.postpone();
         return raw::REDISMODULE_OK;
     }

@@ -39,18 +39,14 @@ impl CallReply {
         ReplyView::new(self.wire())
     }
 
-    /// Its length on the wire, in bytes.
-    #[must_use]
-    pub fn wire_len(&self) -> usize {
-        self.wire().len()
-    }
-
     /// The pointer, for the functions that send it.
     pub(crate) fn raw(&self) -> *mut raw::RedisModuleCallReply {
         self.reply.as_ptr()
     }
 
-    fn wire(&self) -> &[u8] {
+    /// It as it goes over the wire.
+    #[must_use]
+    pub fn wire(&self) -> &[u8] {
         let mut len = 0;
         // SAFETY: a valid reply; the length is written by the callee.
         let start = unsafe { api!(RedisModule_CallReplyProto)(self.reply.as_ptr(), &raw mut len) };

@@ -27,7 +27,8 @@ pub struct ReplyView<'a> {
 
 impl<'a> ReplyView<'a> {
     /// The reply that these bytes begin with.
-    pub(crate) fn new(bytes: &'a [u8]) -> ReplyView<'a> {
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> ReplyView<'a> {
         ReplyView { bytes }
     }
 

@@ -17,6 +17,8 @@ pub struct Setting {
     pub name: &'static str,
     /// Whether `CONFIG SET` can change it.
     pub at_runtime: bool,
+    /// Whether logs of commands must not show it.
+    pub secret: bool,
     /// What it holds.
     pub kind: SettingKind,
 }
@@ -83,8 +85,13 @@ impl Loader<'_> {
 
     fn add_setting(&self, setting: &Setting) -> c_int {
         let name = c_text(setting.name);
-        let flags =
-            if setting.at_runtime { raw::REDISMODULE_CONFIG_DEFAULT } else { raw::REDISMODULE_CONFIG_IMMUTABLE };
+        let mut flags = raw::REDISMODULE_CONFIG_DEFAULT;
+        if !setting.at_runtime {
+            flags |= raw::REDISMODULE_CONFIG_IMMUTABLE;
+        }
+        if setting.secret {
+            flags |= raw::REDISMODULE_CONFIG_SENSITIVE;
+        }
         let flags = flags as c_uint;
         match &setting.kind {
             // SAFETY: the load context, a text that the server copies, and static callbacks.

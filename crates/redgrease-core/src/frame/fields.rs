@@ -100,6 +100,6 @@ impl LogLevel {
 }
 
 /// Writes each byte string in one piece; serde itself writes them byte by byte.
-pub(super) fn byte_strings<S: Serializer>(strings: &Vec<&[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn byte_strings<S: Serializer>(strings: &Vec<&[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(strings.iter().map(|string| Bytes::new(string)))
 }

@@ -115,6 +115,41 @@ pub enum FromWorker<'a> {
         #[serde(borrow)]
         result: Result<&'a str, &'a str>,
     },
+    /// Records of an execution with a [`ToWorker::Route`](super::ToWorker::Route) that go to another shard.
+    Moved {
+        /// Number of the execution.
+        exec: ExecutionNo,
+        /// The stage that they are for, 1 or more.
+        stage: u64,
+        /// Position of the shard.
+        shard: u64,
+        /// The records.
+        #[serde(borrow)]
+        records: Records<'a>,
+    },
+    /// No further records for that stage will move from this shard.
+    StageEnded {
+        /// Number of the execution.
+        exec: ExecutionNo,
+        /// The stage, 1 or more.
+        stage: u64,
+    },
+    /// Records of other shards for a stage were consumed.
+    Taken {
+        /// Number of the execution.
+        exec: ExecutionNo,
+        /// The stage.
+        stage: u64,
+        /// Encoded bytes, as counted in [`Records::bytes`].
+        bytes: u64,
+    },
+    /// No further record for that stage or one before it can change the result on this shard.
+    StageClosed {
+        /// Number of the execution.
+        exec: ExecutionNo,
+        /// The stage, 1 or more.
+        stage: u64,
+    },
 }
 
 impl<'a> FromWorker<'a> {
@@ -148,6 +183,9 @@ pub enum Call<'a> {
         /// An encoded plan: see [`crate::plan::PlanSpec`].
         #[serde(with = "serde_bytes")]
         spec: &'a [u8],
+        /// Pickle of this plan alone, for other shards; empty if it runs on this one only.
+        #[serde(with = "serde_bytes")]
+        blob: &'a [u8],
     },
     /// Register a plan (the `register` action).
     Register {
@@ -235,6 +273,10 @@ enum Front {
     Log,
     Parked { exec: ExecutionNo },
     Answered,
+    Moved { exec: ExecutionNo },
+    StageEnded { exec: ExecutionNo },
+    Taken { exec: ExecutionNo },
+    StageClosed { exec: ExecutionNo },
 }
 
 impl Subject {
@@ -254,6 +296,10 @@ impl Subject {
             | Front::Done { exec }
             | Front::Consumed { exec }
             | Front::Parked { exec }
+            | Front::Moved { exec }
+            | Front::StageEnded { exec }
+            | Front::Taken { exec }
+            | Front::StageClosed { exec }
             | Front::Stop { exec } => Subject::Execution(exec),
             Front::Log => Subject::Log,
         })

@@ -1,5 +1,6 @@
 use super::*;
 use crate::id::{ExecutionNo, PlanNo, SessionNo, WorkerNo};
+use crate::peer::SlotRange;
 use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -61,6 +62,17 @@ fn to_worker_frames() -> Vec<ToWorker<'static>> {
         ToWorker::Threads { threads: 2 },
         ToWorker::Profile { request: 3, session: SessionNo(2), order: Some("tottime") },
         ToWorker::Profile { request: 3, session: SessionNo(2), order: None },
+        ToWorker::Route {
+            exec: ExecutionNo(9),
+            here: 1,
+            shards: 2,
+            slots: vec![SlotRange { first: 0, last: 16383, shard: 1 }],
+            window: 1 << 20,
+        },
+        ToWorker::Arrived { exec: ExecutionNo(9), stage: 1, last: false, records },
+        ToWorker::Room { exec: ExecutionNo(9), stage: 1, bytes: 2 },
+        ToWorker::CloseStage { exec: ExecutionNo(9), stage: 1 },
+        ToWorker::Cluster { several: true },
         ToWorker::Shutdown,
     ]
 }
@@ -73,7 +85,7 @@ fn from_worker_frames() -> Vec<FromWorker<'static>> {
         FromWorker::ScriptDone { request: 1, error: Some("['Traceback']"), blob: b"" },
         FromWorker::ScriptDone { request: 1, error: None, blob: b"pickle" },
         call(Call::Execute { argv: vec![b"set", b"\0", b""] }),
-        call(Call::Run { plan: PlanNo(1), spec: b"spec" }),
+        call(Call::Run { plan: PlanNo(1), spec: b"spec", blob: b"blob" }),
         call(Call::Register { plan: PlanNo(1), spec: b"spec", blob: b"blob" }),
         call(Call::AtomicEnter),
         call(Call::AtomicExit),
@@ -96,6 +108,10 @@ fn from_worker_frames() -> Vec<FromWorker<'static>> {
         FromWorker::Consumed { exec: ExecutionNo(2), bytes: 512 },
         FromWorker::Stop { exec: ExecutionNo(2) },
         FromWorker::Parked { exec: ExecutionNo(2) },
+        FromWorker::Moved { exec: ExecutionNo(2), stage: 1, shard: 199, records },
+        FromWorker::StageEnded { exec: ExecutionNo(2), stage: 1 },
+        FromWorker::Taken { exec: ExecutionNo(2), stage: 1, bytes: 1 << 20 },
+        FromWorker::StageClosed { exec: ExecutionNo(2), stage: 2 },
         FromWorker::Answered { request: 3, result: Ok("text") },
         FromWorker::Answered { request: 3, result: Err("error") },
         FromWorker::Log { session: None, level: LogLevel::Notice, message: b"100 %s \0" },
@@ -138,6 +154,10 @@ fn the_subject_of_a_frame_is_known_without_parsing_it() {
             | FromWorker::Done { exec, .. }
             | FromWorker::Consumed { exec, .. }
             | FromWorker::Parked { exec }
+            | FromWorker::Moved { exec, .. }
+            | FromWorker::StageEnded { exec, .. }
+            | FromWorker::Taken { exec, .. }
+            | FromWorker::StageClosed { exec, .. }
             | FromWorker::Stop { exec } => Subject::Execution(exec),
             FromWorker::Log { .. } => Subject::Log,
         };

@@ -8,6 +8,7 @@ use serde_bytes::Bytes;
 use super::fields::{Function, Records, StartFlags, byte_strings};
 use super::wire::{self, FrameError};
 use crate::id::{ExecutionNo, PlanNo, SessionNo, WorkerNo};
+use crate::peer::SlotRange;
 
 /// What the server tells a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -154,6 +155,53 @@ pub enum ToWorker<'a> {
         session: SessionNo,
         /// The statistics, in this order; `None`: they are forgotten.
         order: Option<&'a str>,
+    },
+    /// The execution whose [`ToWorker::Start`] follows is one of several, on as many shards: its records move between them
+    /// from one stage to the next. Stage 0 has the reader's records; a stage has those that moved at the exchange before it.
+    Route {
+        /// Number of the execution.
+        exec: ExecutionNo,
+        /// Position of this shard among all; that of the initiator, where records are collected, is 0.
+        here: u64,
+        /// Number of shards.
+        shards: u64,
+        /// Who has which slots, in ascending order; slots may be missing.
+        slots: Vec<SlotRange>,
+        /// Encoded bytes that may have been sent to other shards for one stage, and not come back as [`ToWorker::Room`].
+        window: u64,
+    },
+    /// Records of other shards for a stage of an execution.
+    Arrived {
+        /// Number of the execution.
+        exec: ExecutionNo,
+        /// The stage, 1 or more.
+        stage: u64,
+        /// Other shards have no more records for this stage.
+        last: bool,
+        /// The records.
+        #[serde(borrow)]
+        records: Records<'a>,
+    },
+    /// Other shards have consumed records of an execution.
+    Room {
+        /// Number of the execution.
+        exec: ExecutionNo,
+        /// The stage that they were for.
+        stage: u64,
+        /// Encoded bytes, as counted in [`Records::bytes`].
+        bytes: u64,
+    },
+    /// No record for this stage or one before it can change the result: what makes them ends.
+    CloseStage {
+        /// Number of the execution.
+        exec: ExecutionNo,
+        /// The stage, 1 or more.
+        stage: u64,
+    },
+    /// Whether the server is one of several shards, so that [`Call::Run`](super::Call::Run) contains a pickle; at first it is not.
+    Cluster {
+        /// There are other shards.
+        several: bool,
     },
 }
 

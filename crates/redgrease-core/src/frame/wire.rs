@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Version of this protocol; both sides refuse another one in the handshake.
-pub const PROTOCOL_VERSION: u64 = 6;
+pub const PROTOCOL_VERSION: u64 = 7;
 
 /// The longest body of a frame, in bytes. A sender splits or refuses longer ones; a receiver treats them as a protocol violation.
 pub const FRAME_BYTES_MAX: usize = 512 << 20;

@@ -2,7 +2,8 @@
 //!
 //! An operator works on one record at a time and keeps its own state. What has to gather records of all shards becomes a
 //! local part and a merging part in the next segment: records move between shards from one [`Segment`] to the next. Where
-//! all parts run in one place, the segments are one row.
+//! all parts run in one place, the segments are one row ([`Lowered::ops`]). On a shard of several the row contains the
+//! exchanges, too ([`Lowered::ops_and_exchanges`]).
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -70,8 +71,8 @@ pub enum Op<C> {
     },
     /// The key is extracted and the record goes on.
     Extract(C),
-    /// Partial results of native operators meet; one partial is its own sum.
-    Merge,
+    /// Partial results of several shards become one; without other shards, one partial result is the whole.
+    Merge(Partial),
     /// Records number `offset` to `offset + length - 1` go on.
     Limit {
         /// Records before the first that goes on.
@@ -93,7 +94,7 @@ pub enum Op<C> {
         /// Makes the number.
         extractor: Option<C>,
     },
-    /// Sum divided by number.
+    /// All sums divided by all numbers.
     Quotient,
     /// All records in order.
     Sort {
@@ -104,6 +105,8 @@ pub enum Op<C> {
     Distinct,
     /// The items of sets.
     Union,
+    /// The record moves to its shard.
+    Move(Exchange<C>),
 }
 
 impl<C> Op<C> {
@@ -126,7 +129,7 @@ impl<C> Op<C> {
             Op::MergeByKey { zero, f: c } => Op::MergeByKey { zero: f(zero)?, f: f(c)? },
             Op::GroupByKey { extractor, f: c } => Op::GroupByKey { extractor: f(extractor)?, f: f(c)? },
             Op::Extract(c) => Op::Extract(f(c)?),
-            Op::Merge => Op::Merge,
+            Op::Merge(partial) => Op::Merge(partial),
             Op::Limit { offset, length } => Op::Limit { offset, length },
             Op::ToStr => Op::ToStr,
             Op::Count => Op::Count,
@@ -136,8 +139,37 @@ impl<C> Op<C> {
             Op::Sort { reverse } => Op::Sort { reverse },
             Op::Distinct => Op::Distinct,
             Op::Union => Op::Union,
+            Op::Move(exchange) => Op::Move(match exchange {
+                Exchange::Collect => Exchange::Collect,
+                Exchange::ByExtractedKey => Exchange::ByExtractedKey,
+                Exchange::ByKeyOf(c) => Exchange::ByKeyOf(f(c)?),
+                Exchange::ByRecordKey => Exchange::ByRecordKey,
+            }),
         })
     }
+}
+
+/// What a partial result is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Partial {
+    /// A number of records: of [`Op::Count`].
+    Count,
+    /// The number of records of one key: of [`Op::CountByKey`].
+    CountByKey,
+}
+
+/// How records move to the next segment when a plan runs on several shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exchange<C> {
+    /// All to the shard that began the execution.
+    Collect,
+    /// To the shard with the slot of the key that [`Op::Extract`], the operator before, has made.
+    ByExtractedKey,
+    /// To the shard with the slot of the key that this makes. The record takes its key along: the next operator has the same
+    /// extractor, and does not call it again.
+    ByKeyOf(C),
+    /// To the shard with the slot of the record's `'key'`: of [`Op::FoldByKey`] and [`Op::CountByKey`].
+    ByRecordKey,
 }
 
 /// An operator and the index of the step that it belongs to.
@@ -161,6 +193,8 @@ pub struct Segment {
 pub struct Lowered {
     /// Records may move to another shard between two segments. There is at least one.
     pub segments: Vec<Segment>,
+    /// How they move to each segment but the first one, and the index of the step that it belongs to.
+    pub exchanges: Vec<(Exchange<Arg>, u32)>,
 }
 
 impl Lowered {
@@ -168,33 +202,44 @@ impl Lowered {
     pub fn ops(&self) -> impl Iterator<Item = StepOp<Arg>> + '_ {
         self.segments.iter().flat_map(|segment| segment.ops.iter().copied())
     }
+
+    /// All operators as one row, with an [`Op::Move`] between each two segments: for a shard of several.
+    pub fn ops_and_exchanges(&self) -> impl Iterator<Item = StepOp<Arg>> + '_ {
+        let exchanges = self.exchanges.iter().map(|(exchange, step)| StepOp { op: Op::Move(*exchange), step: *step });
+        self.segments
+            .iter()
+            .zip([None].into_iter().chain(exchanges.map(Some)))
+            .flat_map(|(segment, exchange)| exchange.into_iter().chain(segment.ops.iter().copied()))
+    }
 }
 
 /// Lowers steps.
 #[must_use]
 pub fn lower(steps: &[Step]) -> Lowered {
     let mut segments = vec![Segment::default()];
+    let mut exchanges = Vec::new();
     for (index, step) in steps.iter().enumerate() {
-        let (local, merging) = parts(step.kind);
-        for (ops, begins_segment) in [(Some(local), false), (merging, true)] {
-            let Some(ops) = ops else { continue };
-            if begins_segment {
-                segments.push(Segment::default());
-            }
-            if let Some(segment) = segments.last_mut() {
-                segment.ops.extend(ops.into_iter().map(|op| StepOp { op, step: index as u32 }));
-            }
+        let (local, moved) = parts(step.kind);
+        let of_step = |op| StepOp { op, step: index as u32 };
+        if let Some(segment) = segments.last_mut() {
+            segment.ops.extend(local.map(of_step));
+        }
+        if let Some((exchange, op)) = moved {
+            exchanges.push((exchange, index as u32));
+            segments.push(Segment { ops: op.map(of_step).into_iter().collect() });
         }
     }
-    Lowered { segments }
+    Lowered { segments, exchanges }
 }
 
-/// The operators of a step before records move, and those behind; `None`: records stay.
-fn parts(kind: StepKind) -> (Vec<Op<Arg>>, Option<Vec<Op<Arg>>>) {
+/// The operator of a step before records move, how they move, and the operator after that; `None`: records stay.
+type Parts = (Option<Op<Arg>>, Option<(Exchange<Arg>, Option<Op<Arg>>)>);
+
+fn parts(kind: StepKind) -> Parts {
     let (a, b, c, d) = (Arg(0), Arg(1), Arg(2), Arg(3));
-    let local = |op| (vec![op], None);
-    let moved = |op| (Vec::new(), Some(vec![op]));
-    let both = |op, merging| (vec![op], Some(vec![merging]));
+    let local = |op| (Some(op), None);
+    let moved = |exchange, op| (None, Some((exchange, Some(op))));
+    let both = |op, exchange, merging| (Some(op), Some((exchange, Some(merging))));
     match kind {
         StepKind::Map => local(Op::Map(a)),
         StepKind::Filter => local(Op::Filter(a)),
@@ -202,19 +247,27 @@ fn parts(kind: StepKind) -> (Vec<Op<Arg>>, Option<Vec<Op<Arg>>>) {
         StepKind::FlatMap { in_order } => local(Op::FlatMap { f: a, in_order }),
         StepKind::Accumulate => local(Op::Accumulate(a)),
         StepKind::LocalGroupBy => local(Op::AccumulateByKey { extractor: a, f: b }),
-        StepKind::GroupBy => moved(Op::AccumulateByKey { extractor: a, f: b }),
-        StepKind::BatchGroupBy => moved(Op::GroupByKey { extractor: a, f: b }),
-        StepKind::Repartition => (vec![Op::Extract(a)], Some(Vec::new())),
-        StepKind::Collect => (Vec::new(), Some(Vec::new())),
+        StepKind::GroupBy => moved(Exchange::ByKeyOf(a), Op::AccumulateByKey { extractor: a, f: b }),
+        StepKind::BatchGroupBy => moved(Exchange::ByKeyOf(a), Op::GroupByKey { extractor: a, f: b }),
+        StepKind::Repartition => (Some(Op::Extract(a)), Some((Exchange::ByExtractedKey, None))),
+        StepKind::Collect => (None, Some((Exchange::Collect, None))),
         StepKind::Limit { length, offset } => local(Op::Limit { offset, length }),
-        StepKind::Aggregate => both(Op::Fold { zero: a, f: b }, Op::Fold { zero: a, f: c }),
-        StepKind::AggregateBy => both(Op::FoldByKey { extractor: a, zero: b, f: c }, Op::MergeByKey { zero: b, f: d }),
+        StepKind::Aggregate => both(Op::Fold { zero: a, f: b }, Exchange::Collect, Op::Fold { zero: a, f: c }),
+        StepKind::AggregateBy => {
+            both(Op::FoldByKey { extractor: a, zero: b, f: c }, Exchange::ByRecordKey, Op::MergeByKey { zero: b, f: d })
+        }
         StepKind::LocalAggregateBy => local(Op::FoldByKey { extractor: a, zero: b, f: c }),
-        StepKind::Count => both(Op::Count, Op::Merge),
-        StepKind::CountBy { extractor } => both(Op::CountByKey { extractor: extractor.then_some(a) }, Op::Merge),
-        StepKind::Avg { extractor } => both(Op::Sum { extractor: extractor.then_some(a) }, Op::Quotient),
-        StepKind::Sort { reverse } => moved(Op::Sort { reverse }),
-        StepKind::Distinct => both(Op::Distinct, Op::Union),
+        StepKind::Count => both(Op::Count, Exchange::Collect, Op::Merge(Partial::Count)),
+        StepKind::CountBy { extractor } => both(
+            Op::CountByKey { extractor: extractor.then_some(a) },
+            Exchange::ByRecordKey,
+            Op::Merge(Partial::CountByKey),
+        ),
+        StepKind::Avg { extractor } => {
+            both(Op::Sum { extractor: extractor.then_some(a) }, Exchange::Collect, Op::Quotient)
+        }
+        StepKind::Sort { reverse } => moved(Exchange::Collect, Op::Sort { reverse }),
+        StepKind::Distinct => both(Op::Distinct, Exchange::Collect, Op::Union),
         StepKind::ToStr => local(Op::ToStr),
     }
 }
@@ -240,7 +293,7 @@ mod tests {
         ];
         let expected = [
             vec![(Op::Map(Arg(0)), 0), (Op::Filter(Arg(0)), 1), (Op::CountByKey { extractor: Some(Arg(0)) }, 2)],
-            vec![(Op::Merge, 2), (Op::ToStr, 3)],
+            vec![(Op::Merge(Partial::CountByKey), 2), (Op::ToStr, 3)],
             vec![],
         ];
         assert_eq!(rows(&kinds), expected);
@@ -266,9 +319,48 @@ mod tests {
     }
 
     #[test]
+    fn each_move_has_its_kind_and_step() {
+        let kinds = [StepKind::Map, StepKind::GroupBy, StepKind::Repartition, StepKind::AggregateBy, StepKind::Count];
+        let steps: Vec<Step> = kinds.iter().map(|kind| Step { kind: *kind }).collect();
+        let expected = [
+            (Exchange::ByKeyOf(Arg(0)), 1),
+            (Exchange::ByExtractedKey, 2),
+            (Exchange::ByRecordKey, 3),
+            (Exchange::Collect, 4),
+        ];
+        assert_eq!(lower(&steps).exchanges, expected);
+        for kind in StepKind::ALL {
+            let lowered = lower(&[Step { kind }, Step { kind }]);
+            assert_eq!(lowered.exchanges.len() + 1, lowered.segments.len(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_row_has_exchanges_only_for_a_shard_of_several() {
+        let kinds = [StepKind::Collect, StepKind::Repartition, StepKind::Count, StepKind::BatchGroupBy];
+        let steps: Vec<Step> = kinds.iter().map(|kind| Step { kind: *kind }).collect();
+        let lowered = lower(&steps);
+        let row: Vec<_> = lowered.ops_and_exchanges().map(|op| (op.op, op.step)).collect();
+        let expected = [
+            (Op::Move(Exchange::Collect), 0),
+            (Op::Extract(Arg(0)), 1),
+            (Op::Move(Exchange::ByExtractedKey), 1),
+            (Op::Count, 2),
+            (Op::Move(Exchange::Collect), 2),
+            (Op::Merge(Partial::Count), 2),
+            (Op::Move(Exchange::ByKeyOf(Arg(0))), 3),
+            (Op::GroupByKey { extractor: Arg(0), f: Arg(1) }, 3),
+        ];
+        assert_eq!(row, expected);
+        let without: Vec<_> = lowered.ops().map(|op| (op.op, op.step)).collect();
+        let moves = |op: &&(Op<Arg>, u32)| matches!(op.0, Op::Move(_));
+        assert_eq!(without, expected.iter().filter(|op| !moves(op)).copied().collect::<Vec<_>>());
+    }
+
+    #[test]
     fn callbacks_are_attached_to_every_kind_and_the_first_error_ends_it() {
         for kind in StepKind::ALL {
-            for op in lower(&[Step { kind }]).ops() {
+            for op in lower(&[Step { kind }]).ops_and_exchanges() {
                 assert_eq!(op.op.try_map(Ok::<_, ()>), Ok(op.op));
             }
         }

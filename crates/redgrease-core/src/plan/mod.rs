@@ -21,7 +21,7 @@ pub mod step;
 pub mod trigger;
 
 pub use error::PlanError;
-pub use lower::{Arg, Lowered, Op, Segment, StepOp};
+pub use lower::{Arg, Exchange, Lowered, Op, Partial, Segment, StepOp};
 pub use mode::Mode;
 pub use native::NativeRun;
 pub use primitives::{Primitive, primitives};

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use thiserror::Error;
 
 use redgrease_core::frame::Records;
-use redgrease_core::id::{ExecutionNo, RegistrationNo};
+use redgrease_core::id::{ExecutionNo, Identifier, RegistrationNo, ShardId};
 use redgrease_core::plan::PlanSpec;
 use redgrease_core::render::Style;
 
@@ -18,8 +18,14 @@ use crate::limits::KEPT_RESULT_BYTES_MAX;
 pub enum Status {
     /// Waits for its turn.
     Created,
+    /// Other shards of the execution are not ready.
+    PendingReceive,
+    /// This shard is ready, and its initiator has not begun.
+    PendingRun,
     /// Its code runs.
     Running,
+    /// The part of this shard has ended, those of others have not.
+    PendingCluster,
     /// Ended by itself, with or without errors.
     Done,
     /// Aborted before or between steps.
@@ -32,7 +38,10 @@ impl Status {
     pub fn name(self) -> &'static str {
         match self {
             Status::Created => "created",
+            Status::PendingReceive => "pending_receive",
+            Status::PendingRun => "pending_run",
             Status::Running => "running",
+            Status::PendingCluster => "pending_cluster",
             Status::Done => "done",
             Status::Aborted => "aborted",
         }
@@ -48,6 +57,8 @@ impl Status {
 /// One run of a plan, as shown to users.
 #[derive(Debug, Clone)]
 pub struct Execution {
+    /// Its identifier, the same on all shards.
+    pub id: Identifier,
     status: Status,
     /// The registration that started it.
     pub registration: Option<RegistrationNo>,
@@ -110,6 +121,8 @@ pub enum DropError {
 pub struct Executions {
     next: u64,
     all: BTreeMap<ExecutionNo, Execution>,
+    /// Those that other shards began.
+    of_others: BTreeMap<Identifier, ExecutionNo>,
     next_end: u64,
     /// Ended executions in the order of their ends: of registrations, and of runs.
     ends: [BTreeMap<u64, ExecutionNo>; 2],
@@ -127,6 +140,7 @@ impl Executions {
         Executions {
             next: 0,
             all: BTreeMap::new(),
+            of_others: BTreeMap::new(),
             next_end: 0,
             ends: Default::default(),
             live_registered: 0,
@@ -146,12 +160,30 @@ impl Executions {
         self.next += 1;
     }
 
-    /// Adds an execution.
-    pub fn create(&mut self, registration: Option<RegistrationNo>, style: Style) -> ExecutionNo {
+    /// Numbers below this one are not taken any more.
+    pub fn skip_to(&mut self, next: u64) {
+        self.next = self.next.max(next);
+    }
+
+    /// Adds an execution that this shard begins.
+    pub fn create(&mut self, shard: ShardId, registration: Option<RegistrationNo>, style: Style) -> ExecutionNo {
+        let id = Identifier { shard, counter: self.next };
+        self.add(id, registration, style)
+    }
+
+    /// Adds this shard's part of an execution that another shard began.
+    pub fn create_part(&mut self, id: Identifier, registration: Option<RegistrationNo>, style: Style) -> ExecutionNo {
+        let number = self.add(id, registration, style);
+        self.of_others.insert(id, number);
+        number
+    }
+
+    fn add(&mut self, id: Identifier, registration: Option<RegistrationNo>, style: Style) -> ExecutionNo {
         self.free_space(self.max.saturating_sub(1), None);
         let number = ExecutionNo(self.next);
         self.next += 1;
         let execution = Execution {
+            id,
             status: Status::Created,
             registration,
             owner: None,
@@ -181,13 +213,20 @@ impl Executions {
         }
     }
 
-    /// The execution with that id.
+    /// The number of the execution with that identifier.
+    #[must_use]
+    pub fn find(&self, id: Identifier) -> Option<ExecutionNo> {
+        let own = || Some(ExecutionNo(id.counter)).filter(|own| self.all.get(own).is_some_and(|own| own.id == id));
+        self.of_others.get(&id).copied().or_else(own)
+    }
+
+    /// The execution with that number.
     #[must_use]
     pub fn get(&self, number: ExecutionNo) -> Option<&Execution> {
         self.all.get(&number)
     }
 
-    /// The execution with that id.
+    /// The execution with that number.
     pub fn get_mut(&mut self, number: ExecutionNo) -> Option<&mut Execution> {
         self.all.get_mut(&number)
     }
@@ -195,15 +234,24 @@ impl Executions {
     /// Its code starts to run.
     pub fn start(&mut self, number: ExecutionNo) {
         if let Some(execution) = self.all.get_mut(&number)
-            && execution.status == Status::Created
+            && matches!(execution.status, Status::Created | Status::PendingReceive | Status::PendingRun)
         {
             execution.status = Status::Running;
+        }
+    }
+
+    /// It waits for other shards.
+    pub fn set_phase(&mut self, number: ExecutionNo, status: Status) {
+        debug_assert!(!status.is_final());
+        if let Some(execution) = self.all.get_mut(&number).filter(|execution| !execution.status.is_final()) {
+            execution.status = status;
         }
     }
 
     /// Removes an execution with all its data.
     pub fn take(&mut self, number: ExecutionNo) -> Option<Execution> {
         let execution = self.all.remove(&number)?;
+        self.of_others.remove(&execution.id);
         match execution.ended {
             Some(end) => {
                 self.kept_bytes -= execution.kept_bytes;
@@ -287,10 +335,10 @@ mod tests {
     fn a_full_list_loses_its_oldest_finished_execution_first() {
         let mut executions = list(3);
         for _ in 0..3 {
-            let number = executions.create(None, Style::Compat);
+            let number = executions.create(ShardId::standalone(), None, Style::Compat);
             executions.finish(number, Status::Done);
         }
-        executions.create(None, Style::Compat);
+        executions.create(ShardId::standalone(), None, Style::Compat);
         assert_eq!(numbers(&executions), [1, 2, 3]);
     }
 
@@ -299,7 +347,7 @@ mod tests {
         let mut executions = list(0);
         let mut numbers_of = Vec::new();
         for _ in 0..4 {
-            let number = executions.create(None, Style::Compat);
+            let number = executions.create(ShardId::standalone(), None, Style::Compat);
             executions.get_mut(number).unwrap().errors.push(alloc::vec![0; KEPT_RESULT_BYTES_MAX / 3]);
             executions.finish(number, Status::Done);
             executions.settle(number);
@@ -307,7 +355,7 @@ mod tests {
         }
         assert_eq!(numbers(&executions), numbers_of[1..]);
         executions.drop_finished(ExecutionNo(numbers_of[1])).unwrap();
-        let big = executions.create(None, Style::Compat);
+        let big = executions.create(ShardId::standalone(), None, Style::Compat);
         executions.get_mut(big).unwrap().errors.push(alloc::vec![0; KEPT_RESULT_BYTES_MAX + 1]);
         executions.finish(big, Status::Done);
         executions.settle(big);
@@ -322,23 +370,23 @@ mod tests {
     #[test]
     fn an_execution_that_has_not_ended_stays_in_a_full_list() {
         let mut executions = list(2);
-        let slow = executions.create(None, Style::Compat);
+        let slow = executions.create(ShardId::standalone(), None, Style::Compat);
         for _ in 0..5 {
-            let quick = executions.create(None, Style::Compat);
+            let quick = executions.create(ShardId::standalone(), None, Style::Compat);
             end(&mut executions, quick);
         }
         assert_eq!(numbers(&executions), [0, 5]);
         end(&mut executions, slow);
         assert_eq!(numbers(&executions), [0, 5]);
-        executions.create(None, Style::Compat);
+        executions.create(ShardId::standalone(), None, Style::Compat);
         assert_eq!(numbers(&executions), [0, 6], "the one that ended first goes first");
     }
 
     #[test]
     fn an_execution_that_ends_while_too_many_run_can_be_asked_for() {
         let mut executions = list(1);
-        let first = executions.create(None, Style::Compat);
-        let second = executions.create(None, Style::Compat);
+        let first = executions.create(ShardId::standalone(), None, Style::Compat);
+        let second = executions.create(ShardId::standalone(), None, Style::Compat);
         end(&mut executions, second);
         assert_eq!(numbers(&executions), [0, 1]);
         end(&mut executions, first);
@@ -348,15 +396,15 @@ mod tests {
     #[test]
     fn executions_of_registrations_leave_before_those_of_runs() {
         let mut executions = list(3);
-        let run = executions.create(None, Style::Compat);
+        let run = executions.create(ShardId::standalone(), None, Style::Compat);
         end(&mut executions, run);
         for _ in 0..1100 {
-            let event = executions.create(Some(RegistrationNo(1)), Style::Compat);
+            let event = executions.create(ShardId::standalone(), Some(RegistrationNo(1)), Style::Compat);
             end(&mut executions, event);
         }
         assert_eq!(numbers(&executions), [0, 1099, 1100]);
         for _ in 0..1100 {
-            executions.create(Some(RegistrationNo(1)), Style::Compat);
+            executions.create(ShardId::standalone(), Some(RegistrationNo(1)), Style::Compat);
         }
         assert!(executions.get(run).is_some(), "what runs for registrations takes nothing from clients");
     }
@@ -365,7 +413,7 @@ mod tests {
     fn only_a_finished_execution_can_be_dropped() {
         let mut executions = list(0);
         assert_eq!(executions.drop_finished(ExecutionNo(0)), Err(DropError::Unknown));
-        let number = executions.create(None, Style::Compat);
+        let number = executions.create(ShardId::standalone(), None, Style::Compat);
         assert_eq!(executions.drop_finished(number), Err(DropError::NotFinished));
         executions.finish(number, Status::Aborted);
         assert_eq!(executions.drop_finished(number), Ok(()));
@@ -375,7 +423,7 @@ mod tests {
     #[test]
     fn the_first_end_counts() {
         let mut executions = list(0);
-        let number = executions.create(None, Style::Compat);
+        let number = executions.create(ShardId::standalone(), None, Style::Compat);
         executions.finish(number, Status::Aborted);
         executions.finish(number, Status::Done);
         executions.start(number);

@@ -7,6 +7,7 @@ use redgrease_core::plan::{NativeRun, PlanSpec};
 
 use crate::calls::caller::PendingCall;
 use crate::clients::Client;
+use crate::executions::shared::Shared;
 use crate::input::{Actor, UserName};
 use crate::prelude::*;
 use crate::reader::Reader;
@@ -182,6 +183,8 @@ pub(crate) struct Live {
     pub(crate) group_step: Option<GroupStep>,
     /// Why it does not count.
     pub(crate) interruption: Option<Interruption>,
+    /// It runs on several shards.
+    pub(crate) shared: Option<Box<Shared>>,
 }
 
 impl Live {

@@ -6,4 +6,5 @@ pub(crate) mod nested;
 pub mod outcome;
 pub(crate) mod readers;
 pub mod schedule;
+pub(crate) mod shared;
 pub(crate) mod sync_triggers;

@@ -35,8 +35,6 @@ impl Engine {
             (Asked::UserOfHookedCall { client, caller, registration, argv }, Fact::Permission(permission)) => {
                 self.user_of_hooked_call(client, &caller, registration, &argv, permission);
             }
-            (Asked::ShardsForRun(request), Fact::Flag(several)) => self.shards_for_run(*request, several),
-            (Asked::ShardsForRegister(request), Fact::Flag(several)) => self.shards_for_register(request, several),
             (Asked::RegisterPermission(request), Fact::Permission(permission)) => {
                 self.register_permission(request, permission);
             }

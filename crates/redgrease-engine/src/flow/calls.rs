@@ -4,6 +4,7 @@ use redgrease_core::codec::Writer;
 use redgrease_core::frame::{Call, ToWorker};
 use redgrease_core::id::{RegistrationNo, SessionNo, WorkerNo};
 use redgrease_core::policy::{Around, CommandFacts, check_call};
+use redgrease_core::slot::tag_of;
 
 use crate::asked::Asked;
 use crate::calls::caller::{Caller, PendingCall, Requester};
@@ -66,14 +67,29 @@ impl Engine {
                 self.answer_call(&call, Ok(NOTHING.to_vec()));
             }
             Call::Results { execution } => self.results_asked(call, execution),
-            Call::Run { plan, spec } => self.run_action(Requester::Call(call), plan, spec),
+            Call::Run { plan, spec, blob } => self.run_action(Requester::Call(call), plan, spec, blob),
             Call::Register { plan, spec, blob } => self.register_action(Requester::Call(call), plan, spec, blob),
             Call::ConfigGet { key } => {
                 let value = self.config_value(key);
                 self.answer_call(&call, Ok(value));
             }
-            // A single server: slot 0, for which this is the shortest text.
-            Call::HashTag => self.answer_call(&call, Ok(text("06S"))),
+            Call::HashTag => {
+                let tag = self.hash_tag();
+                self.answer_call(&call, Ok(text(&tag)));
+            }
+        }
+    }
+
+    /// A text that belongs to the first slot of this shard.
+    fn hash_tag(&mut self) -> String {
+        let slot = self.topology.first_slot();
+        match &self.cluster.tag {
+            Some((known, tag)) if *known == slot => tag.clone(),
+            _ => {
+                let tag = tag_of(slot);
+                self.cluster.tag = Some((slot, tag.clone()));
+                tag
+            }
         }
     }
 

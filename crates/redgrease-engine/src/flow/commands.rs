@@ -1,9 +1,12 @@
 //! Commands of clients.
 
-use redgrease_core::id::{ExecutionNo, RegistrationNo};
+use redgrease_core::id::{ExecutionNo, Identifier, RegistrationNo, ShardId};
+use redgrease_core::peer::PeerMessage;
 use redgrease_core::render::Reply;
 
 use crate::clients::Client;
+use crate::cluster::changes::Then;
+use crate::cluster::receiving::PeerCommand;
 use crate::effect::{Answer, Effect};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -31,7 +34,7 @@ impl Engine {
             Command::DumpExecutions => self.dump_executions(client),
             Command::DropExecution { execution } => self.drop_execution(client, caller, execution),
             Command::AbortExecution { execution } => self.abort_execution(client, caller, execution),
-            Command::GetExecution { execution, scope } => self.get_execution(client, execution, *scope),
+            Command::GetExecution { execution, scope } => self.get_execution(client, caller, execution, *scope),
             Command::DumpSessions(filter) => self.dump_sessions(client, filter),
             Command::DumpRequirements => self.dump_requirements(client),
             Command::ExportRequirement(name) => self.export_requirement(client, caller, name),
@@ -39,20 +42,32 @@ impl Engine {
             Command::Pause { registrations } => self.pause(client, caller, registrations),
             Command::Unpause { registrations } => self.unpause(client, caller, registrations),
             Command::Profile { session, order } => self.profile(client, caller, session, *order),
-            Command::ClearStatistics => self.clear_statistics(client),
+            Command::ClearStatistics => self.clear_statistics(client, caller),
             Command::ConfigGet { names } => self.config_get(client, names),
             Command::ConfigSet { words } => self.config_set(client, words),
             Command::DumpRegistrations => self.dump_registrations(client, caller),
             Command::Unregister { registration, abort_pending } => {
                 self.unregister(client, caller, registration, *abort_pending);
             }
+            Command::InfoCluster => self.info_cluster(client),
+            Command::RefreshCluster => self.refresh_cluster(client),
+            Command::SetCluster { args, from_shard } => self.set_cluster(client, args, *from_shard),
+            Command::NetworkTest => self.network_test(client),
+            Command::Hello => self.peer_hello(client),
+            Command::PeerCommand { sender, run, function, payload, number } => {
+                self.peer_command(client, caller, &PeerCommand { sender, run, function, payload, number });
+            }
         }
     }
 
     /// The execution with that identifier, if it exists here.
     pub(crate) fn find_execution(&self, identifier: &[u8]) -> Option<ExecutionNo> {
-        let number = ExecutionNo(self.shard.counter(identifier)?);
-        self.executions.get(number).map(|_| number)
+        self.executions.find(Identifier::parse(identifier)?)
+    }
+
+    /// The registration with that identifier, if it exists here.
+    pub(crate) fn find_registration(&self, identifier: &[u8]) -> Option<RegistrationNo> {
+        self.registrations.find(Identifier::parse(identifier)?)
     }
 
     /// The outcome of an execution, if it has ended.
@@ -84,10 +99,10 @@ impl Engine {
     }
 
     fn dump_executions(&mut self, client: Client) {
-        let rows = self.executions.iter().map(|(number, execution)| {
+        let rows = self.executions.iter().map(|(_, execution)| {
             Reply::Array(vec![
                 Reply::bulk("executionId"),
-                Reply::bulk(self.shard.identifier(number.0)),
+                Reply::bulk(execution.id.to_string()),
                 Reply::bulk("status"),
                 Reply::bulk(execution.status().name()),
                 Reply::bulk("registered"),
@@ -105,10 +120,15 @@ impl Engine {
         if let Err(reason) = self.check_execution(caller, number, "drop the execution") {
             return self.refuse(client, reason);
         }
-        match self.executions.drop_finished(number) {
-            Ok(()) => self.reply(client, Reply::Simple("OK".into())),
-            Err(error) => self.refuse(client, error.to_string()),
+        let Some(execution) = self.executions.get(number).map(|execution| execution.id) else { return };
+        if let Err(error) = self.executions.drop_finished(number) {
+            return self.refuse(client, error.to_string());
         }
+        let others: Vec<ShardId> = self.topology.others().map(|shard| shard.id).collect();
+        for shard in others {
+            self.send_to(shard, &PeerMessage::Drop { execution });
+        }
+        self.reply(client, Reply::Simple("OK".into()));
     }
 
     fn abort_execution(&mut self, client: Client, caller: &Caller, identifier: &[u8]) {
@@ -126,6 +146,12 @@ impl Engine {
         }
         self.out.push(Effect::Block(client.number()));
         self.on_end(number, Waiter::End(client));
+        if let Some(shared) = self.live.get_mut(&number).and_then(|live| live.shared.as_mut())
+            && !shared.is_initiator()
+        {
+            // Its initiator learns that the part has failed, and ends the others.
+            shared.failed = true;
+        }
         self.abort(number);
     }
 
@@ -146,7 +172,7 @@ impl Engine {
     }
 
     fn unregister(&mut self, client: Client, caller: &Caller, identifier: &[u8], abort_pending: bool) {
-        let number = self.shard.counter(identifier).map(RegistrationNo);
+        let number = self.find_registration(identifier);
         let found = number.and_then(|number| Some((number, self.registrations.get(number)?.session)));
         let Some((number, session)) = found else {
             return self.refuse(client, Error::NotRegistered);
@@ -159,6 +185,10 @@ impl Engine {
             return self.refuse(client, Error::RegistrationsOfReplica);
         }
         self.remove_registration(number, abort_pending);
+        if caller.inside == Inside::Nothing && self.topology.has_several() {
+            self.out.push(Effect::Block(client.number()));
+            return self.when_applied(Then::AnswerOk(client));
+        }
         self.reply(client, Reply::Simple("OK".into()));
     }
 
@@ -183,7 +213,7 @@ impl Engine {
         let status = self.stream_status(number);
         let fields = if self.config.short_replies { Fields::RedGrease03 } else { Fields::All };
         let named = rows.of_session(registration.session);
-        Some(dump::row(&self.shard, (number, registration), session, named, status, fields))
+        Some(dump::row(registration, session, named, status, fields))
     }
 
     /// Writes some rows of the reply whose turn it is.

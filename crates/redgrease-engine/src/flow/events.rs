@@ -113,7 +113,7 @@ impl Engine {
         }
         let aborted = self.pending.remove(registration);
         if aborted > 0 {
-            let id = self.shard.identifier(registration.0);
+            let id = self.registrations.get(registration).map_or_else(String::new, |found| found.id.to_string());
             let text = format!(
                 "rg: {aborted} events of the removed registration {id} are aborted: more than {UNREGISTERED_EVENTS_MAX} waited"
             );

@@ -2,7 +2,7 @@
 
 use redgrease_core::error_text::cut_error;
 use redgrease_core::frame::{Records, StartFlags, ToWorker};
-use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo, WorkerNo};
+use redgrease_core::id::{Database, ExecutionNo, Identifier, PlanNo, RegistrationNo, SessionNo, WorkerNo};
 use redgrease_core::plan::{PlanSpec, RunReader, Trigger};
 use redgrease_core::render::Style;
 
@@ -41,7 +41,7 @@ impl Engine {
         let reader = Reader::of_run(reader);
         let native = spec.native_prefix().filter(|_| reader.is_some());
         let source = reader.map_or(Source::Worker, |reader| Source::Reader(Some(reader)));
-        let number = self.executions.create(None, style);
+        let number = self.executions.create(self.shard, None, style);
         let live = self.live_of((session, plan), (user, database), Rc::new(spec), style, source);
         self.add_live(number, Live { native, ..live });
         number
@@ -63,14 +63,18 @@ impl Engine {
         let database = database.unwrap_or(found.database);
         let user = Rc::clone(&self.sessions.get(session)?.user);
         let style = if tagged { spec.style.tagged() } else { spec.style };
-        let number = self.executions.create(Some(registration), style);
+        let number = self.executions.create(self.shard, Some(registration), style);
         let lane = if in_order { registration.0 + 1 } else { 0 };
+        let job = self.is_for_all_shards(registration).then(|| self.job_of_registration(registration, &source));
         let live = self.live_of((session, plan), (user, database), spec, style, source);
         self.add_live(number, Live { lane, registration: Some(registration), ..live });
+        if let Some(Some(job)) = job {
+            self.share_execution(number, job);
+        }
         Some(number)
     }
 
-    fn live_of(
+    pub(crate) fn live_of(
         &self,
         (session, plan): (SessionNo, PlanNo),
         (user, database): (UserName, Database),
@@ -121,10 +125,11 @@ impl Engine {
             gathered: Gathered::default(),
             group_step: None,
             interruption: None,
+            shared: None,
         }
     }
 
-    fn add_live(&mut self, number: ExecutionNo, live: Live) {
+    pub(crate) fn add_live(&mut self, number: ExecutionNo, live: Live) {
         self.session_used(live.session);
         if let Some(execution) = self.executions.get_mut(number) {
             execution.owner = Some(Rc::clone(&live.user));
@@ -163,14 +168,19 @@ impl Engine {
 
     /// Starts an execution as soon as possible.
     pub(crate) fn begin(&mut self, number: ExecutionNo) {
-        let native = self.live.get(&number).is_some_and(|live| live.native.is_some());
-        if native { self.begin_native(number) } else { self.enqueue(number) }
+        let Some(live) = self.live.get(&number) else { return };
+        match (live.shared.is_some(), live.native.is_some()) {
+            (true, _) => self.begin_shared(number),
+            (false, true) => self.begin_native(number),
+            (false, false) => self.enqueue(number),
+        }
     }
 
     /// Queues an execution for its session's worker.
     pub(crate) fn enqueue(&mut self, number: ExecutionNo) {
         let Some(live) = self.live.get(&number) else { return };
         let (session, live_in_group) = (live.session, live.launch == Launch::Group);
+        let is_part = live.shared.as_ref().is_some_and(|shared| !shared.is_initiator());
         let Some(session) = self.sessions.get_mut(session) else {
             return self.end_with_error(number, Error::SessionEnded);
         };
@@ -180,6 +190,10 @@ impl Engine {
                 self.end_with_error(number, reason);
             }
             Place::Running(_) | Place::Up(_) if live_in_group => self.sync_triggers.push(number),
+            Place::Running(worker) | Place::Up(worker) if is_part => {
+                let worker = *worker;
+                self.start_part(number, worker);
+            }
             Place::Running(worker) | Place::Up(worker) => {
                 let worker = *worker;
                 self.schedule(|schedule, decisions| schedule.enqueue(number, worker, decisions));
@@ -328,18 +342,24 @@ impl Engine {
     /// Waits for the first one of the group that has not ended.
     pub(crate) fn serve_group(&mut self) {
         let now = self.now_ms();
-        while let Some(number) = self.sync_triggers.first_sent() {
-            let live = self.live.get_mut(&number).filter(|live| !live.parked);
-            let live = live.and_then(|live| Some((live.worker?, live)));
-            let Some((worker, live)) = live else {
-                self.sync_triggers.pop_sent(now);
-                continue;
-            };
-            live.started_ms = Some(now);
-            let caller = Caller { exec: Some(number), session: live.session };
-            self.executions.start(number);
-            self.wait_for_end(number, worker, caller);
-            return self.then(Next::ServeGroup);
+        let Some((number, worker)) = self.first_of_group() else { return };
+        let Some(live) = self.live.get_mut(&number) else { return };
+        live.started_ms = Some(now);
+        let caller = Caller { exec: Some(number), session: live.session };
+        self.executions.start(number);
+        self.wait_for_end(number, worker, caller);
+        self.then(Next::ServeGroup);
+    }
+
+    /// The first one of the group that has not ended, and its worker.
+    fn first_of_group(&mut self) -> Option<(ExecutionNo, WorkerNo)> {
+        let now = self.now_ms();
+        loop {
+            let number = self.sync_triggers.first_sent()?;
+            match self.live.get(&number).filter(|live| !live.parked).and_then(|live| live.worker) {
+                Some(worker) => return Some((number, worker)),
+                None => self.sync_triggers.pop_sent(now),
+            }
         }
     }
 
@@ -409,8 +429,15 @@ impl Engine {
             flags = flags.with(StartFlags::NO_ASYNC);
         }
         let (plan, lane, session, first_step) = (live.plan, live.lane, live.session, live.first_step);
+        let is_shared = live.shared.is_some();
+        if is_shared {
+            self.send_route(number, worker);
+        }
         let records = Records { count, bytes: &bytes };
         self.send(worker, &ToWorker::Start { exec: number, plan, lane, flags, first_step, records });
+        if is_shared {
+            self.started_shared(number);
+        }
         if !last {
             self.readers.add(number);
         }
@@ -461,6 +488,12 @@ impl Engine {
         self.abort(number);
     }
 
+    /// The identifier of an execution, the same on all shards.
+    pub(crate) fn execution_id(&self, number: ExecutionNo) -> Identifier {
+        let listed = self.executions.get(number).map(|execution| execution.id);
+        listed.unwrap_or(Identifier { shard: self.shard, counter: number.0 })
+    }
+
     /// Appends an error to those of an execution.
     pub(crate) fn add_error(&mut self, number: ExecutionNo, text: Vec<u8>) {
         if let Some(execution) = self.executions.get_mut(number) {
@@ -506,7 +539,9 @@ impl Engine {
         if let Some(session) = session.and_then(|session| self.sessions.get_mut(session)) {
             session.deaths.forget();
         }
-        self.finish(number, if aborted { Status::Aborted } else { Status::Done });
+        if self.own_part_ended(number) {
+            self.finish(number, if aborted { Status::Aborted } else { Status::Done });
+        }
     }
 
     /// Ends an execution with an error of the engine.
@@ -551,6 +586,9 @@ impl Engine {
         let nothing = || Outcome { status, results: Vec::new(), errors: Vec::new(), style: Style::Compat };
         let outcome = outcome.unwrap_or_else(nothing);
         self.executions.settle(number);
+        if let Some(shared) = &live.shared {
+            self.tell_shards_of_end(shared, status, &outcome.errors, live.drop_at_end);
+        }
         if let Some(registration) = live.registration {
             if live.from_pending && !self.planted(Bug::PendingPlaceKept) {
                 self.pending.ended(registration);
@@ -577,7 +615,8 @@ impl Engine {
         }
         self.schedule(|schedule, decisions| schedule.ended(number, decisions));
         self.session_released(live.session);
-        if live.registration.is_none() && live.time_event.is_none() {
+        let of_registration = live.shared.as_ref().is_some_and(|shared| shared.of_registration);
+        if live.registration.is_none() && live.time_event.is_none() && !of_registration {
             self.forget_run(live.session, live.plan);
         }
     }
@@ -677,6 +716,7 @@ impl Engine {
 
     /// Aborts an execution: at once if its code does not run, else by an exception, else by ending its worker.
     pub(crate) fn abort(&mut self, number: ExecutionNo) {
+        self.abort_others(number);
         let Some(live) = self.live.get(&number) else { return };
         let session = live.session;
         let Some(worker) = live.worker.filter(|worker| self.workers.links.contains_key(worker)) else {
@@ -718,7 +758,7 @@ impl Engine {
             if let Some(live) = self.live.get_mut(&number) {
                 live.interruption = Some(Interruption::WorkerDied);
             }
-            let id = self.shard.identifier(number.0);
+            let id = self.execution_id(number).to_string();
             self.end_with_error(number, Error::Died { head: head.to_owned(), place, execution: id });
         }
         for number in self.in_native_steps(sessions) {
@@ -754,8 +794,8 @@ impl Engine {
 
     /// Sync executions that were sent to a worker that is gone, in a group, and that it had not begun.
     fn take_not_begun(&mut self, worker: WorkerNo) -> Vec<ExecutionNo> {
-        let is_its = |number| self.live.get(&number).is_some_and(|live| live.worker == Some(worker));
-        if !self.sync_triggers.first_sent().is_some_and(is_its) {
+        // The worker may have ended one, and begun the next one, before the main thread has gone on to that.
+        if self.first_of_group().is_none_or(|(_, of_first)| of_first != worker) {
             return Vec::new();
         }
         let mut not_begun = self.sync_triggers.take_not_begun();

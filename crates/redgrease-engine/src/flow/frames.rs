@@ -111,6 +111,12 @@ impl Engine {
             FromWorker::Stop { exec } => self.stop_reader(worker, exec),
             FromWorker::Parked { exec } => self.parked(worker, exec)?,
             FromWorker::Answered { request, result } => self.profile_answered(worker, request, result),
+            FromWorker::Moved { exec, stage, shard, records } => {
+                self.records_moved(worker, exec, (stage, shard), records);
+            }
+            FromWorker::StageEnded { exec, stage } => self.stage_ended(worker, exec, stage),
+            FromWorker::Taken { exec, stage, bytes } => self.records_taken(worker, exec, stage, bytes),
+            FromWorker::StageClosed { exec, stage } => self.stage_closed(worker, exec, stage),
             FromWorker::Log { session, level, message } => self.log_of_function(worker, session, level, message),
         }
         Ok(())
@@ -142,7 +148,7 @@ impl Engine {
                 self.sessions.get(caller.session).and_then(crate::sessions::session::Session::worker),
             ),
             Some(exec) => (
-                format!("execution {} (as session {})", self.shard.identifier(exec.0), caller.session),
+                format!("execution {} (as session {})", self.execution_id(exec), caller.session),
                 self.live.get(&exec).and_then(|live| live.worker),
             ),
         };

@@ -75,8 +75,8 @@ impl Engine {
                 let session = self.sessions.get(registration.session);
                 let named = rows.of_session(registration.session);
                 let status = self.stream_status(number);
-                let row = dump::row(&self.shard, (number, registration), session, named, status, Fields::All);
-                (self.shard.identifier(number.0), pairs(&row))
+                let row = dump::row(registration, session, named, status, Fields::All);
+                (registration.id.to_string(), pairs(&row))
             })
             .collect()
     }

@@ -1,22 +1,25 @@
 //! What commands show of executions and sessions: `RG.GETEXECUTION`, `RG.PYDUMPSESSIONS`.
 
-use redgrease_core::id::SessionNo;
-use redgrease_core::plan::primitives;
+use redgrease_core::id::{SessionNo, ShardId};
+use redgrease_core::peer::PeerQuestion;
+use redgrease_core::plan::{PlanSpec, primitives};
 use redgrease_core::render::Reply;
 
 use crate::clients::Client;
+use crate::cluster::inquiries::{PartRow, Purpose};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::executions::execution::Execution;
-use crate::input::{Scope, SessionFilter};
+use crate::executions::shared::Shared;
+use crate::input::{Caller, Inside, Scope, SessionFilter};
 use crate::prelude::*;
 use crate::registrations::dump;
 use crate::sessions::session::Session;
 
 impl Engine {
     /// `RG.GETEXECUTION`.
-    pub(crate) fn get_execution(&mut self, client: Client, identifier: &[u8], scope: Scope) {
-        let Some(execution) = self.find_execution(identifier).and_then(|number| self.executions.get(number)) else {
+    pub(crate) fn get_execution(&mut self, client: Client, caller: &Caller, identifier: &[u8], scope: Scope) {
+        let Some(number) = self.find_execution(identifier) else {
             return self.refuse(client, Error::NoExecution);
         };
         if scope == Scope::Unknown {
@@ -25,13 +28,15 @@ impl Engine {
         if scope == Scope::Cluster && !self.at.server.cluster {
             return self.refuse(client, Error::NoCluster);
         }
-        let row = Reply::Array(vec![
-            Reply::bulk("shard_id"),
-            Reply::bulk(self.shard.as_str()),
-            Reply::bulk("execution_plan"),
-            execution_plan(execution),
-        ]);
-        self.reply(client, Reply::Array(vec![row]));
+        let own = self.own_execution_row(number);
+        if scope != Scope::Shard && self.topology.has_several() && caller.inside == Inside::Nothing {
+            let id = self.execution_id(number);
+            let purpose = Purpose::Execution { id, rows: vec![own] };
+            return self.inquire(client, purpose, &PeerQuestion::Execution(id));
+        }
+        let spec = self.executions.get(number).and_then(|execution| execution.spec.clone());
+        let (shard, row) = own;
+        self.reply(client, Reply::Array(vec![execution_row(shard, &row, spec.as_deref())]));
     }
 
     /// `RG.PYDUMPSESSIONS`.
@@ -64,9 +69,10 @@ impl Engine {
         let rows = registrations.iter().map(|number| match self.registrations.get(*number) {
             Some(registration) if verbose => {
                 let status = self.stream_status(*number);
-                dump::short_row(&self.shard, (*number, registration), Some(session), status)
+                dump::short_row(registration, Some(session), status)
             }
-            _ => Reply::bulk(self.shard.identifier(number.0)),
+            Some(registration) => Reply::bulk(registration.id.to_string()),
+            None => Reply::Null,
         });
         let rows = rows.collect();
         let requirements = session.stored.requirements.iter();
@@ -95,14 +101,37 @@ impl Engine {
     }
 }
 
-/// The plan and progress of an execution, in the order of fields of RedisGears.
-fn execution_plan(execution: &Execution) -> Reply {
+/// What is shown of the part of this shard in an execution.
+pub(crate) fn part_of(execution: &Execution, shared: Option<&Shared>) -> PartRow {
     let ended = execution.status().is_final();
-    let errors = if ended { execution.errors.iter().map(Reply::bulk).collect() } else { Vec::new() };
+    PartRow {
+        status: execution.status().name().to_owned(),
+        shards_received: shared.map_or(0, Shared::shards_ready),
+        shards_completed: shared.map_or(0, |shared| shared.parts_ended),
+        results: ended.then_some(execution.result_count),
+        errors: if ended { execution.errors.clone() } else { Vec::new() },
+        total_ms: execution.run_ms,
+        read_micros: execution.read_micros,
+        step_micros: execution.step_micros.clone(),
+    }
+}
+
+/// The part of a shard in an execution, in the order of fields of RedisGears.
+pub(crate) fn execution_row(shard: ShardId, part: &PartRow, spec: Option<&PlanSpec>) -> Reply {
+    Reply::Array(vec![
+        Reply::bulk("shard_id"),
+        Reply::bulk(shard.as_str()),
+        Reply::bulk("execution_plan"),
+        execution_plan(part, spec),
+    ])
+}
+
+fn execution_plan(part: &PartRow, spec: Option<&PlanSpec>) -> Reply {
+    let number = |number: u64| Reply::Int(i64::try_from(number).unwrap_or(i64::MAX));
     let millis = |micros: u64| Reply::Int((micros / 1000) as i64);
-    let steps = execution.spec.as_ref().map(|spec| primitives(&spec.steps)).unwrap_or_default();
+    let steps = spec.map(|spec| primitives(&spec.steps)).unwrap_or_default();
     let steps = steps.iter().rev().map(|primitive| {
-        let micros = primitive.step.and_then(|step| execution.step_micros.get(step)).copied().unwrap_or(0);
+        let micros = primitive.step.and_then(|step| part.step_micros.get(step)).copied().unwrap_or(0);
         Reply::Array(vec![
             Reply::bulk("type"),
             Reply::bulk(primitive.kind),
@@ -116,19 +145,19 @@ fn execution_plan(execution: &Execution) -> Reply {
     });
     Reply::Array(vec![
         Reply::bulk("status"),
-        Reply::bulk(execution.status().name()),
+        Reply::bulk(&part.status),
         Reply::bulk("shards_received"),
-        Reply::Int(0),
+        number(part.shards_received),
         Reply::bulk("shards_completed"),
-        Reply::Int(0),
+        number(part.shards_completed),
         Reply::bulk("results"),
-        Reply::Int(if ended { execution.result_count as i64 } else { -1 }),
+        part.results.map_or(Reply::Int(-1), number),
         Reply::bulk("errors"),
-        Reply::Array(errors),
+        Reply::Array(part.errors.iter().map(Reply::bulk).collect()),
         Reply::bulk("total_duration"),
-        Reply::Int(execution.run_ms as i64),
+        number(part.total_ms),
         Reply::bulk("read_duration"),
-        millis(execution.read_micros),
+        millis(part.read_micros),
         Reply::bulk("steps"),
         Reply::Array(steps.collect()),
     ])

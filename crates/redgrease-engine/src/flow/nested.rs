@@ -2,7 +2,7 @@
 
 use redgrease_core::codec::{Reader, Writer};
 use redgrease_core::frame::FRAME_BYTES_MAX;
-use redgrease_core::id::{ExecutionNo, WorkerNo};
+use redgrease_core::id::{ExecutionNo, Identifier, WorkerNo};
 
 use crate::calls::caller::PendingCall;
 use crate::engine::Engine;
@@ -36,7 +36,10 @@ impl Engine {
 
     /// User code waits for the results of an execution.
     pub(crate) fn results_asked(&mut self, call: PendingCall, identifier: &str) {
-        let number = self.shard.counter(identifier.as_bytes()).map(ExecutionNo);
+        // An execution that has ended may not be in the list any more: one that user code started has the number of its id.
+        let id = Identifier::parse(identifier.as_bytes());
+        let ended = |id: Identifier| Some(ExecutionNo(id.counter)).filter(|_| id.shard == self.shard);
+        let number = id.and_then(|id| self.executions.find(id).or_else(|| ended(id)));
         if let Some(number) = number.filter(|number| self.live.contains_key(number)) {
             return self.on_end(number, Waiter::Call(call));
         }

@@ -2,13 +2,15 @@
 //! `RG.CLEARREGISTRATIONSSTATS`.
 
 use redgrease_core::id::RegistrationNo;
+use redgrease_core::peer::PeerQuestion;
 use redgrease_core::render::Reply;
 
 use crate::clients::Client;
+use crate::cluster::inquiries::Purpose;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::flow::scripts::check_owner;
-use crate::input::Caller;
+use crate::input::{Caller, Inside};
 use crate::prelude::*;
 use crate::registrations::registry::Statistics;
 
@@ -29,13 +31,37 @@ impl Engine {
             Ok(numbers) => numbers,
             Err(error) => return self.refuse(client, error),
         };
+        self.pause_streams(&numbers);
+        self.answer_pause(client, caller, &numbers, false);
+    }
+
+    /// Pauses stream registrations of this shard.
+    pub(crate) fn pause_streams(&mut self, numbers: &[RegistrationNo]) {
         for number in numbers {
-            if let Some(followed) = self.streams.get_mut(&number) {
+            if let Some(followed) = self.streams.get_mut(number) {
                 followed.runs.pause();
             }
-            self.abort_pending(number);
+            self.abort_pending(*number);
         }
-        self.reply(client, Reply::Simple("OK".into()));
+    }
+
+    /// Continues stream registrations of this shard.
+    pub(crate) fn resume_streams(&mut self, numbers: &[RegistrationNo]) {
+        for number in numbers {
+            if let Some(followed) = self.streams.get_mut(number) {
+                followed.runs.reset();
+            }
+        }
+        self.follow_again(numbers);
+    }
+
+    /// The client is answered when other shards have done the same.
+    fn answer_pause(&mut self, client: Client, caller: &Caller, numbers: &[RegistrationNo], resume: bool) {
+        if caller.inside != Inside::Nothing || !self.topology.has_several() {
+            return self.reply(client, Reply::Simple("OK".into()));
+        }
+        let ids = numbers.iter().filter_map(|number| Some(self.registrations.get(*number)?.id)).collect();
+        self.inquire(client, Purpose::Done { error: None }, &PeerQuestion::Pause { registrations: ids, resume });
     }
 
     /// `RG.UNPAUSEREGISTRATIONS`.
@@ -44,20 +70,15 @@ impl Engine {
             Ok(numbers) => numbers,
             Err(error) => return self.refuse(client, error),
         };
-        for number in &numbers {
-            if let Some(followed) = self.streams.get_mut(number) {
-                followed.runs.reset();
-            }
-        }
-        self.follow_again(&numbers);
-        self.reply(client, Reply::Simple("OK".into()));
+        self.resume_streams(&numbers);
+        self.answer_pause(client, caller, &numbers, true);
     }
 
     /// The stream registrations with these ids; all are checked before any is changed.
     fn streams_of(&self, caller: &Caller, ids: &[&[u8]], change: Change) -> Result<Vec<RegistrationNo>, Error> {
         let mut numbers = Vec::new();
         for id in ids {
-            let number = self.shard.counter(id).map(RegistrationNo);
+            let number = self.find_registration(id);
             let Some((number, registration)) =
                 number.and_then(|number| Some((number, self.registrations.get(number)?)))
             else {
@@ -81,7 +102,16 @@ impl Engine {
     }
 
     /// `RG.CLEARREGISTRATIONSSTATS`: executions that have not ended stay counted as triggered.
-    pub(crate) fn clear_statistics(&mut self, client: Client) {
+    pub(crate) fn clear_statistics(&mut self, client: Client, caller: &Caller) {
+        self.clear_all_statistics();
+        if caller.inside == Inside::Nothing && self.topology.has_several() {
+            return self.inquire(client, Purpose::Done { error: None }, &PeerQuestion::ClearStatistics);
+        }
+        self.reply(client, Reply::Simple("OK".into()));
+    }
+
+    /// Forgets the statistics of this shard.
+    pub(crate) fn clear_all_statistics(&mut self) {
         let mut unfinished: BTreeMap<RegistrationNo, u64> = BTreeMap::new();
         for registration in self.live.values().filter_map(|live| live.registration) {
             *unfinished.entry(registration).or_default() += 1;
@@ -91,6 +121,5 @@ impl Engine {
             let triggered = unfinished.get(&number).copied().unwrap_or(0) + waiting;
             registration.statistics = Statistics { triggered, ..Statistics::default() };
         }
-        self.reply(client, Reply::Simple("OK".into()));
     }
 }

@@ -4,14 +4,16 @@
 //! registrations, and builds their sessions again in workers; nothing fires there before it is a master and has loaded.
 
 use redgrease_core::frame::LogLevel;
-use redgrease_core::id::{Database, PlanNo, RegistrationNo, SessionNo};
+use redgrease_core::id::{Database, Identifier, PlanNo, RegistrationNo, SessionNo, ShardId};
 use redgrease_core::plan::{PlanSpec, Trigger};
 use redgrease_core::policy::KeyRange;
 use redgrease_core::saved::{ByteBuf, Change, SavedFunction, SavedRegistration, SavedSession};
 
 use crate::asked::Asked;
+use crate::cluster::versions::{Version, Versions};
 use crate::effect::{Effect, Question};
 use crate::engine::Engine;
+use crate::error::Error;
 use crate::prelude::*;
 use crate::registrations::registry::Registration;
 use crate::sessions::session::{Deaths, Place, Session};
@@ -21,13 +23,18 @@ impl Engine {
     /// All registrations, as they are saved; `None` if there is nothing to be saved.
     #[must_use]
     pub fn saved(&self) -> Option<Vec<u8>> {
-        let sessions: Vec<SavedSession> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.registered)
-            .map(|(number, session)| self.saved_session(number, session))
-            .collect();
-        (!sessions.is_empty()).then(|| Change::All { sessions, next: self.registrations.next_number() }.encode())
+        let is_empty = !self.sessions.iter().any(|(_, session)| session.registered);
+        // What was seen of other shards matters without registrations, too: it says which were removed.
+        let needed = !is_empty || self.topology.has_several();
+        needed.then(|| self.all_saved().encode())
+    }
+
+    /// All registrations.
+    pub(crate) fn all_saved(&self) -> Change {
+        let registered = self.sessions.iter().filter(|(_, session)| session.registered);
+        let active = registered.map(|(number, session)| self.saved_session(number, session));
+        let sessions = active.chain(self.inactive.values().cloned()).collect();
+        Change::All { sessions, next: self.registrations.next_number(), seen: self.versions.saved() }
     }
 
     pub(crate) fn saved_session(&self, number: SessionNo, session: &Session) -> SavedSession {
@@ -35,7 +42,8 @@ impl Engine {
         let registrations = self.registrations.of_session(number).into_iter().filter_map(|number| {
             let registration = self.registrations.get(number)?;
             Some(SavedRegistration {
-                number: number.0,
+                number: registration.id.counter,
+                shard: Some(registration.id.shard.to_string()),
                 plan: saved_plan(registration.plan),
                 database: registration.database.0.into(),
                 spec: ByteBuf::from(registration.encoded.to_vec()),
@@ -58,27 +66,49 @@ impl Engine {
             python: stored.python.clone(),
             requirements: stored.requirements.to_vec(),
             environment: stored.environment.to_string(),
+            version: Some(session.version.saved()),
             registrations: registrations.collect(),
         }
     }
 
-    /// Sends a session with its registrations to replicas and the append-only file.
+    /// Sends a session with its registrations to replicas, the append-only file and other shards.
     pub(crate) fn replicate_session(&mut self, number: SessionNo, replaced: Option<&str>) {
+        if !self.makes_changes() {
+            return;
+        }
+        let (version, after) = self.next_version();
+        if let Some(session) = self.sessions.get_mut(number) {
+            session.version = version;
+        }
         let Some(session) = self.sessions.get(number).filter(|session| session.registered) else { return };
         let saved = self.saved_session(number, session);
+        self.inactive.remove(&saved.name);
         let mut replaces = vec![saved.name.clone()];
         replaces.extend(replaced.map(str::to_owned));
-        self.replicate(&Change::Session { session: saved, replaces });
+        let change = Change::Session { session: saved, replaces, after };
+        self.replicate(&change);
+        self.share_change(&change);
     }
 
     /// The same, for the removal of a registration.
-    pub(crate) fn replicate_removal(&mut self, number: RegistrationNo) {
-        self.replicate(&Change::Removed { registration: number.0 });
+    pub(crate) fn replicate_removal(&mut self, id: Identifier, session: SessionNo) {
+        if !self.makes_changes() {
+            return;
+        }
+        let (version, after) = self.next_version();
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.version = version;
+        }
+        let (registration, shard) = (id.counter, Some(id.shard.to_string()));
+        let change = Change::Removed { registration, shard, version: Some(version.saved()), after };
+        self.replicate(&change);
+        self.share_change(&change);
+        self.activate_waiting();
     }
 
     pub(crate) fn replicate(&mut self, change: &Change) {
         // What came from the master or from a file goes on as it came.
-        if !self.at.server.loading && !self.at.server.replica && !self.applying {
+        if self.makes_changes() {
             self.out.push(Effect::Replicate(change.encode()));
         }
     }
@@ -109,24 +139,35 @@ impl Engine {
     pub(crate) fn apply(&mut self, change: Change) {
         self.applying = true;
         match change {
-            Change::All { sessions, next } => {
+            Change::All { sessions, next, seen } => {
                 let numbers: Vec<RegistrationNo> = self.registrations.iter().map(|(number, _)| number).collect();
                 for number in numbers {
                     self.remove_registration(number, true);
                 }
                 self.registrations.skip_to(next);
+                self.versions = Versions::of_saved(&seen);
+                self.inactive.clear();
                 for session in sessions {
-                    self.restore_session(session);
+                    if let Some(session) = self.settle_conflicts(session, &[]) {
+                        self.restore_session(session);
+                    }
                 }
             }
-            Change::Session { session, replaces } => {
+            Change::Session { session, replaces, after } => {
+                self.versions.saw_after(Version::of_saved(session.version.as_ref()), after);
                 let old: Vec<SessionNo> = replaces.iter().filter_map(|name| self.sessions.named(name)).collect();
                 let numbers: Vec<RegistrationNo> =
                     old.into_iter().flat_map(|session| self.registrations.of_session(session)).collect();
                 for number in numbers {
-                    self.remove_registration(number, true);
+                    // Calls that have not begun run, as on the shard where the change was made.
+                    self.remove_registration(number, !self.is_called(number));
                 }
-                self.restore_session(session);
+                for name in &replaces {
+                    self.inactive.remove(name);
+                }
+                if let Some(session) = self.settle_conflicts(session, &replaces) {
+                    self.restore_session(session);
+                }
             }
             Change::TimeEvent { database, key, event } => {
                 self.restore_time_event(Database(database as u32), key.into_vec(), event, true);
@@ -135,9 +176,21 @@ impl Engine {
                 self.out.push(Effect::KeepPart { environment, file, offset, part: part.into_vec() });
             }
             Change::Wheels { environment, wheels, locked } => self.wheels_arrived(environment, wheels, locked),
-            Change::Removed { registration } => self.remove_registration(RegistrationNo(registration), true),
+            Change::Removed { registration, shard, version, after } => {
+                self.versions.saw_after(Version::of_saved(version.as_ref()), after);
+                let id = identifier(registration, shard.as_deref());
+                if let Some(number) = self.registrations.find(id) {
+                    let session = self.registrations.get(number).map(|registration| registration.session);
+                    self.remove_registration(number, !self.is_called(number));
+                    let version = Version::of_saved(version.as_ref());
+                    if let Some(session) = session.and_then(|session| self.sessions.get_mut(session)) {
+                        session.version = session.version.max(version);
+                    }
+                }
+            }
         }
         self.applying = false;
+        self.activate_waiting();
     }
 
     /// Creates a session with its registrations, and has it built in a worker.
@@ -147,9 +200,9 @@ impl Engine {
         let mut restored = Vec::new();
         for registration in registrations {
             match self.restore_registration(number, &registration) {
-                Ok(()) => restored.push(RegistrationNo(registration.number)),
+                Ok(number) => restored.push(number),
                 Err(reason) => {
-                    let id = self.shard.identifier(registration.number);
+                    let id = identifier(registration.number, registration.shard.as_deref());
                     let text = format!("rg: registration {id} was saved and cannot be used: {reason}");
                     self.log(LogLevel::Warning, text);
                 }
@@ -191,6 +244,7 @@ impl Engine {
             live: 0,
             held: Vec::new(),
             deaths: Deaths::default(),
+            version: Version::of_saved(saved.version.as_ref()),
         });
         if let (Some(session), Some(function)) = (self.sessions.get_mut(number), saved.function) {
             session.stored.function = Some(StoredFunction {
@@ -202,11 +256,19 @@ impl Engine {
         number
     }
 
-    fn restore_registration(&mut self, session: SessionNo, saved: &SavedRegistration) -> Result<(), String> {
+    fn restore_registration(
+        &mut self,
+        session: SessionNo,
+        saved: &SavedRegistration,
+    ) -> Result<RegistrationNo, String> {
         let spec = PlanSpec::decode(&saved.spec).map_err(|error| error.to_string())?;
         let trigger = spec.trigger().map_err(|error| error.to_string())?;
         self.registrations.verify(&trigger, [], |_| false).map_err(|error| error.to_string())?;
-        let number = RegistrationNo(saved.number);
+        let id = identifier(saved.number, saved.shard.as_deref());
+        if self.registrations.find(id).is_some() {
+            return Err(Error::SavedTwice(id).into());
+        }
+        let number = self.registrations.number_of(id, self.topology.me);
         let commands: Vec<Vec<u8>> = match &trigger {
             Trigger::Hook { command, .. } => vec![command.clone()],
             Trigger::Keys { commands: Some(commands), .. } => commands.clone(),
@@ -214,15 +276,14 @@ impl Engine {
         };
         let database = Database(saved.database as u32);
         let plan = PlanNo(saved.plan as u64).in_data_of(session);
-        let mut registration = Registration::new(session, database, plan, spec, trigger);
+        let mut registration = Registration::new(id, session, database, plan, spec, trigger);
         registration.encoded = saved.spec.as_slice().into();
         registration.group = String::from_utf8_lossy(&saved.group).into_owned();
-        self.registrations.skip_to(saved.number + 1);
         self.add_registration(number, registration);
         for name in commands {
             self.ask(Question::Command(name.clone()), Asked::CommandOfRestoredHook { registration: number, name });
         }
-        Ok(())
+        Ok(number)
     }
 
     /// Where the keys of a hooked command are is known again.
@@ -243,4 +304,10 @@ impl Engine {
             self.add_hooks(number, &ranges);
         }
     }
+}
+
+/// The identifier of a saved registration.
+fn identifier(counter: u64, shard: Option<&str>) -> Identifier {
+    let shard = shard.and_then(|shard| ShardId::parse(shard.as_bytes())).unwrap_or_else(ShardId::standalone);
+    Identifier { shard, counter }
 }

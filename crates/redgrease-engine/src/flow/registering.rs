@@ -2,7 +2,7 @@
 
 use core::cell::RefCell;
 
-use redgrease_core::id::{Database, ExecutionNo, PlanNo};
+use redgrease_core::id::{Database, ExecutionNo, Identifier, PlanNo};
 use redgrease_core::plan::{Mode, PlanSpec, Trigger};
 
 use crate::asked::{Asked, RegisterRequest, RunRequest};
@@ -20,7 +20,7 @@ use redgrease_core::policy::CommandFacts;
 
 impl Engine {
     /// The `run` action.
-    pub(crate) fn run_action(&mut self, requester: Requester, plan: PlanNo, spec: &[u8]) {
+    pub(crate) fn run_action(&mut self, requester: Requester, plan: PlanNo, spec: &[u8], pickle: &[u8]) {
         let request = PlanSpec::decode(spec).map_err(|error| error.to_string()).and_then(|spec| {
             let reader = spec.run_reader().map_err(|error| error.to_string())?;
             if !spec.mode.can_run() {
@@ -29,31 +29,21 @@ impl Engine {
             Ok(RunRequest { requester, plan, spec, reader })
         });
         match request {
-            Ok(request) if request.spec.mode == Mode::Async && self.at.server.cluster => {
-                self.ask(Question::SeveralShards, Asked::ShardsForRun(Box::new(request)));
-            }
-            Ok(request) => self.run_on_this_shard(request),
+            Ok(request) => self.run_or_refuse(request, (spec, pickle)),
             Err(reason) => self.refuse_plan(requester, &reason),
         }
     }
 
-    /// Whether there are other shards is now known.
-    pub(crate) fn shards_for_run(&mut self, request: RunRequest, several: bool) {
-        if several {
-            return self.refuse_plan(request.requester, &String::from(Error::AllShards));
-        }
-        self.run_on_this_shard(request);
-    }
-
-    fn run_on_this_shard(&mut self, request: RunRequest) {
+    /// `written` is the encoded plan, and its pickle.
+    fn run_or_refuse(&mut self, request: RunRequest, written: (&[u8], &[u8])) {
         let requester = request.requester;
-        match self.run_now(request) {
-            Ok(execution) => self.accept_plan(requester, &self.shard.identifier(execution.0)),
+        match self.run_now(request, written) {
+            Ok(execution) => self.accept_plan(requester, &self.execution_id(execution).to_string()),
             Err(reason) => self.refuse_plan(requester, &reason),
         }
     }
 
-    fn run_now(&mut self, request: RunRequest) -> Result<ExecutionNo, String> {
+    fn run_now(&mut self, request: RunRequest, (encoded, pickle): (&[u8], &[u8])) -> Result<ExecutionNo, String> {
         let RunRequest { requester, plan, spec, reader } = request;
         let caller = requester.caller();
         let session = self.session_of(requester)?;
@@ -69,8 +59,16 @@ impl Engine {
             if tagged || caller.exec.is_some() || session.script.is_none() { spec.style.tagged() } else { spec.style };
         let user = self.user_of(caller).ok_or(Error::SessionEnded)?;
         let database = self.database_of(caller);
+        let for_all = spec.mode == Mode::Async && self.topology.has_several();
+        let job = match for_all {
+            true => Some(self.job_of_run(requester, plan, encoded, pickle)?),
+            false => None,
+        };
         self.registrations.take_number();
         let execution = self.new_run((caller.session, plan), spec, reader, (user, database), style);
+        if let Some(job) = job {
+            self.share_execution(execution, job);
+        }
         if caller.exec.is_none()
             && let Some(script) = self.sessions.get_mut(caller.session).and_then(|session| session.script.as_mut())
         {
@@ -103,25 +101,9 @@ impl Engine {
             }))
         });
         match request {
-            Ok(request) => {
-                let everywhere = request.spec.mode == Mode::Async
-                    && matches!(request.trigger, Trigger::Keys { commands: None, .. } | Trigger::Stream { .. });
-                if everywhere && self.at.server.cluster {
-                    self.ask(Question::SeveralShards, Asked::ShardsForRegister(request));
-                } else {
-                    self.check_events(request);
-                }
-            }
+            Ok(request) => self.check_events(request),
             Err(reason) => self.refuse_plan(requester, &reason),
         }
-    }
-
-    /// Whether there are other shards is now known.
-    pub(crate) fn shards_for_register(&mut self, request: Box<RegisterRequest>, several: bool) {
-        if several {
-            return self.refuse_plan(request.requester, &String::from(Error::AllShards));
-        }
-        self.check_events(request);
     }
 
     /// The server's description of a command with the name of an event is known.
@@ -216,10 +198,11 @@ impl Engine {
         self.registrations.verify(&trigger, pending, replaced).map_err(|error| error.to_string())?;
         self.registrations.take_number();
         let registration_number = self.registrations.take_number();
-        let mut registration = Registration::new(number, database, plan, spec, trigger);
+        let id = Identifier { shard: self.shard, counter: registration_number.0 };
+        let mut registration = Registration::new(id, number, database, plan, spec, trigger);
         registration.ranges = ranges;
         registration.encoded = encoded;
-        let identifier = self.shard.identifier(registration_number.0);
+        let identifier = id.to_string();
         if let Some(script) = self.sessions.get_mut(number).and_then(|session| session.script.as_mut()) {
             script.pending.push((registration_number, registration));
             return Ok(identifier);

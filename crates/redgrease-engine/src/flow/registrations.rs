@@ -38,7 +38,8 @@ impl Engine {
         if let Trigger::Stream { filter, .. } = &registration.trigger
             && registration.group.is_empty()
         {
-            let own = || format!("{}:{}", self.shard.identifier(number.0), self.run_id);
+            let id = registration.id;
+            let own = || format!("{id}:{}", self.run_id);
             registration.group = self.registrations.stream_group(registration.database, filter, own);
         }
         let ranges = registration.ranges.clone();
@@ -72,7 +73,7 @@ impl Engine {
             self.start_all_pending(number);
         }
         let Some(registration) = self.registrations.remove(number) else { return };
-        self.replicate_removal(number);
+        self.replicate_removal(registration.id, registration.session);
         self.watch_commands();
         self.watch_hooks();
         for execution in registration.finished() {

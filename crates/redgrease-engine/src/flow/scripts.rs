@@ -11,6 +11,8 @@ use redgrease_core::render::{Reply, one_line};
 use crate::asked::Asked;
 use crate::calls::caller::Requester;
 use crate::clients::Client;
+use crate::cluster::changes::Then;
+use crate::cluster::versions::Version;
 use crate::effect::{Answer, Effect, Question};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -22,7 +24,7 @@ use crate::limits::{
 use crate::planted::Bug;
 use crate::prelude::*;
 use crate::registrations::registry::{Registration, Replaced};
-use crate::sessions::script::Script;
+use crate::sessions::script::{Replacing, Script};
 use crate::sessions::session::{Deaths, Place, Session};
 use crate::sessions::stored::{REINSTALLED, Stored, StoredFunction, environment, is_reinstalled};
 use crate::timers::Timer;
@@ -45,7 +47,16 @@ impl Engine {
         if self.at.server.refuses_writes() {
             return self.refuse(client, Error::ScriptOnReplica);
         }
-        let replaces = match self.accept_script(caller, command) {
+        if let Err(reason) = &self.runtime {
+            return self.refuse(client, Error::NoRuntime(reason.clone()));
+        }
+        let replacing = Replacing {
+            caller: caller.clone(),
+            id: command.id.map(str::to_owned),
+            upgrade: command.upgrade,
+            replace_with: command.replace_with.map(|old| String::from_utf8_lossy(old).into_owned()),
+        };
+        let replaces = match self.replaced_by(&replacing) {
             Ok(replaces) => replaces,
             Err(reason) => return self.refuse(client, reason),
         };
@@ -70,6 +81,7 @@ impl Engine {
             tagged,
             run: None,
             pending: Vec::new(),
+            replacing,
             replaces,
             force_reinstall: command.force_reinstall,
         };
@@ -90,6 +102,7 @@ impl Engine {
             live: 0,
             held: Vec::new(),
             deaths: Deaths::default(),
+            version: Version::none(),
         });
         let Some(Function { action, plan: spec, callbacks }) = command.function else {
             return self.prepare_session(number);
@@ -100,7 +113,7 @@ impl Engine {
             session.stored.function = Some(StoredFunction { plan, spec, callbacks });
         }
         match action {
-            Action::Run => self.run_action(Requester::Client(number), plan, spec),
+            Action::Run => self.run_action(Requester::Client(number), plan, spec, callbacks),
             Action::Register => self.register_action(Requester::Client(number), plan, spec, &[]),
         }
     }
@@ -137,28 +150,21 @@ impl Engine {
         }
     }
 
-    /// Checks a script against what exists; returns what it replaces.
-    fn accept_script(&self, caller: &Caller, command: &PyExecute<'_>) -> Result<Option<Replaced>, Error> {
-        if let Err(reason) = &self.runtime {
-            return Err(Error::NoRuntime(reason.clone()));
-        }
-        let replaced = command.replace_with.map(|old| String::from_utf8_lossy(old).into_owned());
-        if let Some(id) = command.id
-            && self.sessions.named(id).is_some()
-        {
-            if let Some(old) = &replaced {
-                return Err(Error::ReplaceExisting { id: id.to_owned(), old: old.clone() });
+    /// What a script replaces of what exists now.
+    fn replaced_by(&self, replacing: &Replacing) -> Result<Option<Replaced>, Error> {
+        let Replacing { caller, id, upgrade, replace_with } = replacing;
+        let same = id.as_deref().and_then(|id| self.sessions.named(id));
+        if let (Some(id), Some(_)) = (id, same) {
+            if let Some(old) = replace_with {
+                return Err(Error::ReplaceExisting { id: id.clone(), old: old.clone() });
             }
-            if !command.upgrade {
-                return Err(Error::SessionExists(id.to_owned()));
+            if !upgrade {
+                return Err(Error::SessionExists(id.clone()));
             }
         }
-        let replaced = match replaced {
-            Some(old) => Some(self.replaced_by(&old).ok_or(Error::NothingToReplace(old))?),
-            None => {
-                let upgraded = command.id.filter(|_| command.upgrade).and_then(|id| self.sessions.named(id));
-                upgraded.map(|session| (Replaced::Session(session), session))
-            }
+        let replaced = match replace_with {
+            Some(old) => Some(self.session_or_registration(old).ok_or_else(|| Error::NothingToReplace(old.clone()))?),
+            None => same.map(|session| (Replaced::Session(session), session)),
         };
         let Some((replaced, session)) = replaced else { return Ok(None) };
         let owner = self.sessions.get(session).map(|session| Rc::clone(&session.user));
@@ -167,11 +173,11 @@ impl Engine {
     }
 
     /// What `REPLACE_WITH` names, a session or else a registration, and the session.
-    fn replaced_by(&self, name: &str) -> Option<(Replaced, SessionNo)> {
+    fn session_or_registration(&self, name: &str) -> Option<(Replaced, SessionNo)> {
         if let Some(session) = self.sessions.named(name) {
             return Some((Replaced::Session(session), session));
         }
-        let number = self.shard.counter(name.as_bytes()).map(RegistrationNo)?;
+        let number = self.find_registration(name.as_bytes())?;
         Some((Replaced::Registration(number), self.registrations.get(number)?.session))
     }
 
@@ -381,7 +387,7 @@ impl Engine {
         }
         // The server may have become a replica in the meantime: it has the registrations of its master.
         let refusal = self.at.server.refuses_writes().then(|| Error::RegistrationsOfReplica.to_string());
-        if let Err(reason) = refusal.map_or_else(|| self.verify_again(&script), Err) {
+        if let Err(reason) = refusal.map_or_else(|| self.verify_again(&mut script), Err) {
             script.run = run;
             self.fail_script(script, &reason);
             return self.end_session(number);
@@ -398,7 +404,12 @@ impl Engine {
             self.log(LogLevel::Warning, format!("rg: {reason}"));
         } else {
             let pid = self.workers.links.get(&worker).map_or(0, |link| link.pid);
-            self.log(LogLevel::Notice, format!("rg: session rebuilt in worker {worker} (pid {pid})"));
+            // Sessions of executions that other shards began come and go.
+            let level = match self.sessions.get(number) {
+                Some(session) if session.registered => LogLevel::Notice,
+                _ => LogLevel::Debug,
+            };
+            self.log(level, format!("rg: session rebuilt in worker {worker} (pid {pid})"));
             let registrations = self.registrations.of_session(number);
             self.announce(worker, &registrations);
             self.follow_again(&registrations);
@@ -417,7 +428,7 @@ impl Engine {
             };
         }
         if script.unblocking {
-            let id = self.shard.identifier(execution.0);
+            let id = self.execution_id(execution).to_string();
             self.reply(script.client, Reply::bulk(id));
         } else {
             self.out.push(Effect::Measure(script.client.number()));
@@ -426,8 +437,9 @@ impl Engine {
         }
     }
 
-    /// Another script may have taken a name in the meantime.
-    fn verify_again(&self, script: &Script) -> Result<(), String> {
+    /// Another script or another shard may have taken a name in the meantime, or replaced what this script replaces.
+    fn verify_again(&self, script: &mut Script) -> Result<(), String> {
+        script.replaces = self.replaced_by(&script.replacing)?;
         let replaced = |number| self.registrations.is_replaced(number, script.replaces);
         script.pending.iter().try_for_each(|(_, registration)| {
             self.registrations.verify(&registration.trigger, [], replaced).map_err(|error| error.to_string())
@@ -441,7 +453,7 @@ impl Engine {
         let was_applying = self.applying;
         if let Some(Replaced::Session(old)) = script.replaces {
             // Replicas and files remove the session's registrations when they get the new session.
-            replaced = self.sessions.get(old).map(|session| session.name.to_string());
+            replaced = self.sessions.get(old).map(|session| Box::new(self.saved_session(old, session)));
             self.applying = true;
         }
         if let Some(old) = script.replaces {
@@ -459,12 +471,12 @@ impl Engine {
         }
         self.announce(worker, &numbers);
         self.follow_streams(&numbers);
-        self.replicate_session(number, replaced.as_deref());
-        self.reply(script.client, Reply::Simple("OK".into()));
+        self.replicate_session(number, replaced.as_ref().map(|session| session.name.as_str()));
+        self.when_applied(Then::AnswerScript { client: script.client, session: number, replaced });
     }
 
     /// Whether clients wait for what a registration runs.
-    fn is_called(&self, number: RegistrationNo) -> bool {
+    pub(crate) fn is_called(&self, number: RegistrationNo) -> bool {
         let called = |found: &Registration| matches!(found.trigger, Trigger::Command { .. } | Trigger::Hook { .. });
         self.registrations.get(number).is_some_and(called)
     }

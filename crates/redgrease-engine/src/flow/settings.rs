@@ -14,6 +14,7 @@ impl Engine {
     /// `RG.CONFIGGET`.
     pub(crate) fn config_get(&mut self, client: Client, names: &[&[u8]]) {
         let values = names.iter().map(|name| match key(name) {
+            Some(key) if key.is_secret() => error(&format!("{} is not shown", key.name)),
             Some(key) => match self.config.get(key) {
                 Setting::Number(number) => Reply::Int(number as i64),
                 Setting::Text(text) => Reply::Bulk(text),

@@ -25,6 +25,11 @@ impl Engine {
             Timer::TimeEvent(number) => self.time_event_is_due(number),
             Timer::Profile(request) => self.profile_is_late(request),
             Timer::ScheduleTick => self.schedule_tick(),
+            Timer::ChangeLimit(number) => self.change_limit_reached(number),
+            Timer::PeerChange { from, number, change } => self.peer_change(from, number, &change),
+            Timer::PeerRegistry { from, change } => self.registry_arrived(from, &change),
+            Timer::InquiryLimit(question) => self.inquiry_limit_reached(question),
+            Timer::CompareRegistries => self.compare_registries(),
             Timer::ExecutionLimit(execution) => self.execution_limit_reached(execution),
             Timer::AbortGrace(execution) => self.abort_grace_expired(execution),
             Timer::ReaderAgain(execution) => self.reader_again(execution),
@@ -38,6 +43,7 @@ impl Engine {
             Timer::Acknowledge(batch) => self.acknowledge_next(batch),
             Timer::ReleaseHeld(release) => self.release_held_entries(release),
             Timer::RemoveGroup(removal) => self.remove_group(removal),
+            Timer::LookAtLinks => self.look_at_links(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Wheels of requirements: sent to replicas and the append-only file, saved, exported and imported.
 //!
-//! Replicas and restarted servers install from them, so that only the server where a script was run needs a network, and all
-//! have the same versions.
+//! Replicas, restarted servers and other shards install from them, so that only the server where a script was run needs a network,
+//! and all have the same versions.
 
 use redgrease_core::frame::LogLevel;
 use redgrease_core::render::Reply;
@@ -9,6 +9,7 @@ use redgrease_core::requirement::{PIECE_BYTES_MAX, Requirement};
 use redgrease_core::saved::SavedWheel;
 
 use crate::clients::Client;
+use crate::cluster::changes::Then;
 use crate::effect::{Effect, WheelsOf};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -44,6 +45,13 @@ impl Engine {
         let wheels: Vec<SavedWheel> = installed.wheels.iter().map(|wheel| wheel.file.clone()).collect();
         let locked = installed.wheel_bytes() > self.config.requirement_bytes_max;
         (!wheels.is_empty()).then(|| WheelsOf { environment: environment.to_string(), wheels, locked })
+    }
+
+    /// A part of the wheels of a set was read: other shards need no network either.
+    pub(crate) fn wheel_part_read(&mut self, environment: Rc<str>, change: &[u8]) {
+        let shards = self.topology.others().map(|shard| shard.id).filter(|shard| self.has_link(*shard)).collect();
+        self.send_change(change, shards);
+        self.when_applied(Then::ReadNextPart(environment));
     }
 
     /// The wheels of a set were sent.

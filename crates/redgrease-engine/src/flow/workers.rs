@@ -164,6 +164,9 @@ impl Engine {
         if self.workers.pool.python(worker).is_none() {
             self.workers.interpreters.learn_default(PythonVersion::parse(python));
         }
+        if self.topology.has_several() {
+            self.send(worker, &ToWorker::Cluster { several: true });
+        }
         self.workers.pool.ready(worker);
         self.workers.start_error = None;
         self.serve_waiting();

@@ -2,7 +2,7 @@
 //! between them.
 
 use redgrease_core::codec::KeyType;
-use redgrease_core::id::{Database, RegistrationNo, SessionNo, ShardId};
+use redgrease_core::id::{Database, Identifier, RegistrationNo, SessionNo};
 use redgrease_core::plan::Trigger;
 use redgrease_core::render::Reply;
 
@@ -15,15 +15,15 @@ use crate::sessions::session::Session;
 #[derive(Debug)]
 pub(crate) struct Rows {
     left: VecDeque<RegistrationNo>,
-    of_session: BTreeMap<SessionNo, Vec<RegistrationNo>>,
+    of_session: BTreeMap<SessionNo, Vec<Identifier>>,
 }
 
 impl Rows {
     /// Rows of all current registrations; those that are removed meanwhile are left out.
     pub(crate) fn new(registrations: &Registrations) -> Rows {
-        let mut of_session: BTreeMap<SessionNo, Vec<RegistrationNo>> = BTreeMap::new();
-        for (number, registration) in registrations.iter() {
-            of_session.entry(registration.session).or_default().push(number);
+        let mut of_session: BTreeMap<SessionNo, Vec<Identifier>> = BTreeMap::new();
+        for (_, registration) in registrations.iter() {
+            of_session.entry(registration.session).or_default().push(registration.id);
         }
         Rows { left: registrations.iter().map(|(number, _)| number).collect(), of_session }
     }
@@ -44,7 +44,7 @@ impl Rows {
     }
 
     /// The registrations of a session.
-    pub(crate) fn of_session(&self, session: SessionNo) -> &[RegistrationNo] {
+    pub(crate) fn of_session(&self, session: SessionNo) -> &[Identifier] {
         self.of_session.get(&session).map(Vec::as_slice).unwrap_or_default()
     }
 }
@@ -60,16 +60,15 @@ pub(crate) enum Fields {
 
 /// A row. `named` are the registrations of its session; `stream_status` is its status if it reads streams.
 pub(crate) fn row(
-    shard: &ShardId,
-    (number, registration): (RegistrationNo, &Registration),
+    registration: &Registration,
     session: Option<&Session>,
-    named: &[RegistrationNo],
+    named: &[Identifier],
     stream_status: &str,
     fields: Fields,
 ) -> Reply {
-    let mut row = head(shard, (number, registration), session, stream_status, fields);
+    let mut row = head(registration, session, stream_status, fields);
     let data = match fields {
-        Fields::All => private_data(shard, number, session, named),
+        Fields::All => private_data(registration.id, session, named),
         Fields::RedGrease03 => short_private_data(session),
     };
     row.extend([Reply::bulk("PD"), Reply::bulk(data)]);
@@ -78,27 +77,16 @@ pub(crate) fn row(
 }
 
 /// A row without the data of the session.
-pub(crate) fn short_row(
-    shard: &ShardId,
-    (number, registration): (RegistrationNo, &Registration),
-    session: Option<&Session>,
-    stream_status: &str,
-) -> Reply {
-    let mut row = head(shard, (number, registration), session, stream_status, Fields::All);
+pub(crate) fn short_row(registration: &Registration, session: Option<&Session>, stream_status: &str) -> Reply {
+    let mut row = head(registration, session, stream_status, Fields::All);
     row.extend(tail());
     Reply::Array(row)
 }
 
-fn head(
-    shard: &ShardId,
-    (number, registration): (RegistrationNo, &Registration),
-    session: Option<&Session>,
-    stream_status: &str,
-    fields: Fields,
-) -> Vec<Reply> {
+fn head(registration: &Registration, session: Option<&Session>, stream_status: &str, fields: Fields) -> Vec<Reply> {
     vec![
         Reply::bulk("id"),
-        Reply::bulk(shard.identifier(number.0)),
+        Reply::bulk(registration.id.to_string()),
         Reply::bulk("reader"),
         Reply::bulk(registration.spec.reader.name()),
         Reply::bulk("desc"),
@@ -219,17 +207,12 @@ fn count(number: u64) -> Reply {
 
 /// The text of the `PD` field: single-quoted, parsed by some clients. `of_session` are the
 /// registrations of its session; the row of the first one names them all.
-fn private_data(
-    shard: &ShardId,
-    number: RegistrationNo,
-    session: Option<&Session>,
-    of_session: &[RegistrationNo],
-) -> String {
+fn private_data(id: Identifier, session: Option<&Session>, of_session: &[Identifier]) -> String {
     let Some(session) = session else { return "{}".to_owned() };
-    let own = [number];
-    let names_all = of_session.len() <= NAMED_IN_EACH_ROW || of_session.first() == Some(&number);
+    let own = [id];
+    let names_all = of_session.len() <= NAMED_IN_EACH_ROW || of_session.first() == Some(&id);
     let named = if names_all { of_session } else { &own };
-    let ids: Vec<_> = named.iter().map(|number| quote(&shard.identifier(number.0))).collect();
+    let ids: Vec<_> = named.iter().map(|id| quote(&id.to_string())).collect();
     let description = session.description.as_ref().filter(|_| names_all);
     let description = description.map_or("null".to_owned(), |text| quote(&String::from_utf8_lossy(text)));
     format!(

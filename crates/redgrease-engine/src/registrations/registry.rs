@@ -13,9 +13,9 @@ use crate::executions::execution::Status;
 use crate::registrations::hooks::Hooks;
 use crate::registrations::key_index::KeyIndex;
 use redgrease_core::codec::KeyType;
-use redgrease_core::id::{Database, ExecutionNo, PlanNo, RegistrationNo, SessionNo};
+use redgrease_core::id::{Database, ExecutionNo, Identifier, PlanNo, RegistrationNo, SessionNo, ShardId};
 use redgrease_core::pattern::{KeyFilter, Literal};
-use redgrease_core::plan::{Mode, PlanSpec, Trigger};
+use redgrease_core::plan::{Exchange, Mode, PlanSpec, Trigger};
 use redgrease_core::policy::KeyRange;
 
 /// What a script replaces when it succeeds.
@@ -98,6 +98,8 @@ impl Statistics {
 /// A stored plan.
 #[derive(Debug)]
 pub struct Registration {
+    /// Its identifier, the same on all shards.
+    pub id: Identifier,
     /// The session it belongs to.
     pub session: SessionNo,
     /// The database that it was registered in: it receives the events of this one and acts in it. (A command acts in the
@@ -111,6 +113,8 @@ pub struct Registration {
     pub trigger: Trigger,
     /// The consumer group of a stream registration; empty for others.
     pub group: String,
+    /// Its records move to the shards of their keys, if there are several shards.
+    pub(crate) moves: bool,
     /// The plan as it was encoded.
     pub(crate) encoded: Rc<[u8]>,
     /// Where the keys of its hooked commands are.
@@ -123,8 +127,18 @@ pub struct Registration {
 impl Registration {
     /// A registration without history.
     #[must_use]
-    pub fn new(session: SessionNo, database: Database, plan: PlanNo, spec: PlanSpec, trigger: Trigger) -> Registration {
+    pub fn new(
+        id: Identifier,
+        session: SessionNo,
+        database: Database,
+        plan: PlanNo,
+        spec: PlanSpec,
+        trigger: Trigger,
+    ) -> Registration {
+        let moves = spec.lower().exchanges.iter().any(|(exchange, _)| *exchange != Exchange::Collect);
         Registration {
+            moves,
+            id,
             session,
             database,
             plan,
@@ -181,6 +195,7 @@ pub enum RegisterError {
 pub struct Registrations {
     next: u64,
     all: BTreeMap<RegistrationNo, Registration>,
+    by_id: BTreeMap<Identifier, RegistrationNo>,
     commands: BTreeMap<Vec<u8>, RegistrationNo>,
     keys: KeyIndex,
     streams: KeyIndex,
@@ -246,12 +261,14 @@ impl Registrations {
             Trigger::Hook { .. } => {}
         }
         self.sync_events += usize::from(hears_events_in_sync(&registration));
+        self.by_id.insert(registration.id, number);
         self.all.insert(number, registration);
     }
 
     /// Removes a registration.
     pub fn remove(&mut self, number: RegistrationNo) -> Option<Registration> {
         let registration = self.all.remove(&number)?;
+        self.by_id.remove(&registration.id);
         self.hooks.remove(number);
         self.sync_events -= usize::from(hears_events_in_sync(&registration));
         match &registration.trigger {
@@ -271,6 +288,28 @@ impl Registrations {
     #[must_use]
     pub fn get(&self, number: RegistrationNo) -> Option<&Registration> {
         self.all.get(&number)
+    }
+
+    /// The registration with that identifier.
+    #[must_use]
+    pub fn find(&self, id: Identifier) -> Option<RegistrationNo> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// The number of a registration that was made elsewhere or loaded: that of its identifier if this shard made it.
+    pub fn number_of(&mut self, id: Identifier, shard: ShardId) -> RegistrationNo {
+        let number = RegistrationNo(id.counter);
+        if id.shard == shard && !self.all.contains_key(&number) {
+            self.skip_to(id.counter.saturating_add(1));
+            return number;
+        }
+        self.take_number()
+    }
+
+    /// This shard has another id from now on: it has made registrations with it before, perhaps.
+    pub fn shard_changed(&mut self, shard: ShardId) {
+        let mine = self.by_id.keys().filter(|id| id.shard == shard).map(|id| id.counter.saturating_add(1)).max();
+        self.skip_to(mine.unwrap_or_default());
     }
 
     /// The registration with that number.
@@ -475,9 +514,13 @@ mod tests {
         }
     }
 
+    fn id(number: RegistrationNo) -> Identifier {
+        Identifier { shard: ShardId::standalone(), counter: number.0 }
+    }
+
     fn add(registrations: &mut Registrations, trigger: Trigger) -> RegistrationNo {
         let number = registrations.take_number();
-        registrations.add(number, Registration::new(SessionNo(1), Database(0), PlanNo(1), spec(), trigger));
+        registrations.add(number, Registration::new(id(number), SessionNo(1), Database(0), PlanNo(1), spec(), trigger));
         number
     }
 
@@ -526,7 +569,8 @@ mod tests {
         let mut registrations = Registrations::default();
         let mut in_database = |database: u32, trigger: Trigger| {
             let number = registrations.take_number();
-            let registration = Registration::new(SessionNo(1), Database(database), PlanNo(1), spec(), trigger);
+            let registration =
+                Registration::new(id(number), SessionNo(1), Database(database), PlanNo(1), spec(), trigger);
             registrations.add(number, registration);
             number
         };
@@ -548,7 +592,10 @@ mod tests {
         let mut add = |session| {
             let number = registrations.take_number();
             let trigger = keys("*", None, None);
-            registrations.add(number, Registration::new(SessionNo(session), Database(0), PlanNo(1), spec(), trigger));
+            registrations.add(
+                number,
+                Registration::new(id(number), SessionNo(session), Database(0), PlanNo(1), spec(), trigger),
+            );
             number
         };
         let (first, second, other) = (add(1), add(1), add(2));
@@ -565,8 +612,14 @@ mod tests {
         let mut registrations = Registrations::default();
         let mut add = |session: u64, database: u32, filter: &str| {
             let number = registrations.take_number();
-            let mut registration =
-                Registration::new(SessionNo(session), Database(database), PlanNo(1), spec(), stream(filter));
+            let mut registration = Registration::new(
+                id(number),
+                SessionNo(session),
+                Database(database),
+                PlanNo(1),
+                spec(),
+                stream(filter),
+            );
             let own = || format!("own-{number}");
             registration.group = registrations.stream_group(Database(database), &KeyFilter::new(filter).unwrap(), own);
             let group = registration.group.clone();
@@ -634,7 +687,8 @@ mod tests {
 
     #[test]
     fn finished_executions_are_kept_up_to_a_number() {
-        let mut registration = Registration::new(SessionNo(1), Database(0), PlanNo(1), spec(), command("t"));
+        let mut registration =
+            Registration::new(id(RegistrationNo(1)), SessionNo(1), Database(0), PlanNo(1), spec(), command("t"));
         assert!(registration.keep_finished(ExecutionNo(1), 2).is_empty());
         assert!(registration.keep_finished(ExecutionNo(2), 2).is_empty());
         assert_eq!(registration.keep_finished(ExecutionNo(3), 2), [ExecutionNo(1)]);

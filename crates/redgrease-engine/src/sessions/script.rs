@@ -3,6 +3,7 @@
 use redgrease_core::id::{ExecutionNo, RegistrationNo};
 
 use crate::clients::Client;
+use crate::input::Caller;
 use crate::prelude::*;
 use crate::registrations::registry::{Registration, Replaced};
 
@@ -19,8 +20,23 @@ pub(crate) struct Script {
     pub(crate) run: Option<ExecutionNo>,
     /// Its registrations, which become active when the script has ended.
     pub(crate) pending: Vec<(RegistrationNo, Registration)>,
-    /// What it replaces.
+    /// What its client asked it to replace.
+    pub(crate) replacing: Replacing,
+    /// What that is.
     pub(crate) replaces: Option<Replaced>,
     /// Requirements are installed again even if they are there.
     pub(crate) force_reinstall: bool,
+}
+
+/// Which session or registration a client wants to be replaced.
+#[derive(Debug)]
+pub(crate) struct Replacing {
+    /// The client.
+    pub(crate) caller: Caller,
+    /// The id of the new session.
+    pub(crate) id: Option<String>,
+    /// A session of that id is replaced.
+    pub(crate) upgrade: bool,
+    /// The id of the session or registration that is replaced.
+    pub(crate) replace_with: Option<String>,
 }

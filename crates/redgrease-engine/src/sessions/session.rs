@@ -3,6 +3,7 @@
 use redgrease_core::id::{Database, ExecutionNo, WorkerNo};
 use redgrease_core::python::PythonVersion;
 
+use crate::cluster::versions::Version;
 use crate::input::UserName;
 use crate::limits::{DEATHS_FORGOTTEN_MS, DEATHS_MAX};
 use crate::prelude::*;
@@ -65,6 +66,8 @@ pub(crate) struct Session {
     pub(crate) held: Vec<ExecutionNo>,
     /// Ends of its worker that it may have caused, since the last execution that ended by itself.
     pub(crate) deaths: Deaths,
+    /// The version of its registrations.
+    pub(crate) version: Version,
 }
 
 /// Ends of a session's worker in a row.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use redgrease_core::id::{ExecutionNo, PlanNo};
+use redgrease_core::render::Reply;
 use redgrease_engine::EntryId;
 
 /// A promise that was broken.
@@ -34,6 +35,8 @@ pub struct Seen {
     processed: BTreeSet<(Vec<u8>, EntryId)>,
     /// The highest number of an execution.
     pub executions: u64,
+    /// Sync executions that a worker had not begun when it ended.
+    pub not_begun: BTreeSet<ExecutionNo>,
 }
 
 impl Seen {
@@ -63,6 +66,18 @@ impl Seen {
     /// A worker ended an execution.
     pub fn done(&mut self, execution: ExecutionNo) {
         self.processed.extend(self.read.remove(&execution).unwrap_or_default());
+    }
+
+    /// A client is answered.
+    pub fn answered(&self, reply: &Reply) {
+        let Reply::Error(text) = reply else { return };
+        let Some((_, id)) = text.split_once(" of execution ").filter(|_| text.starts_with("WORKERDIED ")) else {
+            return;
+        };
+        let number = id.rsplit('-').next().and_then(|number| number.parse().ok()).map(ExecutionNo);
+        if number.is_some_and(|number| self.not_begun.contains(&number)) && !self.hostile {
+            violated("what a worker had not begun when it ended is run again", text.clone());
+        }
     }
 
     /// The engine acknowledges entries.

@@ -256,8 +256,18 @@ fn words_of(world: &mut World, alone: bool) -> Option<Vec<Vec<u8>>> {
             add
         }
         21..28 if runs => {
-            let call = world.counters.trigger();
             let name = world.random.below(crate::plans::NAMES);
+            // Clients that trigger the same function in one turn: if it is a sync one, they are a group.
+            let many = if alone && world.random.chance(10) { world.random.between(2, 20) } else { 1 };
+            for _ in 1..many {
+                let call = world.counters.trigger();
+                let trigger = words(&format!("RG.TRIGGER t{name} 0 {call}"));
+                let argv: Vec<&[u8]> = trigger.iter().map(Vec::as_slice).collect();
+                let sender = Sender { user: None, database: 0, inside: Inside::Nothing, administers: true };
+                world.execute(&argv, &sender);
+                world.before_command();
+            }
+            let call = world.counters.trigger();
             let mut trigger = words(&format!("RG.TRIGGER t{name} 0 {call}"));
             if world.random.chance(world.taste.large / 2) {
                 trigger.push(vec![b'a'; world.random.pick(&[100_000, 1_500_000])]);

@@ -80,7 +80,6 @@ pub struct Server {
     /// Every user may use every key, and no entry is too long.
     pub permissive: bool,
     /// There are other shards.
-    pub several_shards: bool,
     /// Number of the last entry of all streams.
     pub last_entry: u64,
 }

@@ -169,6 +169,8 @@ pub struct Worker {
     queue: VecDeque<Queued>,
     /// Sync executions of a lane that wait for the one before them.
     sync_queue: VecDeque<Queued>,
+    /// What it had not begun of those when it ended.
+    pub not_begun: Vec<ExecutionNo>,
     plans: BTreeMap<PlanNo, (FunctionNo, SessionNo)>,
     /// Sessions whose function is being loaded: what is started waits for that.
     loading: BTreeSet<SessionNo>,
@@ -206,6 +208,7 @@ impl Worker {
             next_call: 0,
             queue: VecDeque::new(),
             sync_queue: VecDeque::new(),
+            not_begun: Vec::new(),
             plans: BTreeMap::new(),
             loading: BTreeSet::new(),
             calls: BTreeMap::new(),
@@ -223,10 +226,18 @@ impl Worker {
             self.process = Process::Ended(how.to_owned());
             self.closed = true;
             self.outbox.clear();
+            // The first one may be taken for begun, if the end of the one before it is on its way.
+            let first_is_unsure = !self.runs_of_group();
+            let queued = std::mem::take(&mut self.sync_queue);
+            self.not_begun.extend(queued.iter().skip(usize::from(first_is_unsure)).map(|queued| queued.exec));
             self.tasks.clear();
             self.queue.clear();
-            self.sync_queue.clear();
         }
+    }
+
+    /// Whether it runs an execution of a group of sync executions.
+    fn runs_of_group(&self) -> bool {
+        self.tasks.values().any(|task| matches!(task.kind, Kind::Execution { lane, sync: true, .. } if lane != 0))
     }
 
     /// Executions that are running and for which the main thread does not wait.
@@ -409,6 +420,11 @@ impl Worker {
             ToWorker::ForgetSession { session } => self.forget(session, context),
             ToWorker::Threads { threads } => self.threads = threads,
             ToWorker::Profile { request, .. } => self.send(&FromWorker::Answered { request, result: Ok("") }),
+            ToWorker::Route { .. }
+            | ToWorker::Arrived { .. }
+            | ToWorker::Room { .. }
+            | ToWorker::CloseStage { .. }
+            | ToWorker::Cluster { .. } => unreachable!("there is one shard"),
             ToWorker::Shutdown => self.end("exited with status 0"),
         }
     }
@@ -446,6 +462,7 @@ impl Worker {
         let (level, number) = origin(records.bytes, function.name.is_some());
         let (bytes, last) = (records.bytes.len() as u64, flags.has(StartFlags::LAST));
         let queued = Queued { exec, plan, lane, bytes, level, last, number };
+        context.seen.not_begun.remove(&exec);
         if flags.has(StartFlags::SYNC) && lane != 0 {
             // It begins when the one before it has ended.
             return self.sync_queue.push_back(queued);
@@ -463,8 +480,7 @@ impl Worker {
     }
 
     fn start_sync_queued(&mut self, context: &mut Context<'_>) -> bool {
-        let runs = |task: &Task| matches!(task.kind, Kind::Execution { lane, sync: true, .. } if lane != 0);
-        if self.sync_queue.is_empty() || self.tasks.values().any(runs) || self.mute {
+        if self.sync_queue.is_empty() || self.runs_of_group() || self.mute {
             return false;
         }
         // The end of the one before is on its way, whatever happens to this process, which ends where that is not possible.
@@ -714,7 +730,7 @@ impl Worker {
                 context.counters.plans += 1;
                 let plan = PlanNo(context.counters.plans);
                 self.plans.insert(plan, (function, session));
-                self.call(number, Call::Run { plan, spec: &context.programs.functions[function].spec });
+                self.call(number, Call::Run { plan, spec: &context.programs.functions[function].spec, blob: b"" });
             }
             Op::Register(function, times) => {
                 // Those before the last one are called by threads of the script.

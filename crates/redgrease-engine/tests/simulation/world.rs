@@ -140,7 +140,6 @@ impl World {
         let capabilities = Capabilities { jobs: random.chance(60) };
         let mut server = Server::new();
         server.cluster = random.chance(10);
-        server.several_shards = random.chance(30);
         let taste = Taste::draw(&mut random);
         let runtime = match random.chance(1) {
             true => Err("no interpreter was found".to_owned()),
@@ -293,7 +292,11 @@ impl World {
         match effect {
             Effect::Block(client) => self.clients.block(client),
             Effect::Measure(_) => {}
-            Effect::Reply { client, answer } => self.clients.answer(client, answer.into_reply()),
+            Effect::Reply { client, answer } => {
+                let reply = answer.into_reply();
+                self.seen.answered(&reply);
+                self.clients.answer(client, reply);
+            }
             Effect::Row { client, .. } => self.clients.row(client),
             Effect::EndRows(client) => self.clients.end_rows(client),
             Effect::StartWorker { worker, python } => {
@@ -330,6 +333,9 @@ impl World {
             Effect::DrainOutput { worker, session } => {
                 self.read_outputs(worker);
                 return Some(Input::OutputDrained { worker, session });
+            }
+            Effect::ReadTopology | Effect::OpenLink { .. } | Effect::SendOnLink { .. } | Effect::CloseLink(_) => {
+                unreachable!("there is one shard")
             }
             Effect::SetTimer { timer, ms } => {
                 self.timers.insert((self.now_ms.saturating_add(ms), timer));
@@ -437,7 +443,7 @@ impl World {
                 self.sharing.push((at, wheels.environment.into()));
             }
             Effect::RemoveEnvironment(_) => {}
-            Effect::KeepPart { .. } | Effect::KeepWheels(_) | Effect::WheelsToFile(_) => {
+            Effect::ReadNextPart(_) | Effect::KeepPart { .. } | Effect::KeepWheels(_) | Effect::WheelsToFile(_) => {
                 violated("no wheels arrive", String::new());
             }
             Effect::ExportWheels { .. } | Effect::StoreWheels { .. } => {
@@ -483,7 +489,6 @@ impl World {
         match about {
             Question::Command(name) => Fact::Command(Server::facts(&name)),
             Question::Protection => Fact::Protection(Default::default()),
-            Question::SeveralShards => Fact::Flag(self.server.several_shards),
             Question::Key { database, key } => {
                 let (kind, len) = self.server.kind(database.0, &key);
                 Fact::Key { kind, len }
@@ -646,7 +651,7 @@ impl World {
         if self.random.chance(30) {
             self.read_outputs(number);
         }
-        let dies = !self.calm && self.taste.misfortunes > 0 && self.random.below(200) == 0;
+        let dies = !self.calm && self.taste.misfortunes > 0 && self.random.below(60) == 0;
         let Some(worker) = self.workers.get_mut(&number) else { return };
         if dies {
             worker.end("was killed by signal 9 (SIGKILL)");
@@ -1010,6 +1015,7 @@ impl World {
     fn process_ended(&mut self, number: WorkerNo) {
         let Some(worker) = self.workers.get_mut(&number).filter(|worker| !worker.ended) else { return };
         worker.ended = true;
+        self.seen.not_begun.extend(&worker.not_begun);
         let Process::Ended(how) = worker.process.clone() else { return };
         if !worker.disconnected {
             worker.incoming.append(&mut worker.from_worker);
