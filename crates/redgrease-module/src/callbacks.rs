@@ -1,6 +1,8 @@
 //! Callbacks of the server that become inputs: notifications, jobs, timers, command filters; and those of
 //! descriptors, which only record what is ready.
 
+use std::os::fd::AsRawFd;
+
 use redgrease_core::id::Database;
 use redgrease_engine::Input;
 use redgrease_engine::id::{JobNo, TimerNo};
@@ -74,7 +76,7 @@ pub fn is_hooked(args: &[&[u8]]) -> bool {
     !flags.loading() && !flags.replica()
 }
 
-/// Watches the descriptors of the threads that start workers, install requirements and look for interpreters.
+/// Watches the descriptors of the threads that start workers, install requirements, look for interpreters and serve links.
 ///
 /// # Errors
 /// The loop accepts no further descriptor.
@@ -84,6 +86,7 @@ pub fn watch_threads(driver: &Driver) -> Result<(), String> {
     for fd in [checks, installs, driver.wheels.ready_fd(), driver.interpreters.ready_fd()] {
         driver.server.watch(fd, Readiness::Readable, || note(|due| due.installed = true))?;
     }
+    driver.server.watch(driver.links.ready().as_raw_fd(), Readiness::Readable, || note(|due| due.linked = true))?;
     Ok(())
 }
 

@@ -17,6 +17,8 @@ use redgrease_ffi::Server;
 use redgrease_ffi::keyspace::KeyKind;
 
 use crate::clients::Clients;
+use crate::cluster::known::Discovery;
+use crate::cluster::links::Links;
 use crate::depth::Depth;
 use crate::fault::Fault;
 use crate::installer::Installer;
@@ -51,13 +53,15 @@ pub struct Due {
     pub spawned: bool,
     /// Installations or checks for requirements ended.
     pub installed: bool,
+    /// Links were opened or lost, or have replies.
+    pub linked: bool,
 }
 
 impl Due {
     /// How many descriptors they were.
     pub fn count(&self) -> usize {
         let workers = self.readable.len() + self.writable.len() + self.ended.len() + self.outputs.len();
-        workers + usize::from(self.spawned) + usize::from(self.installed)
+        workers + usize::from(self.spawned) + usize::from(self.installed) + usize::from(self.linked)
     }
 }
 
@@ -87,6 +91,10 @@ pub struct Driver {
     pub interpreters: Interpreters,
     /// The directories of requirements, and the thread that reads and writes wheels.
     pub wheels: Wheels,
+    /// The topology of the cluster.
+    pub discovery: Discovery,
+    /// Links to other shards.
+    pub links: Links,
 
     /// An empty list of effects for reuse: inputs are frequent.
     pub spare_effects: Cell<Vec<Effect>>,
@@ -162,6 +170,8 @@ impl Driver {
             installer,
             interpreters,
             wheels,
+            discovery: Discovery::default(),
+            links: Links::new()?,
             spare_effects: Cell::default(),
             due: RefCell::default(),
             unwritten: RefCell::default(),

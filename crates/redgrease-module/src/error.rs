@@ -20,6 +20,9 @@ pub enum Error {
     /// The server did not run a command, and gave no reason.
     #[error("ERR Failed executing command")]
     NotRun,
+    /// A command on a cluster has keys that are not in one slot.
+    #[error("CROSSSLOT Keys in request don't hash to the same slot")]
+    SeveralSlots,
     /// The same, for a command of a reader.
     #[error("ERR the server did not run a command of the reader")]
     NotRead,
@@ -119,24 +122,12 @@ pub enum Error {
     /// `RG.WITHCODEC` names a command that does not support it.
     #[error("ERR RG.WITHCODEC does not know the command '{0}'")]
     NoTaggedReply(String),
-    /// A command of RedisGears that this version does not have.
-    #[error("NOTYET {0} is not available in this version of redgrease")]
-    NotYet(String),
-    /// `RG.INFOCLUSTER` on a cluster of several shards.
-    #[error(
-        "NOTYET RG.INFOCLUSTER on a cluster of several shards is not available in this version of redgrease: ask CLUSTER \
-         SHARDS or CLUSTER SLOTS"
-    )]
-    NoClusterInfo,
     /// An option of `RG.PYDUMPSESSIONS` is unknown.
     #[error("Unknown option {0}")]
     UnknownOption(String),
     /// The second word of `RG.PYPROFILE` is unknown.
     #[error("Wrong subcommand given to RG.PYPROFILE")]
     UnknownProfile,
-    /// `RG.HELLO` without a cluster.
-    #[error("ERRCLUSTER NULL cluster state on hello msg")]
-    NoShards,
     /// A client cannot be blocked.
     #[error("ERR the caller can not be blocked")]
     NotBlockable,
@@ -177,8 +168,6 @@ mod tests {
             (Error::Paused, Some("PAUSED")),
             (Error::ValueTooBig { key: text(), len: 2, max: 1 }, Some("RECORDTOOBIG")),
             (Error::EntryTooBig { id: text(), stream: text(), len: 2, max: 1 }, Some("RECORDTOOBIG")),
-            (Error::NotYet(text()), Some("NOTYET")),
-            (Error::NoClusterInfo, Some("NOTYET")),
             (Error::UnknownScan, Some("INTERNAL")),
             (Error::GroupInSlices, Some("INTERNAL")),
             (Error::NoEngine, Some("INTERNAL")),

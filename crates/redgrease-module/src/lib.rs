@@ -12,13 +12,15 @@
 //! - [`worker`], [`spawner`], [`program`], [`interpreters`], [`installer`], [`helper`], [`wheels`], [`background`]:
 //!   processes, threads, directories;
 //! - [`loop_events`], [`spin`]: whether the server's loop has something else to do, and short polling where it has not;
+//! - [`cluster`]: which other shards there are, and links to them;
 //! - [`persistence`]: registrations in data files and on replicas;
 //! - [`isolation`], [`os_user`]: where workers may change files, and whom they run as;
-//! - [`pump`], [`depth`], [`memory`], [`random`], [`reply`], [`runtime`], [`shards`], [`info`]: small parts.
+//! - [`pump`], [`depth`], [`memory`], [`random`], [`reply`], [`runtime`], [`info`]: small parts.
 
 mod background;
 mod callbacks;
 mod clients;
+mod cluster;
 mod commands;
 mod depth;
 mod drive;
@@ -42,7 +44,6 @@ mod random;
 mod reply;
 mod runtime;
 mod settings;
-mod shards;
 mod spawner;
 mod spin;
 mod turn;
@@ -85,5 +86,6 @@ fn start(loader: &Loader<'_>) -> Result<(), String> {
     callbacks::watch_threads(driver)?;
     driver.find_loop_events();
     driver.hand_in(Input::Started);
+    cluster::discovery::check(driver);
     Ok(())
 }

@@ -40,7 +40,7 @@ fn setting(key: &Key, config: &Config) -> Option<Setting> {
         Value::Text(default) => SettingKind::Text { default: String::from_utf8_lossy(&default).into_owned() },
         Value::List(_) => return None,
     };
-    Some(Setting { name: key.name, at_runtime: key.at_runtime, kind })
+    Some(Setting { name: key.name, at_runtime: key.at_runtime, secret: key.is_secret(), kind })
 }
 
 fn number(name: &str) -> i64 {

@@ -13,6 +13,7 @@ use redgrease_engine::work::Work;
 use redgrease_engine::{Engine, Input};
 use redgrease_ffi::server_event::ServerEvent;
 
+use crate::cluster::discovery;
 use crate::driver::{Driver, Due, driver};
 use crate::effects::requirements;
 use crate::exchange;
@@ -28,6 +29,9 @@ const LINGER_BUSY: Duration = Duration::from_micros(200);
 /// How often the loop's other events are looked at meanwhile.
 const LOOK_EVERY: Duration = Duration::from_micros(20);
 
+/// Longest time in which reports about links are handled in one turn.
+const LINKS_SLICE: Duration = Duration::from_millis(1);
+
 /// An event of the server.
 pub fn server_event(event: ServerEvent) {
     let Some(driver) = driver() else { return };
@@ -39,9 +43,12 @@ pub fn server_event(event: ServerEvent) {
             driver.server.stop_timers();
         }
         ServerEvent::LoadingBegins => driver.hand_in(Input::LoadingBegan),
-        ServerEvent::LoadingEnds => {}
+        ServerEvent::LoadingEnds => driver.discovery.look_soon(),
         ServerEvent::ChildBorn => persistence::child_was_born(driver),
-        ServerEvent::RoleChanged => driver.hand_in(Input::RoleChanged),
+        ServerEvent::RoleChanged => {
+            driver.discovery.look_soon();
+            driver.hand_in(Input::RoleChanged);
+        }
         ServerEvent::DatabasesSwapped(one, other) => {
             driver.hand_in(Input::DatabasesSwapped(Database(one), Database(other)));
         }
@@ -78,8 +85,12 @@ fn before_sleep(driver: &Driver) {
     // its descriptors remain ready.
     let may_work = Engine::may_work(&driver.situation());
     if may_work {
+        discovery::check(driver);
         driver.hand_in(Input::Turn);
         start_and_install(driver, &due);
+        if due.linked {
+            take_reports(driver);
+        }
         receive(driver, &due);
         work(driver, |_| true);
     }
@@ -212,6 +223,18 @@ fn start_and_install(driver: &Driver, due: &Due) {
         }
         for found in driver.interpreters.results() {
             driver.hand_in(Input::InterpretersFound(found));
+        }
+    }
+}
+
+/// Hands in what happened to links, for a slice of time.
+fn take_reports(driver: &Driver) {
+    let end = Instant::now() + LINKS_SLICE;
+    driver.links.begin();
+    while let Some(input) = driver.links.next() {
+        driver.hand_in(input);
+        if Instant::now() >= end {
+            return driver.links.go_on_later();
         }
     }
 }

@@ -68,13 +68,15 @@ pub struct Wheels {
     pub user: Option<OsUser>,
     /// The locks of sets that are used.
     locks: RefCell<BTreeMap<PathBuf, File>>,
+    /// Sets whose last part is on its way to other shards.
+    paused: RefCell<BTreeMap<String, Share>>,
 }
 
 impl Wheels {
     /// Starts the thread. `base` holds the directories, which belong to `user`.
     pub fn start(base: &str, user: Option<OsUser>) -> Result<Wheels, String> {
         let thread = Background::start("rg-wheels", JOBS_MAX, perform)?;
-        Ok(Wheels { thread, base: base.into(), user, locks: RefCell::default() })
+        Ok(Wheels { thread, base: base.into(), user, locks: RefCell::default(), paused: RefCell::default() })
     }
 
     /// Readable when something was done.
@@ -96,11 +98,21 @@ impl Wheels {
     pub fn share(&self, wheels: WheelsOf) -> bool {
         // The names alone are one change.
         let index = if wheels.locked { wheels.wheels.len() } else { 0 };
-        self.share_on(Share { wheels, index, offset: 0 })
+        self.read(Share { wheels, index, offset: 0 })
     }
 
-    /// Reads the next part; `false` if there is no space for the job.
-    pub fn share_on(&self, share: Share) -> bool {
+    /// Reads no further part until [`Wheels::share_on`].
+    pub fn pause(&self, share: Share) {
+        self.paused.borrow_mut().insert(share.wheels.environment.clone(), share);
+    }
+
+    /// Reads the next part of a set; `false` if there is no space for the job.
+    pub fn share_on(&self, environment: &str) -> bool {
+        let share = self.paused.borrow_mut().remove(environment);
+        share.is_none_or(|share| self.read(share))
+    }
+
+    fn read(&self, share: Share) -> bool {
         let directory = self.directory(&share.wheels.environment);
         self.thread.submit(Job::Read { directory, share })
     }

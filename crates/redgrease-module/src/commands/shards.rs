@@ -1,14 +1,22 @@
-//! `RG.HELLO` and `RG.NETWORKTEST`, which shards of RedisGears send to each other
+//! Internal: what shards send to each other: `RG.HELLO`, `RG.INNERMSGCOMMAND sender run function message number`,
+//! `RG.CLUSTERSETFROMSHARD argument [argument ...]`
 
-use super::request::Request;
-use crate::error::Error;
+use redgrease_engine::input::Command;
 
-/// Answers that this server knows no other shards.
+use super::request::{Request, Rights};
+
+/// Passes `RG.HELLO` to the engine.
 pub fn hello(request: &Request<'_>) {
-    request.error(&Error::NoShards);
+    request.hand_in(Rights::Own, Command::Hello);
 }
 
-/// Sends a message to all other shards: there are none.
-pub fn network_test(request: &Request<'_>) {
-    request.reply().simple("OK");
+/// Passes a message to the engine.
+pub fn message(request: &Request<'_>) {
+    let [_, sender, run, function, payload, number] = request.args else { return request.reply().wrong_arity() };
+    request.hand_in(Rights::Own, Command::PeerCommand { sender, run, function, payload, number });
+}
+
+/// Passes a relayed topology to the engine.
+pub fn set_cluster(request: &Request<'_>) {
+    request.hand_in(Rights::Own, Command::SetCluster { args: request.args, from_shard: true });
 }

@@ -9,10 +9,9 @@ use redgrease_ffi::{Command, Invocation};
 
 use super::request::Request;
 use super::{
-    abortexecution, administer, clearregistrationsstats, config, dropexecution, dumpexecutions, dumpplugins,
-    dumpregistrations, getexecution, getresults, infocluster, inneratomic, innerhook, innerregister, missing,
-    pauseregistrations, pydumpsessions, pyexecute, pyprofile, pystats, refreshcluster, requirements, shards, trigger,
-    unregister, withcodec,
+    abortexecution, administer, clearregistrationsstats, cluster, config, dropexecution, dumpexecutions, dumpplugins,
+    dumpregistrations, getexecution, getresults, inneratomic, innerhook, innerregister, pauseregistrations,
+    pydumpsessions, pyexecute, pyprofile, pystats, removed, requirements, shards, trigger, unregister, withcodec,
 };
 use crate::driver::driver;
 use crate::error::Error;
@@ -25,8 +24,12 @@ const PROGRAMS: (&CStr, &CStr) = (c"admin may-replicate", c"gears admin dangerou
 const ADMINISTERS: (&CStr, &CStr) = (c"admin", c"admin dangerous");
 /// Flags of changes that a master sends: a server that propagates one while its clients are paused ends itself.
 const CHANGES: (&CStr, &CStr) = (c"admin may-replicate", c"admin dangerous");
-/// The command that stands for hooked ones: everybody who may call these needs permission for it.
-const HOOKED: (&CStr, &CStr) = (c"may-replicate getkeys-api", c"gears");
+/// Commands whose keys are those of the command inside: the one that stands for hooked commands, for which everybody needs
+/// permission who may call these, and the one for clients that decode results.
+const WRAPS: (&CStr, &CStr) = (c"may-replicate getkeys-api", c"gears");
+/// Flags of what shards send to each other. Users of functions may not send it. The server runs it while clients are paused,
+/// so that other shards see that this one lives: what would be replicated waits in the engine.
+const SHARDS: (&CStr, &CStr) = (c"admin", c"admin dangerous");
 /// Flags of read-only commands.
 const LOOKS: (&CStr, &CStr) = (c"readonly", c"gears read");
 
@@ -43,7 +46,7 @@ macro_rules! commands {
                 const ARGS_MIN: usize = $min;
                 const ARGS_MAX: usize = $max;
                 $(const KEYS: (i32, i32, i32) = $keys;)?
-                $(const WRAPS: bool = $wraps;)?
+                $(const WRAPS: usize = $wraps;)?
 
                 fn run(invocation: &Invocation<'_>) {
                     match driver() {
@@ -116,11 +119,11 @@ commands! {
     /// `RG.PYSTATS`
     PyStats: c"rg.pystats", LOOKS, 1..ANY => pystats::run;
     /// `RG.INFOCLUSTER`
-    InfoCluster: c"rg.infocluster", LOOKS, 1..ANY => infocluster::run;
+    InfoCluster: c"rg.infocluster", LOOKS, 1..ANY => cluster::info;
     /// `RG.REFRESHCLUSTER`
-    RefreshCluster: c"rg.refreshcluster", RUNS, 1..ANY => refreshcluster::run;
+    RefreshCluster: c"rg.refreshcluster", RUNS, 1..ANY => cluster::refresh;
     /// `RG.WITHCODEC version command [arg ...]`
-    WithCodec: c"rg.withcodec", RUNS, 3..ANY => withcodec::run;
+    WithCodec: c"rg.withcodec", WRAPS, 3..ANY, wraps 2 => withcodec::run;
     /// `RG.ADMINISTER`: does nothing; permission for it is the right to abort, drop, unregister and replace objects of
     /// other users.
     Administer: c"rg.administer", ADMINISTERS, 1..1 => administer::run;
@@ -150,22 +153,24 @@ commands! {
     ClearRegistrationsStats: c"rg.clearregistrationsstats", RUNS, 1..1 => clearregistrationsstats::run;
     /// `RG.TRIGGERONKEY name key [arg ...]`
     TriggerOnKey: c"rg.triggeronkey", RUNS, 3..ANY, keys (2, 2, 1) => trigger::run;
-    /// `RG.CLUSTERSET`, not yet.
-    ClusterSet: c"rg.clusterset", PROGRAMS, 1..ANY => missing::not_yet;
-    /// `RG.CLUSTERSETFROMSHARD`, not yet.
-    ClusterSetFromShard: c"rg.clustersetfromshard", PROGRAMS, 1..ANY => missing::not_yet;
+    /// `RG.CLUSTERSET argument [argument ...]`
+    ClusterSet: c"rg.clusterset", PROGRAMS, 1..ANY => cluster::set;
     /// `RG.NETWORKTEST`
-    NetworkTest: c"rg.networktest", LOOKS, 1..ANY => shards::network_test;
-    /// `RG.HELLO`
-    Hello: c"rg.hello", LOOKS, 1..ANY => shards::hello;
+    NetworkTest: c"rg.networktest", LOOKS, 1..ANY => cluster::network_test;
+    /// Internal: `RG.CLUSTERSETFROMSHARD argument [argument ...]`
+    ClusterSetFromShard: c"rg.clustersetfromshard", SHARDS, 1..ANY => shards::set_cluster;
+    /// Internal: `RG.HELLO`
+    Hello: c"rg.hello", SHARDS, 1..ANY => shards::hello;
+    /// Internal: `RG.INNERMSGCOMMAND sender run function message number`
+    InnerMessage: c"rg.innermsgcommand", SHARDS, 6..6 => shards::message;
     /// `RG.PYEXECUTEREMOTE`, removed from RedisGears.
-    PyExecuteRemote: c"rg.pyexecuteremote", LOOKS, 1..ANY => missing::execute_remote;
+    PyExecuteRemote: c"rg.pyexecuteremote", LOOKS, 1..ANY => removed::execute_remote;
     /// `RG.PYFREEINTERPRETER`, removed from RedisGears.
-    PyFreeInterpreter: c"rg.pyfreeinterpreter", LOOKS, 1..ANY => missing::free_interpreter;
+    PyFreeInterpreter: c"rg.pyfreeinterpreter", LOOKS, 1..ANY => removed::free_interpreter;
     /// Internal: runs the atomic block that is about to be entered.
     InnerAtomic: c"rg.inneratomic", RUNS, 1..1 => inneratomic::run;
     /// Internal: a change of the registrations.
     InnerRegister: c"rg.innerregister", CHANGES, 2..2 => innerregister::run;
     /// Internal: a command of a client that is hooked.
-    InnerHook: c"rg.innerhook", HOOKED, 1..ANY, wraps true => innerhook::run;
+    InnerHook: c"rg.innerhook", WRAPS, 1..ANY, wraps 1 => innerhook::run;
 }

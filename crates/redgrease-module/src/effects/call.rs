@@ -2,6 +2,7 @@
 
 use redgrease_core::codec::{DEPTH_MAX, Writer};
 use redgrease_core::id::Database;
+use redgrease_core::slot::slot_of;
 use redgrease_engine::effect::{Argv, RunCommand};
 use redgrease_engine::id::ClientNo;
 use redgrease_engine::input::Actor;
@@ -21,8 +22,21 @@ const REPLY_BYTES_MAX: usize = 400 << 20;
 /// The server's error text for the option that denies writes.
 const WRITE_DENIED: (&str, &str) = ("ERR Write command '", "was called while write is not allowed");
 
+/// Refuses a command on a cluster whose keys are in several slots. The server would, too; but Valkey 9.1 then refuses all
+/// commands of modules, until it is started again: its client for them keeps the mark of the refused one.
+fn check_slots(driver: &Driver, argv: &[&[u8]]) -> Result<(), Error> {
+    // Two keys, and the name.
+    if argv.len() < 3 || !driver.server.flags().cluster() {
+        return Ok(());
+    }
+    let mut slots = driver.server.keys_of(argv).into_iter().filter_map(|key| argv.get(key)).map(|key| slot_of(key));
+    let first = slots.next();
+    if slots.all(|slot| Some(slot) == first) { Ok(()) } else { Err(Error::SeveralSlots) }
+}
+
 /// Runs a command of a function; the reply comes encoded.
 pub fn run(driver: &Driver, run: &RunCommand) -> Result<Vec<u8>, String> {
+    check_slots(driver, &run.argv.args())?;
     let refusal = match &run.write_refusal {
         Some(refusal) => Some(refusal.clone()),
         None if run.reads => None,
@@ -53,6 +67,7 @@ pub fn run(driver: &Driver, run: &RunCommand) -> Result<Vec<u8>, String> {
 
 /// Runs a command for a client, as its user; the reply is of the client's version of the protocol.
 pub fn run_for_client(driver: &Driver, client: ClientNo, argv: &Argv, actor: &Actor) -> Result<CallReply, String> {
+    check_slots(driver, &argv.args())?;
     let options = CallOptions {
         database: actor.database.0,
         user: Some(&actor.user),
@@ -87,7 +102,7 @@ pub fn enter_atomic(driver: &Driver, database: Database) -> Result<(), String> {
 
 /// The encoded form of a reply.
 fn encode(reply: &CallReply) -> Result<Vec<u8>, Error> {
-    let len = reply.wire_len();
+    let len = reply.wire().len();
     if len > REPLY_BYTES_MAX {
         return Err(Error::ReplyTooBig { len, max: REPLY_BYTES_MAX });
     }

@@ -18,6 +18,7 @@ use redgrease_engine::{Effect, Input};
 use redgrease_ffi::LogLevel;
 
 use crate::callbacks;
+use crate::cluster::{discovery, options};
 use crate::driver::Driver;
 use crate::fault::Place;
 use crate::persistence::CHANGE;
@@ -44,6 +45,11 @@ pub fn perform(driver: &Driver, effect: Effect) -> Option<Input<'static>> {
         Effect::PauseReading(worker) => process::pause_reading(driver, worker),
         Effect::ResumeReading(worker) => return process::resume_reading(driver, worker),
         Effect::DrainOutput { worker, session } => return Some(process::drain_output(driver, worker, session)),
+
+        Effect::ReadTopology => return Some(Input::Topology(discovery::read(driver))),
+        Effect::OpenLink { link, address } => driver.links.open(link, options::target(driver, address)),
+        Effect::SendOnLink { link, command } => driver.links.send(link, command),
+        Effect::CloseLink(link) => driver.links.close(link),
 
         Effect::SetTimer { timer, ms } => driver.server.after_ms(ms, move || callbacks::timer_fired(timer)),
         Effect::Ask { question, about } => {
@@ -100,6 +106,7 @@ pub fn perform(driver: &Driver, effect: Effect) -> Option<Input<'static>> {
         Effect::ReplicateToFile(change) => driver.server.replicate(CHANGE, &change, false),
         Effect::Install(install) => requirements::start(driver, &install),
         Effect::ShareWheels(wheels) => requirements::share(driver, wheels),
+        Effect::ReadNextPart(environment) => requirements::share_on(driver, &environment),
         Effect::KeepPart { environment, file, offset, part } => {
             requirements::keep_part(driver, &environment, &file, offset, &part);
         }

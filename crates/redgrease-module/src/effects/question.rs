@@ -10,14 +10,12 @@ use redgrease_ffi::keyspace::Access;
 use super::{facts, permissions, record, streams};
 use crate::driver::Driver;
 use crate::memory;
-use crate::shards::has_other_shards;
 
 /// Answers a question.
 pub fn answer(driver: &Driver, question: Question) -> Fact {
     match question {
         Question::Command(name) => Fact::Command(facts::of_command(driver, &name)),
         Question::Protection => Fact::Protection(facts::protection(driver)),
-        Question::SeveralShards => Fact::Flag(has_other_shards(&driver.server)),
         Question::Key { database, key } => {
             let (kind, len) = driver.key_kind(database, &key);
             Fact::Key { kind: record::key_type(kind), len: len as u64 }

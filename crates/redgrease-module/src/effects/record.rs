@@ -50,7 +50,7 @@ pub fn write_value(
         }
     };
     let reply = read(driver, actor, Some(key), command)?;
-    check_len(driver, key, reply.wire_len())?;
+    check_len(driver, key, reply.wire().len())?;
     writer.key_record(key, event, key_type(kind));
     let view = reply.view();
     match (kind, view.kind()) {

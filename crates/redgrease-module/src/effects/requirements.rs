@@ -131,8 +131,14 @@ fn send(driver: &Driver, share: Share, change: Option<Vec<u8>>) {
         });
     }
     driver.server.replicate(CHANGE, &change, true);
-    let environment = share.wheels.environment.clone();
-    if !driver.wheels.share_on(share) {
-        not_shared(driver, environment, FULL);
+    let environment = share.wheels.environment.as_str().into();
+    driver.wheels.pause(share);
+    driver.hand_in(Input::WheelPart { environment, change });
+}
+
+/// Other shards have the last part of the wheels of a set: the next one is read.
+pub fn share_on(driver: &Driver, environment: &str) {
+    if !driver.wheels.share_on(environment) {
+        not_shared(driver, environment.to_owned(), FULL);
     }
 }

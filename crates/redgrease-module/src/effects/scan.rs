@@ -123,7 +123,10 @@ fn read_found(driver: &Driver, actor: &Actor, scan: &mut Scan, (writer, count): 
         return Ok(());
     }
     let (strings, other) = take_strings(driver, actor, scan);
-    if let Err(failure) = write_strings(driver, actor, &strings, (writer, count)) {
+    if driver.server.flags().cluster() {
+        // One command reads keys of one slot.
+        write_one_by_one(driver, actor, &strings, (writer, count))?;
+    } else if let Err(failure) = write_strings(driver, actor, &strings, (writer, count)) {
         if failure.code != Code::NoPermission {
             return Err(failure.text);
         }
@@ -165,7 +168,7 @@ fn take_strings(driver: &Driver, actor: &Actor, scan: &mut Scan) -> (Vec<Vec<u8>
     (strings, None)
 }
 
-/// One of the keys may not be read: continues up to that one.
+/// Reads keys with a command each, up to one that may not be read.
 fn write_one_by_one(
     driver: &Driver,
     actor: &Actor,
