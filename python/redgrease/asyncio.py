@@ -25,6 +25,7 @@ import asyncio
 import contextlib
 import os
 import random
+import select
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
@@ -32,7 +33,15 @@ import redis.asyncio
 import redis.asyncio.cluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import MovedError, RedisError, ResponseError, TimeoutError
+from redis.exceptions import (
+    ConnectionError,
+    MaxConnectionsError,
+    MovedError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    TimeoutError,
+)
 
 from .client import Arguments, Either, is_enabled, may_be_cluster, modern, module_list, place_of, probing
 from .commands import Commands, ExecuteOptions, ExecutionID, RegistrationID, SessionID, applied
@@ -59,7 +68,10 @@ from .exchange import (
     REDIRECTIONS_MAX,
     Exchange,
     Key,
+    NotSentError,
+    OnEachShard,
     Owner,
+    Pause,
     Request,
     Shards,
     is_async,
@@ -70,6 +82,7 @@ from .exchange import (
 )
 from .gearialization import trigger_name
 from .gears import ClosedGearFunction, GearFunction
+from .link import is_repeatable, node_after
 from .reader import Apply
 from .requirements import PackageOption
 
@@ -97,99 +110,288 @@ class Link:
         self.is_cluster = is_cluster(redis)
         self._is_foreign = is_foreign(redis)
         self._owners: dict[str, Any] = {}
+        self._is_outdated = False
+        self._refreshing = Shared()
 
     async def run(self, exchange: Exchange[T]) -> T:
-        """Send the requests of an exchange, one after the other, and return its result."""
+        """Perform the steps of an exchange, one after the other, and return its result."""
         try:
-            request = next(exchange)
+            step = next(exchange)
             while True:
                 try:
-                    reply = await self.perform(request)
+                    reply = await self.perform(step)
                 except Exception as error:
-                    request = exchange.throw(redis_error(error))
+                    step = exchange.throw(redis_error(error))
                 else:
-                    request = exchange.send(reply)
+                    step = exchange.send(reply)
         except StopIteration as end:
             result: T = end.value
             return result
 
-    async def perform(self, request: Request) -> Any:
-        """Send a request and return the reply, or the replies by shard."""
+    async def perform(self, step: Request | Pause | OnEachShard) -> Any:
+        """Send a request and return the reply, or the replies by shard; or pause; or run an exchange on each shard."""
+        if isinstance(step, Pause):
+            return await asyncio.sleep(step.seconds)
+        if isinstance(step, OnEachShard):
+            return await self._on_each_shard(step)
         if not self.is_cluster:
-            reply = await self._exchange(self.redis, request)
-            return {"": reply} if request.to is Shards.ALL else reply
+            try:
+                reply = await self._exchange(self.redis, step)
+            except NotSentError as failed:
+                error = failed.error
+            else:
+                return {"": reply} if step.to is Shards.ALL else reply
+            raise error
+        return await self._in_cluster(step)
+
+    # -- nodes of a cluster ------------------------------------------------------------------------------------
+
+    async def _on_each_shard(self, step: OnEachShard) -> dict[str, Any]:
+        if not self.is_cluster:
+            return {"": await self.run(step.start())}
+        await self._prepare()
+        try:
+            return {node.name: await Link(node).run(step.start()) for node in self.redis.get_primaries()}
+        except (ConnectionError, ReadOnlyError) as reason:
+            self._is_outdated |= not isinstance(reason, MaxConnectionsError)
+            raise
+
+    async def _in_cluster(self, request: Request) -> Any:
+        await self._prepare()
+        try:
+            if request.to is Shards.ALL:
+                return await self._to_all(request)
+            if isinstance(request.to, Key):
+                return await self._to_key(request, request.to.name)
+            node = await self._owner(request.to.shard_id) if isinstance(request.to, Owner) else None
+            return await (self._exchange(node, request) if node else self._to_any(request))
+        except NotSentError as failed:
+            self._is_outdated = True
+            error = failed.error
+        except (ConnectionError, ReadOnlyError) as reason:
+            self._is_outdated |= not isinstance(reason, MaxConnectionsError)
+            raise
+        raise error
+
+    async def _prepare(self) -> None:
+        """Know the nodes."""
         await self.redis.initialize()
-        if request.to is Shards.ALL:
-            return {node.name: await self._exchange(node, request) for node in self.redis.get_primaries()}
-        if isinstance(request.to, Key):
-            return await self._to_key(request, request.to.name)
-        node = await self._owner(request.to.shard_id) if isinstance(request.to, Owner) else None
-        return await self._exchange(node or random.choice(self.redis.get_primaries()), request)
+        if self._is_outdated:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        """Ask the cluster for its nodes, once for all tasks that need them.
+
+        If none answers, nothing changes: sending raises the reason.
+        """
+        with contextlib.suppress(Exception):  # of either library
+            await self._refreshing.run(self._ask_nodes)
+
+    async def _ask_nodes(self) -> None:
+        manager = self.redis.nodes_manager
+        for node in list(manager.startup_nodes.values()):
+            for connection in list(node._free):
+                if connection in node._free:  # no other task has it meanwhile, nor gets it
+                    node._free.remove(connection)
+                    try:
+                        await _close_if_ended(connection)
+                    finally:
+                        node._free.append(connection)
+        await manager.initialize()
+        self._owners = {}
+        self._is_outdated = False
 
     async def _owner(self, shard_id: str) -> Any:
         """The node with an id; `None` if there is none."""
         if shard_id not in self._owners:
             for node in self.redis.get_primaries():
-                node_id = await node.execute_command("CLUSTER MYID", **RAW)
+                node_id = await self._exchange(node, Request(("CLUSTER MYID",)))
                 self._owners[node_id.decode() if isinstance(node_id, bytes) else node_id] = node
         return self._owners.get(shard_id)
 
+    async def _to_all(self, request: Request) -> dict[str, Any]:
+        """Send to all nodes; if one cannot be reached, a request that may be repeated is sent to the current ones."""
+        try:
+            return {node.name: await self._exchange(node, request) for node in self.redis.get_primaries()}
+        except NotSentError:
+            if request.once:
+                raise
+        await self._refresh()
+        return {node.name: await self._exchange(node, request) for node in self.redis.get_primaries()}
+
+    async def _to_any(self, request: Request) -> Any:
+        """Send to a node that can be reached, and is no replica by now."""
+        nodes = self.redis.get_primaries()
+        reason: Exception = RedisClusterException("the cluster has no nodes")
+        for node in random.sample(nodes, len(nodes)):
+            try:
+                return await self._exchange(node, request)
+            except (NotSentError, ReadOnlyError) as error:
+                self._is_outdated = True
+                reason = error
+            except MovedError as error:  # it depends on the arguments, as for commands whose results are kept
+                node = node_after(self.redis, error)
+                if node is None:
+                    raise
+                return await self._exchange(node, request)
+        raise reason
+
     async def _to_key(self, request: Request, key: Any) -> Any:
-        """Send to the node that holds a key. A node that does not hold it has not run the command."""
+        """Send to the node that holds a key. A node that does not hold it, or is a replica, has not run the command."""
+        node = self.redis.get_node_from_key(key)
         moves = 0
         while True:
             try:
-                return await self._exchange(self.redis.get_node_from_key(key), request)
-            except ResponseError as error:
+                return await self._exchange(node, request)
+            except (MovedError, NotSentError, ReadOnlyError) as error:
                 moves += 1
-                if not isinstance(error, MovedError) or moves > REDIRECTIONS_MAX:
+                await self._refresh()
+                before, node = node, node_after(self.redis, error, key)
+                if moves > REDIRECTIONS_MAX or node.name == before.name:
                     raise
-                await self.redis.nodes_manager.initialize()
+
+    # -- one node ----------------------------------------------------------------------------------------------
 
     async def _exchange(self, client: Any, request: Request) -> Any:
+        """As that of `redgrease.link.Link`."""
         try:
-            if request.once:
-                reply = await _sent_once(client, request)
-            else:
-                reply = await client.execute_command(*request.args, **RAW)
+            reply = await _sent(client, request)
         except Exception as error:
-            ours = redis_error(error)
+            reason = error.error if isinstance(error, NotSentError) else error
+            ours = redis_error(reason)
+            if is_repeatable(error, ours, request):
+                raise NotSentError(ours) from error
             if ours is error:
                 raise
-            raise ours from error
+            raise ours from (reason.__cause__ if ours is reason else reason)
         return redis_reply(reply) if self._is_foreign else reply
 
 
-async def _sent_once(client: Any, request: Request) -> Any:
-    pool = getattr(client, "connection_pool", None)
-    if pool is None:  # a node of a cluster, whose client never repeats a command
+class Shared:
+    """Runs a coroutine once for all tasks that wait for it at the same time; cancelling them does not cancel it."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Future[Any] | None = None
+
+    async def run(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Call a coroutine function, unless it runs already, and return its result."""
+        task = self._task
+        if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
+            task = self._task = asyncio.ensure_future(function())
+            task.add_done_callback(_retrieve)
+        result: T = await asyncio.shield(task)
+        return result
+
+
+def _retrieve(task: asyncio.Future[Any]) -> None:
+    """Look at the exception of a task for which nothing may wait any more; otherwise asyncio logs it."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def _sent(client: Any, request: Request) -> Any:
+    if hasattr(client, "acquire_connection"):
+        return await _at_node(client, request)
+    if not hasattr(client, "connection_pool"):
         return await client.execute_command(*request.args, **RAW)
+    try:
+        return await _sent_once(client, request)
+    except Exception as error:
+        if request.once or not isinstance(redis_error(error), ConnectionError):
+            raise
+    # With the retries of the client.
+    return await client.execute_command(*request.args, **RAW)
+
+
+async def _sent_once(client: Any, request: Request) -> Any:
+    pool = client.connection_pool
     if client.single_connection_client:
         await client.initialize()
         async with client._single_conn_lock:
             return await _on_connection(client.connection, request)
-    connection = await pool.get_connection(*name_for_pool(pool, request.args[0]))
+    try:
+        connection = await pool.get_connection(*name_for_pool(pool, request.args[0]))
+    except Exception as error:
+        raise NotSentError(error) from error
     try:
         return await _on_connection(connection, request)
     finally:
         await pool.release(connection)
 
 
+async def _at_node(node: Any, request: Request) -> Any:
+    """Send to a node of a cluster, whose client has no pools."""
+    try:
+        connection = node.acquire_connection()
+    except Exception as error:  # of either library; without a text
+        text = f"all {node.max_connections} connections to {node.name} are in use: give the client max_connections="
+        raise type(error)(text) from None
+    try:
+        # New versions of redis-py mark connections as outdated.
+        if hasattr(node, "disconnect_if_needed"):
+            await node.disconnect_if_needed(connection)
+        return await _on_connection(connection, request)
+    finally:
+        getattr(node, "release", node._free.append)(connection)
+
+
 async def _on_connection(connection: Any, request: Request) -> Any:
     """Send a command on a connection and read its reply."""
-    reader = getattr(connection, "_reader", None)
-    if reader is not None and reader.at_eof():
-        # The server has closed it since the last command, as it does at its restart. Sending opens it again.
-        await connection.disconnect(nowait=True)
+    await _close_if_ended(connection)
     try:
+        if not connection.is_connected:
+            await _connect(connection)
         with _patience(connection, request):
             await connection.send_command(*request.args)
             return await connection.read_response(disable_decoding=True)
     except BaseException as error:
+        was_closed = isinstance(error, AttributeError) and not connection.is_connected
         if not is_error_reply(error):
             # A late reply must not be taken for the reply to another command.
             await connection.disconnect(nowait=True)
+        if was_closed:
+            raise ConnectionError(_CLOSED) from error
         raise
+
+
+#: valkey-py, and redis-py before 7, close all connections when they ask a cluster for its nodes, and then use `None`.
+_CLOSED = "the connection was closed by another task"
+
+
+async def _connect(connection: Any) -> None:
+    try:
+        await connection.connect()
+    except Exception as error:
+        was_closed = isinstance(error, AttributeError) and not connection.is_connected
+        raise NotSentError(ConnectionError(_CLOSED) if was_closed else error) from error
+
+
+async def _close_if_ended(connection: Any) -> None:
+    """Close a connection that the server has closed since the last command, as it does at its restart.
+
+    Sending opens it again.
+    """
+    if not connection.is_connected:
+        return
+    if _is_readable(connection._writer):
+        # The event loop has not read it yet: it does so before this task continues for the second time.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    reader, writer = connection._reader, connection._writer
+    if reader is not None and (writer.is_closing() or reader.at_eof() or reader.exception() is not None):
+        await connection.disconnect(nowait=True)
+
+
+def _is_readable(writer: Any) -> bool:
+    """Whether something has arrived on a connection, or its end."""
+    socket = writer.get_extra_info("socket")
+    if socket is None or writer.is_closing():
+        return False
+    if not hasattr(select, "poll"):
+        return bool(select.select([socket], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @contextlib.contextmanager
@@ -324,11 +526,7 @@ class Gears:
 
     async def trigger(self, trigger_name: str, *args: Any) -> ExecutionResult[Any]:
         """As `redgrease.Gears.trigger`."""
-        return await self._trigger(trigger_name, *args)
-
-    async def _trigger(self, trigger_name: str, *args: Any, patience: float | None = None) -> ExecutionResult[Any]:
-        """Trigger a command that may take `patience` seconds; without effect on a cluster."""
-        return await self._run(self._commands.trigger(trigger_name, args, patience))
+        return await self._run(self._commands.trigger(trigger_name, args))
 
     async def triggeronkey(self, trigger_name: str, key: str | bytes, *args: Any) -> ExecutionResult[Any]:
         """As `redgrease.Gears.triggeronkey`."""
@@ -490,7 +688,7 @@ class Command(TriggerProxy):
         super().__init__(gears, name, None if applied is None else applied.fun)
         self._arguments = TriggerProxy(gears, name) if applied is None else applied.proxy(gears, name)
         self._register = register
-        self._lock: asyncio.Lock | None = None
+        self._registering = Shared()
         self._registered: ExecutionResult[Any] | None = None
 
     def __await__(self) -> Generator[Any, None, ExecutionResult[Any]]:
@@ -510,11 +708,7 @@ class Command(TriggerProxy):
     async def _ready(self) -> ExecutionResult[Any]:
         """Register the command, once for all calls that wait for it."""
         if self._registered is None:
-            if self._lock is None:
-                self._lock = asyncio.Lock()
-            async with self._lock:
-                if self._registered is None:
-                    self._registered = await self._register()
+            self._registered = await self._registering.run(self._register)
         return self._registered
 
 

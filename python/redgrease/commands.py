@@ -213,11 +213,15 @@ class Commands:
         return parse_execute_response(reply, decode)
 
     def trigger(
-        self, trigger_name: str, args: tuple[Any, ...], patience: float | None = None
+        self,
+        trigger_name: str,
+        args: tuple[Any, ...],
+        to: Shards | Key = Shards.ANY,
+        patience: float | None = None,
     ) -> Exchange[ExecutionResult[Any]]:
-        """RG.TRIGGER."""
+        """RG.TRIGGER, on a shard."""
         words = (utils.safe_str(trigger_name), *map(unwrap, args))
-        reply, decode = yield from _tagged("RG.TRIGGER", *words, once=True, patience=patience)
+        reply, decode = yield from _tagged("RG.TRIGGER", *words, to=to, once=True, patience=patience)
         return parse_trigger_response(reply, decode)
 
     def triggeronkey(self, trigger_name: str, key: Any, args: tuple[Any, ...]) -> Exchange[ExecutionResult[Any]]:

@@ -197,11 +197,7 @@ class Gears:
         Raises:
             redis.exceptions.ResponseError: there is no such command, or it raised.
         """
-        return self._trigger(trigger_name, *args)
-
-    def _trigger(self, trigger_name: str, *args: Any, patience: float | None = None) -> ExecutionResult[Any]:
-        """Trigger a command that may take `patience` seconds, see `redgrease.exchange.Request`."""
-        return self._run(self._commands.trigger(trigger_name, args, patience))
+        return self._run(self._commands.trigger(trigger_name, args))
 
     def triggeronkey(self, trigger_name: str, key: str | bytes, *args: Any) -> ExecutionResult[Any]:
         """Trigger a command on the shard of a key, which is the command's first argument.

@@ -1,7 +1,8 @@
 """Requests to a server, without the sending: what `redgrease.commands` yields and a link performs.
 
 An *exchange* is a generator that yields requests and is sent their replies; what it returns is its result. The same
-exchanges are run by `redgrease.link.Link`, which waits for replies, and by `redgrease.asyncio`, which awaits them.
+exchanges are run by `redgrease.link.Link`, which waits for replies, and by `redgrease.asyncio`, which awaits them. An
+exchange may also yield a `Pause`, or an exchange that runs `OnEachShard`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import enum
 import functools
 import inspect
-from collections.abc import Generator
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, TypeVar, Union
 
 __all__ = [
     "MARGIN",
@@ -18,7 +19,10 @@ __all__ = [
     "REDIRECTIONS_MAX",
     "Exchange",
     "Key",
+    "NotSentError",
+    "OnEachShard",
     "Owner",
+    "Pause",
     "Request",
     "Shards",
     "is_async",
@@ -79,7 +83,35 @@ class Request(NamedTuple):
     patience: float | None = None
 
 
-Exchange = Generator[Request, Any, T]
+class NotSentError(Exception):
+    """A request was not sent, because there is no connection to the server; or it may be sent again.
+
+    Attributes:
+        error: why.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Pause(NamedTuple):
+    """A pause of an exchange, in seconds."""
+
+    seconds: float
+
+
+class OnEachShard(NamedTuple):
+    """An exchange that runs on all shards, one after the other.
+
+    Attributes:
+        start: makes the exchange for a shard. The results are a dict, as the replies to a request for `Shards.ALL`.
+    """
+
+    start: Callable[[], Exchange[Any]]
+
+
+Exchange = Generator[Union[Request, Pause, OnEachShard], Any, T]
 """A generator of requests that is sent replies, or thrown exceptions, and returns a result."""
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, TypeVar, overload
 
 from . import calls
+from .exchange import is_async
 from .gears import ClosedGearFunction, Map, execute_options
 from .reader import Apply, CommandReader
 
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
     from .caching.settings import CacheSettings
     from .data import ExecutionResult
-    from .typing import Server
+    from .gears import Awaited
+    from .typing import AsyncServer, Server
 
     _P = ParamSpec("_P")
     _R = TypeVar("_R")
@@ -57,6 +59,20 @@ if TYPE_CHECKING:
         def __call__(self, function: Callable[_P, Coroutine[Any, Any, _R]], /) -> Command[_P, _R]: ...
         @overload
         def __call__(self, function: Callable[_P, _R], /) -> Command[_P, _R]: ...
+
+    class AsyncCommand(Awaited[_R], Generic[_P, _R]):
+        """Type of a command of a client with coroutines: calls are awaited, and so is its registration."""
+
+        def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> Coroutine[Any, Any, ExecutionResult[_R]]: ...
+        def __getattr__(self, name: str) -> Any: ...
+
+    class AsyncRegisteringDecorator(Protocol):
+        """Type of ``@command(on=client, ...)`` for a client with coroutines."""
+
+        @overload
+        def __call__(self, function: Callable[_P, Coroutine[Any, Any, _R]], /) -> AsyncCommand[_P, _R]: ...
+        @overload
+        def __call__(self, function: Callable[_P, _R], /) -> AsyncCommand[_P, _R]: ...
 
 
 __all__ = ["CommandFunction", "command", "trigger"]
@@ -105,11 +121,23 @@ class CachedApply(Apply):
 
         return Server(self.name, self.fun, self.settings, self.key, self.secret)
 
-    def proxy(self, gears: Any, name: str, settings: CacheSettings | None = None) -> Any:
-        """See `redgrease.reader.Apply.proxy`."""
+    def proxy(self, gears: Any, name: str, settings: CacheSettings | None = None, registering: Any = None) -> Any:
+        """See `redgrease.reader.Apply.proxy`.
+
+        Args:
+            gears: where the command is called.
+            name: name of the command.
+            settings: those of a command that existed before.
+            registering: for a client with coroutines: makes the exchange that registers the command.
+        """
+        arguments = (gears, name, self.fun, settings or self.settings, self.key, self.secret)
+        if is_async(gears._redis):
+            from .caching.aio import AsyncCachedCommand
+
+            return AsyncCachedCommand(*arguments, registering)
         from .caching.command import CachedCommand
 
-        return CachedCommand(gears, name, self.fun, settings or self.settings, self.key, self.secret)
+        return CachedCommand(*arguments)
 
 
 class CommandFunction(ClosedGearFunction[T]):
@@ -158,6 +186,34 @@ def _applied(closed: ClosedGearFunction[Any]) -> Any:
 def command(trigger: Callable[..., Coroutine[Any, Any, _R]], /) -> CommandFunction[_R]: ...
 @overload
 def command(trigger: Callable[..., _R], /) -> CommandFunction[_R]: ...
+@overload
+def command(
+    trigger: str | EllipsisType | None = None,
+    prefix: str = "*",
+    collect: bool = True,
+    mode: str | None = "async_local",
+    onRegistered: Callable[[], None] | None = None,
+    *,
+    on: AsyncServer,
+    replace: bool | None = None,
+    requirements: Iterable[Any] | None = None,
+    typed: bool = False,
+    ttl: float | None = None,
+    coalesce: bool | None = None,
+    key: str | Callable[..., Any] | None = None,
+    timeout: float = ...,
+    negative_ttl: float = ...,
+    sliding: bool = ...,
+    stale: float = ...,
+    lease: float = ...,
+    max_value_bytes: int = ...,
+    max_bytes: int = ...,
+    max_running: int = ...,
+    namespace: str = ...,
+    direct: bool = ...,
+    inorder: bool = ...,
+    convertToStr: bool = ...,
+) -> AsyncRegisteringDecorator: ...
 @overload
 def command(
     trigger: str | EllipsisType | None = None,

@@ -52,18 +52,27 @@ from .operations import (
 from .sources import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Generator
     from typing import Optional
 
     from .data import ExecutionResult
     from .requirements import PackageOption
-    from .typing import Grouped, Server
+    from .typing import AsyncServer, Grouped, Server
 
     _Packages = Optional[Iterable[Any]]
 
 T = TypeVar("T")
 _Out = TypeVar("_Out", covariant=True)
 _New = TypeVar("_New")
+
+if TYPE_CHECKING:
+
+    class Awaited(Generic[_Out]):
+        """Type of what a client with coroutines executes: it is awaited, and a command may be called."""
+
+        def __await__(self) -> Generator[Any, Any, ExecutionResult[_Out]]: ...
+        def __call__(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, ExecutionResult[_Out]]: ...
+
 
 __all__ = [
     "Accumulate",
@@ -210,6 +219,16 @@ class ClosedGearFunction(GearFunction[_Out]):
                 raise AttributeError(f"{self!r} is closed, so that {name}() cannot be added: extend the open function")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    @overload
+    def on(
+        self,
+        gears_server: AsyncServer,
+        unblocking: bool = False,
+        requirements: Iterable[Any] | None = None,
+        replace: bool | None = None,
+        **kwargs: Any,
+    ) -> Awaited[_Out]: ...
+    @overload
     def on(
         self,
         gears_server: Server,
@@ -219,7 +238,17 @@ class ClosedGearFunction(GearFunction[_Out]):
         *,
         progress: bool = False,
         **kwargs: Any,
-    ) -> ExecutionResult[_Out]:
+    ) -> ExecutionResult[_Out]: ...
+    def on(
+        self,
+        gears_server: Any,
+        unblocking: bool = False,
+        requirements: Iterable[Any] | None = None,
+        replace: bool | None = None,
+        *,
+        progress: bool = False,
+        **kwargs: Any,
+    ) -> Any:
         """Execute this function on a server.
 
         Args:
@@ -245,14 +274,11 @@ class ClosedGearFunction(GearFunction[_Out]):
             raise TypeError(f"a function is executed on a client, such as redgrease.RedisGears(), got {gears_server!r}")
         from .engine import execute_function
 
-        result: ExecutionResult[_Out]
         if progress and isinstance(self.operation, Run) and not unblocking:
             from .progress import run_with_progress
 
-            result = run_with_progress(self, gears_server, requirements, **kwargs)
-        else:
-            result = execute_function(self, gears_server, unblocking, requirements, replace, **kwargs)
-        return result
+            return run_with_progress(self, gears_server, requirements, **kwargs)
+        return execute_function(self, gears_server, unblocking, requirements, replace, **kwargs)
 
 
 class OpenGearFunction(GearFunction[_Out]):
@@ -643,6 +669,30 @@ class OpenGearFunction(GearFunction[_Out]):
         collect: bool = True,
         requirements: _Packages = None,
         *,
+        on: AsyncServer,
+        noScan: bool = ...,
+        readValue: bool = ...,
+        count: int = ...,
+        fromId: str = ...,
+        pattern: bool = ...,
+        patternGenerator: Callable[[], Iterable[tuple[str, bool]]] = ...,
+        mode: str = ...,
+        unblocking: bool = ...,
+        enforce_redgrease: PackageOption = ...,
+        id: str | None = ...,
+        description: str | bytes | None = ...,
+        upgrade: bool = ...,
+        replace_with: Any = ...,
+        force_reinstall_requirements: bool = ...,
+    ) -> Awaited[_Out]: ...
+    @overload
+    def run(
+        self,
+        arg: Any = None,
+        convertToStr: bool = False,
+        collect: bool = True,
+        requirements: _Packages = None,
+        *,
         on: Server,
         noScan: bool = ...,
         readValue: bool = ...,
@@ -731,6 +781,42 @@ class OpenGearFunction(GearFunction[_Out]):
         noScan: bool = ...,
         regex: str = ...,
     ) -> ClosedGearFunction[_Out]: ...
+    @overload
+    def register(
+        self,
+        prefix: str = "*",
+        convertToStr: bool = False,
+        collect: bool = True,
+        mode: str | None = None,
+        onRegistered: Callable[[], None] | None = None,
+        eventTypes: Iterable[str] | None = None,
+        keyTypes: Iterable[str] | None = None,
+        readValue: bool | None = None,
+        batch: int | None = None,
+        duration: int | None = None,
+        onFailedPolicy: str | None = None,
+        onFailedRetryInterval: int | None = None,
+        trimStream: bool | None = None,
+        trigger: str | None = None,
+        requirements: _Packages = None,
+        *,
+        on: AsyncServer,
+        replace: bool | None = ...,
+        inorder: bool = ...,
+        hook: str = ...,
+        keyprefix: str = ...,
+        commands: Iterable[str] = ...,
+        unknownEvents: bool = ...,
+        noScan: bool = ...,
+        regex: str = ...,
+        unblocking: bool = ...,
+        enforce_redgrease: PackageOption = ...,
+        id: str | None = ...,
+        description: str | bytes | None = ...,
+        upgrade: bool = ...,
+        replace_with: Any = ...,
+        force_reinstall_requirements: bool = ...,
+    ) -> Awaited[_Out]: ...
     @overload
     def register(
         self,

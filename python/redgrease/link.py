@@ -3,6 +3,9 @@
 Commands of the engine are sent through any client of redis-py or valkey-py, without changing it. Replies are not
 decoded, whatever the client's settings. A command that starts something is sent once: if the connection breaks, or no
 reply arrives in time, the caller gets the error, and nothing is started twice.
+
+If a node of a cluster cannot be reached, or its connection breaks, the cluster is asked for its nodes again: another
+one may have its slots now. What was not sent is then sent to that node.
 """
 
 from __future__ import annotations
@@ -10,9 +13,17 @@ from __future__ import annotations
 import contextlib
 import inspect
 import random
+import time
 from typing import Any, TypeVar
 
-from redis.exceptions import MovedError, ResponseError, TimeoutError
+from redis.exceptions import (
+    ConnectionError,
+    MaxConnectionsError,
+    MovedError,
+    ReadOnlyError,
+    RedisClusterException,
+    TimeoutError,
+)
 
 from .exceptions import is_error_reply, redis_error, redis_reply
 from .exchange import (
@@ -21,7 +32,10 @@ from .exchange import (
     REDIRECTIONS_MAX,
     Exchange,
     Key,
+    NotSentError,
+    OnEachShard,
     Owner,
+    Pause,
     Request,
     Shards,
     is_cluster,
@@ -30,7 +44,7 @@ from .exchange import (
     name_for_pool,
 )
 
-__all__ = ["Link", "client_of_node"]
+__all__ = ["Link", "client_of_node", "is_repeatable", "node_after"]
 
 T = TypeVar("T")
 
@@ -40,6 +54,22 @@ def client_of_node(cluster: Any, node: Any) -> Any:
     if hasattr(cluster, "get_redis_connection"):
         return cluster.get_redis_connection(node)
     return cluster.get_valkey_connection(node)
+
+
+def node_after(cluster: Any, error: Exception, key: Any = None) -> Any:
+    """The node for a request after another one has refused it with `error`; `None` if it is not known.
+
+    Args:
+        cluster: the client of the cluster.
+        error: why the other one has refused it.
+        key: the key that the request is for, if it is for one.
+    """
+    if isinstance(error, MovedError):
+        # The node that was asked for the others may not know it yet.
+        node = cluster.get_node(host=error.host, port=error.port)
+        if node is not None:
+            return node
+    return None if key is None else cluster.get_node_from_key(key)
 
 
 class Link:
@@ -54,35 +84,78 @@ class Link:
         self.is_cluster = is_cluster(redis)
         self._is_foreign = is_foreign(redis)
         self._owners: dict[str, Any] = {}
+        self._is_outdated = False
 
     def run(self, exchange: Exchange[T]) -> T:
-        """Send the requests of an exchange, one after the other, and return its result."""
+        """Perform the steps of an exchange, one after the other, and return its result."""
         try:
-            request = next(exchange)
+            step = next(exchange)
             while True:
                 try:
-                    reply = self.perform(request)
+                    reply = self.perform(step)
                 except Exception as error:
-                    request = exchange.throw(redis_error(error))
+                    step = exchange.throw(redis_error(error))
                 else:
-                    request = exchange.send(reply)
+                    step = exchange.send(reply)
         except StopIteration as end:
             result: T = end.value
             return result
 
-    def perform(self, request: Request) -> Any:
-        """Send a request and return the reply, or the replies by shard."""
+    def perform(self, step: Request | Pause | OnEachShard) -> Any:
+        """Send a request and return the reply, or the replies by shard; or pause; or run an exchange on each shard."""
+        if isinstance(step, Pause):
+            return time.sleep(step.seconds)
+        if isinstance(step, OnEachShard):
+            return self._on_each_shard(step)
         if not self.is_cluster:
-            reply = self._exchange(self.redis, request)
-            return {"": reply} if request.to is Shards.ALL else reply
-        if request.to is Shards.ALL:
-            return {node.name: self._exchange(self._client(node), request) for node in self.redis.get_primaries()}
-        if isinstance(request.to, Key):
-            return self._to_key(request, request.to.name)
-        node = self._owner(request.to.shard_id) if isinstance(request.to, Owner) else None
-        return self._exchange(self._client(node or random.choice(self.redis.get_primaries())), request)
+            try:
+                reply = self._exchange(self.redis, step)
+            except NotSentError as failed:
+                error = failed.error
+            else:
+                return {"": reply} if step.to is Shards.ALL else reply
+            raise error
+        return self._in_cluster(step)
 
     # -- nodes of a cluster ------------------------------------------------------------------------------------
+
+    def _on_each_shard(self, step: OnEachShard) -> dict[str, Any]:
+        if not self.is_cluster:
+            return {"": self.run(step.start())}
+        self._refresh_if_outdated()
+        try:
+            return {node.name: Link(self._client(node)).run(step.start()) for node in self.redis.get_primaries()}
+        except (ConnectionError, ReadOnlyError) as reason:
+            self._is_outdated |= not isinstance(reason, MaxConnectionsError)
+            raise
+
+    def _in_cluster(self, request: Request) -> Any:
+        self._refresh_if_outdated()
+        try:
+            if request.to is Shards.ALL:
+                return self._to_all(request)
+            if isinstance(request.to, Key):
+                return self._to_key(request, request.to.name)
+            node = self._owner(request.to.shard_id) if isinstance(request.to, Owner) else None
+            return self._exchange(self._client(node), request) if node else self._to_any(request)
+        except NotSentError as failed:
+            self._is_outdated = True
+            error = failed.error
+        except (ConnectionError, ReadOnlyError) as reason:
+            self._is_outdated |= not isinstance(reason, MaxConnectionsError)
+            raise
+        raise error
+
+    def _refresh_if_outdated(self) -> None:
+        if self._is_outdated:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        """Ask the cluster for its nodes. If none answers, nothing changes: sending raises the reason."""
+        with contextlib.suppress(Exception):  # of either library
+            self.redis.nodes_manager.initialize()
+            self._owners = {}
+            self._is_outdated = False
 
     def _client(self, node: Any) -> Any:
         return client_of_node(self.redis, node)
@@ -95,32 +168,82 @@ class Link:
                 self._owners[node_id.decode() if isinstance(node_id, bytes) else node_id] = node
         return self._owners.get(shard_id)
 
+    def _to_all(self, request: Request) -> dict[str, Any]:
+        """Send to all nodes; if one cannot be reached, a request that may be repeated is sent to the current ones."""
+        try:
+            return {node.name: self._exchange(self._client(node), request) for node in self.redis.get_primaries()}
+        except NotSentError:
+            if request.once:
+                raise
+        self._refresh()
+        return {node.name: self._exchange(self._client(node), request) for node in self.redis.get_primaries()}
+
+    def _to_any(self, request: Request) -> Any:
+        """Send to a node that can be reached, and is no replica by now."""
+        nodes = self.redis.get_primaries()
+        reason: Exception = RedisClusterException("the cluster has no nodes")
+        for node in random.sample(nodes, len(nodes)):
+            try:
+                return self._exchange(self._client(node), request)
+            except (NotSentError, ReadOnlyError) as error:
+                self._is_outdated = True
+                reason = error
+            except MovedError as error:  # it depends on the arguments, as for commands whose results are kept
+                node = node_after(self.redis, error)
+                if node is None:
+                    raise
+                return self._exchange(self._client(node), request)
+        raise reason
+
     def _to_key(self, request: Request, key: Any) -> Any:
-        """Send to the node that holds a key. A node that does not hold it has not run the command."""
+        """Send to the node that holds a key. A node that does not hold it, or is a replica, has not run the command."""
+        node = self.redis.get_node_from_key(key)
         moves = 0
         while True:
             try:
-                return self._exchange(self._client(self.redis.get_node_from_key(key)), request)
-            except ResponseError as error:
+                return self._exchange(self._client(node), request)
+            except (MovedError, NotSentError, ReadOnlyError) as error:
                 moves += 1
-                if not isinstance(error, MovedError) or moves > REDIRECTIONS_MAX:
+                self._refresh()
+                before, node = node, node_after(self.redis, error, key)
+                if moves > REDIRECTIONS_MAX or node.name == before.name:
                     raise
-                self.redis.nodes_manager.initialize()
 
     # -- one node ----------------------------------------------------------------------------------------------
 
     def _exchange(self, client: Any, request: Request) -> Any:
+        """Send a request to a server, or to a node, and return the reply.
+
+        Raises:
+            NotSentError: it was not sent, or may be sent again.
+        """
         try:
-            reply = _sent_once(client, request) if request.once else client.execute_command(*request.args, **RAW)
+            reply = _sent(client, request)
         except Exception as error:
-            ours = redis_error(error)
+            reason = error.error if isinstance(error, NotSentError) else error
+            ours = redis_error(reason)
+            if is_repeatable(error, ours, request):
+                raise NotSentError(ours) from error
             if ours is error:
                 raise
-            raise ours from error
+            raise ours from (reason.__cause__ if ours is reason else reason)
         return redis_reply(reply) if self._is_foreign else reply
 
 
-def _sent_once(client: Any, request: Request) -> Any:
+def is_repeatable(error: Exception, ours: Exception, request: Request) -> bool:
+    """Whether a request that failed may be sent to another node.
+
+    Args:
+        error: why it failed; `NotSentError` if it was not sent.
+        ours: the reason, as an exception of redis-py.
+        request: the request.
+    """
+    if isinstance(ours, MaxConnectionsError):  # no fault of the server
+        return False
+    return isinstance(error, NotSentError) or (not request.once and isinstance(ours, (ConnectionError, TimeoutError)))
+
+
+def _sent(client: Any, request: Request) -> Any:
     pool = getattr(client, "connection_pool", None)
     if pool is None or hasattr(client, "inside_server"):
         return client.execute_command(*request.args, **RAW)
@@ -128,8 +251,14 @@ def _sent_once(client: Any, request: Request) -> Any:
     if single is not None:
         with getattr(client, "single_connection_lock", None) or contextlib.nullcontext():
             _close_if_ended(single)  # pools look themselves
-            return _on_connection(single, request)
-    connection = pool.get_connection(*name_for_pool(pool, request.args[0]))
+            if request.once:
+                return _on_connection(single, request)
+    if not request.once:
+        return client.execute_command(*request.args, **RAW)
+    try:
+        connection = pool.get_connection(*name_for_pool(pool, request.args[0]))
+    except Exception as error:
+        raise NotSentError(error) from error
     try:
         return _on_connection(connection, request)
     finally:

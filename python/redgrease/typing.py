@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Callable, Generic, Protocol, TypeVar, Uni
 if TYPE_CHECKING:
     from typing import Literal
 
+    from .asyncio import Gears
+
 T = TypeVar("T")
 """Anything."""
 InputRecord = TypeVar("InputRecord", contravariant=True)
@@ -158,17 +160,29 @@ class HasExecuteCommand(Protocol):
         """Send a command."""
 
 
+class HasAclose(Protocol):
+    """A client with coroutines, of this package, redis-py or valkey-py."""
+
+    @property
+    def aclose(self) -> Callable[..., Awaitable[Any]]:
+        """Close the connections."""
+
+
 Server = Union[HasGears, HasPyexecute, HasExecuteCommand]
 """What ``on=`` takes: a client of this package, its commands of the engine, or a plain client of a server."""
+AsyncServer = Union[HasAclose, "Gears"]
+"""The same with coroutines: what ``on=`` such a server returns is awaited."""
 
 __all__ = [
     "Accumulator",
+    "AsyncServer",
     "BatchReducer",
     "Constructor",
     "Expander",
     "Extractor",
     "Filterer",
     "Grouped",
+    "HasAclose",
     "HasExecuteCommand",
     "HasGears",
     "HasPyexecute",

@@ -19,7 +19,7 @@ use redgrease_core::plan::PlanSpec;
 
 use crate::codec::{Decoder, Foreign, bytes_of_text, encode};
 use crate::connection::Connection;
-use crate::context::{Context, in_atomic, set_in_atomic};
+use crate::context::{Context, in_atomic, is_cluster, set_in_atomic};
 use crate::errors::{self, force_stopped, gears_error};
 use crate::exit::kill_self;
 use crate::hooks::{Hooks, Identity};
@@ -344,10 +344,16 @@ fn register_time_event<'py>(
     ask_for_value(py, Call::TimeEvent { plan: PlanNo(number), spec, blob, period_s, key })
 }
 
-/// Starts an execution of a plan; its id.
+/// Starts an execution of a plan; its id. `blob`: its pickle for other shards, or nothing.
 #[pyfunction]
-fn run_plan<'py>(py: Python<'py>, number: u64, spec: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    ask_for_value(py, Call::Run { plan: PlanNo(number), spec })
+fn run_plan<'py>(py: Python<'py>, number: u64, spec: &[u8], blob: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    ask_for_value(py, Call::Run { plan: PlanNo(number), spec, blob })
+}
+
+/// Whether the server is one of several shards.
+#[pyfunction(name = "is_cluster")]
+fn is_one_of_several() -> bool {
+    is_cluster()
 }
 
 /// Registers a plan; the registration's id.
@@ -503,6 +509,7 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(remove_plans, module)?)?;
     module.add_function(wrap_pyfunction!(register_time_event, module)?)?;
     module.add_function(wrap_pyfunction!(run_plan, module)?)?;
+    module.add_function(wrap_pyfunction!(is_one_of_several, module)?)?;
     module.add_function(wrap_pyfunction!(register_plan, module)?)?;
     module.add_function(wrap_pyfunction!(serve, module)?)?;
     module.add_function(wrap_pyfunction!(bind_to_parent, module)?)?;

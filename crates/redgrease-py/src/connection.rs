@@ -89,6 +89,13 @@ impl Sink for Connection {
         self.append(frame);
         py.detach(|| self.flush());
     }
+
+    fn send(&self, py: Python<'_>, frame: &FromWorker<'_>) {
+        self.append(frame);
+        if self.is_due() {
+            py.detach(|| self.flush());
+        }
+    }
 }
 
 /// What was received.

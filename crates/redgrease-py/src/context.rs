@@ -1,6 +1,7 @@
-//! What the calling thread runs: its execution and session, and whether it is inside an atomic block.
+//! What the calling thread runs: its execution and session, and whether it is inside an atomic block. What the server is.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use redgrease_core::id::ExecutionNo;
 
@@ -8,6 +9,9 @@ thread_local! {
     static CONTEXT: Cell<Context> = const { Cell::new(Context::NONE) };
     static IN_ATOMIC: Cell<bool> = const { Cell::new(false) };
 }
+
+/// Whether the server is one of several shards.
+static IS_CLUSTER: AtomicBool = AtomicBool::new(false);
 
 /// The execution and session for which a thread runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,4 +47,14 @@ pub fn in_atomic() -> bool {
 /// Records that the calling thread entered or left an atomic block.
 pub fn set_in_atomic(inside: bool) {
     IN_ATOMIC.set(inside);
+}
+
+/// Whether the server is one of several shards.
+pub fn is_cluster() -> bool {
+    IS_CLUSTER.load(Relaxed)
+}
+
+/// Records whether the server is one of several shards.
+pub fn set_cluster(several: bool) {
+    IS_CLUSTER.store(several, Relaxed);
 }

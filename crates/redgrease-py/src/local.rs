@@ -95,6 +95,8 @@ impl Sink for Results {
             self.add(*records);
         }
     }
+
+    fn send(&self, _py: Python<'_>, _frame: &FromWorker<'_>) {}
 }
 
 /// Runs a plan on records: `count` of them, encoded in `records`, or those that `source` makes. Returns its results, and its
@@ -117,7 +119,7 @@ fn run_local<'py>(
     let ctx = Ctx { py, results: &results, hooks: &hooks, code: &code };
     let running = Running::begin();
     let flags = StartFlags::LAST.with(StartFlags::TRACEBACK).with(StartFlags::TAGGED);
-    let mut run = Run::new(Waiter { exec: running.exec, wake }, plan, flags, 0);
+    let mut run = Run::new(Waiter { exec: running.exec, wake }, plan, flags, 0, None);
     run.feed(count, records);
     while !(run.proceed(ctx) && run.finish(ctx)) {
         py.detach(|| std::thread::park_timeout(LOOK_EVERY));

@@ -1,8 +1,11 @@
-//! A plan as the executor sees it: a row of operators with the callbacks attached.
+//! A plan as the executor sees it: rows of operators with the callbacks attached.
 //!
 //! The core lowers the steps ([`redgrease_core::plan::lower`]) and names each callback by its position among those of its
-//! step. Each operator works on one record at a time and keeps its own slot of state (see [`crate::run`]). All parts of a plan
-//! run in one place: its segments are one row.
+//! step. Each operator works on one record at a time and keeps its own slot of state (see [`crate::run`]). There are two rows:
+//! one for where all parts of the plan run in one place, and one for a shard of several, in which moves of records to other
+//! shards are operators, too.
+
+use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
@@ -83,6 +86,38 @@ fn is_identity(f: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(facts(f)? == facts(identity)?)
 }
 
+/// Operators, each with the index of the builder-level step that it belongs to.
+#[derive(Debug)]
+pub struct Row {
+    /// The operators, first to last.
+    pub ops: Vec<(Op, u32)>,
+    /// Positions of those that move records. Stage `n` of an execution is what follows the `n`-th of them, up to the next
+    /// one, which belongs to it.
+    pub moves: Vec<usize>,
+}
+
+impl Row {
+    fn new(ops: Vec<(Op, u32)>) -> Row {
+        let moves = ops.iter().enumerate().filter(|(_, (op, _))| matches!(op, Op::Move(_))).map(|(at, _)| at).collect();
+        Row { ops, moves }
+    }
+
+    /// Index of the first operator of a step.
+    pub fn op_of_step(&self, step: u64) -> usize {
+        self.ops.iter().position(|(_, of)| u64::from(*of) >= step).unwrap_or(self.ops.len())
+    }
+
+    /// The stage of an operator.
+    pub fn stage_of(&self, op: usize) -> usize {
+        self.moves.partition_point(|at| *at < op)
+    }
+
+    /// The first operator of a stage.
+    pub fn entry_of(&self, stage: usize) -> usize {
+        stage.checked_sub(1).map_or(0, |before| self.moves[before] + 1)
+    }
+}
+
 /// What can be executed under a number.
 #[derive(Debug)]
 pub struct Plan {
@@ -90,8 +125,10 @@ pub struct Plan {
     pub session: u64,
     /// Where its records come from.
     pub source: Source,
-    /// Operators, each with the index of the builder-level step that it belongs to.
-    pub ops: Vec<(Op, u32)>,
+    /// Its operators where no record moves.
+    pub row: Arc<Row>,
+    /// Its operators on a shard of several.
+    pub row_with_moves: Arc<Row>,
     /// Name of each builder-level step.
     pub steps: Vec<&'static str>,
 }
@@ -117,17 +154,16 @@ impl Plan {
             };
             Ok((op, step))
         };
+        let lowered = spec.lower();
+        let row = Row::new(lowered.ops().map(attach).collect::<PyResult<_>>()?);
+        let row_with_moves = Row::new(lowered.ops_and_exchanges().map(attach).collect::<PyResult<_>>()?);
         Ok(Plan {
             session,
             source: source.map_or(Source::Server, Source::Python),
-            ops: spec.lower().ops().map(attach).collect::<PyResult<_>>()?,
+            row: Arc::new(row),
+            row_with_moves: Arc::new(row_with_moves),
             steps: spec.steps.iter().map(|step| step.kind.name()).collect(),
         })
-    }
-
-    /// Index of the first operator of a step.
-    pub fn op_of_step(&self, step: u64) -> usize {
-        self.ops.iter().position(|(_, of)| u64::from(*of) >= step).unwrap_or(self.ops.len())
     }
 }
 

@@ -7,18 +7,17 @@ import secrets
 import sys
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
 
 from redis.exceptions import NoPermissionError, ResponseError
 
 from .. import calls, codec, utils
+from ..commands import Commands, ExecuteOptions
 from ..data import ExecutionResult
-from ..engine import Gears, TriggerProxy, gears_of
+from ..engine import TriggerProxy, gears_of
 from ..exceptions import DuplicateTriggerError, OnlyInServerError, ScriptError
-from ..exchange import is_async, is_cluster
+from ..exchange import Exchange, Key, Request, is_async, is_cluster
 from ..func import DESCRIPTION
-from ..gears import ClosedGearFunction
-from ..link import client_of_node
 from . import shards
 from .messages import Refused
 from .serving import CODE, CONTROL, FIELDS, Server
@@ -27,7 +26,9 @@ from .settings import CacheSettings
 if TYPE_CHECKING:
     from ..func import CachedApply, CommandFunction
 
-__all__ = ["CacheError", "CachedCommand", "Got", "new_secret", "register"]
+__all__ = ["CacheError", "CachedCommand", "CachedProxy", "Got", "new_secret", "register"]
+
+T = TypeVar("T")
 
 #: How often a call is repeated after the command's worker died.
 _DEATHS_MAX = 2
@@ -60,11 +61,147 @@ class Got(NamedTuple):
     """``"hit"`` (it was kept), ``"created"`` (this call ran the function) or ``"waited"`` (another call ran it)."""
 
 
-class CachedCommand(TriggerProxy):
+class CachedProxy(TriggerProxy):
+    """What a cached command is with any client: its keys, and its exchanges with the server."""
+
+    def __init__(
+        self,
+        gears: Any,
+        name: str,
+        function: Callable[..., Any] | None = None,
+        settings: CacheSettings | None = None,
+        key: str | Callable[..., Any] | None = None,
+        secret: bytes = b"",
+    ) -> None:
+        super().__init__(gears, name, function)
+        self._settings = settings or CacheSettings()
+        self._function = function
+        self._key = key
+        self._texts = calls.CallTexts(name, self.__signature__, key)
+        self._secret = secret
+        self._may_read = self._settings.direct
+        self._hits = 0
+        self._counting = threading.Lock()
+
+    @property
+    def settings(self) -> CacheSettings:
+        """The options of the command."""
+        return self._settings
+
+    def key_of(self, *args: Any, **kwargs: Any) -> str:
+        """Key of the hash that keeps the result of this call."""
+        return self.settings.key_of(self._texts(self._sent(args, kwargs)))
+
+    def _sent(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        if self.settings.typed:
+            return calls.typed(self.__signature__, args, kwargs)
+        return calls.as_texts(calls.positional(self.__signature__, self.trigger, args, kwargs), self.trigger)
+
+    def _text_of(self, key: str) -> str:
+        """The text of a call, of its text or its key."""
+        begin, end = self.settings.key_of("\0").split("\0")
+        return key[len(begin) : len(key) - len(end)] if key.startswith(begin) and key.endswith(end) else key
+
+    # -- exchanges ---------------------------------------------------------------------------------------------
+
+    def _calling(self, sent: tuple[Any, ...]) -> Exchange[ExecutionResult[Any]]:
+        """A call."""
+        if self._may_read:
+            found = yield from self._reading(self.settings.key_of(self._texts(sent)))
+            if found is not None:
+                return found
+        return (yield from self._asking(sent, *sent))
+
+    def _getting(self, sent: tuple[Any, ...]) -> Exchange[Got]:
+        """A call, with its outcome."""
+        result = yield from self._asking(sent, CONTROL, "get", *sent)
+        outcome, value = result.records[0]
+        return Got(value, utils.safe_str(outcome))
+
+    def _forgetting(self, sent: tuple[Any, ...]) -> Exchange[bool]:
+        """The invalidation of a call."""
+        result = yield from self._asking(sent, CONTROL, "invalidate", *sent)
+        return bool(result.records[0])
+
+    def _forgetting_text(self, text: str) -> Exchange[bool]:
+        """The invalidation of the call with a text."""
+        result = yield from self._asking(text, CONTROL, "invalidate-key", text)
+        return bool(result.records[0])
+
+    def _adding_up(self) -> Exchange[dict[str, int]]:
+        """The counts of all workers."""
+        total = yield from shards.statistics(self._commands, self.trigger, CONTROL, "stats")
+        total["hit"] += self._hits
+        return total
+
+    def _unregistering(self) -> Exchange[None]:
+        """The removal of the command."""
+        return shards.unregister(self._commands, self.trigger)
+
+    @property
+    def _commands(self) -> Commands:
+        commands: Commands = self._server()._commands
+        return commands
+
+    def _asking(self, call: tuple[Any, ...] | str, *words: Any) -> Exchange[ExecutionResult[Any]]:
+        """Trigger the command for a call, given by its arguments as they are sent, or by its text."""
+        key = ""
+        if is_cluster(self._server()._redis):
+            key = self.settings.key_of(call if isinstance(call, str) else self._texts(call))
+        return shards.call(
+            self._commands,
+            key,
+            self.settings.timeout + self.settings.lease,
+            self.trigger,
+            *words,
+            code=CODE,
+            refused=CacheError,
+            deaths_max=_DEATHS_MAX,
+        )
+
+    def _reading(self, key: str) -> Exchange[ExecutionResult[Any] | None]:
+        """The result that is kept; `None` if only the command can tell."""
+        try:
+            value, _, error = yield Request(("HMGET", key, *FIELDS), Key(key))
+            if value is None or error is None or error:
+                return None
+            found = codec.loads(value)
+        except NoPermissionError:
+            self._may_read = False
+            return None
+        except (ResponseError, ValueError):  # something else, on another shard, or a pickle: the command decides
+            return None
+        with self._counting:
+            self._hits += 1
+        return ExecutionResult(found, None, [found])
+
+    # -- sending it with a function ----------------------------------------------------------------------------
+
+    def __reduce__(self) -> Any:
+        return _inside, (self.trigger, self.settings.dumps(), self._pickled())
+
+    def _pickled(self) -> bytes | None:
+        """The function; `None` inside its own pickle: it may refer to this command."""
+        if self._function is None or self._function in _pickling.functions:
+            return None
+        import cloudpickle  # type: ignore[import-untyped]
+
+        _pickling.functions.append(self._function)
+        try:
+            data: bytes = cloudpickle.dumps((self._function, self._key, self._secret), protocol=4)
+        finally:
+            _pickling.functions.pop()
+        return data
+
+    def __repr__(self) -> str:
+        return f"<cached command {self.trigger!r}>"
+
+
+class CachedCommand(CachedProxy):
     """Calls a command whose results are kept, with the name, documentation and parameters of its function.
 
     Made by `redgrease.command` with ``ttl`` or ``coalesce``. On a cluster each call goes to the shard of its key. A
-    call whose worker dies is repeated, at most twice.
+    call whose worker dies is repeated, at most twice. On a client with coroutines it is an `AsyncCachedCommand`.
 
     A function that calls it takes it along to the server. There it shares the results, and runs the function, if it
     has to, in the worker of its caller, which waits in its thread.
@@ -74,25 +211,7 @@ class CachedCommand(TriggerProxy):
         settings: its `redgrease.caching.settings.CacheSettings`.
     """
 
-    def __init__(
-        self,
-        gears: Gears | None,
-        name: str,
-        function: Callable[..., Any] | None = None,
-        settings: CacheSettings | None = None,
-        key: str | Callable[..., Any] | None = None,
-        secret: bytes = b"",
-    ) -> None:
-        super().__init__(gears, name, function)
-        self.settings = settings or CacheSettings()
-        self._function = function
-        self._key = key
-        self._texts = calls.CallTexts(name, self.__signature__, key)
-        self._secret = secret
-        self._made: Server | None = None
-        self._may_read = self.settings.direct
-        self._hits = 0
-        self._counting = threading.Lock()
+    _made: Server | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> ExecutionResult[Any]:
         """Call the command.
@@ -109,23 +228,12 @@ class CachedCommand(TriggerProxy):
         if self._gears is None:
             value = self._here(sent).value
             return ExecutionResult(value, None, [value])
-        if self._may_read:
-            found = self._read(self.settings.key_of(self._texts(sent)))
-            if found is not None:
-                return found
-        return self._ask(sent, *sent)
+        return self._run(self._calling(sent))
 
     def get(self, *args: Any, **kwargs: Any) -> Got:
         """As a call, with its outcome."""
         sent = self._sent(args, kwargs)
-        if self._gears is None:
-            return self._here(sent)
-        outcome, value = self._ask(sent, CONTROL, "get", *sent).records[0]
-        return Got(value, utils.safe_str(outcome))
-
-    def key_of(self, *args: Any, **kwargs: Any) -> str:
-        """Key of the hash that keeps the result of this call."""
-        return self.settings.key_of(self._texts(self._sent(args, kwargs)))
+        return self._here(sent) if self._gears is None else self._run(self._getting(sent))
 
     def invalidate(self, *args: Any, **kwargs: Any) -> bool:
         """Forget the result of this call; return whether there was one.
@@ -138,7 +246,7 @@ class CachedCommand(TriggerProxy):
         sent = self._sent(args, kwargs)
         if self._gears is None:
             return bool(_refusing(self._local().invalidate, sent))
-        return bool(self._ask(sent, CONTROL, "invalidate", *sent).records[0])
+        return self._run(self._forgetting(sent))
 
     def invalidate_key(self, text: str) -> bool:
         """Forget the result with a key, as `invalidate`.
@@ -146,12 +254,10 @@ class CachedCommand(TriggerProxy):
         Args:
             text: what ``key=`` gives, or a whole key, as of `key_of`.
         """
-        begin, end = self.settings.key_of("\0").split("\0")
-        if text.startswith(begin) and text.endswith(end):
-            text = text[len(begin) : len(text) - len(end)]
+        text = self._text_of(text)
         if self._gears is None:
             return bool(_refusing(self._local().invalidate_key, text))
-        return bool(self._ask(text, CONTROL, "invalidate-key", text).records[0])
+        return self._run(self._forgetting_text(text))
 
     def stats(self) -> dict[str, int]:
         """Counts of outcomes since the worker (on a cluster: each worker) started.
@@ -161,61 +267,15 @@ class CachedCommand(TriggerProxy):
         calls that wait for them. With ``max_bytes`` also ``entries`` and ``bytes``: what is kept. Not counted are calls
         from functions, and with ``direct`` the hits of other clients.
         """
-        total: dict[str, int] = {}
-        for gears in shards.shards(self._redis):
-            for name, count in utils.to_kwargs(gears.trigger(self.trigger, CONTROL, "stats").records[0]).items():
-                total[name] = total.get(name, 0) + int(count)
-        total["hit"] += self._hits
-        return total
+        return self._run(self._adding_up())
 
     def unregister(self) -> None:
         """Remove the command. Results stay until they expire."""
-        for gears in shards.shards(self._redis):
-            for registration in gears.dumpregistrations(reader="CommandReader", trigger=self.trigger):
-                gears.unregister(registration.id)
+        self._run(self._unregistering())
 
-    @property
-    def _redis(self) -> Any:
-        return self._server()._redis
-
-    def _sent(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        if self.settings.typed:
-            return calls.typed(self.__signature__, args, kwargs)
-        return calls.as_texts(calls.positional(self.__signature__, self.trigger, args, kwargs), self.trigger)
-
-    def _ask(self, call: tuple[Any, ...] | str, *words: Any) -> ExecutionResult[Any]:
-        """Trigger the command for a call, given by its arguments as they are sent, or by its text."""
-        redis, key = self._redis, ""
-        if is_cluster(redis):
-            key = self.settings.key_of(call if isinstance(call, str) else self._texts(call))
-        return shards.call(
-            redis,
-            key,
-            self.settings.timeout + self.settings.lease,
-            self.trigger,
-            *words,
-            code=CODE,
-            refused=CacheError,
-            deaths_max=_DEATHS_MAX,
-        )
-
-    def _read(self, key: str) -> ExecutionResult[Any] | None:
-        """The result that is kept; `None` if only the command can tell."""
-        redis = self._redis
-        node = client_of_node(redis, redis.get_node_from_key(key)) if is_cluster(redis) else redis
-        try:
-            value, _, error = node.execute_command("HMGET", key, *FIELDS, NEVER_DECODE=True)
-            if value is None or error is None or error:
-                return None
-            found = codec.loads(value)
-        except NoPermissionError:
-            self._may_read = False
-            return None
-        except (ResponseError, ValueError):  # something else, on another shard, or a pickle: the command decides
-            return None
-        with self._counting:
-            self._hits += 1
-        return ExecutionResult(found, None, [found])
+    def _run(self, exchange: Exchange[T]) -> T:
+        result: T = self._server()._run(exchange)
+        return result
 
     # -- inside the server -------------------------------------------------------------------------------------
 
@@ -242,25 +302,6 @@ class CachedCommand(TriggerProxy):
             word, _, rest = answer.error.partition(" ")
             raise CacheError(*rest.split(" ", 1)) if word == CODE else ScriptError(answer.error)
         return Got(answer.value, outcome)
-
-    def __reduce__(self) -> Any:
-        return _inside, (self.trigger, self.settings.dumps(), self._pickled())
-
-    def _pickled(self) -> bytes | None:
-        """The function; `None` inside its own pickle: it may refer to this command."""
-        if self._function is None or self._function in _pickling.functions:
-            return None
-        import cloudpickle  # type: ignore[import-untyped]
-
-        _pickling.functions.append(self._function)
-        try:
-            data: bytes = cloudpickle.dumps((self._function, self._key, self._secret), protocol=4)
-        finally:
-            _pickling.functions.pop()
-        return data
-
-    def __repr__(self) -> str:
-        return f"<cached command {self.trigger!r}>"
 
 
 class _Pickling(threading.local):
@@ -298,7 +339,7 @@ def register(
     requirements: Iterable[Any] | None,
     replace: bool | None,
 ) -> Any:
-    """Register a cached command on a server, or on all primaries of a cluster.
+    """Register a cached command on a server, or on all shards of a cluster.
 
     Args:
         function: the command.
@@ -308,33 +349,33 @@ def register(
         replace: as in `redgrease.ClosedGearFunction.on`.
 
     Returns:
-        An `ExecutionResult` of a `CachedCommand`.
+        An `ExecutionResult` of a `CachedCommand`. With a client with coroutines an `AsyncCachedCommand`, which
+        registers itself when it is awaited or called.
 
     Raises:
         redgrease.exceptions.DuplicateTriggerError: the command exists, and `replace` is `None`.
-        TypeError: the client is one with coroutines.
         ValueError: `replace` is false, and the command that exists keeps no results.
     """
-    redis = shards.client_of(server)
-    if is_async(redis):
-        raise TypeError(
-            f"{applied.name}: a client with coroutines cannot register a command that keeps results: use "
-            "redgrease.RedisGears, and in coroutines `await asyncio.to_thread(command, ...)`"
-        )
-    settings = None
-    for gears in shards.shards(redis):
+    gears = gears_of(server)
+    options = ExecuteOptions(requirements=None if requirements is None else list(requirements), replace=replace or None)
+
+    def registering() -> Exchange[CacheSettings]:
         try:
-            ClosedGearFunction.on(function, gears, requirements=requirements, replace=replace or None)
+            yield from gears._commands.pyexecute(function, options)
         except DuplicateTriggerError:
             if replace is None:
                 raise
-            settings = _registered(gears, applied.name)
-    return ExecutionResult(applied.proxy(gears_of(server), applied.name, settings))
+            return (yield from _registered(gears._commands, applied.name))
+        return applied.settings
+
+    if not is_async(gears._redis):
+        return ExecutionResult(applied.proxy(gears, applied.name, gears._run(registering())))
+    return applied.proxy(gears, applied.name, registering=registering)
 
 
-def _registered(gears: Gears, name: str) -> CacheSettings:
+def _registered(commands: Commands, name: str) -> Exchange[CacheSettings]:
     """The settings of a command that exists."""
-    for registration in gears.dumpregistrations(reader="CommandReader", trigger=name):
+    for registration in (yield from commands.dumpregistrations(reader="CommandReader", trigger=name)):
         text = utils.safe_str(registration.desc)
         if text.startswith(DESCRIPTION):
             return CacheSettings.loads(text[len(DESCRIPTION) :])

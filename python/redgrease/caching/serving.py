@@ -224,9 +224,6 @@ class _Call(Flight[Answer]):
     doing = "being computed"
     many = "calls"
 
-    #: When results may be made again in the background after that failed, by key.
-    _cooling: ClassVar[dict[str, float]] = {}
-
     def __init__(self, server: Server, request: _Request) -> None:
         end = time.monotonic() + server.settings.timeout
         super().__init__(server.terms, request.key, request.text, end)
@@ -267,23 +264,8 @@ class _Call(Flight[Answer]):
                 "function calls itself with the same arguments, the two calls wait for each other; else give timeout=",
             )
         if self.refreshes and entry.error:
-            self._cool()
+            self.server.cool(self.key)
         return entry
-
-    def _cool(self) -> None:
-        while len(self._cooling) >= _COOLING_MAX:
-            with contextlib.suppress(KeyError, StopIteration, RuntimeError):
-                del self._cooling[next(iter(self._cooling))]
-        self._cooling[self.key] = time.monotonic() + max(_COOLING, self.server.settings.negative_ttl)
-
-    @classmethod
-    def is_cooling(cls, key: str) -> bool:
-        """Whether making a result again failed just now."""
-        until = cls._cooling.get(key)
-        if until is None or time.monotonic() < until:
-            return until is not None
-        cls._cooling.pop(key, None)
-        return False
 
     def _keep(self, entry: Answer) -> float:
         settings = self.server.settings
@@ -365,6 +347,8 @@ class Server:
         #: Number of runs that have not ended, including abandoned ones.
         self.alive = 0
         self._counting = threading.Lock()
+        #: When results may be made again in the background after that failed, by key.
+        self._cooling: dict[str, float] = {}
         Server.all[name] = self
 
     def __reduce__(self) -> Any:
@@ -509,11 +493,25 @@ class Server:
 
     def _refresh(self, request: _Request) -> None:
         """Make a result again in the background."""
-        if _Call.is_cooling(request.key):
+        if self._is_cooling(request.key):
             return
         with contextlib.suppress(Refused):  # too many under way: the next call tries again
             if self._join(request, refreshes=True)[1]:
                 self._counts.add("refreshed")
+
+    def cool(self, key: str) -> None:
+        """Do not make a result again in the background for a time, after that failed."""
+        while len(self._cooling) >= _COOLING_MAX:
+            with contextlib.suppress(KeyError, StopIteration, RuntimeError):
+                del self._cooling[next(iter(self._cooling))]
+        self._cooling[key] = time.monotonic() + max(_COOLING, self.settings.negative_ttl)
+
+    def _is_cooling(self, key: str) -> bool:
+        until = self._cooling.get(key)
+        if until is None or time.monotonic() < until:
+            return until is not None
+        self._cooling.pop(key, None)
+        return False
 
     # -- what is kept ------------------------------------------------------------------------------------------
 
@@ -569,7 +567,7 @@ class Server:
 
     def _forget(self, key: str) -> bool:
         _Call.drop(key)
-        _Call._cooling.pop(key, None)
+        self._cooling.pop(key, None)
         try:
             return store.forget(key, f"{key}:lease", FIELDS, self.terms.index)
         except ForeignKeyError:

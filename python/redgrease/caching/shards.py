@@ -1,4 +1,4 @@
-"""Where commands that keep things are registered and called: on a cluster, each key has its shard."""
+"""Exchanges with commands that keep things: all shards of a cluster have the command, and each key has its shard."""
 
 from __future__ import annotations
 
@@ -6,42 +6,22 @@ import random
 import time
 from typing import Any, Callable
 
-from redis.exceptions import MovedError, ResponseError, TryAgainError
+from redis.exceptions import ResponseError, TryAgainError
 
+from .. import utils
+from ..commands import Commands
 from ..data import ExecutionResult
-from ..engine import Gears, gears_of
 from ..exceptions import ScriptError
-from ..exchange import REDIRECTIONS_MAX, is_cluster
-from ..link import client_of_node
+from ..exchange import Exchange, Key, OnEachShard, Pause
 
-__all__ = ["call", "client_of", "owner", "shards"]
+__all__ = ["call", "statistics", "unregister"]
 
 #: Shortest and longest pause between two attempts while a slot is moved or a worker replaced, in seconds.
 _PAUSE = (0.02, 0.1)
 
 
-def client_of(server: Any) -> Any:
-    """The redis-py client of a server argument."""
-    return gears_of(server)._redis
-
-
-def shards(redis: Any) -> list[Gears]:
-    """All primaries of a cluster, or the one server."""
-    if not is_cluster(redis):
-        return [gears_of(redis)]
-    return [Gears(client_of_node(redis, node)) for node in redis.get_primaries()]
-
-
-def owner(redis: Any, key: str) -> Gears:
-    """The server that has a key."""
-    if not is_cluster(redis):
-        gears: Gears = gears_of(redis)
-        return gears
-    return Gears(client_of_node(redis, redis.get_node_from_key(key)))
-
-
 def call(
-    redis: Any,
+    commands: Commands,
     key: str,
     patience: float,
     trigger: str,
@@ -49,11 +29,11 @@ def call(
     code: str,
     refused: Callable[[str, str], ResponseError],
     deaths_max: int = 0,
-) -> ExecutionResult[Any]:
+) -> Exchange[ExecutionResult[Any]]:
     """Trigger a command on the shard of a key.
 
     Args:
-        redis: a client of redis-py.
+        commands: those of the client.
         key: decides on the shard.
         patience: seconds that the command may take.
         trigger: name of the command.
@@ -66,18 +46,13 @@ def call(
         redis.exceptions.ResponseError: the error of the command.
     """
     end = time.monotonic() + patience
-    moves = deaths = 0
+    deaths = 0
     while True:
         try:
-            return owner(redis, key)._trigger(trigger, *arguments, patience=patience)
-        except MovedError:  # the client's view of the cluster is outdated
-            moves += 1
-            if moves > REDIRECTIONS_MAX or not is_cluster(redis):
-                raise
+            return (yield from commands.trigger(trigger, arguments, Key(key), patience))
         except TryAgainError:  # the slot is between two shards
             if time.monotonic() > end:
                 raise
-            time.sleep(random.uniform(*_PAUSE))
         except ScriptError as error:
             word, _, rest = error.raw.partition(" ")
             if word == code:
@@ -90,7 +65,19 @@ def call(
             )
             if not again or time.monotonic() > end:
                 raise
-            time.sleep(random.uniform(*_PAUSE))
-            continue
-        if is_cluster(redis):
-            redis.nodes_manager.initialize()
+        yield Pause(random.uniform(*_PAUSE))
+
+
+def statistics(commands: Commands, trigger: str, *arguments: Any) -> Exchange[dict[str, int]]:
+    """Trigger a command that answers with counts on all shards, and add them up."""
+    total: dict[str, int] = {}
+    for counts in (yield OnEachShard(lambda: commands.trigger(trigger, arguments))).values():
+        for name, count in utils.to_kwargs(counts.records[0]).items():
+            total[name] = total.get(name, 0) + int(count)
+    return total
+
+
+def unregister(commands: Commands, trigger: str) -> Exchange[None]:
+    """Remove a command."""
+    for found in (yield from commands.dumpregistrations(reader="CommandReader", trigger=trigger)):
+        yield from commands.unregister(found.id, abort_pending=False)

@@ -21,8 +21,10 @@ from redis.exceptions import ResponseError
 
 from .. import utils
 from ..caching import shards
-from ..engine import Gears
+from ..commands import Commands, ExecuteOptions
+from ..engine import Gears, gears_of
 from ..exceptions import DuplicateTriggerError
+from ..exchange import Exchange, is_async
 from ..reader import CommandReader
 from ._caching import CODE, FIELDS, STATISTICS, Settings, foreign, key_of, serve
 from ._download import OWN_HEADERS
@@ -92,7 +94,8 @@ class CacheGet(Generic[_R]):
     """
 
     def __init__(self, server: Any, trigger: str, settings: Settings) -> None:
-        self._redis = shards.client_of(server)
+        self._gears = _blocking(server)
+        self._redis = self._gears._redis
         self.trigger = trigger
         self.settings = settings
 
@@ -147,25 +150,21 @@ class CacheGet(Generic[_R]):
         ``hit``, ``created`` and ``waited`` (see `Response.outcome`) add up to all requests; ``failed``
         counts requests that did not get the resource. ``under_way`` is the number of current downloads.
         """
-        total: dict[str, int] = {}
-        for gears in shards.shards(self._redis):
-            for name, count in utils.to_kwargs(gears.trigger(self.trigger, STATISTICS).records[0]).items():
-                total[name] = total.get(name, 0) + int(count)
-        return total
+        return self._gears._run(shards.statistics(self._gears._commands, self.trigger, STATISTICS))
 
     def unregister(self) -> None:
         """Remove the command. Cached resources stay until they expire."""
-        for gears in shards.shards(self._redis):
-            for registration in _registrations(gears, self.trigger):
-                gears.unregister(registration.id)
+        self._gears._run(shards.unregister(self._gears._commands, self.trigger))
 
     def __repr__(self) -> str:
         return f"<cache {self.trigger!r} on {self._redis!r}>"
 
     def _ask(self, key: str, timeout: float | None, *arguments: Any) -> Any:
         patience = self.settings.timeout if timeout is None else float(timeout)
-        asked = shards.call(self._redis, key, patience, self.trigger, *arguments, code=CODE, refused=CacheGetError)
-        return asked.records[0]
+        asking = shards.call(
+            self._gears._commands, key, patience, self.trigger, *arguments, code=CODE, refused=CacheGetError
+        )
+        return self._gears._run(asking).records[0]
 
     def _result(self, record: Any) -> Any:
         if not self.settings.full:
@@ -232,7 +231,7 @@ def on(
     max_downloads: int = Settings.max_downloads,
     replace: bool | None = None,
 ) -> CacheGet[Any]:
-    """Register the command on a server, or on all primaries of a cluster. Repeating it changes nothing.
+    """Register the command on a server, or on all shards of a cluster. Repeating it changes nothing.
 
     Args:
         server: a `redgrease.RedisGears`, a `redgrease.Gears`, or any redis-py client, also one for a cluster.
@@ -277,10 +276,23 @@ def on(
         lease=lease,
         max_downloads=max_downloads,
     )
-    redis = shards.client_of(server)
-    for gears in shards.shards(redis):
-        settings = _register(gears, trigger, settings, replace)
-    return CacheGet(redis, trigger, settings)
+    gears = _blocking(server)
+    return CacheGet(gears, trigger, gears._run(_registering(gears._commands, trigger, settings, replace)))
+
+
+def _blocking(server: Any) -> Gears:
+    """The commands of a server argument.
+
+    Raises:
+        TypeError: it has coroutines.
+    """
+    gears: Gears = gears_of(server)
+    if is_async(gears._redis):
+        raise TypeError(
+            "cache_get needs a client without coroutines: use redgrease.RedisGears, and in coroutines "
+            "`await asyncio.to_thread(get, url)`"
+        )
+    return gears
 
 
 def _hosts(hosts: str | Iterable[str] | None) -> tuple[str, ...]:
@@ -296,8 +308,8 @@ def _hosts(hosts: str | Iterable[str] | None) -> tuple[str, ...]:
     return names
 
 
-def _register(gears: Gears, trigger: str, settings: Settings, replace: bool | None) -> Settings:
-    """Register on one shard; return the settings that are registered there now."""
+def _registering(commands: Commands, trigger: str, settings: Settings, replace: bool | None) -> Exchange[Settings]:
+    """Register; return the settings that are registered now."""
     options = settings.dumps()
     function = (
         CommandReader(desc=_DESCRIPTION + options)
@@ -305,15 +317,16 @@ def _register(gears: Gears, trigger: str, settings: Settings, replace: bool | No
         .register(trigger=trigger, mode="async_local")
     )
     if replace:
-        function.on(gears, replace=True)
+        yield from commands.pyexecute(function, ExecuteOptions(replace=True))
         return settings
-    there = _registrations(gears, trigger)
+    there = yield from _registrations(commands, trigger)
     if not there:
         try:
-            function.on(gears)
-            return settings
+            yield from commands.pyexecute(function, ExecuteOptions())
         except DuplicateTriggerError:  # another client was faster
-            there = _registrations(gears, trigger)
+            there = yield from _registrations(commands, trigger)
+        else:
+            return settings
     known = _described(there[0]) if there else None
     if known is None:
         raise ValueError(
@@ -328,8 +341,8 @@ def _register(gears: Gears, trigger: str, settings: Settings, replace: bool | No
     return known
 
 
-def _registrations(gears: Gears, trigger: str) -> list[Registration]:
-    return gears.dumpregistrations(reader="CommandReader", trigger=trigger)
+def _registrations(commands: Commands, trigger: str) -> Exchange[list[Registration]]:
+    return commands.dumpregistrations(reader="CommandReader", trigger=trigger)
 
 
 def _described(registration: Registration) -> Settings | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -17,18 +16,22 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from ..client import Redis
+from . import guard
 
 __all__ = ["LocalServer"]
 
-#: Seconds that the server has to end.
+#: Seconds that the server has to end; then it is killed.
 _STOP_SECONDS = 20.0
+#: Further seconds that the guard has to do so.
+_GUARD_SECONDS = 5.0
 _READY = "redis://127.0.0.1:"
 
 
 class LocalServer:
     """A server with the module, started by ``redgrease serve`` on a free port of this host, in memory only.
 
-    Its functions run in this Python. It is stopped by `stop`, or at the end of a ``with`` block.
+    Its functions run in this Python. It is stopped by `stop`, at the end of a ``with`` block, or when this process
+    ends, even if it is killed.
 
     Args:
         program: the server's program, a path or a name on PATH; default: as ``redgrease serve`` chooses it (the
@@ -66,10 +69,11 @@ class LocalServer:
         self._ended = ""
         # The server writes its log itself: `redgrease serve` copies it with a delay.
         command += ["--", "--logfile", str(self._directory / "server.log"), *server_args]
+        guarded = [guard.__file__, str(os.getpid()), f"{_STOP_SECONDS:g}", str(self._directory), *command]
         with (self._directory / "output.txt").open("wb") as output:
             self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-I", "-S", *guarded],
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
                 text=True,
@@ -109,17 +113,17 @@ class LocalServer:
 
     def stop(self) -> None:
         """Stop the server and its workers. Does nothing if it has been stopped."""
-        if self._process.poll() is None:
-            self._process.terminate()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if not self._process.stdin.closed:
+            with contextlib.suppress(BrokenPipeError):  # it has ended
+                self._process.stdin.write(guard.STOP.decode())
+                self._process.stdin.close()
             try:
-                self._process.wait(_STOP_SECONDS)
+                self._process.wait(_STOP_SECONDS + _GUARD_SECONDS)
             except subprocess.TimeoutExpired:
-                # The server first, which is not in the same group; its workers end with it.
-                for pid in (*_children(self._process.pid), self._process.pid):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                guard.kill(self._process.pid)
                 self._process.wait()
-        if self._process.stdout is not None:
             self._process.stdout.close()
         self._ended = self.log()
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -132,15 +136,6 @@ class LocalServer:
 
     def __repr__(self) -> str:
         return f"<LocalServer {self.url}>"
-
-
-def _children(pid: int) -> list[int]:
-    """Processes that a process has started and not reaped, so that their numbers are still theirs."""
-    found: list[int] = []
-    for children in Path("/proc", str(pid), "task").glob("*/children"):
-        with contextlib.suppress(OSError):  # the thread has ended
-            found += map(int, children.read_text().split())
-    return found
 
 
 def _redgrease() -> str:

@@ -30,7 +30,12 @@ class GearsBuilder(PlanBuilder):
         options = _choose_reply(options, pickled=in_script and not session.client_has_codec)
         plan = super().run(arg, convertToStr, collect, **options)
         number = next(_numbers)
-        made = _act(number, plan, lambda: _native.run_plan(number, plan.spec))
+        blob = b""
+        if session is not None and _native.is_cluster() and _native.loads(plan.spec)["mode"] == "async":
+            # Other shards run it, too.
+            recipe = (session.number_in_data(number), plan.spec, plan.callbacks, None, plan.source)
+            blob = pickling.dumps([recipe], session.namespace)
+        made = _act(number, plan, lambda: _native.run_plan(number, plan.spec, blob))
         if in_script:
             return made
         from redgrease.worker.coroutines import Execution

@@ -88,16 +88,22 @@ def install(requirements: list[Requirement | str], target: Path, force: bool) ->
     try:
         fresh.chmod(0o755)
         (fresh / "wheels").mkdir()
-        if not ((not force and _given(target, fresh)) or _build(requirements, target, fresh)):
-            return False
-        wheels = sorted((fresh / "wheels").iterdir())
-        # Markers may leave nothing to be installed.
-        (fresh / "packages").mkdir()
-        if wheels and _pip("install", "--no-index", "--no-deps", "--target", fresh / "packages", "--", *wheels) != 0:
-            return False
-        return _swap(fresh, target)
+        if not force and _given(target, fresh) and _unpack(fresh):
+            return _swap(fresh, target)
+        # Those that are there may be for another interpreter: shards of a cluster may have different ones.
+        for wheel in (fresh / "wheels").iterdir():
+            wheel.unlink()
+        return _build(requirements, target, fresh) and _unpack(fresh) and _swap(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _unpack(fresh: Path) -> bool:
+    """Install the wheels of a directory into it; return whether that was possible."""
+    wheels = sorted((fresh / "wheels").iterdir())
+    # Markers may leave nothing to be installed.
+    (fresh / "packages").mkdir(exist_ok=True)
+    return not wheels or _pip("install", "--no-index", "--no-deps", "--target", fresh / "packages", "--", *wheels) == 0
 
 
 def _fresh_directory(target: Path) -> Path:
@@ -153,12 +159,11 @@ def _name_and_version(file: str) -> tuple[str, str]:
 
 
 def _is_as_locked(wheels: Path, locked: dict[str, str]) -> bool:
-    for wheel in wheels.iterdir():
-        if locked.get(wheel.name) != _sha256(wheel):
-            remedy = "export the requirement there (RG.PYEXPORTREQ) and import it here"
-            print(f"{wheel.name} is not the wheel that the master has: {remedy}", file=sys.stderr)
-            return False
-    return True
+    others = sorted(wheel.name for wheel in wheels.iterdir() if locked.get(wheel.name) != _sha256(wheel))
+    remedy = "export the requirement there (RG.PYEXPORTREQ) and import it here"
+    for name in others:
+        print(f"{name} is not the wheel that the master has: {remedy}", file=sys.stderr)
+    return not others
 
 
 def _pip(verb: str, *words: str | Path) -> int:

@@ -52,7 +52,7 @@ def _pickled(obj, namespace):
 
 
 def dumps(plans, namespace):
-    """Return one pickle of ``[(number, spec, callbacks, on_registered), ...]``.
+    """Return one pickle of ``[(number, spec, callbacks, on_registered), ...]``; a plan that is run has its source, too.
 
     Raises ``GearsError`` that names the callback that cannot be pickled.
     """
@@ -71,8 +71,8 @@ def loads(blob, namespace):
 
 
 def _culprit(plans, namespace):
-    for _number, _spec, callbacks, on_registered in plans:
-        for part in (*(each for of_step in callbacks for each in of_step), on_registered):
+    for _number, _spec, callbacks, *others in plans:
+        for part in (*(each for of_step in callbacks for each in of_step), *others):
             try:
                 _pickled(part, namespace)
             except Exception as error:

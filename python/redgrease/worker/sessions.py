@@ -129,9 +129,9 @@ class Sessions:
                     plans = pickling.loads(blob, session.namespace)
                 except Exception as error:
                     return f"Error occured when deserialized a python callback, error={_text(error)}", b""
-                for in_data, spec, callbacks, on_registered in plans:
+                for in_data, spec, callbacks, on_registered, *source in plans:
                     plan = session.number_in_data(in_data)
-                    _native.add_plan(plan, number, None, spec, callbacks)
+                    _native.add_plan(plan, number, source[0] if source else None, spec, callbacks)
                     session.registered[plan] = on_registered
             return None, b""
         except BaseException as error:

@@ -174,9 +174,17 @@ impl Run {
         Ok(())
     }
 
-    /// Nobody waits any more for records before an operator.
-    pub(super) fn abandon_before(&mut self, hooks: Option<&crate::hooks::Hooks>, py: Python<'_>, op: usize) {
-        for parked in self.waiting.take_before(op) {
+    /// Nobody waits any more for records of these operators.
+    pub(super) fn abandon_where(
+        &mut self,
+        hooks: Option<&crate::hooks::Hooks>,
+        py: Python<'_>,
+        which: impl Fn(&Run, usize) -> bool,
+    ) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let abandoned = waiting.take_where(|op| which(self, op));
+        self.waiting = waiting;
+        for parked in abandoned {
             if let Parked::Waits(ticket, _) = parked
                 && let (Some(task), Some(hooks)) = (ticket.abandon(), hooks)
             {

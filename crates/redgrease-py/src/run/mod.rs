@@ -5,14 +5,21 @@
 //! that it can also be suspended between two steps of a record.
 //!
 //! This file pushes records and calls callbacks; [`operators`] has what each operator does, [`waiting`] and
-//! [`async_steps`] records that wait for coroutines and futures, [`outcome`] results and errors.
+//! [`async_steps`] records that wait for coroutines and futures, [`outcome`] results and errors. [`stage`] and [`stages`] are for a shard
+//! of several: records move between them ([`moves`]), as the server says ([`route`], [`mailbox`]).
 //!
 //! Rules: the first error record closes the input, and records already inside continue; aggregations emit at the end, and
 //! nothing for empty input; a satisfied `limit` closes everything before it.
 
 mod async_steps;
+mod input;
+mod mailbox;
+mod moves;
 mod operators;
 mod outcome;
+mod route;
+mod stage;
+mod stages;
 mod waiting;
 
 use std::sync::Arc;
@@ -21,7 +28,7 @@ use std::time::Instant;
 use pyo3::call::PyCallArgs;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyIterator, PyList, PyTuple};
+use pyo3::types::{PyDict, PyIterator, PyList, PyString, PyTuple};
 use redgrease_core::codec::{Reader, Token};
 use redgrease_core::frame::{FromWorker, StartFlags};
 
@@ -29,11 +36,16 @@ use crate::child::end_if_child;
 use crate::codec::Decoder;
 use crate::future::{self, Ability, Waiter};
 use crate::hooks::Hooks;
-use crate::plan::{Op, Plan, Source};
+use crate::plan::{Op, Plan, Row, Source};
 use crate::running_code::RunningCode;
 
+use self::input::Input;
+pub use self::mailbox::{Batch, Mailbox, News};
 use self::outcome::{Outcome, Refused};
 pub use self::outcome::{RECORD_BYTES_MAX, Sink};
+pub use self::route::{Route, Routed};
+pub use self::stage::Progress;
+use self::stage::Stages;
 use self::waiting::{Waiting, refuse_async};
 
 /// Context of a running operator: everything it needs in addition to its state.
@@ -81,14 +93,14 @@ impl Pending {
     }
 }
 
-/// Records that were read in part.
-#[derive(Debug)]
-struct Input {
-    bytes: Vec<u8>,
-    /// Where the next one begins.
-    offset: usize,
-    /// Records that are left.
-    left: u64,
+/// What comes of pending records.
+enum Next<'py> {
+    /// A record for an operator.
+    Record(usize, Bound<'py, PyAny>),
+    /// Nothing, but there may be more.
+    Nothing,
+    /// No record is pending.
+    End,
 }
 
 /// State of one execution.
@@ -96,6 +108,11 @@ struct Input {
 pub struct Run {
     waiter: Waiter,
     plan: Arc<Plan>,
+    row: Arc<Row>,
+    /// On a shard of several.
+    stages: Option<Box<Stages>>,
+    /// The key of the record that is on its way to the next operator, which uses it.
+    key: Option<Py<PyString>>,
     /// No step may wait: the caller cannot be blocked.
     no_async: bool,
     waiting: Waiting,
@@ -110,7 +127,7 @@ pub struct Run {
     first: usize,
     slots: Vec<Slot>,
     stack: Vec<Pending>,
-    /// Operators before this index get no more records (a later `limit` is satisfied).
+    /// Operators before this index get no more records (a later `limit` is satisfied). See also [`Run::is_op_closed`].
     closed: usize,
     /// Operators before this index have ended.
     ended: usize,
@@ -121,14 +138,21 @@ pub struct Run {
 }
 
 impl Run {
-    /// The state before the first record; `first_step` is the first step that the server has not executed itself.
-    pub fn new(waiter: Waiter, plan: Arc<Plan>, flags: StartFlags, first_step: u64) -> Run {
-        let first = plan.op_of_step(first_step);
-        let slots = plan.ops.iter().map(|_| Slot::Empty).collect();
+    /// The state before the first record; `first_step` is the first step that the server has not executed itself. `routed`:
+    /// on a shard of several.
+    pub fn new(waiter: Waiter, plan: Arc<Plan>, flags: StartFlags, first_step: u64, routed: Option<Routed>) -> Run {
+        let row = Arc::clone(if routed.is_some() { &plan.row_with_moves } else { &plan.row });
+        // What the server has executed of a step is its part before records move.
+        let moved = row.moves.iter().rposition(|at| u64::from(row.ops[*at].1) < first_step);
+        let first = moved.map_or_else(|| row.op_of_step(first_step), |before| row.moves[before]);
+        let slots = row.ops.iter().map(|_| Slot::Empty).collect();
+        let stages = routed.map(|routed| Box::new(Stages::new(routed, &row, first)));
         let steps = if flags.has(StartFlags::PROFILE) { plan.steps.len() } else { 0 };
         let mut run = Run {
             waiter,
             plan,
+            row,
+            key: None,
             no_async: flags.has(StartFlags::NO_ASYNC),
             waiting: Waiting::default(),
             input: None,
@@ -140,16 +164,18 @@ impl Run {
             slots,
             stack: Vec::new(),
             closed: 0,
-            ended: first,
+            // On a shard of several the stages before the first operator end, too.
+            ended: if stages.is_some() { 0 } else { first },
+            stages,
             input_closed: false,
             aborted: false,
             outcome: Outcome::new(waiter.exec, flags),
             step_nanos: vec![0; steps],
         };
         // A limit of 0 is satisfied before anything is read.
-        let nothing = run.plan.ops.iter().rposition(|(op, _)| matches!(op, Op::Limit { length: 0, .. }));
+        let nothing = run.row.ops.iter().rposition(|(op, _)| matches!(op, Op::Limit { length: 0, .. }));
         if let Some(limit) = nothing.filter(|limit| *limit >= first) {
-            run.close_before(limit + 1);
+            run.close_all_before(limit + 1);
         }
         run
     }
@@ -187,7 +213,7 @@ impl Run {
         let mut reader = Reader::new(&input.bytes[start..]);
         let decoder = Decoder { allow_pickle: true };
         // Records that are only counted are not decoded.
-        let is_counted = matches!(self.plan.ops.get(self.first), Some((Op::Count, _)));
+        let is_counted = matches!(self.row.ops.get(self.first), Some((Op::Count, _)));
         while input.left > 0 {
             if ctx.code.is_aborted() {
                 self.abort(ctx);
@@ -240,7 +266,7 @@ impl Run {
             return false;
         }
         self.input_closed = true;
-        while !self.aborted && self.ended < self.plan.ops.len() {
+        while !self.aborted && self.ended < self.row.ops.len() {
             if ctx.code.is_aborted() {
                 self.abort(ctx);
                 return true;
@@ -251,7 +277,7 @@ impl Run {
             }
             self.ended += 1;
             // An operator before a satisfied limit does not emit its accumulated state.
-            if op >= self.closed {
+            if !self.is_op_closed(op) {
                 if let Err(error) = self.end(ctx, op) {
                     self.fail(ctx, error);
                 }
@@ -265,14 +291,14 @@ impl Run {
 
     /// Nobody waits for its records any more: coroutines are cancelled.
     pub fn abandon(&mut self, ctx: Ctx<'_, '_>) {
-        let all = self.plan.ops.len();
-        self.abandon_before(Some(ctx.hooks), ctx.py, all);
+        self.abandon_where(Some(ctx.hooks), ctx.py, |_, _| true);
     }
 
     /// Drops the accumulated objects: their destructors run before the last frame.
     pub fn clear(&mut self, _py: Python<'_>) {
         self.stack.clear();
         self.slots.clear();
+        self.key = None;
     }
 
     /// The last frame.
@@ -321,52 +347,48 @@ impl Run {
                 }
             }
             match self.next_pending(ctx) {
-                Some((op, record)) => self.flow(ctx, op, record),
-                // What was in front of them is done.
-                None if !self.waiting.is_empty() && self.continue_one(ctx, 0) => {}
-                None => return true,
+                Next::Record(op, record) => self.flow(ctx, op, record),
+                Next::Nothing => {}
+                Next::End => return true,
             }
         }
     }
 
-    fn next_pending<'py>(&mut self, ctx: Ctx<'_, 'py>) -> Option<(usize, Bound<'py, PyAny>)> {
+    /// The next of the innermost pending records.
+    fn next_pending<'py>(&mut self, ctx: Ctx<'_, 'py>) -> Next<'py> {
         let py = ctx.py;
-        loop {
-            let next =
-                match self.stack.last_mut()? {
-                    Pending::Items { items, left, op } => {
-                        let op = *op;
-                        let item = left.checked_sub(1).and_then(|index| {
-                            *left = index;
-                            items.bind(py).get_item(index).ok()
-                        });
-                        item.map(|item| (op, Ok(item)))
-                    }
-                    Pending::Keys { items, reducer, op } => {
-                        let (op, reducer) = (*op, *reducer);
-                        items.clone_ref(py).into_bound(py).next().map(|pair| {
-                            (op, pair.and_then(|pair| self.keyed(ctx, reducer, &pair.cast_into::<PyTuple>()?)))
-                        })
-                    }
-                    Pending::Source { .. } if self.input_closed => None,
-                    Pending::Source { items } => {
-                        let mut items = items.clone_ref(py).into_bound(py);
-                        let first = self.first;
-                        items.next().map(|item| (first, end_if_child(py, item)))
-                    }
-                };
-            match next {
-                Some((op, Ok(record))) => return Some((op, record)),
-                Some((_, Err(error))) => {
-                    // The iterator of a failed source is exhausted; a failed reducer loses its key only.
-                    self.fail(ctx, error);
-                    if self.aborted {
-                        return None;
-                    }
-                }
-                None => self.drop_pending(py),
+        let next = match self.stack.last_mut() {
+            None => return Next::End,
+            Some(Pending::Items { items, left, op }) => {
+                let op = *op;
+                let item = left.checked_sub(1).and_then(|index| {
+                    *left = index;
+                    items.bind(py).get_item(index).ok()
+                });
+                item.map(|item| (op, Ok(item)))
             }
+            Some(Pending::Keys { items, reducer, op }) => {
+                let (op, reducer) = (*op, *reducer);
+                items
+                    .clone_ref(py)
+                    .into_bound(py)
+                    .next()
+                    .map(|pair| (op, pair.and_then(|pair| self.keyed(ctx, reducer, &pair.cast_into::<PyTuple>()?))))
+            }
+            Some(Pending::Source { .. }) if self.input_closed => None,
+            Some(Pending::Source { items }) => {
+                let mut items = items.clone_ref(py).into_bound(py);
+                let first = self.first;
+                items.next().map(|item| (first, end_if_child(py, item)))
+            }
+        };
+        match next {
+            Some((op, Ok(record))) => return Next::Record(op, record),
+            // The iterator of a failed source is exhausted; a failed reducer loses its key only.
+            Some((_, Err(error))) => self.fail(ctx, error),
+            None => self.drop_pending(py),
         }
+        Next::Nothing
     }
 
     fn drop_pending(&mut self, py: Python<'_>) {
@@ -380,8 +402,8 @@ impl Run {
 
     /// Runs one record through the operators from `op` on, until it leaves, ends, or is split into several.
     fn flow<'py>(&mut self, ctx: Ctx<'_, 'py>, mut op: usize, mut record: Bound<'py, PyAny>) {
-        let plan = self.plan.clone();
-        while let Some((kind, _)) = plan.ops.get(op) {
+        let row = self.row.clone();
+        while let Some((kind, _)) = row.ops.get(op) {
             match self.apply(ctx, op, kind, record) {
                 Ok(Some(next)) => {
                     record = next;
@@ -428,16 +450,41 @@ impl Run {
     }
 
     fn step(&self, op: usize) -> u32 {
-        self.plan.ops[op].1
+        self.row.ops[op].1
     }
 
+    /// Whether no record for an operator can change the result.
+    fn is_op_closed(&self, op: usize) -> bool {
+        op < self.closed || self.stages.as_ref().is_some_and(|stages| stages.is_cut(op))
+    }
+
+    /// Closes what makes records for an operator: a `limit` there is satisfied.
     fn close_before(&mut self, op: usize) {
+        match &mut self.stages {
+            Some(stages) if !stages.is_only_destination(&self.row, op) => {
+                stages.cut(op);
+                self.drop_closed();
+            }
+            _ => self.close_all_before(op),
+        }
+    }
+
+    /// Closes all operators before that one, and the input.
+    fn close_all_before(&mut self, op: usize) {
         self.closed = self.closed.max(op);
         self.input_closed = true;
+        if let Some(stages) = &mut self.stages {
+            stages.close_before(self.closed);
+        }
+        self.drop_closed();
+    }
+
+    fn drop_closed(&mut self) {
         // A source stays, to be closed later.
-        let closed = self.closed;
-        Python::attach(|py| self.abandon_before(None, py, closed));
-        self.stack.retain(|pending| pending.op() >= closed || matches!(pending, Pending::Source { .. }));
+        let stack = std::mem::take(&mut self.stack);
+        let is_open = |pending: &Pending| matches!(pending, Pending::Source { .. }) || !self.is_op_closed(pending.op());
+        self.stack = stack.into_iter().filter(is_open).collect();
+        Python::attach(|py| self.abandon_where(None, py, Run::is_op_closed));
     }
 
     /// Records an error: the record leaves the plan here, and the reader stops.

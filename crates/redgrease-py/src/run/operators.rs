@@ -8,9 +8,10 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PySet, PyString, PyTuple};
 
-use crate::plan::{Op, fresh};
+use redgrease_core::plan::Partial;
 
 use crate::future::Ticket;
+use crate::plan::{Op, fresh};
 
 use super::async_steps::Called;
 use super::waiting::{After, reversed_copy};
@@ -18,6 +19,7 @@ use super::{Ctx, Pending, Run, Slot};
 
 impl Run {
     /// Runs one operator on one record; `None` if no record continues.
+    #[inline(always)] // It has one caller, and is called for each record and operator: 30 instructions.
     pub(super) fn apply<'py>(
         &mut self,
         ctx: Ctx<'_, 'py>,
@@ -27,7 +29,9 @@ impl Run {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = ctx.py;
         match kind {
-            Op::Merge => Ok(Some(record)),
+            // One partial result is the whole.
+            Op::Merge(_) if self.stages.is_none() => Ok(Some(record)),
+            Op::Merge(partial) => self.merge(py, op, *partial, record),
             Op::Map(f) => match self.call_step(ctx, op, f, (record,), true)? {
                 Called::Value(value) => Ok(self.in_order(op, value)),
                 Called::Later(ticket) => self.later(op, ticket, After::Map),
@@ -71,7 +75,7 @@ impl Run {
                 self.accumulate(ctx, op, f, acc, record)
             }
             Op::AccumulateByKey { extractor, f } => {
-                let key = self.key(ctx, op, extractor, &record)?;
+                let key = self.moved_key(ctx, op, extractor, &record)?;
                 self.accumulate_key(ctx, op, None, f, key, record)
             }
             Op::FoldByKey { extractor, zero, f } => {
@@ -79,16 +83,11 @@ impl Run {
                 self.accumulate_key(ctx, op, Some(zero), f, key, record)
             }
             Op::MergeByKey { zero, f } => {
-                let pair = record.cast_into::<PyDict>()?;
-                let (Some(key), Some(value)) =
-                    (pair.get_item(intern!(py, "key"))?, pair.get_item(intern!(py, "value"))?)
-                else {
-                    return Err(PyTypeError::new_err("a record without key and value"));
-                };
-                self.accumulate_key(ctx, op, Some(zero), f, key.cast_into::<PyString>()?, value)
+                let (key, value) = key_and_value(record)?;
+                self.accumulate_key(ctx, op, Some(zero), f, key, value)
             }
             Op::GroupByKey { extractor, .. } => {
-                let key = self.key(ctx, op, extractor, &record)?;
+                let key = self.moved_key(ctx, op, extractor, &record)?;
                 let keys = self.keys(py, op);
                 match keys.get_item(&key)? {
                     Some(records) => records.cast_into::<PyList>()?.append(record)?,
@@ -97,9 +96,13 @@ impl Run {
                 Ok(None)
             }
             Op::Extract(extractor) => {
-                self.key(ctx, op, extractor, &record)?;
+                let key = self.key(ctx, op, extractor, &record)?;
+                if self.stages.is_some() {
+                    self.key = Some(key.unbind());
+                }
                 Ok(Some(record))
             }
+            Op::Move(exchange) => self.move_record(ctx, op, exchange, record),
             Op::Limit { offset, length } => {
                 let seen = self.count_one(op);
                 if seen >= offset.saturating_add(*length) {
@@ -145,7 +148,12 @@ impl Run {
             }
             Op::Quotient => {
                 let pair = record.cast_into::<PyTuple>()?;
-                pair.get_item(0)?.div(pair.get_item(1)?).map(Some)
+                let (sum, count) = (pair.get_item(0)?, pair.get_item(1)?.extract::<u64>()?);
+                self.slots[op] = match std::mem::take(&mut self.slots[op]) {
+                    Slot::Sum(all, number) => Slot::Sum(all.bind(py).add(sum)?.unbind(), number.saturating_add(count)),
+                    _ => Slot::Sum(sum.unbind(), count),
+                };
+                Ok(None)
             }
             Op::Sort { .. } => {
                 match &self.slots[op] {
@@ -176,12 +184,40 @@ impl Run {
         }
     }
 
+    fn merge<'py>(
+        &mut self,
+        py: Python<'py>,
+        op: usize,
+        partial: Partial,
+        record: Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match partial {
+            Partial::Count => {
+                let sum = match std::mem::take(&mut self.slots[op]) {
+                    Slot::Object(sum) => sum.bind(py).add(record)?,
+                    _ => record,
+                };
+                self.slots[op] = Slot::Object(sum.unbind());
+            }
+            Partial::CountByKey => {
+                let (key, count) = key_and_value(record)?;
+                let keys = self.keys(py, op);
+                let sum = match keys.get_item(&key)? {
+                    Some(sum) => sum.add(count)?,
+                    None => count,
+                };
+                keys.set_item(key, sum)?;
+            }
+        }
+        Ok(None)
+    }
+
     /// Emits the accumulated state of an operator.
     pub(super) fn end(&mut self, ctx: Ctx<'_, '_>, op: usize) -> PyResult<()> {
         let py = ctx.py;
         let slot = std::mem::take(&mut self.slots[op]);
-        let plan = self.plan.clone();
-        match (&plan.ops[op].0, slot) {
+        let row = self.row.clone();
+        match (&row.ops[op].0, slot) {
             (Op::Limit { .. }, _) | (_, Slot::Empty) => {}
             (Op::Union, Slot::Object(set)) => {
                 let items = PyList::new(py, set.bind(py).cast::<PySet>()?.iter().collect::<Vec<_>>())?;
@@ -202,6 +238,10 @@ impl Run {
             }
             (_, Slot::Object(object)) => self.flow(ctx, op + 1, object.into_bound(py)),
             (_, Slot::Count(count)) => self.flow(ctx, op + 1, count.into_pyobject(py)?.into_any()),
+            (Op::Quotient, Slot::Sum(sum, count)) => {
+                let quotient = sum.bind(py).div(count)?;
+                self.flow(ctx, op + 1, quotient);
+            }
             (_, Slot::Sum(sum, count)) => {
                 let pair = (sum, count).into_pyobject(py)?;
                 self.flow(ctx, op + 1, pair.into_any());
@@ -221,8 +261,8 @@ impl Run {
         let py = ctx.py;
         let (key, mut value) = (pair.get_item(0)?, pair.get_item(1)?);
         if let Some(op) = reducer {
-            let plan = self.plan.clone();
-            let Op::GroupByKey { f, .. } = &plan.ops[op].0 else { unreachable!("only groups have reducers") };
+            let row = self.row.clone();
+            let Op::GroupByKey { f, .. } = &row.ops[op].0 else { unreachable!("only groups have reducers") };
             value = self.call(ctx, op, f, (&key, value), "reduce")?;
         }
         let record = PyDict::new(py);
@@ -269,7 +309,7 @@ impl Run {
     /// Counts a list of items at once if the next operator counts records without an extractor: one pass in C.
     fn count_words(&mut self, ctx: Ctx<'_, '_>, op: usize, words: &Bound<'_, PyList>) -> PyResult<bool> {
         static COUNT_ELEMENTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let Some((Op::CountByKey { extractor: None }, _)) = self.plan.ops.get(op) else { return Ok(false) };
+        let Some((Op::CountByKey { extractor: None }, _)) = self.row.ops.get(op) else { return Ok(false) };
         if !words.iter().all(|word| word.is_exact_instance_of::<PyString>()) {
             return Ok(false);
         }
@@ -327,7 +367,21 @@ impl Run {
         }
     }
 
-    fn key<'py>(
+    /// The key that the record has brought along; else it is made.
+    fn moved_key<'py>(
+        &mut self,
+        ctx: Ctx<'_, 'py>,
+        op: usize,
+        extractor: &Py<PyAny>,
+        record: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyString>> {
+        match self.key.take() {
+            Some(key) => Ok(key.into_bound(ctx.py)),
+            None => self.key(ctx, op, extractor, record),
+        }
+    }
+
+    pub(super) fn key<'py>(
         &mut self,
         ctx: Ctx<'_, 'py>,
         op: usize,
@@ -335,6 +389,16 @@ impl Run {
         record: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyString>> {
         key_text(self.call(ctx, op, extractor, (record,), "extractor")?)
+    }
+}
+
+/// Key and value of a record that an operator has made.
+fn key_and_value(record: Bound<'_, PyAny>) -> PyResult<(Bound<'_, PyString>, Bound<'_, PyAny>)> {
+    let py = record.py();
+    let pair = record.cast_into::<PyDict>()?;
+    match (pair.get_item(intern!(py, "key"))?, pair.get_item(intern!(py, "value"))?) {
+        (Some(key), Some(value)) => Ok((key.cast_into::<PyString>()?, value)),
+        _ => Err(PyTypeError::new_err("a record without key and value")),
     }
 }
 

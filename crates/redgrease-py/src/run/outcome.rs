@@ -22,6 +22,9 @@ pub trait Sink {
 
     /// Takes a frame with results; may block, without the GIL.
     fn output(&self, py: Python<'_>, frame: &FromWorker<'_>);
+
+    /// Takes another frame, which need not leave at once; may block, without the GIL.
+    fn send(&self, py: Python<'_>, frame: &FromWorker<'_>);
 }
 
 /// Results that were not sent yet, and all errors.

@@ -123,9 +123,10 @@ impl Waiting {
         None
     }
 
-    /// Takes all that wait before an operator.
-    pub(super) fn take_before(&mut self, op: usize) -> Vec<Parked> {
-        let taken: Vec<Parked> = self.queues.iter_mut().take(op).flat_map(|queue| queue.parked.drain(..)).collect();
+    /// Takes all that wait in these operators.
+    pub(super) fn take_where(&mut self, which: impl Fn(usize) -> bool) -> Vec<Parked> {
+        let queues = self.queues.iter_mut().enumerate().filter(|(op, _)| which(*op));
+        let taken: Vec<Parked> = queues.flat_map(|(_, queue)| queue.parked.drain(..)).collect();
         self.len -= taken.len();
         taken
     }

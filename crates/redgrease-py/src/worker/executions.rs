@@ -1,15 +1,16 @@
 //! The executions of a worker: their input, the queues and lanes in which they wait.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use redgrease_core::frame::StartFlags;
 use redgrease_core::id::ExecutionNo;
 
 use crate::exit::fatal;
-use crate::run::Run;
+use crate::run::{Batch, Mailbox, News, Route, Routed, Run};
 
-use super::task::{Batch, Turn};
+use super::task::Turn;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -40,6 +41,14 @@ struct Execution {
     has_parked: bool,
     phase: Phase,
     run: Option<Box<Run>>,
+    /// On a shard of several: its input is not here.
+    routed: Option<Routed>,
+}
+
+impl Execution {
+    fn has_news(&self) -> bool {
+        self.routed.as_ref().is_some_and(|routed| routed.mailbox.has_news())
+    }
 }
 
 /// How an execution starts.
@@ -85,6 +94,10 @@ pub struct Executions {
     /// Those that the server's main thread waits for.
     sync: VecDeque<ExecutionNo>,
     queue: VecDeque<(ExecutionNo, Instant)>,
+    /// Those that run on several shards: each shard has to run them soon, whatever else it runs.
+    queue_of_routed: VecDeque<(ExecutionNo, Instant)>,
+    /// Those that will start on several shards.
+    routed: HashMap<ExecutionNo, Routed>,
     lanes: HashMap<u64, VecDeque<ExecutionNo>>,
     /// Plans that are being loaded, and the executions that wait for them.
     loading: HashMap<u64, Vec<ExecutionNo>>,
@@ -96,8 +109,10 @@ impl Executions {
         if self.known.contains_key(&id) {
             fatal(&format!("the server started execution {id} twice"));
         }
+        let routed = self.routed.remove(&id);
         let mut phase = Phase::Queued;
-        if start.lane != 0 {
+        // Those before it on other shards may wait for it.
+        if start.lane != 0 && routed.is_none() {
             let lane = self.lanes.entry(start.lane).or_default();
             lane.push_back(id);
             if lane.len() > 1 {
@@ -111,7 +126,13 @@ impl Executions {
             waiting.push(id);
         }
         let last = start.flags.has(StartFlags::LAST);
-        let input = input.into_iter().collect();
+        let input = match &routed {
+            None => input.into_iter().collect(),
+            Some(routed) => {
+                routed.mailbox.put(News::Fed { batch: input, last });
+                VecDeque::new()
+            }
+        };
         let execution = Execution {
             start,
             input,
@@ -123,9 +144,34 @@ impl Executions {
             has_parked: false,
             phase,
             run: None,
+            routed,
         };
         self.known.insert(id, execution);
         if phase == Phase::Queued {
+            self.enqueue(id);
+        }
+    }
+
+    /// An execution that starts next is one of several shards.
+    pub fn route(&mut self, id: ExecutionNo, route: Route) {
+        let routed = Routed { route: Arc::new(route), mailbox: Arc::new(Mailbox::default()) };
+        if self.known.contains_key(&id) || self.routed.insert(id, routed).is_some() {
+            fatal(&format!("the server sent a second route of execution {id}"));
+        }
+    }
+
+    /// Hands over what concerns the stages of an execution.
+    pub fn deliver(&mut self, id: ExecutionNo, news: News) {
+        if let Some(routed) = self.routed.get(&id) {
+            return routed.mailbox.put(news);
+        }
+        // One that has ended may still be sent something.
+        let Some(exec) = self.known.get(&id) else { return };
+        let Some(routed) = &exec.routed else {
+            fatal(&format!("the server sent something for a stage of execution {id}, which has no route"));
+        };
+        routed.mailbox.put(news);
+        if exec.phase == Phase::Waiting {
             self.enqueue(id);
         }
     }
@@ -134,6 +180,9 @@ impl Executions {
     pub fn feed(&mut self, id: ExecutionNo, last: bool, batch: Option<Batch>) {
         // An execution that stopped early may have ended while its input is still being sent.
         let Some(exec) = self.known.get_mut(&id) else { return };
+        if exec.routed.is_some() {
+            return self.deliver(id, News::Fed { batch, last });
+        }
         exec.input.extend(batch);
         exec.last |= last;
         if exec.phase == Phase::Waiting {
@@ -160,6 +209,8 @@ impl Executions {
         exec.phase = Phase::Queued;
         if exec.start.flags.has(StartFlags::SYNC) && !exec.has_parked {
             self.sync.push_back(id);
+        } else if exec.routed.is_some() {
+            self.queue_of_routed.push_back((id, Instant::now()));
         } else {
             self.queue.push_back((id, Instant::now()));
         }
@@ -167,6 +218,7 @@ impl Executions {
 
     /// Aborts an execution; one that has begun only if `begun`.
     pub fn abort(&mut self, id: ExecutionNo, begun: bool) -> Abort {
+        self.routed.remove(&id);
         let Some(exec) = self.known.get_mut(&id) else { return Abort::Nothing };
         if exec.begun && !begun {
             return Abort::Nothing;
@@ -186,6 +238,7 @@ impl Executions {
             Phase::Queued | Phase::InLane | Phase::Loading if exec.begun => Abort::Nothing,
             Phase::Queued | Phase::InLane | Phase::Loading => {
                 self.queue.retain(|(queued, _)| *queued != id);
+                self.queue_of_routed.retain(|(queued, _)| *queued != id);
                 self.sync.retain(|queued| *queued != id);
                 self.end(id);
                 Abort::Removed
@@ -222,6 +275,11 @@ impl Executions {
         self.queue.pop_front().map(|(id, _)| id)
     }
 
+    /// Takes an execution of several shards from their queue.
+    pub fn pop_routed(&mut self) -> Option<ExecutionNo> {
+        self.queue_of_routed.pop_front().map(|(id, _)| id)
+    }
+
     /// Whether a sync execution is queued.
     pub fn has_sync(&self) -> bool {
         !self.sync.is_empty()
@@ -230,6 +288,11 @@ impl Executions {
     /// Since when the first execution of the queue waits.
     pub fn queued_since(&self) -> Option<Instant> {
         self.queue.front().map(|(_, since)| *since)
+    }
+
+    /// The same for executions of several shards.
+    pub fn routed_queued_since(&self) -> Option<Instant> {
+        self.queue_of_routed.front().map(|(_, since)| *since)
     }
 
     /// Begins a turn of an execution that was taken from a queue, and whether it is being aborted.
@@ -246,6 +309,7 @@ impl Executions {
             input: std::mem::take(&mut exec.input),
             last: exec.last,
             parked: std::mem::take(&mut exec.aborted_parked),
+            routed: exec.routed.clone(),
         };
         (turn, exec.abort)
     }
@@ -284,6 +348,29 @@ impl Executions {
         }
         exec.woken = true;
         false
+    }
+
+    /// Suspends the running turn of an execution of several shards until something comes for it; returns it if that has come
+    /// meanwhile.
+    pub fn rest(&mut self, id: ExecutionNo, run: Box<Run>) -> Option<Box<Run>> {
+        let Some(exec) = self.known.get_mut(&id) else { return Some(run) };
+        if std::mem::take(&mut exec.woken) || exec.has_news() || exec.abort {
+            return Some(run);
+        }
+        exec.run = Some(run);
+        exec.phase = Phase::Waiting;
+        None
+    }
+
+    /// Suspends the running turn of an execution of several shards if others of them are queued; else returns it.
+    pub fn let_others_run(&mut self, id: ExecutionNo, run: Box<Run>) -> Option<Box<Run>> {
+        if self.queue_of_routed.is_empty() {
+            return Some(run);
+        }
+        let Some(exec) = self.known.get_mut(&id) else { return Some(run) };
+        exec.run = Some(run);
+        self.enqueue(id);
+        None
     }
 
     /// How the running turn of an execution continues.

@@ -6,13 +6,15 @@ use pyo3::prelude::*;
 use redgrease_core::codec::CODEC_VERSION;
 use redgrease_core::frame::{FromWorker, PROTOCOL_VERSION, ToWorker};
 
+use crate::context::set_cluster;
 use crate::exit::{fatal, kill_self};
+use crate::run::{Batch, News, Route};
 
 use super::calls::CallError;
 use super::executions::Start;
 use super::schedule::{Actions, Schedule};
 use super::shared::Worker;
-use super::task::{Batch, Function, Job};
+use super::task::{Function, Job};
 
 /// How long Python code has to exit.
 const EXIT_TIME: Duration = Duration::from_millis(500);
@@ -73,6 +75,16 @@ impl Worker {
             ToWorker::Profile { request, session, order } => {
                 schedule.add_job(Job::Profile { request, session: session.0, order: order.map(str::to_owned) });
             }
+            ToWorker::Route { exec, here, shards, slots, window } => match Route::new(here, shards, slots, window) {
+                Some(route) => schedule.executions.route(exec, route),
+                None => fatal(&format!("the server sent a route of execution {exec} that contradicts itself")),
+            },
+            ToWorker::Arrived { exec, stage, last, records } => {
+                schedule.executions.deliver(exec, News::Arrived { stage, batch: Batch::of(records), last });
+            }
+            ToWorker::Room { exec, stage, bytes } => schedule.executions.deliver(exec, News::Room { stage, bytes }),
+            ToWorker::CloseStage { exec, stage } => schedule.executions.deliver(exec, News::Close { stage }),
+            ToWorker::Cluster { several } => set_cluster(several),
             ToWorker::Start { exec, plan, lane, flags, first_step, records } => {
                 let start = Start { plan: plan.0, lane, flags, first_step };
                 schedule.executions.start(exec, start, Batch::of(records));

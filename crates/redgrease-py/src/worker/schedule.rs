@@ -48,12 +48,23 @@ enum Chosen {
     Job(Job),
 }
 
+/// What a thread counts as that runs something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counts {
+    /// Nothing: it runs a request, or a sync execution.
+    Nothing,
+    /// A runner.
+    Runner,
+    /// A runner of executions of several shards. There may be as many of them in addition, and more if their queue stalls: the
+    /// other shards wait for them.
+    RoutedRunner,
+}
+
 #[derive(Debug)]
 struct Running {
     thread: Arc<WorkerThread>,
     exec: Option<ExecutionNo>,
-    /// Whether it counts as a runner: sync executions do not.
-    counted: bool,
+    counts_as: Counts,
     since: Instant,
     reported: Option<(Instant, u32)>,
 }
@@ -93,7 +104,8 @@ pub struct Schedule {
     idle: Vec<Arc<WorkerThread>>,
     threads: usize,
     running: Vec<Running>,
-    counted: usize,
+    runners: usize,
+    routed_runners: usize,
     runners_max: usize,
     watching: bool,
     ending: bool,
@@ -171,7 +183,10 @@ impl Schedule {
         if self.jobs.front().is_some_and(|(_, since)| may(*since)) {
             return self.jobs.pop_front().map(|(job, _)| Chosen::Job(job));
         }
-        if self.counted < self.runners_max && self.executions.queued_since().is_some_and(may) {
+        if self.routed_runners < self.runners_max && self.executions.routed_queued_since().is_some_and(may) {
+            return self.executions.pop_routed().map(Chosen::Execution);
+        }
+        if self.runners < self.runners_max && self.executions.queued_since().is_some_and(may) {
             return self.executions.pop_queued().map(Chosen::Execution);
         }
         None
@@ -180,20 +195,26 @@ impl Schedule {
     /// Assigns a chosen task to `thread`.
     fn begin(&mut self, thread: &Arc<WorkerThread>, chosen: Chosen, actions: &mut Actions) -> Task {
         self.takes += 1;
-        let (task, exec, counted) = match chosen {
+        let (task, exec, counts_as) = match chosen {
             Chosen::Job(job) => {
                 thread.code().assign(None, false);
-                (Task::Job(job), None, false)
+                (Task::Job(job), None, Counts::Nothing)
             }
             Chosen::Execution(id) => {
                 let (turn, abort) = self.executions.begin_turn(id);
                 thread.code().assign(Some(id), abort);
-                let counted = !turn.flags.has(StartFlags::SYNC);
-                (Task::Turn(turn), Some(id), counted)
+                let counts_as = match &turn.routed {
+                    _ if turn.flags.has(StartFlags::SYNC) => Counts::Nothing,
+                    None => Counts::Runner,
+                    Some(_) => Counts::RoutedRunner,
+                };
+                (Task::Turn(turn), Some(id), counts_as)
             }
         };
-        self.counted += usize::from(counted);
-        self.running.push(Running { thread: thread.clone(), exec, counted, since: Instant::now(), reported: None });
+        if let Some(number) = self.number_of(counts_as) {
+            *number += 1;
+        }
+        self.running.push(Running { thread: thread.clone(), exec, counts_as, since: Instant::now(), reported: None });
         if !self.watching {
             self.watching = true;
             actions.watch = true;
@@ -206,8 +227,24 @@ impl Schedule {
         if let Some(at) = self.running.iter().position(|running| Arc::ptr_eq(&running.thread, thread)) {
             let running = self.running.swap_remove(at);
             thread.code().assign(None, false);
-            self.counted -= usize::from(running.counted);
+            if let Some(number) = self.number_of(running.counts_as) {
+                *number -= 1;
+            }
         }
+    }
+
+    fn number_of(&mut self, counts_as: Counts) -> Option<&mut usize> {
+        match counts_as {
+            Counts::Nothing => None,
+            Counts::Runner => Some(&mut self.runners),
+            Counts::RoutedRunner => Some(&mut self.routed_runners),
+        }
+    }
+
+    /// Whether an execution is queued that may run now.
+    fn has_runnable(&self) -> bool {
+        (self.executions.queued_since().is_some() && self.runners < self.runners_max)
+            || (self.executions.routed_queued_since().is_some() && self.routed_runners < self.runners_max)
     }
 
     // ---- the role of the reader -------------------------------------------------------------------------------
@@ -298,8 +335,7 @@ impl Schedule {
 
     /// Starts a queued execution while another one waits for an answer.
     pub fn start_beside_wait(&mut self, actions: &mut Actions) {
-        if self.executions.queued_since().is_some()
-            && self.counted < self.runners_max
+        if self.has_runnable()
             && self.has_free_thread()
             && let Some(chosen) = self.choose(true)
         {
@@ -339,6 +375,7 @@ impl Schedule {
     fn is_active(&self) -> bool {
         !(self.running.is_empty()
             && self.executions.queued_since().is_none()
+            && self.executions.routed_queued_since().is_none()
             && self.jobs.is_empty()
             && !self.executions.has_sync()
             && self.calls.is_empty())
@@ -349,13 +386,20 @@ impl Schedule {
         self.activate_sync(actions);
         let stalled = if moves { STALLED } else { TICK };
         let is_stalled = |since: Option<Instant>| since.is_some_and(|since| now.duration_since(since) >= stalled);
-        let is_stuck =
-            is_stalled(self.jobs.front().map(|(_, since)| *since)) || is_stalled(self.executions.queued_since());
-        if is_stuck
-            && self.has_free_thread()
-            && let Some(chosen) = self.choose(true)
-        {
-            self.wake_one(Some(chosen), actions);
+        let is_stuck = is_stalled(self.jobs.front().map(|(_, since)| *since))
+            || is_stalled(self.executions.queued_since())
+            || is_stalled(self.executions.routed_queued_since());
+        if is_stuck && self.has_free_thread() {
+            let has_waited = |since: Instant| now.duration_since(since) >= STALLED;
+            let chosen = match self.choose(true) {
+                None if self.executions.routed_queued_since().is_some_and(has_waited) => {
+                    self.executions.pop_routed().map(Chosen::Execution)
+                }
+                chosen => chosen,
+            };
+            if let Some(chosen) = chosen {
+                self.wake_one(Some(chosen), actions);
+            }
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-use redgrease_core::frame::{self, Records, StartFlags};
+use redgrease_core::frame::{self, StartFlags};
 use redgrease_core::id::ExecutionNo;
 
-use crate::run::Run;
+use crate::run::{Batch, Routed, Run};
 
 /// A task for a thread.
 #[derive(Debug)]
@@ -35,23 +35,8 @@ pub struct Turn {
     pub last: bool,
     /// It was aborted while it waited for coroutines or futures.
     pub parked: bool,
-}
-
-/// Encoded records of one frame.
-#[derive(Debug)]
-pub struct Batch {
-    /// Their number.
-    pub count: u64,
-    /// Their encoded form.
-    pub bytes: Vec<u8>,
-}
-
-impl Batch {
-    /// The records of a frame, if it has any.
-    pub fn of(records: Records<'_>) -> Option<Batch> {
-        (records.count > 0 || !records.bytes.is_empty())
-            .then(|| Batch { count: records.count, bytes: records.bytes.to_vec() })
-    }
+    /// What it has in addition on a shard of several: its input comes from there.
+    pub routed: Option<Routed>,
 }
 
 /// A request of the server to a session. The fields are those of the frames ([`frame::ToWorker`]).

@@ -10,7 +10,7 @@ use crate::child;
 use crate::context::Context;
 use crate::future::Waiter;
 use crate::plan::unknown_plan;
-use crate::run::{Ctx, Run};
+use crate::run::{Ctx, Progress, Run};
 
 use super::executions::More;
 use super::shared::Worker;
@@ -30,65 +30,30 @@ impl Worker {
         let exec = turn.exec;
         thread.code().arm(py, exec);
         let ctx = Ctx { py, results: &self.connection, hooks: &self.hooks, code: thread.code() };
-        let mut run = match turn.run.take() {
+        let run = match turn.run.take() {
             Some(run) => run,
             None => match self.plans.get(turn.plan) {
-                Some(plan) => Box::new(Run::new(Waiter { exec, wake }, plan, turn.flags, turn.first_step)),
+                Some(plan) => {
+                    let waiter = Waiter { exec, wake };
+                    Box::new(Run::new(waiter, plan, turn.flags, turn.first_step, turn.routed.clone()))
+                }
                 None => return self.refuse_turn(py, thread, &turn),
             },
         };
         if turn.parked {
             return self.end_parked(ctx, thread, run, exec);
         }
-        Context { exec: Some(exec), session: run.session(), is_coroutine: false }.enter();
-        let mut profiling = turn.flags.has(StartFlags::PROFILE) && self.hooks.profile_begin(py, run.session());
-        loop {
-            let mut waits = !self.run_input(ctx, &mut run, &mut turn);
-            if thread.code().is_aborted() {
-                run.abort(ctx);
-                break;
-            }
-            if !waits && (run.is_closed() || turn.last) {
-                if !turn.last && !std::mem::replace(&mut run.stop_was_sent, true) {
-                    self.connection.append(&FromWorker::Stop { exec });
-                }
-                if run.finish(ctx) {
-                    break;
-                }
-                waits = true;
-            }
-            if waits {
-                if profiling {
-                    self.hooks.profile_end(py, run.session());
-                }
-                match self.park(py, thread, exec, run, &mut turn) {
-                    None => return,
-                    Some(back) => run = back,
-                }
-                profiling = profiling && self.hooks.profile_begin(py, run.session());
-                continue;
-            }
-            let mut schedule = self.schedule();
-            match schedule.executions.more(exec) {
-                More::Unknown => break,
-                More::Abort => {
-                    drop(schedule);
-                    thread.code().abort();
-                }
-                More::Input { input, last } => (turn.input, turn.last) = (input, last),
-                More::Suspend => {
-                    if profiling {
-                        self.hooks.profile_end(py, run.session());
-                    }
-                    schedule.executions.suspend(exec, run);
-                    schedule.finish(thread);
-                    drop(schedule);
-                    return self.leave_code(py, thread);
-                }
-            }
-        }
+        let session = run.session();
+        Context { exec: Some(exec), session, is_coroutine: false }.enter();
+        let mut profiling = turn.flags.has(StartFlags::PROFILE) && self.hooks.profile_begin(py, session);
+        let ended = if turn.routed.is_some() {
+            self.run_routed(ctx, thread, run, exec, profiling)
+        } else {
+            self.run_alone(ctx, thread, run, &mut turn, &mut profiling)
+        };
+        let Some(mut run) = ended else { return };
         if profiling {
-            self.hooks.profile_end(py, run.session());
+            self.hooks.profile_end(py, session);
         }
         // From here on only destructors of the user's objects run user code.
         run.clear(py);
@@ -110,6 +75,107 @@ impl Worker {
         drop(schedule);
         if is_sync && !more {
             py.detach(|| self.connection.flush());
+        }
+    }
+
+    /// Runs a turn of an execution whose parts run in one place; returns it if it has ended.
+    fn run_alone(
+        &self,
+        ctx: Ctx<'_, '_>,
+        thread: &Arc<WorkerThread>,
+        mut run: Box<Run>,
+        turn: &mut Turn,
+        profiling: &mut bool,
+    ) -> Option<Box<Run>> {
+        let (py, exec) = (ctx.py, turn.exec);
+        loop {
+            let mut waits = !self.run_input(ctx, &mut run, turn);
+            if thread.code().is_aborted() {
+                run.abort(ctx);
+                return Some(run);
+            }
+            if !waits && (run.is_closed() || turn.last) {
+                if !turn.last && !std::mem::replace(&mut run.stop_was_sent, true) {
+                    self.connection.append(&FromWorker::Stop { exec });
+                }
+                if run.finish(ctx) {
+                    return Some(run);
+                }
+                waits = true;
+            }
+            if waits {
+                let session = run.session();
+                if *profiling {
+                    self.hooks.profile_end(py, session);
+                }
+                run = self.park(py, thread, exec, run, turn)?;
+                *profiling = *profiling && self.hooks.profile_begin(py, session);
+                continue;
+            }
+            let mut schedule = self.schedule();
+            match schedule.executions.more(exec) {
+                More::Unknown => return Some(run),
+                More::Abort => {
+                    drop(schedule);
+                    thread.code().abort();
+                }
+                More::Input { input, last } => (turn.input, turn.last) = (input, last),
+                More::Suspend => {
+                    let session = run.session();
+                    schedule.executions.suspend(exec, run);
+                    schedule.finish(thread);
+                    drop(schedule);
+                    if *profiling {
+                        self.hooks.profile_end(py, session);
+                    }
+                    self.leave_code(py, thread);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Runs a turn of an execution that runs on several shards; returns it if it has ended.
+    fn run_routed(
+        &self,
+        ctx: Ctx<'_, '_>,
+        thread: &Arc<WorkerThread>,
+        mut run: Box<Run>,
+        exec: ExecutionNo,
+        profiling: bool,
+    ) -> Option<Box<Run>> {
+        let (py, session) = (ctx.py, run.session());
+        loop {
+            let progress = run.advance(ctx);
+            if child::is_child() {
+                child::end(py, None);
+            }
+            if self.connection.is_due() {
+                py.detach(|| self.connection.flush());
+            }
+            let is_first_wait = progress == Progress::NeedsResults && !run.parked_was_sent;
+            run.parked_was_sent |= is_first_wait;
+            let mut schedule = self.schedule();
+            let back = match progress {
+                Progress::Ended => return Some(run),
+                Progress::More => schedule.executions.let_others_run(exec, run),
+                Progress::NeedsNews | Progress::NeedsResults => schedule.executions.rest(exec, run),
+            };
+            let Some(mut back) = back else {
+                if is_first_wait {
+                    self.connection.append(&FromWorker::Parked { exec });
+                }
+                schedule.finish(thread);
+                drop(schedule);
+                if profiling {
+                    self.hooks.profile_end(py, session);
+                }
+                self.leave_code(py, thread);
+                return None;
+            };
+            drop(schedule);
+            back.parked_was_sent &= !is_first_wait;
+            run = back;
         }
     }
 
