@@ -109,7 +109,7 @@ def here(port: int) -> Callable[[str], str]:
     """A function that replaces the server of the pages by that at ``port``."""
 
     def replace(text: str) -> str:
-        text = re.sub(r"\b(redgrease\.RedisGears|redis\.Redis)\(\)", rf"\1(port={port})", text)
+        text = re.sub(r"\b(redgrease(?:\.asyncio)?\.RedisGears|redis\.Redis)\(\)", rf"\1(port={port})", text)
         text = re.sub(r"\bredgrease --server localhost(?= )", f"redgrease --server localhost --port {port}", text)
         text = re.sub(r"\bGearsLoader\((?=server=)", rf"GearsLoader(port={port}, ", text)
         return text.replace("localhost:6379", f"localhost:{port}")

@@ -21,5 +21,20 @@ def make_certificates(directory: Path) -> None:
     _openssl(directory, "x509", "-req", "-in", "s.csr", "-out", "s.pem", *sign)
 
 
-def _openssl(directory: Path, *args: str) -> None:
-    subprocess.run(["openssl", *args], cwd=directory, capture_output=True, check=True, timeout=60)
+def encrypt_key(directory: Path, password: str) -> None:
+    """Make `e.key`, which is `s.key` encrypted with a password."""
+    _openssl(directory, "pkcs8", "-topk8", "-in", "s.key", "-out", "e.key", "-passout", f"pass:{password}")
+
+
+def hash_authority(directory: Path) -> Path:
+    """Make a directory that holds the certificate of the authority under its hash, as OpenSSL looks for it."""
+    folder = directory / "authorities"
+    folder.mkdir()
+    shown = _openssl(directory, "x509", "-hash", "-noout", "-in", "ca.pem")
+    shutil.copy(directory / "ca.pem", folder / f"{shown.strip()}.0")
+    return folder
+
+
+def _openssl(directory: Path, *args: str) -> str:
+    done = subprocess.run(["openssl", *args], cwd=directory, capture_output=True, check=True, text=True, timeout=60)
+    return done.stdout

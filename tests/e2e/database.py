@@ -71,6 +71,11 @@ class Database:
     def kind(self) -> ServerKind:
         return self.server.kind
 
+    @property
+    def shards(self) -> int:
+        """The number of shards."""
+        return 1
+
     def close(self) -> None:
         for connection in self._opened:
             connection.close()

@@ -105,6 +105,22 @@ def zombies_of(parent: int) -> list[int]:
     return found
 
 
+def owner_of_connection(port: int) -> int | None:
+    """The process that has the connection with this local port of 127.0.0.1, if any."""
+    inode = None
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1] == f"0100007F:{port:04X}" and fields[9] != "0":
+            inode = fields[9]
+    for pid in filter(str.isdigit, os.listdir("/proc")) if inode else ():
+        try:
+            if f"socket:[{inode}]" in Process(int(pid), 0).opened():
+                return int(pid)
+        except OSError:
+            continue  # it has ended, or belongs to another user
+    return None
+
+
 def command_line(pid: int) -> str:
     """The command line of a process with spaces between the arguments; empty if it has ended."""
     try:

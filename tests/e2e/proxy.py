@@ -1,4 +1,5 @@
-"""A TCP proxy in the test's own process: it delays, drops, truncates or redirects requests and replies.
+"""A TCP proxy in the test's own process: it delays, drops, truncates or redirects requests and replies, and slows or
+cuts connections, of one process if a test wants that.
 
 A command of a client is assumed to arrive in one or a few pieces; a rule matches a word in them.
 """
@@ -10,7 +11,11 @@ import queue
 import select
 import socket
 import threading
+import time
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from .processes import owner_of_connection
 
 
 @dataclass
@@ -43,10 +48,19 @@ class _Rule:
     skip: int = 0
 
 
+class _Link(NamedTuple):
+    """A connection of a client, and that to the server."""
+
+    client: socket.socket
+    server: socket.socket
+    #: The process of the client, if a test asks for processes.
+    pid: int | None
+
+
 class Proxy:
     """Clients connect to `port`; their requests go to `target`, which may change."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int = 0) -> None:
         self.target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
@@ -54,11 +68,15 @@ class Proxy:
         self._held: queue.Queue[Held] = queue.Queue()
         self._all_held: list[Held] = []
         self._lock = threading.Lock()
-        self._links: set[tuple[socket.socket, socket.socket]] = set()
+        self._links: set[_Link] = set()
         self._refusing = False
-        self._silent = threading.Event()
-        self._heard = threading.Event()
-        self._heard.set()
+        self._refused_pids: set[int] = set()
+        self._pause_s = 0.0
+        self._bytes_per_s = 0.0
+        #: Whether requests and replies are forwarded.
+        self._heard = {True: threading.Event(), False: threading.Event()}
+        for heard in self._heard.values():
+            heard.set()
         self._closed = False
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -108,19 +126,34 @@ class Proxy:
         self._refusing = True
         self.cut_connections()
 
-    def cut_connections(self) -> None:
+    def cut_off(self, pid: int) -> None:
+        """Close the connections of one process and refuse its new ones until `heal`."""
+        self._refused_pids.add(pid)
+        self.cut_connections(pid)
+
+    def cut_connections(self, pid: int | None = None) -> None:
+        """Close all connections, or those of one process."""
         with self._lock:
-            links = list(self._links)
+            links = [link for link in self._links if pid is None or self._pid(link) == pid]
         for link in links:
             self._close(link)
 
-    def fall_silent(self) -> None:
-        """Forward nothing in either direction, like a network that drops packets; `heal` ends it."""
-        self._heard.clear()
+    def fall_silent(self, *, requests: bool = True, replies: bool = True) -> None:
+        """Forward no requests, or no replies, or neither, like a network that drops packets; `heal` ends it."""
+        for there, silent in [(True, requests), (False, replies)]:
+            if silent:
+                self._heard[there].clear()
+
+    def slow_down(self, *, pause_s: float = 0.0, bytes_per_s: float = 0.0) -> None:
+        """Forward each piece after a pause, or so many bytes per second, in both directions; `heal` ends it."""
+        self._pause_s, self._bytes_per_s = pause_s, bytes_per_s
 
     def heal(self) -> None:
         self._refusing = False
-        self._heard.set()
+        self._refused_pids.clear()
+        self.slow_down()
+        for heard in self._heard.values():
+            heard.set()
 
     def close(self) -> None:
         self._closed = True
@@ -144,7 +177,8 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            if self._refusing:
+            pid = owner_of_connection(client.getpeername()[1]) if self._refused_pids else None
+            if self._refusing or pid in self._refused_pids:
                 client.close()
                 continue
             try:
@@ -154,18 +188,26 @@ class Proxy:
                 continue
             for end in (client, server):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            link = (client, server)
+            link = _Link(client, server, pid)
             with self._lock:
                 self._links.add(link)
             replies: queue.Queue[_Rule] = queue.Queue()
             for there in (True, False):
                 threading.Thread(target=self._carry, args=(link, there, replies), daemon=True).start()
 
-    def _carry(self, link: tuple[socket.socket, socket.socket], there: bool, replies: queue.Queue[_Rule]) -> None:
-        source, sink = link if there else link[::-1]
+    @staticmethod
+    def _pid(link: _Link) -> int | None:
+        try:
+            return link.pid or owner_of_connection(link.client.getpeername()[1])
+        except OSError:
+            return None  # closed in the meantime
+
+    def _carry(self, link: _Link, there: bool, replies: queue.Queue[_Rule]) -> None:
+        source, sink = (link.client, link.server) if there else (link.server, link.client)
         with contextlib.suppress(OSError):
-            while data := source.recv(1 << 20):
-                self._heard.wait()
+            while data := source.recv(1 << 12 if self._bytes_per_s else 1 << 20):
+                self._delay(len(data))
+                self._heard[there].wait()
                 if there:
                     rule = self._match(data)
                     if rule is not None and rule.act == "cut request":
@@ -180,6 +222,11 @@ class Proxy:
                         break
                 sink.sendall(data)
         self._close(link)
+
+    def _delay(self, size: int) -> None:
+        seconds = self._pause_s + (size / self._bytes_per_s if self._bytes_per_s else 0.0)
+        if seconds:
+            time.sleep(seconds)
 
     def _match(self, data: bytes) -> _Rule | None:
         with self._lock:
@@ -201,10 +248,10 @@ class Proxy:
         self._held.put(held)
         return held.wait()
 
-    def _close(self, link: tuple[socket.socket, socket.socket]) -> None:
+    def _close(self, link: _Link) -> None:
         with self._lock:
             self._links.discard(link)
-        for end in link:
+        for end in (link.client, link.server):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()

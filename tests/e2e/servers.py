@@ -57,6 +57,11 @@ class ServerKind:
         return _checked_binary(self)
 
     @property
+    def has_tls(self) -> bool:
+        """Whether it is built with TLS."""
+        return _has_tls(self)
+
+    @property
     def is_redis_7_0(self) -> bool:
         """Redis 7.0 lacks some later features of the server; the product reports that where it matters."""
         return self.name == "redis-7.0"
@@ -69,6 +74,14 @@ def _checked_binary(kind: ServerKind) -> Path:
     if f"v={kind.version}" not in banner:
         raise UnavailableError(f"{path} is not version {kind.version} but says: {banner.strip() or 'nothing'}")
     return path
+
+
+@functools.cache
+def _has_tls(kind: ServerKind) -> bool:
+    # It ends at once: there are no certificates.
+    options = ["--port", "0", "--tls-port", "1", "--save", ""]
+    done = subprocess.run([kind.binary(), *options], capture_output=True, text=True, timeout=20, check=False)
+    return "Failed to configure TLS" in done.stdout
 
 
 def _package_directory(package: str) -> Path:
@@ -198,6 +211,8 @@ class Server:
             "logfile": self.log_path,
             "save": "",
             "appendonly": "no",
+            # Files have what was answered: by default the server writes up to two seconds later when the disk is busy.
+            "appendfsync": "always",
             "enable-debug-command": "yes",
             "enable-module-command": "yes",
             "daemonize": "no",
@@ -236,7 +251,7 @@ class Server:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=2) as probe:
                     probe.sendall(b"PING\r\n")
-                    if probe.recv(64).startswith(b"+PONG"):
+                    if probe.recv(64).startswith((b"+PONG", b"-NOAUTH")):
                         return
             except OSError:
                 pass
@@ -324,12 +339,16 @@ class Server:
 
     def client(self, **options: object) -> redis.Redis:
         """A redis-py client without retries, with timeouts, and with RESP2 unless requested otherwise."""
-        settings: dict[str, object] = {
+        return redis.Redis(**self.client_settings(**options))  # type: ignore[arg-type]
+
+    def client_settings(self, **options: object) -> dict[str, object]:
+        """The arguments of a client."""
+        return {
             "host": "127.0.0.1",
             "port": self.port,
+            "password": self.conf.get("requirepass"),
             "protocol": 2,
             "socket_timeout": REPLY_TIMEOUT_S,
             "retry": Retry(NoBackoff(), 0),
             **options,
         }
-        return redis.Redis(**settings)  # type: ignore[arg-type]

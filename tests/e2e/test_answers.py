@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import redis
-from redgrease import Gears
 
 from .database import text
 from .resp import Err, Simple
@@ -103,50 +101,6 @@ def test_what_a_function_logs_is_one_line(db):
 
 
 # -- commands and clusters
-
-
-@pytest.fixture
-def shards(fresh_server):
-    """Three servers of one cluster, all slots served."""
-    buses = [free_port() for _ in range(3)]
-    servers = [fresh_server(conf={"cluster-enabled": "yes", "cluster-port": bus}) for bus in buses]
-    for number, db in enumerate(servers):
-        first, last = number * 5461, (16383 if number == 2 else number * 5461 + 5460)
-        db.r.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
-        db.r.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-    for db, bus in zip(servers[1:], buses[1:]):
-        servers[0].r.execute_command("CLUSTER", "MEET", "127.0.0.1", db.server.port, bus)
-    for db in servers:
-        wait_until(
-            lambda db=db: text(db.r.execute_command("CLUSTER", "INFO")),
-            "all shards know each other",
-            until=lambda info: "cluster_state:ok" in str(info) and "cluster_size:3" in str(info),
-            deadline=30,
-        )
-    return servers
-
-
-def test_on_a_cluster_nothing_answers_for_one_shard_as_if_for_all(shards):
-    first = shards[0]
-    for script in (
-        "GB().count().run()",
-        "GB().foreach(lambda r: None).register('*')",
-        "GB('StreamReader').foreach(lambda r: None).register('*')",
-    ):
-        message = first.refused(script)
-        assert "CLUSTERMODE" in message and "async_local" in message
-    assert first.registrations() == []
-    counts = []
-    for number, db in enumerate(shards):
-        assert db.results("GB('ShardsIDReader').count().run(mode='async_local')") == ["1"]
-        db.ok("GB('CommandReader').map(lambda x: x[1]).register(trigger='t')")
-        assert db.trigger("t", number) == [str(number)]
-        db.ok("GB().foreach(lambda r: None).register('*', mode='sync')")
-        counts.append(db.results("GB().count().run(mode='async_local')"))
-    assert counts == [[]] * 3
-    with pytest.raises(redis.ResponseError, match=r"NOTYET RG\.INFOCLUSTER on a cluster .* CLUSTER SHARDS"):
-        first.r.execute_command("RG.INFOCLUSTER")
-    assert Gears(first.r).python_version()[0] == 3
 
 
 def test_a_cluster_of_one_shard_is_one_server(fresh_server):

@@ -249,6 +249,7 @@ GB('PythonReader').map(f).run(lambda: iter([20]), convertToStr=False)
     assert db.results(source) == [20]
 
 
+@pytest.mark.single("on a cluster an aborted execution has an error")
 def test_an_execution_that_waits_is_aborted_at_once(db):
     db.ok(
         """
@@ -335,6 +336,7 @@ GB('ShardsIDReader').map(%s).run()
     assert db.results(source % "h") == ["no"]
 
 
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_events_of_a_registration_wait_at_the_same_time(db):
     db.ok(
         """

@@ -251,16 +251,26 @@ def test_a_number_of_a_command_that_is_none_is_an_error(db, number):
     assert wire("PING") == Simple("PONG")
 
 
-# -- commands that are not available yet
+# -- pushed topologies, and commands that are gone
 
-NOT_YET = ["CLUSTERSET", "CLUSTERSETFROMSHARD"]
+BAD_TOPOLOGIES = [
+    [],
+    ["a"],
+    ["a"] * 5 + ["1"] + ["a", "x"] + ["a"] * 8,
+    ["a"] * 5 + ["1", "a", "-1"] + ["a"] * 8,
+    ["a"] * 5 + ["1", "a", "99999999999999999999"] + ["a"] * 8,
+    ["a"] * 5 + ["1", "a", "1", "a", "1", "a", "0", "16384", "a", "@h:1", "a"],
+    ["a"] * 5 + ["1", "a", "1", "a", "1", "a", "0", "1", "a", "h:1", "a"],
+    ["a"] * 5 + ["1" * 41, "a", "1", "a", "1", "a", "0", "1", "a", "@h:1", "a"],
+]
 
 
-@pytest.mark.parametrize("name", NOT_YET)
-@pytest.mark.parametrize("arguments", [[], ["a"], ["a", "b", "c"]])
-def test_a_command_that_is_not_implemented_yet_says_so(db, name, arguments):
-    reply = db.wire()(f"rg.{name.lower()}", *arguments)
-    assert reply == Err(f"NOTYET RG.{name} is not available in this version of redgrease")
+@pytest.mark.parametrize("name", ["CLUSTERSET", "CLUSTERSETFROMSHARD"])
+@pytest.mark.parametrize("arguments", BAD_TOPOLOGIES, ids=range(len(BAD_TOPOLOGIES)))
+def test_what_is_no_topology_is_refused(db, name, arguments):
+    before = db.wire()("RG.INFOCLUSTER")
+    assert db.wire()(f"rg.{name.lower()}", *arguments) == Err("Could not parse cluster set arguments")
+    assert db.wire()("RG.INFOCLUSTER") == before
 
 
 def test_commands_that_redisgears_had_given_up_answer_its_text(db):
@@ -281,6 +291,7 @@ def test_an_async_generator_is_refused_before_it_consumes_an_entry(db):
     assert (db.registrations(), db.r.xlen("s")) == ([], 1)
 
 
+@pytest.mark.single("each shard has a result or an error of its own")
 def test_an_async_function_of_the_package_is_awaited(db):
     import redgrease
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
+from .both_clients import KINDS, open_client
 from .database import Database, text
 from .resp import Err
 from .waiting import wait_until
@@ -39,11 +40,22 @@ def counted(x="x"):
     return redgrease.cmd.incr(f"runs:{x}")
 
 
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
+def client_kind(request):
+    """Either kind of client."""
+    return request.param
+
+
 @pytest.fixture
-def r(db):
-    client = redgrease.RedisGears(host="127.0.0.1", port=db.server.port)
-    yield client
-    client.close()
+def r(db, client_kind):
+    with open_client(client_kind, db.server.port) as client:
+        yield client
+
+
+@pytest.fixture
+def cluster(nodes, client_kind):
+    with open_client(client_kind, nodes[0].server.port) as client:
+        yield client
 
 
 @pytest.fixture
@@ -66,7 +78,7 @@ def results(futures, timeout=30):
 
 
 def cached(r, function=held, **options):
-    return redgrease.command(on=r, **{"ttl": 60, **options})(function)
+    return r.command(**{"ttl": 60, **options})(function)
 
 
 def runs(db, x="x"):
@@ -139,28 +151,27 @@ def test_two_hundred_clients_and_ten_arguments_are_ten_runs(r, db):
     assert stats["failed"] == stats["under_way"] == 0
 
 
-def test_calls_that_wait_keep_no_thread_from_others(fresh_server):
+def test_calls_that_wait_keep_no_thread_from_others(fresh_server, client_kind):
     db = fresh_server(load_args={"ExecutionThreads": 1})
-    r = redgrease.RedisGears(port=db.server.port)
-    cached(r)
-    other = cached(r, counted)
-    connections = [db.wire() for _ in range(50)]
-    for connection in connections:
-        connection.send("RG.TRIGGER", "held", "x")
-    wait_runs(db)
-    assert other("y") == 1, "a call that waits has the only thread"
-    db.r.set("go", 1)
-    assert all(connection.read() == [b"result x"] for connection in connections)
-    assert runs(db) == 1
-    r.close()
+    with open_client(client_kind, db.server.port) as r:
+        cached(r)
+        other = cached(r, counted)
+        connections = [db.wire() for _ in range(50)]
+        for connection in connections:
+            connection.send("RG.TRIGGER", "held", "x")
+        wait_runs(db)
+        assert other("y") == 1, "a call that waits has the only thread"
+        db.r.set("go", 1)
+        assert all(connection.read() == [b"result x"] for connection in connections)
+        assert runs(db) == 1
 
 
 def test_many_clients_of_the_package(r, db, together):
     command = cached(r, typed=True)
 
     def call():
-        with redgrease.RedisGears(host="127.0.0.1", port=db.server.port) as client:
-            return caching.CachedCommand(client.gears, "held", held, command.settings)(5).value
+        with r.another(command, held) as other:
+            return other(5).value
 
     futures = together(40, call)
     wait_runs(db, 5)
@@ -172,7 +183,7 @@ def test_many_clients_of_the_package(r, db, together):
 
 @pytest.mark.parametrize("typed", [False, True])
 def test_equal_calls_are_one_however_they_are_written(r, db, typed):
-    @redgrease.command(on=r, ttl=60, typed=typed)
+    @r.command(ttl=60, typed=typed)
     def area(width, height=1):
         redgrease.cmd.incr("runs:area")
         return [width, height]
@@ -183,7 +194,7 @@ def test_equal_calls_are_one_however_they_are_written(r, db, typed):
 
 
 def test_types_arrive(r):
-    @redgrease.command(on=r, typed=True)
+    @r.command(typed=True)
     def types(*args, **kwargs):
         return [type(value).__name__ for value in (*args, *kwargs.values())]
 
@@ -215,13 +226,12 @@ def test_a_user_who_may_only_trigger_can_use_it(r, db):
     command = cached(r, counted, direct=True)
     command("a")
     db.r.execute_command("ACL", "SETUSER", "app", "on", ">secret", "+rg.trigger", "+rg.withcodec")
-    app = redgrease.Redis(port=db.server.port, username="app", password="secret")
-    assert caching.CachedCommand(app.gears, "counted", counted, command.settings)("a") == 1
-    app.close()
+    with r.another(command, counted, username="app", password="secret") as app:
+        assert app("a") == 1
 
 
 def test_a_coroutine_function_shares_one_run(r, db, together):
-    @redgrease.command(on=r, ttl=60)
+    @r.command(ttl=60)
     async def later(x):
         import asyncio
 
@@ -254,7 +264,7 @@ class Point:
     ids=repr,
 )
 def test_any_value_is_kept_with_its_type(r, db, value):
-    @redgrease.command(on=r, ttl=60)
+    @r.command(ttl=60)
     def give():
         redgrease.cmd.incr("runs:x")
         return value
@@ -266,7 +276,7 @@ def test_any_value_is_kept_with_its_type(r, db, value):
 
 
 def test_a_value_of_another_type_is_kept_as_a_pickle_with_a_proof(r, db):
-    @redgrease.command(on=r, ttl=60)
+    @r.command(ttl=60)
     def point(x):
         redgrease.cmd.incr("runs:x")
         return Point(x)
@@ -299,7 +309,7 @@ def test_a_pickle_of_another_writer_is_never_loaded(r, db, tmp_path):
 
 
 def test_what_cannot_be_sent_is_an_error_for_all(r, db, together):
-    @redgrease.command(on=r, ttl=60)
+    @r.command(ttl=60)
     def lock():
         held("x")
         return threading.Lock()
@@ -315,7 +325,7 @@ def test_what_cannot_be_sent_is_an_error_for_all(r, db, together):
 
 @pytest.mark.parametrize("limit", [{"max_value_bytes": 1000}, {"max_bytes": 1000}])
 def test_a_result_above_the_limit_is_answered_and_not_kept(r, db, together, limit):
-    @redgrease.command(on=r, ttl=60, **limit)
+    @r.command(ttl=60, **limit)
     def large(size):
         held("x")
         return b"x" * int(size)
@@ -332,7 +342,7 @@ def test_a_result_above_the_limit_is_answered_and_not_kept(r, db, together, limi
 
 
 def test_a_huge_result_is_kept(r):
-    @redgrease.command(on=r, ttl=60)
+    @r.command(ttl=60)
     def huge():
         return b"x" * (12 << 20)
 
@@ -412,11 +422,11 @@ def test_runs_are_bounded(r, db, together):
 
 
 def test_two_hundred_clients_of_a_killed_worker_get_their_results_for_one_more_run(r, db, together):
-    settings = cached(r, lease=0.6).settings
+    command = cached(r, lease=0.6)
 
     def call(x):
-        with redgrease.RedisGears(host="127.0.0.1", port=db.server.port) as client:
-            return caching.CachedCommand(client.gears, "held", held, settings)(x).value
+        with r.another(command, held) as other:
+            return other(x).value
 
     futures = [(x, future) for x in range(10) for future in together(20, call, x)]
     arrived(db, 200)
@@ -456,24 +466,23 @@ def test_plain_clients_of_a_killed_worker_get_an_error_and_the_next_call_works(r
     assert runs(db) == 2
 
 
-def test_after_a_restart_of_the_server_the_cache_goes_on(fresh_server):
+def test_after_a_restart_of_the_server_the_cache_goes_on(fresh_server, client_kind):
     db = fresh_server(conf={"appendonly": "yes", "appendfsync": "always"})
-    r = redgrease.RedisGears(port=db.server.port)
-    command = cached(r, lease=0.6)
-    done = cached(r, counted)
-    assert done("kept") == 1
-    wire = db.wire()
-    wire.send("RG.TRIGGER", "held", "x")
-    wait_runs(db)
-    db.server.kill()
-    db.server.start_again()
-    with contextlib.suppress(ConnectionError, OSError, EOFError):
-        wire.read()
-    db.r.set("go", 1)
-    assert command("x") == "result x"
-    assert runs(db) == 2
-    assert done.get("kept") == (1, "hit")
-    r.close()
+    with open_client(client_kind, db.server.port) as r:
+        command = cached(r, lease=0.6)
+        done = cached(r, counted)
+        assert done("kept") == 1
+        wire = db.wire()
+        wire.send("RG.TRIGGER", "held", "x")
+        wait_runs(db)
+        db.server.kill()
+        db.server.start_again()
+        with contextlib.suppress(ConnectionError, OSError, EOFError):
+            wire.read()
+        db.r.set("go", 1)
+        assert command("x") == "result x"
+        assert runs(db) == 2
+        assert done.get("kept") == (1, "hit")
 
 
 def test_a_client_that_disconnects_harms_nobody(r, db):
@@ -528,8 +537,8 @@ def test_a_function_that_calls_itself_is_an_error_that_says_so(r):
     def again(x):
         return again_there(x)
 
-    again_there = again.on(r)  # the closure is filled now, and sent with the second `on`
-    again_there = again.on(r, replace=True)
+    again_there = r.register(again)  # the closure is filled now, and sent with the second `on`
+    again_there = r.register(again, replace=True)
     with pytest.raises(redis.ResponseError, match=r"deadlock: again\('x'\) calls itself: .* -> ") as raised:
         again_there("x")
     assert raised.value.type == "redgrease.caching.command.CacheError"
@@ -545,10 +554,10 @@ def test_functions_that_call_each_other_in_a_circle_are_an_error_that_says_so(r)
         return ping_there(x).value
 
     ping_there = pong_there = None
-    pong_there = pong.on(r)
-    ping_there = ping.on(r)
-    pong_there = pong.on(r, replace=True)
-    ping_there = ping.on(r, replace=True)
+    pong_there = r.register(pong)
+    ping_there = r.register(ping)
+    pong_there = r.register(pong, replace=True)
+    ping_there = r.register(ping, replace=True)
     with pytest.raises(redis.ResponseError, match=r"deadlock: ping\('x'\) calls itself"):
         ping_there("x")
 
@@ -573,7 +582,7 @@ def test_two_workers_that_wait_for_each_other_end_with_an_error_that_says_so(r, 
 
     ping_there = pong_there = None
     for replace in (None, True):
-        ping_there, pong_there = ping.on(r, replace=replace), pong.on(r, replace=replace)
+        ping_there, pong_there = r.register(ping, replace=replace), r.register(pong, replace=replace)
     futures = [*together(1, ping_there), *together(1, pong_there)]
     for future in futures:
         with pytest.raises(redis.ResponseError, match=r"the two calls wait for each other|neither can end"):
@@ -583,7 +592,7 @@ def test_two_workers_that_wait_for_each_other_end_with_an_error_that_says_so(r, 
 def test_a_call_of_itself_over_another_connection_ends_with_an_error_that_says_so(r, db):
     port = db.server.port
 
-    @redgrease.command(on=r, ttl=60, timeout=1)
+    @r.command(ttl=60, timeout=1)
     def again(x):
         import redis
 
@@ -636,7 +645,7 @@ def test_a_stale_result_is_answered_while_it_is_made_again(r, db):
 
 
 def test_a_stale_result_survives_a_failure(r, db):
-    @redgrease.command(on=r, ttl=1, stale=100, negative_ttl=50)
+    @r.command(ttl=1, stale=100, negative_ttl=50)
     def sometimes():
         if redgrease.cmd.incr("runs:x") > 1:
             raise ValueError("not now")
@@ -649,6 +658,12 @@ def test_a_stale_result_survives_a_failure(r, db):
     waiting(sometimes, 0)
     assert [sometimes().value for _ in range(5)] == ["good"] * 5
     assert runs(db) == 2, "after a failure it is not tried with each call"
+
+    def repaired():
+        return redgrease.cmd.incr("runs:x")
+
+    assert r.command(ttl=1, stale=100, trigger="sometimes", replace=True)(repaired)() == "good"
+    wait_runs(db, count=3)
 
 
 # -- forgetting
@@ -699,7 +714,7 @@ def test_what_is_not_of_the_cache_is_refused_and_left_alone(r, db, kind):
 
 
 def test_the_total_is_bounded(r, db):
-    @redgrease.command(on=r, ttl=60, max_bytes=10_000)
+    @r.command(ttl=60, max_bytes=10_000)
     def some(x):
         return b"x" * 1000
 
@@ -719,7 +734,7 @@ def test_the_total_is_bounded(r, db):
 
 
 def test_what_has_expired_no_longer_counts(r, db):
-    @redgrease.command(on=r, ttl=0.05, max_bytes=10_000)
+    @r.command(ttl=0.05, max_bytes=10_000)
     def some(x):
         return b"x" * 1000
 
@@ -770,7 +785,7 @@ def test_refused_writes_are_no_reason_not_to_answer(r, db, together, lease):
 
 
 def test_calls_can_share_a_run_and_keep_nothing(r, db, together):
-    command = redgrease.command(on=r, coalesce=True)(held)
+    command = r.command(coalesce=True)(held)
     futures = together(10, command, "x")
     joined(command, 10)
     wait_runs(db)
@@ -801,8 +816,8 @@ def test_a_direct_look_needs_no_function(r, db):
     arrived(db, 1, "counted")
     assert db.registration().numTriggered == 1
     assert command.stats()["hit"] == 1
-    with db.client(decode_responses=True) as other:
-        assert caching.CachedCommand(redgrease.Gears(other), "counted", counted, command.settings)("a") == 1
+    with r.another(command, counted, decode_responses=True) as other:
+        assert other("a") == 1
 
 
 def test_a_command_that_exists_is_refused_kept_or_replaced(r, db):
@@ -816,7 +831,7 @@ def test_a_command_that_exists_is_refused_kept_or_replaced(r, db):
     assert replaced.get("a") == (2, "created")
     assert len(db.registrations()) == 1
     replaced.unregister()
-    redgrease.command(on=r)(counted)
+    r.command()(counted)
     with pytest.raises(ValueError, match="keeps no results"):
         cached(r, counted, replace=False)
 
@@ -858,7 +873,7 @@ def test_the_error_travels_between_processes():
 def test_functions_call_cached_commands(r, db: Database):
     inner = cached(r, counted)
 
-    @redgrease.command(on=r, ttl=60)
+    @r.command(ttl=60)
     def outer(x):
         return ["outer", inner(x).value]
 
@@ -872,7 +887,7 @@ def test_functions_call_cached_commands(r, db: Database):
 def test_a_function_and_a_client_share_one_run(r, db, together):
     inner = cached(r)
 
-    @redgrease.command(on=r, ttl=60)
+    @r.command(ttl=60)
     def outer(x):
         return inner.get(x)
 
@@ -891,11 +906,11 @@ def test_a_function_and_a_client_share_one_run(r, db, together):
 def test_a_plain_function_and_a_coroutine_call_cached_commands(r, db):
     inner = cached(r, counted)
 
-    @redgrease.command(on=r)
+    @r.command()
     def plain(x):
         return inner(x).value
 
-    @redgrease.command(on=r, ttl=60)
+    @r.command(ttl=60)
     async def later(x):
         import asyncio
 
@@ -911,7 +926,7 @@ def test_a_plain_function_and_a_coroutine_call_cached_commands(r, db):
 def test_a_function_can_forget_results(r, db):
     inner = cached(r, counted)
 
-    @redgrease.command(on=r)
+    @r.command()
     def forget(x):
         return [inner.invalidate(x), inner.invalidate_key(f"counted('{x}')")]
 
@@ -923,7 +938,7 @@ def test_a_function_can_forget_results(r, db):
 def test_the_error_of_a_cached_command_that_a_function_calls_can_be_caught(r, db):
     inner = cached(r, failing)
 
-    @redgrease.command(on=r)
+    @r.command()
     def outer(x):
         try:
             inner(x)
@@ -943,8 +958,8 @@ def own_keys(node):
 
 
 @pytest.mark.parametrize("options", [{}, {"direct": True}, {"max_bytes": 100_000}], ids=str)
-def test_a_cluster_keeps_each_result_on_the_shard_of_its_key(nodes, cluster_client, options):
-    @redgrease.command(on=cluster_client, ttl=60, typed=True, **options)
+def test_a_cluster_keeps_each_result_on_the_shard_of_its_key(nodes, cluster, options):
+    @cluster.command(ttl=60, typed=True, **options)
     def where(x):
         return [x, redgrease.execute("CLUSTER", "MYID")]
 
@@ -964,8 +979,8 @@ def test_a_cluster_keeps_each_result_on_the_shard_of_its_key(nodes, cluster_clie
     assert [node.registrations() for node in nodes] == [[], [], []]
 
 
-def test_a_wrong_shard_says_where_a_call_belongs(nodes, cluster_client):
-    command = redgrease.command(on=cluster_client, ttl=60, trigger="counted")(lambda x: x)
+def test_a_wrong_shard_says_where_a_call_belongs(nodes, cluster):
+    command = cluster.command(ttl=60, trigger="counted")(lambda x: x)
     slot = nodes[0].r.execute_command("CLUSTER", "KEYSLOT", command.key_of("a"))
     answers = [node.wire()("RG.TRIGGER", "counted", "a") for node in nodes]
     moved = [answer.text for answer in answers if isinstance(answer, Err)]

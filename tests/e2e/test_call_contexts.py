@@ -100,6 +100,7 @@ def test_an_expired_key_s_function_may_flush_everything(db):
     wait_until(lambda: db.r.keys("e:*"), "nothing is left", until=lambda keys: not keys)
 
 
+@pytest.mark.single("its commands name keys of several slots")
 def test_a_function_may_remove_what_the_command_that_fired_it_was_using(db):
     db.ok(
         "def f(r):\n  execute('DEL', 'src')\n  for i in range(8): execute('SET', 'n%d' % i, str(i + 100000))\n"
@@ -337,6 +338,7 @@ def test_no_command_that_a_function_calls_in_any_context_ends_the_server(fresh_s
     assert walker.count() > 13 * part * len(calls) / 2
 
 
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_a_sync_function_may_unregister_itself(db):
     db.ok(
         "GB().foreach(lambda r: execute('RG.UNREGISTER', execute('get', 'id')))"

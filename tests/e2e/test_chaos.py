@@ -7,9 +7,11 @@ import re
 
 import pytest
 
-from . import chaos, load_requests
+from . import chaos, chaos_cluster, load_requests
 from .chaos import Chaos, new_seed
+from .chaos_cluster import ClusterChaos
 from .chaos_faults import FAULTS, Fault
+from .cluster import call
 from .servers import MODULE, ServerKind, UnavailableError, selected_kinds
 
 #: Fewer clients than in `make chaos`: other tests run at the same time.
@@ -37,6 +39,47 @@ def test_nothing_is_lost_stuck_or_leaked_while_workers_and_the_server_are_killed
     report = Chaos(kind, SECONDS, new_seed(), clients=CLIENTS, pause_s=PAUSE_S).run()
     print(report)
     assert not report.findings.violations, f"\n{report}"
+
+
+@pytest.mark.timeout(400)
+def test_a_cluster_answers_rightly_or_with_an_error_while_its_shards_and_links_fail(kind):
+    report = ClusterChaos(kind, SECONDS, new_seed(), clients=CLIENTS, pause_s=2 * PAUSE_S).run()
+    print(report)
+    assert not report.findings.violations, f"\n{report}"
+
+
+def change_word(cluster):
+    call(cluster.servers[1], "FLUSHALL")
+
+
+def register_on_one_shard(cluster):
+    """A registration that nobody made as a client of the test."""
+    script = "GB(desc='unknown').foreach(lambda r: 1).register('none:*')"
+    call(cluster.servers[2], "RG.PYEXECUTE", script)
+
+
+def kill_for_good(cluster):
+    cluster.servers[2].kill()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("fault", "violation"),
+    [
+        (change_word, "wrong (counts of words|number of keys)"),
+        (register_on_one_shard, "nobody registered unknown"),
+        (kill_for_good, "the server [0-9]+ has ended with -9"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_planted_fault_in_a_cluster_is_found(kind, fault, violation, monkeypatch):
+    for deadline in ("SETTLE_DEADLINE_S", "RECOVERY_DEADLINE_S"):
+        monkeypatch.setattr(chaos_cluster, deadline, 8.0)
+    run = ClusterChaos(kind, 6, new_seed(), clients=CLIENTS, pause_s=PAUSE_S)
+    run.disturb = fault
+    report = run.run()
+    assert any(re.search(violation, found.what) for found in report.findings.violations), f"\n{report}"
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from .cluster import parse_info
 from .command_line import Cli, Terminal, is_running
 from .servers import ServerKind
 from .waiting import wait_until
@@ -55,7 +56,14 @@ def test_a_cluster_with_a_folder_is_the_same_cluster_the_next_time(cli: Cli, tmp
     (port,) = ports_of(cli)
     cli.call(port, "SET", "a", "1")
     cli.run("stop")
-    cli.run("serve", "--cluster", 1, "--port", port, "--background", "--dir", tmp_path / "data")
+    # Another test may have a connection with the number of this port for a moment.
+    again = ("serve", "--cluster", 1, "--port", port, "--background", "--dir", tmp_path / "data")
+    wait_until(
+        lambda: cli.run(*again, code=None).returncode,
+        "it is started again",
+        until=lambda code: code == 0,
+        deadline=40,
+    )
     assert cli.call(port, "GET", "a") == b"1\n"
     assert [path.name for path in (tmp_path / "data").iterdir()] == [str(port)]
 
@@ -112,6 +120,7 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(cli: Cli) -> None:
 @pytest.mark.parametrize(
     "args",
     [
+        ["--cluster", "--", "--tls-cluster", "yes"],
         ["--cluster", "0"],
         ["--cluster", "33"],
         ["--replicas", "1"],
@@ -125,9 +134,25 @@ def test_a_cluster_that_cannot_be_is_a_usage_error(cli: Cli, args: list[str]) ->
 
 def test_a_cluster_with_a_password(cli: Cli) -> None:
     secret = {"REDISCLI_AUTH": "secret"}
-    cli.run("serve", "--cluster", 2, "--port", 0, "--background", "--", "--requirepass", "secret", **secret)
+    options = ("--cluster", 2, "--replicas", 1, "--port", 0, "--background")
+    cli.run("serve", *options, "--", "--requirepass", "secret", **secret)
     port = ports_of(cli)[0]
     assert b"cluster_state:ok" in cli.run("call", "--port", port, "CLUSTER", "INFO", **secret).stdout
+    # Replicas and links have the password, too.
+    with redis.Redis(port=port, password="secret") as client:
+        nodes = wait_until(
+            lambda: client.execute_command("CLUSTER NODES"),
+            "there are replicas",
+            until=lambda nodes: sum("slave" in node["flags"] for node in nodes.values()) == 2,
+        )
+    # Only masters have links.
+    master = next(address for address, node in nodes.items() if "master" in node["flags"])
+    with redis.Redis(port=int(master.rpartition(":")[2]), password="secret") as client:
+        wait_until(
+            lambda: parse_info(client.execute_command("RG.INFOCLUSTER")),
+            "there are links",
+            until=lambda info: info is not None and all(node.run for node in info.nodes),
+        )
     cli.run("stop")
     wait_until(lambda: cli.run("stop", code=None).returncode, "nothing is left to stop", until=lambda code: code == 1)
     assert "REDISCLI_AUTH" in cli.fails(

@@ -99,7 +99,8 @@ def test_a_server_without_the_module(cli: Cli) -> None:
 
 @pytest.mark.parametrize("url", ["nonsense", "http://localhost"])
 def test_an_address_of_another_kind_is_a_usage_error(cli: Cli, url: str) -> None:
-    assert "redis://HOST:PORT" in cli.fails("call", "--url", url, "PING", code=2)
+    what, fix = what_and_fix(cli.fails("call", "--url", url, "PING", code=2))
+    assert "--url (REDGREASE_URL) is not an address" in what and "redis://[USER[:PASSWORD]@]HOST[:PORT]" in fix
 
 
 @pytest.mark.parametrize(

@@ -277,6 +277,20 @@ def test_what_is_not_there_is_named(gears: Gears, command: str) -> None:
     gears.fails(command, code=2)
 
 
+def test_changes_are_told_as_json_with_whole_ids(visit: Gears) -> None:
+    visit("run", "-e", "GB('StreamReader').foreach(lambda x: x).register('s', mode='sync')")
+    rows = {row["reader"]: row["id"] for row in visit.lists("registrations")}
+    stream = rows["StreamReader"]
+    assert visit.json("pause", stream.rpartition("-")[2]) == {"paused": [stream]}
+    assert visit.json("resume", stream) == {"resumed": [stream]}
+    assert visit.json("unregister", "visit", stream) == {"removed": [rows["CommandReader"], stream]}
+    running = visit("run", "--no-wait", "-e", SLOW).strip()
+    assert visit.json("abort", "--all") == {"aborted": [running]}
+    wait_until(lambda: visit.json("drop", "--all"), "it has ended", until=lambda told: told == {"dropped": [running]})
+    assert visit.json("abort", "--all") == {"aborted": []}
+    assert "'99'" in visit.fails("drop", "--json", "99")
+
+
 # -- failures that all share
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import threading
 from collections.abc import Callable
 
 import pytest
 
 from .caching import plain_server
-from .command_line import Cli, Terminal, has_colour, screen
+from .command_line import REDGREASE, Cli, Terminal, has_colour, screen
 from .database import Database
 from .servers import Server
 from .waiting import wait_until
@@ -75,6 +76,35 @@ def test_the_screen_is_drawn_again_and_keys_quit(cli: Cli, port: int) -> None:
     finally:
         terminal.close()
     assert "\x1b[?1049l" in terminal.shown, "the former screen is back"
+
+
+def test_lines_of_json(cli: Cli, port: int, db: Database) -> None:
+    """One at once and one after each interval, in the shape of the lists, with rates since the one before."""
+    cli.run("run", "-e", VISIT)
+    cli.run("trigger", "visit", "x", code=1)
+    process = subprocess.Popen(
+        [REDGREASE, "top", "--json", "--interval", "100ms"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=cli.env
+    )
+    assert process.stdout is not None
+
+    def line() -> dict:
+        return json.loads(process.stdout.readline())
+
+    first = line()
+    (row,) = first.pop("registrations")
+    (listed,) = json.loads(cli.run("ls", "registrations", "--json").stdout)["registrations"]
+    assert row == {**listed, "runs_per_second": None, "recent_mean_run_ms": None}
+    counters = json.loads(cli.run("stats", "--json").stdout)
+    assert set(first) - set(counters) == {"time", "address", "executions"}
+    assert first["address"] == f"127.0.0.1:{port}" and first["executions"] == [] and first["workers"]
+    second = line()["registrations"][0]
+    assert (second["runs_per_second"], second["recent_mean_run_ms"]) == (0.0, None)
+    db.r.execute_command("RG.TRIGGER", "visit", 1)
+    wait_until(line, "it is seen", until=lambda told: told["registrations"][0]["runs_per_second"] > 0)
+    process.send_signal(signal.SIGINT)
+    assert (process.communicate(timeout=20)[1], process.returncode) == (b"", 0)
+    once = cli.run("top", "--json", "--once", "--interval", "10ms").stdout.splitlines()
+    assert [json.loads(each)["registrations"][0]["runs_per_second"] for each in once] == [0.0]
 
 
 @pytest.mark.parametrize("key", ["\x03", "\x1b"])

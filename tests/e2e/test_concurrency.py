@@ -116,6 +116,7 @@ def test_an_async_command_called_from_a_function_is_refused_because_it_would_blo
     assert "blocking is not allowed" in db.trigger_refused("outer")
 
 
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_a_sync_function_of_another_session_fires_from_a_run(db):
     db.ok("GB().foreach(lambda r: execute('incr', 'n')).register('w:*', mode='sync', readValue=False)")
     script = "GB('ShardsIDReader').foreach(lambda _: [execute('set', 'w:%d' % i, 1) for i in range(100)]).run()"
@@ -123,6 +124,7 @@ def test_a_sync_function_of_another_session_fires_from_a_run(db):
     assert db.r.get("n") == b"100"
 
 
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_a_busy_step_does_not_hold_up_sync_events_of_its_own_session(db):
     db.ok(
         """

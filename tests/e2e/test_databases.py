@@ -194,6 +194,7 @@ def test_moved_and_copied_keys_are_events_of_the_database_they_came_to(db, three
     wait_values(db.r, "log", ["k"])
 
 
+@pytest.mark.single("there is no SWAPDB on a cluster")
 def test_after_a_swap_of_databases_a_registration_keeps_its_number(db, three):
     three.ok(f"{SET_ON_EVENT}.register('k*', mode='sync')")
     db.r.swapdb(0, 3)
@@ -203,6 +204,7 @@ def test_after_a_swap_of_databases_a_registration_keeps_its_number(db, three):
     assert db.r.exists("log") == 0
 
 
+@pytest.mark.single("there is no SWAPDB on a cluster")
 def test_after_a_swap_of_databases_a_stream_registration_reads_what_came_into_its_database(db, three):
     db.r.xadd("s", {"n": "old"})
     three.ok(f"{NOTE_ENTRIES}.register('s', trimStream=False)")
@@ -219,6 +221,7 @@ def test_after_a_swap_of_databases_a_stream_registration_reads_what_came_into_it
     assert values(three.r, "seen") == ["first"]
 
 
+@pytest.mark.single("there is no SWAPDB on a cluster")
 def test_a_batch_that_is_in_work_during_a_swap_touches_no_entry_of_the_other_database(db, three, tmp_path):
     gate = tmp_path / "open"
     script = f"""
@@ -277,6 +280,7 @@ def test_a_function_cannot_select_another_database(db):
     assert "acts on a connection" in db.errors("GB('ShardsIDReader').map(lambda _: execute('SELECT', 3)).run()")[0]
 
 
+@pytest.mark.single("there is no SWAPDB on a cluster")
 def test_a_command_that_swaps_databases_inside_a_function_leaves_its_number(db, three):
     script = """
 def step(_):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -27,15 +28,21 @@ MODULE = "/usr/lib/redgrease/libredgrease.so"
 INDEX = "/srv/wheels"
 
 
-@pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Debian package, made of the wheel that `make wheel` has built."""
-    if shutil.which("dpkg-gencontrol") is None:
-        pytest.skip("dpkg-gencontrol is missing: apt-get install dpkg-dev")
-    directory = tmp_path_factory.mktemp("package")
-    subprocess.run([sys.executable, ROOT / "tools/make_deb.py", ROOT / "dist", directory], check=True, timeout=300)
+def make(directory: Path, **environment: str) -> Path:
+    """Make the package of the wheel that `make wheel` has built."""
+    command = [sys.executable, ROOT / "tools/make_deb.py", ROOT / "dist", directory]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("DEB")}
+    subprocess.run(command, check=True, timeout=300, env={**clean, **environment})
     (made,) = directory.glob("*.deb")
     return made
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Debian package."""
+    if shutil.which("dpkg-gencontrol") is None:
+        pytest.skip("dpkg-gencontrol is missing: apt-get install dpkg-dev")
+    return make(tmp_path_factory.mktemp("package"))
 
 
 @pytest.fixture(scope="module", params=SUITES, ids=lambda suite: f"{suite.name}-{suite.server}")
@@ -97,6 +104,21 @@ def test_the_package_has_manual_pages_and_completions(package):
         "/usr/share/fish/vendor_completions.d/redgrease.fish",
     ):
         assert f".{place}\n" in listed, place
+
+
+def maintainer(package: Path) -> str:
+    return subprocess.run(
+        ["dpkg", "--field", package, "Maintainer"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def test_who_makes_the_package_names_its_maintainer(package, tmp_path):
+    assert maintainer(package) == "redgrease maintainers <maintainers@redgrease.invalid>"
+    named = make(tmp_path, DEBFULLNAME="Ada \\1 Ex\u00e4mple", DEBEMAIL="ada@example.com")
+    assert maintainer(named) == "Ada \\1 Ex\u00e4mple <ada@example.com>"
+    for wrong in ({"DEBEMAIL": "ada"}, {"DEBFULLNAME": "Ada\nDepends: x"}):
+        with pytest.raises(subprocess.CalledProcessError):
+            make(tmp_path, **wrong)
 
 
 def test_a_function_runs_under_the_restrictions_of_the_unit(system):

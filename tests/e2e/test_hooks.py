@@ -113,6 +113,7 @@ def test_an_async_hook_is_refused_where_nobody_can_wait(db):
     assert "blocking is not allowed" in error
 
 
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_a_hook_gives_nobody_more_permissions(db):
     db.r.execute_command("ACL", "SETUSER", "limited", "on", ">p", "~a*", "+get", "+set", "+rg.innerhook")
     db.ok("GB('CommandReader').map(lambda x: call_next('ab') or 'nothing').register(hook='get', mode='sync')")
@@ -161,6 +162,7 @@ GB().foreach(miss).register('test*', eventTypes=['keymiss'], commands=['get', 'M
 
 
 @pytest.mark.parametrize("mode", ["sync", "async_local", "async"])
+@pytest.mark.single("its commands name keys of several slots")
 def test_a_function_gives_the_reply_of_a_command(db, mode):
     db.ok(MISS.format(mode))
     assert text(db.r.get("test1")) == "test1 missed by GET"
@@ -244,6 +246,7 @@ def test_commands_that_cannot_be_waited_for_are_refused(db, commands, error):
     assert error in db.refused(f"GB().register('k*', commands={commands})")
 
 
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_events_of_other_commands_do_not_count(db):
     db.ok("GB().foreach(lambda x: execute('incr', 'seen')).register('k*', commands=['set'], mode='sync')")
     db.r.append("k", "v")

@@ -19,6 +19,7 @@ def execution_map(db, identifier: str, *words: str) -> dict[str, object]:
     return flat_map(shard["execution_plan"])
 
 
+@pytest.mark.single("it compares identifiers or replies of one server")
 def test_an_execution_is_shown_with_its_steps_from_the_last_to_the_first(db):
     db.r.mset({"a": 1, "b": 2, "c": 3})
     execution = db.start("GB('KeysOnlyReader').map(lambda x: x).run()")
@@ -36,6 +37,7 @@ def test_an_execution_is_shown_with_its_steps_from_the_last_to_the_first(db):
     assert sum(step["duration"] for step in steps) == 0
 
 
+@pytest.mark.single("it compares identifiers or replies of one server")
 def test_an_execution_that_runs_shows_no_results(db):
     execution = db.start("GB('ShardsIDReader').map(lambda _: exec('while True: pass')).run()")
     db.wait_status(execution, "running")
@@ -45,6 +47,7 @@ def test_an_execution_that_runs_shows_no_results(db):
     assert execution_map(db, execution)["results"] == 0
 
 
+@pytest.mark.single("it compares identifiers or replies of one server")
 def test_wrong_arguments_of_getexecution_are_refused(db):
     wire = db.wire()
     execution = db.start("GB('ShardsIDReader').run()")
@@ -55,6 +58,7 @@ def test_wrong_arguments_of_getexecution_are_refused(db):
     assert wire("RG.GETEXECUTION", execution, "cluster") == Err(expected)
 
 
+@pytest.mark.single("it compares identifiers or replies of one server")
 def test_a_profiled_execution_shows_the_time_of_its_steps(db):
     try:
         db.r.execute_command("RG.CONFIGSET", "ProfileExecutions", 1)
@@ -188,6 +192,7 @@ def test_statistics_are_cleared(db):
         assert text(data["avgRunDurationMS"]) in ("0", 0.0)
 
 
+@pytest.mark.single("it compares identifiers or replies of one server")
 def test_a_paused_stream_registration_reads_nothing_until_it_is_unpaused(db):
     db.ok("GB('StreamReader').foreach(lambda x: execute('incr', 'seen')).register('s*')\nGB().register('other')")
     stream, keys = db.registrations()
@@ -217,9 +222,18 @@ def test_a_paused_stream_registration_reads_nothing_until_it_is_unpaused(db):
 def test_triggeronkey_names_its_key(db):
     db.ok("GB('CommandReader').register(trigger='t', convertToStr=False)")
     assert text(db.r.execute_command("RG.TRIGGERONKEY", "t", "key", "a")) == [["t", "key", "a"]]
-    assert text(db.wire()("COMMAND", "GETKEYS", "RG.TRIGGERONKEY", "t", "key", "a")) == ["key"]
+    wire = db.wire()
+    assert text(wire("COMMAND", "GETKEYS", "RG.TRIGGERONKEY", "t", "key", "a")) == ["key"]
+    assert text(wire("COMMAND", "GETKEYS", "RG.WITHCODEC", 1, "RG.TRIGGERONKEY", "t", "key", "a")) == ["key"]
 
 
+def test_commands_inside_commands_have_no_keys_however_many_there_are(db):
+    for words in (["RG.WITHCODEC", 1], ["RG.INNERHOOK"]):
+        reply = db.wire()("COMMAND", "GETKEYS", *words * 100_000, "SET", "key", "a")
+        assert isinstance(reply, Err), reply
+
+
+@pytest.mark.single("it compares identifiers or replies of one server")
 def test_what_shards_send_to_each_other_is_answered(db):
     wire = db.wire()
     assert wire("RG.HELLO") == Err("ERRCLUSTER NULL cluster state on hello msg")

@@ -129,6 +129,13 @@ def test_a_worker_that_ends_itself_is_an_error_that_says_how(db, expression, fra
     assert "worker" in message.lower()
     assert "pid" in message
     assert fragment in message
+    assert "'map'" in message and "of execution" in message, "the script has ended, and its execution has not"
+    assert_healthy(db)
+
+
+def test_a_worker_that_ends_itself_in_a_script_is_an_error_that_says_so(db):
+    message = db.failure("import os\nos._exit(7)")
+    assert "exited with status 7 while it ran the script" in message
     assert_healthy(db)
 
 
@@ -513,14 +520,15 @@ def test_of_sync_commands_that_run_together_each_begins_once_when_their_worker_d
             client.send("RG.TRIGGER", "note", "warm" if round_ < 5 else name)
         sleeper.read()
         replies = [client.read() for client in clients]
-    begun = (tmp_path / "log").read_text().split()
-    assert sorted(name for name in begun if name != "warm") == sorted(names)
     errors = [
         name for name, reply in zip(names, replies) if not (isinstance(reply, list) and reply[0] == name.encode())
     ]
-    assert errors == ["kill"]
+    assert errors == ["kill"], replies
+    begun = (tmp_path / "log").read_text().split()
+    assert sorted(name for name in begun if name != "warm") == sorted(names)
 
 
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_a_sync_event_is_processed_when_the_session_is_rebuilt(db):
     script = """
 import os
@@ -548,6 +556,7 @@ def test_in_a_transaction_a_trigger_fails_while_the_session_is_rebuilt(db):
     assert isinstance(reply, list) or "WORKERDOWN" in str(reply)
 
 
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_a_keys_registration_survives_the_death_of_its_worker(db):
     db.ok(PID + "GB().foreach(lambda r: execute('incr', 'n')).register('w:*', readValue=False)")
     db.r.set("w:1", "v")

@@ -40,6 +40,7 @@ def test_an_event_fires_the_function_with_a_record(db, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_a_function_counts_exactly_its_events(db, mode):
     db.ok(f"GB().foreach(lambda r: execute('incr', 'n')).register('watched:*', mode='{mode}', readValue=False)")
     for number in range(100):
@@ -63,6 +64,7 @@ def test_a_sync_function_is_done_when_the_command_answers(db):
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_events_of_one_registration_are_handled_in_their_order(db, mode):
     db.ok(f"GB().foreach(lambda r: execute('rpush', 'seen', r['key'])).register('w:*', mode='{mode}', readValue=False)")
     pipeline = db.r.pipeline(transaction=False)
@@ -105,6 +107,7 @@ def test_a_registration_matches_as_a_run_does(db, prefix, fires):
     assert (db.r.get("n") is not None) == fires
 
 
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_generated_patterns_match_the_same_keys_as_the_server_s_keys_command(db):
     dice = random.Random(28)
     patterns = {"".join(dice.choices("ab*?[]^-\\", k=dice.randint(1, 7))) for _ in range(150)}
@@ -140,6 +143,7 @@ def test_a_pattern_that_is_too_long_is_named_with_its_length(db):
     db.ok("GB().register('x' * 5000 + '*')")
 
 
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_a_stream_registration_reads_streams_that_match_its_pattern(db):
     db.ok(
         "GB('StreamReader').foreach(lambda r: execute('rpush', 'seen', r['key'])).register('*stream[12]', mode='sync')"
@@ -250,6 +254,7 @@ x MAXLEN 0; XSETID x 9-9; XGROUP_; GET absent; UNLINK s; DEL n
 """
 
 
+@pytest.mark.single("its commands name keys of several slots")
 def test_every_event_that_the_commands_of_the_server_make_can_be_listened_to(db):
     db.ok("GB().foreach(lambda r: execute('sadd', '{seen}', r['event'])).register('[^{]*', readValue=False)")
     for command in EVENTS.replace("\n", " ").strip().split(";"):
@@ -294,6 +299,7 @@ def test_a_missed_key_fires(db):
     assert seen(db) == [("keymiss", "w:absent", "empty", None)]
 
 
+@pytest.mark.single("its commands name keys of several slots")
 def test_rename_fires_for_both_names(db):
     db.r.set("w:old", "v")
     db.ok(RECORD_EVENTS.format(arguments="'w:*', mode='sync'"))
@@ -325,6 +331,7 @@ def test_a_sync_function_s_own_writes_do_not_fire_it_again(db):
     assert db.registration().numTriggered == 1
 
 
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_an_async_function_s_writes_do_fire(db):
     script = """
 def step(r):
@@ -358,6 +365,7 @@ def test_a_failing_function_is_counted_and_its_error_kept(db):
     assert registration.lastError is None
 
 
+@pytest.mark.single("its commands name keys of several slots")
 def test_events_inside_multi_and_lua_fire(db):
     db.ok("GB().foreach(lambda r: execute('incr', 'n')).register('w:*', mode='sync', readValue=False)")
     with db.r.pipeline(transaction=True) as pipeline:
@@ -368,6 +376,7 @@ def test_events_inside_multi_and_lua_fire(db):
     assert db.r.get("n") == b"3"
 
 
+@pytest.mark.single("its commands name keys of several slots")
 def test_async_events_inside_multi_fire_after_it(db):
     db.ok("GB().foreach(lambda r: execute('incr', 'n')).register('w:*', readValue=False)")
     with db.r.pipeline(transaction=True) as pipeline:
@@ -376,6 +385,7 @@ def test_async_events_inside_multi_fire_after_it(db):
     db.wait_value("n", 2)
 
 
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_binary_key_names_are_matched_and_delivered(db):
     db.ok("GB().foreach(lambda r: execute('set', 'n', repr(r['key']))).register('w:*', mode='sync')")
     db.r.set(b"w:\xff", "v")
@@ -404,6 +414,7 @@ def test_an_exception_in_on_registered_is_logged_and_nothing_else(db):
     assert db.trigger("t") == ["['t']"]
 
 
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_repartition_and_aggregation_work_in_event_functions(db):
     script = """
 GB().map(lambda r: {'k': r['key']}).repartition(lambda d: 'collector').count() \\
@@ -570,6 +581,7 @@ def test_the_session_is_shown_in_the_dump(db):
     assert db.registration().id in pd
 
 
+@pytest.mark.single("it compares identifiers or replies of one server")
 def test_registration_ids_are_a_shard_and_a_number_and_are_never_used_twice(db):
     ids = set()
     for _ in range(5):

@@ -15,7 +15,7 @@ import pytest
 from redis import ResponseError
 
 from .certificates import make_certificates
-from .loading import Loading, command, fields
+from .loading import REDGREASE, Loading, command, fields
 from .servers import DidNotStartError, free_port
 from .test_requirements import project
 
@@ -282,6 +282,53 @@ def test_command_line_then_environment_then_files(db, loading):
     assert prefix(REDGREASE_CONFIG_FILE="named.conf") == "named"
     assert prefix(*named, REDGREASE_INDEX_PREFIX="variable") == "variable"
     assert prefix("--index-prefix", "option", *named, REDGREASE_INDEX_PREFIX="variable") == "option"
+
+
+#: Runs a command with files of a directory as /etc/redgrease, in a mount namespace of its own. Arguments: the directory
+#: (the files are in `redgrease`, and `layer` is empty), and the command.
+WITH_CONFIGURATION = """
+mount -t tmpfs tmpfs "$1/layer"
+mkdir "$1/layer/upper" "$1/layer/work"
+cp -r "$1/redgrease" "$1/layer/upper"
+mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/layer/upper,workdir=$1/layer/work" /etc
+shift
+exec "$@"
+"""
+
+
+def run_with_configuration(folder: Path, *words: object, code: int = 0, **options: object) -> str:
+    """Run a command that finds the files of a folder in /etc; what it printed to standard error."""
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    isolated = ["unshare", "--mount", *user, "bash", "-euc", WITH_CONFIGURATION, "bash", folder]
+    if subprocess.run([*isolated, "true"], capture_output=True).returncode != 0:
+        pytest.skip("this machine allows no mount namespaces with an overlay")
+    done = subprocess.run([*isolated, *words], capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload]
+    assert done.returncode == code, done.stderr
+    return done.stderr
+
+
+def test_configuration_of_the_system(db, loading, tmp_path):
+    script = loading.write("below/a.py", HELLO)
+    files = tmp_path / "etc/redgrease/conf.d"
+    files.mkdir(parents=True)
+    (tmp_path / "etc/layer").mkdir()
+    (files / "10-all.conf").write_text(f"port = {loading.port}\nindex-prefix = ten\nrecursive\n")
+    (files / "20-some.conf").write_text("index-prefix = twenty\n")
+    (files / "30-none.txt").write_text("index-prefix = thirty\n")
+
+    def run(code: int = 0) -> str:
+        words = (REDGREASE, loading.scripts)
+        return run_with_configuration(tmp_path / "etc", *words, code=code, env=loading.environment, cwd=loading.folder)
+
+    run()
+    assert db.r.keys() == [f"twenty{script}".encode()]
+    db.reset()
+    (loading.folder / "redgrease.conf").write_text("index-prefix = here\n")
+    run()
+    assert db.r.keys() == [f"here{script}".encode()]
+    (files / "20-some.conf").write_text("\nprot = 1\n")
+    said = run(code=2)
+    assert '/etc/redgrease/conf.d/20-some.conf, line 2: there is no option "prot"' in said and "fix: write port" in said
 
 
 def test_old_names_of_variables_are_a_fallback(db, loading):

@@ -53,6 +53,7 @@ def test_edits_in_a_row_are_one_load(db, loading):
         for number in range(10):
             script.write_text(command("hello", number))
         seconds_until(lambda: trigger(db), "9")
+        watching.wait_for("hello.py: loaded", count=2)
         assert watching.log().count("hello.py: loaded") == 2
 
 

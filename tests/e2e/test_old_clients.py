@@ -160,6 +160,7 @@ def test_commands_of_scripts_with_the_package_s_functions(db, r, by_this_package
     assert r.gears.trigger("answer").value == {"a": [1]}
 
 
+@pytest.mark.single("each shard has a result or an error of its own")
 def test_commands_of_function_objects_answer_every_client(db, r):
     redgrease.CommandReader().map(lambda _: {"a": [1]}).register(trigger="answer", on=r)
     assert db.r.execute_command("RG.TRIGGER", "answer") == [[b"a", [1]]]

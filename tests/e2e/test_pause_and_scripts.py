@@ -116,6 +116,7 @@ GB('ShardsIDReader').map(step).run()
     assert text(db.r.execute_command("RG.GETRESULTS", execution)) == [["v"], []]
 
 
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_a_pause_of_everything_is_survived(db):
     db.ok("GB().foreach(lambda r: execute('incr', 'n')).register('w:*', readValue=False)")
     for number in range(50):

@@ -95,6 +95,7 @@ def test_listening_to_evictions_evicts_little_more(fresh_server):
 
 
 @pytest.mark.parametrize("mode", ["async", "async_local"])
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_without_abortpending_what_waits_is_processed_after_unregistering(db, gate, mode):
     db.ok(HELD.format(gate=str(gate), register=f"'w:*', readValue=False, mode={mode!r}"))
     set_many(db.r, "w:", 300)
@@ -155,6 +156,7 @@ GB('CommandReader').map(step).register(trigger='t', inorder=True)
 # -- the list of executions
 
 
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_running_executions_stay_in_the_list_and_their_results_can_be_asked_for(db, gate):
     script = f"""
 import os, time

@@ -61,6 +61,7 @@ def test_the_traceback_shows_no_frames_of_ours(db):
     assert "redgrease" not in db.refused("def f():\n    raise ValueError('mine')\nf()")
 
 
+@pytest.mark.single("it compares identifiers or replies of one server")
 def test_unblocking_answers_an_execution_id_at_once(db):
     execution = db.start("GB('ShardsIDReader').map(lambda x: execute('blpop', 'never', '0')).run()")
     shard, _, number = execution.rpartition("-")
@@ -236,6 +237,7 @@ GB('CommandReader').map(lambda _: os.getpid()).register(trigger='pid')
     assert db.trigger("t") == ["3.0"]
 
 
+@pytest.mark.single("it compares identifiers or replies of one server")
 def test_infocluster_answers_no_cluster_mode(db):
     assert db.wire()("RG.INFOCLUSTER") == b"no cluster mode"
 
@@ -249,3 +251,20 @@ def test_pystats_counts_the_memory_of_the_live_workers(db):
     names, values = (lambda reply: (reply[::2], reply[1::2]))(db.wire()("RG.PYSTATS"))
     assert names == [b"TotalAllocated", b"PeakAllocated", b"CurrAllocated"]
     assert all(isinstance(v, int) and v > 0 for v in values)
+
+
+def test_of_two_scripts_with_the_same_id_that_run_together_the_later_one_is_refused_or_replaces(db):
+    def script(trigger: str) -> str:
+        waits = "while not execute('GET', 'go'):\n    time.sleep(0.01)"
+        return f"import time\nexecute('INCR', 'begun')\n{waits}\nGB('CommandReader').register(trigger={trigger!r})"
+
+    wires = [db.wire() for _ in range(3)]
+    for number, wire in enumerate(wires):
+        wire.send("RG.PYEXECUTE", script(f"t{number}"), "ID", "same", *(["UPGRADE"] if number == 2 else []))
+    db.wait_value("begun", 3)
+    db.r.set("go", "yes")
+    first, second, upgrade = [wire.read() for wire in wires]
+    refused = [reply for reply in (first, second) if isinstance(reply, Err)]
+    assert refused and all("already exists" in reply.text for reply in refused), (first, second)
+    assert upgrade == Simple("OK")
+    assert len(db.registrations()) == 1

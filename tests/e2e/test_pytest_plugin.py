@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import textwrap
+import time
 
 import pytest
-from redgrease.testing import LocalServer
+from redgrease.testing import LocalServer, guard
 
-from .processes import process
+from .processes import process, workers_of
 from .servers import ROOT
 from .waiting import wait_until
 
@@ -106,12 +109,80 @@ def test_the_examples_of_the_page(run, snippet):
     run(snippet + test).assert_outcomes(passed=1)
 
 
+def is_gone(pid):
+    """Wait until a process has ended."""
+    return wait_until(lambda: process(pid), f"process {pid} ended", until=lambda found: found is None) is None
+
+
 def test_a_server_that_does_not_end_is_killed(server_kind, monkeypatch):
     monkeypatch.setattr("redgrease.testing.server._STOP_SECONDS", 0.1)
     server = LocalServer(server_kind.binary())
+    started = guard.descendants(server._process.pid)
     with server.client() as client:
         pid = client.info("server")["process_id"]
-    os.kill(server._process.pid, signal.SIGSTOP)
-    os.kill(pid, signal.SIGSTOP)
+    assert pid in started
+    for each in started:
+        os.kill(each, signal.SIGSTOP)
     server.stop()
-    assert wait_until(lambda: process(pid), "the server ended", until=lambda found: found is None) is None
+    assert all(map(is_gone, started))
+
+
+def test_a_guard_that_does_not_end_is_killed(server_kind, monkeypatch):
+    monkeypatch.setattr("redgrease.testing.server._STOP_SECONDS", 0.1)
+    monkeypatch.setattr("redgrease.testing.server._GUARD_SECONDS", 0.1)
+    server = LocalServer(server_kind.binary())
+    started = [*guard.descendants(server._process.pid), server._process.pid]
+    for each in started:
+        os.kill(each, signal.SIGSTOP)
+    server.stop()
+    assert all(map(is_gone, started))
+
+
+@pytest.mark.parametrize("forks", [False, True], ids=["alone", "with-a-fork"])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM], ids=lambda sent: sent.name)
+def test_a_server_ends_with_the_process_of_the_tests(server_kind, sent, forks):
+    """With its workers, and without files that are left; also if a process that it has forked lives on."""
+    program = f"""
+import os, time
+from redgrease.testing import LocalServer
+server = LocalServer({str(server_kind.binary())!r})
+with server.client() as client:
+    client.gears.pyexecute("GB('ShardsIDReader').map(lambda _: 1).run()")
+    pid = client.info("server")["process_id"]
+fork = os.fork() if {forks} else 0
+if fork or not {forks}:
+    print(pid, fork, server._directory, flush=True)
+time.sleep(60)
+"""
+    tests = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    pid, fork, directory = tests.stdout.readline().split()
+    workers = workers_of(int(pid))
+    assert workers
+    try:
+        tests.send_signal(sent)
+        assert tests.wait(10) == -sent
+        assert is_gone(int(pid))
+        assert all(is_gone(worker.pid) for worker in workers)
+        wait_until(lambda: not os.path.exists(directory), "its directory is removed")
+    finally:
+        tests.stdout.close()
+        if int(fork):
+            os.kill(int(fork), signal.SIGKILL)
+
+
+def test_a_server_stops_while_a_forked_process_lives(server_kind):
+    server = LocalServer(server_kind.binary())
+    with server.client() as client:
+        pid = client.info("server")["process_id"]
+    fork = os.fork()
+    if not fork:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < 15
+        assert process(pid) is None
+    finally:
+        os.kill(fork, signal.SIGKILL)
+        os.waitpid(fork, 0)

@@ -247,6 +247,7 @@ def test_no_scan_of_the_keys_only_reader_ignores_longer_names(db):
 
 
 @pytest.mark.parametrize("count", ["'many'", "None", "True", "[]", "'-1'"])
+@pytest.mark.single("each shard has a result or an error of its own")
 def test_a_count_that_is_no_number_is_the_server_s_error(db, count):
     (error,) = db.errors(f"GB('KeysOnlyReader').run('*', count={count})")
     assert "value is not an integer" in error or "syntax error" in error
@@ -257,6 +258,7 @@ def test_a_count_may_be_a_text(db):
     assert db.results("GB('KeysOnlyReader').run('*', count='10')") == ["k"]
 
 
+@pytest.mark.single("each shard has a result or an error of its own")
 def test_a_pattern_generator_that_cannot_be_called_is_an_error(db):
     (error,) = db.errors("GB('KeysOnlyReader').run(patternGenerator='adasd')")
     assert "'str' object is not callable" in error
@@ -336,6 +338,7 @@ def test_the_shards_id_reader_makes_one_record_per_shard(db):
     assert db.results("GB('ShardsIDReader').run()") == ["1"]
 
 
+@pytest.mark.single("each shard has a result or an error of its own")
 def test_one_function_per_shard_can_sum_up_sizes(db):
     db.r.mset({i: i for i in range(100)})
     script = f"GB('ShardsIDReader').map(lambda x: execute('dbsize')){SUM}.run()"
@@ -440,6 +443,7 @@ def test_a_pattern_begins_behind_an_id_in_each_stream(streams):
     assert sorted(streams.results(script)) == ["s:a3-0", "s:b3-0"]
 
 
+@pytest.mark.single("other shards do not know whether there is a stream of that name")
 def test_a_stream_with_the_very_name_of_the_pattern_is_read_alone(streams):
     streams.r.xadd("s:*", {"n": 9}, id="9-0")
     assert streams.results("GB('StreamReader').map(lambda r: r['id']).run('s:*', pattern=True)") == ["9-0"]

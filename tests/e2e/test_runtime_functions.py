@@ -41,7 +41,7 @@ def test_execute_converts_replies(db):
         "a",
         b"\xfe",
     ]
-    assert shard_value(db, "execute('mget', 's', 'absent')") == ["text", None]
+    assert shard_value(db, "execute('mget', '{t}s', '{t}absent')") == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -186,6 +186,7 @@ GB('ShardsIDReader').map(both).run()
         thread.join(10)
 
 
+@pytest.mark.single("its commands name keys of several slots")
 def test_readers_never_see_half_of_an_atomic_block(db):
     db.r.mset({"a": 0, "b": 0})
     script = """
@@ -396,6 +397,7 @@ GB('ShardsIDReader').map(use).run()
     ],
     ids=["none", "star", "explicit", "runtime"],
 )
+@pytest.mark.single("its imports replace the builder that reads on one shard")
 def test_every_style_of_import_gives_working_functions(db, header):
     script = f"""
 {header}

@@ -87,6 +87,7 @@ def test_unregister_with_a_pending_timer_is_harmless(db):
     assert seen(db) == []
 
 
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_entries_that_were_there_before_the_registration_are_handled(db):
     add(db, "s:1", 1, 2)
     add(db, "s:2", 3)
@@ -96,6 +97,7 @@ def test_entries_that_were_there_before_the_registration_are_handled(db):
     assert db.r.xlen("other") == 1
 
 
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_a_prefix_matches_streams_that_come_later(db):
     db.ok(f"{NOTE}.register('s:*')")
     for number in range(5):
@@ -332,6 +334,7 @@ def replace_by_move(db) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("replace", [replace_by_rename, replace_by_copy, replace_by_restore, replace_by_move])
+@pytest.mark.single("its commands name keys of several slots")
 def test_a_stream_that_takes_the_place_of_a_key_is_read_whole(db, mode, replace):
     db.ok(f"{NOTE}.register('s', mode='{mode}', trimStream=False)")
     add(db, "s", "first")
@@ -346,6 +349,7 @@ def test_a_stream_that_takes_the_place_of_a_key_is_read_whole(db, mode, replace)
     assert len(seen(db)) == 7
 
 
+@pytest.mark.single("its commands name keys of several slots")
 def test_a_stream_under_a_new_name_brings_its_pending_entries(db):
     add(db, "other", 1, 2, 3)
     db.r.xgroup_create("other", "__gears_consumer_group__", "0")
@@ -394,6 +398,7 @@ GB('StreamReader').foreach(step).register('s')
 """
 
 
+@pytest.mark.single("its commands name keys of several slots")
 def test_a_batch_in_work_removes_nothing_from_the_stream_that_took_the_place(db, tmp_path):
     gate = tmp_path / "open"
     script = held_at(gate)
@@ -528,6 +533,7 @@ def test_an_entry_that_one_registration_trims_stays_until_one_that_does_not_has_
     wait_until(lambda: db.r.xlen("s"), "both have acknowledged", until=lambda n: n == 0)
 
 
+@pytest.mark.single("its functions on all shards write a key that one shard has")
 def test_without_trimming_entries_of_several_registrations_stay(db):
     for name in ("l:one", "l:two", "l:three"):
         db.ok(f"{note_to(name)}.register('s', trimStream=False)")

@@ -290,6 +290,7 @@ def test_a_run_does_not_read_a_key_that_its_user_may_not_read(alice, values, kin
     assert "NOPERM" in error and "alice" in error and f"read the key '{kind}'" in error
 
 
+@pytest.mark.single("each shard has a result or an error of its own")
 def test_a_run_over_all_keys_ends_at_the_first_that_its_user_may_not_read(db, alice):
     for number in range(200):
         db.r.set(f"hers:n{number}", "v")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from .cluster import cluster_with, wait_runs
 from .database import Database, flat_map, text
 from .resp import Err, Simple
 from .test_replication import wait_connected
@@ -23,17 +25,22 @@ AT_ONCE = {"repl-diskless-sync-delay": 0}
 VERSION = "GB('CommandReader').map(lambda x: __import__('tiny').VERSION).register(trigger='version')"
 
 
-def wheel(directory: Path, name: str, version: str, needs: str = "") -> Path:
-    """A wheel with a module of that name."""
+def wheel(directory: Path, name: str, version: str, needs: str = "", data: bytes = b"") -> Path:
+    """A wheel with a module of that name, and with data. The same arguments make the same bytes."""
     directory.mkdir(exist_ok=True)
     path = directory / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info/"
+    needed = f"Requires-Dist: {needs}\n" if needs else ""
+    files = {
+        f"{name}.py": f"VERSION = {version!r}\n",
+        info + "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needed}",
+        info + "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        info + "RECORD": "",
+    }
     with zipfile.ZipFile(path, "w") as archive:
-        info = f"{name}-{version}.dist-info/"
-        archive.writestr(f"{name}.py", f"VERSION = {version!r}\n")
-        needed = f"Requires-Dist: {needs}\n" if needs else ""
-        archive.writestr(info + "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needed}")
-        archive.writestr(info + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(info + "RECORD", "")
+        for file, content in {**files, f"{name}.bin": data}.items():
+            # Of a fixed time, not of now.
+            archive.writestr(zipfile.ZipInfo(file), content)
     return path
 
 
@@ -153,6 +160,46 @@ def test_a_server_that_restarts_needs_no_network(fresh_server, index, conf, rewr
     db.server.kill()
     db.server.start_again()
     db = Database(db.server)
+    assert db.trigger("version") == ["1.0"]
+    assert requirements(db)["tiny"]["Wheels"] == ["below-2.0-py3-none-any.whl", "tiny-1.0-py3-none-any.whl"]
+
+
+@pytest.fixture
+def one_online(server_kind, index):
+    """The shards of a cluster, of which the first one finds packages."""
+    with cluster_with(server_kind, envs=[index[1], OFFLINE, OFFLINE]) as cluster:
+        wait_runs(*cluster.servers)
+        shards = [Database(server) for server in cluster.servers]
+        yield shards
+        for shard in shards:
+            shard.close()
+
+
+def test_other_shards_need_no_network(one_online, index):
+    wheel(index[0], "big", "1.0", needs="tiny", data=random.Random(1).randbytes(3 << 20))
+    first, *others = one_online
+    version = "GB('ShardsIDReader').map(lambda x: __import__('big').VERSION + __import__('tiny').VERSION)"
+    assert first.run(f"{version}.run()", "REQUIREMENTS", "big") == (["1.01.0"] * 3, [])
+    first.ok(f"{version.replace('ShardsID', 'Command')}.register(trigger='version')", "REQUIREMENTS", "big", "tiny")
+    for shard in one_online:
+        assert shard.trigger("version") == ["1.01.0"] * 3
+        assert requirements(shard)["big"]["Wheels"] == [
+            "below-2.0-py3-none-any.whl",
+            "big-1.0-py3-none-any.whl",
+            "tiny-1.0-py3-none-any.whl",
+        ]
+    # Only the shard where a script runs looks for packages.
+    assert "unrelated" in others[0].refused(f"{version}.run()", "REQUIREMENTS", "unrelated")
+
+
+def test_wheels_that_do_not_fit_are_downloaded_again(fresh_server, index):
+    """A shard may have another interpreter than the one that its wheels come from."""
+    db = fresh_server(env=index[1])
+    db.execute(VERSION, "ID", "s", "REQUIREMENTS", "tiny")
+    (directory,) = (Path(db.server.directory, "redgrease-requirements", name) for name in installed(db))
+    shutil.rmtree(directory / "packages")
+    (directory / "wheels" / "tiny-1.0-py3-none-any.whl").rename(directory / "wheels" / "tiny-1.0-cp27-cp27m-win32.whl")
+    db.execute(VERSION, "ID", "s", "UPGRADE", "REQUIREMENTS", "tiny")
     assert db.trigger("version") == ["1.0"]
     assert requirements(db)["tiny"]["Wheels"] == ["below-2.0-py3-none-any.whl", "tiny-1.0-py3-none-any.whl"]
 

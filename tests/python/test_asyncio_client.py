@@ -12,7 +12,7 @@ import pytest
 import redgrease
 import redgrease.asyncio
 import redis.asyncio
-from redgrease import engine
+from redgrease import calls, engine
 from redgrease.asyncio import Gears, Redis, RedisCluster, RedisGears
 from redgrease.data import ExecID, ExecutionResult
 from redgrease.exceptions import DuplicateTriggerError, ScriptError
@@ -153,6 +153,124 @@ def test_a_command_is_replaced():
     run(use())
 
 
+@pytest.mark.parametrize("options", [{}, {"ttl": 5}], ids=str)
+def test_a_cancelled_call_does_not_cancel_the_registration_for_others(options):
+    async def use():
+        began, go = asyncio.Event(), asyncio.Event()
+
+        class Slow(Server):
+            async def execute_command(self, *args, **options):
+                if not self.sent:
+                    began.set()
+                    await go.wait()
+                return await super().execute_command(*args, **options)
+
+        server = Slow(b"OK", [tagged(1)])
+        command = redgrease.command("t", on=server, **options)(len)
+        first = asyncio.ensure_future(command("x"))
+        await began.wait()
+        second = asyncio.ensure_future(command("x"))
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        go.set()
+        assert await second == 1
+        assert [command[2] for command in server.sent] == ["RG.PYEXECUTE", "RG.TRIGGER"]
+
+    run(use())
+
+
+def test_a_command_is_registered_on_the_loop_of_its_caller():
+    server = Server(b"OK", [tagged(1)])
+    began = []
+
+    class Never(Server):
+        async def execute_command(self, *args, **options):
+            if began:
+                return await server.execute_command(*args, **options)
+            began.append(args)
+            await asyncio.Event().wait()
+
+    command = redgrease.command("t", on=Never())(len)
+    first = asyncio.new_event_loop()
+    waiting = first.create_task(command("x"))
+    while not began:
+        first.run_until_complete(asyncio.sleep(0))
+    assert run(command("x")) == 1
+    left = asyncio.all_tasks(first)
+    assert waiting in left
+    for task in left:
+        task.cancel()
+    first.run_until_complete(asyncio.wait(left))
+    first.close()
+
+
+# -- commands whose results are kept
+
+
+def test_a_cached_command_registers_itself():
+    async def use():
+        server = Server(b"OK", [tagged(7)], [tagged([b"hit", 8])], [tagged(1)])
+
+        @redgrease.command(on=server, ttl=5)
+        def area(width, height=1):
+            """An area."""
+
+        assert type(area) is redgrease.caching.AsyncCachedCommand
+        assert (area.__name__, area.__doc__) == ("area", "An area.")
+        assert area.key_of(2) == "cached:{area('2', 1)}"
+        with pytest.raises(TypeError, match="missing a required argument"):
+            area()
+        assert server.sent == []
+        assert await area(2) == 7
+        assert await area.get(2) == (8, "hit")
+        assert await area.invalidate_key("cached:{area('2', 1)}") is True
+        assert [command[2:5] for command in server.sent[1:]] == [
+            ("RG.TRIGGER", "area", "2"),
+            ("RG.TRIGGER", "area", "redgrease:cache"),
+            ("RG.TRIGGER", "area", "redgrease:cache"),
+        ]
+        assert server.sent[3][5:] == ("invalidate-key", "area('2', 1)")
+        there = pickle.loads(pickle.dumps(area))
+        assert type(there) is redgrease.caching.CachedCommand
+        assert (there.trigger, there.settings) == ("area", area.settings)
+
+    run(use())
+
+
+def test_a_cached_command_can_be_registered_without_a_call():
+    async def use():
+        server = Server(b"OK", [tagged(1)])
+        area = redgrease.command("area", on=server, ttl=5)(len)
+        registered = await area
+        assert isinstance(registered, ExecutionResult) and len(server.sent) == 1
+        assert (await area).value is registered.value is area
+        assert await registered("x") == 1
+        assert len(server.sent) == 2
+
+    run(use())
+
+
+def test_a_cached_command_that_exists_is_refused_kept_or_replaced():
+    kept = redgrease.caching.settings.CacheSettings(ttl=7, namespace="old", typed=True)
+    there = [*command_entry(2, b"t"), b"desc", f"redgrease cached command {kept.dumps()}".encode()]
+
+    async def use():
+        server = Server(DUPLICATE, DUPLICATE, [there], [tagged(1)], DUPLICATE, [there], b"OK")
+        with pytest.raises(DuplicateTriggerError):
+            await redgrease.command("t", on=server, ttl=5)(len)
+        old = redgrease.command("t", on=server, ttl=5, replace=False)(len)
+        assert old.settings.ttl == 5
+        assert await old(7) == 1
+        assert server.sent[-1][4:] == (calls.pack([7], {}),)
+        assert old.settings == kept
+        new = await redgrease.command("t", on=server, ttl=5, replace=True)(len)
+        assert replaced(server.sent[-1]) == f"{Z}-2"
+        assert new.settings.ttl == 5
+
+    run(use())
+
+
 def test_options_of_the_engine():
     async def use():
         server = Server([b"500"], [b"OK"], [ResponseError("Unsupported")])
@@ -189,10 +307,14 @@ class Connection:
     """A connection whose reply never arrives."""
 
     socket_timeout = None
+    is_connected = False
 
     def __init__(self, error=None):
         self.sent, self.closed, self.error = [], False, error
         self.waits = asyncio.Event()
+
+    async def connect(self):
+        self.is_connected = True
 
     async def send_command(self, *args):
         self.sent.append(args)
@@ -261,6 +383,29 @@ def test_what_starts_something_is_sent_once_and_its_connection_closed():
     run(use())
 
 
+@pytest.mark.parametrize("method", ["connect", "send_command", "read_response"])
+def test_a_connection_that_another_task_closes_is_an_error_of_connections(method):
+    class Closed(Connection):
+        async def disconnect(self, nowait):
+            await super().disconnect(nowait)
+            self.is_connected = False
+
+    async def use():
+        async def close(*args, **options):
+            connection.is_connected = False
+            return connection._writer.nothing
+
+        connection = Closed()
+        connection._writer = None
+        setattr(connection, method, close)
+        client, _ = client_of(connection)
+        with pytest.raises(redis.exceptions.ConnectionError, match="closed by another task"):
+            await Gears(client).trigger("x")
+        assert connection.closed
+
+    run(use())
+
+
 def test_an_error_reply_keeps_the_connection():
     async def use():
         connection = Connection(ResponseError("no"))
@@ -284,7 +429,8 @@ def test_a_client_waits_for_a_command_as_long_as_it_may_take():
         connection = Slow()
         client, _ = client_of(connection)
         with pytest.raises(redis.exceptions.TimeoutError, match=r"no reply to RG\.WITHCODEC within 15 s: 10 s for"):
-            await Gears(client)._trigger("t", patience=10)
+            gears = Gears(client)
+            await gears._run(gears._commands.trigger("t", (), patience=10))
         assert connection.socket_timeout == 1
 
     run(use())
@@ -304,7 +450,7 @@ class Cluster:
 
     def __init__(self):
         self.nodes = [Node(1), Node(2), Node(3)]
-        self.nodes_manager = SimpleNamespace(initialize=self.refresh)
+        self.nodes_manager = SimpleNamespace(initialize=self.refresh, startup_nodes={})
         self.holder, self.ready = self.nodes[0], False
 
     async def initialize(self):
@@ -320,6 +466,9 @@ class Cluster:
     def get_node_from_key(self, key):
         assert self.ready and key == "user:1"
         return self.holder
+
+    def get_node(self, host, port):
+        return next((node for node in self.nodes if node.name == f"{host}:{port}"), None)
 
     async def execute_command(self, *args, **options):
         raise AssertionError("commands go to nodes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import pickle
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from redgrease.data import (
     Registration,
 )
 from redgrease.exceptions import DuplicateTriggerError, ScriptError
+from redgrease.exchange import Request, Shards
 from redgrease.gears import Run
 from redgrease.utils import Record
 from redis.exceptions import ResponseError
@@ -42,7 +44,7 @@ def extension(monkeypatch):
         assert allow_pickle
         return pickle.loads(data[7:])
 
-    monkeypatch.setattr(codec, "_native", SimpleNamespace(loads=loads, dumps=tagged))
+    monkeypatch.setattr(codec, "_native", SimpleNamespace(loads=loads, dumps=lambda value, *_: tagged(value)))
     monkeypatch.setattr(codec, "_looked", True)
 
 
@@ -685,7 +687,11 @@ def test_what_is_no_client_is_refused_where_it_is_given():
 
 @pytest.mark.parametrize("client", [redis.Redis, Redis, redis.asyncio.Redis])
 def test_a_pipeline_is_no_client(client):
-    pipeline = client().pipeline()
+    async def make():
+        return client().pipeline()
+
+    # In Python 3.9 locks of asyncio belong to the event loop that runs when they are made.
+    pipeline = asyncio.run(make())
     for use in (Gears, redgrease.KeysReader().run().on):
         with pytest.raises(TypeError, match="is a pipeline"):
             use(pipeline)
@@ -847,6 +853,7 @@ class Cluster:
         self.nodes = [Node(1), Node(2), Node(3)]
         self.nodes_manager = SimpleNamespace(initialize=self.refresh)
         self.holder = self.nodes[0]
+        self.refreshed = 0
 
     def get_primaries(self):
         return self.nodes
@@ -858,7 +865,11 @@ class Cluster:
         assert key == "user:1"
         return self.holder
 
+    def get_node(self, host, port):
+        return next((node for node in self.nodes if node.name == f"{host}:{port}"), None)
+
     def refresh(self):
+        self.refreshed += 1
         self.holder = self.nodes[1]
 
     def answer(self, *replies):
@@ -928,6 +939,78 @@ def test_on_a_cluster_a_key_is_triggered_on_its_shard(cluster):
     cluster.answer(None, redis.exceptions.AskError("1 127.0.0.1:30003"), None)
     with pytest.raises(redis.exceptions.AskError):
         gears.triggeronkey("t", "user:1")
+
+
+REFUSED = redis.exceptions.ReadOnlyError("functions are not run on a read-only replica")
+
+
+def test_on_a_cluster_a_replica_sends_a_key_to_its_master(cluster):
+    cluster.answer(REFUSED, [tagged(1)], None)
+    assert Gears(cluster).triggeronkey("t", "user:1") == 1
+    assert cluster.refreshed == 1
+    cluster.answer(None, REFUSED, None)
+    with pytest.raises(redis.exceptions.ReadOnlyError):
+        Gears(cluster).triggeronkey("t", "user:1")
+    assert cluster.refreshed == 2, "the cluster says that it is the master, so that nothing else can be asked"
+
+
+@pytest.mark.parametrize("refusal", [REFUSED, redis.exceptions.ConnectionError("gone")], ids=["replica", "dead"])
+def test_on_a_cluster_a_node_that_does_not_answer_is_replaced_by_another(cluster, refusal):
+    gears = Gears(cluster)
+    for _ in range(10):
+        cluster.answer(refusal, [], [])
+        assert gears.dumpregistrations() == []
+    assert cluster.refreshed >= 1
+    cluster.answer(refusal, refusal, refusal)
+    with pytest.raises(type(refusal)):
+        gears.dumpregistrations()
+
+
+def test_on_a_cluster_what_was_sent_is_not_sent_to_another_node(cluster):
+    gears = Gears(cluster)
+    cluster.answer(*[redis.exceptions.ConnectionError("gone")] * 3)
+    with pytest.raises(redis.exceptions.ConnectionError):
+        gears.trigger("t")
+    assert sum(len(sent) for sent in cluster.sent()) == 1
+    assert cluster.refreshed == 0
+    cluster.answer([tagged(1)], [tagged(1)], [tagged(1)])
+    assert gears.trigger("t") == 1
+    assert cluster.refreshed == 1
+
+
+def test_on_a_cluster_a_command_with_keys_is_followed_to_their_shard(cluster):
+    moved = redis.exceptions.MovedError("1 127.0.0.1:30002")
+    for _ in range(10):
+        cluster.answer(moved, [tagged(1)], moved)
+        assert Gears(cluster).trigger("t") == 1
+    cluster.answer(*[redis.exceptions.MovedError("1 127.0.0.1:30009")] * 3)
+    with pytest.raises(redis.exceptions.MovedError):
+        Gears(cluster).trigger("t")
+
+
+def test_on_a_cluster_too_many_connections_are_no_fault_of_the_server(cluster):
+    gears = Gears(cluster)
+    cluster.answer(*[redis.exceptions.MaxConnectionsError("Too many connections")] * 3)
+    with pytest.raises(redis.exceptions.MaxConnectionsError):
+        gears.dumpregistrations()
+    assert sum(len(sent) for sent in cluster.sent()) == 1
+    cluster.answer([], [], [])
+    gears.dumpregistrations()
+    assert cluster.refreshed == 0
+
+
+def test_on_a_cluster_all_shards_are_asked_again_if_one_was_replaced(cluster):
+    gears = Gears(cluster)
+    cluster.answer([], redis.exceptions.ConnectionError("gone"), [])
+    for node in cluster.nodes:
+        node.server.replies.append([])
+    cluster.nodes[2].server.replies.pop()
+    assert gears.dumpexecutions() == []
+    assert cluster.refreshed == 1
+    cluster.answer(b"OK", redis.exceptions.ConnectionError("gone"), b"OK")
+    with pytest.raises(redis.exceptions.ConnectionError):
+        gears._link.perform(Request(("X",), Shards.ALL, once=True))
+    assert [len(sent) for sent in cluster.sent()] == [1, 1, 0], "a change was repeated"
 
 
 def test_on_a_cluster_one_shard_is_enough_for_what_all_know(cluster):

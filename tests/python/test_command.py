@@ -188,15 +188,6 @@ def test_a_cached_command_is_sent_with_its_function():
         copy(1)
 
 
-def test_a_client_with_coroutines_cannot_register_it():
-    class Coroutines:
-        async def execute_command(self, *args):
-            raise AssertionError
-
-    with pytest.raises(TypeError, match=r"area: a client with coroutines .* asyncio\.to_thread"):
-        redgrease.command(on=Coroutines(), ttl=5)(area)
-
-
 def test_what_runs_in_a_worker_needs_no_other_package():
     code = "import sys; import redgrease.caching.serving; print({'redis', 'cloudpickle', 'asyncio'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

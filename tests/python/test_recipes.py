@@ -584,6 +584,7 @@ class FakeCluster:
 
     def __init__(self, first, second):
         self.nodes = [first, second]
+        first.name, second.name = "first", "second"
         self.looks = 0
         self.keys = []
         self.nodes_manager = self
@@ -597,6 +598,9 @@ class FakeCluster:
     def get_node_from_key(self, key):
         self.keys.append(key)
         return self.nodes[min(self.looks, 1)]
+
+    def get_node(self, host, port):
+        return None
 
     def get_redis_connection(self, node):
         return node
@@ -620,13 +624,13 @@ def test_the_callable_goes_to_the_shard_of_the_url():
     assert first.asked == [["RG.TRIGGER", "cache_get", "http://x/", 5, ""]]
 
 
-@pytest.mark.parametrize("moved", [MovedError("7 127.0.0.1:1"), TryAgainError("slot 7 is just being moved")])
-def test_the_callable_follows_a_url_to_another_shard(moved):
-    first, second = FakeNode(moved), FakeNode(reply(b"body"))
+@pytest.mark.parametrize("before", [[], [TryAgainError("slot 7 is just being moved")]])
+def test_the_callable_follows_a_url_to_another_shard(before):
+    first, second = FakeNode(*before, MovedError("7 127.0.0.1:1")), FakeNode(reply(b"body"))
     cluster = FakeCluster(first, second)
     assert caller(cluster)("http://x/") == b"body"
     assert cluster.looks == 1
-    assert len(first.asked) == len(second.asked) == 1
+    assert (len(first.asked), len(second.asked)) == (len(before) + 1, 1)
 
 
 def test_the_callable_does_not_follow_forever():
@@ -654,6 +658,15 @@ class Again(FakeNode):
 
     def execute_command(self, *args, **options):
         raise TryAgainError("slot 7 is just being moved")
+
+
+def test_a_client_with_coroutines_is_refused():
+    class Coroutines:
+        async def execute_command(self, *args, **options):
+            raise AssertionError("nothing is sent")
+
+    with pytest.raises(TypeError, match=r"cache_get needs a client without coroutines.*asyncio\.to_thread"):
+        cache_get.on(Coroutines())
 
 
 def test_a_full_answer_has_names():

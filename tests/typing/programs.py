@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 import redgrease
+import redgrease.asyncio
+import redis.asyncio
 from redgrease import (
     ClosedGearFunction,
     CommandReader,
@@ -196,6 +198,29 @@ assert_type(CommandReader().apply(words).register(trigger="words"), ClosedGearFu
 add(1, 2)  # wrong: arguments are texts
 add()  # wrong: an argument is missing
 greet.map(len)  # wrong: the function is closed
+
+# -- Clients with coroutines.
+
+
+async def with_coroutines() -> None:
+    a = await redgrease.asyncio.RedisGears()
+    assert_type((await names.count().run(on=a)).records, list[int])
+    assert_type((await names.count().run().on(redis.asyncio.Redis())).records, list[int])
+    assert_type((await names.count().run(on=a.gears)).records, list[int])
+    assert_type((await a.gears.pyexecute(names.count().run())).records, list[int])
+    await CommandReader().apply(max).register(trigger="largest", on=a)("1", "2")
+
+    @redgrease.command(on=a, ttl=60)
+    async def kept(first: str, second: str = "1") -> int:
+        return int(first) + int(second)
+
+    await kept
+    assert_type((await kept("1")).records, list[int])
+    await kept.invalidate("1")
+    await kept(1)  # wrong: arguments are texts
+    print(names.count().run(on=a).records)  # wrong: it is not awaited
+    await names.count().run(on=r)  # wrong: this client has no coroutines
+
 
 # -- Builders.
 

@@ -9,6 +9,7 @@ import struct
 LAST, SYNC, PROFILE, TRACEBACK, TAGGED = 1, 2, 4, 8, 16
 PICKLED = 64
 READY, SCRIPT_DONE, CALL, PROGRESS, OUTPUT, DONE, CONSUMED, STOP, LOG, PARKED, ANSWERED = range(11)
+MOVED, STAGE_ENDED, TAKEN, STAGE_CLOSED = range(11, 15)
 OPERATIONS = (
     "execute", "run", "register", "enter", "exit", "config", "hashtag", "call_next", "time_event", "get_command",
     "override_reply", "results",
@@ -42,7 +43,7 @@ def records(values):
     return varint(len(values)) + blob(b"".join(values))
 
 
-def hello(protocol=6, threads=1, record_bytes_max=64 << 20, spin_micros=0):
+def hello(protocol=7, threads=1, record_bytes_max=64 << 20, spin_micros=0):
     numbers = varint(threads) + varint(record_bytes_max) + varint(spin_micros)
     return framed(b"\x01" + varint(protocol) + blob("test") + varint(1) + numbers)
 
@@ -111,6 +112,32 @@ def threads(count):
     return framed(b"\x0b" + varint(count))
 
 
+def route(exec_, here, shards, slots, window):
+    """``slots``: for each range its first and last slot and the position of its shard."""
+
+    def one(row):
+        return b"".join(map(varint, row))
+
+    return framed(b"\x0e" + varint(exec_) + varint(here) + varint(shards) + listed(slots, one) + varint(window))
+
+
+def arrived(exec_, stage, encoded, last):
+    """``encoded``: number of records and their bytes, as ``records`` returns them."""
+    return framed(b"\x0f" + varint(exec_) + varint(stage) + bytes([last]) + encoded)
+
+
+def room(exec_, stage, size):
+    return framed(b"\x10" + varint(exec_) + varint(stage) + varint(size))
+
+
+def close_stage(exec_, stage):
+    return framed(b"\x11" + varint(exec_) + varint(stage))
+
+
+def cluster(several):
+    return framed(b"\x12" + bytes([several]))
+
+
 def shutdown():
     return framed(b"\x00")
 
@@ -177,9 +204,7 @@ def parse(data):
         frame["op"] = OPERATIONS[body.varint()]
         if frame["op"] == "execute":
             frame["argv"] = body.list(body.blob)
-        elif frame["op"] == "run":
-            frame.update(plan=body.varint(), spec=body.blob())
-        elif frame["op"] == "register":
+        elif frame["op"] == "run" or frame["op"] == "register":
             frame.update(plan=body.varint(), spec=body.blob(), blob=body.blob())
         elif frame["op"] == "config":
             frame["key"] = body.blob()
@@ -212,6 +237,15 @@ def parse(data):
         frame = {"kind": "parked", "exec": body.varint()}
     elif kind == ANSWERED:
         frame = {"kind": "answered", "request": body.varint(), "failed": bool(body.byte()), "text": body.blob()}
+    elif kind == MOVED:
+        frame = {"kind": "moved", "exec": body.varint(), "stage": body.varint(), "shard": body.varint()}
+        frame["records"] = body.records()
+    elif kind == STAGE_ENDED:
+        frame = {"kind": "stage_ended", "exec": body.varint(), "stage": body.varint()}
+    elif kind == TAKEN:
+        frame = {"kind": "taken", "exec": body.varint(), "stage": body.varint(), "bytes": body.varint()}
+    elif kind == STAGE_CLOSED:
+        frame = {"kind": "stage_closed", "exec": body.varint(), "stage": body.varint()}
     else:
         raise AssertionError(f"unknown frame {kind}")
     assert body.at == len(data), f"trailing bytes in {frame}"

@@ -118,9 +118,12 @@ class Server:
                 if frame["kind"] == "call":
                     self._answer(frame)
                     continue
-                with self._changed:
-                    self.frames.append(frame)
-                    self._changed.notify_all()
+                self._store(frame)
+
+    def _store(self, frame):
+        with self._changed:
+            self.frames.append(frame)
+            self._changed.notify_all()
 
     def _answer(self, frame):
         self.calls.append(frame)
