@@ -25,6 +25,7 @@ import filecache
 import machine
 import objects
 import overhead
+import shards
 import triggers
 import whole
 from judge import PAIRS_MIN, Measured, Spread
@@ -41,6 +42,7 @@ GROUPS: dict[str, tuple[list[str], Callable[[Run, list[str]], Iterator[Measured]
     "events": (list(events.ROWS), events.measure),
     "whole": (list(whole.ROWS), whole.measure),
     "objects": (list(objects.ROWS), objects.measure),
+    "shards": (list(shards.ROWS), shards.measure),
     "filecache": (list(filecache.ROWS), filecache.measure),
 }
 

@@ -74,8 +74,11 @@ def _free_port() -> int:
 class Server:
     """A server of our own, ready when constructed; with the module unless told otherwise."""
 
-    def __init__(self, binary: Path, *, module: Path | None = MODULE) -> None:
-        """Start the program; a module of another checkout finds the interpreter of that checkout by itself."""
+    def __init__(self, binary: Path, *, module: Path | None = MODULE, cluster: bool = False) -> None:
+        """Start the program; a module of another checkout finds the interpreter of that checkout by itself.
+
+        With ``cluster``, it is a node that knows no other one, and has no slots.
+        """
         if module is not None and not module.is_file():
             raise MissingError(f"{module} does not exist: run `make build`")
         self.directory = Path(tempfile.mkdtemp(prefix="redgrease-bench-"))
@@ -87,11 +90,15 @@ class Server:
         if module is not None:
             command += ["--loadmodule", str(module)]
             command += ["Python", sys.executable] if module == MODULE else []
+        #: The port for other nodes.
+        self.bus_port = _free_port() if cluster else None
+        if cluster:
+            command += ["--cluster-enabled", "yes", "--cluster-port", str(self.bus_port)]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         self.redis = self.connect()
         try:
             self._wait_until_ready()
-            if module is not None:
+            if module is not None and not cluster:
                 run_script(self.redis, "GB('PythonReader').run(lambda: [1])")  # a worker is up
         except BaseException:
             self.stop()
@@ -103,11 +110,15 @@ class Server:
 
     def processor_seconds(self) -> tuple[float, float]:
         """Processor time used until now: by the server, and by its workers with their supervisors."""
+        return machine.processor_seconds({self.pid}), machine.processor_seconds(self.processes() - {self.pid})
+
+    def processes(self) -> set[int]:
+        """The server, and all processes below it."""
         parents = machine.parents()
         below = {self.pid}
         while more := {pid for pid, parent in parents.items() if parent in below} - below:
             below |= more
-        return machine.processor_seconds({self.pid}), machine.processor_seconds(below - {self.pid})
+        return below
 
     def connect(self, *, decode: bool = False) -> redis.Redis:
         return redis.Redis(
