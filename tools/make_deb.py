@@ -2,6 +2,8 @@
 
     python tools/make_deb.py dist dist     folder of the wheel, folder for the package
 
+DEBFULLNAME and DEBEMAIL name the maintainer of the package, as for Debian's own tools.
+
 The layout of the package:
 
     /usr/lib/redgrease                     a virtual environment of the system's Python, of any version
@@ -58,7 +60,8 @@ def main(folder, output):
             copy(PACKAGING / "systemd/redgrease.conf", tree / f"usr/lib/systemd/system/{unit}.service.d/redgrease.conf")
         lay_out_documentation(tree)
         lay_out_help(tree)
-        write_changelog(source / "debian/changelog", debian_version(wheels[-1]))
+        maintainer = name_maintainer(source / "debian/control", os.environ)
+        write_changelog(source / "debian/changelog", debian_version(wheels[-1]), maintainer)
         write_control(source, tree)
         run("dpkg-deb", "--build", "--root-owner-group", tree, Path(output).resolve())
 
@@ -117,10 +120,21 @@ def debian_version(wheel):
     return re.sub(r"\.?(a|b|rc|dev)(?=\d)", r"~\1", version)
 
 
-def write_changelog(path, version):
+def name_maintainer(control, environment):
+    """Write the maintainer that the environment names into the control file, and return who it is then."""
+    text = control.read_text()
+    name, address = re.search(r"^Maintainer: (.*) <(.*)>$", text, re.MULTILINE).groups()
+    name, address = environment.get("DEBFULLNAME") or name, environment.get("DEBEMAIL") or address
+    maintainer = f"{name} <{address}>"
+    if not re.fullmatch(r"[^<>\n]+ <[^<>@\s]+@[^<>@\s]+>", maintainer):
+        sys.exit(f"{maintainer!r} is no maintainer: set DEBFULLNAME to a name, and DEBEMAIL to an address")
+    control.write_text(re.sub(r"^Maintainer: .*$", lambda _: f"Maintainer: {maintainer}", text, flags=re.MULTILINE))
+    return maintainer
+
+
+def write_changelog(path, version, author):
     """Write the entry that dpkg-gencontrol takes name and version from."""
     date = "Thu, 01 Jan 1970 00:00:00 +0000"
-    author = "The redgrease developers <redgrease@localhost>"
     path.write_text(
         f"redgrease ({version}) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- {author}  {date}\n"
     )

@@ -19,7 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Supported versions.
 VERSIONS = ("5.0.*", "5.2.*", "6.4.*", "newest")
 #: Tests without a server, and those that use the client.
-TESTS = ("tests/python", "tests/e2e/test_clients.py", "tests/e2e/test_object_form.py")
+TESTS = (
+    "tests/python",
+    "tests/e2e/test_clients.py",
+    "tests/e2e/test_cluster_clients.py",
+    "tests/e2e/test_object_form.py",
+)
 
 
 def environment(version: str) -> Path:

@@ -49,7 +49,7 @@ const RULES: &[Rule] = &[
         tests_may_use: &["proptest"],
     },
     Rule { name: "redgrease-filecache", ours: &["redgrease-cache-rules"], external: None, tests_may_use: &[] },
-    Rule { name: "redgrease-loader", ours: &[], external: None, tests_may_use: &[] },
+    Rule { name: "redgrease-loader", ours: &["redgrease"], external: None, tests_may_use: &[] },
     Rule {
         name: "redgrease-py",
         ours: &["redgrease-core", "redgrease-filecache", "redgrease-loader", "redgrease-ring"],

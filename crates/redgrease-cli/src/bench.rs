@@ -98,12 +98,13 @@ fn measure(
 }
 
 fn ping(connection: &mut Connection) -> Result<()> {
-    redis::cmd("PING").exec(connection).map_err(|error| failure::of_command(&error, "the server").into())
+    redis::cmd("PING").exec(connection).map_err(|error| failure::of_command(error, "the server").into())
 }
 
 fn script(connection: &mut Connection, source: &str) -> Result<()> {
     let executed = connection.rg_py_execute(PyExecute::script(source)).map_err(gears::failed)?;
-    executed.into_results().get::<Vec<String>>().map(drop).map_err(gears::failed)
+    executed.into_results().get::<Vec<String>>().map_err(gears::failed)?;
+    Ok(())
 }
 
 /// Registers a command under a name that nothing else has.
@@ -115,7 +116,8 @@ fn register(connection: &mut Connection) -> Result<String> {
 }
 
 fn trigger(connection: &mut Connection, name: &str) -> Result<()> {
-    connection.rg_trigger(name, NO_ARGUMENTS).map(drop).map_err(gears::failed)
+    connection.rg_trigger(name, NO_ARGUMENTS).map_err(gears::failed)?;
+    Ok(())
 }
 
 fn unregister(connection: &mut Connection, name: &str) -> Result<()> {

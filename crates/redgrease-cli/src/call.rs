@@ -1,7 +1,7 @@
 //! `redgrease call`: sends any command and prints its reply.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Read, Write, stderr, stdin, stdout};
+use std::io::{IsTerminal, Read, stdin, stdout};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use redis::{ConnectionLike, ProtocolVersion, Value};
 
 use crate::args::Call;
 use crate::failure::{self, Class, Failure};
+use crate::output::{print_bytes, say};
 use crate::reply;
 
 pub fn run(args: &Call) -> Result<ExitCode> {
@@ -26,18 +27,20 @@ pub fn run(args: &Call) -> Result<ExitCode> {
         }
         Err(error) => match error.code() {
             Some(code) => {
-                return error_reply(&format!("{code} {}", error.detail().unwrap_or_default()), args.json);
+                let text = format!("{code} {}", error.detail().unwrap_or_default());
+                return error_reply(&text, failure::of_command(error, &target.place()), args.json);
             }
             None if error.is_connection_dropped() && ends_the_connection(&args.command) => {
                 let command = args.command[0].to_string_lossy().to_ascii_uppercase();
-                writeln!(stderr(), "{} closed the connection, as {command} requests", target.place())?;
+                say(format_args!("{} closed the connection, as {command} requests", target.place()));
                 return Ok(ExitCode::SUCCESS);
             }
-            None => return Err(failure::of_command(&error, &target.place()).into()),
+            None => return Err(failure::of_command(error, &target.place()).into()),
         },
     };
     if let Value::ServerError(error) = &value {
-        return error_reply(&reply::error_text(error), args.json);
+        let failure = failure::of_command(error.clone().into(), &target.place());
+        return error_reply(&reply::error_text(error), failure, args.json);
     }
     let text = if args.json {
         format!("{}\n", reply::json(&value)).into_bytes()
@@ -46,8 +49,7 @@ pub fn run(args: &Call) -> Result<ExitCode> {
     } else {
         reply::typed(&value)
     };
-    stdout().write_all(&text)?;
-    stdout().flush()?;
+    print_bytes(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -78,15 +80,14 @@ fn packed(args: &Call) -> Result<Vec<u8>> {
 }
 
 /// Prints an error reply in the words of the server, and the fix if it is known.
-fn error_reply(text: &str, as_json: bool) -> Result<ExitCode> {
+fn error_reply(text: &str, failure: Failure, as_json: bool) -> Result<ExitCode> {
     let text = text.trim_end();
-    let failure = failure::of_reply(text);
     let line = match &failure.fix {
         _ if as_json => serde_json::json!({ "error": text }).to_string(),
         Some(fix) => format!("(error) {text}\nfix: {fix}"),
         None => format!("(error) {text}"),
     };
-    writeln!(stderr(), "{line}")?;
+    say(line);
     Ok(ExitCode::from(failure.class.exit_code()))
 }
 

@@ -1,5 +1,6 @@
 //! A cluster on this machine: ports of the nodes, and making one cluster of servers that run.
 
+use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
@@ -21,13 +22,37 @@ const POLL: Duration = Duration::from_millis(50);
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The plans of all nodes, masters first; all ports are free.
-pub fn plans(args: Serve, masters: u16, records: &Records) -> Result<Vec<Plan>> {
+pub fn plans(mut args: Serve, masters: u16, records: &Records) -> Result<Vec<Plan>> {
+    refuse_tls(&args.server_args)?;
+    args.server_args = with_password_for_others(args.server_args);
     let count = masters * (1 + args.replicas);
     let first = args.port.unwrap_or(FIRST_PORT);
     let ports = if first == 0 { any_ports(count, records)? } else { consecutive_ports(first, count, records)? };
     let cluster = ports[0].0;
     let nodes: Vec<_> = ports.into_iter().map(|(port, bus)| (port, Node { cluster, bus })).collect();
     Plan::nodes(args, &nodes)
+}
+
+/// Nodes authenticate to each other, as replicas and for links between shards, with the password that clients need.
+fn with_password_for_others(mut server_args: Vec<OsString>) -> Vec<OsString> {
+    let at = |option: &str| server_args.iter().position(|argument| argument.eq_ignore_ascii_case(option));
+    if let (Some(index), None) = (at("--requirepass"), at("--masterauth").or_else(|| at("--primaryauth")))
+        && let Some(password) = server_args.get(index + 1).cloned()
+    {
+        server_args.extend(["--masterauth".into(), password]);
+    }
+    server_args
+}
+
+/// Each node would need a port of its own for TLS.
+fn refuse_tls(server_args: &[OsString]) -> Result<()> {
+    let options = ["--tls-port", "--tls-cluster"];
+    match options.iter().find(|option| server_args.iter().any(|argument| argument.eq_ignore_ascii_case(option))) {
+        Some(option) => {
+            Err(misuse(format!("{option} after -- does not work with --cluster: its nodes have no ports for TLS")))
+        }
+        None => Ok(()),
+    }
 }
 
 fn consecutive_ports(first: u16, count: u16, records: &Records) -> Result<Vec<(u16, u16)>> {
@@ -133,7 +158,7 @@ impl Member {
 
     fn run(&mut self, command: &redis::Cmd) -> Result<()> {
         let done = command.query::<redis::Value>(&mut self.connection);
-        done.map(drop).map_err(|error| failure::of_command(&error, &format!("node {}", self.port)).into())
+        done.map(drop).map_err(|error| failure::of_command(error, &format!("node {}", self.port)).into())
     }
 
     /// A field of a reply with lines `field:value`.
@@ -142,7 +167,7 @@ impl Member {
         asked.arg(command.split(' ').collect::<Vec<_>>());
         let text: String = asked
             .query(&mut self.connection)
-            .map_err(|error| failure::of_command(&error, &format!("node {}", self.port)))?;
+            .map_err(|error| failure::of_command(error, &format!("node {}", self.port)))?;
         let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         Ok(value.with_context(|| format!("node {} has no {field} in {command}", self.port))?.trim().to_owned())
     }
@@ -212,6 +237,24 @@ mod tests {
             }
             assert_eq!(next, SLOTS, "{count}");
         }
+    }
+
+    #[test]
+    fn nodes_authenticate_to_each_other_with_the_password_of_clients() {
+        let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let with = |text: &str| with_password_for_others(words(text));
+        assert_eq!(with("--RequirePass pw"), words("--RequirePass pw --masterauth pw"));
+        for unchanged in ["--requirepass pw --masterauth other", "--primaryauth other --requirepass pw", "--save x"] {
+            assert_eq!(with(unchanged), words(unchanged));
+        }
+        assert_eq!(with("--requirepass"), words("--requirepass"), "the server explains what is wrong");
+    }
+
+    #[test]
+    fn options_of_tls_are_refused() {
+        let error = refuse_tls(&["--TLS-Cluster".into(), "yes".into()]).unwrap_err().to_string();
+        assert!(error.contains("--tls-cluster"), "{error}");
+        refuse_tls(&["--maxmemory".into()]).unwrap();
     }
 
     #[test]

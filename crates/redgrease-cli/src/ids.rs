@@ -8,7 +8,7 @@ use crate::failure::{Class, Failure};
 const SHARD_SHOWN: usize = 8;
 
 /// An id that consists of a shard and a number.
-pub trait Id {
+pub trait Id: std::fmt::Display {
     const KIND: &'static str;
     fn shard(&self) -> &str;
     fn sequence(&self) -> u64;

@@ -11,13 +11,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use redis::{Connection, ProtocolVersion};
 
 use crate::args::Serve;
-use crate::connection::Target;
+use crate::connection::ConnectionOptions;
 use crate::detach::{self, Life};
 use crate::misuse::Misuse;
 use crate::places::{self, Python};
 use crate::process::Process;
 use crate::records::{self, Record, Records};
-use crate::tail::{Tail, last_lines};
+use crate::tail::last_lines;
 
 const POLL: Duration = Duration::from_millis(10);
 const LINES_SHOWN: usize = 20;
@@ -245,8 +245,8 @@ fn shown(line: &[OsString]) -> String {
 
 /// The last lines of the server's log.
 fn words(record: &Record) -> String {
-    let text = Tail::open(&record.log, record.log_start).and_then(|mut tail| tail.read_new()).unwrap_or_default();
-    String::from_utf8_lossy(last_lines(&text, LINES_SHOWN)).lines().map(|line| format!("  {line}\n")).collect()
+    let text = last_lines(&record.log, record.log_start, LINES_SHOWN).unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().map(|line| format!("  {line}\n")).collect()
 }
 
 /// Options of the server that would conflict with ours.
@@ -296,9 +296,10 @@ struct Told {
 }
 
 fn probe(port: u16) -> Answer {
-    let Ok(mut connection) = Target::local(port).connect(ProtocolVersion::RESP2, Some(Duration::from_secs(2))) else {
-        return Answer::Nothing;
-    };
+    let connection = ConnectionOptions::local(port)
+        .target()
+        .and_then(|target| target.connect(ProtocolVersion::RESP2, Some(Duration::from_secs(2))));
+    let Ok(mut connection) = connection else { return Answer::Nothing };
     match redis::cmd("PING").query::<redis::Value>(&mut connection) {
         Ok(_) => Answer::Ready(ask(&mut connection)),
         Err(error) => match error.code() {

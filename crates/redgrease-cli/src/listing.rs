@@ -7,11 +7,13 @@ use serde_json::{Value as Json, json};
 
 use crate::ids;
 use crate::info::Worker;
+use crate::output::one_line;
 use crate::table::Table;
 use crate::units::show_bytes;
 
-/// Characters of an error that tables show.
+/// Characters of an error, and of a name or description, that tables show.
 const ERROR_SHOWN: usize = 60;
+const NAME_SHOWN: usize = 120;
 
 pub fn registrations(rows: &[Registration]) -> String {
     let heading = ["ID", "READER", "FIRES FOR", "MODE", "RUNS", "FAILED", "MEAN ms", "LAST ERROR"];
@@ -20,7 +22,7 @@ pub fn registrations(rows: &[Registration]) -> String {
         table.add(vec![
             ids::short(&row.id),
             row.reader.clone(),
-            source(&row.source),
+            short_source(&row.source),
             mode(row),
             row.triggered.to_string(),
             row.failed.to_string(),
@@ -58,6 +60,18 @@ pub fn source(source: &EventSource) -> String {
     }
 }
 
+/// The same, cut to the width of a cell.
+pub fn short_source(event_source: &EventSource) -> String {
+    cut(&source(event_source), NAME_SHOWN)
+}
+
+fn cut(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 pub fn millis(duration: Duration) -> String {
     format!("{:.1}", duration.as_secs_f64() * 1e3)
 }
@@ -66,11 +80,7 @@ pub fn millis(duration: Duration) -> String {
 pub fn short_error(text: &str) -> String {
     let lines = error_lines(text);
     let last = lines.trim_end().lines().last().unwrap_or_default();
-    let shown: String = last.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    match shown.char_indices().nth(ERROR_SHOWN) {
-        Some((end, _)) => format!("{}...", &shown[..end]),
-        None => shown,
-    }
+    cut(&one_line(last), ERROR_SHOWN)
 }
 
 /// The lines of an error that the server prints as a Python list.
@@ -109,7 +119,7 @@ pub fn sessions(rows: &[Session]) -> String {
             row.references.to_string(),
             registrations_of(row).join(" "),
             requirements_of(row).join(" "),
-            row.description.clone().unwrap_or_default(),
+            cut(row.description.as_deref().unwrap_or_default(), NAME_SHOWN),
         ]);
     }
     table.text()
@@ -206,5 +216,8 @@ mod tests {
     fn what_fires_is_told_in_a_few_words() {
         let command = EventSource::Command { trigger: "visit".to_owned(), in_order: false };
         assert_eq!(source(&command), "trigger visit");
+        assert_eq!(short_source(&command), "trigger visit");
+        let long = EventSource::Command { trigger: "é".repeat(1_000_000), in_order: false };
+        assert_eq!(short_source(&long).chars().count(), NAME_SHOWN + 3);
     }
 }

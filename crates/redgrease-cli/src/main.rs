@@ -5,6 +5,9 @@
 //! what a server needs, `launch` starts it, `records` stores its record. `cache` is a folder with a file for each of its
 //! subcommands.
 
+// A reader that has closed its end of a pipe is no reason to panic: `output` prints.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod args;
 mod bench;
 mod cache;
@@ -19,7 +22,6 @@ mod ids;
 mod info;
 mod launch;
 mod listing;
-mod literal;
 mod load;
 mod logs;
 mod ls;
@@ -36,6 +38,7 @@ mod run;
 mod serve;
 mod show;
 mod shutdown;
+mod signals;
 mod stats;
 mod stop;
 mod table;
@@ -54,17 +57,18 @@ use clap::CommandFactory;
 use crate::args::{Args, Subcommand};
 use crate::failure::Failure;
 use crate::misuse::Misuse;
+use crate::output::say;
 
 fn main() -> ExitCode {
     if let Some(failure) = detach::run_if_asked() {
-        eprintln!("redgrease: {failure:#}");
+        say(format_args!("redgrease: {failure:#}"));
         return ExitCode::FAILURE;
     }
     match dispatch(Args::of(std::env::args_os()).unwrap_or_else(|error| error.exit())) {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("redgrease: {error:#}");
+            say(format_args!("redgrease: {error:#}"));
             exit_code(&error)
         }
     }

@@ -3,18 +3,20 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use redgrease::{ExecutionInfo, GearsCommands, Pending, Registration, RegistrationId};
+use redgrease::{ExecutionId, ExecutionInfo, GearsCommands, Pending, Registration, RegistrationId};
 use redis::Connection;
+use serde_json::json;
 
 use crate::connection::ConnectionOptions;
 use crate::failure::{Class, Failure};
 use crate::gears;
-use crate::ids;
+use crate::ids::{self, Id};
 use crate::misuse::misuse;
+use crate::output::print;
 
 /// Abort executions that wait or run
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n\x20 redgrease abort 7\n\x20 redgrease abort --all")]
+#[command(after_help = "Examples:\n\x20 redgrease abort 7\n\x20 redgrease abort --all --json")]
 pub struct Abort {
     /// Ids of executions, as `redgrease ls executions` shows them
     #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
@@ -22,6 +24,9 @@ pub struct Abort {
     /// All executions that have not ended
     #[arg(long)]
     pub all: bool,
+    /// Print one line of JSON, with whole ids: {"aborted": [...]}
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub connection: ConnectionOptions,
 }
@@ -36,6 +41,9 @@ pub struct Drop {
     /// All executions that have ended
     #[arg(long)]
     pub all: bool,
+    /// Print one line of JSON, with whole ids: {"dropped": [...]}
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub connection: ConnectionOptions,
 }
@@ -50,6 +58,9 @@ pub struct Unregister {
     /// Abort the executions that wait [default: they still run]
     #[arg(long)]
     pub abort: bool,
+    /// Print one line of JSON, with whole ids: {"removed": [...]}
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub connection: ConnectionOptions,
 }
@@ -64,6 +75,9 @@ pub struct Pause {
     /// Abort the executions that wait [default: they still run]
     #[arg(long)]
     pub abort: bool,
+    /// Print one line of JSON, with whole ids: {"paused": [...]}
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub connection: ConnectionOptions,
 }
@@ -75,51 +89,70 @@ pub struct Resume {
     /// Ids of registrations, as `redgrease ls registrations` shows them
     #[arg(value_name = "ID", required = true)]
     pub ids: Vec<String>,
+    /// Print one line of JSON, with whole ids: {"resumed": [...]}
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub connection: ConnectionOptions,
 }
 
 pub fn abort(args: &Abort) -> Result<ExitCode> {
     let mut connection = gears::connect(&args.connection)?;
-    for row in executions(&mut connection, &args.ids, args.all, |row| !row.state.is_final())? {
-        connection.rg_abort_execution(&row.id).map_err(gears::failed)?;
-        println!("aborted execution {}", ids::short(&row.id));
-    }
-    Ok(ExitCode::SUCCESS)
+    let ids = executions(&mut connection, &args.ids, args.all, |row| !row.state.is_final())?;
+    each("aborted", &ids, args.json, |id| connection.rg_abort_execution(id))
 }
 
 pub fn drop(args: &Drop) -> Result<ExitCode> {
     let mut connection = gears::connect(&args.connection)?;
-    for row in executions(&mut connection, &args.ids, args.all, |row| row.state.is_final())? {
-        connection.rg_drop_execution(&row.id).map_err(gears::failed)?;
-        println!("dropped execution {}", ids::short(&row.id));
-    }
-    Ok(ExitCode::SUCCESS)
+    let ids = executions(&mut connection, &args.ids, args.all, |row| row.state.is_final())?;
+    each("dropped", &ids, args.json, |id| connection.rg_drop_execution(id))
 }
 
 pub fn unregister(args: &Unregister) -> Result<ExitCode> {
     let mut connection = gears::connect(&args.connection)?;
-    for row in registrations(&mut connection, &args.ids)? {
-        connection.rg_unregister(&row.id, pending(args.abort)).map_err(gears::failed)?;
-        println!("removed registration {}", ids::short(&row.id));
-    }
-    Ok(ExitCode::SUCCESS)
+    let rows = registrations(&mut connection, &args.ids)?;
+    let ids: Vec<_> = rows.into_iter().map(|row| row.id).collect();
+    each("removed", &ids, args.json, |id| connection.rg_unregister(id, pending(args.abort)))
 }
 
 pub fn pause(args: &Pause) -> Result<ExitCode> {
     let mut connection = gears::connect(&args.connection)?;
-    let rows = streams(&mut connection, &args.ids)?;
-    connection.rg_pause_registrations(&rows, pending(args.abort)).map_err(gears::failed)?;
-    rows.iter().for_each(|id| println!("paused registration {}", ids::short(id)));
-    Ok(ExitCode::SUCCESS)
+    let ids = streams(&mut connection, &args.ids)?;
+    connection.rg_pause_registrations(&ids, pending(args.abort)).map_err(gears::failed)?;
+    each("paused", &ids, args.json, |_| Ok(()))
 }
 
 pub fn resume(args: &Resume) -> Result<ExitCode> {
     let mut connection = gears::connect(&args.connection)?;
-    let rows = streams(&mut connection, &args.ids)?;
-    connection.rg_unpause_registrations(&rows).map_err(gears::failed)?;
-    rows.iter().for_each(|id| println!("resumed registration {}", ids::short(id)));
-    Ok(ExitCode::SUCCESS)
+    let ids = streams(&mut connection, &args.ids)?;
+    connection.rg_unpause_registrations(&ids).map_err(gears::failed)?;
+    each("resumed", &ids, args.json, |_| Ok(()))
+}
+
+/// Changes one after the other, and tells which were changed, also if one of them cannot be.
+fn each<I: Id>(
+    changed: &str,
+    ids: &[I],
+    as_json: bool,
+    mut change: impl FnMut(&I) -> redgrease::Result<()>,
+) -> Result<ExitCode> {
+    let mut done = Vec::new();
+    // All are changed, also if nobody reads that.
+    let mut printed = Ok(());
+    let result = ids.iter().try_for_each(|id| {
+        change(id).map_err(gears::failed)?;
+        if as_json {
+            done.push(id.to_string());
+        } else {
+            let line = format!("{changed} {} {}\n", I::KIND, ids::short(id));
+            printed = std::mem::replace(&mut printed, Ok(())).and_then(|()| print(&line));
+        }
+        Ok(())
+    });
+    if as_json {
+        printed = print(&format!("{}\n", json!({ changed: done })));
+    }
+    result.and(printed).map(|()| ExitCode::SUCCESS)
 }
 
 fn pending(abort: bool) -> Pending {
@@ -132,16 +165,12 @@ fn executions(
     typed: &[String],
     all: bool,
     fits: impl Fn(&ExecutionInfo) -> bool,
-) -> Result<Vec<ExecutionInfo>> {
+) -> Result<Vec<ExecutionId>> {
     let rows = connection.rg_dump_executions().map_err(gears::failed)?;
     if all {
-        return Ok(rows.into_iter().filter(fits).collect());
+        return Ok(rows.into_iter().filter(fits).map(|row| row.id).collect());
     }
-    let find = |typed: &String| {
-        let id = ids::find(typed, rows.iter().map(|row| &row.id))?;
-        Ok(rows.iter().find(|row| row.id == *id).expect("the id is one of theirs").clone())
-    };
-    typed.iter().map(find).collect()
+    typed.iter().map(|typed| Ok(ids::find(typed, rows.iter().map(|row| &row.id))?.clone())).collect()
 }
 
 /// The registrations that are named by ids or triggers.

@@ -1,11 +1,12 @@
 //! `redgrease completions` and `redgrease man`: what the definition of the command line says, for shells and for `man`.
 
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap_complete::Shell;
+
+use crate::output::print_bytes;
 
 /// Print a script that completes commands and options in a shell
 #[derive(Debug, clap::Args)]
@@ -32,7 +33,7 @@ pub struct Man {
 pub fn completions(args: &Completions, mut command: clap::Command) -> Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "redgrease", &mut script);
-    stdout().write_all(&script)?;
+    print_bytes(&script)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -44,7 +45,7 @@ pub fn man(args: &Man, command: clap::Command) -> Result<ExitCode> {
     } else {
         let mut page = Vec::new();
         clap_mangen::Man::new(command).render(&mut page)?;
-        stdout().write_all(&page)?;
+        print_bytes(&page)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,14 +1,31 @@
 //! Printing of data and messages.
 
-use std::io::{IsTerminal, Write, stdout};
+use std::fmt::Display;
+use std::io::{IsTerminal, Write, stderr, stdout};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use redgrease_loader::log_lines::without_controls;
+
+/// Prints a text on stdout.
+pub fn print(text: &str) -> Result<()> {
+    print_bytes(text.as_bytes())
+}
 
 /// Prints data on stdout.
-pub fn print(text: &str) -> Result<()> {
+pub fn print_bytes(bytes: &[u8]) -> Result<()> {
     let mut out = stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
+    out.write_all(bytes).and_then(|()| out.flush()).context("the output cannot be written")
+}
+
+/// Prints a line on stderr: a message of the program, or what user code raised. That nobody reads it is no error.
+pub fn say(line: impl Display) {
+    let line = without_controls(&line.to_string(), &['\n', '\t']);
+    let _nobody_reads = stderr().lock().write_all(format!("{line}\n").as_bytes());
+}
+
+/// A text with a blank in place of each control character.
+pub fn one_line(text: &str) -> String {
+    without_controls(text, &[])
 }
 
 /// `1 entry`, `2 entries`.

@@ -1,14 +1,14 @@
 //! Printing results of functions: as a table, raw, or as JSON.
 
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::io::{IsTerminal, stderr, stdout};
 use std::time::Duration;
 
 use anyhow::Result;
-use redgrease::{PythonError, Results};
+use redgrease::{PythonError, Record, Results};
 use serde_json::json;
 
 use crate::failure::{Class, Failure};
-use crate::literal;
+use crate::output::{print, print_bytes, say};
 use crate::table::Table;
 use crate::values::Value;
 
@@ -37,23 +37,23 @@ impl Format {
     /// Prints results on stdout and errors on stderr; fails if there are errors.
     pub fn print(self, results: &Results, took: Duration) -> Result<()> {
         let values: Vec<Value> = results.records.iter().map(Value::of).collect();
-        let mut out = stdout().lock();
         if self.json {
             let errors: Vec<&str> = results.errors.iter().map(PythonError::text).collect();
             let values: Vec<_> = values.iter().map(Value::json).collect();
-            writeln!(out, "{}", json!({ "results": values, "errors": errors }))?;
+            print(&format!("{}\n", json!({ "results": values, "errors": errors })))?;
         } else if self.is_table() {
-            out.write_all(table(&values).as_bytes())?;
+            print(&table(&values))?;
         } else {
-            for value in &values {
-                out.write_all(&value.raw())?;
-                out.write_all(b"\n")?;
-            }
+            let line = |value: &Value| [value.raw(), b"\n".to_vec()].concat();
+            print_bytes(&values.iter().flat_map(line).collect::<Vec<u8>>())?;
         }
-        out.flush()?;
         if self.is_table() && stderr().is_terminal() {
             let count = values.len();
-            eprintln!("{count} {} in {:.2} s", if count == 1 { "record" } else { "records" }, took.as_secs_f64());
+            say(format_args!(
+                "{count} {} in {:.2} s",
+                if count == 1 { "record" } else { "records" },
+                took.as_secs_f64()
+            ));
         }
         fail_with(&results.errors)
     }
@@ -65,7 +65,7 @@ fn fail_with(errors: &[PythonError]) -> Result<()> {
         return Ok(());
     }
     for error in &errors[..errors.len().min(ERRORS_SHOWN)] {
-        eprintln!("{error}");
+        say(error);
     }
     let what = match errors.len() {
         1 => "one record failed".to_owned(),
@@ -103,7 +103,10 @@ fn table(values: &[Value]) -> String {
 
 fn as_dict(value: &Value) -> Value {
     match value {
-        Value::Text(text) if text.starts_with('{') => literal::parse(text).unwrap_or_else(|| value.clone()),
+        Value::Text(text) if text.starts_with('{') => match Record::from_repr(text).map(|record| Value::of(&record)) {
+            Some(read @ Value::Dict(_)) => read,
+            _ => value.clone(),
+        },
         other => other.clone(),
     }
 }
@@ -133,8 +136,12 @@ mod tests {
 
     #[test]
     fn texts_that_are_dicts_have_columns_too() {
-        let texts = [Value::Text("{'key': 'a', 'value': None}".to_owned())];
-        assert_eq!(table(&texts), "key  value\na    None\n");
+        let text = |text: &str| Value::Text(text.to_owned());
+        assert_eq!(table(&[text("{'key': b'a', 'value': None}")]), "key  value\na    None\n");
+        assert_eq!(table(&[text("{'key': b'\\xff'}")]), "key\n0xff\n");
+        for other in ["{'open': ", "{1, 2}"] {
+            assert_eq!(table(&[text(other)]), format!("{other}\n"));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use redgrease::{Error, Executed, ExecutionId, GearsCommands, PyExecute, Results};
+use redgrease::{Error, Executed, ExecutionId, ExecutionState, GearsCommands, PyExecute, Results, ShardExecution};
 use redis::Connection;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -17,6 +17,7 @@ use crate::failure::{self, Class, Failure};
 use crate::gears;
 use crate::ids;
 use crate::misuse::misuse;
+use crate::output::{counted, print, say};
 use crate::results::Format;
 use crate::terminal::Line;
 use crate::units::seconds;
@@ -24,6 +25,10 @@ use crate::units::seconds;
 const TICK: Duration = Duration::from_millis(50);
 /// Runs that are shorter show no progress.
 const PROGRESS_DELAY: Duration = Duration::from_millis(300);
+/// Times between two looks at the execution: each is twice the one before. Each look has a deadline.
+const LOOK_FIRST: Duration = Duration::from_millis(100);
+const LOOK_LONGEST: Duration = Duration::from_secs(2);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time that an aborted execution may take to end.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Exit code after Ctrl-C, as shells have it: 128 and the number of the signal.
@@ -76,10 +81,11 @@ pub fn run(args: &Run) -> Result<ExitCode> {
     }
     let (events, news) = channel();
     let worker = std::thread::spawn(move || execute(connection, request, &events));
-    let mut waiting = Waiting { target, began, news, execution: None, line: Line::new(args.quiet) };
+    let line = Line::new(args.quiet);
+    let mut waiting = Waiting { target, began, news, execution: None, looks: None, progress: None, line };
     match waiting.wait(args.timeout, || signals.pending().next().is_some())? {
         End::Results(executed) => {
-            let code = print(executed, args.format, began.elapsed());
+            let code = show(executed, args.format, began.elapsed());
             // It drops the execution, which takes no longer than printing.
             let _ended = worker.join();
             code
@@ -89,21 +95,22 @@ pub fn run(args: &Run) -> Result<ExitCode> {
 }
 
 impl Run {
-    fn script(&self) -> Result<String> {
+    /// The bytes as they are: the server says what is wrong with them.
+    fn script(&self) -> Result<Vec<u8>> {
         if let Some(text) = &self.expression {
-            return Ok(text.clone());
+            return Ok(text.clone().into_bytes());
         }
         match self.file.as_deref() {
             Some(file) if file != Path::new("-") => {
-                let text = std::fs::read_to_string(file);
-                Ok(text.map_err(|error| failure::of_file(&file.display().to_string(), &error))?)
+                let text = std::fs::read(file);
+                Ok(text.map_err(|error| failure::unreadable(&file.display().to_string(), &error))?)
             }
             None if stdin().is_terminal() => {
                 Err(misuse("nothing to run: name a file, write the text with -e EXPR, or pipe a script into it"))
             }
             _ => {
-                let mut text = String::new();
-                stdin().read_to_string(&mut text).context("the script on stdin cannot be read")?;
+                let mut text = Vec::new();
+                stdin().read_to_end(&mut text).context("the script on stdin cannot be read")?;
                 Ok(text)
             }
         }
@@ -113,8 +120,8 @@ impl Run {
 /// Prints the id of what was started.
 fn started(executed: redgrease::Result<Executed>) -> Result<ExitCode> {
     match executed.map_err(script_failed)? {
-        Executed::Started(id) => println!("{id}"),
-        _ => println!("OK"),
+        Executed::Started(id) => print(&format!("{id}\n"))?,
+        _ => print("OK\n")?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -143,6 +150,44 @@ fn report(events: &Sender<News>, news: News) {
     let _given_up = events.send(news);
 }
 
+/// How far an execution is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Progress {
+    waits: bool,
+    /// The number of its results, if the server tells it before the end.
+    records: Option<u64>,
+}
+
+impl Progress {
+    fn of(shards: &[ShardExecution]) -> Self {
+        Self {
+            waits: !shards.is_empty() && shards.iter().all(|shard| shard.plan.state == ExecutionState::Created),
+            records: shards.iter().filter_map(|shard| shard.plan.results).reduce(u64::saturating_add),
+        }
+    }
+
+    /// What the line on the terminal says; `None`: nothing is known of the execution but its id.
+    fn text(progress: Option<&Self>, id: &ExecutionId, took: Duration) -> String {
+        let verb = if progress.is_some_and(|progress| progress.waits) { "waits" } else { "is running" };
+        let records = progress.and_then(|progress| progress.records);
+        let records = records.map_or(String::new(), |count| format!("{}, ", counted(count, "record", "records")));
+        format!("execution {} {verb}: {records}{:.1} s", ids::short(id), took.as_secs_f64())
+    }
+}
+
+/// Looks at an execution again and again, until nobody wants to know or that is not possible.
+fn look(target: &Target, id: &ExecutionId, looks: &Sender<Progress>) {
+    let Ok(mut connection) = gears::open(target, Some(LOOK_TIMEOUT)) else { return };
+    let mut pause = LOOK_FIRST;
+    while let Ok(shards) = connection.rg_get_execution(id, None) {
+        if looks.send(Progress::of(&shards)).is_err() {
+            return;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LOOK_LONGEST);
+    }
+}
+
 enum End {
     Results(Executed),
     Aborted,
@@ -153,6 +198,9 @@ struct Waiting {
     began: Instant,
     news: Receiver<News>,
     execution: Option<ExecutionId>,
+    /// What the thread that looks at the execution sees; `None`: nothing looks yet.
+    looks: Option<Receiver<Progress>>,
+    progress: Option<Progress>,
     line: Line,
 }
 
@@ -173,12 +221,12 @@ impl Waiting {
             }
             if interrupted() {
                 self.line.wipe();
-                eprintln!("redgrease: {}", self.abort(&mut interrupted)?);
+                say(format_args!("redgrease: {}", self.abort(&mut interrupted)));
                 return Ok(End::Aborted);
             }
             if let Some(limit) = timeout.filter(|&limit| self.began.elapsed() > limit) {
                 self.line.wipe();
-                let what = format!("it took longer than {limit:?} (--timeout); {}", self.abort(&mut interrupted)?);
+                let what = format!("it took longer than {limit:?} (--timeout); {}", self.abort(&mut interrupted));
                 return Err(Failure::plain(Class::Timeout, what).into());
             }
             self.show_progress();
@@ -187,36 +235,45 @@ impl Waiting {
 
     fn show_progress(&mut self) {
         let took = self.began.elapsed();
-        if took > PROGRESS_DELAY {
-            let state = match &self.execution {
-                Some(id) => format!("execution {} is running", ids::short(id)),
-                None => "the script is running".to_owned(),
-            };
-            self.line.set(&format!("{state}: {:.1} s (Ctrl-C aborts it)", took.as_secs_f64()));
+        if took < PROGRESS_DELAY || !self.line.is_visible() {
+            return;
         }
+        let Some(id) = self.execution.clone() else {
+            return self.line.set(&format!("the script is running: {:.1} s", took.as_secs_f64()));
+        };
+        let looks = self.looks.get_or_insert_with(|| {
+            let (sender, looks) = channel();
+            let (target, id) = (self.target.clone(), id.clone());
+            std::thread::spawn(move || look(&target, &id, &sender));
+            looks
+        });
+        self.progress = looks.try_iter().last().or(self.progress.take());
+        self.line.set(&format!("{} (Ctrl-C aborts it)", Progress::text(self.progress.as_ref(), &id, took)));
     }
 
     /// Aborts the execution and waits for its end; says what happened. A second Ctrl-C ends the wait.
-    fn abort(&mut self, interrupted: &mut impl FnMut() -> bool) -> Result<String> {
+    fn abort(&mut self, interrupted: &mut impl FnMut() -> bool) -> String {
         let Some(id) = self.execution.clone() else {
-            return Ok("stopped waiting; the script may still run on the server, for at most ScriptMaxTime".to_owned());
+            return "stopped waiting; the script may still run on the server, for at most ScriptMaxTime".to_owned();
         };
-        let mut connection = gears::open(&self.target, Some(ABORT_TIMEOUT))?;
-        connection.rg_abort_execution(&id).map_err(gears::failed)?;
-        let (asked, shown) = (Instant::now(), ids::short(&id));
+        let shown = ids::short(&id);
+        let asked = gears::open(&self.target, Some(ABORT_TIMEOUT))
+            .and_then(|mut connection| connection.rg_abort_execution(&id).map(|()| connection).map_err(gears::failed));
+        let mut connection = match asked {
+            Ok(connection) => connection,
+            Err(failure) => return format!("execution {shown} may still run, it was not aborted: {}", failure.what),
+        };
+        let asked = Instant::now();
         while asked.elapsed() < ABORT_TIMEOUT && !interrupted() {
             match self.news.recv_timeout(TICK) {
                 Ok(News::Started(_)) | Err(RecvTimeoutError::Timeout) => {}
                 Ok(News::Ended(_)) | Err(RecvTimeoutError::Disconnected) => {
                     let _already_dropped = connection.rg_drop_execution(&id);
-                    return Ok(format!(
-                        "execution {shown} was aborted after {:.1} s",
-                        self.began.elapsed().as_secs_f64()
-                    ));
+                    return format!("execution {shown} was aborted after {:.1} s", self.began.elapsed().as_secs_f64());
                 }
             }
         }
-        Ok(format!("execution {shown} was asked to end, and has not ended yet: `redgrease show {shown}`"))
+        format!("execution {shown} was asked to end, and has not ended yet: `redgrease show {shown}`")
     }
 }
 
@@ -225,20 +282,37 @@ fn script_failed(error: Error) -> anyhow::Error {
     match &error {
         Error::Server(server) => match server.python() {
             Some(python) => {
-                eprintln!("{python}");
+                say(python);
                 Failure::plain(Class::Failed, "the script failed").into()
             }
-            None => gears::failed(error),
+            None => gears::failed(error).into(),
         },
-        _ => gears::failed(error),
+        _ => gears::failed(error).into(),
     }
 }
 
-fn print(executed: Executed, format: Format, took: Duration) -> Result<ExitCode> {
+fn show(executed: Executed, format: Format, took: Duration) -> Result<ExitCode> {
     match executed {
-        Executed::Nothing if !format.json => println!("OK"),
+        Executed::Nothing if !format.json => print("OK\n")?,
         Executed::Results(results) => format.print(&results, took)?,
         _ => format.print(&Results::default(), took)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_tells_what_is_known() {
+        let id = "0000000000000000000000000000000000000000-7".parse().unwrap();
+        let text = |progress: Option<Progress>| Progress::text(progress.as_ref(), &id, Duration::from_millis(1234));
+        let progress = |waits, records| Some(Progress { waits, records });
+        assert_eq!(text(None), "execution 7 is running: 1.2 s");
+        assert_eq!(text(progress(true, None)), "execution 7 waits: 1.2 s");
+        assert_eq!(text(progress(false, None)), "execution 7 is running: 1.2 s");
+        assert_eq!(text(progress(false, Some(1))), "execution 7 is running: 1 record, 1.2 s");
+        assert_eq!(text(progress(false, Some(2000))), "execution 7 is running: 2000 records, 1.2 s");
+    }
 }

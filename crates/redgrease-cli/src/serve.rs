@@ -12,6 +12,7 @@ use crate::args::Serve;
 use crate::cluster;
 use crate::detach::Life;
 use crate::launch::{Plan, Running};
+use crate::output::say;
 use crate::records::Records;
 use crate::shutdown::{self, End};
 use crate::tail::LogReader;
@@ -26,7 +27,7 @@ pub fn run(args: Serve) -> Result<ExitCode> {
         None => vec![Plan::new(args, &records)?],
     };
     if let Some(warning) = plans[0].warning() {
-        eprintln!("redgrease: {warning}");
+        say(format_args!("redgrease: {warning}"));
     }
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("signals cannot be watched")?;
     let life = if background { Life::Own } else { Life::Tied };
@@ -157,9 +158,9 @@ fn ended(server: Running, status: ExitStatus, end: Option<End>) -> bool {
         if record.cluster.is_some() { format!("the node on port {}", record.port) } else { "the server".to_owned() };
     if end == Some(End::Killed) {
         let limit = shutdown::DEADLINE.as_secs();
-        eprintln!("redgrease: {name} was killed: it did not end within {limit} s, or Ctrl-C was pressed again");
+        say(format_args!("redgrease: {name} was killed: it did not end within {limit} s, or Ctrl-C was pressed again"));
     } else {
-        eprintln!("redgrease: {name} ended unexpectedly ({status}); its log is {}", record.log.display());
+        say(format_args!("redgrease: {name} ended unexpectedly ({status}); its log is {}", record.log.display()));
     }
     false
 }

@@ -75,8 +75,8 @@ fn execution_of(typed: &str, connection: &mut Connection) -> Result<Option<Vec<S
     let Some(id) = found.or_else(|| typed.parse::<ExecutionId>().ok()) else { return Ok(None) };
     match connection.rg_get_execution(&id, None) {
         Ok(shards) => Ok(Some(shards)),
-        Err(Error::Server(error)) if error.text().contains("does not exist") => Ok(None),
-        Err(error) => Err(gears::failed(error)),
+        Err(Error::Server(error)) if error.is_not_found() => Ok(None),
+        Err(error) => Err(gears::failed(error).into()),
     }
 }
 

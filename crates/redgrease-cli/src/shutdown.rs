@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use redis::ProtocolVersion;
 use rustix::process::Signal;
 
-use crate::connection::Target;
+use crate::connection::ConnectionOptions;
 use crate::process::Process;
 
 /// Time that a server may take to stop.
@@ -48,10 +48,10 @@ pub fn shut_down(
 
 /// Sends SHUTDOWN; returns false if the server cannot be reached or refuses. A server that obeys sends no reply.
 fn send_shutdown(port: u16, memory_only: bool) -> bool {
-    let Ok(mut connection) = Target::local(port).connect(ProtocolVersion::RESP2, Some(Duration::from_millis(500)))
-    else {
-        return false;
-    };
+    let connection = ConnectionOptions::local(port)
+        .target()
+        .and_then(|target| target.connect(ProtocolVersion::RESP2, Some(Duration::from_millis(500))));
+    let Ok(mut connection) = connection else { return false };
     let mut command = redis::cmd("SHUTDOWN");
     if memory_only {
         command.arg("NOSAVE");

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::connection::ConnectionOptions;
 use crate::gears;
 use crate::info::Info;
-use crate::output::print;
+use crate::output::{print, say};
 use crate::units::show_bytes;
 
 /// Show counters of executions, registrations, events and workers
@@ -33,7 +33,7 @@ pub fn run(args: &StatsArgs) -> Result<ExitCode> {
     print(&if args.json { stats.json() } else { stats.text() })?;
     if args.reset {
         connection.rg_clear_registrations_stats().map_err(gears::failed)?;
-        eprintln!("redgrease: the statistics of all registrations are zero now");
+        say("redgrease: the statistics of all registrations are zero now");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -60,7 +60,7 @@ impl Stats {
     }
 
     fn sum(&self, of: fn(&Registration) -> u64) -> u64 {
-        self.registrations.iter().map(of).sum()
+        self.registrations.iter().map(of).fold(0, u64::saturating_add)
     }
 
     fn text(&self) -> String {

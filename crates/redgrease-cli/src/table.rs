@@ -2,6 +2,8 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, TableStyle};
 
+use crate::output::one_line;
+
 /// Rows with aligned columns, separated by two blanks. The last column is not padded.
 pub struct Table(comfy_table::Table);
 
@@ -19,8 +21,9 @@ impl Table {
         Self(table)
     }
 
+    /// Adds a row. Control characters, which could change the terminal, become blanks.
     pub fn add(&mut self, row: Vec<String>) {
-        self.0.add_row(row);
+        self.0.add_row(row.iter().map(|cell| one_line(cell)));
     }
 
     /// The lines, each ending in a newline.
@@ -32,6 +35,13 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cell_is_one_line_without_control_characters() {
+        let mut table = Table::new(&["A", "B"], &[]);
+        table.add(vec!["a\nb".to_owned(), "\x1b[2Jc".to_owned()]);
+        assert_eq!(table.text(), "A    B\na b   [2Jc\n");
+    }
 
     #[test]
     fn numbers_are_aligned_at_their_right_and_lines_end_without_blanks() {

@@ -11,6 +11,7 @@ use redgrease::{Error, GearsCommands};
 use crate::connection::ConnectionOptions;
 use crate::failure::{Class, Failure};
 use crate::gears;
+use crate::output::say;
 use crate::results::Format;
 use crate::units::seconds;
 
@@ -50,13 +51,13 @@ pub fn run(args: &Trigger) -> Result<ExitCode> {
 fn failed(error: Error, name: &str) -> anyhow::Error {
     if let Error::Server(server) = &error {
         if let Some(python) = server.python() {
-            eprintln!("{python}");
+            say(python);
             return Failure::plain(Class::Failed, format!("the function {name} failed")).into();
         }
-        if server.text().contains("subcommand not found") {
+        if server.is_not_found() {
             let what = format!("no function is registered under the name '{name}'");
             return Failure::new(Class::Failed, what, "list them with `redgrease ls registrations`").into();
         }
     }
-    gears::failed(error)
+    gears::failed(error).into()
 }

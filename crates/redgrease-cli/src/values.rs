@@ -6,6 +6,8 @@ use redgrease::Record;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value as Json, json};
 
+use crate::output::one_line;
+
 /// A value of Python.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
@@ -33,7 +35,7 @@ impl Value {
             Value::Bool(flag) => json!(flag),
             Value::Int(number) => json!(number),
             Value::Float(number) if number.is_finite() => json!(number),
-            Value::Float(number) => json!(number.to_string()),
+            Value::Float(number) => json!(not_finite(*number)),
             Value::Text(text) => json!(text),
             Value::Bytes(bytes) => json!({ "hex": hex(bytes) }),
             Value::List(items) => items.iter().map(Value::json).collect(),
@@ -48,8 +50,9 @@ impl Value {
     pub fn text(&self) -> String {
         match self {
             Value::None => "None".to_owned(),
-            Value::Text(text) => text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
+            Value::Text(text) => one_line(text),
             Value::Bytes(bytes) => format!("0x{}", hex(bytes)),
+            Value::Float(number) if !number.is_finite() => not_finite(*number).to_owned(),
             other => other.json().to_string(),
         }
     }
@@ -60,8 +63,18 @@ impl Value {
             Value::Text(text) => text.clone().into_bytes(),
             Value::Bytes(bytes) => bytes.clone(),
             Value::None => Vec::new(),
+            Value::Float(number) if !number.is_finite() => not_finite(*number).into(),
             other => other.json().to_string().into_bytes(),
         }
+    }
+}
+
+/// A number that JSON does not have, as Python writes it.
+fn not_finite(number: f64) -> &'static str {
+    match number {
+        f64::INFINITY => "inf",
+        f64::NEG_INFINITY => "-inf",
+        _ => "nan",
     }
 }
 
@@ -157,6 +170,8 @@ mod tests {
 
     #[test]
     fn numbers_that_json_does_not_have_are_texts() {
-        assert_eq!(Value::Float(f64::INFINITY).json(), json!("inf"));
+        let (infinite, none) = (Value::Float(f64::NEG_INFINITY), Value::Float(f64::NAN));
+        assert_eq!((infinite.json(), none.json()), (json!("-inf"), json!("nan")));
+        assert_eq!((infinite.text(), none.raw()), ("-inf".to_owned(), b"nan".to_vec()));
     }
 }

@@ -1,5 +1,6 @@
 //! Connections to a server, with deadlines and errors that name the fix.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use redis::{
@@ -8,11 +9,11 @@ use redis::{
 };
 
 use crate::error::{Class, Error};
+use crate::explain;
 use crate::settings::{ConnectionSettings, DEFAULT_PORT, DEFAULT_SERVER};
 use crate::tls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const WHERE: &str = "start one with `redgrease serve`, or name another with --server and --port, or --url";
 
 /// A server with everything that connecting needs.
 #[derive(Debug, Clone)]
@@ -31,24 +32,43 @@ impl Target {
         let info = match settings.url.as_deref() {
             Some(url) => url.into_connection_info().map_err(|error| {
                 // The address may hold a password.
-                usage(format!("--url is not an address: {error}"), "write redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]")
+                let what = format!("--url (REDGREASE_URL) is not an address: {error}");
+                usage(what, "write redis://[USER[:PASSWORD]@]HOST[:PORT][/DB], rediss:// for TLS, or unix:///PATH")
             })?,
             None => tcp(DEFAULT_SERVER, DEFAULT_PORT)?,
         };
         let addr = address(settings, info.addr().clone())?;
         let credentials = credentials(settings, info.redis_settings().clone())?;
-        let info = info.set_addr(addr).set_redis_settings(credentials);
-        let read = |file: &std::path::PathBuf| {
-            std::fs::read(file).map_err(|error| {
-                usage(format!("--cacert {}: {error}", file.display()), "name a readable file in PEM format")
-            })
+        let read = |file: &PathBuf| {
+            std::fs::read(file).map_err(|error| explain::unreadable(&format!("--cacert {}", file.display()), &error))
         };
-        Ok(Self { info, authorities: settings.cacert.as_ref().map(read).transpose()? })
+        let authorities = settings.cacert.as_ref().map(read).transpose()?;
+        Ok(Self { info: info.set_addr(addr).set_redis_settings(credentials), authorities })
+    }
+
+    /// The same user and settings on another host and port, for the nodes of a cluster.
+    #[must_use]
+    pub fn with_address(&self, host: &str, port: u16) -> Self {
+        let (host, tls) = (host.to_owned(), self.is_encrypted());
+        Self { info: self.info.clone().set_addr(host_and_port(host, port, tls)), authorities: self.authorities.clone() }
     }
 
     /// `host:port`, or the path of a socket.
     pub fn place(&self) -> String {
-        self.info.addr().to_string()
+        match self.info.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } if host.contains(':') => {
+                format!("[{host}]:{port}")
+            }
+            other => other.to_string(),
+        }
+    }
+
+    /// The host; `None` for a socket of this machine.
+    pub fn host(&self) -> Option<&str> {
+        match self.info.addr() {
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => Some(host),
+            _ => None,
+        }
     }
 
     /// The user that commands run as.
@@ -56,37 +76,44 @@ impl Target {
         self.info.redis_settings().username().unwrap_or("default")
     }
 
-    /// Connects.
-    ///
-    /// # Errors
-    /// No server answers, or it refuses.
-    pub fn connect(&self) -> Result<Connection, Error> {
-        self.open().map_err(|error| self.explain(&error))
-    }
-
-    fn is_encrypted(&self) -> bool {
+    /// Whether connections are encrypted.
+    pub fn is_encrypted(&self) -> bool {
         matches!(self.info.addr(), ConnectionAddr::TcpTls { .. })
     }
 
-    fn open(&self) -> redis::RedisResult<Connection> {
-        let client = if self.is_encrypted() {
-            // Another library of this process may have chosen one already; any is fine.
-            let _chosen_before = rustls::crypto::ring::default_provider().install_default();
-            let certificates = TlsCertificates { client_tls: None, root_cert: self.authorities.clone() };
-            Client::build_with_tls(self.info.clone(), certificates)?
-        } else {
-            Client::open(self.info.clone())?
-        };
-        client.get_connection_with_timeout(CONNECT_TIMEOUT)
+    /// Connects. `reply_timeout` bounds every later wait; `None` waits as long as a command takes.
+    ///
+    /// # Errors
+    /// No server answers, or it refuses.
+    pub fn connect(&self, protocol: ProtocolVersion, reply_timeout: Option<Duration>) -> Result<Connection, Error> {
+        let connection = self.open(protocol).map_err(|error| self.explain(error))?;
+        let bounded =
+            connection.set_read_timeout(reply_timeout).and_then(|()| connection.set_write_timeout(reply_timeout));
+        bounded.map_err(|error| Error::plain(Class::Failed, format!("the connection takes no deadline: {error}")))?;
+        Ok(connection)
     }
 
-    fn explain(&self, error: &RedisError) -> Error {
+    fn open(&self, protocol: ProtocolVersion) -> redis::RedisResult<Connection> {
+        let settings = self.info.redis_settings().clone().set_protocol(protocol);
+        let info = self.info.clone().set_redis_settings(settings);
+        redgrease::connect_with(info, CONNECT_TIMEOUT, |info| {
+            if !self.is_encrypted() {
+                return Client::open(info);
+            }
+            // Another library of this process may have chosen one already; any is fine.
+            let _chosen_before = rustls::crypto::ring::default_provider().install_default();
+            Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: self.authorities.clone() })
+        })
+    }
+
+    fn explain(&self, error: RedisError) -> Error {
         let place = self.place();
-        if let Some(reason) = tls::error_behind(error) {
+        if let Some(reason) = tls::error_behind(&error) {
             return Error::new(Class::Tls, format!("no encrypted connection to {place}: {reason}"), tls::fix(reason));
         }
         if error.is_connection_refusal() {
-            return Error::new(Class::Unreachable, format!("no server answers at {place}"), WHERE);
+            let fix = "start one with `redgrease serve`, or name another with --server and --port, or --url";
+            return Error::new(Class::Unreachable, format!("no server answers at {place}"), fix);
         }
         if error.is_timeout() {
             let what = format!("{place} did not answer within {} s", CONNECT_TIMEOUT.as_secs());
@@ -94,21 +121,23 @@ impl Target {
                 let fix = "see whether this port speaks TLS: leave out --tls, or name the server's tls-port";
                 return Error::new(Class::Tls, what, fix);
             }
-            return Error::new(
-                Class::Unreachable,
-                what,
-                "see whether the server hangs, or a firewall drops connections",
-            );
+            let fix = "see whether the server hangs, or a firewall drops connections";
+            return Error::new(Class::Unreachable, what, fix);
         }
         if error.kind() == redis::ErrorKind::AuthenticationFailed {
-            return Error::new(
-                Class::Denied,
-                format!("{place} refused the password of user {:?}", self.user()),
-                "correct --user, and the password in REDISCLI_AUTH or REDGREASE_PASSWORD",
-            );
+            let what = format!("WRONGPASS: {place} refused the password of user {:?}", self.user());
+            return Error::new(Class::Denied, what, "correct --user, and the password in REDISCLI_AUTH");
         }
         if error.code().is_some() {
-            return self.explain_reply(error);
+            let error = explain::of_client(error.into(), &place);
+            return match error.class {
+                // Without a fix it has not said which server it is about.
+                Class::Failed if error.fix.is_none() => {
+                    let what = format!("cannot connect to {place}: {}", error.what);
+                    Error::new(error.class, what, "correct --url, or ask an administrator of the server")
+                }
+                _ => error,
+            };
         }
         let fix = if self.is_encrypted() {
             "see whether this port expects TLS: without --tls the connection is not encrypted"
@@ -117,54 +146,13 @@ impl Target {
         } else {
             "correct --server and --port, or --url"
         };
-        Error::new(Class::Unreachable, format!("cannot connect to {place}: {error}"), fix)
+        Error::new(Class::Unreachable, one_line(&format!("cannot connect to {place}: {error}")), fix)
     }
+}
 
-    /// The error behind an error of a command.
-    pub fn explain_reply(&self, error: &RedisError) -> Error {
-        let place = self.place();
-        let Some(code) = error.code() else {
-            if error.is_timeout() {
-                let what = format!("{place} did not answer in time");
-                return Error::new(Class::Timeout, what, "wait longer with --timeout, or see what the server is doing");
-            }
-            let what = format!("the connection to {place} broke: {error}");
-            return Error::new(Class::Unreachable, what, "see the log of the server: it may have stopped");
-        };
-        let text = format!("{code} {}", error.detail().unwrap_or_default());
-        let text = text.trim_end();
-        match code {
-            "NOAUTH" => Error::new(
-                Class::Denied,
-                format!("{place} asks for a password: {text}"),
-                "put it into REDISCLI_AUTH or REDGREASE_PASSWORD, and name the user with --user",
-            ),
-            "NOPERM" => Error::new(
-                Class::Denied,
-                format!("user {:?} may not do this at {place}: {text}", self.user()),
-                format!(
-                    "let an administrator allow it: ACL SETUSER {} +rg.pyexecute +rg.pydumpsessions +rg.unregister +ping \
-                     +hset +hget +del ~/redgrease/scripts/*; or name another user with --user",
-                    self.user()
-                ),
-            ),
-            "ERR" if is_unknown_command(text) => Error::new(
-                Class::NoModule,
-                format!("the server at {place} does not have the module redgrease"),
-                "start one that has it with `redgrease serve`, or load it: MODULE LOAD /path/to/libredgrease.so",
-            ),
-            "LOADING" | "MASTERDOWN" | "BUSY" => {
-                Error::new(Class::Unreachable, format!("{place} is not ready: {text}"), "wait until it is")
-            }
-            "READONLY" => Error::new(
-                Class::Failed,
-                format!("{place} is a replica: {text}"),
-                "name the primary with --server and --port",
-            ),
-            "ERR" => Error::plain(Class::Failed, error.detail().unwrap_or(text).trim_end()),
-            _ => Error::plain(Class::Failed, text),
-        }
-    }
+/// A text without line breaks.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn usage(what: String, fix: &str) -> Error {
@@ -174,6 +162,14 @@ fn usage(what: String, fix: &str) -> Error {
 fn tcp(host: &str, port: u16) -> Result<ConnectionInfo, Error> {
     let address = ConnectionAddr::Tcp(host.to_owned(), port);
     address.into_connection_info().map_err(|error| usage(format!("--server {host}: {error}"), "name a host"))
+}
+
+fn host_and_port(host: String, port: u16, tls: bool) -> ConnectionAddr {
+    if tls {
+        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(host, port)
+    }
 }
 
 fn address(settings: &ConnectionSettings, of_url: ConnectionAddr) -> Result<ConnectionAddr, Error> {
@@ -187,17 +183,15 @@ fn address(settings: &ConnectionSettings, of_url: ConnectionAddr) -> Result<Conn
             return Err(usage(what.to_owned(), "leave them out"));
         }
     };
-    let host = settings.server.clone().unwrap_or(host);
-    let port = settings.port.unwrap_or(port);
-    Ok(if tls || asks_tls {
-        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
-    } else {
-        ConnectionAddr::Tcp(host, port)
-    })
+    // Brackets around an address of IPv6 are those of URLs.
+    let bare =
+        |host: &String| host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned();
+    let host = settings.server.as_ref().map_or(host, bare);
+    Ok(host_and_port(host, settings.port.unwrap_or(port), tls || asks_tls))
 }
 
 fn credentials(settings: &ConnectionSettings, of_url: RedisConnectionInfo) -> Result<RedisConnectionInfo, Error> {
-    let mut info = of_url.set_protocol(ProtocolVersion::RESP2).set_lib_name("redgrease", env!("CARGO_PKG_VERSION"));
+    let mut info = of_url;
     // A password in the address belongs to that address; the variable is for any.
     if let Some(password) = &settings.password
         && (info.password().is_none() || settings.user.is_some())
@@ -207,16 +201,11 @@ fn credentials(settings: &ConnectionSettings, of_url: RedisConnectionInfo) -> Re
     if let Some(user) = &settings.user {
         if info.password().is_none() {
             let what = format!("--user {user} needs a password");
-            return Err(usage(what, "put it into REDISCLI_AUTH or REDGREASE_PASSWORD"));
+            return Err(usage(what, "put it into the environment variable REDISCLI_AUTH"));
         }
         info = info.set_username(user);
     }
     Ok(info)
-}
-
-fn is_unknown_command(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    text.contains("unknown command") && text.contains("rg.")
 }
 
 #[cfg(test)]
@@ -238,6 +227,11 @@ mod tests {
         assert_eq!(shown(&of_url("redis://ada:pw@example.com:7000/3")), "example.com:7000 as ada");
         assert_eq!(shown(&of_url("rediss://example.com")), "tls example.com:6379 as default");
         assert_eq!(shown(&of_url("unix:///tmp/socket")), "/tmp/socket as default");
+        assert_eq!(shown(&of_url("redis://[::1]:7000")), "[::1]:7000 as default");
+        for server in ["::1", "[::1]"] {
+            let settings = ConnectionSettings { server: Some(server.to_owned()), ..ConnectionSettings::default() };
+            assert_eq!(shown(&settings), "[::1]:6379 as default");
+        }
         let other = ConnectionSettings {
             server: Some("other".to_owned()),
             port: Some(1),
@@ -255,12 +249,20 @@ mod tests {
             of_url("nonsense"),
             ConnectionSettings { port: Some(1), ..of_url("unix:///tmp/socket") },
             ConnectionSettings { user: Some("ada".to_owned()), ..ConnectionSettings::default() },
-            ConnectionSettings { cacert: Some("/no/such.pem".into()), ..ConnectionSettings::default() },
         ];
         for settings in wrong {
             let error = Target::new(&settings).unwrap_err();
             assert!(error.class == Class::Usage && error.fix.is_some(), "{error}");
         }
+        let cacert = ConnectionSettings { cacert: Some("/no/such.pem".into()), ..ConnectionSettings::default() };
+        assert_eq!(Target::new(&cacert).unwrap_err().class, Class::Path);
+    }
+
+    #[test]
+    fn nodes_of_a_cluster_have_the_same_user_and_encryption() {
+        let target = Target::new(&of_url("rediss://ada:pw@example.com:7000")).unwrap();
+        let node = target.with_address("10.0.0.2", 7001);
+        assert_eq!((node.place().as_str(), node.user(), node.is_encrypted()), ("10.0.0.2:7001", "ada", true));
     }
 
     #[test]

@@ -49,6 +49,10 @@ impl Root {
     /// There is no such file or directory.
     pub fn new(path: &Path, recursive: bool) -> Result<Self, Error> {
         let metadata = std::fs::metadata(path).map_err(|error| missing(path, &error))?;
+        if !metadata.is_dir() && !metadata.is_file() {
+            let what = format!("{}: this is no regular file", path.display());
+            return Err(Error::new(Class::Path, what, "name files and directories, not pipes or devices"));
+        }
         let extent = match (metadata.is_dir(), recursive) {
             (true, true) => Extent::Tree,
             (true, false) => Extent::Directory,
@@ -198,5 +202,7 @@ mod tests {
             (error.class, error.what.as_str()),
             (Class::Path, "/no/such.py: there is no such file or directory")
         );
+        let error = Root::new(Path::new("/dev/null"), false).unwrap_err();
+        assert_eq!((error.class, error.what.as_str()), (Class::Path, "/dev/null: this is no regular file"));
     }
 }

@@ -7,20 +7,21 @@
 //! - `layers`, `config_file`, `settings`: options from the command line, the environment and files;
 //! - `patterns`: which files are scripts and which list requirements; `requirements_file`: what they list;
 //! - `catalog`: the files that were looked at, and what has to be done; `debounce`: when;
-//! - `names`: index keys and sessions; `traceback`: errors of scripts.
+//! - `names`: index keys and sessions.
 //!
 //! The edge:
 //! - `arguments`: the command line; `program`: loads, then watches;
 //! - `loader`: loads and removes files; `files`: reads directories; `watch`: events of files, and the connection;
-//! - `server`: what is needed of a server; `redis_server`, `connection`: the same over redis-rs;
-//! - `error`, `log`, `log_lines`: errors with their exit codes; lines of the log.
+//! - `server`: what is needed of a server; `redis_server`: the same over the client for Rust; `connection`: connecting;
+//! - `error`, `explain`, `tls`: errors with their exit codes, and what they are made of; `log`, `log_lines`: lines of the log.
 
 pub mod arguments;
 mod catalog;
 mod config_file;
-mod connection;
+pub mod connection;
 mod debounce;
 pub mod error;
+pub mod explain;
 pub mod files;
 pub mod layers;
 pub mod loader;
@@ -33,6 +34,5 @@ mod redis_server;
 mod requirements_file;
 pub mod server;
 pub mod settings;
-pub mod tls;
-mod traceback;
+mod tls;
 pub mod watch;

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::catalog::{Catalog, Changes, Found};
 use crate::error::{Class, Error};
+use crate::explain::{exception_first, unreadable};
 use crate::files::{Root, Scan, look};
 use crate::log::{Level, Log};
 use crate::names::{index_key, session_id};
@@ -14,7 +15,6 @@ use crate::patterns::Kind;
 use crate::requirements_file;
 use crate::server::{Outcome, Script, Server};
 use crate::settings::LoaderSettings;
-use crate::traceback::{last_line, readable};
 
 /// Attempts to load a file while the connection breaks.
 const LOSSES_MAX: u32 = 3;
@@ -232,12 +232,11 @@ impl Loader {
         let outcome = self.server.execute(&Script {
             text: &text,
             session: Some(&session),
-            description: path.as_os_str().as_encoded_bytes(),
+            description: &name.to_string(),
             unblocking: self.settings.patterns.is_unblocking(path),
             requirements: &requirements,
             timeout: self.settings.timeout,
-        });
-        let outcome = outcome.map_err(|error| Error { what: exception_first(&error.what), ..error })?;
+        })?;
         let mut now = self.registrations_of(&session)?;
         if now == before {
             // An upgrade gives new ids, and a script that registers nothing upgrades nothing.
@@ -288,7 +287,8 @@ impl Loader {
     /// It cannot be read, or a requirement cannot be installed: then those that it listed before stay.
     pub fn update_dependencies(&mut self, path: &Path) -> Result<(), Error> {
         let text = |path: &Path| std::fs::read_to_string(path);
-        let listed = requirements_file::read(path, &text).map_err(|(path, error)| unreadable(&path, &error))?;
+        let listed = requirements_file::read(path, &text)
+            .map_err(|(path, error)| unreadable(&path.display().to_string(), &error))?;
         for skipped in listed.skipped {
             self.log(Level::Warning, &skipped);
         }
@@ -296,7 +296,7 @@ impl Loader {
             self.server.execute(&Script {
                 text: b"",
                 session: None,
-                description: b"",
+                description: "",
                 unblocking: false,
                 requirements: &listed.requirements,
                 timeout: self.settings.timeout,
@@ -363,18 +363,7 @@ impl Loader {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|error| unreadable(path, &error))
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> Error {
-    let what = format!("{} cannot be read: {error}", path.display());
-    Error::new(Class::Path, what, "make the file readable for this user")
-}
-
-/// A traceback with its last line, the exception, also in front.
-fn exception_first(text: &str) -> String {
-    let text = readable(text);
-    if text.contains('\n') { format!("{}\n{text}", last_line(&text)) } else { text }
+    std::fs::read(path).map_err(|error| unreadable(&path.display().to_string(), &error))
 }
 
 fn summary(registrations: &[String], outcome: &Outcome) -> String {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use redgrease::PythonError;
+
 use crate::error::Error;
 
 /// A script to run.
@@ -13,7 +15,7 @@ pub struct Script<'a> {
     /// The session that it belongs to: what this session registered before is replaced. `None`: one of its own.
     pub session: Option<&'a str>,
     /// Describes the session in lists.
-    pub description: &'a [u8],
+    pub description: &'a str,
     /// Do not wait for what it runs.
     pub unblocking: bool,
     /// The packages that it needs.
@@ -28,7 +30,7 @@ pub struct Outcome {
     /// The number of results, if it ran a function.
     pub results: Option<usize>,
     /// What its functions raised.
-    pub errors: Vec<String>,
+    pub errors: Vec<PythonError>,
     /// The execution that it began, if it was not waited for.
     pub execution: Option<String>,
 }
@@ -50,7 +52,7 @@ pub trait Server: Send {
     /// Runs a script.
     ///
     /// # Errors
-    /// The script raised an exception, or could not be run.
+    /// The script raised an exception, whose text has the traceback, or could not be run.
     fn execute(&mut self, script: &Script<'_>) -> Result<Outcome, Error>;
 
     /// The ids of the registrations of these sessions, in order. Sessions that do not exist are left out.

@@ -109,9 +109,16 @@ impl Settings {
     }
 }
 
+/// Where the configuration files of the system are.
+const SYSTEM_CONFIG: &str = "/etc/redgrease/conf.d";
+
 /// The configuration files that are read if they exist: `redgrease.conf` of this directory, then those of the system.
 pub fn default_config_files(directory: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir("/etc/redgrease/conf.d").into_iter().flatten().flatten();
+    config_files(directory, Path::new(SYSTEM_CONFIG))
+}
+
+fn config_files(directory: &Path, system: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(system).into_iter().flatten().flatten();
     let mut system: Vec<PathBuf> =
         entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "conf")).collect();
     // Of two files of the system the later name counts.
@@ -323,6 +330,25 @@ mod tests {
         assert_eq!(settings.loader.index_prefix, "given");
         assert!(settings.recursive);
         assert_eq!(settings.loader.timeout, Duration::from_secs(2));
+    }
+
+    #[test]
+    fn of_the_files_of_the_system_the_one_with_the_later_name_counts() {
+        let (directory, system) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let write = |path: PathBuf, text: &str| std::fs::write(path, text).unwrap();
+        write(system.path().join("10-all.conf"), "server = ten\nuser = ten\nport = 10");
+        write(system.path().join("20-some.conf"), "server = twenty\nuser = twenty");
+        write(system.path().join("30-none.txt"), "server = thirty");
+        std::fs::create_dir(system.path().join("40-directory.conf")).unwrap();
+        std::os::unix::fs::symlink("/no/such/file", system.path().join("50-gone.conf")).unwrap();
+        write(directory.path().join("redgrease.conf"), "server = here");
+        let settings = resolve(&[], &[], &config_files(directory.path(), system.path())).unwrap();
+        let ConnectionSettings { server, port, user, .. } = settings.loader.connection;
+        assert_eq!((server.as_deref(), port, user.as_deref()), (Some("here"), Some(10), Some("twenty")));
+        assert_eq!(
+            config_files(directory.path(), Path::new("/no/such/directory")),
+            [directory.path().join("redgrease.conf")]
+        );
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Server for ModelServer {
         model.requirements.push(script.requirements.to_vec());
         match text.as_str() {
             "lose" => return Err(Error::plain(Class::Unreachable, "lost")),
-            "fail" => return Err(Error::plain(Class::Failed, "['Traceback:\\n', 'E: no\\n']")),
+            "fail" => return Err(Error::plain(Class::Failed, "E: no\nTraceback:\nE: no")),
             "forbidden" => return Err(Error::plain(Class::Denied, "NOPERM")),
             _ if script.requirements.iter().any(|each| each == "missing") => {
                 return Err(Error::plain(Class::Failed, "not installed"));

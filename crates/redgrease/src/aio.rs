@@ -35,7 +35,9 @@ pub use crate::states::watch_async as watch;
 /// [`Error::Argument`]: this is no address.
 pub async fn connect(address: &str) -> Result<MultiplexedConnection> {
     let shown = client::shown(address);
-    let client = client::open(address).map_err(|error| Error::of_connecting(error, &shown))?;
+    let client = client::information(address)
+        .and_then(redis::Client::open)
+        .map_err(|error| Error::of_connecting(error, &shown))?;
     let settings =
         AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(None);
     let connection = client.get_multiplexed_async_connection_with_config(&settings).await;

@@ -5,7 +5,8 @@
 use redgrease_core::codec::CODEC_VERSION;
 use redis::{Cmd, ToRedisArgs, Value};
 
-use crate::error::{Error, Result, text_of};
+use crate::error::{Error, Result, error_reply};
+use crate::reply::shown;
 
 /// The shards of a cluster that get a request. Without a cluster the server gets all requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,12 +68,6 @@ impl<T> Call<T> {
     }
 }
 
-/// An error reply within a reply.
-pub(crate) fn error_reply(error: &redis::ServerError, name: &str) -> Error {
-    let kind = error.kind().map_or(redis::ErrorKind::Extension, redis::ErrorKind::Server);
-    Error::of_text(&text_of(kind, error.code(), error.details()), name)
-}
-
 /// Builds a request.
 pub(crate) struct Command(Request);
 
@@ -109,7 +104,7 @@ impl Command {
         Call::new(self, move |value| match value {
             Value::Okay => Ok(()),
             Value::SimpleString(text) if text == "OK" => Ok(()),
-            other => Err(Error::reply(name, format!("expected OK, got {other:?}"))),
+            other => Err(Error::reply(name, format!("expected OK, got {}", shown(&other)))),
         })
     }
 

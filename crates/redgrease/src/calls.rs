@@ -4,15 +4,15 @@ use std::collections::HashSet;
 
 use redis::{ToRedisArgs, ToSingleRedisArg, Value};
 
-use crate::call::{Call, Command, Target, error_reply};
-use crate::error::{Error, Result};
+use crate::call::{Call, Command, Target};
+use crate::error::{Result, error_reply};
 use crate::execute::{PyExecute, results, triggered};
 use crate::id::{ExecutionId, RegistrationId};
 use crate::options::{Locality, Pending, SessionQuery};
 use crate::record::{Executed, Results};
 use crate::reply::{
     Cluster, ExecutionInfo, ExportedRequirement, Plugin, PyStats, Registration, Requirement, Session, ShardExecution,
-    array, plain_text, rows, text_value,
+    array, plain_text, rows,
 };
 
 fn on_shard(command: Command, id: &ExecutionId) -> Command {
@@ -186,17 +186,6 @@ pub(crate) fn rg_refresh_cluster() -> Call<()> {
 
 pub(crate) fn rg_network_test() -> Call<()> {
     Command::new("RG.NETWORKTEST").ok()
-}
-
-pub(crate) fn rg_hello() -> Call<u64> {
-    const NAME: &str = "RG.HELLO";
-    Call::new(Command::new(NAME), |value| {
-        let number = match &value {
-            Value::Int(number) => u64::try_from(*number).ok(),
-            other => text_value(other).and_then(|text| text.parse().ok()),
-        };
-        number.ok_or_else(|| Error::reply(NAME, format!("expected a number, got {value:?}")))
-    })
 }
 
 pub(crate) fn rg_administer() -> Call<()> {

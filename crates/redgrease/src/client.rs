@@ -1,9 +1,9 @@
 //! A client: a connection whose errors have a fix.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use redis::{ConnectionLike, IntoConnectionInfo, ProtocolVersion, RedisResult, Value};
+use redis::{Cmd, ConnectionInfo, ConnectionLike, IntoConnectionInfo, ProtocolVersion, RedisResult, Value};
 
 use crate::call::Request;
 use crate::connection::GearsConnection;
@@ -41,10 +41,9 @@ impl Client {
     /// [`Error::Unreachable`], [`Error::Tls`], [`Error::Authentication`]: the server is not there, or refuses.
     /// [`Error::Argument`]: this is no address.
     pub fn connect(address: &str) -> Result<Client> {
-        let shown = shown(address);
-        let client = open(address).map_err(|error| Error::of_connecting(error, &shown))?;
-        let connection = client.get_connection_with_timeout(CONNECT_TIMEOUT);
-        Ok(Client { connection: connection.map_err(|error| Error::of_connecting(error, &shown))? })
+        let connection = information(address)
+            .and_then(|information| connect_with(information, CONNECT_TIMEOUT, redis::Client::open));
+        Ok(Client { connection: connection.map_err(|error| Error::of_connecting(error, &shown(address)))? })
     }
 
     /// How long a reply is waited for; `None`: as long as the command takes.
@@ -96,8 +95,60 @@ impl ConnectionLike for Client {
     }
 }
 
+/// Opens a connection with a client of redis-rs that the program makes, such as one with certificates of its own. All of it
+/// takes at most this time.
+///
+/// ```no_run
+/// use redgrease::redis::{Client, IntoConnectionInfo, TlsCertificates};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let certificates = TlsCertificates { client_tls: None, root_cert: Some(std::fs::read("authority.pem")?) };
+/// let information = "rediss://example.com".into_connection_info()?;
+/// let connection = redgrease::connect_with(information, redgrease::CONNECT_TIMEOUT, |information| {
+///     Client::build_with_tls(information, certificates)
+/// })?;
+/// let client = redgrease::Client::from(connection);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// That of redis-rs.
+pub fn connect_with(
+    information: ConnectionInfo,
+    timeout: Duration,
+    client: impl FnOnce(ConnectionInfo) -> RedisResult<redis::Client>,
+) -> RedisResult<redis::Connection> {
+    let began = Instant::now();
+    let settings = information.redis_settings().clone();
+    let database = settings.db();
+    // redis-rs waits as long for the reply of each command that it sends itself.
+    let client = client(information.set_redis_settings(settings.set_db(0).set_skip_set_lib_name()))?;
+    let mut connection = client.get_connection_with_timeout(timeout)?;
+    let mut send = |command: &mut Cmd| {
+        let left = timeout.checked_sub(began.elapsed()).filter(|left| !left.is_zero());
+        let left = left.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::TimedOut))?;
+        connection.set_read_timeout(Some(left))?;
+        connection.set_write_timeout(Some(left))?;
+        command.exec(&mut connection)
+    };
+    if database != 0 {
+        send(redis::cmd("SELECT").arg(database))?;
+    }
+    for (name, value) in [("LIB-NAME", "redgrease"), ("LIB-VER", env!("CARGO_PKG_VERSION"))] {
+        match send(redis::cmd("CLIENT").arg("SETINFO").arg(name).arg(value)) {
+            // Old servers do not know it, and users may lack the permission.
+            Err(error) if error.code().is_none() => return Err(error),
+            _ => {}
+        }
+    }
+    connection.set_read_timeout(None)?;
+    connection.set_write_timeout(None)?;
+    Ok(connection)
+}
+
 /// What is needed to connect to an address.
-pub(crate) fn open(address: &str) -> RedisResult<redis::Client> {
+pub(crate) fn information(address: &str) -> RedisResult<ConnectionInfo> {
     provide_tls();
     let information = address.into_connection_info()?;
     let settings = information
@@ -105,7 +156,7 @@ pub(crate) fn open(address: &str) -> RedisResult<redis::Client> {
         .clone()
         .set_protocol(ProtocolVersion::RESP3)
         .set_lib_name("redgrease", env!("CARGO_PKG_VERSION"));
-    redis::Client::open(information.set_redis_settings(settings))
+    Ok(information.set_redis_settings(settings))
 }
 
 /// redis-rs leaves the choice of rustls' cryptography to the program.

@@ -105,8 +105,6 @@ commands! {
     fn rg_refresh_cluster() -> ();
     /// `RG.NETWORKTEST`: sends a message to all shards; where it arrived stands in the logs.
     fn rg_network_test() -> ();
-    /// `RG.HELLO`: the number of the protocol between shards.
-    fn rg_hello() -> u64;
     /// `RG.ADMINISTER`: does nothing; an error says that the user may not end and replace objects of others.
     fn rg_administer() -> ();
 }
@@ -115,15 +113,10 @@ commands! {
 mod tests {
     use redgrease_core::command_docs::COMMANDS;
 
-    /// Commands without a method: `RG.WITHCODEC` is part of requests, the others answer errors only.
-    const WITHOUT: [&str; 6] = [
-        "RG.WITHCODEC",
-        "RG.CLUSTERSET",
-        "RG.CLUSTERSETFROMSHARD",
-        "RG.PYEXECUTEREMOTE",
-        "RG.PYFREEINTERPRETER",
-        "RG.INNERATOMIC",
-    ];
+    /// Commands without a method: `RG.WITHCODEC` is part of requests, some are for shards and their control plane, and the
+    /// others answer errors only.
+    const WITHOUT: [&str; 6] =
+        ["RG.WITHCODEC", "RG.CLUSTERSET", "RG.HELLO", "RG.PYEXECUTEREMOTE", "RG.PYFREEINTERPRETER", "RG.INNERATOMIC"];
 
     #[test]
     fn every_command_has_a_method() {

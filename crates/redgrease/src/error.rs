@@ -199,7 +199,7 @@ impl Error {
             Error::NoPermission { reason } => reason.into(),
             Error::Server(error) => error.what(),
             Error::Execution { errors } => {
-                let first = errors.first().map_or(Cow::Borrowed("without a text"), named);
+                let first = errors.first().map_or(Cow::Borrowed("without a text"), PythonError::summary);
                 match errors.len() {
                     0 | 1 => format!("the execution failed: {first}").into(),
                     count => format!("the execution failed with {count} errors, the first one: {first}").into(),
@@ -299,6 +299,14 @@ impl std::error::Error for Error {
     }
 }
 
+/// What servers answer if there is no execution with that id, no registration with it, or no trigger with that name.
+const NOT_FOUND: [&str; 4] = [
+    "execution plan does not exist",
+    "execution does not exist",
+    "execution is not registered",
+    "subcommand not found",
+];
+
 /// An error that a server answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerError {
@@ -333,9 +341,18 @@ impl ServerError {
         PythonError::new(self.text.clone()).message().contains("trigger already registered")
     }
 
+    /// Whether there is no such execution, registration or trigger.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        // These errors have no code: their texts are those of RedisGears.
+        let text = self.text.trim_end();
+        let of_id = text.starts_with("Execution ") && text.contains(" does not exists on shard ");
+        of_id || NOT_FOUND.contains(&text)
+    }
+
     fn what(&self) -> Cow<'_, str> {
         match self.python() {
-            Some(error) => named(&error).into_owned().into(),
+            Some(error) => error.summary().into_owned().into(),
             None => self.text.trim_end().into(),
         }
     }
@@ -345,14 +362,6 @@ impl ServerError {
             return Some("Unregister the command of that name, or register both with the same session(id).");
         }
         remedy(&self.text)
-    }
-}
-
-fn named(error: &PythonError) -> Cow<'_, str> {
-    match error.exception() {
-        Some(exception) if error.message().is_empty() => exception.into(),
-        Some(exception) => format!("{exception}: {}", error.message()).into(),
-        None => error.message().into(),
     }
 }
 
@@ -368,6 +377,12 @@ fn retry_of(text: &str) -> Retry {
         None if passes => Retry::Later,
         _ => Retry::No,
     }
+}
+
+/// An error reply within a reply.
+pub(crate) fn error_reply(error: &redis::ServerError, name: &str) -> Error {
+    let kind = error.kind().map_or(redis::ErrorKind::Extension, redis::ErrorKind::Server);
+    Error::of_text(&text_of(kind, error.code(), error.details()), name)
 }
 
 /// redis-rs takes the first word of any error for its code.

@@ -2,11 +2,11 @@
 
 use redis::Value;
 
-use crate::call::{Call, Command, error_reply};
-use crate::error::{Error, Result};
-use crate::id::{ExecutionId, RegistrationId};
+use crate::call::{Call, Command};
+use crate::error::{Error, Result, error_reply};
+use crate::id::RegistrationId;
 use crate::record::{Executed, Record, Results};
-use crate::reply::{array, text_value};
+use crate::reply::{array, shown, text_value};
 use crate::traceback::PythonError;
 use redgrease_core::codec;
 
@@ -19,7 +19,7 @@ use redgrease_core::codec;
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct PyExecute {
-    script: String,
+    script: Vec<u8>,
     function: Option<Function>,
     unblocking: bool,
     id: Option<String>,
@@ -28,6 +28,7 @@ pub struct PyExecute {
     replace_with: Option<String>,
     force_reinstall: bool,
     requirements: Vec<String>,
+    plain: bool,
 }
 
 /// A function in place of a script.
@@ -39,14 +40,14 @@ pub(crate) struct Function {
 }
 
 impl PyExecute {
-    /// A Python script, which may run or register functions.
+    /// A Python script, which may run or register functions. The server refuses bytes that are not UTF-8.
     #[must_use]
-    pub fn script(source: impl Into<String>) -> PyExecute {
-        PyExecute { script: source.into(), ..PyExecute::default() }
+    pub fn script(source: impl AsRef<[u8]>) -> PyExecute {
+        PyExecute { script: source.as_ref().to_vec(), ..PyExecute::default() }
     }
 
     pub(crate) fn function(header: String, function: Function) -> PyExecute {
-        PyExecute { script: header, function: Some(function), ..PyExecute::default() }
+        PyExecute { script: header.into(), function: Some(function), ..PyExecute::default() }
     }
 
     /// Answers with the id of the execution, and does not wait for its end.
@@ -105,10 +106,20 @@ impl PyExecute {
         self
     }
 
+    /// Asks for results as other clients get them: texts and bytes, whatever Python objects they were. A user may then lack
+    /// the permission for `RG.WITHCODEC`.
+    #[must_use]
+    pub fn plain_results(mut self) -> PyExecute {
+        self.plain = true;
+        self
+    }
+
     /// The command.
     pub(crate) fn call(self) -> Call<Executed> {
         const NAME: &str = "RG.PYEXECUTE";
-        let mut command = Command::tagged(NAME).arg(self.script).option("UNBLOCKING", self.unblocking);
+        let plain = self.plain;
+        let command = if plain { Command::new(NAME) } else { Command::tagged(NAME) };
+        let mut command = command.arg(self.script).option("UNBLOCKING", self.unblocking);
         for (word, value) in [("ID", &self.id), ("DESCRIPTION", &self.description)] {
             if let Some(value) = value {
                 command = command.arg(word).arg(value);
@@ -125,11 +136,15 @@ impl PyExecute {
         if !self.requirements.is_empty() {
             command = command.arg("REQUIREMENTS").arg(self.requirements);
         }
-        Call::new(command, move |value| executed(NAME, value))
+        let decode = if plain { plain_record } else { record };
+        Call::new(command, move |value| executed(NAME, value, decode))
     }
 }
 
-fn executed(name: &'static str, value: Value) -> Result<Executed> {
+/// Makes a record of an element of a reply.
+type Decode = fn(&'static str, Value) -> Result<Record>;
+
+fn executed(name: &'static str, value: Value, decode: Decode) -> Result<Executed> {
     match value {
         Value::Okay => Ok(Executed::Nothing),
         // A script that failed: its error is the only element.
@@ -137,19 +152,20 @@ fn executed(name: &'static str, value: Value) -> Result<Executed> {
             Value::ServerError(error) => Err(error_reply(error, name)),
             _ => Ok(Executed::Nothing),
         },
-        Value::Array(_) => results(name, value).map(Executed::Results),
-        other => match text_value(&other) {
-            Some(text) => match text.parse::<ExecutionId>() {
-                Ok(id) => Ok(Executed::Started(id)),
-                Err(_) => Err(Error::reply(name, format!("expected OK, results or an id, got '{text}'"))),
-            },
-            None => Err(Error::reply(name, "expected OK, results or an id")),
+        Value::Array(_) => results_with(name, value, decode).map(Executed::Results),
+        other => match text_value(&other).and_then(|text| text.parse().ok()) {
+            Some(id) => Ok(Executed::Started(id)),
+            None => Err(Error::reply(name, format!("expected OK, results or an id, got {}", shown(&other)))),
         },
     }
 }
 
 /// An array of results and errors.
 pub(crate) fn results(name: &'static str, value: Value) -> Result<Results> {
+    results_with(name, value, record)
+}
+
+fn results_with(name: &'static str, value: Value, decode: Decode) -> Result<Results> {
     let [records, errors] = <[Value; 2]>::try_from(array(name, value)?)
         .map_err(|items| Error::reply(name, format!("expected results and errors, got {} elements", items.len())))?;
     let error = |value: &Value| match value {
@@ -157,7 +173,7 @@ pub(crate) fn results(name: &'static str, value: Value) -> Result<Results> {
         other => text_value(other).map(PythonError::new).ok_or_else(|| Error::reply(name, "an error is not a text")),
     };
     Ok(Results {
-        records: array(name, records)?.into_iter().map(|value| record(name, value)).collect::<Result<_>>()?,
+        records: array(name, records)?.into_iter().map(|value| decode(name, value)).collect::<Result<_>>()?,
         errors: array(name, errors)?.iter().map(error).collect::<Result<_>>()?,
     })
 }
@@ -182,21 +198,35 @@ fn error_text(error: &redis::ServerError) -> String {
 
 /// A result: an encoded value, or what a function chose as its reply.
 fn record(name: &'static str, value: Value) -> Result<Record> {
-    let plain = match value {
-        Value::BulkString(bytes) => return Record::decode(&bytes),
+    match value {
+        Value::BulkString(bytes) => Record::decode(&bytes),
+        other => as_it_is(name, other, record),
+    }
+}
+
+/// A result that is what it is on the wire.
+fn plain_record(name: &'static str, value: Value) -> Result<Record> {
+    match value {
+        Value::BulkString(bytes) => Ok(Record::new(codec::Value::Raw(bytes))),
+        other => as_it_is(name, other, plain_record),
+    }
+}
+
+fn as_it_is(name: &'static str, value: Value, element: Decode) -> Result<Record> {
+    let value = match value {
         Value::ServerError(error) => return Err(error_reply(&error, name)),
         Value::Nil => codec::Value::None,
         Value::Int(number) => codec::Value::Int(number),
         Value::Double(number) => codec::Value::Float(number),
         Value::Boolean(flag) => codec::Value::Bool(flag),
         Value::Array(items) => {
-            let items = items.into_iter().map(|item| record(name, item).map(|record| record.value().clone()));
+            let items = items.into_iter().map(|item| element(name, item).map(|record| record.value().clone()));
             codec::Value::List(items.collect::<Result<_>>()?)
         }
         other => match text_value(&other) {
             Some(text) => codec::Value::Str(text),
-            None => return Err(Error::reply(name, format!("a result of an unknown kind: {other:?}"))),
+            None => return Err(Error::reply(name, format!("a result of an unknown kind: {}", shown(&other)))),
         },
     };
-    Ok(Record::new(plain))
+    Ok(Record::new(value))
 }

@@ -38,7 +38,7 @@ mod states;
 mod traceback;
 
 pub use call::{Call, Request, Target};
-pub use client::{CONNECT_TIMEOUT, Client};
+pub use client::{CONNECT_TIMEOUT, Client, connect_with};
 pub use commands::GearsCommands;
 pub use connection::GearsConnection;
 pub use error::{Error, Result, Retry, ServerError};

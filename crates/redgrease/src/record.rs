@@ -3,6 +3,7 @@
 use std::fmt;
 
 use redgrease_core::codec::Value;
+use redgrease_core::repr;
 use serde::de::DeserializeOwned;
 
 use crate::decode;
@@ -16,6 +17,19 @@ pub struct Record(Value);
 impl Record {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Record> {
         Value::decode(bytes).map(Record).map_err(|error| Error::Decode { problem: error.to_string() })
+    }
+
+    /// The value that Python's `repr` prints as this text; `None` for any other text. Scripts that do not say
+    /// `convertToStr=False` make such texts of their results.
+    ///
+    /// ```
+    /// let record = redgrease::Record::from_repr("{'key': 'user:1', 'value': 7}").unwrap();
+    /// assert_eq!(record.get::<redgrease::Keyed<String, u64>>()?.value, 7);
+    /// # Ok::<(), redgrease::Error>(())
+    /// ```
+    #[must_use]
+    pub fn from_repr(text: &str) -> Option<Record> {
+        repr::parse(text).map(Record)
     }
 
     pub(crate) fn new(value: Value) -> Record {

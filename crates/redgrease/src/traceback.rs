@@ -1,21 +1,24 @@
 //! Errors of Python code, which servers print as a list of the lines of a traceback.
 
-use std::iter::Peekable;
-use std::str::Chars;
+use std::borrow::Cow;
+
+use redgrease_core::repr;
 
 /// An error of user code: what the server said, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PythonError {
     text: String,
     lines: Vec<String>,
+    is_traceback: bool,
 }
 
 impl PythonError {
     /// Reads the text of an error, such as [`Registration::last_error`](crate::Registration::last_error).
     #[must_use]
     pub fn new(text: String) -> PythonError {
-        let lines = string_list(&text).unwrap_or_else(|| vec![text.clone()]);
-        PythonError { text, lines }
+        let lines = repr::texts(text.trim());
+        let is_traceback = lines.is_some();
+        PythonError { lines: lines.unwrap_or_else(|| vec![text.clone()]), text, is_traceback }
     }
 
     /// The text as it was received.
@@ -42,9 +45,19 @@ impl PythonError {
         self.last_line().1
     }
 
+    /// Exception and message as Python prints them, `ValueError: no number`; without an exception, the whole text.
+    #[must_use]
+    pub fn summary(&self) -> Cow<'_, str> {
+        match self.last_line() {
+            (Some(exception), "") => exception.into(),
+            (Some(exception), message) => format!("{exception}: {message}").into(),
+            (None, message) => message.into(),
+        }
+    }
+
     fn last_line(&self) -> (Option<&str>, &str) {
         let last = self.lines.last().map_or("", |line| line.trim());
-        if self.lines.len() < 2 {
+        if !self.is_traceback {
             return without_lines(last).unwrap_or((None, last));
         }
         let (name, message) = last.split_once(": ").unwrap_or((last, ""));
@@ -69,48 +82,6 @@ impl std::fmt::Display for PythonError {
     }
 }
 
-/// Parses what Python prints for a list of strings; `None` if the text is anything else.
-fn string_list(text: &str) -> Option<Vec<String>> {
-    let inside = text.trim().strip_prefix('[')?.strip_suffix(']')?;
-    let mut chars = inside.chars().peekable();
-    let mut found = Vec::new();
-    loop {
-        found.push(string(&mut chars)?);
-        match chars.next() {
-            None => return Some(found),
-            Some(',') => while chars.next_if_eq(&' ').is_some() {},
-            Some(_) => return None,
-        }
-    }
-}
-
-fn string(chars: &mut Peekable<Chars<'_>>) -> Option<String> {
-    let quote = chars.next().filter(|c| matches!(c, '\'' | '"'))?;
-    let mut text = String::new();
-    loop {
-        match chars.next()? {
-            '\\' => text.push(escaped(chars)?),
-            c if c == quote => return Some(text),
-            c => text.push(c),
-        }
-    }
-}
-
-fn escaped(chars: &mut Peekable<Chars<'_>>) -> Option<char> {
-    let digits = match chars.next()? {
-        'n' => return Some('\n'),
-        't' => return Some('\t'),
-        'r' => return Some('\r'),
-        c @ ('\\' | '\'' | '"') => return Some(c),
-        'x' => 2,
-        'u' => 4,
-        'U' => 8,
-        _ => return None,
-    };
-    let code: String = chars.take(digits).collect();
-    char::from_u32(u32::from_str_radix(&code, 16).ok()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +92,7 @@ mod tests {
         let error = PythonError::new(text.to_owned());
         assert_eq!(error.traceback().len(), 3);
         assert_eq!((error.exception(), error.message()), (Some("ValueError"), "it's \u{7} é"));
+        assert_eq!(error.summary(), "ValueError: it's \u{7} é");
         assert!(error.to_string().starts_with("Traceback (most recent call last):\n  File \"<string>\""));
     }
 
@@ -139,6 +111,7 @@ mod tests {
         for (text, exception, message) in table {
             let error = PythonError::new(text.to_owned());
             assert_eq!((error.exception(), error.message()), (exception, message), "{text}");
+            assert_eq!(error.exception().is_none(), error.summary() == text.trim(), "{text}");
         }
     }
 
@@ -146,5 +119,13 @@ mod tests {
     fn an_exception_without_a_message_has_its_name() {
         let error = PythonError::new(r"['Traceback\n', 'KeyboardInterrupt\n']".to_owned());
         assert_eq!((error.exception(), error.message()), (Some("KeyboardInterrupt"), ""));
+        assert_eq!(error.summary(), "KeyboardInterrupt");
+    }
+
+    #[test]
+    fn a_syntax_error_may_have_no_other_line() {
+        let error = PythonError::new(r"['SyntaxError: source code string cannot contain null bytes\n']".to_owned());
+        assert_eq!(error.exception(), Some("SyntaxError"));
+        assert_eq!(error.to_string(), "SyntaxError: source code string cannot contain null bytes");
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::args::Clear;
 use crate::misuse::misuse;
-use crate::output::{counted, print};
+use crate::output::{counted, print, say};
 
 pub fn run(args: &Clear) -> Result<ExitCode> {
     let is_watched = stdin().is_terminal() && stderr().is_terminal();
@@ -25,7 +25,7 @@ pub fn run(args: &Clear) -> Result<ExitCode> {
         let mut answer = String::new();
         stdin().read_line(&mut answer)?;
         if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            eprintln!("nothing was removed");
+            say("nothing was removed");
             return Ok(ExitCode::FAILURE);
         }
     }
@@ -33,7 +33,7 @@ pub fn run(args: &Clear) -> Result<ExitCode> {
     if args.place.json {
         print(&format!("{}\n", json!({ "entries": removed })))?;
     } else {
-        eprintln!("removed {}", counted(removed, "entry", "entries"));
+        say(format_args!("removed {}", counted(removed, "entry", "entries")));
     }
     Ok(ExitCode::SUCCESS)
 }

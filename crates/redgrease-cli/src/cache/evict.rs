@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::args::Evict;
 use super::keys;
-use crate::output::{counted, print};
+use crate::output::{counted, print, say};
 use crate::units::show_bytes;
 
 pub fn run(args: &Evict) -> Result<ExitCode> {
@@ -31,9 +31,9 @@ pub fn run(args: &Evict) -> Result<ExitCode> {
         print(&evicted.keys.iter().map(|key| format!("{}\n", keys::shown(key))).collect::<String>())?;
         let unnamed = evicted.entries.saturating_sub(evicted.keys.len() as u64);
         let more = if unnamed == 0 { String::new() } else { format!(" ({unnamed} not listed)") };
-        eprintln!("would evict {amount}{more}");
+        say(format_args!("would evict {amount}{more}"));
     } else {
-        eprintln!("evicted {amount}");
+        say(format_args!("evicted {amount}"));
     }
     Ok(ExitCode::SUCCESS)
 }

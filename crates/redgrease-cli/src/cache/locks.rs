@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::args::Locks;
 use super::keys;
-use crate::output::print;
+use crate::output::{print, say};
 use crate::table::Table;
 use crate::units::show_duration;
 
@@ -16,7 +16,7 @@ pub fn run(args: &Locks) -> Result<ExitCode> {
     if let Some(word) = &args.break_key {
         let key = args.form.key(word)?;
         if !args.place.open_existing()?.break_lock(&key)? {
-            eprintln!("redgrease: no lock is held on {}", keys::shown(&key));
+            say(format_args!("redgrease: no lock is held on {}", keys::shown(&key)));
             return Ok(ExitCode::FAILURE);
         }
         if args.place.json {

@@ -3,6 +3,8 @@
 use anyhow::Result;
 use redgrease_filecache::{Code, Cursor, Error, FileCache, Options, Stat};
 
+use crate::output::say;
+
 use super::args::{NAMESPACE_VARIABLE, Place};
 use super::refusal::Refusal;
 
@@ -14,7 +16,7 @@ impl Place {
     pub fn open(&self) -> Result<FileCache> {
         let cache = FileCache::open(self.options())?;
         if !self.json {
-            cache.warnings().iter().for_each(|warning| eprintln!("redgrease: warning: {warning}"));
+            cache.warnings().iter().for_each(|warning| say(format_args!("redgrease: warning: {warning}")));
         }
         Ok(cache)
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::args;
 use super::keys;
 use super::refusal::Refusal;
-use crate::output::print;
+use crate::output::{print, say};
 use crate::units::{ago, epoch_seconds, show_bytes, show_duration, show_time};
 
 pub fn run(args: &args::Stat) -> Result<ExitCode> {
@@ -30,9 +30,9 @@ pub fn run(args: &args::Stat) -> Result<ExitCode> {
 pub fn missing(key: &[u8], is_json: bool) -> ExitCode {
     let refusal = Refusal::missing(key);
     if is_json {
-        eprintln!("{}", refusal.json());
+        say(refusal.json());
     } else {
-        eprintln!("redgrease: {refusal}");
+        say(format_args!("redgrease: {refusal}"));
     }
     refusal.status()
 }

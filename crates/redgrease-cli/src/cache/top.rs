@@ -2,19 +2,18 @@
 
 use std::io::{IsTerminal, stdout};
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use redgrease_filecache::{FileCache, Info, Lock};
 use serde_json::json;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use super::args::Top;
 use super::locks;
 use super::stat::info_json;
 use crate::output::print;
+use crate::signals::stop_signal;
 use crate::terminal::bar;
 use crate::units::{show_bytes, show_duration};
 
@@ -42,14 +41,6 @@ pub fn run(args: &Top) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Receives something on Ctrl-C.
-fn stop_signal() -> Result<Receiver<i32>> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals cannot be caught")?;
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || signals.forever().try_for_each(|signal| sender.send(signal)));
-    Ok(receiver)
 }
 
 /// Changes per second.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::args::{Repair, Verify};
 use super::keys;
-use crate::output::{counted, print};
+use crate::output::{counted, print, say};
 use crate::terminal::Progress;
 use crate::units::show_bytes;
 
@@ -43,7 +43,7 @@ fn print_report(found: &Verification, is_json: bool) -> Result<()> {
         format!("{} {}: {}{repaired}\n", problem.kind.as_str(), keys::shown(problem.name.as_bytes()), problem.message)
     };
     print(&found.problems.iter().map(line).collect::<String>())?;
-    eprintln!(
+    say(format_args!(
         "{} in {}, {}: {}",
         counted(found.entries, "entry", "entries"),
         counted(found.files, "file", "files"),
@@ -53,7 +53,7 @@ fn print_report(found: &Verification, is_json: bool) -> Result<()> {
         } else {
             counted(found.problems.len() as u64, "problem", "problems")
         }
-    );
+    ));
     Ok(())
 }
 

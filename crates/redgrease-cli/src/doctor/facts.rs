@@ -4,6 +4,7 @@ use redgrease::{GearsCommands, PyExecute};
 use redis::{Connection, ProtocolVersion};
 
 use crate::connection::Target;
+use crate::failure::Failure;
 use crate::gears;
 use crate::ids;
 use crate::info::Info;
@@ -30,9 +31,9 @@ pub struct Facts {
     /// Names and values; empty if the user may not read the configuration.
     pub settings: Vec<(String, String)>,
     /// Versions of Python and of the package in a worker, or why there are none.
-    pub interpreter: Option<Result<(String, String), String>>,
+    pub interpreter: Option<Result<(String, String), Failure>>,
     /// Registrations, or why they cannot be listed.
-    pub registrations: Result<Vec<Registered>, String>,
+    pub registrations: Result<Vec<Registered>, Failure>,
     /// All nodes of the cluster; empty without one.
     pub nodes: Vec<Node>,
 }
@@ -71,7 +72,7 @@ impl Default for Facts {
 }
 
 impl Facts {
-    pub fn gather(target: &Target) -> anyhow::Result<Self> {
+    pub fn gather(target: &Target) -> Result<Self, Failure> {
         let mut connection = gears::open(target, Some(gears::REPLY_TIMEOUT))?;
         let text = gears::info(&mut connection, &["everything"])?;
         let mut facts = Self {
@@ -83,9 +84,9 @@ impl Facts {
             ..Self::default()
         };
         if facts.module.is_some() {
-            facts.registrations = registrations(&mut connection).map_err(|error| error.to_string());
+            facts.registrations = registrations(&mut connection);
             if facts.info.get("role") == Some("master") {
-                facts.interpreter = Some(interpreter(&mut connection).map_err(|error| error.to_string()));
+                facts.interpreter = Some(interpreter(&mut connection));
             }
         }
         Ok(facts)
@@ -107,11 +108,11 @@ fn settings(connection: &mut Connection) -> Vec<(String, String)> {
     redis::cmd("CONFIG").arg("GET").arg(&SETTINGS).query(connection).unwrap_or_default()
 }
 
-fn registrations(connection: &mut Connection) -> anyhow::Result<Vec<Registered>> {
+fn registrations(connection: &mut Connection) -> Result<Vec<Registered>, Failure> {
     let rows = connection.rg_dump_registrations().map_err(gears::failed)?;
     let known = |row: redgrease::Registration| Registered {
         id: ids::short(&row.id),
-        source: listing::source(&row.source),
+        source: listing::short_source(&row.source),
         triggered: row.triggered,
         failed: row.failed,
         last_error: row.last_error.as_deref().map_or(String::new(), listing::short_error),
@@ -119,7 +120,7 @@ fn registrations(connection: &mut Connection) -> anyhow::Result<Vec<Registered>>
     Ok(rows.into_iter().map(known).collect())
 }
 
-fn interpreter(connection: &mut Connection) -> anyhow::Result<(String, String)> {
+fn interpreter(connection: &mut Connection) -> Result<(String, String), Failure> {
     let executed = connection.rg_py_execute(PyExecute::script(VERSIONS)).map_err(gears::failed)?;
     let versions: String = executed.into_results().get().map_err(gears::failed)?;
     let (python, package) = versions.split_once(' ').unwrap_or((&versions, ""));
@@ -144,7 +145,7 @@ fn nodes(connection: &mut Connection, target: &Target) -> Vec<Node> {
 fn module_of(node: &Target) -> Result<Option<u64>, String> {
     let mut connection =
         node.connect(ProtocolVersion::RESP3, Some(gears::REPLY_TIMEOUT)).map_err(|failure| failure.what)?;
-    let text = gears::info(&mut connection, &["modules"]).map_err(|error| error.to_string())?;
+    let text = gears::info(&mut connection, &["modules"]).map_err(|failure| failure.what)?;
     Ok(module_version(&text))
 }
 

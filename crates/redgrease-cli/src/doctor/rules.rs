@@ -119,14 +119,12 @@ fn interpreter(facts: &Facts) -> Option<Finding> {
                 warning("interpreter", message, format!("{path} -m pip install redgrease=={module}"))
             }
         }
-        Err(reason) => {
-            let (what, fix) = reason.split_once("\nfix: ").unwrap_or((
-                reason,
+        Err(failure) => {
+            let fix = failure.fix.as_deref().unwrap_or(
                 "load the module with the argument Python /path/to/python3, of an environment with the package redgrease",
-            ));
-            let class = if what.starts_with("NOPERM") { Class::Denied } else { Class::Failed };
-            let message = format!("no function can be run: {}", what.lines().last().unwrap_or_default());
-            Finding { class, ..error("interpreter", message, fix) }
+            );
+            let message = format!("no function can be run: {}", failure.what.lines().last().unwrap_or_default());
+            Finding { class: failure.class, ..error("interpreter", message, fix) }
         }
     })
 }
@@ -180,10 +178,9 @@ fn load(facts: &Facts) -> Vec<Finding> {
 fn registrations(facts: &Facts) -> Vec<Finding> {
     let rows = match &facts.registrations {
         Ok(rows) => rows,
-        Err(reason) => {
-            let (what, fix) = reason.split_once("\nfix: ").unwrap_or((reason, "look at the log of the server"));
-            let class = if what.starts_with("NOPERM") { Class::Denied } else { Class::Failed };
-            return vec![Finding { class, ..error("registrations", what, fix) }];
+        Err(failure) => {
+            let fix = failure.fix.as_deref().unwrap_or("look at the log of the server");
+            return vec![Finding { class: failure.class, ..error("registrations", &failure.what, fix) }];
         }
     };
     let failing: Vec<_> = rows.iter().filter(|row| row.failed > 0).collect();
@@ -287,6 +284,7 @@ fn of_node(node: &Node, module: Option<u64>) -> Option<Finding> {
 mod tests {
     use super::super::facts::Registered;
     use super::*;
+    use crate::failure::Failure;
     use crate::info::Info;
 
     const HEALTHY: &str = "valkey_version:9.1.2\nrole:master\nrg_workers:2\nrg_python:/p\nmaxmemory:0\n\
@@ -341,7 +339,10 @@ mod tests {
                 (Warning, "module"),
             ),
             (Facts { interpreter: None, ..with_info("role:slave") }, (Warning, "role")),
-            (Facts { interpreter: Some(Err("NOPYTHON".to_owned())), ..healthy() }, (Error, "interpreter")),
+            (
+                Facts { interpreter: Some(Err(Failure::plain(Class::Failed, "NOPYTHON"))), ..healthy() },
+                (Error, "interpreter"),
+            ),
             (
                 Facts { interpreter: Some(Ok(("3".to_owned(), "9.9.9".to_owned()))), ..healthy() },
                 (Warning, "interpreter"),
@@ -358,7 +359,10 @@ mod tests {
                 (Warning, "load"),
             ),
             (Facts { registrations: Ok(vec![failing.clone(); 1]), ..healthy() }, (Warning, "registrations")),
-            (Facts { registrations: Err("NOPERM x".to_owned()), ..healthy() }, (Error, "registrations")),
+            (
+                Facts { registrations: Err(Failure::plain(Class::Denied, "NOPERM x")), ..healthy() },
+                (Error, "registrations"),
+            ),
             (with_info("maxmemory:100\nused_memory:90\nmaxmemory_policy:noeviction"), (Warning, "memory")),
             (with_info("total_system_memory:100\nused_memory_rss:90"), (Warning, "memory")),
             (settings(&[("bind", "* -::*"), ("protected-mode", "no"), ("requirepass", "")]), (Warning, "access")),
@@ -385,6 +389,9 @@ mod tests {
             found.into_iter().find(|finding| finding.level == Level::Error).map(|finding| finding.class)
         };
         assert_eq!(class(Facts { module: None, ..healthy() }), Some(Class::NoModule));
-        assert_eq!(class(Facts { interpreter: Some(Err("NOPERM x".to_owned())), ..healthy() }), Some(Class::Denied));
+        assert_eq!(
+            class(Facts { interpreter: Some(Err(Failure::plain(Class::Denied, "NOPERM x"))), ..healthy() }),
+            Some(Class::Denied)
+        );
     }
 }

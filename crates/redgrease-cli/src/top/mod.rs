@@ -1,4 +1,4 @@
-//! `redgrease top`: a live view of a server on the whole screen, or one frame of it as text.
+//! `redgrease top`: a live view of a server on the whole screen, one frame of it as text, or lines of JSON.
 
 mod screen;
 mod snapshot;
@@ -17,12 +17,14 @@ use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::connection::{ConnectionOptions, Target};
+use crate::failure::Failure;
 use crate::gears;
-use crate::output::{self, print};
+use crate::output::{self, print, say};
+use crate::signals::stop_signal;
 use crate::units::interval;
 
 use screen::View;
-use snapshot::Snapshot;
+use snapshot::{Sample, Snapshot};
 
 const TICK: Duration = Duration::from_millis(50);
 /// Width of a frame that is not for a terminal.
@@ -35,7 +37,8 @@ const TEXT_WIDTH: u16 = 140;
 #[command(after_help = "Examples:\n\
     \x20 redgrease top\n\
     \x20 redgrease top --interval 5s\n\
-    \x20 redgrease top --once | mail -s 'gears today' me\n\n\
+    \x20 redgrease top --once | mail -s 'gears today' me\n\
+    \x20 redgrease top --json --interval 10s >> gears.jsonl\n\n\
     Keys: q, Esc or Ctrl-C quit; p or space pause")]
 pub struct TopArgs {
     /// Time between two looks
@@ -44,26 +47,60 @@ pub struct TopArgs {
     /// Print one frame as text, with rates of one interval [default, unless stdout is a terminal]
     #[arg(long)]
     pub once: bool,
+    /// Print one line of JSON, and another one after each interval until Ctrl-C [with --once: only one, with its rates]
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub connection: ConnectionOptions,
 }
 
 pub fn run(args: &TopArgs) -> Result<ExitCode> {
     let target = args.connection.target()?;
-    let mut connection = gears::open(&target, Some(gears::REPLY_TIMEOUT))?;
-    let began = Instant::now();
-    let first = Snapshot::read(&mut connection, &target.place(), began)?;
-    if args.once || !stdout().is_terminal() {
+    let mut sampler = Sampler { target, connection: None, began: Instant::now(), interval: args.interval };
+    let first = sampler.sample()?;
+    if args.once || !(args.json || stdout().is_terminal()) {
         std::thread::sleep(args.interval);
-        let second = Snapshot::read(&mut connection, &target.place(), began)?;
-        print(&frame(&first, &second))?;
+        let second = sampler.sample()?;
+        print(&if args.json {
+            second.json(Some(&first))
+        } else {
+            frame(&Snapshot::of(&first), &Snapshot::of(&second))
+        })?;
         return Ok(ExitCode::SUCCESS);
     }
-    let sampler = Sampler { target, connection: Some(connection), began, interval: args.interval };
+    if args.json {
+        print_lines(first, sampler)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut terminal = ratatui::try_init().context("the terminal cannot be used")?;
-    let end = Live::new(first, sampler).run(&mut terminal);
+    let end = Live::new(Snapshot::of(&first), sampler).run(&mut terminal);
     ratatui::restore();
     end.map(|()| ExitCode::SUCCESS)
+}
+
+/// Prints a line of JSON for each sample, until Ctrl-C. A server that is lost is asked again after each interval.
+fn print_lines(first: Sample, mut sampler: Sampler) -> Result<()> {
+    let stop = stop_signal()?;
+    print(&first.json(None))?;
+    let mut before = first;
+    let mut last_failure = None;
+    while stop.recv_timeout(sampler.interval) == Err(RecvTimeoutError::Timeout) {
+        match sampler.sample() {
+            Ok(sample) => {
+                print(&sample.json(Some(&before)))?;
+                before = sample;
+                last_failure = None;
+            }
+            Err(failure) => {
+                // The same one is told once.
+                if last_failure.as_ref() != Some(&failure) {
+                    say(format_args!("redgrease: {}; trying again", failure.what));
+                }
+                last_failure = Some(failure);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// One frame as text.
@@ -74,7 +111,7 @@ fn frame(before: &Snapshot, now: &Snapshot) -> String {
     screen::text(&screen::draw(&view, Rect::new(0, 0, width, screen::full_height(now))))
 }
 
-/// Reads the server again and again, in its own thread, so that keys are answered while a server hangs.
+/// Reads the server again and again; for the screen in its own thread, so that keys are answered while a server hangs.
 struct Sampler {
     target: Target,
     connection: Option<Connection>,
@@ -84,24 +121,24 @@ struct Sampler {
 
 impl Sampler {
     /// Until the receiver of the snapshots has gone.
-    fn run(mut self, samples: &Sender<Result<Snapshot>>, stop: &Receiver<()>) {
+    fn run(mut self, samples: &Sender<Result<Snapshot, Failure>>, stop: &Receiver<()>) {
         while stop.recv_timeout(self.interval) == Err(RecvTimeoutError::Timeout) {
             let sample = self.sample();
-            if sample.is_err() {
-                self.connection = None;
-            }
-            if samples.send(sample).is_err() {
+            if samples.send(sample.as_ref().map(Snapshot::of).map_err(Clone::clone)).is_err() {
                 return;
             }
         }
     }
 
-    fn sample(&mut self) -> Result<Snapshot> {
-        let connection = match &mut self.connection {
+    fn sample(&mut self) -> Result<Sample, Failure> {
+        // After an error the connection is not used any more.
+        let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            none => none.insert(gears::open(&self.target, Some(gears::REPLY_TIMEOUT))?),
+            None => gears::open(&self.target, Some(gears::REPLY_TIMEOUT))?,
         };
-        Snapshot::read(connection, &self.target.place(), self.began)
+        let sample = Sample::read(&mut connection, &self.target.place(), self.began)?;
+        self.connection = Some(connection);
+        Ok(sample)
     }
 }
 
@@ -111,7 +148,7 @@ struct Live {
     notice: Option<String>,
     is_paused: bool,
     is_coloured: bool,
-    samples: Receiver<Result<Snapshot>>,
+    samples: Receiver<Result<Snapshot, Failure>>,
     /// Dropped to end the sampler.
     _sampler: Sender<()>,
 }
@@ -167,10 +204,7 @@ impl Live {
                 self.before = Some(std::mem::replace(&mut self.now, sample));
                 self.notice = None;
             }
-            Ok(Err(error)) => {
-                let what = error.to_string();
-                self.notice = Some(format!("{}; trying again", what.lines().next().unwrap_or_default()));
-            }
+            Ok(Err(failure)) => self.notice = Some(format!("{}; trying again", failure.what)),
             Err(TryRecvError::Empty) => return Ok(false),
             Err(TryRecvError::Disconnected) => {
                 anyhow::bail!("the thread that reads the server has ended: this is a bug")

@@ -10,7 +10,7 @@ use ratatui::widgets::{Cell, Row as TableRow, Table, Widget};
 
 use super::snapshot::{Row, Snapshot};
 use crate::listing::millis;
-use crate::output::counted;
+use crate::output::{counted, one_line};
 use crate::units::show_bytes;
 
 /// Lines above the lists, and the line with the keys below them.
@@ -198,8 +198,7 @@ impl View<'_> {
         if count == 0 {
             return;
         }
-        let cell =
-            |text: String| Cell::from(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>());
+        let cell = |text: String| Cell::from(one_line(&text));
         let rows = list.rows.into_iter().take(space).enumerate().map(|(index, row)| {
             let style = if list.bad.contains(&index) { Style::new().fg(Color::Red) } else { Style::new() };
             TableRow::new(row.into_iter().map(cell)).style(self.style(style))

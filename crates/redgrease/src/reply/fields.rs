@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use redis::Value;
 
-use crate::call::error_reply;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, error_reply};
 
 /// A row: a flat array, or a map for clients of RESP3.
 pub(crate) struct Fields {
@@ -162,7 +161,7 @@ pub(crate) fn plain_text(command: &'static str, value: &Value) -> Result<String>
 }
 
 /// A value for an error, cut.
-fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     const CHARACTERS_MAX: usize = 60;
     let text = format!("{value:?}");
     match text.char_indices().nth(CHARACTERS_MAX) {

@@ -20,4 +20,4 @@ pub use requirement::{ExportedRequirement, Requirement};
 pub use session::{Linked, Session};
 pub use worker::{Plugin, PyStats};
 
-pub(crate) use fields::{Fields, array, plain_text, rows, text_value};
+pub(crate) use fields::{Fields, array, plain_text, rows, shown, text_value};

@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use super::fields::{Fields, array};
+use super::fields::{Fields, array, shown};
 use crate::error::{Error, Result};
 
 /// A requirement that the server knows.
@@ -65,7 +65,7 @@ impl ExportedRequirement {
             .map_err(|items| Error::reply(NAME, format!("expected two elements, got {}", items.len())))?;
         let piece = |value| match value {
             Value::BulkString(bytes) => Ok(bytes),
-            other => Err(Error::reply(NAME, format!("expected bytes, got {other:?}"))),
+            other => Err(Error::reply(NAME, format!("expected bytes, got {}", shown(&other)))),
         };
         Ok(ExportedRequirement {
             requirement: Requirement::from_fields(Fields::new(NAME, row)?)?,

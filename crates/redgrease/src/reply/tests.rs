@@ -253,3 +253,18 @@ fn replies_of_another_kind_are_errors_and_never_panics() {
         let _ = calls::rg_trigger("x", "y").finish(reply());
     }
 }
+
+#[test]
+fn plain_results_are_texts_and_bytes() {
+    let reply =
+        || Ok(Value::Array(vec![Value::Array(vec![bulk("7"), Value::Array(vec![bulk("x")])]), Value::Array(vec![])]));
+    let call = crate::PyExecute::script(b"GB()\xff".as_slice()).plain_results().call();
+    let packed = call.request().command.get_packed_command();
+    assert!(packed.starts_with(b"*2\r\n$12\r\nRG.PYEXECUTE\r\n$5\r\nGB()\xff"), "{packed:?}");
+    let records = call.finish(reply()).unwrap().into_results().records;
+    assert_eq!(records[0].get::<String>().unwrap(), "7");
+    assert_eq!(records[0].get::<u8>().unwrap(), 7);
+    assert_eq!(records[1].get::<Vec<String>>().unwrap(), ["x"]);
+    // These are no tagged values.
+    assert!(crate::PyExecute::script("GB()").call().finish(reply()).is_err());
+}

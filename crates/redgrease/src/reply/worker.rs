@@ -29,9 +29,9 @@ impl PyStats {
         let mut sum = PyStats::default();
         for value in of_shards {
             let mut row = Fields::new("RG.PYSTATS", value)?;
-            sum.total_bytes += row.number("TotalAllocated")?;
-            sum.peak_bytes += row.number("PeakAllocated")?;
-            sum.current_bytes += row.number("CurrAllocated")?;
+            sum.total_bytes = sum.total_bytes.saturating_add(row.number("TotalAllocated")?);
+            sum.peak_bytes = sum.peak_bytes.saturating_add(row.number("PeakAllocated")?);
+            sum.current_bytes = sum.current_bytes.saturating_add(row.number("CurrAllocated")?);
         }
         Ok(sum)
     }

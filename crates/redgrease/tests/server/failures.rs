@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use redgrease::redis::cmd;
-use redgrease::{Client, Error, ExecutionId, GearsCommands, PyExecute, Retry, py};
+use redgrease::{
+    Client, Error, ExecutionId, GearsCommands, NO_ARGUMENTS, Pending, PyExecute, RegistrationId, Retry, py,
+};
 
 use crate::{client, given};
 
@@ -76,8 +78,21 @@ fn what_the_server_answers_has_its_code_and_advice() {
     let unknown: ExecutionId = "0000000000000000000000000000000000000000-999999".parse().unwrap();
     let error = client.rg_get_results(&unknown).unwrap_err();
     assert_eq!((error.code(), error.retry()), (None, Retry::No));
+    let registration: RegistrationId = unknown.to_string().parse().unwrap();
+    let errors = [
+        client.rg_get_execution(&unknown, None).unwrap_err(),
+        client.rg_abort_execution(&unknown).unwrap_err(),
+        client.rg_drop_execution(&unknown).unwrap_err(),
+        client.rg_unregister(&registration, Pending::Run).unwrap_err(),
+        client.rg_pause_registrations(&[registration], Pending::Run).unwrap_err(),
+        client.rg_trigger("unknown", NO_ARGUMENTS).unwrap_err(),
+    ];
+    for error in errors.iter().chain([&error]) {
+        assert!(matches!(error, Error::Server(error) if error.is_not_found()), "{error:?}");
+    }
     let error = client.rg_py_execute(PyExecute::script("GB().run(").id("a b")).unwrap_err();
     assert!(error.what().starts_with("ID must be"), "{error}");
+    assert!(matches!(&error, Error::Server(error) if !error.is_not_found()), "{error:?}");
     let error = client.rg_py_execute(PyExecute::script("1 +")).unwrap_err();
     let Error::Server(server) = &error else { panic!("{error}") };
     assert_eq!(server.python().unwrap().exception(), Some("SyntaxError"));

@@ -25,31 +25,25 @@ fn commands_go_to_the_shards_that_they_are_for() {
     assert_eq!(local.run::<u8>(&mut connection).unwrap(), 1);
     assert!(connection.rg_py_stats().unwrap().current_bytes > 0);
     connection.rg_refresh_cluster().unwrap();
-    let error = ShardsIdReader::each().run::<Vec<String>>(&mut connection).unwrap_err();
-    assert_eq!(error.code(), Some("CLUSTERMODE"));
+    let ids: Vec<String> = ShardsIdReader::each().run(&mut connection).unwrap();
+    assert_eq!(ids.len(), addresses.len());
 }
 
 #[test]
 #[ignore = "needs servers"]
 fn a_command_of_a_key_runs_where_the_key_is() {
     let addresses = addresses();
-    for address in &addresses {
-        let mut node = redgrease::Client::connect(address).unwrap();
-        let get = py!("lambda key: execute('get', key)");
-        CommandReader::trigger("get_here").apply(get).mode(Mode::AsyncLocal).register(&mut node).unwrap();
-    }
     let mut connection = cluster::connect(addresses.iter().map(String::as_str)).unwrap();
+    let get = py!("lambda key: execute('get', key)");
+    CommandReader::trigger("get_here").apply(get).mode(Mode::AsyncLocal).register(&mut connection).unwrap();
     for number in 0..10 {
         let key = format!("key:{number}");
         let () = connection.set(&key, number).unwrap();
         let found: u8 = connection.rg_trigger_on_key("get_here", &key, redgrease::NO_ARGUMENTS).unwrap().get().unwrap();
         assert_eq!(found, number);
     }
-    for address in &addresses {
-        let mut node = redgrease::Client::connect(address).unwrap();
-        for registration in node.rg_dump_registrations().unwrap() {
-            node.rg_unregister(&registration.id, Pending::Abort).unwrap();
-        }
+    for registration in connection.rg_dump_registrations().unwrap() {
+        connection.rg_unregister(&registration.id, Pending::Abort).unwrap();
     }
 }
 
