@@ -58,6 +58,14 @@ pub enum Asked {
     Peer { link: (usize, LinkNo) },
 }
 
+impl Connection {
+    /// When something arrives on it next.
+    fn arrives_ms(&self) -> u64 {
+        let first = [self.opens_ms, self.requests.front().map(|(at, _)| *at), self.replies.front().map(|(at, _)| *at)];
+        first.into_iter().flatten().min().unwrap_or(u64::MAX)
+    }
+}
+
 /// One shard.
 pub struct Shard {
     pub id: ShardId,
@@ -73,6 +81,8 @@ pub struct Shard {
     rows: BTreeMap<ClientNo, Vec<Reply>>,
     next_client: u64,
     links: BTreeMap<LinkNo, Connection>,
+    /// Nothing arrives on its connections before.
+    arrives_ms: u64,
     runs: u64,
     loading: bool,
 }
@@ -183,6 +193,7 @@ impl World {
                 rows: BTreeMap::new(),
                 next_client: 0,
                 links: BTreeMap::new(),
+                arrives_ms: u64::MAX,
                 runs: 0,
                 loading: false,
             });
@@ -383,15 +394,20 @@ impl World {
             }
             Effect::OpenLink { link, address } => {
                 let to: usize = address.host.parse().unwrap();
-                let opens_ms = Some(self.now_ms + self.latency());
-                let connection = Connection { to, opens_ms, requests: VecDeque::new(), replies: VecDeque::new() };
-                self.shards[index].links.insert(link, connection);
+                let at = self.now_ms + self.latency();
+                let connection =
+                    Connection { to, opens_ms: Some(at), requests: VecDeque::new(), replies: VecDeque::new() };
+                let shard = &mut self.shards[index];
+                shard.links.insert(link, connection);
+                shard.arrives_ms = shard.arrives_ms.min(at);
             }
             Effect::SendOnLink { link, command } => {
                 let at = self.now_ms + self.latency();
                 self.sent[0] += 1;
                 self.sent[1] += command.args().iter().map(|arg| arg.len() as u64).sum::<u64>();
-                let connection = self.shards[index].links.get_mut(&link);
+                let shard = &mut self.shards[index];
+                shard.arrives_ms = shard.arrives_ms.min(at);
+                let connection = shard.links.get_mut(&link);
                 let connection =
                     connection.unwrap_or_else(|| violated("commands are sent on open links", format!("{link}")));
                 if connection.opens_ms.is_some() {
@@ -582,7 +598,9 @@ impl World {
             }
             Asked::Peer { link: (from, link) } => {
                 let at = self.now_ms + self.latency();
-                if let Some(connection) = self.shards[from].links.get_mut(&link) {
+                let shard = &mut self.shards[from];
+                if let Some(connection) = shard.links.get_mut(&link) {
+                    shard.arrives_ms = shard.arrives_ms.min(at);
                     let reply = match reply {
                         Reply::Simple(text) => LinkReply::Status(text.into_bytes()),
                         Reply::Bulk(bytes) => LinkReply::Bulk(bytes),
@@ -714,7 +732,11 @@ impl World {
 
     /// Delivers what has arrived on the connections of a shard.
     fn network(&mut self, index: usize) -> bool {
+        if self.shards[index].arrives_ms > self.now_ms {
+            return false;
+        }
         let mut moved = false;
+        self.shards[index].arrives_ms = u64::MAX;
         let links: Vec<LinkNo> = self.shards[index].links.keys().copied().collect();
         for link in links {
             let Some(connection) = self.shards[index].links.get(&link) else { continue };
@@ -752,6 +774,9 @@ impl World {
                 }
             }
         }
+        let shard = &mut self.shards[index];
+        let next = shard.links.values().map(Connection::arrives_ms).min().unwrap_or(u64::MAX);
+        shard.arrives_ms = shard.arrives_ms.min(next);
         moved
     }
 
