@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from functools import partial
-from types import TracebackType
 
 import machine
-import redis
+from cluster import Cluster
 from judge import Bars, Measured, Spread
-from redis.crc import key_slot
 from rounds import Run, WrongResultError, in_turn, timed, word, words
 from server import Server, run_script
 
 SHARDS = 3
-SLOTS = 16384
-#: The first slot of each shard.
-BEGINS = [SLOTS * number // SHARDS for number in range(SHARDS)]
-FORMED_TIMEOUT_S = 60.0
 #: Strings of nine words, as those of the batch rows.
 STRINGS = 200_000
 WORDS = 5000
@@ -38,58 +29,9 @@ ROWS: dict[str, str] = {
 }
 
 
-class Cluster:
-    """Three masters of a cluster on this machine, linked when constructed."""
-
-    def __init__(self, run: Run) -> None:
-        self._stack = ExitStack()
-        self.servers: list[Server] = []
-        try:
-            for _ in range(SHARDS):
-                self.servers.append(self._stack.enter_context(Server(run.server, cluster=True)))
-            self._form()
-        except BaseException:
-            self._stack.close()
-            raise
-
-    def _form(self) -> None:
-        for number, server in enumerate(self.servers):
-            first = BEGINS[number]
-            behind = BEGINS[number + 1] if number + 1 < SHARDS else SLOTS
-            server.command("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
-            server.command("CLUSTER", "ADDSLOTSRANGE", str(first), str(behind - 1))
-            for other in self.servers[:number]:
-                server.command("CLUSTER", "MEET", "127.0.0.1", str(other.port), str(other.bus_port))
-        deadline = time.monotonic() + FORMED_TIMEOUT_S
-        while not all(self._is_linked(server) for server in self.servers):
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"the cluster is not formed after {FORMED_TIMEOUT_S:.0f} s")
-            time.sleep(0.1)
-
-    @staticmethod
-    def _is_linked(server: Server) -> bool:
-        if server.command("CLUSTER INFO")["cluster_state"] != "ok":
-            return False
-        try:
-            return run_script(server.redis, "GB('ShardsIDReader').count().run()") == [str(SHARDS).encode()]
-        except (RuntimeError, redis.ResponseError):
-            return False
-
-    def owner(self, key: str) -> Server:
-        return self.servers[bisect_right(BEGINS, key_slot(key.encode())) - 1]
-
-    def __enter__(self) -> Cluster:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-
 def measure(run: Run, chosen: list[str]) -> Iterator[Measured]:
     """Measures the chosen rows on one cluster, and on one server beside it."""
-    with Cluster(run) as cluster, Server(run.server) as one:
+    with Cluster(run.server, SHARDS) as cluster, Server(run.server) as one:
         rows = {"shards-word-count": _word_count, "shards-fixed": _fixed, "shards-repartition": _repartition}
         for name in chosen:
             yield rows[name](run, name, cluster, one)
@@ -182,7 +124,7 @@ def _fixed(run: Run, name: str, cluster: Cluster, one: Server) -> Measured:
     )
 
 
-class _Peak:
+class Peak:
     """The largest resident memory of each server with its workers, sampled during the block."""
 
     def __init__(self, servers: Sequence[Server]) -> None:
@@ -199,7 +141,7 @@ class _Peak:
         while not self._stop.wait(SAMPLE_S):
             self.most = [max(pair) for pair in zip(self.most, self._now())]
 
-    def __enter__(self) -> _Peak:
+    def __enter__(self) -> Peak:
         self._thread.start()
         return self
 
@@ -219,7 +161,7 @@ def _repartition(run: Run, name: str, cluster: Cluster, one: Server) -> Measured
     rates: list[float] = []
 
     def once() -> None:
-        with _Peak(cluster.servers) as peak:
+        with Peak(cluster.servers) as peak:
             seconds, result = timed(lambda: run_script(cluster.servers[0].redis, script))
         if result != [str(each * SHARDS).encode()]:
             raise WrongResultError(f"{result}, not {each * SHARDS}")

@@ -3,6 +3,7 @@
 //!
 //! ```sh
 //! cargo test --release -p redgrease-engine --test shards costs -- --nocapture
+//! SIMULATION_COSTS=200 cargo test --release -p redgrease-engine --test shards costs -- --nocapture  # so many shards
 //! ```
 
 use crate::plans;
@@ -41,8 +42,12 @@ fn cost(shards: usize, records: usize, steps: &[&str]) -> [u64; 2] {
 #[test]
 fn costs_of_a_run_grow_with_shards_and_records_as_documented() {
     println!("| Steps | Shards | Records | Messages | Bytes |\n|---|---|---|---|---|");
+    let chosen: Option<Vec<usize>> = std::env::var("SIMULATION_COSTS")
+        .ok()
+        .map(|text| text.split(',').map(|number| number.parse().expect("SIMULATION_COSTS has numbers")).collect());
+    let or_chosen = |usual: &[usize]| chosen.clone().unwrap_or_else(|| usual.to_vec());
     // Every message is from the initiator or to it.
-    for shards in [3, 10, 30, 100] {
+    for shards in or_chosen(&[3, 10, 30, 100]) {
         for records in [100, 1000] {
             let messages = shown(&["count"], shards, records);
             assert!(messages <= 12 * shards as u64, "{messages} messages of {shards} shards");
@@ -50,7 +55,7 @@ fn costs_of_a_run_grow_with_shards_and_records_as_documented() {
     }
     // Each shard tells each other one that it has no more records. A simulated worker sends each record by itself, and its
     // receiver says that it has consumed it.
-    for shards in [3, 10, 30] {
+    for shards in or_chosen(&[3, 10, 30]) {
         for records in [100, 1000] {
             let messages = shown(&["repartition", "count"], shards, records);
             let most = 12 * shards + 6 * shards * shards + 2 * records;
