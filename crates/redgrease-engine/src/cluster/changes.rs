@@ -4,6 +4,7 @@ use redgrease_core::id::{SessionNo, ShardId};
 use redgrease_core::saved::SavedSession;
 
 use crate::clients::Client;
+use crate::cluster::versions::Version;
 use crate::prelude::*;
 
 /// What happens when all shards have answered.
@@ -15,6 +16,8 @@ pub(crate) enum Then {
         client: Client,
         /// The session that it registered.
         session: SessionNo,
+        /// The version that it has since then.
+        version: Version,
         /// The session that it replaced.
         replaced: Option<Box<SavedSession>>,
     },

@@ -472,7 +472,8 @@ impl Engine {
         self.announce(worker, &numbers);
         self.follow_streams(&numbers);
         self.replicate_session(number, replaced.as_ref().map(|session| session.name.as_str()));
-        self.when_applied(Then::AnswerScript { client: script.client, session: number, replaced });
+        let version = self.sessions.get(number).map_or_else(Version::none, |session| session.version);
+        self.when_applied(Then::AnswerScript { client: script.client, session: number, version, replaced });
     }
 
     /// Whether clients wait for what a registration runs.

@@ -69,11 +69,11 @@ impl Engine {
 
     fn change_answered(&mut self, answered: Answered) {
         let Answered { errors, conflict, mut then } = answered;
-        if let Then::AnswerScript { session, replaced, .. } = &mut then
+        if let Then::AnswerScript { session, version, replaced, .. } = &mut then
             && conflict
         {
             // Its triggers belong to another session: it is removed from the shards that have it.
-            self.take_back(*session, replaced.take());
+            self.take_back(*session, *version, replaced.take());
         }
         match then {
             Then::ReadNextPart(environment) => self.out.push(Effect::ReadNextPart(environment)),
@@ -89,18 +89,28 @@ impl Engine {
     }
 
     /// A session that was registered here cannot be on all shards: that which it replaced is there again, if there was one.
-    fn take_back(&mut self, number: SessionNo, replaced: Option<Box<SavedSession>>) {
+    fn take_back(&mut self, number: SessionNo, version: Version, replaced: Option<Box<SavedSession>>) {
         let registrations = self.registrations.of_session(number);
-        let Some(session) = self.sessions.get(number).filter(|_| !registrations.is_empty()) else { return };
+        let active = self.sessions.get(number).filter(|_| !registrations.is_empty());
+        // It may have got the other session from another shard meanwhile, and wait for the triggers.
+        let inactive = || self.inactive.values().find(|session| Version::of_saved(session.version.as_ref()) == version);
+        let name = active.map(|session| session.name.to_string()).or_else(|| Some(inactive()?.name.clone()));
+        let Some(name) = name else { return };
         match replaced {
             Some(mut old) => {
-                let replaces = vec![session.name.to_string()];
+                let replaces = vec![name];
                 let (version, after) = self.next_version();
                 old.version = Some(version.saved());
                 let change = Change::Session { session: *old, replaces, after };
                 self.out.push(Effect::Replicate(change.encode()));
                 self.share_change(&change);
                 self.apply(change);
+            }
+            None if registrations.is_empty() => {
+                // Its version was seen here: the others remove it when they compare registrations.
+                self.inactive.remove(&name);
+                let all = self.all_saved().encode();
+                self.out.push(Effect::Replicate(all));
             }
             None => {
                 for registration in registrations {
@@ -179,7 +189,8 @@ impl Engine {
                 }
                 let Change::Session { session, replaces, .. } = &change else { return Ok(()) };
                 if let Some(trigger) = self.trigger_of_earlier(session, replaces, version) {
-                    self.versions.saw_after(version, after);
+                    // It does not count as seen. If this answer is lost, the session is not taken back, and comes again with
+                    // all registrations.
                     return Err((true, Error::TriggerTakenOnShard(trigger).into()));
                 }
                 self.apply_and_replicate(change, encoded);

@@ -18,19 +18,20 @@ mod costs;
 mod plans;
 #[path = "../simulation/random.rs"]
 mod random;
+#[path = "../simulation/seeds.rs"]
+mod seeds;
 mod worker;
 mod world;
 
-use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use redgrease_core::saved::{Change, SavedSession};
 use redgrease_engine::Engine;
 use redgrease_engine::planted::Bug;
 
 use random::Random;
+use seeds::{in_thread, keep_panics, last_panic, number_of};
 use world::{Violation, World, registrations, violated};
 
 /// Seeds that are run.
@@ -38,11 +39,6 @@ const SEEDS: u64 = 500;
 
 /// Most shards of a cluster; `SIMULATION_SHARDS` is another number.
 const SHARDS_MAX: u64 = 30;
-
-thread_local! {
-    /// The last panic of an engine in this thread, which is not printed.
-    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
-}
 
 #[derive(Debug, Clone)]
 struct Failure {
@@ -213,17 +209,49 @@ fn agree(world: &World) -> Result<(), String> {
     Ok(())
 }
 
+/// Lets time pass.
+fn until(world: &mut World, at_ms: u64) {
+    while world.now_ms < at_ms {
+        world.tick();
+    }
+}
+
+/// A shard that has missed the registration of a trigger registers another one, and the answers of the others are lost.
+#[test]
+fn a_registration_whose_trigger_another_shard_has_is_kept_when_answers_are_lost() {
+    let mut kept = 0;
+    for latency_ms in [3, 40, 150] {
+        for later_ms in 0..60 {
+            let mut world = World::of(Random(latency_ms * 100 + later_ms), 3, latency_ms, None);
+            (0..3).for_each(|index| world.start(index));
+            until(&mut world, 4000 + latency_ms * 4);
+            world.shards[1].stopped_until_ms = world.now_ms + 12_000;
+            world.register_named(0, "earlier", "one");
+            let resumed_ms = world.now_ms + 12_000;
+            until(&mut world, resumed_ms);
+            while !world.has_all_links() {
+                world.tick();
+            }
+            world.register_named(1, "later", "one");
+            let now_ms = world.now_ms;
+            // It is stopped again before the answers arrive, until the others give them up.
+            until(&mut world, now_ms + 1 + later_ms * latency_ms / 10);
+            world.shards[1].stopped_until_ms = world.now_ms + 12_000;
+            let resumed_ms = world.now_ms + 12_000;
+            until(&mut world, resumed_ms + 2000);
+            kept += u64::from(world.on_its_way.contains_key("later"));
+            come_to_an_end(&mut world);
+        }
+    }
+    assert!(kept > 5, "{kept}");
+}
+
 /// A shard that has missed a change hears of the next one before it has caught up.
 #[test]
 fn a_registration_that_a_shard_has_missed_stays_when_another_one_follows_at_once() {
     for latency_ms in [0, 3, 40, 150] {
         for later_ms in 0..40 {
             let mut world = World::of(Random(latency_ms * 100 + later_ms), 3, latency_ms, None);
-            let until = |world: &mut World, at_ms: u64| {
-                while world.now_ms < at_ms {
-                    world.tick();
-                }
-            };
             (0..3).for_each(|index| world.start(index));
             until(&mut world, 4000 + latency_ms * 4);
             let stopped = world.shards[1].id;
@@ -255,7 +283,7 @@ fn run_seed(seed: u64, bug: Option<Bug>, traced: bool, prints: bool) -> Result<[
         Err(payload) => {
             let (invariant, text) = match payload.downcast::<Violation>() {
                 Ok(violation) => (violation.invariant.to_owned(), violation.text),
-                Err(_) => ("the engine does not panic".to_owned(), PANIC.take().unwrap_or_default()),
+                Err(_) => ("the engine does not panic".to_owned(), last_panic()),
             };
             let trace = world.trace.take().map(Vec::from).unwrap_or_default();
             Err(Failure { seed, invariant, text, trace })
@@ -263,59 +291,15 @@ fn run_seed(seed: u64, bug: Option<Bug>, traced: bool, prints: bool) -> Result<[
     }
 }
 
+/// Runs seeds; returns the failures, and what the others counted.
 fn run_seeds(first: u64, count: u64, bug: Option<Bug>, stop_at_first: bool) -> (Vec<Failure>, [u64; 3]) {
-    let (next, stop) = (AtomicU64::new(first), AtomicBool::new(false));
-    let results = Mutex::new((Vec::new(), [0; 3]));
-    let work = || {
-        while !stop.load(Ordering::Relaxed) {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= first + count {
-                return;
-            }
-            let result = run_seed(seed, bug, false, false);
-            let mut results = results.lock().unwrap();
-            match result {
-                Ok(counts) => counts.iter().zip(&mut results.1).for_each(|(count, sum)| *sum += count),
-                Err(failure) => {
-                    results.0.push(failure);
-                    stop.store(stop_at_first, Ordering::Relaxed);
-                }
-            }
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            std::thread::Builder::new().stack_size(64 << 20).spawn_scoped(scope, work).unwrap();
-        }
+    let sums = Mutex::new([0; 3]);
+    let failures = seeds::run_seeds(first, count, stop_at_first, |seed| {
+        let counts = run_seed(seed, bug, false, false)?;
+        sums.lock().unwrap().iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        Ok(())
     });
-    let (mut failures, counts) = results.into_inner().unwrap();
-    failures.sort_by_key(|failure| failure.seed);
-    (failures, counts)
-}
-
-/// Panics of runs are kept and not printed.
-fn keep_panics() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let usual = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| match std::thread::current().name() {
-            // Threads of runs have no name.
-            None => PANIC.set(Some(info.to_string())),
-            Some(_) => usual(info),
-        }));
-    });
-}
-
-fn in_thread<T: Send>(run: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        std::thread::Builder::new().stack_size(64 << 20).spawn_scoped(scope, run).unwrap().join().unwrap()
-    })
-}
-
-fn number_of(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable} must be a number, got '{text}'")))
+    (failures, sums.into_inner().unwrap())
 }
 
 #[test]

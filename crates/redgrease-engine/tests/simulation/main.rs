@@ -27,18 +27,17 @@ mod invariants;
 mod plans;
 mod random;
 mod run;
+mod seeds;
 mod server;
 mod worker;
 mod world;
 
-use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use redgrease_engine::planted::Bug;
 
 use invariants::Violation;
+use seeds::{in_thread, keep_panics, last_panic, number_of};
 use world::World;
 
 /// Seeds that are run.
@@ -47,14 +46,6 @@ const SEEDS: u64 = 1000;
 /// Seeds that have to find each planted fault. The rarest are found by one seed in two thousand, and by another one after each
 /// change that draws other random numbers.
 const PLANTED_SEEDS_MAX: u64 = 10_000;
-
-/// Nested sync executions need more stack than a thread has by default.
-const STACK_BYTES: usize = 256 << 20;
-
-thread_local! {
-    /// The last panic of the engine in this thread, which is not printed.
-    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
-}
 
 /// A run that failed.
 #[derive(Debug, Clone)]
@@ -93,62 +84,15 @@ fn run_seed(seed: u64, bug: Option<Bug>, trace: Trace) -> Result<(), Failure> {
     result.map_err(|payload| {
         let (invariant, text) = match payload.downcast::<Violation>() {
             Ok(violation) => (violation.invariant.to_owned(), violation.text),
-            Err(_) => ("the engine does not panic".to_owned(), PANIC.take().unwrap_or_default()),
+            Err(_) => ("the engine does not panic".to_owned(), last_panic()),
         };
         let trace = world.trace.take().map(Vec::from).unwrap_or_default();
         Failure { seed, step: world.step, invariant, text, trace }
     })
 }
 
-/// Runs seeds in several threads. Returns the failures, or the first one only.
 fn run_seeds(first: u64, count: u64, bug: Option<Bug>, stop_at_first: bool) -> Vec<Failure> {
-    let (next, stop, failures) = (AtomicU64::new(first), AtomicBool::new(false), Mutex::new(Vec::new()));
-    let work = || {
-        while !stop.load(Ordering::Relaxed) {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= first + count {
-                return;
-            }
-            if let Err(failure) = run_seed(seed, bug, Trace::None) {
-                failures.lock().unwrap().push(failure);
-                stop.store(stop_at_first, Ordering::Relaxed);
-            }
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work).unwrap();
-        }
-    });
-    let mut failures = failures.into_inner().unwrap();
-    failures.sort_by_key(|failure| failure.seed);
-    failures
-}
-
-/// Panics of runs are kept and not printed.
-fn keep_panics() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let usual = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| match std::thread::current().name() {
-            // Threads of runs have no name.
-            None => PANIC.set(Some(info.to_string())),
-            Some(_) => usual(info),
-        }));
-    });
-}
-
-/// Runs something in a thread like those of runs.
-fn in_thread<T: Send>(run: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, run).unwrap().join().unwrap()
-    })
-}
-
-fn number_of(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable} must be a number, got '{text}'")))
+    seeds::run_seeds(first, count, stop_at_first, |seed| run_seed(seed, bug, Trace::None))
 }
 
 fn bug_to_plant() -> Option<Bug> {
