@@ -548,6 +548,12 @@ impl World {
         self.hand_in(index, Input::Command { client, caller: &caller(), command });
     }
 
+    /// Whether a client waits for the registration of a session of that name, which may have been sent earlier and begin later.
+    fn is_being_registered(&self, name: &str) -> bool {
+        let registers = |asked: &Asked| matches!(asked, Asked::Register { name: other, .. } if other == name);
+        self.shards.iter().any(|shard| shard.clients.values().any(registers))
+    }
+
     fn removes(&mut self, name: String) {
         self.acknowledged.remove(&name);
         self.on_its_way.remove(&name);
@@ -581,7 +587,10 @@ impl World {
                 if self.removals.get(&name).is_none_or(|until| *until < number) {
                     if is_ok {
                         self.acknowledged.insert(name);
-                    } else if gets_later(&reply) && self.latest.get(&name) == Some(&number) {
+                    } else if gets_later(&reply)
+                        && self.latest.get(&name) == Some(&number)
+                        && !self.is_being_registered(&name)
+                    {
                         self.on_its_way.insert(name, index);
                     }
                 }
