@@ -104,6 +104,9 @@ pub struct World {
     pub acknowledged: BTreeSet<String>,
     /// Sessions that some shards get when they are back, and the shard where they were registered, which has not restarted since.
     pub on_its_way: BTreeMap<String, usize>,
+    /// Names of sessions of which a registration was refused, or may have been. It may have replaced another one of that name, on
+    /// a shard with a clock that is behind also one that was made later.
+    pub refused: BTreeSet<String>,
     /// The number of the last registration of each name: an earlier one may be replaced, and what replaces it be refused.
     latest: BTreeMap<String, u64>,
     /// Clients have registered so many sessions.
@@ -165,6 +168,7 @@ impl World {
             slots,
             acknowledged: BTreeSet::new(),
             on_its_way: BTreeMap::new(),
+            refused: BTreeSet::new(),
             latest: BTreeMap::new(),
             registers: 0,
             removals: BTreeMap::new(),
@@ -257,6 +261,10 @@ impl World {
         // It may start again with older data.
         self.on_its_way.retain(|_, made_on| *made_on != index);
         let shard = &mut self.shards[index];
+        self.refused.extend(shard.clients.values().filter_map(|asked| match asked {
+            Asked::Register { name, .. } => Some(name.clone()),
+            _ => None,
+        }));
         shard.up = false;
         shard.timers.clear();
         shard.workers.clear();
@@ -548,12 +556,6 @@ impl World {
         self.hand_in(index, Input::Command { client, caller: &caller(), command });
     }
 
-    /// Whether a client waits for the registration of a session of that name, which may have been sent earlier and begin later.
-    fn is_being_registered(&self, name: &str) -> bool {
-        let registers = |asked: &Asked| matches!(asked, Asked::Register { name: other, .. } if other == name);
-        self.shards.iter().any(|shard| shard.clients.values().any(registers))
-    }
-
     fn removes(&mut self, name: String) {
         self.acknowledged.remove(&name);
         self.on_its_way.remove(&name);
@@ -584,13 +586,13 @@ impl World {
             Asked::Register { name, number } => {
                 let is_ok = reply == Reply::Simple("OK".into());
                 self.counts[2] += u64::from(is_ok);
+                if !is_ok && !gets_later(&reply) {
+                    self.refused.insert(name.clone());
+                }
                 if self.removals.get(&name).is_none_or(|until| *until < number) {
                     if is_ok {
                         self.acknowledged.insert(name);
-                    } else if gets_later(&reply)
-                        && self.latest.get(&name) == Some(&number)
-                        && !self.is_being_registered(&name)
-                    {
+                    } else if gets_later(&reply) && self.latest.get(&name) == Some(&number) {
                         self.on_its_way.insert(name, index);
                     }
                 }
