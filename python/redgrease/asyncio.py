@@ -424,8 +424,16 @@ class Config:
     ...     return await gears.config.get_single("MaxExecutions")
     """
 
+    _link: Link
+
     def __init__(self, link: Link) -> None:
-        self._link = link
+        object.__setattr__(self, "_link", link)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"an attribute could not be awaited: use `await config.set({name}={value!r})`")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"an attribute could not be awaited: use `await config.get_single({name!r})`")
 
     async def get(self, *names: str | bytes) -> dict[str, Any]:
         """As `redgrease.config.Config.get`."""

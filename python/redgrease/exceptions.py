@@ -43,9 +43,20 @@ def parse_traceback(text: str) -> list[str]:
     return [text]
 
 
+def _exception_of(lines: list[str]) -> str:
+    """The exception at the end of a traceback; notes are lines behind it, and a group's own exceptions."""
+    if lines[0].lstrip().startswith("+ Exception Group Traceback"):
+        own = (line[4:] for line in lines if line.startswith("  | ") and not line[4:5].isspace())
+        return next(own, lines[-1])
+    begin = len(lines)
+    while begin and not lines[begin - 1][:1].isspace():
+        begin -= 1
+    return next((line for line in lines[begin:] if _LAST_LINE.match(line.strip())), lines[-1])
+
+
 def split_last_line(lines: list[str]) -> tuple[str, str]:
     """Type and message of the exception at the end of a traceback; type ``""`` if there was none."""
-    text = lines[-1].strip()
+    text = _exception_of(lines).strip()
     match = _LAST_LINE.match(text) if len(lines) > 1 else _WITHOUT_LINES.match(text)
     return (match["type"], match["message"] or "") if match else ("", text)
 

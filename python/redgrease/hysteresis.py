@@ -19,6 +19,7 @@ import heapq
 import itertools
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -28,6 +29,8 @@ from typing import Any, Callable
 __all__ = ["HysteresisHandlerIndex", "ResettableTimer", "nop"]
 
 _log = logging.getLogger(__name__)
+#: Modules are emptied at the end of the program, and functions stay.
+_is_finalizing = sys.is_finalizing
 
 DEFAULT_TIMEOUT = 1.0
 """Seconds after which a timer runs if no other time is given."""
@@ -187,7 +190,8 @@ class ResettableTimer:
         self._handler()
 
     def __del__(self) -> None:
-        if getattr(self, "_call", None) is not None:
+        # At the end of the program, the thread of the clock may have been stopped with the lock.
+        if not _is_finalizing() and getattr(self, "_call", None) is not None:
             self.cancel()
 
 

@@ -115,6 +115,16 @@ def test_a_server_with_a_folder_remembers(cli: Cli, tmp_path: Path) -> None:
     assert (data / "server.log").is_file()
 
 
+def test_two_servers_do_not_use_one_folder(cli: Cli, tmp_path: Path) -> None:
+    port = cli.serve("--dir", tmp_path)
+    cli.call(port, "SET", "a", "1")
+    refused = cli.run("serve", "--background", "--port", "0", "--dir", tmp_path, code=1)
+    assert f"--dir {tmp_path} is used by another server: stop the server on port {port} with" in refused.stderr.decode()
+    os.kill(server_pid(port), signal.SIGKILL)
+    port = cli.serve("--dir", tmp_path)
+    assert cli.call(port, "GET", "a") == b"1\n"
+
+
 def test_a_server_in_the_background_has_a_session_of_its_own(cli: Cli) -> None:
     pid = server_pid(cli.serve())
     assert os.getsid(pid) == pid

@@ -259,6 +259,23 @@ def test_large_names_and_control_characters(cli: Cli, db: Database) -> None:
     assert json.loads(removed) == {"removed": [row["id"] for row in rows]}
 
 
+def test_texts_of_functions_change_no_terminal(cli: Cli, db: Database) -> None:
+    cli.env["REDGREASE_URL"] = f"redis://127.0.0.1:{db.server.port}"
+    name = "x) failed\n\x1b[2Kok     everything: is fine (\u202e"
+    script = f"def fail(x):\n    raise Exception({name!r})\n"
+    script += f"GB('CommandReader', desc={name!r}).map(fail).register(trigger={name!r})"
+    cli.run("run", input=script.encode())
+    cli.run("trigger", name, code=None)
+    [row] = json.loads(cli.run("ls", "registrations", "--json").stdout)["registrations"]
+    assert "\x1b[2Kok" in row["last_error"]
+    for words in (["doctor"], ["show", row["id"]], ["ls"], ["top", "--once", "--interval", "10ms"]):
+        shown = cli.run(*words).stdout.decode()
+        assert "failed" in shown and "\x1b" not in shown and "\u202e" not in shown, words
+    assert not re.search("^ok +everything", cli.run("doctor").stdout.decode(), re.MULTILINE)
+    as_json = cli.run("show", "--json", row["id"]).stdout.decode()
+    assert "\u202e" not in as_json and name in json.loads(as_json)["source"]
+
+
 @pytest.mark.parametrize(
     ("source", "error"),
     [(b"x = '\xff'\n", "SyntaxError: (unicode error)"), (b"x = 'a\0b'\n", "SyntaxError: source code string cannot")],

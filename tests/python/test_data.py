@@ -27,6 +27,7 @@ from redgrease.data import (
 Z = "0" * 40
 
 # -- ids and states
+from redgrease.exceptions import ScriptError
 
 
 def test_exec_ids():
@@ -319,3 +320,24 @@ def test_stats_and_requirements():
     new = PyRequirementInfo.from_redis([*flat, b"CompiledOs", b"linux", b"Wheels", [b"a.whl"], b"RefCount", 1])
     assert (new.CompiledOs, new.Wheels, new.extra) == ("linux", ["a.whl"], {"RefCount": 1})
     assert PyRequirementInfo.from_redis([*flat, b"Wheels", b"not downloaded"]).Wheels == "not downloaded"
+
+
+def test_an_exception_with_notes_is_itself() -> None:
+    head = "Traceback (most recent call last):\n"
+    frame = '  File "a.py", line 1, in f\n'
+    group = ["  + Exception Group Traceback (most recent call last):\n", '  |   File "a.py", line 1, in f\n']
+    group += ["  | ExceptionGroup: two (2 sub-exceptions)\n", "  +-+---------------- 1 ----------------\n"]
+    group += ["    | ValueError: 1\n", "    +------------------------------------\n"]
+    for lines, kind, message in (
+        ([head, frame, "ValueError: no\n"], "ValueError", "no"),
+        ([head, frame, "ValueError: no\nmore\n", "a note: here\n"], "ValueError", "no\nmore"),
+        (
+            [head, frame, "    x = = 1\n", "        ^\n", "SyntaxError: invalid syntax\n"],
+            "SyntaxError",
+            "invalid syntax",
+        ),
+        (group, "ExceptionGroup", "two (2 sub-exceptions)"),
+        ([head, frame], "", frame.strip()),
+    ):
+        error = ScriptError(repr(lines))
+        assert (error.type, error.message) == (kind, message)

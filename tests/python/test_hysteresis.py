@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import sys
 import threading
 
@@ -165,3 +166,16 @@ def test_a_child_process_has_timers_of_its_own():
         timer.set(SOON, called.set)
         os._exit(0 if called.wait(10) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_process_ends_while_a_timer_waits() -> None:
+    """The thread of the clock may have been stopped while it held the lock."""
+    program = (
+        "from redgrease.hysteresis import ResettableTimer, _clock\n"
+        "timer = ResettableTimer()\n"
+        "timer.set(60, print, 'called')\n"
+        "_clock._changed.acquire()\n"
+        "def f(): timer\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30, check=True)
+    assert (done.stdout, done.stderr) == (b"", b"")

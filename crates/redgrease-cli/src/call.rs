@@ -10,7 +10,7 @@ use redis::{ConnectionLike, ProtocolVersion, Value};
 
 use crate::args::Call;
 use crate::failure::{self, Class, Failure};
-use crate::output::{print_bytes, say};
+use crate::output::{print, print_bytes, say};
 use crate::reply;
 
 pub fn run(args: &Call) -> Result<ExitCode> {
@@ -42,13 +42,12 @@ pub fn run(args: &Call) -> Result<ExitCode> {
         let failure = failure::of_command(error.clone().into(), &target.place());
         return error_reply(&reply::error_text(error), failure, args.json);
     }
-    let text = if args.json {
-        format!("{}\n", reply::json(&value)).into_bytes()
-    } else if args.raw || !(args.no_raw || stdout().is_terminal()) {
-        reply::raw(&value)
-    } else {
-        reply::typed(&value)
-    };
+    if args.json {
+        print(&format!("{}\n", reply::json(&value)))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text =
+        if args.raw || !(args.no_raw || stdout().is_terminal()) { reply::raw(&value) } else { reply::typed(&value) };
     print_bytes(&text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use redis::{Connection, ProtocolVersion};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::args::Serve;
 use crate::connection::ConnectionOptions;
@@ -21,6 +23,7 @@ use crate::tail::last_lines;
 
 const POLL: Duration = Duration::from_millis(10);
 const LINES_SHOWN: usize = 20;
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 const DEFAULT_PORT: u16 = 6379;
 
 /// Everything that a start needs, checked before anything is started.
@@ -118,7 +121,7 @@ impl Plan {
     pub fn start(&self, life: Life, records: &Records, mut stop: impl FnMut() -> bool) -> Result<Running> {
         let folder = records.new_server(self.port)?;
         let log = self.data.as_deref().unwrap_or(&folder).join("server.log");
-        let started = self.spawn(life, &folder, &log).and_then(|(mut child, record)| {
+        let started = self.spawn(life, &folder, &log, records).and_then(|(mut child, record)| {
             let told = self.wait_ready(&mut child, &record, &mut stop);
             if told.is_err() {
                 let _already_gone = child.kill();
@@ -134,12 +137,15 @@ impl Plan {
         started
     }
 
-    fn spawn(&self, life: Life, folder: &Path, log: &Path) -> Result<(Child, Record)> {
+    fn spawn(&self, life: Life, folder: &Path, log: &Path, records: &Records) -> Result<(Child, Record)> {
         let output = File::options()
             .create(true)
             .append(true)
             .open(log)
             .with_context(|| format!("the log {} cannot be written", log.display()))?;
+        if let Some(data) = &self.data {
+            lock(&output, log, data, records)?;
+        }
         let log_start = output.metadata()?.len();
         let child = detach::command(&self.server, &self.command_line(folder), life)?
             .stdin(Stdio::null())
@@ -275,6 +281,26 @@ pub fn free_port(asked: u16, records: &Records) -> Result<u16> {
         }
         Err(error) => Err(anyhow!("port {asked} cannot be used: {error}; choose another with --port")),
     }
+}
+
+/// Locks a data folder by the log in it, which is the output of the server: the lock lasts as long as the server.
+fn lock(output: &File, log: &Path, data: &Path, records: &Records) -> Result<()> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    // Workers of a server that was killed end a moment later.
+    while let Err(error) = flock(output, FlockOperation::NonBlockingLockExclusive) {
+        if error != Errno::WOULDBLOCK {
+            return Ok(()); // a file system without locks
+        }
+        if Instant::now() > deadline {
+            let stop = records.writer_of(log).map_or_else(
+                || "stop the server that uses it".to_owned(),
+                |record| format!("stop the server on port {} with `redgrease stop --port {0}`", record.port),
+            );
+            bail!("--dir {} is used by another server: {stop}, or name another directory", data.display());
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(())
 }
 
 fn make_data_folder(folder: &Path) -> Result<PathBuf> {

@@ -4,11 +4,17 @@ use std::fmt::Display;
 use std::io::{IsTerminal, Write, stderr, stdout};
 
 use anyhow::{Context, Result};
-use redgrease_loader::log_lines::without_controls;
+use redgrease_loader::log_lines::{changes_terminal, without_controls};
 
-/// Prints a text on stdout.
+/// Prints a text on stdout. Characters outside ASCII that may change the terminal are escaped as in JSON: JSON itself leaves
+/// them.
 pub fn print(text: &str) -> Result<()> {
-    print_bytes(text.as_bytes())
+    let changes = |each: char| !each.is_ascii() && changes_terminal(each);
+    if !text.contains(changes) {
+        return print_bytes(text.as_bytes());
+    }
+    let escaped = |each: char| if changes(each) { format!("\\u{:04x}", u32::from(each)) } else { each.to_string() };
+    print_bytes(text.chars().map(escaped).collect::<String>().as_bytes())
 }
 
 /// Prints data on stdout.
@@ -19,8 +25,13 @@ pub fn print_bytes(bytes: &[u8]) -> Result<()> {
 
 /// Prints a line on stderr: a message of the program, or what user code raised. That nobody reads it is no error.
 pub fn say(line: impl Display) {
-    let line = without_controls(&line.to_string(), &['\n', '\t']);
+    let line = lines(&line.to_string());
     let _nobody_reads = stderr().lock().write_all(format!("{line}\n").as_bytes());
+}
+
+/// A text with a blank in place of each control character but those between and in lines.
+pub fn lines(text: &str) -> String {
+    without_controls(text, &['\n', '\t'])
 }
 
 /// A text with a blank in place of each control character.

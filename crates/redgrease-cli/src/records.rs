@@ -126,6 +126,11 @@ impl Records {
         Ok(group)
     }
 
+    /// The running server that writes this log.
+    pub fn writer_of(&self, log: &Path) -> Option<Record> {
+        self.all().into_iter().map(|(_, record)| record).find(|record| record.log == log && record.is_alive())
+    }
+
     /// The running servers as above, or else the server or cluster that ended last.
     pub fn latest(&self, port: Option<u16>) -> Result<Vec<Record>> {
         let all: Vec<Record> = self.all().into_iter().map(|(_, record)| record).collect();

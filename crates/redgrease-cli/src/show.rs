@@ -12,7 +12,7 @@ use crate::failure::{Class, Failure};
 use crate::gears;
 use crate::ids;
 use crate::listing::{self, millis};
-use crate::output::print;
+use crate::output::{lines, one_line, print};
 use crate::table::Table;
 
 /// Show an execution with its steps, a registration or a session
@@ -53,7 +53,7 @@ fn text(args: &Show, connection: &mut Connection) -> Result<String> {
         (Some(session), None) if args.json => Ok(format!("{}\n", listing::session_json(session))),
         (Some(session), None) => Ok(listing::sessions(std::slice::from_ref(session))),
         (Some(_), Some(_)) => {
-            let what = format!("several sessions begin with {}", args.id);
+            let what = format!("several sessions begin with '{}'", args.id);
             Err(Failure::new(Class::Failed, what, "write more of the id").into())
         }
         (None, _) => {
@@ -102,7 +102,7 @@ fn registration(row: &Registration) -> String {
     }
     let mut text = shown(&fields);
     if let Some(error) = &row.last_error {
-        text += &format!("\nlast error\n{}\n", listing::error_lines(error).trim_end());
+        text += &format!("\nlast error\n{}\n", lines(listing::error_lines(error).trim_end()));
     }
     text
 }
@@ -110,7 +110,7 @@ fn registration(row: &Registration) -> String {
 /// Names and values in two columns.
 fn shown(fields: &[(&str, String)]) -> String {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    fields.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
+    fields.iter().map(|(name, value)| format!("{name:<width$}  {}\n", one_line(value))).collect()
 }
 
 fn execution(id: &str, shards: &[ShardExecution]) -> String {
@@ -136,7 +136,7 @@ fn execution(id: &str, shards: &[ShardExecution]) -> String {
         }
         text += &format!("\n{}", table.text());
         for error in &plan.errors {
-            text += &format!("\n{}\n", error.to_string().trim_end());
+            text += &format!("\n{}\n", lines(error.to_string().trim_end()));
         }
     }
     text

@@ -40,7 +40,11 @@ impl Target {
         let addr = address(settings, info.addr().clone())?;
         let credentials = credentials(settings, info.redis_settings().clone())?;
         let read = |file: &PathBuf| {
-            std::fs::read(file).map_err(|error| explain::unreadable(&format!("--cacert {}", file.display()), &error))
+            let name = format!("--cacert {}", file.display());
+            let bytes = std::fs::read(file).map_err(|error| explain::unreadable(&name, &error))?;
+            let fix = "name a file with certificates between BEGIN CERTIFICATE and END CERTIFICATE";
+            tls::check_authorities(&bytes).map_err(|problem| usage(format!("{name} {problem}"), fix))?;
+            Ok(bytes)
         };
         let authorities = settings.cacert.as_ref().map(read).transpose()?;
         Ok(Self { info: info.set_addr(addr).set_redis_settings(credentials), authorities })

@@ -9,7 +9,12 @@ use crate::settings::LogFormat;
 /// A text with a blank in place of each control character but these: texts of servers, names of files and what user code
 /// raises must not control the terminal.
 pub fn without_controls(text: &str, kept: &[char]) -> String {
-    text.chars().map(|each| if each.is_control() && !kept.contains(&each) { ' ' } else { each }).collect()
+    text.chars().map(|each| if changes_terminal(each) && !kept.contains(&each) { ' ' } else { each }).collect()
+}
+
+/// Whether a character may change the terminal, or the order in which others are shown.
+pub fn changes_terminal(each: char) -> bool {
+    each.is_control() || matches!(each, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Formats a message, which may have several lines, with the newline at its end.

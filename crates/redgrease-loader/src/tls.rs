@@ -3,6 +3,19 @@
 use std::sync::Arc;
 
 use redis::RedisError;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+/// Whether a file in PEM format holds authorities to trust; if not, what is wrong with it, as the end of a sentence.
+pub fn check_authorities(pem: &[u8]) -> Result<(), String> {
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| format!("cannot be read: {error:?}"))?;
+        store.add(certificate).map_err(|error| format!("has a certificate that cannot be used: {error}"))?;
+    }
+    if store.is_empty() { Err("has no certificate in PEM format".to_owned()) } else { Ok(()) }
+}
 
 /// The error of the TLS library behind an error of a connection.
 pub fn error_behind(error: &RedisError) -> Option<&rustls::Error> {
@@ -42,5 +55,25 @@ pub fn fix(reason: &rustls::Error) -> &'static str {
             "the server refused: if it asks for client certificates, set tls-auth-clients no or optional there"
         }
         _ => "check the certificate of the server, and --cacert",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_usable_certificates_is_refused() {
+        let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let cut = b"-----BEGIN CERTIFICATE-----\nAAAA\n";
+        for (pem, problem) in [
+            (&b""[..], "has no certificate"),
+            (b"my-host\n", "has no certificate"),
+            (broken, "has a certificate that cannot be used"),
+            (cut, "cannot be read"),
+        ] {
+            let found = check_authorities(pem).unwrap_err();
+            assert!(found.starts_with(problem), "{found}");
+        }
     }
 }

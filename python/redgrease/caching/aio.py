@@ -62,7 +62,7 @@ class AsyncCachedCommand(CachedProxy):
         """As `CachedCommand.invalidate`."""
         return self._run_call(self._forgetting, self._sent(args, kwargs), args, kwargs)
 
-    async def invalidate_key(self, text: str) -> bool:
+    async def invalidate_key(self, text: str | int) -> bool:
         """As `CachedCommand.invalidate_key`."""
         await self._ready()
         return await self._run(self._forgetting_text(self._text_of(text)))

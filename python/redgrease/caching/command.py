@@ -97,8 +97,9 @@ class CachedProxy(TriggerProxy):
             return calls.typed(self.__signature__, args, kwargs)
         return calls.as_texts(calls.positional(self.__signature__, self.trigger, args, kwargs), self.trigger)
 
-    def _text_of(self, key: str) -> str:
+    def _text_of(self, key: str | int) -> str:
         """The text of a call, of its text or its key."""
+        key = str(key)
         begin, end = self.settings.key_of("\0").split("\0")
         return key[len(begin) : len(key) - len(end)] if key.startswith(begin) and key.endswith(end) else key
 
@@ -248,16 +249,16 @@ class CachedCommand(CachedProxy):
             return bool(_refusing(self._local().invalidate, sent))
         return self._run(self._forgetting(sent))
 
-    def invalidate_key(self, text: str) -> bool:
+    def invalidate_key(self, text: str | int) -> bool:
         """Forget the result with a key, as `invalidate`.
 
         Args:
             text: what ``key=`` gives, or a whole key, as of `key_of`.
         """
-        text = self._text_of(text)
+        meant = self._text_of(text)
         if self._gears is None:
-            return bool(_refusing(self._local().invalidate_key, text))
-        return self._run(self._forgetting_text(text))
+            return bool(_refusing(self._local().invalidate_key, meant))
+        return self._run(self._forgetting_text(meant))
 
     def stats(self) -> dict[str, int]:
         """Counts of outcomes since the worker (on a cluster: each worker) started.

@@ -10,7 +10,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::connection::ConnectionOptions;
-use crate::output::{colours_wanted, print};
+use crate::output::{colours_wanted, one_line, print};
 
 use facts::Facts;
 use rules::{Finding, Level};
@@ -64,9 +64,10 @@ fn as_json(finding: &Finding) -> String {
 
 fn as_text(finding: &Finding, is_coloured: bool) -> String {
     let style = if is_coloured { finding.level.style() } else { Style::new() };
-    let mut text = format!("{style}{:<7}{style:#}  {}: {}\n", finding.level.name(), finding.name, finding.message);
+    let (level, message) = (finding.level.name(), one_line(&finding.message));
+    let mut text = format!("{style}{level:<7}{style:#}  {}: {message}\n", finding.name);
     if let Some(fix) = &finding.fix {
-        text += &format!("         fix: {fix}\n");
+        text += &format!("         fix: {}\n", one_line(fix));
     }
     text
 }

@@ -255,7 +255,7 @@ fn cluster(facts: &Facts) -> Vec<Finding> {
     vec![ok(
         "cluster",
         format!(
-            "{masters} masters, {} replicas, all with this module; functions run on the shard that is asked",
+            "{masters} masters, {} replicas, all with this module; functions run on all masters",
             facts.nodes.len() - masters
         ),
     )]

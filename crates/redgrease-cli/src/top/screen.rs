@@ -149,8 +149,10 @@ fn executions_list(now: &Snapshot) -> List {
 
 impl View<'_> {
     fn registrations_list(&self) -> List {
+        let rows = &self.now.registrations;
+        let width = rows.iter().map(|row| row.id.len()).max().unwrap_or_default().max(8);
         let columns = vec![
-            ("      ID", Constraint::Length(8)),
+            ("      ID", Constraint::Length(width as u16)),
             ("FIRES FOR", Constraint::Fill(2)),
             ("MODE", Constraint::Length(11)),
             ("    RUNS", Constraint::Length(8)),
@@ -161,19 +163,23 @@ impl View<'_> {
             ("FAILED", Constraint::Length(6)),
             ("LAST ERROR", Constraint::Fill(2)),
         ];
-        let rows = &self.now.registrations;
         let bad = (0..rows.len()).filter(|&index| rows[index].failed > 0).collect();
-        List { title: "registrations", columns, rows: rows.iter().map(|row| self.registration(row)).collect(), bad }
+        List {
+            title: "registrations",
+            columns,
+            rows: rows.iter().map(|row| self.registration(row, width)).collect(),
+            bad,
+        }
     }
 
-    fn registration(&self, row: &Row) -> Vec<String> {
+    fn registration(&self, row: &Row, id_width: usize) -> Vec<String> {
         let recent = self.before.and_then(|before| {
             let earlier = before.registrations.iter().find(|earlier| earlier.id == row.id)?;
             row.since(earlier, self.now.at.saturating_sub(before.at))
         });
         let ms = |time: Option<Duration>| format!("{:>8}", time.map_or(String::new(), millis));
         vec![
-            format!("{:>8}", row.id),
+            format!("{:>id_width$}", row.id),
             row.source.clone(),
             row.mode.clone(),
             format!("{:>8}", row.triggered),
