@@ -23,11 +23,11 @@ from redgrease.data import (
     parse_PD,
     parse_trigger_response,
 )
+from redgrease.exceptions import ScriptError
 
 Z = "0" * 40
 
 # -- ids and states
-from redgrease.exceptions import ScriptError
 
 
 def test_exec_ids():
