@@ -169,6 +169,9 @@ def test_a_failover_is_noticed(cluster):
 def test_the_end_of_a_master_is_noticed_when_its_replica_takes_over(cluster):
     old, new = cluster.servers[0], cluster.servers[3]
     old_id, new_id = cluster.id_of(old), cluster.id_of(new)
+    # One that has no data yet takes over nothing.
+    with new.client() as client:
+        wait_until(lambda: client.info("replication")["master_link_status"] == "up", "the replica has the data")
     old.process.send_signal(signal.SIGSTOP)
     try:
         for server in cluster.servers[1:]:
