@@ -49,7 +49,7 @@ def _exception_of(lines: list[str]) -> str:
         own = (line[4:] for line in lines if line.startswith("  | ") and not line[4:5].isspace())
         return next(own, lines[-1])
     begin = len(lines)
-    while begin and not lines[begin - 1][:1].isspace():
+    while begin > 1 and not lines[begin - 1][:1].isspace():
         begin -= 1
     return next((line for line in lines[begin:] if _LAST_LINE.match(line.strip())), lines[-1])
 
