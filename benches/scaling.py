@@ -4,8 +4,8 @@
     .venv/bin/python benches/scaling.py --shards 3,6 --records 1000,100000 --json
 
 Messages and bytes are counted in the simulation of clusters, time and memory on servers of this machine. Each model is
-a sum of terms with coefficients of zero or more, fitted by least squares to relative errors. What it says beyond the
-largest size that was run is marked "extrapolated".
+a sum of terms with coefficients of zero or more, fitted by least squares to relative errors. What it says of a size
+that was not run is marked "extrapolated".
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import machine
@@ -27,7 +26,7 @@ from cluster import Cluster
 from judge import Spread
 from rounds import Progress, WrongResultError, timed
 from server import ROOT, Server, default_server, find_server, run_script
-from shards import RECORD_BYTES, Peak
+from shards import repartition
 
 #: Shards of the simulation.
 SIMULATED = (3, 10, 30, 100, 200)
@@ -144,33 +143,25 @@ def fixed(binary: Path, shards: Sequence[int], progress: Progress) -> list[Model
     return [time_ms, processor_ms]
 
 
-def repartitions(binary: Path, records: Sequence[int], progress: Progress) -> list[Model]:
-    """Time and memory of a repartition of records of 100 bytes on three shards."""
+def repartitions(binary: Path, records: Sequence[int], progress: Progress) -> Model:
+    """Time of a repartition on three shards. Their memory does not grow with the records: it needs no model."""
     time_ms = Model("time of a repartition on three shards", "ms", "records", ("1", "n"))
-    growth = Model("growth of the largest shard while it runs", "MiB", "records", ("1", "n"))
     with Cluster(binary, 3) as cluster:
-        for count in [1000, *records]:
-            each = count // 3
-            source = f"lambda: ('%08d' % (n * 7919 % {each}) + 'x' * {RECORD_BYTES - 8} for n in range({each}))"
-            script = f"GB('PythonReader').repartition(lambda r: r[:8]).map(lambda r: len(r)).count().run({source})"
+        repartition(cluster.servers, 1000)
+        for count in records:
             times, grown = [], []
             for number in range(REPEATS):
                 progress.show(f"{count} records: {number + 1} of {REPEATS}")
-                with Peak(cluster.servers) as peak:
-                    seconds, result = timed(partial(run_script, cluster.servers[0].redis, script))
-                if result != [str(each * 3).encode()]:
-                    raise WrongResultError(f"{result}, not {each * 3}")
+                seconds, growth = repartition(cluster.servers, count // 3)
                 times.append(seconds * 1000)
-                grown.append(peak.growth_mib())
-            if count >= min(records):
-                took, more = Spread.of(times), Spread.of(grown)
-                progress.line(
-                    f"{count} records: {took.median:.0f} ms [{took.q1:.0f}..{took.q3:.0f}], "
-                    f"{more.median:.1f} MiB [{more.q1:.1f}..{more.q3:.1f}]"
-                )
-                time_ms.add(count, took.median)
-                growth.add(count, max(more.median, 0.01))
-    return [time_ms, growth]
+                grown.append(growth)
+            took, more = Spread.of(times), Spread.of(grown)
+            progress.line(
+                f"{count} records: {took.median:.0f} ms [{took.q1:.0f}..{took.q3:.0f}], "
+                f"largest shard grows by {more.median:.1f} MiB [{more.q1:.1f}..{more.q3:.1f}]"
+            )
+            time_ms.add(count, took.median)
+    return time_ms
 
 
 def _numbers(text: str) -> list[int]:
@@ -195,7 +186,7 @@ def main() -> int:
     if args.shards:
         models += fixed(binary, args.shards, progress)
     if args.records:
-        models += repartitions(binary, args.records, progress)
+        models.append(repartitions(binary, args.records, progress))
     share = machine.others_share(before, machine.times())
     if args.json:
         rows = [
@@ -214,8 +205,9 @@ def main() -> int:
     print("| Quantity | Model | Largest error | Then |\n|---|---|---|---|")
     for model in models:
         size = MANY_SHARDS if model.by == "shards" else MANY_RECORDS
-        told = "measured" if size <= max(model.sizes) else "extrapolated"
-        value = dict(zip(model.sizes, model.measured)).get(size, model.at(size))
+        measured = dict(zip(model.sizes, model.measured))
+        told = "measured" if size in measured else "extrapolated"
+        value = measured.get(size, model.at(size))
         unit = f", {model.unit}" if model.unit else ""
         print(
             f"| {model.name}{unit} | {model.formula()} | {model.worst_error():.0%} "

@@ -124,7 +124,7 @@ def _fixed(run: Run, name: str, cluster: Cluster, one: Server) -> Measured:
     )
 
 
-class Peak:
+class _Peak:
     """The largest resident memory of each server with its workers, sampled during the block."""
 
     def __init__(self, servers: Sequence[Server]) -> None:
@@ -141,7 +141,7 @@ class Peak:
         while not self._stop.wait(SAMPLE_S):
             self.most = [max(pair) for pair in zip(self.most, self._now())]
 
-    def __enter__(self) -> Peak:
+    def __enter__(self) -> _Peak:
         self._thread.start()
         return self
 
@@ -153,22 +153,29 @@ class Peak:
         return max(most - before for most, before in zip(self.most, self.before)) / (1 << 20)
 
 
-def _repartition(run: Run, name: str, cluster: Cluster, one: Server) -> Measured:
-    each = run.size(RECORDS, run.rng(name)) // SHARDS
+def repartition(servers: Sequence[Server], each: int) -> tuple[float, float]:
+    """Moves so many records of each shard; returns the seconds, and the growth of the largest shard in MiB."""
     source = f"lambda: ('%08d' % (n * 7919 % {each}) + 'x' * {RECORD_BYTES - 8} for n in range({each}))"
     script = f"GB('PythonReader').repartition(lambda r: r[:8]).map(lambda r: len(r)).count().run({source})"
+    with _Peak(servers) as peak:
+        seconds, result = timed(lambda: run_script(servers[0].redis, script))
+    records = each * len(servers)
+    if result != [str(records).encode()]:
+        raise WrongResultError(f"{result}, not {records}")
+    return seconds, peak.growth_mib()
+
+
+def _repartition(run: Run, name: str, cluster: Cluster, one: Server) -> Measured:
+    each = run.size(RECORDS, run.rng(name)) // SHARDS
     growth: list[float] = []
     rates: list[float] = []
 
     def once() -> None:
-        with Peak(cluster.servers) as peak:
-            seconds, result = timed(lambda: run_script(cluster.servers[0].redis, script))
-        if result != [str(each * SHARDS).encode()]:
-            raise WrongResultError(f"{result}, not {each * SHARDS}")
-        growth.append(peak.growth_mib())
+        seconds, grown = repartition(cluster.servers, each)
+        growth.append(grown)
         rates.append(each * SHARDS / seconds)
 
-    run_script(cluster.servers[0].redis, script.replace(f"range({each})", "range(1000)"))
+    repartition(cluster.servers, 1000)
     for _ in run.rounds(name):
         once()
     return Measured(
